@@ -1,0 +1,5 @@
+"""What a model is: the bundle format, its codecs, its tasks and the ONNX Runtime network.
+
+Knows numpy, pydantic and onnxruntime. Deliberately knows nothing of torch (how a model is made) or of
+BentoML and HTTP (how it is served).
+"""

@@ -1,0 +1,162 @@
+"""Save and load a bundle directory: checksummed, atomic, self-testing.
+
+Knows files. Leaves the meaning of fields to manifest.py, of text to codecs/ and of arrays to tasks/.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models import codecs
+from models.codecs.characters import CharactersCodec
+from models.codecs.words import WordsCodec
+from models.manifest import MANIFEST_FILE, BundleError, Manifest, read
+from models.network import Network, Placement, resolve_device
+from models.tasks import Classification, Generation, Tagging, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A model ready to answer."""
+
+    manifest: Manifest
+    task: Task
+    network: Network
+    variant: str
+    path: Path
+    load_s: float
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the checksums of all files: the identity of the weights and vocabularies."""
+        text = json.dumps(dict(sorted(self.manifest.files.items())))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load(path: Path | str, *, variant: str = "auto", placement: Placement | None = None) -> Bundle:
+    """Read, check and open the bundle in directory `path`. Does not run its examples: see reference.self_test.
+
+    `variant` "auto" is the manifest's default on a CPU and fp32 on a GPU, where the int8 operators do not run.
+    Raises BundleError with a sentence that names the file or the field.
+    """
+    path = Path(path)
+    placement = placement or Placement()
+    started = time.perf_counter()
+    manifest = read(path)
+    name = choose_variant(manifest, variant, placement)
+    for file, expected in manifest.files.items():
+        _check(path / file, expected)
+    try:
+        network = Network(path / manifest.variants[name].file, placement)
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated types for a graph that it cannot open
+        raise BundleError(f"{path / manifest.variants[name].file}: cannot be opened: {error}") from error
+    _check_tensors(path, manifest, network)
+    codec = codecs.build(manifest.codec, lambda file: vocabulary(path / file))
+    return Bundle(
+        manifest=manifest,
+        task=make_task(manifest, codec),
+        network=network,
+        variant=name,
+        path=path,
+        load_s=time.perf_counter() - started,
+    )
+
+
+def choose_variant(manifest: Manifest, variant: str, placement: Placement) -> str:
+    """The variant that is meant by `variant` on this device."""
+    if variant == "auto":
+        on_gpu = resolve_device(placement.device) == "cuda"
+        return "fp32" if on_gpu and "fp32" in manifest.variants else manifest.default_variant
+    if variant not in manifest.variants:
+        raise BundleError(
+            f"{manifest.name}: has no variant {variant!r}: choose auto or one of {', '.join(sorted(manifest.variants))}"
+        )
+    return variant
+
+
+def make_task(manifest: Manifest, codec: codecs.Codec) -> Task:
+    """The task object of a manifest."""
+    if manifest.task == "tag" and isinstance(codec, WordsCodec):
+        return Tagging(codec, manifest.labels, manifest.scheme)
+    if manifest.task == "classify" and isinstance(codec, WordsCodec):
+        return Classification(codec, manifest.labels)
+    if manifest.task == "generate" and isinstance(codec, CharactersCodec):
+        return Generation(codec, manifest.state)
+    raise BundleError(f"{manifest.name}: the task {manifest.task!r} cannot work with the codec {manifest.codec.kind!r}")
+
+
+def vocabulary(path: Path) -> list[str]:
+    """The entries of a vocabulary file: a JSON array of strings, one a line."""
+    try:
+        entries = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise BundleError(f"{path}: is not a JSON array of strings: {error}") from None
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise BundleError(f"{path}: is not a JSON array of strings")
+    return entries
+
+
+def vocabulary_text(entries: Sequence[str]) -> str:
+    """What `vocabulary` reads back."""
+    return json.dumps(list(entries), ensure_ascii=False, indent=0) + "\n"
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """Write a bundle directory in one step: a reader sees the old one or the new one, never half.
+
+    `files` is the content of every file but the manifest; `manifest.files` must hold their checksums.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        for name, content in files.items():
+            (fresh / name).write_bytes(content)
+        (fresh / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", "utf-8")
+        for name, expected in manifest.files.items():
+            _check(fresh / name, expected)
+        fresh.chmod(0o755)  # mkdtemp's 0700 would hide the bundle from the account that serves it
+        if path.exists():
+            retired = path.with_name(f".{path.name}.old-{os.getpid()}")
+            path.rename(retired)
+            fresh.rename(path)
+            shutil.rmtree(retired)
+        else:
+            fresh.rename(path)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _check(path: Path, expected: str) -> None:
+    try:
+        found = sha256(path)
+    except FileNotFoundError:
+        raise BundleError(f"{path}: is named in the manifest, but missing: copy the bundle again, whole") from None
+    if found != expected:
+        raise BundleError(
+            f"{path}: sha256 is {found}, the manifest says {expected}: the file was changed or cut short, "
+            "copy the bundle again or export it again"
+        )
+
+
+def _check_tensors(path: Path, manifest: Manifest, network: Network) -> None:
+    """The graph's tensors must be the manifest's, outputs in the same order."""
+    inputs = {tensor.name for tensor in manifest.inputs} | {tensor.input for tensor in manifest.state}
+    outputs = (*(tensor.name for tensor in manifest.outputs), *(tensor.output for tensor in manifest.state))
+    if set(network.inputs) != inputs or network.outputs != outputs:
+        raise BundleError(
+            f"{path}: the graph has inputs {sorted(network.inputs)} and outputs {list(network.outputs)}, "
+            f"the manifest says {sorted(inputs)} and {list(outputs)}"
+        )

@@ -1,0 +1,24 @@
+"""Raw input to integer rows and back, one file a kind. The same code fits, encodes and decodes.
+
+Knows text and numbers. Does not know tasks, graphs or torch.
+"""
+
+from collections.abc import Callable, Sequence
+
+from models.codecs.characters import CharactersCodec
+from models.codecs.words import WordsCodec
+from models.manifest import CharactersSpec, WordsSpec
+
+Codec = WordsCodec | CharactersCodec
+
+
+def build(spec: WordsSpec | CharactersSpec, vocabulary: Callable[[str], Sequence[str]]) -> Codec:
+    """The codec of a spec; `vocabulary` reads the entries of a file that the spec names."""
+    if isinstance(spec, CharactersSpec):
+        return CharactersCodec(spec, vocabulary(spec.characters))
+    return WordsCodec(
+        spec,
+        vocabulary(spec.words),
+        vocabulary(spec.stems) if spec.stems else (),
+        vocabulary(spec.characters) if spec.characters else (),
+    )

@@ -1,0 +1,159 @@
+"""Words to rows of a table; a word that has no row of its own is spelled by its characters.
+
+The table of a graph has rows 0 (padding), 1 (unknown), then one for each of `words` (exact forms, whose
+spelling is folded into the row), then one for each of `stems` (lower-case forms, for a word such as "PARIS" that
+is unseen as it stands: the row of its stem is taken and its spelling is given beside it).
+T words, B batch, N spelled words, C characters.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.codecs.tokenizer import tokenize
+from models.manifest import WordsSpec
+from models.padding import pad
+
+Ints = NDArray[np.int32]
+
+PADDING, UNKNOWN, FIRST = 0, 1, 2  # rows of the table of words; also of the table of characters
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Words:
+    """One encoded input. `starts`/`ends` are characters of `text`; without a text they count words."""
+
+    text: str | None
+    tokens: Sequence[str]
+    starts: Sequence[int]
+    ends: Sequence[int]
+    rows: Ints  # (T,)
+    spelled: Sequence[tuple[int, Ints]]  # (place, characters) of the words without a row
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+
+class WordsCodec:
+    """See the module. `words`, `stems` and `characters` are the vocabularies that the spec names."""
+
+    def __init__(
+        self, spec: WordsSpec, words: Sequence[str], stems: Sequence[str] = (), characters: Sequence[str] = ()
+    ) -> None:
+        self.spec = spec
+        self.words, self.stems, self.characters = tuple(words), tuple(stems), tuple(characters)
+        self._row = {word: row for row, word in enumerate(self.words, FIRST)}
+        self._stem_row = {stem: row for row, stem in enumerate(self.stems, FIRST + len(self.words))}
+        self._character = {character: index for index, character in enumerate(self.characters, FIRST)}
+
+    @property
+    def vocabularies(self) -> dict[str, tuple[str, ...]]:
+        """File name of the spec -> its entries."""
+        files = {self.spec.words: self.words}
+        if self.spec.stems:
+            files[self.spec.stems] = self.stems
+        if self.spec.characters:
+            files[self.spec.characters] = self.characters
+        return files
+
+    @property
+    def table_rows(self) -> int:
+        return FIRST + len(self.words) + len(self.stems)
+
+    def encode(self, raw: str | Sequence[str], *, limit: int | None = None) -> Words:
+        """A string is tokenised; a sequence is taken as words already split.
+
+        Of an input of more than `limit` words, `limit` + 1 are encoded.
+        """
+        if limit is not None and not isinstance(raw, str):
+            raw = raw[: limit + 1]
+        if isinstance(raw, str):
+            tokens, starts, ends = tokenize(raw, self.spec.tokenizer, limit)
+            return self._encode(raw, tokens, starts, ends)
+        return self._encode(None, raw, range(len(raw)), range(1, len(raw) + 1))
+
+    def _encode(self, text: str | None, tokens: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> Words:
+        find = self._row.get
+        keys = [token.lower() for token in tokens] if self.spec.lowercase else tokens
+        rows = [find(key, -1) for key in keys]
+        spelled: list[tuple[int, Ints]] = []
+        if -1 in rows:
+            for place, row in enumerate(rows):
+                if row == -1:
+                    rows[place], characters = self._look_closer(keys[place])
+                    if characters is not None:
+                        spelled.append((place, characters))
+        return Words(text=text, tokens=tokens, starts=starts, ends=ends, rows=np.array(rows, np.int32), spelled=spelled)
+
+    def _look_closer(self, key: str) -> tuple[int, Ints | None]:
+        """The row and the spelling of a word that is not in the table as it stands."""
+        if len(key) <= _LONGEST_NORMALISED:
+            key = unicodedata.normalize("NFC", key)
+        row = self._row.get(key)
+        if row is not None:
+            return row, None
+        row = self._stem_row.get(key.lower(), UNKNOWN)
+        return row, self.spell(key) if self.characters else None
+
+    def spell(self, word: str) -> Ints:
+        """The characters of `word` (C,), at most `max_spelling`: of a longer word its first and its last half."""
+        limit = self.spec.max_spelling
+        if len(word) > limit:
+            word = word[: limit // 2] + word[-(limit - limit // 2) :]
+        return np.array([self._character.get(character, UNKNOWN) for character in word] or [UNKNOWN], np.int32)
+
+    def collate(self, items: Sequence[Words]) -> dict[str, Ints]:
+        """Feeds of the graph.
+
+        words (T, B), lengths (B,); with a character vocabulary also unseen (T, B): 0, or k for the k-th spelled
+        word counted from 1, spellings (C, N) and spelling_lengths (N,). N is at least 1.
+        """
+        words, lengths = pad([item.rows for item in items], min_steps=1)
+        feeds = {"words": words, "lengths": lengths}
+        if self.characters:
+            unseen = np.zeros_like(words)
+            spellings: list[Ints] = []
+            for column, item in enumerate(items):
+                for place, characters in item.spelled:
+                    spellings.append(characters)
+                    unseen[place, column] = len(spellings)
+            feeds["unseen"] = unseen
+            feeds["spellings"], feeds["spelling_lengths"] = pad(spellings or [_NOTHING])
+        return feeds
+
+    @classmethod
+    def fit(
+        cls, spec: WordsSpec, sentences: Iterable[Sequence[str]], *, min_count: int = 1, stem_count: int = 2
+    ) -> "WordsCodec":
+        """Vocabularies from training sentences, most frequent first, ties in code point order."""
+        counts = Counter(
+            unicodedata.normalize("NFC", token.lower() if spec.lowercase else token)
+            for sentence in sentences
+            for token in sentence
+        )
+        words = _frequent(counts, min_count)
+        stems: Counter[str] = Counter()
+        characters: Counter[str] = Counter()
+        for word, count in counts.items():
+            stems[word.lower()] += count
+            for character in word:
+                characters[character] += count
+        return cls(
+            spec,
+            words,
+            _frequent(stems, stem_count) if spec.stems else (),
+            _frequent(characters, 2) if spec.characters else (),
+        )
+
+
+_NOTHING = np.array([PADDING], np.int32)
+_LONGEST_NORMALISED = 256  # no vocabulary has longer words; normalising a megabyte would take milliseconds
+
+
+def _frequent(counts: Counter[str], least: int) -> list[str]:
+    return sorted((entry for entry, count in counts.items() if count >= least), key=lambda e: (-counts[e], e))

@@ -1,0 +1,70 @@
+"""One ONNX graph, ready to run: the only place that imports onnxruntime.
+
+Knows tensors by name. Does not know what they mean, nor which cell computes them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Device = Literal["auto", "cpu", "cuda"]
+
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+
+
+class DeviceUnavailable(RuntimeError):
+    """The device asked for is not one that this installation of ONNX Runtime can use."""
+
+
+def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
+    """`auto` becomes `cuda` where ONNX Runtime offers it, else `cpu`; an explicit `cuda` must be there."""
+    available = ort.get_available_providers()
+    if device == "auto":
+        return "cuda" if _CUDA in available else "cpu"
+    if device == "cuda" and _CUDA not in available:
+        raise DeviceUnavailable(
+            f"device 'cuda' was asked for, but ONNX Runtime {ort.__version__} here offers only "
+            f"{', '.join(available)}: install the gpu extra (onnxruntime-gpu), or set the device to cpu"
+        )
+    return device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where and how a graph runs."""
+
+    device: Device = "auto"
+    threads: int = 1  # intra-op; more than one pays only for batches far larger than a request
+
+
+class Network:
+    """An inference session. `run` is thread-safe, as ONNX Runtime's sessions are."""
+
+    def __init__(self, path: Path, placement: Placement | None = None) -> None:
+        placement = placement or Placement()
+        self.device = resolve_device(placement.device)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = placement.threads
+        options.inter_op_num_threads = 1
+        # Several sessions share the cores: a thread that spins while it waits takes time from the others.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        providers = [_CUDA, _CPU] if self.device == "cuda" else [_CPU]
+        self._session = ort.InferenceSession(str(path), options, providers=providers)
+        self.inputs = tuple(tensor.name for tensor in self._session.get_inputs())
+        self.outputs = tuple(tensor.name for tensor in self._session.get_outputs())
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once. `feeds` has one array for each name in `inputs`; returns one for each in `outputs`."""
+        return dict(zip(self.outputs, self._session.run(None, feeds), strict=True))
+
+    def run_lean(self, feeds: Mapping[str, Array]) -> Sequence[Array]:
+        """As `run`, the arrays alone in the order of `outputs`: for the step loop, where a dict is a cost."""
+        result: Sequence[Array] = self._session.run(None, feeds)
+        return result

@@ -1,0 +1,94 @@
+"""The plain way from input to answer: one input at a time, no batching, no clock.
+
+What the service must equal, bit for bit; also the self-test that a bundle has to pass before it is served.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from models import sampling, state
+from models.bundle import Bundle
+from models.manifest import BundleError
+from models.sampling import Sampling
+from models.tasks import Generation, Tagging
+from models.tasks.generate import GenerateOptions, choose
+
+
+def answer(bundle: Bundle, raw: str | Sequence[str], parameters: dict[str, Any] | None = None) -> Any:
+    """The answer to one input, with the parameters of API.md."""
+    parameters = parameters or {}
+    task = bundle.task
+    if isinstance(task, Generation):
+        if not isinstance(raw, str):
+            raise TypeError(f"generation takes one string, not {type(raw).__name__}")
+        return generate(bundle, raw, options(parameters))
+    item = task.encode(raw)
+    row: Any
+    (row,) = task.decode([item], bundle.network.run(task.collate([item])))
+    if isinstance(task, Tagging):
+        return task.answer(item, row, aggregation=parameters.get("aggregation_strategy"))
+    return task.answer(item, row, top_k=parameters.get("top_k"))
+
+
+def options(parameters: dict[str, Any]) -> GenerateOptions:
+    """Generation parameters under their names of API.md."""
+    return GenerateOptions(
+        max_new_tokens=parameters.get("max_new_tokens", 100),
+        sampling=Sampling(
+            temperature=parameters.get("temperature", 1.0),
+            top_k=parameters.get("top_k", 0),
+            top_p=parameters.get("top_p", 1.0),
+            seed=parameters.get("seed", 0),
+        ),
+        stop=tuple(parameters.get("stop", ())),
+        return_full_text=parameters.get("return_full_text", False),
+        details=parameters.get("details", False),
+    )
+
+
+def generate(bundle: Bundle, prompt: str, asked: GenerateOptions) -> dict[str, Any]:
+    """One text, step by step, alone."""
+    task = bundle.task
+    assert isinstance(task, Generation)
+    text = task.start(prompt, asked)
+    rows = sampling.Rows.of([asked.sampling])
+    tokens = task.encode(prompt).rows[:, None]  # (T, 1)
+    if not len(tokens):
+        return text.answer()
+    run, memory = bundle.network.run_lean, state.zeros(task.state, 1)
+    while True:
+        lengths = np.array([len(tokens)], np.int32)
+        log_probabilities, memory = task.advance(run, tokens, lengths, memory)
+        (token,) = choose(log_probabilities, [text], rows)
+        if text.push(int(token)):
+            return text.answer()
+        tokens = np.array([[token]], np.int32)
+
+
+def self_test(bundle: Bundle) -> None:
+    """Run the manifest's examples; raises BundleError that names the first one whose answer is not as recorded."""
+    for number, example in enumerate(bundle.manifest.examples, 1):
+        found = answer(bundle, example.inputs, example.parameters)
+        if not same(found, example.outputs, bundle.manifest.tolerance):
+            raise BundleError(
+                f"{bundle.path}: example {number} ({example.inputs[:60]!r}) fails with variant {bundle.variant}: "
+                f"expected {_short(example.outputs)}, got {_short(found)}"
+            )
+
+
+def same(found: Any, expected: Any, tolerance: float) -> bool:
+    """Equal, but for floats, which may differ by `tolerance` (absolute)."""
+    if isinstance(found, float) and isinstance(expected, int | float):
+        return abs(found - expected) <= tolerance
+    if isinstance(found, dict) and isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(same(found[k], expected[k], tolerance) for k in found)
+    if isinstance(found, list) and isinstance(expected, list):
+        return len(found) == len(expected) and all(same(a, b, tolerance) for a, b in zip(found, expected, strict=True))
+    return bool(found == expected)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "…"

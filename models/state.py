@@ -1,0 +1,42 @@
+"""Recurrent state as rows: one row a running sequence, a few arrays (B, width) for a batch.
+
+Knows nothing of the cells that write it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.manifest import StateTensor
+
+State = tuple[NDArray[Any], ...]
+
+
+def zeros(tensors: Sequence[StateTensor], rows: int) -> State:
+    """The state before the first step: arrays (rows, width)."""
+    return tuple(np.zeros((rows, tensor.width), tensor.dtype) for tensor in tensors)
+
+
+def join(states: Sequence[State]) -> State:
+    """Rows of several states below one another."""
+    return states[0] if len(states) == 1 else tuple(np.concatenate(parts) for parts in zip(*states, strict=True))
+
+
+def take(state: State, rows: Sequence[int]) -> State:
+    """A copy of some rows, in the order given."""
+    index = np.asarray(rows, np.intp)
+    return tuple(array[index] for array in state)
+
+
+def drop(state: State, row: int) -> State:
+    """Without one row, whose place the last row takes: one row is copied, whatever the size of the table.
+
+    Writes into the arrays that it is given and returns views of them.
+    """
+    last = len(state[0]) - 1
+    for array in state:
+        if row != last:
+            array[row] = array[last]
+    return tuple(array[:last] for array in state)

@@ -1,0 +1,156 @@
+"""One-to-many: a text that grows step by step out of a recurrent state.  T steps, B rows, V vocabulary.
+
+Holds one text's progress and advances a batch of states by a graph that it is handed. Knows no table of
+slots and no clock: the service's scheduler and the reference path both drive it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import sampling
+from models.codecs.characters import Characters, CharactersCodec
+from models.manifest import StateTensor
+from models.sampling import Sampling
+from models.state import State
+
+Run = Callable[[Mapping[str, NDArray[Any]]], Sequence[NDArray[Any]]]
+FinishReason = Literal["length", "stop", "eos"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateOptions:
+    """What a caller may ask of one generation."""
+
+    max_new_tokens: int = 100
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    return_full_text: bool = False
+    details: bool = False
+
+
+class Generation:
+    """Encodes prompts, advances states and starts continuations for a language model."""
+
+    def __init__(self, codec: CharactersCodec, state: Sequence[StateTensor]) -> None:
+        self.codec, self.state = codec, tuple(state)
+
+    def encode(self, raw: str, *, limit: int | None = None) -> Characters:
+        """`limit`: see CharactersCodec.encode."""
+        return self.codec.encode(raw, limit=limit)
+
+    def start(self, prompt: str, options: GenerateOptions) -> "Continuation":
+        return Continuation(self.codec, prompt, options)
+
+    def advance(
+        self, run: Run, tokens: NDArray[np.int32], lengths: NDArray[np.int32], state: State
+    ) -> tuple[NDArray[np.float32], State]:
+        """Consume tokens (T, B), ragged by lengths (B,) >= 1, from `state`.
+
+        Returns (log-probabilities (B, V) of the token after each row's last, state after it).
+        `run` takes feeds and returns the graph's outputs, log_probabilities (T, B, V) first, then the state.
+        """
+        feeds: dict[str, NDArray[Any]] = {"characters": tokens, "lengths": lengths}
+        for tensor, array in zip(self.state, state, strict=True):
+            feeds[tensor.input] = array
+        log_probabilities, *after = run(feeds)
+        if len(tokens) == 1:
+            return log_probabilities[0], tuple(after)
+        return log_probabilities[lengths - 1, np.arange(len(lengths))], tuple(after)
+
+
+class Continuation:
+    """One text being generated: what was asked, what has come, and whether it is done."""
+
+    __slots__ = (
+        "_block",
+        "_block_index",
+        "_codec",
+        "_longest_stop",
+        "_pieces",
+        "_tail",
+        "drawn",
+        "finish_reason",
+        "log_probabilities",
+        "options",
+        "prompt",
+        "tokens",
+    )
+
+    def __init__(self, codec: CharactersCodec, prompt: str, options: GenerateOptions) -> None:
+        self.prompt, self.options = prompt, options
+        self.tokens: list[int] = []
+        self.log_probabilities: list[float] = []
+        self.finish_reason: FinishReason | None = None
+        self.drawn = 0
+        self._codec = codec
+        self._pieces: list[str] = []
+        self._tail = ""
+        self._longest_stop = max((len(stop) for stop in options.stop), default=0)
+        self._block, self._block_index = sampling.uniforms(options.sampling.seed, 0), 0
+
+    def uniform(self) -> float:
+        """The random number of the next draw: a function of the seed and of the number of draws before it."""
+        index = self.drawn // sampling.UNIFORMS_BLOCK
+        if index != self._block_index:
+            self._block, self._block_index = sampling.uniforms(self.options.sampling.seed, self.drawn), index
+        return float(self._block[self.drawn % sampling.UNIFORMS_BLOCK])
+
+    def push(self, token: int) -> bool:
+        """Take the token that was drawn; True when the text is done."""
+        self.drawn += 1
+        self.tokens.append(token)
+        piece = self._codec.decode(token)
+        self._pieces.append(piece)
+        if self._longest_stop:
+            # Only the newest piece can have completed a stop string, so a tail of that length is enough.
+            self._tail = (self._tail + piece)[-(self._longest_stop + len(piece)) :]
+            if any(stop in self._tail for stop in self.options.stop):
+                self.finish_reason = "stop"
+                return True
+        if len(self.tokens) >= self.options.max_new_tokens:
+            self.finish_reason = "length"
+            return True
+        return False
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    def answer(self) -> dict[str, Any]:
+        """The answer in the shape of API.md. As in Text Generation Inference, a stop string stays in the text."""
+        options = self.options
+        text = self.prompt + self.text if options.return_full_text else self.text
+        if not options.details:
+            return {"generated_text": text}
+        return {
+            "generated_text": text,
+            "details": {
+                "finish_reason": self.finish_reason or "length",
+                "generated_tokens": len(self.tokens),
+                "seed": options.sampling.seed,
+                "prefill": [],
+                "tokens": [
+                    {"id": token, "text": piece, "logprob": round(logprob, 6), "special": False}
+                    for token, piece, logprob in zip(self.tokens, self._pieces, self.log_probabilities, strict=True)
+                ],
+            },
+        }
+
+
+def choose(
+    log_probabilities: NDArray[np.float32], rows: Sequence[Continuation], settings: sampling.Rows
+) -> NDArray[np.int64]:
+    """Draw the next token (B,) of each row from log-probabilities (B, V), noting its log-probability if asked."""
+    uniform = _NO_DRAW if settings.all_greedy else np.array([row.uniform() for row in rows])
+    tokens = sampling.draw(log_probabilities, settings, uniform)
+    for index, row in enumerate(rows):
+        if row.options.details:
+            row.log_probabilities.append(float(log_probabilities[index, tokens[index]]))
+    return tokens
+
+
+_NO_DRAW = np.empty(0)

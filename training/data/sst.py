@@ -1,0 +1,73 @@
+"""The Stanford Sentiment Treebank as SST-2: parsed sentences with a label from 0 (bad) to 4 (good) on every phrase.
+
+Label 2 (neither) is dropped, 0 and 1 are "negative", 3 and 4 "positive". The treebank writes brackets, quotes and
+slashes in its own way; they are turned back into what people type, because that is what a service is sent.
+"""
+
+import re
+from pathlib import Path
+
+from training.data.errors import DataError
+from training.data.examples import Labelled
+from training.data.own import read_text
+
+NEUTRAL = 2
+TOKEN = re.compile(r"\(|\)|[^\s()]+")
+AS_TYPED = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}", "``": '"', "''": '"'}
+
+Phrase = tuple[int, tuple[str, ...]]  # label 0 to 4, words
+
+
+def read(folder: Path, *, phrases: bool = True) -> tuple[list[Labelled], list[Labelled]]:
+    """Training phrases (each phrase with its label once; `phrases=False`: whole sentences) and the 872 dev sentences."""
+    train = _trees(folder / "train.txt")
+    picked = [phrase for tree in train for phrase in (tree if phrases else tree[-1:])]
+    return list(dict.fromkeys(_binary(picked))), _binary([tree[-1] for tree in _trees(folder / "dev.txt")])
+
+
+def parse(tree: str) -> list[Phrase]:
+    """Every phrase of one bracketed tree, the smaller before the larger, the whole sentence last."""
+    phrases: list[Phrase] = []
+    open_phrases: list[tuple[int, list[str]]] = []  # label, words so far
+    symbols = iter(TOKEN.findall(tree))
+    for symbol in symbols:
+        if symbol == "(":
+            label = next(symbols, "")
+            if label not in {"0", "1", "2", "3", "4"}:
+                raise ValueError(f"label {label!r} is not one of 0 to 4")
+            open_phrases.append((int(label), []))
+        elif not open_phrases:
+            raise ValueError(f"{symbol!r} stands outside the brackets")
+        elif symbol == ")":
+            closed, words = open_phrases.pop()
+            phrases.append((closed, tuple(words)))
+            if open_phrases:
+                open_phrases[-1][1].extend(words)
+        else:
+            open_phrases[-1][1].append(_as_typed(symbol))
+    if open_phrases or not phrases:
+        raise ValueError(f"{len(open_phrases)} brackets are not closed")
+    return phrases
+
+
+def _as_typed(word: str) -> str:
+    return AS_TYPED.get(word, word.replace("\\/", "/").replace("\\*", "*"))
+
+
+def _binary(phrases: list[Phrase]) -> list[Labelled]:
+    return [
+        Labelled(text=words, label="positive" if label > NEUTRAL else "negative")
+        for label, words in phrases
+        if label != NEUTRAL
+    ]
+
+
+def _trees(path: Path) -> list[list[Phrase]]:
+    trees = []
+    for line_number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                trees.append(parse(line))
+            except ValueError as error:
+                raise DataError(f"{path}, line {line_number}: not a tree: {error}; fetch the file again") from error
+    return trees
