@@ -9,11 +9,20 @@ from pathlib import Path
 
 from training.data.errors import DataError
 from training.data.examples import Labelled
-from training.data.own import read_text
+from training.data.plain import read_lines
 
 NEUTRAL = 2
 TOKEN = re.compile(r"\(|\)|[^\s()]+")
-AS_TYPED = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}", "``": '"', "''": '"'}
+AS_TYPED = {
+    "-LRB-": "(",
+    "-RRB-": ")",
+    "-LSB-": "[",
+    "-RSB-": "]",
+    "-LCB-": "{",
+    "-RCB-": "}",
+    "``": '"',
+    "''": '"',
+}
 
 Phrase = tuple[int, tuple[str, ...]]  # label 0 to 4, words
 
@@ -64,10 +73,12 @@ def _binary(phrases: list[Phrase]) -> list[Labelled]:
 
 def _trees(path: Path) -> list[list[Phrase]]:
     trees = []
-    for line_number, line in enumerate(read_text(path).split("\n"), start=1):
+    for line_number, line in enumerate(read_lines(path), start=1):
         if line.strip():
             try:
                 trees.append(parse(line))
             except ValueError as error:
-                raise DataError(f"{path}, line {line_number}: not a tree: {error}; fetch the file again") from error
+                raise DataError(
+                    f"{path}, line {line_number}: not a tree: {error}; fetch the file again"
+                ) from error
     return trees

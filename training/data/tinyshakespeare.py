@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from training.data.own import read_text, split_text
+from training.data.plain import read_text
+from training.data.splitting import split_text
 
 
 def read(folder: Path) -> tuple[str, str]:

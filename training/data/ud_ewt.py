@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from training.data.examples import Tagged
-from training.data.own import read_tagged
+from training.data.conll import read_tagged
 
 
 def read(folder: Path) -> tuple[list[Tagged], list[Tagged]]:

@@ -1,0 +1,147 @@
+"""The command line: python -m training. Arguments and printing only; the work is in the other modules."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from models.manifest import BundleError
+from training import recipe as recipes
+from training.data import DataError, catalogue
+
+RUNS = Path("runs")
+EPILOG = """try:
+  python -m training list                     the recipes
+  python -m training fit pos-en               train one; runs/pos-en holds all of it
+  python -m training export runs/pos-en       make its bundle
+  python -m training score runs/pos-en/bundle the score of what would be served
+your own data:
+  python -m training fit tagger --data mine.conll --name my-tagger
+  python -m training fit classifier --data mine.csv --name my-classifier
+  python -m training fit language-model --data mine.txt --name my-writer
+"""
+
+console = Console()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Make models: train, export and score them.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("list", help="the recipes that come with seqserve")
+    fetch = verbs.add_parser("data", help="the data sets, or fetch some")
+    fetch.add_argument("names", nargs="*", help="data sets to fetch")
+    fit = verbs.add_parser("fit", help="train by a recipe")
+    fit.add_argument("recipe", help="a recipe's name, or a path to a .toml file")
+    fit.add_argument("--data", type=Path, help="your own file: CoNLL, CSV/TSV/JSONL or plain text, as the task needs")
+    fit.add_argument("--name", help="name of the run and of its bundle")
+    fit.add_argument("--run", type=Path, help="run folder (default: runs/NAME)")
+    fit.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.epochs=3")
+    fit.add_argument("--fresh", action="store_true", help="throw an earlier run in that folder away")
+    export = verbs.add_parser("export", help="make the bundle of a run")
+    export.add_argument("run", type=Path)
+    export.add_argument("--to", type=Path, help="bundle directory (default: RUN/bundle)")
+    score = verbs.add_parser("score", help="score a bundle on its development data, as it would be served")
+    score.add_argument("bundle", type=Path)
+    score.add_argument("--variant", default="all")
+    show = verbs.add_parser("show", help="what a bundle is")
+    show.add_argument("bundle", type=Path)
+    options = parser.parse_args(arguments)
+    verb: Any = globals()[f"_{options.verb}"]
+    try:
+        result: int = verb(options) or 0
+        return result
+    except (DataError, BundleError, recipes.RecipeError, FloatingPointError) as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("\ninterrupted: the last whole epoch is kept; the same command goes on from there")
+        return 130
+
+
+def _list(options: argparse.Namespace) -> None:
+    table = Table("recipe", "task", "data", "expected", "what it is", box=None)
+    for name in recipes.names():
+        recipe = recipes.load(name)
+        expected = "" if recipe.expect.score is None else f"{recipe.expect.score} in {recipe.expect.minutes:g} min"
+        table.add_row(name, recipe.task, recipe.data.name or "--data FILE", expected, recipe.description)
+    console.print(table)
+
+
+def _data(options: argparse.Namespace) -> None:
+    from training.data.fetch import locate
+
+    for name in options.names:
+        console.print(f"{name}: {locate(name)}")
+    if not options.names:
+        table = Table("data set", "task", "where", "licence", "what", box=None)
+        for row in catalogue():
+            table.add_row(row.name, row.task, row.where, row.licence, row.what)
+        console.print(table)
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from training import curves, run
+
+    changes = dict(_change(text) for text in options.set)
+    if options.data:
+        changes["data.path"] = str(options.data)
+    if options.name:
+        changes["name"] = options.name
+    recipe = recipes.load(options.recipe, **changes)
+    folder = options.run or RUNS / recipe.name
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("reading", total=None, loss=float("nan"))
+
+        def report(epoch: int, batch: int, batches: int, loss: float) -> None:
+            progress.update(bar, description=f"epoch {epoch}", completed=batch, total=batches, loss=loss)
+            if batch == batches and not console.is_terminal:
+                console.print(f"epoch {epoch}: loss {loss:.4f}", highlight=False)
+
+        finished = run.fit(recipe, folder, report, fresh=options.fresh)
+    metric = "nats_per_character" if recipe.task == "generate" else "accuracy"
+    curves.draw(finished.history, metric, folder / "curves.png", recipe.name)
+    table = Table("epoch", "train loss", "dev loss", metric, "seconds", box=None)
+    for entry in finished.history:
+        table.add_row(
+            f"{entry['epoch']}",
+            f"{entry['train_loss']:.4f}",
+            f"{entry['dev_loss']:.4f}",
+            f"{entry[metric]:.3f}",
+            f"{entry['seconds']:.1f}",
+        )
+    console.print(table)
+    console.print(f"best weights and curves in {folder}; next: python -m training export {folder}")
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """FIELD=VALUE, the value read as TOML where it is TOML, else as a string."""
+    import tomllib
+
+    field, separator, value = text.partition("=")
+    if not separator:
+        raise recipes.RecipeError(f"--set {text!r}: write FIELD=VALUE, for example training.epochs=3")
+    try:
+        return field, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return field, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""Surnames by nationality, 18 classes, one file each. A tenth is held out as development data."""
+
+from pathlib import Path
+
+from training.data.examples import Labelled
+from training.data.plain import read_lines
+from training.data.splitting import split
+
+
+def read(folder: Path) -> tuple[list[Labelled], list[Labelled]]:
+    """Training and development names; a name that one nationality has twice is one example.
+
+    Repeats are dropped before the split: the same name would else stand on both sides of it.
+    """
+    names = [
+        Labelled(text=line.strip(), label=path.stem)
+        for path in sorted(folder.glob("*.txt"))
+        for line in read_lines(path)
+        if line.strip()
+    ]
+    return split(list(dict.fromkeys(names)), seed=0)

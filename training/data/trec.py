@@ -1,0 +1,26 @@
+"""Questions by the type of their answer (TREC, 6 types). A tenth of the training file is held out as development data."""
+
+from pathlib import Path
+
+from training.data.errors import DataError
+from training.data.examples import Labelled
+from training.data.plain import read_lines
+from training.data.splitting import split
+
+# In the order of the numbers in the file.
+TYPES = ("description", "entity", "abbreviation", "human", "location", "number")
+
+
+def read(folder: Path) -> tuple[list[Labelled], list[Labelled]]:
+    """4,907 training and 545 development questions, split into words and punctuation as published."""
+    path = folder / "train.txt"
+    questions = []
+    for line_number, line in enumerate(read_lines(path, encoding="latin-1"), start=1):
+        number, *words = line.split() or [""]
+        if words:
+            if number not in {"0", "1", "2", "3", "4", "5"}:
+                raise DataError(
+                    f"{path}, line {line_number}: {number!r} is not a type from 0 to 5; fetch it again"
+                )
+            questions.append(Labelled(text=tuple(words), label=TYPES[int(number)]))
+    return split(questions, seed=0)

@@ -1,0 +1,11 @@
+"""Emerging entities in tweets and comments (WNUT 2017), BIO tags. Train and dev are the published files."""
+
+from pathlib import Path
+
+from training.data.examples import Tagged
+from training.data.conll import read_tagged
+
+
+def read(folder: Path) -> tuple[list[Tagged], list[Tagged]]:
+    """3,394 training sentences and 1,009 of development; 6 entity types, so 13 tags."""
+    return read_tagged(folder / "train.conll"), read_tagged(folder / "dev.conll")
