@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     export = verbs.add_parser("export", help="make the bundle of a run")
     export.add_argument("run", type=Path)
     export.add_argument("--to", type=Path, help="bundle directory (default: RUN/bundle)")
+    export.add_argument("--force", action="store_true", help="replace a bundle that has a better score")
     score = verbs.add_parser("score", help="score a bundle on its development data, as it would be served")
     score.add_argument("bundle", type=Path)
     score.add_argument("--variant", default="all")
@@ -128,6 +129,46 @@ def _fit(options: argparse.Namespace) -> None:
         )
     console.print(table)
     console.print(f"best weights and curves in {folder}; next: python -m training export {folder}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from training import export, run
+
+    target = options.to or options.run / "bundle"
+    manifest = export.export(run.open_run(options.run), target, _say, force=options.force)
+    console.print(
+        f"{target}: {manifest.name}, default variant {manifest.default_variant}, {len(manifest.examples)} examples; "
+        f"serve it: SEQSERVE_BUNDLES={target} make serve"
+    )
+
+
+def _score(options: argparse.Namespace) -> None:
+    import json
+
+    from models import bundle
+    from models.manifest import read
+    from training import run, score
+    from training.recipe import Recipe
+
+    manifest = read(options.bundle)
+    recipe = Recipe.model_validate(json.loads(manifest.provenance.recipe))
+    dev = run.splits(recipe.data, recipe.task).dev
+    table = Table("variant", manifest.metric, "in the manifest", box=None)
+    for name in manifest.variants if options.variant == "all" else [options.variant]:
+        found = score.score(bundle.load(options.bundle, variant=name), dev)[manifest.metric]
+        table.add_row(name, str(found), str(manifest.variants[name].scores[manifest.metric]))
+    console.print(table)
+
+
+def _show(options: argparse.Namespace) -> None:
+    from models.manifest import read
+    from training import card
+
+    console.print(card.write(read(options.bundle)), markup=False, highlight=False)
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def _change(text: str) -> tuple[str, Any]:

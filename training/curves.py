@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  # the backend must be chosen first
+from matplotlib import pyplot as plt  # the backend must be chosen first
 
 
 def draw(history: list[dict[str, float]], metric: str, path: Path, title: str) -> None:

@@ -207,13 +207,10 @@ class WordEncoder(nn.Module):
         return self.dropout(x)
 
     @torch.no_grad()
-    def table(self, chunk: int = 2048) -> Tensor:
-        """Every row of the codec's table as the vector (rows, width) that `forward` gives it, dropout apart."""
-        x = self.stem_embedding.weight[self.stems]
-        if self.speller is None:
-            return x
+    def spelled(self, chunk: int = 2048) -> Tensor:
+        """The vector (rows, width of the speller) of the spelling of every row of the codec's table."""
         parts = zip(self.spellings.split(chunk, dim=1), self.spelling_lengths.split(chunk), strict=True)
-        return torch.cat([x, torch.cat([self.spell(*part) for part in parts])], dim=1)
+        return torch.cat([self.spell(*part) for part in parts])
 
 
 class Tagger(nn.Module):
@@ -284,7 +281,7 @@ class LanguageModel(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
         self.head = nn.Linear(self.stack.width, codec.table_rows)
         never = torch.zeros(codec.table_rows)
-        never[[PADDING, UNKNOWN]] = -1e4  # no text holds them: never drawn, and no probability is spent on them
+        never[[PADDING, UNKNOWN]] = -torch.inf  # no text holds them: they get no probability and are never drawn
         self.register_buffer("never", never, persistent=False)
 
     def forward(self, characters: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:

@@ -39,11 +39,9 @@ def read_tagged(
             continue
         token, tag = cells[token_at].strip(), cells[tag_at].strip()
         if not token or not tag or (conllu and tag == "_"):
-            empty, value, option = (
-                (token_at, token, "token_column") if not token else (tag_at, tag, "tag_column")
-            )
+            empty, value, option = (token_at, token, "token_column") if not token else (tag_at, tag, "tag_column")
             raise DataError(
-                f"{path}, line {line_number}: column {empty} is empty ({value!r}); fill it in, or choose another {option}"
+                f"{path}, line {line_number}: column {empty} is empty ({value!r}); fill it in, or change {option}"
             )
         tokens.append(token)
         tags.append(tag)
@@ -58,17 +56,13 @@ def _column(path: Path, column: int | str | None, *, default: int, conllu: bool)
     if isinstance(column, int):
         return column
     if not conllu:
-        raise DataError(
-            f"{path}: column {column!r} is a name; only .conllu files name columns: give a number"
-        )
+        raise DataError(f"{path}: column {column!r} is a name; only .conllu files name columns: give a number")
     if column.upper() not in CONLLU_COLUMNS:
         raise DataError(f"{path}: no column {column!r}; CoNLL-U has {', '.join(CONLLU_COLUMNS)}")
     return CONLLU_COLUMNS.index(column.upper())
 
 
-def _rows(
-    path: Path, lines: list[str], columns: tuple[int, int], conllu: bool
-) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, lines: list[str], columns: tuple[int, int], conllu: bool) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells) of every token, and no cells where a sentence ends."""
     rows = [line.split("\t") if "\t" in line else line.split() for line in lines]
     breaks = [not line.strip() or line.startswith("-DOCSTART-") for line in lines]
@@ -77,7 +71,7 @@ def _rows(
     for column in columns if plain else ():
         if width < 2 or not -width <= column < width:
             raise DataError(
-                f"{path}, line {plain[0] + 1}: there is no column {column}: the line has {width} ({lines[plain[0]]!r}); "
+                f"{path}, line {plain[0] + 1}: no column {column}, there are {width}: {lines[plain[0]]!r}; "
                 "columns are numbered from 0 and stand between tabs or spaces"
             )
     # In a file of tweets "#now O" is a token: it has as many columns as the others, and a tag that they have too.

@@ -6,14 +6,13 @@ file beside its place, which is removed whatever happens. Knows bytes and sums, 
 
 import hashlib
 import os
-import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
-from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -78,7 +77,7 @@ def locate(name: str, *, cache_dir: Path | None = None) -> Path:
     if missing := [file.name for file in published.files if not (folder / file.name).is_file()]:
         raise DataError(
             f"SEQSERVE_DATA={own} has no {name}/{missing[0]} ({len(missing)} of {len(published.files)} files are "
-            f"missing); put them there, or unset SEQSERVE_DATA to fetch the published files"
+            "missing); put them there, or unset SEQSERVE_DATA to fetch the published files"
         )
     return folder
 
@@ -110,8 +109,6 @@ def fetch(
     for file in published.files:
         target = folder / file.name
         if not (target.is_file() and sha256_of(target) == file.sha256_on_disk):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(target.parent)
             url = published.url.format(path=file.path)
             _download(url, file, target, timeout_s=timeout_s, schemes=schemes)
     return folder
@@ -119,22 +116,23 @@ def fetch(
 
 def _download(url: str, file: File, target: Path, *, timeout_s: float, schemes: tuple[str, ...]) -> None:
     """One file: streamed beside `target`, checked, then put in its place in one step."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as stream:
-            _check_scheme(url, url, schemes)
-            with urlopen(url, timeout=timeout_s) as answer:
-                _check_scheme(url, answer.geturl(), schemes)  # a redirect may lead elsewhere
-                received_bytes, sha256 = _copy(answer.read, stream, file)
+        _check_scheme(url, url, schemes)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
+        with urlopen(url, timeout=timeout_s) as answer, temporary.open("wb") as stream:
+            _check_scheme(url, answer.geturl(), schemes)  # a redirect may lead elsewhere
+            received_bytes, sha256 = _copy(answer.read, stream, file)
         _check(url, file, received_bytes, sha256)
         os.replace(temporary, target)
-    except (URLError, OSError) as error:
+    except (OSError, HTTPException) as error:
         raise DataError(
-            f"{url}: the download failed ({getattr(error, 'reason', None) or error}); nothing was kept. Try again, or "
-            f"fetch the file by hand to {target} ({file.bytes} bytes, sha256 {file.sha256})"
+            f"{url}: the download failed ({error}); nothing was kept. Try again, or, behind a firewall, set "
+            "SEQSERVE_DATA to a folder that has the files (docs/data.md says how)"
         ) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)  # also after Ctrl-C; already gone if it was put in its place
+        temporary.unlink(missing_ok=True)  # also after Ctrl-C; already gone if it was put in its place
 
 
 def _copy(read: Callable[[int], bytes], stream: IO[bytes], file: File) -> tuple[int, str]:

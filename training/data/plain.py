@@ -16,9 +16,7 @@ def read_text(path: str | Path, *, encoding: str = "utf-8") -> str:
     try:
         text = data.decode(encoding)
     except LookupError:
-        raise DataError(
-            f"{path}: unknown encoding {encoding!r}; try 'utf-8', 'latin-1' or 'cp1252'"
-        ) from None
+        raise DataError(f"{path}: unknown encoding {encoding!r}; try 'utf-8', 'latin-1' or 'cp1252'") from None
     except UnicodeDecodeError as error:
         likely = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "cp1252"
         raise DataError(

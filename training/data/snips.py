@@ -20,9 +20,7 @@ def _commands(folder: Path, target: str) -> Commands:
     answers_in = "seq.out" if target == "slots" else "label"
     commands, answers = _rows(folder / "seq.in"), _rows(folder / answers_in)
     if len(commands) != len(answers):
-        raise DataError(
-            f"{folder}: {len(commands)} rows in seq.in, {len(answers)} in {answers_in}; fetch it again"
-        )
+        raise DataError(f"{folder}: {len(commands)} rows in seq.in, {len(answers)} in {answers_in}; fetch it again")
     if target == "intent":
         return [Labelled(text=w, label=a[0]) for w, a in zip(commands, answers, strict=True)]
     for row, (words, tags) in enumerate(zip(commands, answers, strict=True), start=1):

@@ -30,14 +30,8 @@ def read_labelled(
     """
     path = Path(path)
     lines = read_lines(path, encoding=encoding)
-    rows = (
-        _json_rows(path, lines, text, label)
-        if path.suffix in JSON_SUFFIXES
-        else _rows(path, lines, text, label)
-    )
-    examples = [
-        _example(path, line_number, a_text, a_label, text, label) for line_number, a_text, a_label in rows
-    ]
+    rows = _json_rows(path, lines, text, label) if path.suffix in JSON_SUFFIXES else _rows(path, lines, text, label)
+    examples = [_example(path, line_number, a_text, a_label, text, label) for line_number, a_text, a_label in rows]
     if not examples:
         raise DataError(f"{path}: no row below the header; give at least one text with its label")
     return examples
@@ -49,11 +43,7 @@ def _example(path: Path, line_number: int, a_text: Any, a_label: Any, text: str,
         a_label = json.dumps(a_label)
     if not isinstance(a_label, str) or not a_label.strip():
         raise DataError(f"{where}: {label!r} is {a_label!r}; fill in a label (a string or a whole number)")
-    if (
-        isinstance(a_text, list)
-        and a_text
-        and all(isinstance(token, str) and token.strip() for token in a_text)
-    ):
+    if isinstance(a_text, list) and a_text and all(isinstance(token, str) and token.strip() for token in a_text):
         return Labelled(text=tuple(a_text), label=a_label.strip())
     if not isinstance(a_text, str) or not a_text.strip():
         raise DataError(f"{where}: {text!r} is {a_text!r}; fill in a text, or remove the row")
@@ -70,19 +60,17 @@ def _json_rows(path: Path, lines: list[str], text: str, label: str) -> Iterator[
         except ValueError as error:
             raise DataError(f"{where}: not JSON ({error}); write one whole object a line") from None
         if not isinstance(row, dict):
-            raise DataError(
-                f"{where}: {type(row).__name__}, not an object; write one object a line, as JSON lines"
-            )
+            raise DataError(f"{where}: {type(row).__name__}, not an object; write one object a line, as JSON lines")
         _check_columns(where, list(row), text, label)
         yield line_number, row[text], row[label]
 
 
 def _rows(path: Path, lines: list[str], text: str, label: str) -> Iterator[tuple[int, str, str]]:
-    delimiter = DELIMITERS.get(path.suffix) or _sniff(lines[0], text, label)
+    delimiter = DELIMITERS.get(path.suffix) or _sniff(next(filter(str.strip, lines)), text, label)
     rows = _cells(path, lines, delimiter)
-    _, header = next(rows)
-    header = [name.strip() for name in header]
-    _check_columns(f"{path}, line 1", header, text, label)
+    line_number, cells = next(rows)
+    header = [name.strip() for name in cells]
+    _check_columns(f"{path}, line {line_number}", header, text, label)
     text_at, label_at = header.index(text), header.index(label)
     for line_number, cells in rows:
         if len(cells) != len(header):
@@ -122,7 +110,7 @@ def _sniff(header: str, text: str, label: str) -> str:
     """The delimiter that gives the header both columns, else the one that gives it the most."""
 
     def fit(delimiter: str) -> tuple[int, int]:
-        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
+        names = [name.strip(' "') for name in header.split(delimiter)]
         return (text in names) + (label in names), len(names)
 
     return max(CANDIDATES, key=fit)

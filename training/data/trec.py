@@ -1,4 +1,4 @@
-"""Questions by the type of their answer (TREC, 6 types). A tenth of the training file is held out as development data."""
+"""Questions by the type of their answer (TREC, 6 types). A tenth of the training file is held out as dev data."""
 
 from pathlib import Path
 
@@ -19,8 +19,6 @@ def read(folder: Path) -> tuple[list[Labelled], list[Labelled]]:
         number, *words = line.split() or [""]
         if words:
             if number not in {"0", "1", "2", "3", "4", "5"}:
-                raise DataError(
-                    f"{path}, line {line_number}: {number!r} is not a type from 0 to 5; fetch it again"
-                )
+                raise DataError(f"{path}, line {line_number}: {number!r} is not a type from 0 to 5; fetch it again")
             questions.append(Labelled(text=tuple(words), label=TYPES[int(number)]))
     return split(questions, seed=0)

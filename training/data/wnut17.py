@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from training.data.examples import Tagged
 from training.data.conll import read_tagged
+from training.data.examples import Tagged
 
 
 def read(folder: Path) -> tuple[list[Tagged], list[Tagged]]:
