@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -127,6 +128,8 @@ def _download(url: str, file: File, target: Path, *, timeout_s: float, schemes: 
         _check(url, file, received_bytes, sha256)
         os.replace(temporary, target)
     except (OSError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # a 404 is an open answer too
         raise DataError(
             f"{url}: the download failed ({error}); nothing was kept. Try again, or, behind a firewall, set "
             "SEQSERVE_DATA to a folder that has the files (docs/data.md says how)"

@@ -1,0 +1,126 @@
+"""Published data sets by name: the reading on small files, the known counts where SEQSERVE_DATA has the real ones."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.data import DataError, Labelled, Tagged, catalogue, load
+from training.data.fetch import PUBLISHED
+from training.data.sst import parse
+
+with_real_data = pytest.mark.skipif("SEQSERVE_DATA" not in os.environ, reason="SEQSERVE_DATA names no data folder")
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder that SEQSERVE_DATA names, with one folder a data set."""
+    monkeypatch.setenv("SEQSERVE_DATA", str(tmp_path))
+    for name, entry in PUBLISHED.items():
+        for file in entry.files:
+            (tmp_path / name / file.name).parent.mkdir(parents=True, exist_ok=True)
+    return tmp_path
+
+
+def test_a_tree_gives_every_phrase_as_people_type_it() -> None:
+    assert parse(r"(3 (2 -LRB-) (4 (1 ``) (2 good\/bad)))") == [
+        (2, ("(",)),
+        (1, ('"',)),
+        (2, ("good/bad",)),
+        (4, ('"', "good/bad")),
+        (3, ("(", '"', "good/bad")),
+    ]
+    assert parse(r"(2 (2 `) (2 '') (2 f\*\*\*) (2 -RRB-))")[-1] == (2, ("'", '"', "f***", ")"))
+
+
+@pytest.mark.parametrize("tree", ["(3 (2 a)", "a", "(5 a)", "(3 a))b"])
+def test_what_is_not_a_tree_is_refused_with_its_line(shelf: Path, tree: str) -> None:
+    (shelf / "sst/train.txt").write_text(f"(3 a)\n{tree}\n")
+    (shelf / "sst/dev.txt").write_text("(3 a)\n")
+    with pytest.raises(DataError, match=r"train.txt, line 2: not a tree"):
+        load("sst")
+
+
+def test_sst_trains_on_distinct_phrases_and_develops_on_sentences(shelf: Path) -> None:
+    (shelf / "sst/train.txt").write_text("(4 (2 very) (3 good))\n(1 (3 good) (0 grief))\n(2 (2 so) (2 what))\n")
+    (shelf / "sst/dev.txt").write_text("(0 (2 very) (1 bad))\n(2 so)\n")
+    very_good = Labelled(text=("very", "good"), label="positive")
+    good_grief = Labelled(text=("good", "grief"), label="negative")
+    phrases = load("sst")
+    assert [" ".join(phrase.text) for phrase in phrases.train] == ["good", "very good", "grief", "good grief"]
+    assert phrases.dev == [Labelled(text=("very", "bad"), label="negative")]
+    assert load({"name": "sst", "phrases": False}).train == [very_good, good_grief]
+
+
+def test_snips_gives_slots_or_intents(shelf: Path) -> None:
+    for part in ("train", "valid"):
+        folder = shelf / "snips" / part
+        (folder / "seq.in").write_text("play  jazz \nrate it\n")
+        (folder / "seq.out").write_text("O B-genre \nO O\n")
+        (folder / "label").write_text("PlayMusic\nRateBook\n")
+    assert load("snips").train[0] == Tagged(tokens=("play", "jazz"), tags=("O", "B-genre"))
+    intents = load({"name": "snips", "target": "intent"})
+    assert intents.dev[1] == Labelled(text=("rate", "it"), label="RateBook")
+    with pytest.raises(DataError, match="'slot'; it must be"):
+        load({"name": "snips", "target": "slot"})
+
+
+def test_the_source_says_what_was_read_and_that_it_is_not_what_was_published(shelf: Path) -> None:
+    (shelf / "tinyshakespeare/train.txt").write_bytes(b"0123456789")
+    splits = load("tinyshakespeare")
+    assert (splits.train, splits.dev) == ("012345678", "9")
+    assert splits.source.files == {"train.txt": "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882"}
+    assert splits.source.note == "differs from the published files: train.txt"
+
+
+def test_an_unknown_name_or_option_is_refused_with_those_there_are() -> None:
+    with pytest.raises(DataError, match=r"no data set is called 'imdb'; there are ud-ewt, "):
+        load("imdb")
+    with pytest.raises(DataError, match=r"sst has no option 'phrase'; it has phrases"):
+        load({"name": "sst", "phrase": False})
+    with pytest.raises(DataError, match="a data set needs a name"):
+        load({"phrases": False})
+
+
+def test_the_catalogue_says_where_each_set_is(shelf: Path) -> None:
+    (shelf / "tinyshakespeare/train.txt").touch()
+    where = {row.name: row.where for row in catalogue()}
+    assert where["tinyshakespeare"] == str(shelf / "tinyshakespeare")
+    assert where["ud-ewt"] == "not fetched"
+
+
+def test_every_data_set_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[3] / "docs/data.md").read_text(encoding="utf-8")
+    for row in catalogue():
+        assert f"| `{row.name}` |" in page
+        assert PUBLISHED[row.name].repository in page
+        assert row.licence in page
+
+
+def test_reading_data_needs_no_torch() -> None:
+    program = "import sys, training.data, training.data.own; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@with_real_data
+@pytest.mark.parametrize(
+    ("name", "train", "dev"),
+    [
+        ("ud-ewt", 12_544, 2_001),
+        ("wnut17", 3_394, 1_009),
+        ("snips", 13_084, 700),
+        ("sst", 77_616, 872),
+        ("trec", 4_907, 545),
+        ("names", 16_211, 1_801),
+        ("tinyshakespeare", 903_469, 100_385),
+    ],
+)
+def test_the_real_data_has_its_known_counts_and_is_as_published(name: str, train: int, dev: int) -> None:
+    splits = load(name)
+    assert (len(splits.train), len(splits.dev)) == (train, dev)
+    assert splits.source.note == ""
+    if name == "ud-ewt":
+        assert sum(len(sentence.tokens) for sentence in splits.train) == 204_577
+        assert len({tag for sentence in splits.train for tag in sentence.tags}) == 17

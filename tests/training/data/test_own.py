@@ -1,0 +1,169 @@
+"""Users' own files: what is read, and that each refusal names the file, the line and the remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from training.data.errors import DataError
+from training.data.examples import Labelled, Tagged
+from training.data.own import read_labelled, read_tagged, read_text, split, split_text
+
+THE_DOG = Tagged(tokens=("The", "dog"), tags=("DET", "NOUN"))
+
+
+def written(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "The\tDET\ndog\tNOUN\n",
+        "The DET\ndog NOUN",
+        "The   X  DET\ndog   Y  NOUN\n",
+        "\ufeffThe\tDET\ndog\tNOUN\n",
+        "The\tDET\r\ndog\tNOUN\r\n\r\n",
+        "The\tDET\rdog\tNOUN\r",
+        "-DOCSTART- -X- O O\n\nThe DET\ndog NOUN\n",
+        "# a comment\n\n\nThe\tDET\ndog\tNOUN\n\t\n\t\n",
+        "# comment\nThe DET\n# text\ndog NOUN\n",
+    ],
+)
+def test_a_sentence_is_read_from_conll_of_any_build(tmp_path: Path, content: str) -> None:
+    assert read_tagged(written(tmp_path, "a.conll", content)) == [THE_DOG]
+
+
+@pytest.mark.parametrize("between", ["\t", " "])
+def test_a_hashtag_is_a_token(tmp_path: Path, between: str) -> None:
+    tweet = "# a tweet of mine\nlove O\nit O\n#paris O\n".replace(" O", f"{between}O")
+    assert read_tagged(written(tmp_path, "a.conll", tweet))[0].tokens == ("love", "it", "#paris")
+
+
+CONLLU = "# text = du Chien\n1-2\tdu\t_\t_\t_\t_\t_\t_\t_\t_\n1\tde\tde\tADP\tP\t_\t0\t_\t_\t_\n" + (
+    "2\tle\tle\tDET\tD\t_\t0\t_\t_\t_\n2.1\tx\tx\tX\tX\t_\t_\t_\t_\t_\n3\tChien\tchien\tNOUN\tN\t_\t0\t_\t_\t_\n\n"
+)
+
+
+def test_conllu_is_read_word_by_word_with_universal_tags_or_those_of_a_named_column(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.conllu", CONLLU)
+    assert read_tagged(path) == [Tagged(tokens=("de", "le", "Chien"), tags=("ADP", "DET", "NOUN"))]
+    assert read_tagged(path, token_column="lemma", tag_column="XPOS") == [
+        Tagged(tokens=("de", "le", "chien"), tags=("P", "D", "N"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("The\tDET\ndog\n", r"a.conll, line 2: 1 columns, but 2 in line 1; put one tab"),
+        ("The\tDET\ndog\t\n", r"line 2: column -1 is empty"),
+        ("The\ndog\n", r"line 1: no column 0, there are 1: 'The'"),
+        ("\n# nothing\n", r"no sentence found; expected a token and its tag"),
+        ("", r"the file is empty"),
+        (b"caf\xe9\tNOUN\n", r"line 1, byte 4: 0xe9 is not utf-8; .* encoding='cp1252'"),
+        (b"The\tDET\r\ncaf\xe9\tNOUN\n", r"line 2, byte 4"),
+        ("The\tDET\n".encode("utf-16"), r"line 1, byte 1: .* encoding='utf-16'"),
+        (b"The\tDET\nd\0g\tNOUN\n", r"line 2, byte 2: a NUL byte"),
+    ],
+)
+def test_a_wrong_conll_file_is_refused_with_its_line_and_the_remedy(
+    tmp_path: Path, content: str | bytes, said: str
+) -> None:
+    with pytest.raises(DataError, match=said):
+        read_tagged(written(tmp_path, "a.conll", content))
+
+
+def test_a_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no column 5, there are 2"):
+        read_tagged(written(tmp_path, "a.conll", "The\tDET\n"), tag_column=5)
+    with pytest.raises(DataError, match=r"no column 'ner'; CoNLL-U has ID, FORM"):
+        read_tagged(written(tmp_path, "a.conllu", CONLLU), tag_column="ner")
+
+
+def test_a_named_encoding_is_used(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.conll", b"caf\xe9\tNOUN\n")
+    assert read_tagged(path, encoding="latin-1")[0].tokens == ("café",)
+    with pytest.raises(DataError, match="unknown encoding 'latin-99'"):
+        read_tagged(path, encoding="latin-99")
+
+
+GOOD_FILM = Labelled(text='a "good", film', label="pos")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'text,label\n"a ""good"", film",pos\n'),
+        ("a.csv", 'id;label;text\r\n7;pos;"a ""good"", film"\r\n\r\n'),
+        ("a.csv", '\ufeff"text","label"\n"a ""good"", film","pos"\n'),
+        ("a.tsv", 'label\ttext\npos\ta "good", film\n'),
+        ("a.tsv", 'label\ttext\npos\t"a ""good"", film"\n'),
+        ("a.txt", 'label|text\npos|"a ""good"", film"\n'),
+        ("a.jsonl", '{"text": "a \\"good\\", film", "label": "pos", "id": 7}\n\n'),
+    ],
+)
+def test_a_row_is_read_from_tables_of_any_build(tmp_path: Path, name: str, content: str) -> None:
+    assert read_labelled(written(tmp_path, name, content)) == [GOOD_FILM]
+
+
+def test_columns_have_the_names_that_the_user_says(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.csv", "review;stars;text\nbad;1;x\n")
+    assert read_labelled(path, text="review", label="stars") == [Labelled(text="bad", label="1")]
+
+
+def test_a_text_may_run_over_lines_in_csv_and_be_tokens_in_json(tmp_path: Path) -> None:
+    assert read_labelled(written(tmp_path, "a.csv", 'text,label\n"two\r\nlines",x\n'))[0].text == "two\nlines"
+    tokens = written(tmp_path, "a.jsonl", '{"text": ["a", "b"], "label": 3}')
+    assert read_labelled(tokens) == [Labelled(text=("a", "b"), label="3")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "review,stars\nx,1\n", r"a.csv, line 1: no column 'text'; there are 'review', 'stars'"),
+        ("a.csv", "text,label\na, b,pos\n", r"line 2: 3 columns, but the header has 2; put a text that holds ','"),
+        ("a.csv", 'text,label\nfine,pos\n"never closed,neg\n', r"line 3: .* close every double quote"),
+        ("a.csv", "text,label\nfine,pos\nbad,\n", r"line 3: 'label' is ''; fill in a label"),
+        ("a.csv", 'text,label\n"two\nlines",x\n" ",neg\n', r"line 4: 'text' is ' '; fill in a text"),
+        ("a.csv", "text,label\n", r"no row below the header"),
+        ("a.tsv", "text\tlabel\nno tab here\n", r"line 2: 1 columns, but the header has 2"),
+        ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', r"a.jsonl, line 2: not JSON"),
+        ("a.json", '[\n{"text": "a", "label": "b"}\n]', r"line 1: not JSON .* one whole object a line"),
+        ("a.jsonl", '["a", "b"]', r"line 1: list, not an object"),
+        ("a.jsonl", '{"txt": "a", "label": "b"}', r"line 1: no column 'text'; there are 'txt', 'label'"),
+        ("a.jsonl", '{"text": "a", "label": null}', r"line 1: 'label' is None"),
+        ("a.jsonl", '{"text": ["a", 1], "label": "b"}', r"line 1: 'text' is \['a', 1\]"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_its_line_and_the_remedy(
+    tmp_path: Path, name: str, content: str, said: str
+) -> None:
+    with pytest.raises(DataError, match=said):
+        read_labelled(written(tmp_path, name, content))
+
+
+def test_plain_text_keeps_everything_but_its_line_endings(tmp_path: Path) -> None:
+    assert read_text(written(tmp_path, "a.txt", "\ufeffOne\r\n\u2028two\r\n\r\n")) == "One\n\u2028two\n\n"
+    with pytest.raises(DataError, match=r"b.txt: cannot be read \(No such file"):
+        read_text(tmp_path / "b.txt")
+
+
+def test_a_split_takes_every_row_once_and_is_the_same_for_a_seed() -> None:
+    rows = list(range(1000))
+    train, dev = split(rows, seed=7)
+    assert (len(train), len(dev)) == (900, 100)
+    assert sorted(train + dev) == rows
+    assert (train, dev) == split(rows, seed=7) != split(rows, seed=8)
+    assert dev[:5] == [3, 6, 8, 10, 21], "the split of a seed must never change: scores would not compare"
+
+
+def test_a_text_is_split_at_its_end() -> None:
+    assert split_text("abcdefghij", dev_share=0.2) == ("abcdefgh", "ij")
+
+
+@pytest.mark.parametrize(("rows", "dev_share", "said"), [(4, 0.1, "4 rows are too few"), (9, 1.0, "between 0 and 1")])
+def test_a_split_that_cannot_be_is_refused(rows: int, dev_share: float, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        split(range(rows), dev_share=dev_share, seed=0)
