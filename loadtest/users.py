@@ -1,0 +1,150 @@
+"""The locustfile: users that tag, classify, generate, or do all three, as fast as they are answered.
+
+`python -m loadtest run` starts it; so does `locust -f loadtest/users.py --host http://127.0.0.1:3000`. Only Locust
+may import it: Locust patches the interpreter. Every answer is checked, and an answer that differs from the one that
+the same request got before is a failure too: answers never depend on what else the service is doing.
+"""
+
+import itertools
+import json
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar
+
+from locust import FastHttpUser, events
+from locust.env import Environment
+
+from loadtest import answers, payloads
+from loadtest.payloads import Payload
+
+POOL_SIZE = 1000  # different requests a task: more than fit in any window of the service's batching
+FLUSH_S = 0.5
+MIX = {"tag": 6, "classify": 3, "generate": 1}  # Mixed: requests a task; short work is asked for more often
+HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
+
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
+def _add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--prefix", default="/v1", help="before /tag, /classify, /generate; empty: BentoML's routes")
+    parser.add_argument("--payload-seed", type=int, default=0, help="another seed, other requests")
+    parser.add_argument("--samples", default="", help="file that gets one line of JSON a request")
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def _prepare(environment: Environment, **_: Any) -> None:
+    options = environment.parsed_options
+    if options is None or not environment.host:
+        raise SystemExit("no service is named: give --host http://HOST:PORT")
+    try:
+        cards = payloads.read_cards(environment.host)
+        wanted = {task for user in environment.user_classes for task in getattr(user, "mix", {})}
+        able = wanted if wanted != set(MIX) else wanted & {card.task for card in cards}
+        if not able:
+            raise LookupError(f"the service has no model for any of {sorted(wanted)}")
+        pools = {task: payloads.build(cards, task, count=POOL_SIZE, seed=options.payload_seed) for task in sorted(able)}
+    except (ConnectionError, ValueError, LookupError) as error:
+        raise SystemExit(str(error)) from None
+    AskingUser.pools, AskingUser.prefix = pools, options.prefix
+    if options.samples:
+        samples = Samples(Path(options.samples))
+        environment.events.request.add_listener(samples.add)  # type: ignore[no-untyped-call]
+        environment.events.quit.add_listener(samples.close)  # type: ignore[no-untyped-call]
+
+
+class Samples:
+    """Streams requests to a file: [seconds since the start, endpoint, milliseconds, status, error] a line."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8")
+        self._started_s = self._flushed_s = time.time()
+
+    def add(
+        self,
+        *,
+        name: str,
+        response_time: float,
+        start_time: float,
+        response: Any,
+        exception: Exception | None,
+        **_: Any,
+    ) -> None:
+        at_s = round(start_time - self._started_s, 4)
+        status = int(getattr(response, "status_code", 0) or 0)
+        error = str(exception) if exception else ""
+        self._file.write(json.dumps([at_s, name, round(response_time, 3), status, error]) + "\n")
+        if start_time - self._flushed_s > FLUSH_S:
+            self._flushed_s = start_time
+            self._file.flush()
+
+    def close(self, **_: Any) -> None:
+        self._file.close()
+
+
+class AskingUser(FastHttpUser):
+    """Sends one request after the other; `mix` says how often which task."""
+
+    abstract = True
+    mix: ClassVar[dict[str, int]] = {}
+    pools: ClassVar[dict[str, list[Payload]]] = {}
+    prefix = "/v1"
+    seen: ClassVar[dict[bytes, bytes]] = {}  # request -> its first answer, over all users
+    numbers: ClassVar[Iterator[int]] = itertools.count()
+    network_timeout = 60.0
+
+    def on_start(self) -> None:
+        self._random = Random(next(self.numbers))
+        self._mix = {task: weight for task, weight in self.mix.items() if task in self.pools}
+
+    def ask(self) -> None:
+        task = self._random.choices(list(self._mix), weights=list(self._mix.values()))[0]
+        payload = self._random.choice(self.pools[task])
+        with self.client.post(
+            f"{self.prefix}/{payload.task}",
+            data=payload.encoded,  # type: ignore[arg-type]  # Locust says str and sends bytes as they are
+            headers=HEADERS,
+            name=payload.name(self.prefix),
+            catch_response=True,
+        ) as response:
+            content = response.content or b""
+            if response.status_code != 200:
+                response.failure(_refusal(response.status_code, content))
+                return
+            first = self.seen.get(payload.encoded)
+            if content == first:
+                return  # checked already
+            try:
+                if first is not None:
+                    raise answers.WrongAnswerError("the same request has been answered differently before")
+                answers.check(payload, json.loads(content))
+                self.seen[payload.encoded] = content
+            except ValueError as error:
+                response.failure(f"wrong answer: {error}")
+
+    tasks: ClassVar = [ask]
+
+
+def _refusal(status: int, content: bytes) -> str:
+    """What an error answer says, without what differs from one to the next."""
+    try:
+        return f"{status} {json.loads(content)['title']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{status}" if status else "no answer"
+
+
+class Tagging(AskingUser):
+    mix: ClassVar = {"tag": 1}
+
+
+class Classifying(AskingUser):
+    mix: ClassVar = {"classify": 1}
+
+
+class Generating(AskingUser):
+    mix: ClassVar = {"generate": 1}
+
+
+class Mixed(AskingUser):
+    mix: ClassVar = MIX

@@ -1,0 +1,1 @@
+"""How a model is served: the BentoML service, its HTTP edge, its engine and its schedulers."""

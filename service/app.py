@@ -1,0 +1,173 @@
+"""The BentoML service: wiring and routes. ``bentoml serve service.app:Seqserve`` starts it.
+
+Requests go three ways: ``/v1/…`` to the lean application, ``/tag``, ``/classify`` and ``/generate`` through
+BentoML's API machinery, BentoML's own pages to BentoML. ``Service.to_asgi`` is what the worker process hands
+to uvicorn: overriding it puts our front before BentoML's middleware and keeps its lifecycle.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, cast
+
+import bentoml
+from _bentoml_sdk import Service
+from _bentoml_sdk import service as bentoml_service
+from pydantic import Field
+from starlette.applications import Starlette
+
+from service import logs
+from service.engine import Engine
+from service.protocols import schemas
+from service.protocols.bento import APIS, Framed, Own, answered, exchange_of
+from service.protocols.exchange import Application, Receive, Scope, Send
+from service.protocols.lean import Lean
+from service.settings import ROOT, BadSetting, Settings
+from service.telemetry import Telemetry
+from service.worker import Worker
+
+LoadEngine = Callable[[Settings, Telemetry], Engine]
+Sentence = Field(examples=["Harry met Hermione in London ."])
+Film = Field(examples=["a lovely film"])
+Prompt = Field(examples=["ROMEO:"])
+MODEL = Field(default=None, description="A name of /v1/models; the first bundle of the task if left out.")
+
+
+def nothing() -> None:
+    """Check nothing."""
+
+
+def build_service(settings: Settings, load_engine: LoadEngine, *, check: Callable[[], None] = nothing) -> Service[Any]:
+    """Return the BentoML service.
+
+    ``check`` is called once by the supervising process, before it starts any worker; ``load_engine`` once by
+    every worker process, before it is ready.
+    """
+    worker = Worker(settings, load_engine)
+
+    class Fronted(Service[Any]):
+        def to_asgi(self, is_main: bool = True) -> Application:
+            return front(worker, cast(Starlette, super().to_asgi(is_main)))
+
+    return bentoml_service(
+        name="seqserve",
+        service_class=Fronted,
+        workers=settings.workers,
+        # Deadlines are ours. BentoML's timeout cannot be switched off, only be put out of the way.
+        traffic={"timeout": 2 * settings.deadline_max_s + settings.drain_s},
+        # One line a request and a span that nobody collects: the metrics say the same for less.
+        logging={"access": {"enabled": False}},
+        tracing={"excluded_urls": ".*"},
+    )(apis(worker, check))
+
+
+def apis(worker: Worker, check: Callable[[], None]) -> type[Any]:
+    """Return the class that BentoML instantiates in every worker process, with the APIs that it exposes."""
+
+    class Seqserve:
+        """Tags, classifies and generates text with small recurrent networks."""
+
+        def __init__(self) -> None:
+            logs.configure(worker.settings.log_format)
+            worker.load()
+
+        async def __is_ready__(self) -> bool:
+            return worker.ready
+
+        @bentoml.on_deployment
+        @staticmethod
+        def check() -> None:
+            check()
+
+        @bentoml.on_startup
+        async def start(self) -> None:
+            worker.start()
+
+        @bentoml.on_shutdown
+        async def close(self) -> None:
+            await worker.close()
+
+        @bentoml.api
+        @answered
+        async def tag(
+            self,
+            inputs: Annotated[schemas.TagInputs, Sentence],
+            ctx: bentoml.Context,
+            model: str | None = MODEL,
+            parameters: schemas.TagParameters | None = None,
+        ) -> schemas.TagAnswer:
+            """Label every word. A string gives a list; a list gives a list of lists."""
+            request = schemas.TagRequest(inputs=inputs, model=model, parameters=parameters)
+            call = exchange_of(ctx.request).call
+            answer = await worker.engine.tag(inputs, model=model, aggregation=request.aggregation, call=call)
+            return cast(schemas.TagAnswer, answer)
+
+        @bentoml.api
+        @answered
+        async def classify(
+            self,
+            inputs: Annotated[schemas.TextInputs, Film],
+            ctx: bentoml.Context,
+            model: str | None = MODEL,
+            parameters: schemas.ClassifyParameters | None = None,
+        ) -> list[list[schemas.LabelScore]]:
+            """Score every label. One list an input, best first."""
+            request = schemas.ClassifyRequest(inputs=inputs, model=model, parameters=parameters)
+            call = exchange_of(ctx.request).call
+            answer = await worker.engine.classify(inputs, model=model, top_k=request.top_k, call=call)
+            return cast(list[list[schemas.LabelScore]], answer)
+
+        @bentoml.api
+        @answered
+        async def generate(
+            self,
+            inputs: Annotated[schemas.TextInputs, Prompt],
+            ctx: bentoml.Context,
+            model: str | None = MODEL,
+            parameters: schemas.GenerateParameters | None = None,
+        ) -> schemas.GenerateAnswer:
+            """Continue a text. A list of prompts gives a list of texts."""
+            options = schemas.options(parameters, limit=worker.settings.max_new_tokens)
+            call = exchange_of(ctx.request).call
+            answer = await worker.engine.generate(inputs, model=model, options=options, call=call)
+            return cast(schemas.GenerateAnswer, answer)
+
+    return Seqserve
+
+
+def front(worker: Worker, inner: Starlette) -> Application:
+    """Return the application that uvicorn calls: it sends every request its way."""
+    lean, framed, own = Lean(worker), Framed(worker, inner), Own(worker, inner)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await inner(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # refused with 403 before the handshake
+        elif scope["path"] in APIS:
+            await framed(scope, receive, send)
+        elif own.has(scope["path"]):
+            await own(scope, receive, send)
+        else:
+            await lean(scope, receive, send)
+
+    return application
+
+
+def check_bundles() -> None:
+    """End the process if the bundles cannot be served: BentoML would start failing workers again and again.
+
+    In a process of its own, so that the supervisor holds no model and no part of a GPU.
+    """
+    done = subprocess.run([sys.executable, "-m", "service", "check"], cwd=ROOT, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+try:
+    SETTINGS = Settings.read(os.environ)
+except BadSetting as error:
+    sys.exit(str(error))
+
+Seqserve = build_service(SETTINGS, Engine.load, check=check_bundles)

@@ -1,0 +1,51 @@
+"""What a batch will cost, learned from what batches did cost.
+
+A recurrent network takes T steps whatever the batch, and each step handles B rows:
+seconds(B, T) = call + step·T + cell·B·T. The three constants are fitted on line by least squares with
+exponential forgetting, so that they follow the machine, the variant and the neighbours on the cores.
+"""
+
+import numpy as np
+
+FORGETTING = 0.98  # a batch counts half after about 35 later ones
+REFIT_EVERY = 8  # batches; a fit costs about as much as a small batch
+SURPRISE = 4.0  # a batch that took this many times its estimate was interrupted: its time says nothing of the model
+
+
+class CostModel:
+    """Seconds of a batch by rows and padded length."""
+
+    def __init__(self, *, call_s: float = 60e-6, step_s: float = 8e-6, cell_s: float = 2e-6) -> None:
+        self.call_s, self.step_s, self.cell_s = call_s, step_s, cell_s
+        self._normal = np.zeros((3, 3))
+        self._right = np.zeros(3)
+        self._seen = 0
+        # The first guess counts as a few batches of shapes that tell the constants apart.
+        for rows, steps in ((1, 1), (1, 40), (16, 10), (32, 40)):
+            self._add(rows, steps, self.seconds(rows, steps))
+
+    def seconds(self, rows: int, steps: int) -> float:
+        return self.call_s + steps * (self.step_s + self.cell_s * rows)
+
+    def learn(self, rows: int, steps: int, seconds: float) -> None:
+        """Take the time of a batch of `rows` padded to `steps` into account."""
+        if seconds > SURPRISE * self.seconds(rows, steps) and self._seen > REFIT_EVERY:
+            seconds = SURPRISE * self.seconds(rows, steps)
+        self._normal *= FORGETTING
+        self._right *= FORGETTING
+        self._add(rows, steps, seconds)
+        self._seen += 1
+        if self._seen % REFIT_EVERY == 0:
+            self._fit()
+
+    def _add(self, rows: int, steps: int, seconds: float) -> None:
+        # Weighted by 1 / seconds²: the relative error counts, or long batches would drown the short ones.
+        features = np.array([1.0, steps, rows * steps]) / seconds
+        self._normal += np.outer(features, features)
+        self._right += features
+
+    def _fit(self) -> None:
+        ridge = 1e-6 * np.diag(np.diag(self._normal))
+        call_s, step_s, cell_s = np.linalg.solve(self._normal + ridge, self._right)
+        # Noise can push a constant below zero; a small positive one keeps every decision sane.
+        self.call_s, self.step_s, self.cell_s = max(call_s, 5e-6), max(step_s, 1e-7), max(cell_s, 1e-8)

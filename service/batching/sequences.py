@@ -1,0 +1,246 @@
+"""Whole sequences (tag, classify): batches of like length, by cost, without a wait and without starvation.
+
+Each batch is built around the request that has waited longest, so a sequence that arrives behind n others starts
+at the latest with the (n+1)-th batch after the one that runs. Around it come the waiting sequences nearest in
+length, each as long as taking it along costs less than running it by itself. Nothing is ever waited for: the next
+batch forms while the previous one runs.
+
+Knows lengths, costs and tickets. Knows no network but the function that it is handed.  T steps, B rows.
+"""
+
+import logging
+from bisect import bisect_left, insort
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from service.batching.cost import CostModel
+from service.batching.ticket import Ticket
+from service.errors import InternalError, Overloaded, ServiceError, Unavailable
+
+log = logging.getLogger(__name__)
+
+Run = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+class Sized(Protocol):
+    @property
+    def length(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much may wait and how much may run at once."""
+
+    queue_items: int = 4096
+    queue_tokens: int = 262_144
+    batch_rows: int = 32  # beyond, a row costs the same on a CPU and only waits for the others
+    batch_tokens: int = 2048  # padded; bounds how long one batch keeps the next waiting
+
+
+class Observer(Protocol):
+    """What a scheduler tells of itself."""
+
+    def batch(
+        self,
+        *,
+        items: int,
+        padded_tokens: int,
+        real_tokens: int,
+        reason: str,
+        compute_s: float,
+        waits_s: Sequence[float],
+    ) -> None: ...
+
+    def queue_depth(self, items: int) -> None: ...
+
+
+class Entry:
+    """One sequence of one ticket, waiting. Sorted by (length, order of arrival)."""
+
+    __slots__ = ("index", "item", "key", "length", "ticket")
+
+    def __init__(self, ticket: Ticket, index: int, item: Sized, number: int) -> None:
+        self.ticket, self.index, self.item = ticket, index, item
+        self.length = item.length
+        self.key = (self.length, number)
+
+
+class Batch:
+    """Entries that run together. `run` may be called in another thread, the rest belongs to the scheduler's."""
+
+    def __init__(self, scheduler: "SequenceScheduler", entries: list[Entry], reason: str) -> None:
+        self.entries, self.reason = entries, reason
+        self.rows, self.steps = len(entries), max(entry.length for entry in entries)
+        self.estimate_s = scheduler.cost.seconds(self.rows, self.steps)
+        self._scheduler = scheduler
+        self._results: Sequence[Any] = ()
+        self._error: BaseException | None = None
+        self._seconds = 0.0
+
+    def run(self) -> None:
+        started = self._scheduler.clock()
+        try:
+            self._results = self._scheduler.run([entry.item for entry in self.entries])
+            if len(self._results) != self.rows:
+                raise ValueError(f"{len(self._results)} results for a batch of {self.rows}")
+        except Exception as error:  # the waiters must hear of it, whatever it is
+            self._error = error
+        self._seconds = self._scheduler.clock() - started
+
+    def settle(self) -> None:
+        """Hand the results, or the failure, to the waiters."""
+        self._scheduler.settle(self, self._results, self._error, self._seconds)
+
+
+class SequenceScheduler:
+    """The queue of one bundle. Not thread-safe: one thread submits, takes and settles."""
+
+    def __init__(
+        self, run: Run, *, limits: Limits, cost: CostModel, clock: Callable[[], float], observer: Observer
+    ) -> None:
+        self.run, self.cost, self.clock = run, cost, clock
+        self._limits, self._observer = limits, observer
+        self._by_length: list[tuple[tuple[int, int], Entry]] = []
+        self._by_age: dict[int, Entry] = {}  # number -> entry, in order of arrival
+        self._suspects: list[list[Entry]] = []  # parts of a batch that failed, to be run apart
+        self._number = 0
+        self._tokens = 0
+        self._earliest_deadline_s = float("inf")
+        self._running = 0
+        self._closed = False
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing runs."""
+        return not (self._by_age or self._suspects or self._running)
+
+    def submit(self, ticket: Ticket, items: Sequence[Sized]) -> None:
+        """Queue all sequences of a ticket, or none: raises Overloaded or Unavailable."""
+        if self._closed:
+            raise Unavailable("the service is shutting down: send the request to another replica")
+        tokens = sum(item.length for item in items)
+        self._refuse_if_full(len(items), tokens)
+        for index, item in enumerate(items):
+            self._number += 1
+            entry = Entry(ticket, index, item, self._number)
+            self._by_age[self._number] = entry
+            insort(self._by_length, (entry.key, entry))
+        self._tokens += tokens
+        self._earliest_deadline_s = min(self._earliest_deadline_s, ticket.call.deadline_s)
+        self._observer.queue_depth(len(self._by_age))
+
+    def _refuse_if_full(self, items: int, tokens: int) -> None:
+        waiting = len(self._by_age)
+        if not waiting:
+            return  # a request that is alone is bounded by the limits on a request
+        if waiting + items > self._limits.queue_items or self._tokens + tokens > self._limits.queue_tokens:
+            drain_s = self._tokens * (self.cost.cell_s + self.cost.step_s / 8)
+            raise Overloaded(
+                f"{waiting} sequences of {self._tokens} tokens are waiting already: come back later",
+                retry_after_s=max(0.1, round(drain_s, 1)),
+                limit=self._limits.queue_items,
+            )
+
+    def take(self) -> Batch | None:
+        """The next batch to run, None when nothing waits."""
+        now = self.clock()
+        while self._suspects:
+            entries = [entry for entry in self._suspects.pop() if not entry.ticket.expire(now)]
+            if entries:
+                return self._start(entries, "retry", now)
+        if now >= self._earliest_deadline_s:
+            self._sweep(now)
+        while self._by_age:
+            anchor = next(iter(self._by_age.values()))
+            if anchor.ticket.expire(now):
+                self._forget(bisect_left(self._by_length, (anchor.key,)), 1)
+                continue
+            first, last, reason = self._around(anchor)
+            entries = self._forget(first, last - first)
+            return self._start([entry for entry in entries if not entry.ticket.expire(now)], reason, now)
+        return None
+
+    def _around(self, anchor: Entry) -> tuple[int, int, str]:
+        """The slice [first, last) of the sorted queue that runs with `anchor`, and what ended its growth."""
+        queue, limits, cost = self._by_length, self._limits, self.cost
+        first = bisect_left(queue, (anchor.key,))
+        last = first + 1
+        steps = anchor.length
+        while True:
+            rows = last - first
+            if rows >= limits.batch_rows:
+                return first, last, "rows"
+            shorter = queue[first - 1][1].length if first else None
+            longer = queue[last][1].length if last < len(queue) else None
+            if shorter is None and longer is None:
+                return first, last, "queue_empty"
+            # The nearer neighbour first: it costs the least padding.
+            below = shorter is not None and (longer is None or steps - shorter <= longer - steps)
+            length = shorter if below else longer
+            assert length is not None
+            padded = max(steps, length)
+            if (rows + 1) * padded > limits.batch_tokens:
+                return first, last, "tokens"
+            if cost.seconds(rows + 1, padded) - cost.seconds(rows, steps) > cost.seconds(1, length):
+                return first, last, "padding"
+            steps = padded
+            first, last = (first - 1, last) if below else (first, last + 1)
+
+    def _forget(self, first: int, count: int) -> list[Entry]:
+        """Take a slice out of the queue."""
+        entries = [entry for _, entry in self._by_length[first : first + count]]
+        del self._by_length[first : first + count]
+        for entry in entries:
+            del self._by_age[entry.key[1]]
+            self._tokens -= entry.length
+        return entries
+
+    def _sweep(self, now: float) -> None:
+        """Answer everybody whose deadline has passed, however far back they wait."""
+        self._earliest_deadline_s = float("inf")
+        for number, entry in list(self._by_age.items()):
+            if entry.ticket.expire(now):
+                self._forget(bisect_left(self._by_length, ((entry.length, number),)), 1)
+            else:
+                self._earliest_deadline_s = min(self._earliest_deadline_s, entry.ticket.call.deadline_s)
+
+    def _start(self, entries: list[Entry], reason: str, now: float) -> Batch:
+        for entry in entries:
+            entry.ticket.start(now)
+        self._running += 1
+        return Batch(self, entries, reason)
+
+    def settle(self, batch: Batch, results: Sequence[Any], error: BaseException | None, seconds: float) -> None:
+        """Called by the batch when it has run."""
+        self._running -= 1
+        entries = batch.entries
+        if error is not None:
+            self._isolate(entries, error)
+            return
+        self.cost.learn(batch.rows, batch.steps, seconds)
+        for entry, result in zip(entries, results, strict=True):
+            entry.ticket.ran(seconds, batch.rows)
+            entry.ticket.succeed(entry.index, result)
+        self._observer.batch(
+            items=batch.rows,
+            padded_tokens=batch.rows * batch.steps,
+            real_tokens=sum(entry.length for entry in entries),
+            reason=batch.reason,
+            compute_s=seconds,
+            waits_s=[entry.ticket.call.queue_s for entry in entries],
+        )
+        self._observer.queue_depth(len(self._by_age))
+
+    def _isolate(self, entries: list[Entry], error: BaseException) -> None:
+        """Halve a batch that failed until the bad sequence is alone: only it fails."""
+        if len(entries) > 1:
+            middle = len(entries) // 2
+            self._suspects += [entries[middle:], entries[:middle]]
+            return
+        log.error("a sequence of length %d failed", entries[0].length, exc_info=error)
+        entries[0].ticket.fail(error if isinstance(error, ServiceError) else InternalError())
+
+    def close(self) -> None:
+        """Accept nothing more; what waits is still run."""
+        self._closed = True

@@ -1,0 +1,77 @@
+"""One request in the hands of a scheduler: its parts, its answer, and the certainty that it gets one.
+
+Knows when a request is no longer worth running. Does not know what its parts are.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from service.call import Call
+from service.errors import ClientGone, DeadlinePassed, ServiceError
+
+Settle = Callable[["Ticket"], None]
+
+
+class Ticket:
+    """Collects the results of `size` parts, in their order, and settles exactly once.
+
+    `settle` is called with the ticket when all parts have results, or with the first error. What comes later
+    is ignored, and parts that have not run yet are skipped (`settled` is True).
+    """
+
+    __slots__ = ("_left", "_settle", "arrived_s", "call", "error", "results", "settled", "started_s")
+
+    def __init__(self, call: Call, size: int, settle: Settle, arrived_s: float) -> None:
+        self.call = call
+        self.results: list[Any] = [None] * size
+        self.error: ServiceError | None = None
+        self.settled = False
+        self.arrived_s = arrived_s
+        self.started_s: float | None = None
+        self._left = size
+        self._settle = settle
+
+    def start(self, now_s: float) -> None:
+        """Note that the first of its parts begins to run."""
+        if self.started_s is None:
+            self.started_s = now_s
+            self.call.queue_s = now_s - self.arrived_s
+
+    def ran(self, compute_s: float, batch_items: int) -> None:
+        """Note what a batch that held some of its parts cost."""
+        self.call.compute_s += compute_s
+        self.call.batch_items = max(self.call.batch_items, batch_items)
+
+    def succeed(self, index: int, result: Any) -> None:
+        if self.settled:
+            return
+        self.results[index] = result
+        self._left -= 1
+        if not self._left:
+            self._finish()
+
+    def fail(self, error: ServiceError) -> None:
+        if not self.settled:
+            self.error = error
+            self._finish()
+
+    def expire(self, now_s: float) -> bool:
+        """Settle a ticket that nobody waits for any more; True if it was or is now settled."""
+        if self.settled:
+            return True
+        if now_s >= self.call.deadline_s:
+            waited = now_s - self.arrived_s
+            self.fail(
+                DeadlinePassed(
+                    f"the deadline passed {waited:.3f} s after the request was queued: allow more time with the header "
+                    "X-Request-Timeout-S, or send less at once",
+                    limit=round(self.call.deadline_s - self.arrived_s, 3),
+                )
+            )
+        elif self.call.gone():
+            self.fail(ClientGone())
+        return self.settled
+
+    def _finish(self) -> None:
+        self.settled = True
+        self._settle(self)

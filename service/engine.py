@@ -1,0 +1,245 @@
+"""Tag, classify, generate: the bundles, each with its scheduler, behind three coroutines.
+
+Loads, checks and drains. Knows no HTTP and no BentoML; the order of work is left to batching/, the meaning of
+arrays to models/.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from models import bundle as bundles
+from models import reference
+from models.bundle import Bundle
+from models.manifest import BundleError
+from models.network import Placement
+from models.sampling import Sampling
+from models.tasks import Classification, Generation, Tagging
+from models.tasks.generate import GenerateOptions as WriteOptions
+from models.tasks.tag import TagRow
+from service.batching.sequences import SequenceScheduler
+from service.batching.steps import StepScheduler
+from service.batching.ticket import Ticket
+from service.call import Call
+from service.errors import ClientGone, TooLarge, Unavailable, UnknownModel
+from service.lanes import Lane, open_lane
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+ENCODE_SLICE = 32_768  # characters encoded before the loop may serve others: about 5 ms
+DRAIN_POLL_S = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateOptions:
+    """What one request for generation asks; `seed` None draws one."""
+
+    max_new_tokens: int = 100
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    return_full_text: bool = False
+    details: bool = False
+
+
+class Engine:
+    """All bundles of one worker process. `load` makes it; everything else belongs to the event loop's thread."""
+
+    def __init__(self, lanes: Sequence[Lane], executor: ThreadPoolExecutor) -> None:
+        self._lanes = {lane.name: lane for lane in lanes}
+        self._executor = executor
+        self._open: set[Ticket] = set()
+        self.ready = True
+
+    @classmethod
+    def load(cls, settings: Settings, telemetry: Telemetry) -> "Engine":
+        """Open every bundle and run its examples. Blocks; raises BundleError or BadSetting."""
+        # One thread: long work of several bundles queues up rather than fight for the cores of this worker.
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
+        placement = Placement(device=settings.device, threads=settings.threads)
+        lanes: dict[str, Lane] = {}
+        for path in settings.bundle_paths():
+            started = time.perf_counter()
+            bundle = bundles.load(path, variant=settings.variant, placement=placement)
+            reference.self_test(bundle)
+            load_s = time.perf_counter() - started
+            manifest = bundle.manifest
+            if manifest.name in lanes:
+                other = lanes[manifest.name].bundle.path
+                raise BundleError(f"{path}: {other} has the same name {manifest.name!r}: leave one of them out")
+            lanes[manifest.name] = open_lane(bundle, settings, telemetry, executor)
+            telemetry.bundle(manifest.name, manifest.version, bundle.variant, load_s)
+            log.info("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, bundle.network.device, load_s)
+        return cls(list(lanes.values()), executor)
+
+    def cards(self) -> list[dict[str, Any]]:
+        """What /v1/models tells of each bundle, in the order in which they were given."""
+        return [_card(lane.bundle) for lane in self._lanes.values()]
+
+    async def tag(
+        self,
+        inputs: str | list[str] | list[list[str]],
+        *,
+        model: str | None = None,
+        aggregation: str | None = None,
+        call: Call,
+    ) -> list[Any]:
+        """Entities of one text, or a list of them for a list of texts or token lists."""
+        lane = self._lane("tag", model)
+        task = cast(Tagging, lane.bundle.task)
+        single = isinstance(inputs, str)
+        items = await self._encode(lane, [inputs] if isinstance(inputs, str) else inputs)
+        rows = await self._run(lane, items, call, empty=TagRow(labels=[], scores=[]))
+        answers = [task.answer(item, row, aggregation=aggregation) for item, row in zip(items, rows, strict=True)]
+        return answers[0] if single else answers
+
+    async def classify(
+        self, inputs: str | list[str], *, model: str | None = None, top_k: int | None = None, call: Call
+    ) -> list[list[dict[str, Any]]]:
+        """The labels of each text, best first."""
+        lane = self._lane("classify", model)
+        task = cast(Classification, lane.bundle.task)
+        items = await self._encode(lane, [inputs] if isinstance(inputs, str) else inputs)
+        rows = await self._run(lane, items, call, empty=[])
+        return [task.answer(item, row, top_k=top_k) for item, row in zip(items, rows, strict=True)]
+
+    async def generate(
+        self, inputs: str | list[str], *, model: str | None = None, options: GenerateOptions, call: Call
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """The continuation of each prompt; an empty prompt has an empty one."""
+        lane = self._lane("generate", model)
+        task = cast(Generation, lane.bundle.task)
+        prompts = [inputs] if isinstance(inputs, str) else inputs
+        asked = _write_options(options)
+        texts = [task.start(prompt, asked) for prompt in prompts]
+        items = await self._encode(lane, prompts)
+        wanted = [(item.rows, text) for item, text in zip(items, texts, strict=True) if item.length]
+        if wanted:
+            scheduler = cast(StepScheduler, lane.scheduler)
+            await self._wait(lane, call, len(wanted), lambda ticket: scheduler.submit(ticket, wanted))
+        answers = [text.answer() for text in texts]
+        return answers[0] if isinstance(inputs, str) else answers
+
+    def _lane(self, task: str, model: str | None) -> Lane:
+        fitting = {name: lane for name, lane in self._lanes.items() if lane.task == task}
+        if model is None and fitting:
+            return next(iter(fitting.values()))
+        if model is None or model not in fitting:
+            names = ", ".join(fitting) or "none"
+            other = f" ({model!r} is loaded for another task)" if model in self._lanes else ""
+            raise UnknownModel(
+                f"no bundle of that name can {task}{other}; those that can: {names}",
+                value=model or "",
+                available=list(fitting),
+            )
+        return fitting[model]
+
+    async def _encode(self, lane: Lane, inputs: Sequence[Any]) -> list[Any]:
+        """Encode every input, giving way to the loop now and then; raises TooLarge for one that is too long."""
+        limit = lane.bundle.manifest.limits.max_length
+        items: list[Any] = []
+        since = 0
+        for number, raw in enumerate(inputs):
+            item = lane.bundle.task.encode(raw, limit=limit)
+            if item.length > limit:
+                raise TooLarge(
+                    f"input {number + 1} has more than {limit} {lane.unit}, the limit of {lane.name}: split it",
+                    limit=limit,
+                    field="inputs",
+                )
+            items.append(item)
+            since += len(raw) if isinstance(raw, str) else 8 * len(raw)
+            if since > ENCODE_SLICE:
+                since = 0
+                await asyncio.sleep(0)
+        return items
+
+    async def _run(self, lane: Lane, items: Sequence[Any], call: Call, *, empty: Any) -> list[Any]:
+        """The network's row for each item; `empty` for an item without a step, which no network sees."""
+        filled = [item for item in items if item.length]
+        if not filled:
+            return [empty] * len(items)
+        scheduler = cast(SequenceScheduler, lane.scheduler)
+        found = await self._wait(lane, call, len(filled), lambda ticket: scheduler.submit(ticket, filled))
+        if len(filled) == len(items):
+            return found
+        rows = iter(found)
+        return [next(rows) if item.length else empty for item in items]
+
+    async def _wait(self, lane: Lane, call: Call, size: int, submit: Callable[[Ticket], None]) -> list[Any]:
+        """Submit a ticket of `size` parts and wait for its results; raises its error."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settle(ticket: Ticket) -> None:
+            self._open.discard(ticket)
+            if not future.done():
+                future.set_result(None)
+
+        ticket = Ticket(call, size, settle, time.monotonic())
+        submit(ticket)
+        self._open.add(ticket)
+        lane.pump.wake()
+        try:
+            await future
+        except asyncio.CancelledError:
+            ticket.fail(ClientGone())
+            raise
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.results
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new work and answer what was accepted; what is not answered in time fails with Unavailable."""
+        self.ready = False
+        for lane in self._lanes.values():
+            lane.scheduler.close()
+        until = time.monotonic() + timeout_s
+        while self._open and time.monotonic() < until:
+            await asyncio.sleep(DRAIN_POLL_S)
+        for ticket in list(self._open):
+            ticket.fail(Unavailable("the service shut down before the answer was ready: send the request again"))
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _write_options(options: GenerateOptions) -> WriteOptions:
+    seed = secrets.randbits(63) if options.seed is None else options.seed
+    return WriteOptions(
+        max_new_tokens=options.max_new_tokens,
+        sampling=Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, seed=seed),
+        stop=options.stop,
+        return_full_text=options.return_full_text,
+        details=options.details,
+    )
+
+
+def _card(bundle: Bundle) -> dict[str, Any]:
+    """One entry of /v1/models: OpenAI's fields first, then ours."""
+    manifest = bundle.manifest
+    created = datetime.fromisoformat(manifest.provenance.created).replace(tzinfo=UTC)
+    return {
+        "id": manifest.name,
+        "object": "model",
+        "created": int(created.timestamp()),
+        "owned_by": "seqserve",
+        "task": manifest.task,
+        "description": manifest.description,
+        "languages": list(manifest.languages),
+        "labels": list(manifest.labels),
+        "limits": manifest.limits.model_dump(),
+        "version": manifest.version,
+        "digest": bundle.digest,
+        "variant": bundle.variant,
+        "metric": manifest.metric,
+        "scores": {name: variant.scores for name, variant in manifest.variants.items()},
+        "examples": [example.inputs for example in manifest.examples],
+    }

@@ -1,0 +1,149 @@
+"""One bundle with its scheduler and the pump that drives it.
+
+Joins models to batching: turns items into arrays and back, and tells telemetry. Knows no request and no HTTP.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import state
+from models.bundle import Bundle
+from models.state import State
+from models.tasks import Generation
+from service.batching import sequences, steps
+from service.batching.cost import CostModel
+from service.batching.pump import Pump
+from service.batching.sequences import SequenceScheduler
+from service.batching.steps import StepScheduler
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """`scheduler` is a StepScheduler for generation, else a SequenceScheduler."""
+
+    bundle: Bundle
+    scheduler: SequenceScheduler | StepScheduler
+    pump: Pump
+
+    @property
+    def name(self) -> str:
+        return self.bundle.manifest.name
+
+    @property
+    def task(self) -> str:
+        return self.bundle.manifest.task
+
+    @property
+    def unit(self) -> str:
+        """What a step of an input is called."""
+        return "words" if self.bundle.manifest.codec.kind == "words" else "characters"
+
+
+def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor: Executor) -> Lane:
+    """Put a scheduler before a loaded bundle."""
+    name = bundle.manifest.name
+    scheduler: SequenceScheduler | StepScheduler
+    if isinstance(bundle.task, Generation):
+        scheduler = StepScheduler(
+            Writer(bundle, bundle.task),
+            limits=steps.Limits(slots=settings.slots, queue_items=settings.queue_items),
+            clock=monotonic,
+            observer=_TellSteps(telemetry, name),
+        )
+    else:
+        scheduler = SequenceScheduler(
+            Runner(bundle),
+            limits=sequences.Limits(
+                queue_items=settings.queue_items,
+                queue_tokens=settings.queue_tokens,
+                batch_rows=settings.batch_rows,
+                batch_tokens=settings.batch_tokens,
+            ),
+            cost=CostModel(),
+            clock=monotonic,
+            observer=_TellBatches(telemetry, name),
+        )
+    return Lane(bundle=bundle, scheduler=scheduler, pump=Pump(scheduler, executor))
+
+
+class Runner:
+    """Items of a tagger or classifier to a row each."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+
+    def __call__(self, items: Sequence[Any]) -> Sequence[Any]:
+        task = self._bundle.task
+        assert not isinstance(task, Generation)
+        rows: Sequence[Any] = task.decode(items, self._bundle.network.run(task.collate(items)))
+        return rows
+
+
+class Writer:
+    """A language model as the step scheduler wants it."""
+
+    def __init__(self, bundle: Bundle, task: Generation) -> None:
+        self._run, self._task = bundle.network.run_lean, task
+
+    def zeros(self, rows: int) -> State:
+        return state.zeros(self._task.state, rows)
+
+    def advance(
+        self, tokens: NDArray[np.int32], lengths: NDArray[np.int32], memory: State
+    ) -> tuple[NDArray[np.float32], State]:
+        return self._task.advance(self._run, tokens, lengths, memory)
+
+
+class _TellBatches:
+    """A sequence scheduler's observer: its figures under the name of its bundle."""
+
+    def __init__(self, telemetry: Telemetry, name: str) -> None:
+        self._telemetry, self._name = telemetry, name
+
+    def batch(
+        self,
+        *,
+        items: int,
+        padded_tokens: int,
+        real_tokens: int,
+        reason: str,
+        compute_s: float,
+        waits_s: Sequence[float],
+    ) -> None:
+        self._telemetry.batch(self._name, items, padded_tokens, real_tokens, reason, compute_s, waits_s)
+
+    def queue_depth(self, items: int) -> None:
+        self._telemetry.queue_depth(self._name, items)
+
+
+class _TellSteps:
+    """A step scheduler's observer."""
+
+    def __init__(self, telemetry: Telemetry, name: str) -> None:
+        self._telemetry, self._name = telemetry, name
+
+    def steps(self, *, rows: int, count: int, compute_s: float) -> None:
+        self._telemetry.steps(self._name, rows, count, compute_s)
+
+    def prefill(self, *, rows: int, padded_tokens: int, real_tokens: int, compute_s: float) -> None:
+        self._telemetry.batch(self._name, rows, padded_tokens, real_tokens, "prefill", compute_s, ())
+
+    def first_token(self, seconds: float) -> None:
+        self._telemetry.first_token(self._name, seconds)
+
+    def finished(self, *, tokens: int, seconds: float) -> None:
+        self._telemetry.generated(self._name, tokens)
+        if tokens > 1:
+            self._telemetry.inter_token(self._name, seconds / (tokens - 1), tokens - 1)
+
+    def table(self, *, waiting: int, active: int) -> None:
+        self._telemetry.queue_depth(self._name, waiting)
+        self._telemetry.active_slots(self._name, active)

@@ -1,0 +1,169 @@
+"""/tag, /classify and /generate as BentoML APIs, with our limits, our errors and our headers.
+
+BentoML answers a body that does not fit with 400, any other exception with 500 and a logged traceback, and
+reads bodies of any size. Its middleware cannot be taught otherwise, so this wraps its application twice:
+
+- in front, the request is read, bounded and validated exactly as on the lean path; what BentoML gets to see
+  is a request that is known to be good;
+- inside, ``answered`` turns a ServiceError of an API method into a finished response, which BentoML passes on
+  untouched (``api_endpoint``: ``isinstance(output, Response)``) and does not log.
+
+What is left of BentoML's own errors is a bug, and is answered as one. Knows nothing of the engine.
+"""
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from pydantic import TypeAdapter
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from service.errors import ServiceError
+from service.protocols import schemas
+from service.protocols.exchange import Application, Exchange, Message, Receive, Scope, Send, no_method
+from service.protocols.problem import body_of, headers_of, kind_of
+from service.worker import Worker
+
+KEY = "seqserve.exchange"  # where the request's Exchange is in the ASGI scope
+APIS: Mapping[str, TypeAdapter[Any]] = {
+    "/tag": schemas.TAG,
+    "/classify": schemas.CLASSIFY,
+    "/generate": schemas.GENERATE,
+}
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+def answered(method: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Concatenate[S, P], Awaitable[R]]:
+    """Make an API method return the problem response of a ServiceError instead of raising it.
+
+    The method has a parameter ``ctx``, BentoML's Context, by which the request's Exchange is found.
+    """
+
+    @functools.wraps(method)
+    async def inner(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        context = cast(Any, kwargs["ctx"])
+        exchange = exchange_of(context.request)
+        try:
+            return await method(self, *args, **kwargs)
+        except Exception as cause:
+            error = cause if isinstance(cause, ServiceError) else exchange.failed(cause)
+        exchange.note(error)
+        headers = {name.decode(): value.decode() for name, value in headers_of(error)}
+        # BentoML overwrites the status of the response with that of the context.
+        context.response.status_code = kind_of(error).status
+        content = body_of(error, request_id=exchange.call.request_id)
+        return cast(R, Response(content, kind_of(error).status, headers))
+
+    return inner
+
+
+def exchange_of(request: Request) -> Exchange:
+    """Return the exchange that BentoML's request belongs to."""
+    return cast(Exchange, request.scope[KEY])
+
+
+class Framed:
+    """The ASGI application in front of BentoML's, for the paths of APIS."""
+
+    def __init__(self, worker: Worker, inner: Application) -> None:
+        self.worker = worker
+        self.inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request through BentoML."""
+        path = scope["path"]
+        exchange = Exchange(self.worker, path, scope, receive, send)
+        try:
+            try:
+                exchange.check(("POST",), body=True)
+                body = await exchange.read()
+                request = schemas.parse(APIS[path], body, self.worker.settings)
+            except ServiceError as error:
+                await exchange.refuse(error)
+                return
+            exchange.model = request.model or self.worker.default_model(path[1:])
+            scope[KEY] = exchange
+            await self.inner(scope, _replay(body, receive), _framing(exchange))
+        finally:
+            exchange.close()
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a ``receive`` that gives the body that was already read, then what comes after it."""
+    rest = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def inner() -> Message:
+        return rest.pop() if rest else await receive()
+
+    return inner
+
+
+def _framing(exchange: Exchange) -> Send:
+    """Return a ``send`` that adds our headers and puts a problem in the place of an error of BentoML's own."""
+    replaced = False
+
+    async def send(message: Message) -> None:
+        nonlocal replaced
+        if replaced:
+            return
+        if message["type"] == "http.response.start":
+            headers = list(message["headers"])
+            if message["status"] >= 400 and (b"content-type", b"application/problem+json") not in headers:
+                replaced = True
+                bug = RuntimeError(f"BentoML answered {message['status']} to a request that had passed validation")
+                await exchange.refuse(exchange.failed(bug))
+                return
+            message = {**message, "headers": headers + exchange.common_headers()}
+        await exchange.send(message)
+
+    return send
+
+
+class Own:
+    """BentoML's own pages: passed on untouched, unless they would mint a metrics series.
+
+    BentoML's metrics are labelled with the raw path of a request, so that a path that it does not have must
+    not reach it. Its routes are therefore read from its application once.
+    """
+
+    def __init__(self, worker: Worker, inner: Starlette) -> None:
+        self.worker = worker
+        self.inner = inner
+        self.methods = dict(_routes(inner))
+
+    def has(self, path: str) -> bool:
+        """Return whether the path is one of BentoML's."""
+        return path in self.methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one HTTP request on, or refuse its method."""
+        path, methods = scope["path"], self.methods[scope["path"]]
+        if scope["method"] not in methods:
+            exchange = Exchange(self.worker, path, scope, receive, send)
+            await exchange.refuse(no_method(path, methods))
+            exchange.close()
+            return
+        if path == "/metrics":
+            self.worker.telemetry.flush()
+        await self.inner(scope, receive, send)
+
+
+def _routes(app: Starlette) -> list[tuple[str, list[str]]]:
+    """Return the paths of an application with their methods; of static files, one path for each file."""
+    found = []
+    for route in app.routes:
+        if isinstance(route, Route):
+            found.append((route.path, sorted(route.methods or ())))
+        elif isinstance(route, Mount) and isinstance(route.app, StaticFiles):
+            for folder in map(Path, route.app.all_directories):
+                files = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+                found += [(f"{route.path}/{name}", ["GET", "HEAD"]) for name in files]
+    return found

@@ -1,0 +1,74 @@
+"""Domain errors as HTTP answers: the one table error -> status, and RFC 9457 bodies.
+
+Knows nothing of how an error came about and nothing of ASGI.
+"""
+
+import math
+from typing import NamedTuple
+
+import orjson
+
+from service import errors
+
+PREFIX = "urn:seqserve:error:"
+
+
+class Kind(NamedTuple):
+    """How an error class is answered: ``slug`` ends its ``type`` URI and is its label in the metrics."""
+
+    status: int
+    slug: str
+    title: str
+
+
+TABLE: dict[type[errors.ServiceError], Kind] = {
+    errors.InvalidRequest: Kind(422, "invalid-request", "The request is not valid"),
+    errors.UnknownModel: Kind(404, "unknown-model", "No such model"),
+    errors.TooLarge: Kind(413, "too-large", "The request is over a limit"),
+    errors.Unauthorized: Kind(401, "unauthorized", "A valid API key is required"),
+    errors.NotFound: Kind(404, "not-found", "No such route"),
+    errors.MethodNotAllowed: Kind(405, "method-not-allowed", "The route does not have this method"),
+    errors.UnsupportedMedia: Kind(415, "unsupported-media", "The body's media type is not read here"),
+    errors.Overloaded: Kind(429, "queue-full", "The queue is full"),
+    errors.DeadlinePassed: Kind(504, "deadline-passed", "The deadline has passed"),
+    errors.Unavailable: Kind(503, "unavailable", "The service is not taking requests"),
+    # Never sent: nobody is there to read it. The status is what proxies log for it.
+    errors.ClientGone: Kind(499, "client-gone", "The client has disconnected"),
+    errors.InternalError: Kind(500, "internal", "The service failed"),
+}
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def kind_of(error: errors.ServiceError) -> Kind:
+    """Return how ``error`` is answered; a subclass that the table does not name is answered as its base."""
+    return next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
+
+
+def headers_of(error: errors.ServiceError) -> Headers:
+    """Return the headers that the status of ``error`` calls for, lower case."""
+    headers: Headers = [(b"content-type", b"application/problem+json")]
+    retry_after_s = error.details.get("retry_after_s")
+    if isinstance(retry_after_s, int | float):
+        # The header holds whole seconds: rounded up, so that nobody comes back too early.
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(retry_after_s))))
+    if isinstance(error, errors.MethodNotAllowed):
+        headers.append((b"allow", ", ".join(str(m) for m in error.details["available"]).encode()))  # type: ignore[attr-defined]
+    if isinstance(error, errors.Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers
+
+
+def body_of(error: errors.ServiceError, *, request_id: str) -> bytes:
+    """Return the ``application/problem+json`` body."""
+    status, slug, title = kind_of(error)
+    return orjson.dumps(
+        {
+            "type": PREFIX + slug,
+            "title": title,
+            "status": status,
+            "detail": error.message,
+            **error.details,
+            "request_id": request_id,
+        }
+    )

@@ -1,0 +1,241 @@
+"""The bodies of tag, classify and generate: what is accepted, and what is said about what is not.
+
+Shapes as ``huggingface_hub.InferenceClient`` sends them. A field whose meaning is not honoured is refused by
+name; one that asks for nothing (``stream: false``, ``do_sample: true``) is accepted. Knows no HTTP.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from service.engine import GenerateOptions
+from service.errors import InvalidRequest, TooLarge, Value, shown
+from service.settings import Settings
+
+# A list stops at its first bad element: a megabyte of them would otherwise make a megabyte of errors.
+Strings = Annotated[list[str], Field(fail_fast=True)]
+Texts = str | Strings
+Tokenised = Annotated[list[Strings], Field(fail_fast=True)]
+ModelName = Annotated[str, Field(min_length=1, max_length=128)]
+ERRORS_READ = 64  # with more errors than this in one body, only their number is reported
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class TagParameters(_Body):
+    """``none``: an answer for every token; ``simple``: merged spans, where the bundle has them."""
+
+    aggregation_strategy: Literal["none", "simple"] | None = None
+
+
+class TagRequest(_Body):
+    """Body of ``/tag``."""
+
+    inputs: Texts | Tokenised
+    model: ModelName | None = None
+    parameters: TagParameters | None = None
+
+    @property
+    def aggregation(self) -> str | None:
+        """The aggregation strategy that was asked for."""
+        return self.parameters.aggregation_strategy if self.parameters else None
+
+
+class ClassifyParameters(_Body):
+    """``top_k``: how many labels, all by default. Scores are always probabilities over all labels."""
+
+    top_k: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    function_to_apply: Literal["softmax"] | None = None
+
+
+class ClassifyRequest(_Body):
+    """Body of ``/classify``."""
+
+    inputs: Texts
+    model: ModelName | None = None
+    parameters: ClassifyParameters | None = None
+
+    @property
+    def top_k(self) -> int | None:
+        """The number of labels that was asked for."""
+        return self.parameters.top_k if self.parameters else None
+
+
+class GenerateParameters(_Body):
+    """How to draw. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 keep the whole vocabulary."""
+
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=16)] | None = None
+    return_full_text: bool | None = None
+    details: bool | None = None
+    do_sample: bool | None = Field(default=None, description="false: greedy, whatever the temperature")
+    state: Annotated[str, Field(max_length=65_536)] | None = Field(default=None, description="not offered yet")
+    return_state: bool | None = Field(default=None, description="not offered yet")
+    decoder_input_details: Literal[False] | None = None
+    watermark: Literal[False] | None = None
+
+
+class GenerateRequest(_Body):
+    """Body of ``/generate``."""
+
+    inputs: Texts
+    model: ModelName | None = None
+    parameters: GenerateParameters | None = None
+    stream: bool | None = Field(default=None, description="true is not offered on this route")
+
+
+NEW_TOKENS = 100  # max_new_tokens of a request that says nothing, as Text Generation Inference has it
+_NOTHING_ASKED = GenerateParameters()
+
+
+def options(parameters: GenerateParameters | None, *, limit: int) -> GenerateOptions:
+    """Return what the engine is asked for; ``limit`` is the highest max_new_tokens. Raises InvalidRequest."""
+    asked = parameters or _NOTHING_ASKED
+    if asked.state is not None or asked.return_state:
+        field = "state" if asked.state is not None else "return_state"
+        raise InvalidRequest(
+            f"parameters.{field}: this route does not offer states yet; leave it out", field=f"parameters.{field}"
+        )
+    new_tokens = min(NEW_TOKENS, limit) if asked.max_new_tokens is None else asked.max_new_tokens
+    if new_tokens > limit:
+        raise InvalidRequest(
+            f"parameters.max_new_tokens is {shown(new_tokens)}; at most {limit} are generated for one request",
+            field="parameters.max_new_tokens",
+            limit=limit,
+            value=new_tokens,
+        )
+    temperature = 1.0 if asked.temperature is None else asked.temperature
+    return GenerateOptions(
+        max_new_tokens=new_tokens,
+        temperature=0.0 if asked.do_sample is False else temperature,
+        top_k=asked.top_k or 0,
+        top_p=1.0 if asked.top_p is None else asked.top_p,
+        seed=asked.seed,
+        stop=tuple(asked.stop or ()),
+        return_full_text=bool(asked.return_full_text),
+        details=bool(asked.details),
+    )
+
+
+class Entity(TypedDict):
+    """One token (``entity``) or one span (``entity_group``); ``start``, ``end`` are character offsets."""
+
+    entity: NotRequired[str]
+    entity_group: NotRequired[str]
+    score: float
+    word: str
+    start: int
+    end: int
+
+
+class LabelScore(TypedDict):
+    """One label and its probability."""
+
+    label: str
+    score: float
+
+
+class Generated(TypedDict):
+    """One generated text."""
+
+    generated_text: str
+    details: NotRequired[dict[str, Any]]
+
+
+TAG: TypeAdapter[TagRequest] = TypeAdapter(TagRequest)
+CLASSIFY: TypeAdapter[ClassifyRequest] = TypeAdapter(ClassifyRequest)
+GENERATE: TypeAdapter[GenerateRequest] = TypeAdapter(GenerateRequest)
+
+
+Schema = dict[str, Any]
+
+
+def _list_of(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _one_of(*schemas: Schema) -> WithJsonSchema:
+    """Return the documentation of a union.
+
+    BentoML's pages and client take ``anyOf``, pydantic's form, for its first member: they would document a
+    list as a string, and its client would read a dictionary as a list.
+    """
+    return WithJsonSchema({"oneOf": list(schemas)})
+
+
+_TEXT: Schema = {"type": "string"}
+_ENTITY = TypeAdapter(Entity).json_schema()
+_GENERATED = TypeAdapter(Generated).json_schema()
+TagInputs = Annotated[Texts | Tokenised, _one_of(_TEXT, _list_of(_TEXT), _list_of(_list_of(_TEXT)))]
+TextInputs = Annotated[Texts, _one_of(_TEXT, _list_of(_TEXT))]
+TagAnswer = Annotated[list[Entity] | list[list[Entity]], _one_of(_list_of(_ENTITY), _list_of(_list_of(_ENTITY)))]
+GenerateAnswer = Annotated[Generated | list[Generated], _one_of(_GENERATED, _list_of(_GENERATED))]
+
+T = TypeVar("T", TagRequest, ClassifyRequest, GenerateRequest)
+
+
+def parse(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
+    """Return the request in ``body``. Raises InvalidRequest, and TooLarge for too many inputs."""
+    try:
+        request = adapter.validate_json(body)
+    except ValidationError as error:
+        raise invalid(error) from None
+    if isinstance(request.inputs, list) and len(request.inputs) > settings.inputs_max:
+        raise TooLarge(
+            f"{len(request.inputs)} inputs in one request; the limit is {settings.inputs_max}: send several requests",
+            field="inputs",
+            limit=settings.inputs_max,
+            value=len(request.inputs),
+        )
+    if isinstance(request, GenerateRequest) and request.stream:
+        raise InvalidRequest("stream: this route does not offer streaming; send false or leave it out", field="stream")
+    return request
+
+
+def invalid(error: ValidationError) -> InvalidRequest:
+    """Return pydantic's error in our words: the first field at fault, what it may be and what it was."""
+    if error.error_count() > ERRORS_READ:
+        return InvalidRequest(f"the body has {error.error_count()} errors, more than are worth listing; see the schema")
+    first = error.errors(include_url=False)[0]
+    kind, given, context = first["type"], first["input"], first.get("ctx", {})
+    field = _field(first["loc"])
+    if kind == "json_invalid":
+        # The parser's own words (position included) never hold the text itself.
+        return InvalidRequest(f"the body is not valid JSON: {context['error']}")
+    if kind == "extra_forbidden":
+        return InvalidRequest(f"{field}: unknown field; remove it", field=field)
+    if kind == "missing":
+        return InvalidRequest(f"{field}: required, but missing", field=field)
+    if field == "inputs":
+        return InvalidRequest(f"inputs must be {_inputs_allowed(error.title)}", field=field, value=given)
+    said = first["msg"].removeprefix("Input ")
+    return InvalidRequest(f"{field or 'the body'} {said}", field=field or None, limit=_limit(context), value=given)
+
+
+def _field(location: Sequence[int | str]) -> str:
+    """Return the dotted path of a field, without the parts by which pydantic names members of a union."""
+    if location and location[0] == "inputs":
+        return "inputs"
+    return ".".join(str(part) for part in location)
+
+
+def _inputs_allowed(title: str) -> str:
+    if title == "TagRequest":
+        return "a string, a list of strings, or a list of lists of strings (tokens)"
+    return "a string or a list of strings"
+
+
+def _limit(context: dict[str, Any]) -> Value:
+    """Return the bound that was crossed, as pydantic names it for numbers, lengths and choices."""
+    for name in ("ge", "gt", "le", "lt", "min_length", "max_length", "expected"):
+        if name in context:
+            return shown(context[name])
+    return None

@@ -1,0 +1,162 @@
+"""The service's settings: one frozen object, read once from SEQSERVE_* variables. Knows nothing of models.
+
+An unknown name or a bad value stops the start with one sentence. ``python -m service settings`` shows them all.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+PREFIX = "SEQSERVE_"
+ELSEWHERE = frozenset({"SEQSERVE_DATA", "SEQSERVE_CACHE"})  # read by training and by the tests
+ROOT = Path(__file__).resolve().parent.parent
+MANIFEST = "manifest.json"
+
+
+class BadSetting(ValueError):
+    """A setting that the service does not start with. The message is for the person who set it."""
+
+
+def _split(value: object) -> object:
+    """Return the parts of a comma-separated text."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Parts = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Key = Annotated[str, Field(min_length=8)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+SECRET: dict[str, Any] = {"secret": True}
+
+
+class Settings(BaseModel):
+    """Every setting, its default and what it does; ``SEQSERVE_`` and the name in capitals is its variable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bundles: Parts = Field(
+        default=("models/zoo",),
+        min_length=1,
+        description="Bundles to serve, separated by commas: bundle directories, or directories full of them."
+        " Relative paths start at the repository's root.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the networks run.")
+    variant: str = Field(
+        default="auto",
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        description="Which variant of each bundle: fp32, int8, …; auto: the fastest one that costs no accuracy.",
+    )
+    workers: Count = Field(default=1, le=256, description="Worker processes, each with its own sessions.")
+    threads: Count = Field(default=1, le=256, description="Threads of one network in one worker.")
+    batch_tokens: Count = Field(
+        default=2048, description="Padded tokens in one batch of whole sequences (longest times rows), at most."
+    )
+    batch_rows: Count = Field(default=32, description="Sequences in one batch, at most.")
+    slots: Count = Field(default=64, le=4096, description="Texts that a model generates at the same time.")
+    queue_tokens: Count = Field(
+        default=262_144, description="Tokens waiting for one model in one worker, at most; then 429."
+    )
+    queue_items: Count = Field(
+        default=4096, description="Inputs waiting for one model in one worker, at most; then 429."
+    )
+    deadline_s: Seconds = Field(
+        default=30.0, description="Seconds for a request that brings no X-Request-Timeout-S; then 504."
+    )
+    deadline_max_s: Seconds = Field(
+        default=300.0, description="Seconds that a request can ask for; more is cut down to this."
+    )
+    drain_s: Seconds = Field(default=30.0, description="Seconds after SIGTERM to answer what was accepted; then 503.")
+    body_bytes: Count = Field(default=1 << 20, description="Bytes of a request's body, at most; then 413.")
+    inputs_max: Count = Field(default=1024, description="Inputs in one request, at most; then 413.")
+    max_new_tokens: Count = Field(
+        default=4096, description="Highest max_new_tokens that a request may ask for; then 422."
+    )
+    api_keys: Annotated[tuple[Key, ...], BeforeValidator(_split)] = Field(
+        default=(),
+        repr=False,
+        json_schema_extra=SECRET,
+        description="Keys of which a request must bring one (Authorization: Bearer …), separated by commas;"
+        " none: open to all.",
+    )
+    state_key: str = Field(
+        default="",
+        repr=False,
+        json_schema_extra=SECRET,
+        description="Key that signs the states handed to clients, the same on all replicas;"
+        " empty: a new one at every start.",
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="Lines for people or for programs.")
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> "Settings":
+        """Return the settings of ``environ``; an empty value counts as none. Raises BadSetting."""
+        given = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
+        values: dict[str, str] = {}
+        for name, value in given.items():
+            field = name.removeprefix(PREFIX).lower()
+            if name in ELSEWHERE:
+                continue
+            if field not in cls.model_fields or name != variable(field):
+                raise BadSetting(_unknown(name, value))
+            if value:
+                values[field] = value
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            raise BadSetting(_bad(error)) from None
+        if settings.deadline_s > settings.deadline_max_s:
+            raise BadSetting(
+                f"SEQSERVE_DEADLINE_S={settings.deadline_s:g} is over SEQSERVE_DEADLINE_MAX_S="
+                f"{settings.deadline_max_s:g}: lower the first or raise the second"
+            )
+        return settings
+
+    def bundle_paths(self) -> list[Path]:
+        """Return the bundle directories, in the order given, those of one directory by name.
+
+        Raises BadSetting for a path that holds no bundle.
+        """
+        found: list[Path] = []
+        for part in self.bundles:
+            path = ROOT / part
+            inside = [path] if (path / MANIFEST).is_file() else sorted(p.parent for p in path.glob(f"*/{MANIFEST}"))
+            if not inside:
+                raise BadSetting(
+                    f"SEQSERVE_BUNDLES names {part!r}, which is no bundle and holds none (no {MANIFEST} in it or one"
+                    " level down); give a directory that `python -m training export` wrote"
+                )
+            found += [bundle for bundle in inside if bundle not in found]
+        return found
+
+
+def variable(field: str) -> str:
+    """Return the environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def is_secret(field: str) -> bool:
+    """Return whether the value of a field must never be shown."""
+    return Settings.model_fields[field].json_schema_extra == SECRET
+
+
+def _unknown(name: str, value: str) -> str:
+    """Say that no setting has this name; the value only if it cannot be that of a misspelt secret."""
+    fields = {variable(field): field for field in Settings.model_fields}
+    near = difflib.get_close_matches(name.upper(), fields, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    secret = "KEY" in name.upper() or any(is_secret(fields[other]) for other in near)
+    shown = "" if secret else f"={value}"
+    return f"{name}{shown} is no setting of this service ({hint}`python -m service settings` shows them all)"
+
+
+def _bad(error: ValidationError) -> str:
+    """Say which value is bad and what is allowed."""
+    first = error.errors(include_url=False)[0]
+    field = str(first["loc"][0])
+    shown = "" if is_secret(field) else f"={first['input']}"
+    allowed = first["msg"][0].lower() + first["msg"][1:]
+    what = Settings.model_fields[field].description or ""
+    return f"{variable(field)}{shown} is not allowed: {allowed}. What it sets: {what}"

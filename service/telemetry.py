@@ -1,0 +1,227 @@
+"""Every metric: its name, its unit, its labels, and how it is counted. Knows no HTTP, no model and no BentoML.
+
+Recording is plain arithmetic on dictionaries (well under a microsecond); ``flush`` moves what has been
+gathered into prometheus_client, once a second and when this worker's ``/metrics`` is read. prometheus_client
+keeps several worker processes apart through PROMETHEUS_MULTIPROC_DIR, which ``bentoml serve`` sets before it
+starts them; it has to be set when prometheus_client is imported, hence the late import.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+UNKNOWN = "unknown"  # the model label of a request that names no loaded bundle
+
+# From a batch of a small model on one core (0.2 ms) to the longest deadline; each step is at most 2.5 times.
+SECONDS = (
+    *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+)
+# One token of a small model takes 10 µs.
+TOKEN_SECONDS = (0.00001, 0.000025, 0.00005, 0.0001, *SECONDS)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity: it is hashed for every record
+class Metric:
+    """One metric family. ``merge`` says how a gauge is put together from several workers."""
+
+    name: str
+    kind: Literal["counter", "histogram", "gauge"]
+    labels: tuple[str, ...]
+    about: str
+    buckets: tuple[float, ...] = ()
+    merge: Literal["livesum", "livemax"] = "livesum"
+
+
+def _counter(name: str, labels: tuple[str, ...], about: str) -> Metric:
+    return Metric(name=name, kind="counter", labels=labels, about=about)
+
+
+def _histogram(name: str, labels: tuple[str, ...], buckets: tuple[float, ...], about: str) -> Metric:
+    return Metric(name=name, kind="histogram", labels=labels, about=about, buckets=buckets)
+
+
+M = ("model",)
+REQUESTS = _counter(
+    "seqserve_requests_total", ("route", "model", "outcome"), "Requests by how they ended: ok or the error."
+)
+REQUEST_SECONDS = _histogram(
+    "seqserve_request_seconds", ("route", "model"), SECONDS, "Seconds from the request's head to its answer."
+)
+QUEUE_SECONDS = _histogram("seqserve_queue_seconds", M, SECONDS, "Seconds that an input waited for its batch.")
+COMPUTE_SECONDS = _histogram("seqserve_compute_seconds", M, SECONDS, "Seconds that the network took for one batch.")
+BATCH_ITEMS = _histogram("seqserve_batch_items", M, ROWS, "Inputs in one batch.")
+PADDING_WASTE = _histogram(
+    "seqserve_padding_waste_ratio", M, SHARES, "Padded minus real tokens over padded tokens, one value a batch."
+)
+RELEASED = _counter("seqserve_batches_released_total", ("model", "reason"), "Batches by why they were released.")
+PROCESSED = _counter("seqserve_processed_tokens_total", M, "Tokens of inputs that were run, without padding.")
+PADDED = _counter("seqserve_padded_tokens_total", M, "Tokens of inputs that were run, with padding.")
+QUEUE_ITEMS = Metric(name="seqserve_queue_items", kind="gauge", labels=M, about="Inputs that are waiting now.")
+ACTIVE_SLOTS = Metric(name="seqserve_active_slots", kind="gauge", labels=M, about="Texts that are being generated now.")
+GENERATED = _counter("seqserve_generated_tokens_total", M, "Tokens generated.")
+STEP_ROWS = _histogram("seqserve_step_rows", M, ROWS, "Texts in one step of generation.")
+STEP_SECONDS = _histogram("seqserve_step_seconds", M, TOKEN_SECONDS, "Seconds that the network took for one step.")
+FIRST_TOKEN = _histogram("seqserve_first_token_seconds", M, SECONDS, "Seconds from the request to its first token.")
+INTER_TOKEN = _histogram("seqserve_inter_token_seconds", M, TOKEN_SECONDS, "Seconds between two tokens of one text.")
+REJECTED = _counter("seqserve_rejected_total", ("reason",), "Requests that were refused, by the error.")
+BUNDLE = Metric(
+    name="seqserve_bundle_info",
+    kind="gauge",
+    labels=("model", "version", "variant"),
+    about="1 for every bundle that is served.",
+    merge="livemax",
+)
+LOAD_SECONDS = Metric(
+    name="seqserve_bundle_load_seconds",
+    kind="gauge",
+    labels=M,
+    about="Seconds that loading and self-testing a bundle took.",
+    merge="livemax",
+)
+METRICS = (
+    *(REQUESTS, REQUEST_SECONDS, REJECTED, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ITEMS, PADDING_WASTE, RELEASED),
+    *(PROCESSED, PADDED, QUEUE_ITEMS, ACTIVE_SLOTS, GENERATED, STEP_ROWS, STEP_SECONDS, FIRST_TOKEN, INTER_TOKEN),
+    *(BUNDLE, LOAD_SECONDS),
+)
+
+Labels = tuple[str, ...]
+
+
+class _Histogram:
+    """What one histogram series gathered since the last flush."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)  # the last one is +Inf
+        self.total = 0.0
+
+    def add(self, value: float, times: int = 1) -> None:
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+
+class Telemetry:
+    """Records what happens in one worker process. To be used from one thread."""
+
+    def __init__(self) -> None:
+        self._counts: defaultdict[tuple[Metric, Labels], float] = defaultdict(float)
+        self._values: dict[tuple[Metric, Labels], float] = {}
+        self._histograms: dict[tuple[Metric, Labels], _Histogram] = {}
+        self._models: set[str] = set()
+        self._families: dict[Metric, Any] = {}
+        self.registry: CollectorRegistry | None = None
+
+    def request(self, route: str, model: str, outcome: str, total_s: float) -> None:
+        """Count one request of a known ``route``; a ``model`` that is not loaded is counted as unknown."""
+        model = model if model in self._models else UNKNOWN
+        self._counts[REQUESTS, (route, model, outcome)] += 1
+        self._observe(REQUEST_SECONDS, (route, model), total_s)
+
+    def rejected(self, reason: str) -> None:
+        """Count one refused request."""
+        self._counts[REJECTED, (reason,)] += 1
+
+    def batch(
+        self,
+        model: str,
+        items: int,
+        padded_tokens: int,
+        real_tokens: int,
+        reason: str,
+        compute_s: float,
+        waits_s: Sequence[float],
+    ) -> None:
+        """Record one batch of whole sequences and how long each of its items had waited."""
+        labels = (model,)
+        self._counts[RELEASED, (model, reason)] += 1
+        self._counts[PADDED, labels] += padded_tokens
+        self._counts[PROCESSED, labels] += real_tokens
+        self._observe(BATCH_ITEMS, labels, items)
+        self._observe(COMPUTE_SECONDS, labels, compute_s)
+        if padded_tokens:
+            self._observe(PADDING_WASTE, labels, (padded_tokens - real_tokens) / padded_tokens)
+        for wait_s in waits_s:
+            self._observe(QUEUE_SECONDS, labels, wait_s)
+
+    def steps(self, model: str, rows: int, count: int, compute_s: float) -> None:
+        """Record ``count`` steps of generation that took ``compute_s`` together."""
+        self._observe(STEP_ROWS, (model,), rows, count)
+        self._observe(STEP_SECONDS, (model,), compute_s / count, count)
+
+    def generated(self, model: str, tokens: int) -> None:
+        """Count generated tokens."""
+        self._counts[GENERATED, (model,)] += tokens
+
+    def first_token(self, model: str, seconds: float) -> None:
+        """Record how long one text waited for its first token."""
+        self._observe(FIRST_TOKEN, (model,), seconds)
+
+    def inter_token(self, model: str, seconds: float, count: int = 1) -> None:
+        """Record ``count`` tokens that came ``seconds`` after their predecessors."""
+        self._observe(INTER_TOKEN, (model,), seconds, count)
+
+    def queue_depth(self, model: str, items: int) -> None:
+        """Set how many inputs are waiting."""
+        self._values[QUEUE_ITEMS, (model,)] = items
+
+    def active_slots(self, model: str, rows: int) -> None:
+        """Set how many texts are being generated."""
+        self._values[ACTIVE_SLOTS, (model,)] = rows
+
+    def bundle(self, model: str, version: str, variant: str, load_s: float) -> None:
+        """Announce a loaded bundle: from now on its name is a label."""
+        self._models.add(model)
+        self._values[BUNDLE, (model, version, variant)] = 1
+        self._values[LOAD_SECONDS, (model,)] = load_s
+
+    def _observe(self, metric: Metric, labels: Labels, value: float, times: int = 1) -> None:
+        histogram = self._histograms.get((metric, labels))
+        if histogram is None:
+            histogram = self._histograms[metric, labels] = _Histogram(metric.buckets)
+        histogram.add(value, times)
+
+    def flush(self) -> None:
+        """Move what was gathered into prometheus_client."""
+        for (metric, labels), count in self._counts.items():
+            self._family(metric).labels(*labels).inc(count)
+        for (metric, labels), value in self._values.items():
+            self._family(metric).labels(*labels).set(value)
+        for (metric, labels), gathered in self._histograms.items():
+            series = self._family(metric).labels(*labels)
+            # prometheus_client can only observe one value at a time (2 µs each, thousands a second): its two
+            # fields are used instead; a test holds them to what observe() does.
+            series._sum.inc(gathered.total)
+            for bucket, count in zip(series._buckets, gathered.counts, strict=True):
+                if count:
+                    bucket.inc(count)
+        self._counts.clear()
+        self._values.clear()
+        self._histograms.clear()
+
+    def _family(self, metric: Metric) -> Any:
+        """Return the prometheus_client object of a metric, made when it is first needed."""
+        family = self._families.get(metric)
+        if family is None:
+            import prometheus_client as prometheus
+
+            if self.registry is None:
+                self.registry = prometheus.CollectorRegistry()
+            about, labels, registry = metric.about, metric.labels, self.registry
+            if metric.kind == "counter":
+                family = prometheus.Counter(metric.name, about, labels, registry=registry)
+            elif metric.kind == "gauge":
+                family = prometheus.Gauge(metric.name, about, labels, registry=registry, multiprocess_mode=metric.merge)
+            else:
+                family = prometheus.Histogram(metric.name, about, labels, registry=registry, buckets=metric.buckets)
+            self._families[metric] = family
+        return family

@@ -1,0 +1,105 @@
+"""One worker process: its engine once that is loaded, whether it still takes work, and its orderly end.
+
+Knows the event loop and signals; knows no HTTP and no BentoML.
+
+How ``bentoml serve`` ends, as read in the sources of circus 0.19 and uvicorn 0.54: SIGTERM to the parent makes
+circus send SIGTERM to every worker and wait (a day) for it. uvicorn notices within 0.1 s, closes idle
+connections, waits without limit for the running requests, then runs the shutdown hooks. It does not tell the
+application. So the worker chains a handler of its own in front of uvicorn's: from the signal on, readiness is
+false and new requests get 503, what was accepted is answered, and after ``drain_s`` the rest is given up.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from service.errors import Unavailable
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from service.engine import Engine
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 1.0  # how old a metric of another worker can be when /metrics is read
+
+
+class Worker:
+    """What the protocols need of the process they run in. Filled in when BentoML starts the service."""
+
+    def __init__(self, settings: Settings, load_engine: "Callable[[Settings, Telemetry], Engine]") -> None:
+        self.settings = settings
+        self.telemetry = Telemetry()
+        self.draining = False
+        self._load_engine = load_engine
+        self._engine: Engine | None = None
+        self._defaults: dict[str, str] = {}
+        self._flusher: asyncio.Task[None] | None = None
+        self._drain: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self._engine is not None and self._engine.ready and not self.draining
+
+    @property
+    def engine(self) -> "Engine":
+        """The engine. Raises Unavailable while the worker is not ready."""
+        if self.draining:
+            raise Unavailable("the service is shutting down; send the request to another replica")
+        if self._engine is None or not self._engine.ready:
+            raise Unavailable("the models are still being loaded; try again in a moment")
+        return self._engine
+
+    def default_model(self, task: str) -> str | None:
+        """Return the bundle that answers a request of ``task`` which names none: the first one of the task."""
+        return self._defaults.get(task)
+
+    def load(self) -> None:
+        """Load and self-test every bundle. Blocks; raises what the engine raises."""
+        self._engine = self._load_engine(self.settings, self.telemetry)
+        for card in reversed(self._engine.cards()):
+            self._defaults[card["task"]] = card["id"]
+
+    def start(self) -> None:
+        """Begin to flush metrics and to listen for signals. To be called on the running event loop."""
+        loop = asyncio.get_running_loop()
+        self._flusher = loop.create_task(self._flush_forever())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._drain_first(number, loop)
+
+    def _drain_first(self, number: signal.Signals, loop: asyncio.AbstractEventLoop) -> None:
+        previous = signal.getsignal(number)
+        if not callable(previous):  # no server listens for it: the application runs alone, in a test
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.draining = True
+            loop.call_soon_threadsafe(self._begin_drain)
+            previous(number, frame)
+
+        signal.signal(number, stop)
+
+    async def close(self) -> None:
+        """Answer or give up what was accepted, then write out the last metrics."""
+        self.draining = True
+        self._begin_drain()
+        if self._drain is not None:
+            await self._drain
+        if self._flusher is not None:
+            self._flusher.cancel()
+        self.telemetry.flush()
+
+    def _begin_drain(self) -> None:
+        if self._drain is None and self._engine is not None:
+            log.info("shutting down: answering what was accepted, for %g s at most", self.settings.drain_s)
+            self._drain = asyncio.get_running_loop().create_task(self._engine.drain(self.settings.drain_s))
+
+    async def _flush_forever(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            self.telemetry.flush()

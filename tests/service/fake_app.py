@@ -1,0 +1,12 @@
+"""The service with the fake engine, for ``bentoml serve tests.service.fake_app:svc``."""
+
+import os
+from typing import cast
+
+from service.engine import Engine
+
+from service.app import build_service
+from service.settings import Settings
+from tests.service.fake_engine import FakeEngine
+
+svc = build_service(Settings.read(os.environ), lambda *args: cast(Engine, FakeEngine(*args)))

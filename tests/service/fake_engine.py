@@ -1,0 +1,105 @@
+"""An engine without models: answers in the shapes of the contract, and fails on request.
+
+Inputs that begin with ``!`` make it misbehave: ``!bug``, ``!full``, ``!late``, ``!gone``, ``!too-long``,
+``!slow <seconds>``.
+"""
+
+import asyncio
+from typing import Any
+
+from service.engine import GenerateOptions
+
+from service.call import Call
+from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+NAMES = {"tag": "pos-en", "classify": "sentiment-en", "generate": "shakespeare"}
+
+
+class FakeEngine:
+    """Duck-types service.engine.Engine."""
+
+    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+        self.ready = True
+        self.calls: list[tuple[str, Any, Any, Call]] = []
+        self.running = 0
+        self.telemetry = telemetry
+        for name in NAMES.values():
+            telemetry.bundle(name, "1", "int8", 0.1)
+
+    def cards(self) -> list[dict[str, Any]]:
+        return [
+            {"id": name, "object": "model", "created": 0, "owned_by": "seqserve", "task": task, "labels": ["A"]}
+            for task, name in NAMES.items()
+        ]
+
+    async def tag(self, inputs: Any, *, model: str | None, aggregation: str | None, call: Call) -> list[Any]:
+        await self._work("tag", inputs, model, aggregation, call)
+        key = "entity_group" if aggregation == "simple" else "entity"
+
+        def one(text: Any) -> list[dict[str, Any]]:
+            words, start, found = text.split() if isinstance(text, str) else text, 0, []
+            for index, word in enumerate(words):
+                start = text.index(word, start) if isinstance(text, str) else index
+                end = start + (len(word) if isinstance(text, str) else 1)
+                found.append({key: "A", "score": 0.75, "word": word, "start": start, "end": end})
+            return found
+
+        return one(inputs) if isinstance(inputs, str) else [one(text) for text in inputs]
+
+    async def classify(
+        self, inputs: Any, *, model: str | None, top_k: int | None, call: Call
+    ) -> list[list[dict[str, Any]]]:
+        await self._work("classify", inputs, model, top_k, call)
+        labels = [{"label": "positive", "score": 0.75}, {"label": "negative", "score": 0.25}][:top_k]
+        return [labels for _ in ([inputs] if isinstance(inputs, str) else inputs)]
+
+    async def generate(self, inputs: Any, *, model: str | None, options: GenerateOptions, call: Call) -> Any:
+        await self._work("generate", inputs, model, options, call)
+
+        def one(prompt: str) -> dict[str, Any]:
+            answer: dict[str, Any] = {"generated_text": (prompt if options.return_full_text else "") + " ünd so"}
+            if options.details:
+                answer["details"] = {"finish_reason": "length", "generated_tokens": 7, "seed": options.seed or 0}
+            return answer
+
+        return one(inputs) if isinstance(inputs, str) else [one(prompt) for prompt in inputs]
+
+    async def drain(self, timeout_s: float) -> None:
+        self.ready = False
+        async with asyncio.timeout(timeout_s):
+            while self.running:
+                await asyncio.sleep(0.01)
+
+    async def _work(self, task: str, inputs: Any, model: str | None, asked: Any, call: Call) -> None:
+        if not self.ready:
+            raise Unavailable("draining", retry_after_s=2)
+        if model is not None and model != NAMES[task]:
+            raise UnknownModel(f"no model {model[:20]!r}", value=model, available=[NAMES[task]])
+        self.calls.append((task, inputs, asked, call))
+        self.running += 1
+        try:
+            call.queue_s, call.compute_s, call.batch_items = 0.0015, 0.0005, 4
+            self.telemetry.batch(NAMES[task], 1, 4, 3, "idle", 0.0005, [0.0015])
+            await _misbehave(inputs if isinstance(inputs, str) else "", call)
+        finally:
+            self.running -= 1
+
+
+async def _misbehave(text: str, call: Call) -> None:
+    if text == "!bug":
+        raise ValueError("secret text of a user")
+    if text == "!full":
+        raise Overloaded("the queue is full: 4096 inputs", retry_after_s=0.2, limit=4096)
+    if text == "!late":
+        raise DeadlinePassed("the deadline of 30 s passed", limit=30)
+    if text == "!gone":
+        raise ClientGone
+    if text == "!too-long":
+        raise TooLarge("inputs has 9999 tokens; the limit is 512", field="inputs", limit=512, value=9999)
+    if text.startswith("!slow"):
+        for _ in range(int(float(text.split()[1]) / 0.01)):
+            await asyncio.sleep(0.01)
+            if call.gone():
+                raise ClientGone

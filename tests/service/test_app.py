@@ -1,0 +1,35 @@
+"""The wiring: what is imported, and what stops the start."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command, env = [sys.executable, *arguments], {**os.environ, **environ}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_service_is_imported_without_torch() -> None:
+    done = python("-c", "import sys, service.app; sys.exit('torch' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_bad_setting_stops_the_start_with_one_sentence() -> None:
+    done = python("-c", "import service.app", SEQSERVE_DEVICE="gpu")
+    assert done.returncode == 1
+    assert done.stderr.startswith("SEQSERVE_DEVICE=gpu is not allowed: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_bad_bundle_stops_the_start_with_one_sentence(tmp_path: Path) -> None:
+    done = python(
+        *("-m", "bentoml", "serve", "service.app:Seqserve", "--port", "0"),
+        **{"SEQSERVE_BUNDLES": str(tmp_path), "BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "True"},
+    )
+    assert done.returncode == 1
+    assert f"SEQSERVE_BUNDLES names '{tmp_path}', which is no bundle" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,55 @@
+"""The tables in docs/ say what the code says: nothing is missing, nothing is made up."""
+
+import re
+from pathlib import Path
+
+from service.protocols.bento import APIS
+from service.protocols.lean import MODEL, ROUTES
+from service.protocols.problem import PREFIX, TABLE
+from service.settings import ELSEWHERE, Settings, is_secret, variable
+from service.telemetry import METRICS
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+OF_BENTOML = {"/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/schema.json", "/"}
+
+
+def rows(name: str) -> dict[str, list[str]]:
+    """Return the rows of the page's table by their first cell, without its backticks."""
+    lines = (DOCS / name).read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| `")]
+    return {row[0].strip("`"): row[1:] for row in cells}
+
+
+def test_every_setting_is_documented_with_its_default_and_effect() -> None:
+    documented = rows("settings.md")
+    assert set(documented) == {variable(field) for field in Settings.model_fields}
+    for field, info in Settings.model_fields.items():
+        default, about = documented[variable(field)]
+        value = info.get_default()
+        text = ",".join(value) if isinstance(value, tuple) else str(value)
+        assert (default, about) == (text or "none", info.description)
+        assert not (is_secret(field) and value)
+
+
+def test_every_metric_is_documented_with_its_kind_and_labels() -> None:
+    expected = {metric.name: [metric.kind, ", ".join(metric.labels), metric.about] for metric in METRICS}
+    assert rows("metrics.md") == expected
+
+
+def test_every_error_is_documented_with_its_status() -> None:
+    expected = {
+        PREFIX + kind.slug: [str(kind.status), kind.title, f"`{error.__name__}`"] for error, kind in TABLE.items()
+    }
+    assert rows("errors.md") == expected
+
+
+def test_every_route_is_documented_with_its_methods() -> None:
+    documented = {route: cells[0] for route, cells in rows("routes.md").items()}
+    ours = {route.pattern: ", ".join(route.methods) for route in (*ROUTES.values(), MODEL)}
+    assert documented == ours | dict.fromkeys(APIS, "POST") | dict.fromkeys(OF_BENTOML, "GET, HEAD")
+
+
+def test_no_page_names_a_setting_that_does_not_exist() -> None:
+    text = "".join(page.read_text() for page in DOCS.glob("*.md"))
+    known = {variable(field) for field in Settings.model_fields} | ELSEWHERE
+    assert set(re.findall(r"SEQSERVE_[A-Z_]*[A-Z]", text)) <= known

@@ -1,0 +1,150 @@
+"""What the bodies of tag, classify and generate may hold."""
+
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from service.errors import InvalidRequest, TooLarge
+from service.protocols import schemas
+from service.protocols.schemas import CLASSIFY, GENERATE, TAG
+from service.settings import Settings
+
+SETTINGS = Settings(inputs_max=4, max_new_tokens=500)
+
+
+def read(adapter: TypeAdapter[Any], body: object) -> Any:
+    return schemas.parse(adapter, body if isinstance(body, bytes) else orjson.dumps(body), SETTINGS)
+
+
+def refusal(adapter: TypeAdapter[Any], body: object) -> dict[str, Any]:
+    with pytest.raises(InvalidRequest) as caught:
+        read(adapter, body)
+    return {"detail": caught.value.message, **caught.value.details}
+
+
+@pytest.mark.parametrize("inputs", ["", "a b", [], ["a", ""], [["a", "b"], []], "\0", "e\u0301 👩‍👩‍👧 ü", ["ab\0"]])
+def test_texts_of_every_kind_are_read(inputs: object) -> None:
+    assert read(TAG, {"inputs": inputs}).inputs == inputs
+
+
+@pytest.mark.parametrize("inputs", [None, 3, True, {"a": "b"}, [1], ["a", 1], ["a", ["b"]], [[["a"]]], [["a", None]]])
+def test_other_inputs_are_refused_by_name(inputs: object) -> None:
+    said = refusal(TAG, {"inputs": inputs})
+    assert said["field"] == "inputs"
+    assert "a string, a list of strings" in said["detail"]
+
+
+def test_token_lists_are_for_tagging_only() -> None:
+    assert refusal(CLASSIFY, {"inputs": [["a"]]})["detail"] == "inputs must be a string or a list of strings"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"nope", b'{"inputs": "a",}', b'{"inputs": "\xff"}', b'{"inputs": "\\ud800"}', b"[" * 100_000],
+    ids=["empty", "cut", "word", "comma", "no UTF-8", "lone surrogate", "deep"],
+)
+def test_what_is_no_json_is_refused(body: bytes) -> None:
+    assert refusal(TAG, body)["detail"].startswith("the body is not valid JSON: ")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"3", b"null", b'"text"'])
+def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+    assert "object" in refusal(TAG, body)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "body", "field"),
+    [
+        (TAG, {}, "inputs"),
+        (TAG, {"inputs": "a", "nope": 1}, "nope"),
+        (TAG, {"inputs": "a", "model": 3}, "model"),
+        (TAG, {"inputs": "a", "model": ""}, "model"),
+        (TAG, {"inputs": "a", "parameters": []}, "parameters"),
+        (TAG, {"inputs": "a", "parameters": {"stride": 3}}, "parameters.stride"),
+        (TAG, {"inputs": "a", "parameters": {"aggregation_strategy": "max"}}, "parameters.aggregation_strategy"),
+        (CLASSIFY, {"inputs": "a", "parameters": {"top_k": 0}}, "parameters.top_k"),
+        (CLASSIFY, {"inputs": "a", "parameters": {"top_k": "2"}}, "parameters.top_k"),
+        (CLASSIFY, {"inputs": "a", "parameters": {"top_k": 2.0}}, "parameters.top_k"),
+        (CLASSIFY, {"inputs": "a", "parameters": {"top_k": True}}, "parameters.top_k"),
+        (CLASSIFY, {"inputs": "a", "parameters": {"function_to_apply": "sigmoid"}}, "parameters.function_to_apply"),
+        (GENERATE, {"inputs": "a", "parameters": {"max_new_tokens": -1}}, "parameters.max_new_tokens"),
+        (GENERATE, {"inputs": "a", "parameters": {"temperature": -0.1}}, "parameters.temperature"),
+        (GENERATE, {"inputs": "a", "parameters": {"top_p": 0}}, "parameters.top_p"),
+        (GENERATE, {"inputs": "a", "parameters": {"top_p": 1.5}}, "parameters.top_p"),
+        (GENERATE, {"inputs": "a", "parameters": {"seed": -1}}, "parameters.seed"),
+        (GENERATE, {"inputs": "a", "parameters": {"seed": 2**63}}, "parameters.seed"),
+        (GENERATE, {"inputs": "a", "parameters": {"stop": ["a", ""]}}, "parameters.stop.1"),
+        (GENERATE, {"inputs": "a", "parameters": {"stop": "a"}}, "parameters.stop"),
+        (GENERATE, {"inputs": "a", "parameters": {"stop": ["a"] * 17}}, "parameters.stop"),
+        (GENERATE, {"inputs": "a", "parameters": {"best_of": 2}}, "parameters.best_of"),
+        (GENERATE, {"inputs": "a", "parameters": {"repetition_penalty": 1.2}}, "parameters.repetition_penalty"),
+        (GENERATE, {"inputs": "a", "parameters": {"watermark": True}}, "parameters.watermark"),
+        (GENERATE, {"inputs": "a", "stream": True}, "stream"),
+        (GENERATE, {"inputs": "a", "stream": "no"}, "stream"),
+    ],
+)
+def test_a_refusal_names_the_field(adapter: TypeAdapter[Any], body: object, field: str) -> None:
+    assert refusal(adapter, body)["field"] == field
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999"])
+def test_numbers_without_end_are_refused(number: bytes) -> None:
+    body = b'{"inputs": "a", "parameters": {"temperature": ' + number + b"}}"
+    assert refusal(GENERATE, body)["field"] == "parameters.temperature"
+
+
+def test_a_refusal_tells_the_limit_and_the_value() -> None:
+    said = refusal(CLASSIFY, {"inputs": "a", "parameters": {"top_k": -3}})
+    assert (said["limit"], said["value"]) == (1, -3)
+
+
+def test_too_many_inputs_are_over_a_limit() -> None:
+    with pytest.raises(TooLarge) as caught:
+        read(TAG, {"inputs": ["a"] * 5})
+    assert caught.value.details == {"field": "inputs", "limit": 4, "value": 5}
+
+
+def test_a_body_of_many_errors_is_not_listed() -> None:
+    assert "100000 errors" in refusal(TAG, {"inputs": "a", **{f"k{i}": 1 for i in range(100_000)}})["detail"]
+
+
+def test_a_list_is_not_searched_beyond_its_first_error() -> None:
+    with pytest.raises(ValidationError) as caught:
+        TAG.validate_json(orjson.dumps({"inputs": [1] * 200_000}))
+    assert caught.value.error_count() == 3  # one for each shape that inputs may have
+
+
+def test_states_are_refused_until_they_exist() -> None:
+    for field, value in (("state", "abc"), ("return_state", True)):
+        parameters = read(GENERATE, {"inputs": "a", "parameters": {field: value}}).parameters
+        with pytest.raises(InvalidRequest) as caught:
+            schemas.options(parameters, limit=500)
+        assert caught.value.details["field"] == f"parameters.{field}"
+
+
+def test_more_tokens_than_the_limit_are_refused() -> None:
+    body = b'{"inputs": "a", "parameters": {"max_new_tokens": 1%030d}}' % 0
+    parameters = read(GENERATE, body).parameters
+    with pytest.raises(InvalidRequest) as caught:
+        schemas.options(parameters, limit=500)
+    assert caught.value.details["limit"] == 500
+
+
+def test_nothing_asked_means_the_defaults() -> None:
+    given = schemas.options(None, limit=500)
+    assert (given.max_new_tokens, given.temperature, given.top_k, given.top_p) == (100, 1.0, 0, 1.0)
+    assert (given.seed, given.stop, given.return_full_text, given.details) == (None, (), False, False)
+    assert schemas.options(None, limit=50).max_new_tokens == 50
+
+
+def test_null_means_the_default() -> None:
+    everything = dict.fromkeys(schemas.GenerateParameters.model_fields)
+    parameters = read(GENERATE, {"inputs": "a", "parameters": everything, "model": None, "stream": None}).parameters
+    assert schemas.options(parameters, limit=500) == schemas.options(None, limit=500)
+
+
+def test_not_to_sample_is_to_be_greedy() -> None:
+    parameters = read(GENERATE, {"inputs": "a", "parameters": {"do_sample": False, "temperature": 0.7}}).parameters
+    assert schemas.options(parameters, limit=500).temperature == 0

@@ -1,0 +1,212 @@
+"""The real thing: ``bentoml serve`` with the fake engine, and the clients that people use."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import bentoml
+import httpx
+import psutil
+import pytest
+from huggingface_hub import InferenceClient
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def served(home: Path, **environ: str) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
+    """Run the service until the block ends; yield its address, its process and its log."""
+    address, log = f"http://127.0.0.1:{free_port()}", home / "log"
+    port = address.rpartition(":")[2]
+    command = [sys.executable, "-m", "bentoml", "serve", "tests.service.fake_app:svc", "--host", "127.0.0.1"]
+    # BentoML keeps the workers' metrics in its home, where two services would overwrite each other's.
+    environ = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", **environ}
+    with log.open("wb") as out:
+        process = subprocess.Popen([*command, "--port", port], cwd=ROOT, env=environ, stdout=out, stderr=out)
+        try:
+            until = time.monotonic() + 60
+            while not _ready(address):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < until, log.read_text()
+                time.sleep(0.05)
+            yield address, process, log
+        finally:
+            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            process.terminate()
+            try:
+                process.wait(20)
+            finally:
+                for left in [process, *children]:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        left.kill()
+
+
+def _ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    with served(tmp_path_factory.mktemp("bentoml"), SEQSERVE_WORKERS="2") as (address, _, log):
+        yield address, log
+
+
+@pytest.fixture(scope="module")
+def address(server: tuple[str, Path]) -> str:
+    return server[0]
+
+
+def test_the_client_of_hugging_face_tags(address: str) -> None:
+    client = InferenceClient(model=f"{address}/v1/tag")
+    found = client.token_classification("Harry met", aggregation_strategy="simple")
+    assert [(e.entity_group, e.word, e.start, e.end) for e in found] == [("A", "Harry", 0, 5), ("A", "met", 6, 9)]
+    assert client.token_classification("Harry")[0].entity == "A"
+
+
+def test_the_client_of_hugging_face_classifies(address: str) -> None:
+    found = InferenceClient(model=f"{address}/v1/classify").text_classification("lovely", top_k=1)
+    assert [(e.label, e.score) for e in found] == [("positive", 0.75)]
+
+
+def test_the_client_of_hugging_face_generates(address: str) -> None:
+    client = InferenceClient(model=f"{address}/v1/generate")
+    assert client.text_generation("a", stream=False, do_sample=True) == " ünd so"
+    found = client.text_generation("a", max_new_tokens=7, temperature=0.5, stop=["\n"], seed=3, details=True)
+    assert (found.generated_text, found.details and found.details.finish_reason) == (" ünd so", "length")
+
+
+def test_the_client_of_bentoml_parses_all_three(address: str) -> None:
+    with bentoml.SyncHTTPClient(address) as client:
+        assert client.tag(inputs="Harry", model="pos-en")[0]["word"] == "Harry"
+        assert client.tag(inputs=["a", "b c"], parameters={"aggregation_strategy": "simple"})[1][1]["start"] == 2
+        assert client.tag(inputs=[["a", "b"]])[0][1]["start"] == 1
+        assert client.classify(inputs="a", parameters={"top_k": 1}) == [[{"label": "positive", "score": 0.75}]]
+        assert client.generate(inputs="a", parameters={"max_new_tokens": 3}) == {"generated_text": " ünd so"}
+        assert client.generate(inputs=["a"]) == [{"generated_text": " ünd so"}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"inputs": "a bc"}', '{"inputs": ["ü", ""]}', '{"inputs": [["a"]]}', '{"inputs": "a", "parameters": null}'],
+)
+def test_both_paths_answer_the_same(address: str, body: str) -> None:
+    plain, lean = (httpx.post(address + path, content=body) for path in ("/tag", "/v1/tag"))
+    assert plain.json() == lean.json()
+    assert plain.headers["server-timing"] == lean.headers["server-timing"]
+    assert plain.headers["content-type"] == lean.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"{", {}, 422),
+        (b'{"inputs": 3}', {}, 422),
+        (b'{"inputs": "a", "nope": 1}', {}, 422),
+        (b'{"inputs": "a", "model": "nope"}', {}, 404),
+        (b'{"inputs": "!too-long"}', {}, 413),
+        (b" " * 10_000_000, {}, 413),
+        (b'{"inputs": "a"}', {"content-type": "application/vnd.bentoml+pickle"}, 415),
+        (b'{"inputs": "!full"}', {}, 429),
+        (b'{"inputs": "!late"}', {}, 504),
+        (b'{"inputs": "!bug"}', {}, 500),
+    ],
+    ids=["no json", "type", "field", "model", "long", "10 MB", "pickle", "full", "late", "bug"],
+)
+def test_both_paths_refuse_the_same(address: str, body: bytes, headers: dict[str, str], status: int) -> None:
+    plain, lean = (
+        httpx.post(address + path, content=body, headers={**headers, "x-request-id": "r-1"})
+        for path in ("/tag", "/v1/tag")
+    )
+    assert (plain.status_code, lean.status_code) == (status, status)
+    assert plain.json() == lean.json()
+    for name in ("content-type", "x-request-id", "retry-after", "server-timing"):
+        assert plain.headers.get(name) == lean.headers.get(name)
+
+
+def test_a_connection_survives_a_body_that_is_too_large(address: str) -> None:
+    with httpx.Client(base_url=address) as client:
+        assert client.post("/v1/tag", content=iter([b" " * 100_000] * 50)).status_code == 413
+        assert client.post("/v1/tag", content=b'{"inputs": "a"}').status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/tag", "/v1/tag"])
+def test_a_client_that_hangs_up_ends_its_work(address: str, path: str) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(address + path, content=b'{"inputs": "!slow 60"}', timeout=0.1)
+    time.sleep(1.1)
+    ended = f'seqserve_requests_total{{model="pos-en",outcome="client-gone",route="{path}"}} 1.0'
+    assert ended in httpx.get(f"{address}/metrics").text
+
+
+def test_the_pages_of_bentoml_are_there(address: str) -> None:
+    for path in ("/", "/livez", "/readyz", "/metrics", "/docs.json", "/schema.json"):
+        assert httpx.get(address + path).status_code == 200
+
+
+def test_the_documentation_has_examples(address: str) -> None:
+    paths = httpx.get(f"{address}/docs.json").json()
+    assert "ROMEO:" in str(paths["components"])
+    assert {"/tag", "/classify", "/generate"} <= set(paths["paths"])
+
+
+def test_what_a_client_makes_up_mints_no_series(address: str) -> None:
+    for method, path in [("GET", "/made-up"), ("POST", "/static_content/made-up"), ("DELETE", "/livez")]:
+        response = httpx.request(method, address + path)
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.status_code in (404, 405)
+    httpx.post(f"{address}/v1/tag", content=b'{"inputs": "a", "model": "made-up"}')
+    assert "made-up" not in httpx.get(f"{address}/metrics").text
+
+
+def test_the_metrics_of_all_workers_add_up(address: str) -> None:
+    name = 'seqserve_requests_total{model="sentiment-en",outcome="ok",route="/v1/classify"}'
+
+    def counted() -> float:
+        lines = httpx.get(f"{address}/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    time.sleep(1.1)  # what the other worker has gathered is out after a second
+    before, workers = counted(), set()
+    for _ in range(40):  # a connection each, so that both workers get some
+        response = httpx.post(f"{address}/v1/classify", content=b'{"inputs": "a"}')
+        workers.add(response.headers["x-request-id"].partition("-")[0])
+    time.sleep(1.1)
+    assert counted() == before + 40
+    assert len(workers) == 2
+
+
+def test_no_text_of_a_user_is_logged(server: tuple[str, Path]) -> None:
+    address, log = server
+    httpx.post(f"{address}/tag", content=b'{"inputs": "!bug"}', headers={"x-request-id": "the-bug"})
+    assert "the-bug" in log.read_text()
+    assert "!bug" not in log.read_text()
+
+
+def test_sigterm_answers_what_was_accepted_and_leaves_nothing(tmp_path: Path) -> None:
+    with served(tmp_path, SEQSERVE_LOG_FORMAT="json") as (address, process, log), httpx.Client() as client:
+        workers = psutil.Process(process.pid).children(recursive=True)
+        with ThreadPoolExecutor() as pool:
+            body, paths = b'{"inputs": "!slow 1"}', ("/v1/tag", "/tag")
+            waiting = [pool.submit(client.post, address + path, content=body, timeout=10) for path in paths]
+            time.sleep(0.4)
+            process.send_signal(signal.SIGTERM)
+            assert [answer.result().status_code for answer in waiting] == [200, 200]
+        assert process.wait(10) == 0
+        assert not [worker for worker in workers if worker.is_running()]
+        assert '"message": "shutting down' in log.read_text()

@@ -1,0 +1,96 @@
+"""The metrics: what is recorded comes out of prometheus_client."""
+
+import prometheus_client as prometheus
+import pytest
+
+from service.telemetry import METRICS, SECONDS, Telemetry
+
+
+def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
+    telemetry.flush()
+    assert telemetry.registry is not None
+    return telemetry.registry.get_sample_value(name, labels)
+
+
+def test_a_batch_shows_its_size_its_waste_and_its_reason() -> None:
+    telemetry = Telemetry()
+    telemetry.batch("m", 3, 40, 30, "full", 0.002, [0.001, 0.002, 0.003])
+    assert value(telemetry, "seqserve_batch_items_sum", model="m") == 3
+    assert value(telemetry, "seqserve_padding_waste_ratio_sum", model="m") == 0.25
+    assert value(telemetry, "seqserve_batches_released_total", model="m", reason="full") == 1
+    assert value(telemetry, "seqserve_queue_seconds_count", model="m") == 3
+    assert value(telemetry, "seqserve_processed_tokens_total", model="m") == 30
+
+
+def test_a_batch_of_nothing_has_no_waste() -> None:
+    telemetry = Telemetry()
+    telemetry.batch("m", 1, 0, 0, "idle", 0.001, [0.0])
+    assert value(telemetry, "seqserve_padding_waste_ratio_count", model="m") is None
+
+
+def test_generation_shows_its_rows_and_its_tokens() -> None:
+    telemetry = Telemetry()
+    telemetry.step("m", 5, 0.00003)
+    telemetry.generated("m", 5)
+    telemetry.first_token("m", 0.004)
+    telemetry.inter_token("m", 0.00002, 64)
+    assert value(telemetry, "seqserve_step_rows_sum", model="m") == 5
+    assert value(telemetry, "seqserve_generated_tokens_total", model="m") == 5
+    assert value(telemetry, "seqserve_first_token_seconds_count", model="m") == 1
+    assert value(telemetry, "seqserve_inter_token_seconds_count", model="m") == 64
+
+
+def test_a_gauge_keeps_its_value_over_flushes() -> None:
+    telemetry = Telemetry()
+    telemetry.queue_depth("m", 7)
+    telemetry.active_slots("m", 3)
+    telemetry.flush()
+    assert value(telemetry, "seqserve_queue_items", model="m") == 7
+    assert value(telemetry, "seqserve_active_slots", model="m") == 3
+
+
+def test_counts_add_up_over_flushes() -> None:
+    telemetry = Telemetry()
+    for _ in range(3):
+        telemetry.rejected("queue-full")
+        telemetry.flush()
+    assert value(telemetry, "seqserve_rejected_total", reason="queue-full") == 3
+
+
+def test_a_model_that_a_client_makes_up_mints_no_series() -> None:
+    telemetry = Telemetry()
+    telemetry.bundle("pos-en", "1", "int8", 0.5)
+    for name in ("pos-en", "made-up-1", "made-up-2"):
+        telemetry.request("/v1/tag", name, "ok", 0.001)
+    assert value(telemetry, "seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="ok") == 1
+    assert value(telemetry, "seqserve_requests_total", route="/v1/tag", model="unknown", outcome="ok") == 2
+
+
+def test_a_bundle_is_shown_with_its_version_and_variant() -> None:
+    telemetry = Telemetry()
+    telemetry.bundle("pos-en", "3", "int8", 0.5)
+    assert value(telemetry, "seqserve_bundle_info", model="pos-en", version="3", variant="int8") == 1
+    assert value(telemetry, "seqserve_bundle_load_seconds", model="pos-en") == 0.5
+
+
+@pytest.mark.parametrize("seconds", [0.0, SECONDS[0], 0.0007, SECONDS[-1], 1e6])
+def test_a_histogram_counts_as_prometheus_client_does(seconds: float) -> None:
+    telemetry, registry = Telemetry(), prometheus.CollectorRegistry()
+    expected = prometheus.Histogram("expected", "", registry=registry, buckets=SECONDS)
+    expected.observe(seconds)
+    telemetry.first_token("m", seconds)
+    for bound in (*SECONDS, float("inf")):
+        le = prometheus.utils.floatToGoString(bound)
+        assert value(telemetry, "seqserve_first_token_seconds_bucket", model="m", le=le) == registry.get_sample_value(
+            "expected_bucket", {"le": le}
+        )
+    assert value(telemetry, "seqserve_first_token_seconds_sum", model="m") == seconds
+
+
+def test_every_metric_says_its_unit_or_what_it_counts() -> None:
+    units = ("_seconds", "_total", "_items", "_rows", "_ratio", "_slots", "_info")
+    for metric in METRICS:
+        assert metric.name.startswith("seqserve_")
+        assert metric.name.endswith(units)
+        assert metric.name.endswith("_total") == (metric.kind == "counter")
+        assert metric.about.endswith(".")
