@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import bentoml
 from _bentoml_sdk import Service
@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from service import logs
 from service.engine import Engine
 from service.protocols import schemas
-from service.protocols.bento import APIS, Framed, Own, answered, exchange_of
+from service.protocols.bento import APIS, Framed, Own, answered, document_problems, exchange_of
 from service.protocols.exchange import Application, Receive, Scope, Send
 from service.protocols.lean import Lean
 from service.settings import ROOT, BadSetting, Settings
@@ -28,10 +28,76 @@ from service.telemetry import Telemetry
 from service.worker import Worker
 
 LoadEngine = Callable[[Settings, Telemetry], Engine]
-Sentence = Field(examples=["Harry met Hermione in London ."])
-Film = Field(examples=["a lovely film"])
-Prompt = Field(examples=["ROMEO:"])
+Sentence = Field(json_schema_extra={"example": "Harry met Hermione in London ."})
+Film = Field(json_schema_extra={"example": "a lovely film"})
+Prompt = Field(json_schema_extra={"example": "ROMEO:"})
 MODEL = Field(default=None, description="A name of /v1/models; the first bundle of the task if left out.")
+
+
+class Api:
+    """Tags, classifies and generates text with small recurrent networks."""
+
+    worker: ClassVar[Worker]  # build_service makes a subclass that has one
+
+    def __init__(self) -> None:
+        logs.configure(self.worker.settings.log_format)
+        self.worker.load()
+
+    async def __is_ready__(self) -> bool:
+        return self.worker.ready
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        self.worker.start()
+
+    @bentoml.on_shutdown
+    async def close(self) -> None:
+        await self.worker.close()
+
+    @bentoml.api
+    @answered
+    async def tag(
+        self,
+        inputs: Annotated[schemas.TagInputs, Sentence],
+        ctx: bentoml.Context,
+        model: str | None = MODEL,
+        parameters: schemas.TagParameters | None = None,
+    ) -> schemas.TagAnswer:
+        """Label every word. A string gives a list; a list gives a list of lists."""
+        request = schemas.TagRequest(inputs=inputs, model=model, parameters=parameters)
+        call = exchange_of(ctx.request).call
+        answer = await self.worker.engine.tag(inputs, model=model, aggregation=request.aggregation, call=call)
+        return cast(schemas.TagAnswer, answer)
+
+    @bentoml.api
+    @answered
+    async def classify(
+        self,
+        inputs: Annotated[schemas.TextInputs, Film],
+        ctx: bentoml.Context,
+        model: str | None = MODEL,
+        parameters: schemas.ClassifyParameters | None = None,
+    ) -> list[list[schemas.LabelScore]]:
+        """Score every label. One list an input, best first."""
+        request = schemas.ClassifyRequest(inputs=inputs, model=model, parameters=parameters)
+        call = exchange_of(ctx.request).call
+        answer = await self.worker.engine.classify(inputs, model=model, top_k=request.top_k, call=call)
+        return cast(list[list[schemas.LabelScore]], answer)
+
+    @bentoml.api
+    @answered
+    async def generate(
+        self,
+        inputs: Annotated[schemas.TextInputs, Prompt],
+        ctx: bentoml.Context,
+        model: str | None = MODEL,
+        parameters: schemas.GenerateParameters | None = None,
+    ) -> schemas.GenerateAnswer:
+        """Continue a text. A list of prompts gives a list of texts."""
+        options = schemas.options(parameters, limit=self.worker.settings.max_new_tokens)
+        call = exchange_of(ctx.request).call
+        answer = await self.worker.engine.generate(inputs, model=model, options=options, call=call)
+        return cast(schemas.GenerateAnswer, answer)
 
 
 def nothing() -> None:
@@ -44,11 +110,26 @@ def build_service(settings: Settings, load_engine: LoadEngine, *, check: Callabl
     ``check`` is called once by the supervising process, before it starts any worker; ``load_engine`` once by
     every worker process, before it is ready.
     """
-    worker = Worker(settings, load_engine)
+
+    class Wired(Api):
+        __doc__ = Api.__doc__
+        worker = Worker(settings, load_engine)
+
+        @bentoml.on_deployment
+        @staticmethod
+        def check() -> None:
+            logs.configure(settings.log_format)
+            check()
 
     class Fronted(Service[Any]):
         def to_asgi(self, is_main: bool = True) -> Application:
-            return front(worker, cast(Starlette, super().to_asgi(is_main)))
+            return front(Wired.worker, cast(Starlette, super().to_asgi(is_main)))
+
+        @property
+        def openapi_spec(self) -> Any:
+            document = super().openapi_spec
+            document_problems(document.paths)
+            return document
 
     return bentoml_service(
         name="seqserve",
@@ -59,81 +140,7 @@ def build_service(settings: Settings, load_engine: LoadEngine, *, check: Callabl
         # One line a request and a span that nobody collects: the metrics say the same for less.
         logging={"access": {"enabled": False}},
         tracing={"excluded_urls": ".*"},
-    )(apis(worker, check))
-
-
-def apis(worker: Worker, check: Callable[[], None]) -> type[Any]:
-    """Return the class that BentoML instantiates in every worker process, with the APIs that it exposes."""
-
-    class Seqserve:
-        """Tags, classifies and generates text with small recurrent networks."""
-
-        def __init__(self) -> None:
-            logs.configure(worker.settings.log_format)
-            worker.load()
-
-        async def __is_ready__(self) -> bool:
-            return worker.ready
-
-        @bentoml.on_deployment
-        @staticmethod
-        def check() -> None:
-            check()
-
-        @bentoml.on_startup
-        async def start(self) -> None:
-            worker.start()
-
-        @bentoml.on_shutdown
-        async def close(self) -> None:
-            await worker.close()
-
-        @bentoml.api
-        @answered
-        async def tag(
-            self,
-            inputs: Annotated[schemas.TagInputs, Sentence],
-            ctx: bentoml.Context,
-            model: str | None = MODEL,
-            parameters: schemas.TagParameters | None = None,
-        ) -> schemas.TagAnswer:
-            """Label every word. A string gives a list; a list gives a list of lists."""
-            request = schemas.TagRequest(inputs=inputs, model=model, parameters=parameters)
-            call = exchange_of(ctx.request).call
-            answer = await worker.engine.tag(inputs, model=model, aggregation=request.aggregation, call=call)
-            return cast(schemas.TagAnswer, answer)
-
-        @bentoml.api
-        @answered
-        async def classify(
-            self,
-            inputs: Annotated[schemas.TextInputs, Film],
-            ctx: bentoml.Context,
-            model: str | None = MODEL,
-            parameters: schemas.ClassifyParameters | None = None,
-        ) -> list[list[schemas.LabelScore]]:
-            """Score every label. One list an input, best first."""
-            request = schemas.ClassifyRequest(inputs=inputs, model=model, parameters=parameters)
-            call = exchange_of(ctx.request).call
-            answer = await worker.engine.classify(inputs, model=model, top_k=request.top_k, call=call)
-            return cast(list[list[schemas.LabelScore]], answer)
-
-        @bentoml.api
-        @answered
-        async def generate(
-            self,
-            inputs: Annotated[schemas.TextInputs, Prompt],
-            ctx: bentoml.Context,
-            model: str | None = MODEL,
-            parameters: schemas.GenerateParameters | None = None,
-        ) -> schemas.GenerateAnswer:
-            """Continue a text. A list of prompts gives a list of texts."""
-            options = schemas.options(parameters, limit=worker.settings.max_new_tokens)
-            call = exchange_of(ctx.request).call
-            answer = await worker.engine.generate(inputs, model=model, options=options, call=call)
-            return cast(schemas.GenerateAnswer, answer)
-
-    return Seqserve
+    )(Wired)
 
 
 def front(worker: Worker, inner: Starlette) -> Application:

@@ -6,10 +6,12 @@ keeps several worker processes apart through PROMETHEUS_MULTIPROC_DIR, which ``b
 starts them; it has to be set when prometheus_client is imported, hence the late import.
 """
 
+import os
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -225,3 +227,24 @@ class Telemetry:
                 family = prometheus.Histogram(metric.name, about, labels, registry=registry, buckets=metric.buckets)
             self._families[metric] = family
         return family
+
+
+def drop_dead_workers(directory: Path) -> None:
+    """Remove the gauges of workers that ended without doing so, or their queues would be summed for ever.
+
+    ``directory`` is PROMETHEUS_MULTIPROC_DIR, where prometheus_client keeps ``gauge_live<how>_<pid>.db``.
+    """
+    for file in directory.glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if pid.isdecimal() and not _runs(int(pid)):
+            file.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it runs, as somebody else
+    return True

@@ -11,14 +11,16 @@ false and new requests get 503, what was accepted is answered, and after ``drain
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from service.errors import Unavailable
 from service.settings import Settings
-from service.telemetry import Telemetry
+from service.telemetry import Telemetry, drop_dead_workers
 
 if TYPE_CHECKING:
     from service.engine import Engine
@@ -67,6 +69,8 @@ class Worker:
 
     def start(self) -> None:
         """Begin to flush metrics and to listen for signals. To be called on the running event loop."""
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            drop_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         loop = asyncio.get_running_loop()
         self._flusher = loop.create_task(self._flush_forever())
         for number in (signal.SIGTERM, signal.SIGINT):

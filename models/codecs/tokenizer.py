@@ -4,7 +4,6 @@ Knows no vocabulary. The expressions are named, never read from a bundle: a bund
 """
 
 import re
-from itertools import islice
 
 # A word is a run of what is neither space nor punctuation: so letters of every script keep their combining
 # marks (which Python's \w lacks), and an emoji with its joiners (U+200C, U+200D) stays one word.
@@ -30,20 +29,33 @@ _WORDS = re.compile(
 )
 _WHITESPACE = re.compile(r"\S+")
 
-TOKENIZERS = {"words": _WORDS, "whitespace": _WHITESPACE}
+TOKENIZERS = ("words", "whitespace")
 
 
 def tokenize(text: str, kind: str, limit: int | None = None) -> tuple[list[str], list[int], list[int]]:
     """The words of `text` with their starts and ends, in characters; `kind` is a name of TOKENIZERS.
 
-    Stops after `limit` + 1 words: enough to see that a text is too long, without walking through a megabyte.
+    Stops soon after `limit` words: enough to see that a text is too long, without walking through a megabyte.
     """
     tokens: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
-    for match in islice(TOKENIZERS[kind].finditer(text), None if limit is None else limit + 1):
-        tokens.append(match.group())
+    whole = kind == "whitespace"
+    for match in _WHITESPACE.finditer(text):
+        word = match.group()
         start, end = match.span()
-        starts.append(start)
-        ends.append(end)
+        # No word holds a space, and one of letters and digits alone is never split: most need only this look.
+        if whole or word.isalnum():
+            tokens.append(word)
+            starts.append(start)
+            ends.append(end)
+        else:
+            for part in _WORDS.finditer(text, start, end):
+                tokens.append(part.group())
+                starts.append(part.start())
+                ends.append(part.end())
+                if limit is not None and len(tokens) > limit:
+                    break
+        if limit is not None and len(tokens) > limit:
+            break
     return tokens, starts, ends

@@ -13,6 +13,7 @@ What is left of BentoML's own errors is a bug, and is answered as one. Knows not
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -26,7 +27,7 @@ from starlette.staticfiles import StaticFiles
 from service.errors import ServiceError
 from service.protocols import schemas
 from service.protocols.exchange import Application, Exchange, Message, Receive, Scope, Send, no_method
-from service.protocols.problem import body_of, headers_of, kind_of
+from service.protocols.problem import TABLE, body_of, headers_of, kind_of
 from service.worker import Worker
 
 KEY = "seqserve.exchange"  # where the request's Exchange is in the ASGI scope
@@ -65,6 +66,18 @@ def answered(method: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Conc
     return inner
 
 
+def document_problems(paths: Mapping[str, Any]) -> None:
+    """Put our errors in the place of BentoML's in the ``paths`` of its OpenAPI document."""
+    fields = {name: {"type": kind} for name, kind in (("type", "string"), ("title", "string"), ("status", "integer"))}
+    problem = {"type": "object", "properties": {**fields, "detail": {"type": "string"}}}
+    content = {"application/problem+json": {"schema": problem}}
+    kinds = sorted(kind for kind in TABLE.values() if kind.slug not in ("client-gone", "not-found"))
+    errors = {kind.status: {"description": kind.title, "content": content} for kind in kinds}
+    for path in APIS:
+        responses = paths[path].post["responses"]
+        paths[path].post["responses"] = {HTTPStatus.OK.value: responses[HTTPStatus.OK.value], **errors}
+
+
 def exchange_of(request: Request) -> Exchange:
     """Return the exchange that BentoML's request belongs to."""
     return cast(Exchange, request.scope[KEY])
@@ -91,7 +104,10 @@ class Framed:
                 return
             exchange.model = request.model or self.worker.default_model(path[1:])
             scope[KEY] = exchange
-            await self.inner(scope, _replay(body, receive), _framing(exchange))
+            try:
+                await self.inner(scope, _replay(body, receive), _framing(exchange))
+            except Exception as error:
+                await exchange.refuse(exchange.failed(error))
         finally:
             exchange.close()
 

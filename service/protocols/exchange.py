@@ -43,7 +43,7 @@ SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 HEADS = frozenset(
     (b"content-length", b"content-type", b"content-encoding", b"authorization", b"x-request-id", b"x-request-timeout-s")
 )
-# Ids are minted as a prefix of the process and a number: unique, and 20 times cheaper than a UUID.
+# Ids are minted as a prefix of the process and a number: as unique as a UUID, without its cost.
 _PREFIX = secrets.token_hex(6)
 _numbers = itertools.count(1)
 

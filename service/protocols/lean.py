@@ -1,7 +1,7 @@
 """The routes under /v1/: JSON in, engine, JSON out, with no framework in between.
 
-A raw ASGI application, because that is what the answers' speed is made of: BentoML's middleware costs 0.35 ms
-a request, this file 0.03 ms.
+A raw ASGI application: a framework's middleware costs several times what a small model needs for its answer.
+Knows what the bodies are; knows nothing of how the engine answers.
 """
 
 from collections.abc import Awaitable, Callable

@@ -159,10 +159,17 @@ def test_the_pages_of_bentoml_are_there(address: str) -> None:
         assert httpx.get(address + path).status_code == 200
 
 
-def test_the_documentation_has_examples(address: str) -> None:
-    paths = httpx.get(f"{address}/docs.json").json()
-    assert "ROMEO:" in str(paths["components"])
-    assert {"/tag", "/classify", "/generate"} <= set(paths["paths"])
+def test_the_documentation_has_examples_and_our_errors(address: str) -> None:
+    document = httpx.get(f"{address}/docs.json").json()
+    for path, example in (
+        ("/tag", "Harry met Hermione in London ."),
+        ("/classify", "a lovely film"),
+        ("/generate", "ROMEO:"),
+    ):
+        post = document["paths"][path]["post"]
+        body = post["requestBody"]["content"]["application/json"]["schema"]
+        assert body["properties"]["inputs"]["example"] == example
+        assert set(post["responses"]) == {"200", "401", "404", "405", "413", "415", "422", "429", "500", "503", "504"}
 
 
 def test_what_a_client_makes_up_mints_no_series(address: str) -> None:

@@ -1,9 +1,14 @@
 """The metrics: what is recorded comes out of prometheus_client."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import prometheus_client as prometheus
 import pytest
 
-from service.telemetry import METRICS, SECONDS, Telemetry
+from service.telemetry import METRICS, SECONDS, Telemetry, drop_dead_workers
 
 
 def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
@@ -30,11 +35,12 @@ def test_a_batch_of_nothing_has_no_waste() -> None:
 
 def test_generation_shows_its_rows_and_its_tokens() -> None:
     telemetry = Telemetry()
-    telemetry.step("m", 5, 0.00003)
+    telemetry.steps("m", 5, 2, 0.0001)
     telemetry.generated("m", 5)
     telemetry.first_token("m", 0.004)
     telemetry.inter_token("m", 0.00002, 64)
-    assert value(telemetry, "seqserve_step_rows_sum", model="m") == 5
+    assert value(telemetry, "seqserve_step_rows_sum", model="m") == 10
+    assert value(telemetry, "seqserve_step_seconds_bucket", model="m", le="5e-05") == 2
     assert value(telemetry, "seqserve_generated_tokens_total", model="m") == 5
     assert value(telemetry, "seqserve_first_token_seconds_count", model="m") == 1
     assert value(telemetry, "seqserve_inter_token_seconds_count", model="m") == 64
@@ -94,3 +100,14 @@ def test_every_metric_says_its_unit_or_what_it_counts() -> None:
         assert metric.name.endswith(units)
         assert metric.name.endswith("_total") == (metric.kind == "counter")
         assert metric.about.endswith(".")
+
+
+def test_the_gauges_of_a_worker_that_died_are_dropped(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead, alive = (tmp_path / f"gauge_livesum_{pid}.db" for pid in (process.pid, os.getpid()))
+    counter = tmp_path / f"counter_{process.pid}.db"
+    for file in (dead, alive, counter):
+        file.touch()
+    drop_dead_workers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([alive, counter])
