@@ -42,7 +42,7 @@ class Drive:
 
     seconds: float
     statuses: Counter[int] = field(default_factory=Counter)
-    latencies_ms: array[float] = field(default_factory=lambda: array("d"))
+    latencies_ms: "array[float]" = field(default_factory=lambda: array("d"))
 
     @property
     def per_s(self) -> float:

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 
 from loadtest.report import Sample, percentile
 
 # Where the line is drawn; the axis is the share of requests that are slower, which spreads the tail out.
 PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.5, 99.9)
 TICKS = (50, 90, 99, 99.9)
+PLAIN = FormatStrFormatter("%g")  # 10 ms, not 10 to the power of 1
 
 
 def draw_latency(samples: Sequence[Sample], path: Path, *, title: str) -> None:
@@ -43,6 +45,9 @@ def draw_latency(samples: Sequence[Sample], path: Path, *, title: str) -> None:
     over_time.set_zorder(throughput.get_zorder() + 1)
     over_time.patch.set_visible(False)
 
+    for axes in (spread, over_time):
+        axes.yaxis.set_major_formatter(PLAIN)
+        axes.yaxis.set_minor_formatter(PLAIN)
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

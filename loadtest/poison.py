@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from rich.console import Console
 from rich.table import Table
 
 from loadtest import answers, payloads, poison_kinds, report
@@ -73,7 +72,7 @@ def command(arguments: argparse.Namespace) -> int:
     """0 if every poison got its status, every healthy request its answer and no worker restarted; else 1."""
     if not 0.0 < arguments.share < 1.0:
         raise ValueError(f"--share {arguments.share:g} is no share: give it between 0 and 1, such as 0.1")
-    console = Console()
+    console = report.console()
     address = Address.parse(arguments.url)
     arguments.report.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -117,18 +116,20 @@ async def _load(address: Address, kinds: Sequence[Poison], cards: Sequence[Card]
 
 
 async def _references(address: Address, prefix: str, cards: Sequence[Card], seed: int) -> list[Healthy]:
-    """Ask every healthy request alone; ConnectionError or WrongAnswerError if the service is not well to begin with."""
+    """Ask every healthy request alone; WrongAnswerError if the service is not well to begin with."""
     found = []
     connection = await Connection.open(address)
     tasks = sorted({card.task for card in cards} & HEALTHY.keys())
     for payload in [p for task in tasks for p in payloads.build(cards, task, count=HEALTHY[task], seed=seed)]:
         request = request_bytes(address, f"{prefix}/{payload.task}", payload.encoded)
         reply = await connection.ask(request, timeout_s=TIMEOUT_S)
+        asked = f"before any load, {payload.name(prefix)}"
         if reply.status != 200:
-            raise ConnectionError(
-                f"{payload.name(prefix)} answered {reply.status} before the load: {reply.body[:200]!r}"
-            )
-        answers.check(payload, reply.json())
+            raise WrongAnswerError(f"{asked} answered {reply.status}: {reply.body[:200]!r}")
+        try:
+            answers.check(payload, reply.json())
+        except ValueError as error:
+            raise WrongAnswerError(f"{asked} answered wrongly: {error}") from None
         found.append(Healthy(request=request, answer=reply.json()))
     connection.close()
     return found

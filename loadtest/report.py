@@ -16,9 +16,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 ALL = "all"
+ERRORS_SHOWN = 5  # an endpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,7 @@ def _row(name: str, samples: Sequence[Sample], duration_s: float) -> Row:
         p95_ms=percentile(ordered, 95),
         p99_ms=percentile(ordered, 99),
         max_ms=ordered[-1],
-        errors=Counter(sample.error for sample in samples if sample.error),
+        errors=dict(Counter(sample.error for sample in samples if sample.error)),
     )
 
 
@@ -104,6 +106,11 @@ def verdict(rows: Sequence[Row], *, p99_ms: float | None) -> list[str]:
     return reasons
 
 
+def console() -> Console:
+    """Where tables go: a terminal in its own width; a log or a pipe wide enough that no figure is cut."""
+    return Console(width=None if sys.stdout.isatty() else 110)
+
+
 def table(rows: Sequence[Row], title: str) -> Table:
     """The rows for a terminal."""
     drawn = Table(title=title, title_justify="left")
@@ -119,14 +126,14 @@ def table(rows: Sequence[Row], title: str) -> Table:
 
 
 def error_table(rows: Iterable[Row]) -> Table:
-    """Every error by endpoint, most frequent first."""
+    """The most frequent errors of each endpoint; result.json has them all."""
     drawn = Table(title="errors", title_justify="left")
     drawn.add_column("endpoint", no_wrap=True)
     drawn.add_column("what")
     drawn.add_column("how often", justify="right")
     for row in rows:
         if row.endpoint != ALL:
-            for error, count in Counter(row.errors).most_common():
+            for error, count in Counter(row.errors).most_common(ERRORS_SHOWN):
                 drawn.add_row(row.endpoint, error, str(count))
     return drawn
 
@@ -138,7 +145,7 @@ def circumstances() -> dict[str, object]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "cpu": _cpu_name(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": os.cpu_count(),
             "system": f"{platform.system()} {platform.release()}",
             "python": platform.python_version(),
         },

@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     """Run the scenario; 0 if every answer was right and fast enough, 1 if not, 2 if there was no load."""
-    console = Console()
+    console = report.console()
     address = Address.parse(arguments.url)
     arguments.report.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -123,7 +123,7 @@ def _show_progress(
 def _conclude(arguments: argparse.Namespace, console: Console, cards: tuple[Card, ...], samples: list[Sample]) -> int:
     rows = report.summarise(samples)
     reasons = report.verdict(rows, p99_ms=arguments.p99_ms)
-    title = f"{arguments.scenario}, {arguments.users} users, {arguments.seconds} s, {arguments.url}"
+    title = f"{arguments.scenario}, {arguments.users} users, {arguments.seconds} s"
     report.write_json(arguments.report / "result.json", _result(arguments, cards, rows, reasons))
     if samples:
         plot.draw_latency(samples, arguments.report / "latency.png", title=title)

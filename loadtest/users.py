@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-from locust import FastHttpUser, events
+from locust import FastHttpUser, events, task
 from locust.env import Environment
 
 from loadtest import answers, payloads
@@ -40,11 +40,12 @@ def _prepare(environment: Environment, **_: Any) -> None:
         raise SystemExit("no service is named: give --host http://HOST:PORT")
     try:
         cards = payloads.read_cards(environment.host)
-        wanted = {task for user in environment.user_classes for task in getattr(user, "mix", {})}
+        wanted = {name for user in environment.user_classes for name in getattr(user, "mix", {})}
         able = wanted if wanted != set(MIX) else wanted & {card.task for card in cards}
         if not able:
             raise LookupError(f"the service has no model for any of {sorted(wanted)}")
-        pools = {task: payloads.build(cards, task, count=POOL_SIZE, seed=options.payload_seed) for task in sorted(able)}
+        seed = options.payload_seed
+        pools = {name: payloads.build(cards, name, count=POOL_SIZE, seed=seed) for name in sorted(able)}
     except (ConnectionError, ValueError, LookupError) as error:
         raise SystemExit(str(error)) from None
     AskingUser.pools, AskingUser.prefix = pools, options.prefix
@@ -96,11 +97,12 @@ class AskingUser(FastHttpUser):
 
     def on_start(self) -> None:
         self._random = Random(next(self.numbers))
-        self._mix = {task: weight for task, weight in self.mix.items() if task in self.pools}
+        self._mix = {name: weight for name, weight in self.mix.items() if name in self.pools}
 
+    @task
     def ask(self) -> None:
-        task = self._random.choices(list(self._mix), weights=list(self._mix.values()))[0]
-        payload = self._random.choice(self.pools[task])
+        name = self._random.choices(list(self._mix), weights=list(self._mix.values()))[0]
+        payload = self._random.choice(self.pools[name])
         with self.client.post(
             f"{self.prefix}/{payload.task}",
             data=payload.encoded,  # type: ignore[arg-type]  # Locust says str and sends bytes as they are
@@ -122,8 +124,6 @@ class AskingUser(FastHttpUser):
                 self.seen[payload.encoded] = content
             except ValueError as error:
                 response.failure(f"wrong answer: {error}")
-
-    tasks: ClassVar = [ask]
 
 
 def _refusal(status: int, content: bytes) -> str:

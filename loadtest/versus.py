@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from loadtest import payloads, report
@@ -55,7 +54,7 @@ class Round:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     bento = f"{sys.executable} -m bentoml serve"
-    parser.add_argument("--ours", default=f"{bento} service.app:Service", metavar="COMMAND", help="starts seqserve")
+    parser.add_argument("--ours", default=f"{bento} service.app:Seqserve", metavar="COMMAND", help="starts seqserve")
     parser.add_argument("--peer", default=f"{bento} loadtest.peers.bentoml_batchable:Tagger", metavar="COMMAND")
     parser.add_argument("--zoo", type=Path, default=Path("models/zoo"), help="where the peer finds the bundle")
     parser.add_argument("--variant", default="auto", help="auto: what seqserve ships by default; or fp32, int8")
@@ -70,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     """0 if every answer was right (and, with --at-least, the ratio reached with a lower p99), else 1."""
-    console = Console()
+    console = report.console()
     server_core, client_core = cores()
     os.sched_setaffinity(0, {client_core})
     logs = arguments.report.parent
@@ -83,7 +82,7 @@ def command(arguments: argparse.Namespace) -> int:
         singles = payloads.build_single(card, count=POOL_SIZE, seed=arguments.seed)
         requests = [request_bytes(address, "/v1/tag", payload.encoded) for payload in singles]
         ours = Rival(name=OURS, address=address, server=server, requests=requests)
-        environment = {"PEER_BUNDLE": str(arguments.zoo / card.id), "PEER_VARIANT": card.variant}
+        environment = {"PEER_BUNDLE": str(arguments.zoo / card.id), "PEER_VARIANT": card.variant or "auto"}
         address, server = _start(stack, arguments.peer, logs / "versus-peer.log", server_core, environment)
         requests = [request_bytes(address, "/tag", _listed(payload)) for payload in singles]
         peer = Rival(name=PEER, address=address, server=server, requests=requests)

@@ -127,16 +127,25 @@ def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
         for name, expected in manifest.files.items():
             _check(fresh / name, expected)
         fresh.chmod(0o755)  # mkdtemp's 0700 would hide the bundle from the account that serves it
-        if path.exists():
-            retired = path.with_name(f".{path.name}.old-{os.getpid()}")
-            path.rename(retired)
-            fresh.rename(path)
-            shutil.rmtree(retired)
-        else:
-            fresh.rename(path)
+        _put_in_place(fresh, path)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def _put_in_place(fresh: Path, path: Path) -> None:
+    """Rename `fresh` to `path`; the directory that was there is removed, or put back if that fails."""
+    if not path.exists():
+        fresh.rename(path)
+        return
+    retired = path.with_name(f".{path.name}.old-{os.getpid()}")
+    path.rename(retired)
+    try:
+        fresh.rename(path)
+    except BaseException:
+        retired.rename(path)
+        raise
+    shutil.rmtree(retired)
 
 
 def _check(path: Path, expected: str) -> None:

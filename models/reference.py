@@ -70,7 +70,13 @@ def generate(bundle: Bundle, prompt: str, asked: GenerateOptions) -> dict[str, A
 def self_test(bundle: Bundle) -> None:
     """Run the manifest's examples; raises BundleError that names the first one whose answer is not as recorded."""
     for number, example in enumerate(bundle.manifest.examples, 1):
-        found = answer(bundle, example.inputs, example.parameters)
+        try:
+            found = answer(bundle, example.inputs, example.parameters)
+        except Exception as error:  # labels that are too few, tensors of another type: whatever it is, it has to be named
+            raise BundleError(
+                f"{bundle.path}: example {number} ({example.inputs[:60]!r}) cannot be answered with variant "
+                f"{bundle.variant}: {type(error).__name__}: {error}"
+            ) from error
         if not same(found, example.outputs, bundle.manifest.tolerance):
             raise BundleError(
                 f"{bundle.path}: example {number} ({example.inputs[:60]!r}) fails with variant {bundle.variant}: "

@@ -45,8 +45,10 @@ def draw(log_probabilities: NDArray[np.float32], rows: "Rows", uniform: Floats) 
     greedy: NDArray[np.int64] = log_probabilities.argmax(axis=1)
     if rows.all_greedy:
         return greedy
-    scaled = log_probabilities.astype(np.float64) / rows.temperature[:, None]
-    weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))  # (B, V)
+    logs = log_probabilities.astype(np.float64)
+    # The best token is moved to 0 before the division: a temperature of 1e-320 would make -inf of all of them.
+    with np.errstate(over="ignore"):
+        weights = np.exp((logs - logs.max(axis=1, keepdims=True)) / rows.temperature[:, None])  # (B, V)
     if rows.any_truncated:
         weights = _truncate(weights, rows.top_k, rows.top_p)
     cumulative = weights.cumsum(axis=1)

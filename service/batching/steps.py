@@ -22,6 +22,7 @@ from models.padding import pad
 from models.sampling import Rows
 from models.state import State
 from models.tasks.generate import Continuation, choose
+from service.batching.cost import CostModel
 from service.batching.ticket import Ticket
 from service.errors import InternalError, Overloaded, ServiceError, Unavailable
 
@@ -54,6 +55,7 @@ class Limits:
     slots: int = 64
     queue_items: int = 1024
     prefill_steps: int = 128  # of a prompt in one call: bounds how long running texts pause for a new one
+    prefill_tokens: int = 2048  # padded, of all prompts in one call: likewise
     dispatch_s: float = 0.001  # steps are taken together up to this time: a turn of the loop costs tens of microseconds
 
 
@@ -71,15 +73,23 @@ class Text:
 class StepScheduler:
     """The table and the queue of one bundle. Not thread-safe: one thread submits, takes and settles."""
 
-    def __init__(self, writer: Writer, *, limits: Limits, clock: Callable[[], float], observer: Observer) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        *,
+        limits: Limits,
+        clock: Callable[[], float],
+        observer: Observer,
+        cost: CostModel | None = None,
+    ) -> None:
         self.writer, self.clock, self.observer, self.limits = writer, clock, observer, limits
+        self.cost = cost or CostModel()
         self._waiting: deque[Text] = deque()
         self._reading: list[tuple[Text, State]] = []  # admitted, the prompt not read to its end
         self.active: list[Text] = []  # row i of the table
         self.state: State = ()
         self.tokens: Ints = np.empty(0, np.int32)  # (B,) the newest token of each row, not yet consumed
         self.settings: Rows | None = None  # of the active rows; None after the table has changed
-        self.step_s = 2e-4  # moving average
         self._prefilled_last = False
         self._running = False
         self._closed = False
@@ -110,13 +120,23 @@ class StepScheduler:
         self.observer.table(waiting=len(self._waiting), active=len(self.active) + len(self._reading))
         # Prompts and steps take turns, so that neither a stream of newcomers nor a full table stops the other.
         if self._reading and not (self.active and self._prefilled_last):
-            group, self._reading = self._reading, []
             self._prefilled_last, self._running = True, True
-            return Prefill(self, group)
+            return Prefill(self, self._readers())
         if self.active:
             self._prefilled_last, self._running = False, True
             return Steps(self)
         return None
+
+    def _readers(self) -> list[tuple[Text, State]]:
+        """Take the prompts to be read in the next call out of those that are being read: the oldest that fit."""
+        limits, longest, count = self.limits, 0, 0
+        for text, _ in self._reading:
+            longest = max(longest, min(len(text.prompt) - text.fed, limits.prefill_steps))
+            if count and longest * (count + 1) > limits.prefill_tokens:
+                break
+            count += 1
+        group, self._reading = self._reading[:count], self._reading[count:]
+        return group
 
     def _drop_the_dead(self, now: float) -> None:
         for row in range(len(self.active) - 1, -1, -1):
@@ -187,7 +207,7 @@ class Prefill:
         self._outcomes: list[tuple[Text, State | None, int | BaseException | None]] = []
         self._calls: list[tuple[list[Text], int, int, float]] = []  # texts, padded and real tokens, seconds
         longest = max(min(len(text.prompt) - text.fed, scheduler.limits.prefill_steps) for text, _ in group)
-        self.estimate_s = longest * scheduler.step_s
+        self.estimate_s = scheduler.cost.seconds(len(group), longest)
 
     def run(self) -> None:
         try:
@@ -222,6 +242,7 @@ class Prefill:
         now = scheduler.clock()
         for texts, padded, real, seconds in self._calls:
             scheduler.observer.prefill(rows=len(texts), padded_tokens=padded, real_tokens=real, compute_s=seconds)
+            scheduler.cost.learn(len(texts), padded // len(texts), seconds)
             for text in texts:
                 text.ticket.ran(seconds, len(texts))
         joining: list[tuple[Text, int, State]] = []
@@ -246,8 +267,9 @@ class Steps:
 
     def __init__(self, scheduler: StepScheduler) -> None:
         self._scheduler = scheduler
-        self._count = max(1, int(scheduler.limits.dispatch_s / scheduler.step_s))
-        self.estimate_s = self._count * scheduler.step_s
+        step_s = scheduler.cost.seconds(len(scheduler.active), 1)
+        self._count = max(1, int(scheduler.limits.dispatch_s / step_s))
+        self.estimate_s = self._count * step_s
         self._done: list[int] = []
         self._failed: dict[int, BaseException] = {}
         self._ran, self._seconds = 0, 0.0
@@ -302,7 +324,7 @@ class Steps:
     def settle(self) -> None:
         scheduler = self._scheduler
         now, rows = scheduler.clock(), len(scheduler.active)
-        scheduler.step_s += 0.1 * (self._seconds / self._ran - scheduler.step_s)
+        scheduler.cost.learn(rows, 1, self._seconds / self._ran)
         scheduler.observer.steps(rows=rows, count=self._ran, compute_s=self._seconds)
         for text in scheduler.active:
             text.ticket.ran(self._seconds, rows)
