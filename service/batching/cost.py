@@ -9,6 +9,8 @@ import numpy as np
 
 FORGETTING = 0.98  # a batch counts half after about 35 later ones
 REFIT_EVERY = 8  # batches; a fit costs about as much as a small batch
+LEAST_S = (5e-6, 1e-7, 1e-8)  # of call, step and cell: small and positive, which keeps every decision sane
+CLOCK_S = 1e-6  # a coarse clock may see no time pass at all, and the error is relative to the time
 SURPRISE = 4.0  # a batch that took this many times its estimate was interrupted: its time says nothing of the model
 
 
@@ -20,15 +22,15 @@ class CostModel:
         self._normal = np.zeros((3, 3))
         self._right = np.zeros(3)
         self._seen = 0
-        # The first guess counts as a few batches of shapes that tell the constants apart.
-        for rows, steps in ((1, 1), (1, 40), (16, 10), (32, 40)):
-            self._add(rows, steps, self.seconds(rows, steps))
 
     def seconds(self, rows: int, steps: int) -> float:
         return self.call_s + steps * (self.step_s + self.cell_s * rows)
 
     def learn(self, rows: int, steps: int, seconds: float) -> None:
         """Take the time of a batch of `rows` padded to `steps` into account."""
+        seconds = max(seconds, CLOCK_S)
+        if not self._seen:
+            self._guess(seconds / self.seconds(rows, steps))
         if seconds > SURPRISE * self.seconds(rows, steps) and self._seen > REFIT_EVERY:
             seconds = SURPRISE * self.seconds(rows, steps)
         self._normal *= FORGETTING
@@ -38,6 +40,16 @@ class CostModel:
         if self._seen % REFIT_EVERY == 0:
             self._fit()
 
+    def _guess(self, scale: float) -> None:
+        """Begin with the first guess, at the speed of the first batch.
+
+        Unscaled, on a machine ten times slower, it would outweigh a hundred times as many batches.
+        """
+        self.call_s, self.step_s, self.cell_s = self.call_s * scale, self.step_s * scale, self.cell_s * scale
+        # It counts as a few batches of shapes that tell the constants apart.
+        for rows, steps in ((1, 1), (1, 40), (16, 10), (32, 40)):
+            self._add(rows, steps, self.seconds(rows, steps))
+
     def _add(self, rows: int, steps: int, seconds: float) -> None:
         # Weighted by 1 / seconds²: the relative error counts, or long batches would drown the short ones.
         features = np.array([1.0, steps, rows * steps]) / seconds
@@ -45,7 +57,15 @@ class CostModel:
         self._right += features
 
     def _fit(self) -> None:
-        ridge = 1e-6 * np.diag(np.diag(self._normal))
-        call_s, step_s, cell_s = np.linalg.solve(self._normal + ridge, self._right)
-        # Noise can push a constant below zero; a small positive one keeps every decision sane.
-        self.call_s, self.step_s, self.cell_s = max(call_s, 5e-6), max(step_s, 1e-7), max(cell_s, 1e-8)
+        """Least squares; a constant that noise would push below its least value stays there, the rest is refitted."""
+        found, free = np.array(LEAST_S), [0, 1, 2]
+        while free:
+            part = self._normal[np.ix_(free, free)]
+            ridge = 1e-6 * np.diag(np.diag(part))
+            found[free] = np.linalg.solve(part + ridge, self._right[free])
+            lowest = min(free, key=lambda place: float(found[place] / LEAST_S[place]))
+            if found[lowest] >= LEAST_S[lowest]:
+                break
+            found[lowest] = LEAST_S[lowest]
+            free.remove(lowest)
+        self.call_s, self.step_s, self.cell_s = found.tolist()

@@ -48,8 +48,9 @@ class Pump:
         else:
             loop = asyncio.get_running_loop()
 
-            def ran(_: "Future[Any]") -> None:
-                loop.call_soon_threadsafe(self._settled, work)
+            def ran(future: "Future[Any]") -> None:
+                if not future.cancelled():  # the executor was shut down: nobody waits for this work any more
+                    loop.call_soon_threadsafe(self._settled, work)
 
             self._executor.submit(work.run).add_done_callback(ran)
 

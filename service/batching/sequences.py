@@ -157,8 +157,9 @@ class SequenceScheduler:
                 self._forget(bisect_left(self._by_length, (anchor.key,)), 1)
                 continue
             first, last, reason = self._around(anchor)
-            entries = self._forget(first, last - first)
-            return self._start([entry for entry in entries if not entry.ticket.expire(now)], reason, now)
+            entries = [entry for entry in self._forget(first, last - first) if not entry.ticket.expire(now)]
+            if entries:
+                return self._start(entries, reason, now)
         return None
 
     def _around(self, anchor: Entry) -> tuple[int, int, str]:
@@ -219,8 +220,9 @@ class SequenceScheduler:
             self._isolate(entries, error)
             return
         self.cost.learn(batch.rows, batch.steps, seconds)
+        for ticket in {entry.ticket for entry in entries}:
+            ticket.ran(seconds, batch.rows)
         for entry, result in zip(entries, results, strict=True):
-            entry.ticket.ran(seconds, batch.rows)
             entry.ticket.succeed(entry.index, result)
         self._observer.batch(
             items=batch.rows,

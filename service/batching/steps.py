@@ -154,6 +154,13 @@ class StepScheduler:
             self._reading.append((text, self.writer.zeros(1)))
             free -= 1
 
+    def advance(self, tokens: Ints, lengths: Ints, state: State) -> tuple[NDArray[np.float32], State]:
+        """As the writer's; raises ValueError unless it answers for every row."""
+        following, after = self.writer.advance(tokens, lengths, state)
+        if len(following) != len(lengths):
+            raise ValueError(f"{len(following)} rows came back of {len(lengths)}")
+        return following, after
+
     def join(self, texts: Sequence[Text], tokens: Sequence[int], state: State) -> None:
         """New rows below the table."""
         self.active.extend(texts)
@@ -225,7 +232,7 @@ class Prefill:
         pieces = [text.prompt[text.fed : text.fed + scheduler.limits.prefill_steps] for text in texts]
         tokens, lengths = pad(pieces)
         started = scheduler.clock()
-        following, state = scheduler.writer.advance(tokens, lengths, states.join([state for _, state in group]))
+        following, state = scheduler.advance(tokens, lengths, states.join([state for _, state in group]))
         ended = [row for row, text in enumerate(texts) if text.fed + len(pieces[row]) >= len(text.prompt)]
         drawn: dict[int, int] = {}
         if ended:
@@ -243,8 +250,8 @@ class Prefill:
         for texts, padded, real, seconds in self._calls:
             scheduler.observer.prefill(rows=len(texts), padded_tokens=padded, real_tokens=real, compute_s=seconds)
             scheduler.cost.learn(len(texts), padded // len(texts), seconds)
-            for text in texts:
-                text.ticket.ran(seconds, len(texts))
+            for ticket in {text.ticket for text in texts}:
+                ticket.ran(seconds, len(texts))
         joining: list[tuple[Text, int, State]] = []
         for text, state, outcome in self._outcomes:
             if isinstance(outcome, BaseException):
@@ -289,7 +296,7 @@ class Steps:
             scheduler.settings = Rows.of([text.continuation.options.sampling for text in active])
         try:
             lengths = np.ones(len(active), np.int32)
-            following, state = scheduler.writer.advance(scheduler.tokens[None, :], lengths, scheduler.state)
+            following, state = scheduler.advance(scheduler.tokens[None, :], lengths, scheduler.state)
             drawn = choose(following, [text.continuation for text in active], scheduler.settings)
         except Exception:  # nothing has been changed yet: find the row at fault, and let the others go on
             self._step_apart()
@@ -308,7 +315,7 @@ class Steps:
         for row, text in enumerate(scheduler.active):
             before = states.take(scheduler.state, [row])
             try:
-                following, after = scheduler.writer.advance(scheduler.tokens[None, row : row + 1], one, before)
+                following, after = scheduler.advance(scheduler.tokens[None, row : row + 1], one, before)
                 settings = Rows.of([text.continuation.options.sampling])
                 (token,) = choose(following, [text.continuation], settings).tolist()
             except Exception as error:  # its waiter must hear of it, whatever it is
@@ -326,8 +333,8 @@ class Steps:
         now, rows = scheduler.clock(), len(scheduler.active)
         scheduler.cost.learn(rows, 1, self._seconds / self._ran)
         scheduler.observer.steps(rows=rows, count=self._ran, compute_s=self._seconds)
-        for text in scheduler.active:
-            text.ticket.ran(self._seconds, rows)
+        for ticket in {text.ticket for text in scheduler.active}:
+            ticket.ran(self._seconds, rows)
         # From the last row to the first: removing a row moves only rows that were dealt with.
         for row in sorted({*self._done, *self._failed}, reverse=True):
             text = scheduler.active[row]
