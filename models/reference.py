@@ -72,7 +72,9 @@ def self_test(bundle: Bundle) -> None:
     for number, example in enumerate(bundle.manifest.examples, 1):
         try:
             found = answer(bundle, example.inputs, example.parameters)
-        except Exception as error:  # labels that are too few, tensors of another type: whatever it is, it has to be named
+        except (
+            Exception
+        ) as error:  # labels that are too few, tensors of another type: whatever it is, it has to be named
             raise BundleError(
                 f"{bundle.path}: example {number} ({example.inputs[:60]!r}) cannot be answered with variant "
                 f"{bundle.variant}: {type(error).__name__}: {error}"

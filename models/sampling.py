@@ -54,9 +54,8 @@ def draw(log_probabilities: NDArray[np.float32], rows: "Rows", uniform: Floats) 
     cumulative = weights.cumsum(axis=1)
     # Inverse transform: the first token whose cumulative weight exceeds the drawn share of the total.
     token = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(axis=1)
-    # uniform·total can round up to the total itself: then the last token that has weight.
-    last = weights.shape[1] - 1 - (weights[:, ::-1] > 0).argmax(axis=1)
-    chosen: NDArray[np.int64] = np.where(rows.greedy, greedy, np.minimum(token, last))
+    # It always has weight: uniform is at most 1 - 2^-53, and that share of a float64 rounds to less than the whole.
+    chosen: NDArray[np.int64] = np.where(rows.greedy, greedy, token)
     return chosen
 
 

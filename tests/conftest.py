@@ -1,0 +1,39 @@
+"""The tiny bundles, drawn once for the whole run. Tests that change one make their own with tests/bundles.py."""
+
+from pathlib import Path
+
+import pytest
+
+from models.bundle import Bundle
+from tests import bundles
+
+
+@pytest.fixture(scope="session")
+def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with four bundles: tiny-tag, tiny-tag-spans (IOB2), tiny-classify and tiny-generate."""
+    root = tmp_path_factory.mktemp("zoo")
+    bundles.tagger(root)
+    bundles.tagger(root, name="tiny-tag-spans", labels=bundles.IOB2)
+    bundles.classifier(root)
+    bundles.generator(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tagger(tiny_zoo: Path) -> Bundle:
+    return bundles.opened(tiny_zoo / "tiny-tag")
+
+
+@pytest.fixture(scope="session")
+def span_tagger(tiny_zoo: Path) -> Bundle:
+    return bundles.opened(tiny_zoo / "tiny-tag-spans")
+
+
+@pytest.fixture(scope="session")
+def classifier(tiny_zoo: Path) -> Bundle:
+    return bundles.opened(tiny_zoo / "tiny-classify")
+
+
+@pytest.fixture(scope="session")
+def generator(tiny_zoo: Path) -> Bundle:
+    return bundles.opened(tiny_zoo / "tiny-generate")

@@ -1,0 +1,163 @@
+"""Tasks: from arrays to the answers of the contract."""
+
+import numpy as np
+import pytest
+
+from models.bundle import Bundle
+from models.codecs.characters import CharactersCodec
+from models.codecs.words import WordsCodec
+from models.manifest import CharactersSpec, WordsSpec
+from models.sampling import UNIFORMS_BLOCK, Rows, Sampling, uniforms
+from models.tasks import Classification, Tagging
+from models.tasks.generate import Continuation, GenerateOptions, choose
+from models.tasks.tag import TagRow
+
+LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+WORDS = WordsCodec(WordsSpec(), ["a"])
+LETTERS = CharactersCodec(CharactersSpec(), "abc")
+
+
+def spans(*names: str) -> list[tuple[str, int, int]]:
+    row = TagRow(labels=[LABELS.index(name) for name in names], scores=[0.5] * len(names))
+    return [span[:3] for span in Tagging(WORDS, LABELS, "iob2").spans(row)]
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ("", []),
+        ("O O", []),
+        ("B-PER", [("PER", 0, 1)]),
+        ("O B-PER I-PER O", [("PER", 1, 3)]),
+        ("B-PER B-PER", [("PER", 0, 1), ("PER", 1, 2)]),
+        ("B-PER I-LOC", [("PER", 0, 1), ("LOC", 1, 2)]),
+        ("I-PER I-PER", [("PER", 0, 2)]),
+        ("O I-LOC B-LOC I-LOC", [("LOC", 1, 2), ("LOC", 2, 4)]),
+        ("B-LOC I-LOC I-PER I-PER O", [("LOC", 0, 2), ("PER", 2, 4)]),
+    ],
+)
+def test_iob2_labels_merge_into_spans(names: str, found: list[tuple[str, int, int]]) -> None:
+    assert spans(*names.split()) == found
+
+
+def test_a_span_is_the_text_between_its_ends_with_the_mean_score() -> None:
+    task = Tagging(WORDS, LABELS, "iob2")
+    row = TagRow(labels=[1, 2, 0], scores=[0.9, 0.6, 0.3])
+    (entity,) = task.answer(task.encode("Ada  Lovelace wrote"), row)
+    assert entity == {"entity_group": "PER", "score": 0.75, "word": "Ada  Lovelace", "start": 0, "end": 13}
+
+
+def test_spans_of_words_already_split_count_words() -> None:
+    task = Tagging(WORDS, LABELS, "iob2")
+    (entity,) = task.answer(task.encode(["x", "Ada", "Lovelace"]), TagRow(labels=[0, 1, 2], scores=[1.0, 1.0, 1.0]))
+    assert (entity["word"], entity["start"], entity["end"]) == ("Ada Lovelace", 1, 3)
+
+
+def test_without_aggregation_every_word_has_its_label() -> None:
+    task = Tagging(WORDS, LABELS, "iob2")
+    entities = task.answer(task.encode("a b"), TagRow(labels=[1, 0], scores=[0.5, 0.6]), aggregation="none")
+    assert [tuple(entity.values()) for entity in entities] == [("B-PER", 0.5, "a", 0, 1), ("O", 0.6, "b", 2, 3)]
+    assert "entity" in entities[0]
+
+
+def test_a_tagger_without_a_span_scheme_answers_for_each_word() -> None:
+    task = Tagging(WORDS, LABELS)
+    entities = task.answer(task.encode("a"), TagRow(labels=[1], scores=[0.5]), aggregation="simple")
+    assert entities == [{"entity": "B-PER", "score": 0.5, "word": "a", "start": 0, "end": 1}]
+
+
+def test_the_padding_of_a_batch_is_cut_off() -> None:
+    task = Tagging(WORDS, ("A", "B"))
+    items = [task.encode("a"), task.encode("a a a")]
+    probabilities = np.zeros((3, 2, 2), np.float32)
+    probabilities[:, 0] = [[0.25, 0.75], [1, 0], [1, 0]]
+    probabilities[:, 1] = [[1, 0], [0, 1], [1, 0]]
+    rows = task.decode(items, {"probabilities": probabilities})
+    assert [row.labels for row in rows] == [[1], [0, 1, 0]]
+    assert [row.scores for row in rows] == [[0.75], [1.0, 1.0, 1.0]]
+
+
+@pytest.mark.parametrize("raw", ["", " \n", []])
+def test_an_empty_input_has_an_empty_answer(raw: str | list[str]) -> None:
+    tagging, classification = Tagging(WORDS, LABELS, "iob2"), Classification(WORDS, ("A", "B"))
+    assert tagging.answer(tagging.encode(raw), TagRow(labels=[], scores=[])) == []
+    assert classification.answer(classification.encode(raw), [0.5, 0.5]) == []
+
+
+def test_classes_come_best_first_and_ties_in_label_order() -> None:
+    task = Classification(WORDS, ("A", "B", "C"))
+    item = task.encode("a")
+    assert [entry["label"] for entry in task.answer(item, [0.25, 0.5, 0.25])] == ["B", "A", "C"]
+    assert task.answer(item, [0.25, 0.5, 0.25], top_k=1) == [{"label": "B", "score": 0.5}]
+    assert len(task.answer(item, [0.25, 0.5, 0.25], top_k=100)) == 3
+
+
+def test_probabilities_are_rounded_not_cut() -> None:
+    task = Classification(WORDS, ("A", "B"))
+    outputs = {"probabilities": np.array([[2 / 3, 1 / 3]], np.float32)}
+    assert task.decode([task.encode("a")], outputs) == [[0.666667, 0.333333]]
+
+
+def written(letters: str, **asked: object) -> Continuation:
+    """A text into which letters were pushed until it was done."""
+    text = Continuation(LETTERS, "ab", GenerateOptions(**asked))  # type: ignore[arg-type]
+    for token in LETTERS.encode(letters).rows.tolist():
+        if text.push(token):
+            break
+    return text
+
+
+def test_a_text_ends_at_its_length() -> None:
+    text = written("abcabc", max_new_tokens=4)
+    assert (text.text, text.finish_reason) == ("abca", "length")
+
+
+@pytest.mark.parametrize(
+    ("stop", "found"), [(("cab",), "abcab"), (("x", "bc"), "abc"), (("a",), "a"), (("ca", "a"), "a")]
+)
+def test_a_text_ends_with_the_stop_string_in_it(stop: tuple[str, ...], found: str) -> None:
+    text = written("abcabcabc", stop=stop)
+    assert (text.text, text.finish_reason) == (found, "stop")
+
+
+def test_a_stop_string_in_the_prompt_does_not_end_the_text() -> None:
+    assert written("cc", stop=("ab",), max_new_tokens=2).finish_reason == "length"
+
+
+def test_a_stop_string_does_not_begin_in_the_prompt() -> None:
+    assert written("cc", stop=("bc",), max_new_tokens=2).finish_reason == "length"
+
+
+def test_the_answer_is_the_text_and_with_details_its_tokens() -> None:
+    plain = written("ca", max_new_tokens=2, return_full_text=True)
+    assert plain.answer() == {"generated_text": "abca"}
+    text = Continuation(LETTERS, "ab", GenerateOptions(max_new_tokens=1, details=True, sampling=Sampling(seed=7)))
+    logs = np.log(np.array([[0.1, 0.1, 0.2, 0.2, 0.4]], np.float32))
+    (token,) = choose(logs, [text], Rows.of([Sampling(temperature=0.0)]))
+    assert text.push(int(token))
+    details = text.answer()["details"]
+    assert (details["finish_reason"], details["generated_tokens"], details["seed"]) == ("length", 1, 7)
+    assert details["tokens"] == [{"id": 4, "text": "c", "logprob": pytest.approx(np.log(0.4)), "special": False}]
+
+
+def test_the_numbers_of_a_text_are_the_stream_of_its_seed() -> None:
+    text = Continuation(LETTERS, "", GenerateOptions(max_new_tokens=1000, sampling=Sampling(seed=3)))
+    stream = np.concatenate([uniforms(3, place) for place in (0, UNIFORMS_BLOCK, 2 * UNIFORMS_BLOCK)])
+    for expected in stream:
+        assert text.uniform() == text.uniform() == expected
+        text.push(2)
+
+
+def test_reading_in_pieces_leaves_the_state_of_reading_at_once(generator: Bundle) -> None:
+    from models.state import zeros
+    from models.tasks import Generation
+
+    task, run = generator.task, generator.network.run_lean
+    assert isinstance(task, Generation)
+    rows = task.encode("To be, or not").rows[:, None]
+    whole, after = task.advance(run, rows, np.array([13], np.int32), zeros(task.state, 1))
+    memory = zeros(task.state, 1)
+    for piece in (rows[:1], rows[1:9], rows[9:]):
+        pieces, memory = task.advance(run, piece, np.array([len(piece)], np.int32), memory)
+    assert np.array_equal(whole, pieces)
+    assert all(map(np.array_equal, after, memory))

@@ -1,0 +1,166 @@
+"""Every shipped variant of every shipped bundle: its examples, and that an answer never depends on its company.
+
+Not one bit of it: the arrays of a row are compared with array_equal, alone and in random ragged batches.
+T steps, B batch, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from models import bundle, reference, state
+from models.bundle import Bundle
+from models.codecs.characters import CharactersCodec
+from models.codecs.words import WordsCodec
+from models.manifest import MANIFEST_FILE, TaskName, read
+from models.padding import pad
+from models.state import State
+from models.tasks import Generation
+from tests import bundles
+
+ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
+FOUND = [read(path.parent) for path in sorted(ZOO.glob(f"*/{MANIFEST_FILE}"))]
+
+# A bundle takes a second or more to load, and a batch of 33 some 60 ms to run row by row.
+THOROUGH = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LENGTHS = st.integers(1, 33).flatmap(lambda rows: st.lists(st.integers(1, 60), min_size=rows, max_size=rows))
+SEED = st.integers(0, 2**32 - 1)
+LETTERS = "aeiouxyz-'0ÉßЖ字\u0301\U0001f642"
+
+
+@cache
+def opened(name: str, variant: str) -> Bundle:
+    return bundle.load(ZOO / name, variant=variant, placement=bundles.CPU)
+
+
+def variants(*tasks: TaskName) -> pytest.MarkDecorator:
+    """Run a test for each shipped variant of these tasks."""
+    names = [(manifest.name, variant) for manifest in FOUND if manifest.task in tasks for variant in manifest.variants]
+    return pytest.mark.parametrize(("name", "variant"), names)
+
+
+def test_there_is_a_zoo() -> None:
+    if not FOUND:
+        pytest.skip(f"no bundle in models/zoo: `python -m training export` puts one there ({ZOO})")
+    assert {manifest.task for manifest in FOUND} == {"tag", "classify", "generate"}
+
+
+@variants("tag", "classify", "generate")
+def test_a_bundle_gives_the_answers_of_its_examples(name: str, variant: str) -> None:
+    reference.self_test(opened(name, variant))
+
+
+def sentences(codec: WordsCodec, lengths: Sequence[int], seed: int) -> list[list[str]]:
+    """Sentences of these lengths, of known words, a known word in another case and words never seen."""
+    random = np.random.default_rng(seed)
+
+    def word() -> str:
+        chance = random.random()
+        if chance < 0.8:
+            known = codec.words[int(random.integers(len(codec.words)))]
+            return known.upper() if chance < 0.1 else known
+        return "".join(random.choice(list(LETTERS), int(random.integers(1, 40))))
+
+    return [[word() for _ in range(length)] for length in lengths]
+
+
+@variants("tag", "classify")
+@THOROUGH
+@given(lengths=LENGTHS, seed=SEED)
+def test_a_row_has_the_same_bits_alone_and_in_any_batch(name: str, variant: str, lengths: list[int], seed: int) -> None:
+    loaded = opened(name, variant)
+    task = loaded.task
+    assert not isinstance(task, Generation)
+    items = [task.encode(words) for words in sentences(task.codec, lengths, seed)]
+
+    def rows(batch: int) -> list[NDArray[np.float32]]:
+        """The outputs (T, K) or (K,) of each item, run in batches of this size."""
+        found = []
+        for first in range(0, len(items), batch):
+            part = items[first : first + batch]
+            probabilities = loaded.network.run(task.collate(part))["probabilities"]
+            for column, item in enumerate(part):
+                found.append(probabilities[: item.length, column] if probabilities.ndim == 3 else probabilities[column])
+        return found
+
+    together = rows(len(items))
+    for row, alone in enumerate(rows(1)):
+        assert np.array_equal(together[row], alone), f"row {row} of {lengths}, {items[row].tokens}"
+
+
+Logs = NDArray[np.float32]
+Tokens = NDArray[np.int32]
+
+
+class Reader:
+    """Reads rows of tokens from their states, in one batch or alone."""
+
+    def __init__(self, loaded: Bundle) -> None:
+        assert isinstance(loaded.task, Generation)
+        self.task, self.run = loaded.task, loaded.network.run_lean
+
+    def read(self, rows: Sequence[Tokens], memory: State) -> tuple[Logs, State]:
+        tokens, lengths = pad(rows)
+        return self.task.advance(self.run, tokens, lengths, memory)
+
+    def alone(self, rows: Sequence[Tokens], memory: State) -> tuple[Logs, State]:
+        read = [self.read([row], state.take(memory, [index])) for index, row in enumerate(rows)]
+        return np.concatenate([logs for logs, _ in read]), state.join([after for _, after in read])
+
+
+def texts(codec: CharactersCodec, lengths: Sequence[int], random: np.random.Generator) -> list[Tokens]:
+    """Rows of random characters, the unknown one among them."""
+    return [random.integers(1, codec.table_rows, length).astype(np.int32) for length in lengths]
+
+
+@variants("generate")
+@THOROUGH
+@given(lengths=LENGTHS, seed=SEED)
+def test_prompts_and_steps_have_the_same_bits_in_any_grouping(
+    name: str, variant: str, lengths: list[int], seed: int
+) -> None:
+    random, reader = np.random.default_rng(seed), Reader(opened(name, variant))
+    prompts = texts(reader.task.codec, lengths, random)
+    together = alone = state.zeros(reader.task.state, len(prompts))
+    logs, together = reader.read(prompts, together)
+    expected, alone = reader.alone(prompts, alone)
+    for _ in range(3):
+        assert np.array_equal(logs, expected)
+        assert all(map(np.array_equal, together, alone))
+        # One step, the table cut into groups of rows in any order.
+        tokens = texts(reader.task.codec, [1] * len(prompts), random)
+        order = random.permutation(len(prompts))
+        groups = [group for group in np.split(order, np.sort(random.integers(0, len(order), 2))) if len(group)]
+        stepped = [reader.read([tokens[row] for row in group], state.take(together, list(group))) for group in groups]
+        back = list(np.argsort(order))
+        logs = np.concatenate([part for part, _ in stepped])[back]
+        together = state.take(state.join([after for _, after in stepped]), back)
+        expected, alone = reader.alone(tokens, alone)
+    assert np.array_equal(logs, expected)
+
+
+@variants("generate")
+@THOROUGH
+@given(lengths=LENGTHS, seed=SEED, piece=st.integers(1, 30))
+def test_a_prompt_read_in_pieces_has_the_bits_of_one_read_at_once(
+    name: str, variant: str, lengths: list[int], seed: int, piece: int
+) -> None:
+    random, reader = np.random.default_rng(seed), Reader(opened(name, variant))
+    prompts = texts(reader.task.codec, lengths, random)
+    whole, after = reader.read(prompts, state.zeros(reader.task.state, len(prompts)))
+    memory = [state.zeros(reader.task.state, 1) for _ in prompts]
+    for first in range(0, max(lengths), piece):
+        reading = [row for row, prompt in enumerate(prompts) if first < len(prompt)]
+        pieces = [prompts[row][first : first + piece] for row in reading]
+        logs, states = reader.read(pieces, state.join([memory[row] for row in reading]))
+        for place, row in enumerate(reading):
+            memory[row] = state.take(states, [place])
+            if first + piece >= len(prompts[row]):
+                assert np.array_equal(logs[place], whole[row])
+    assert all(map(np.array_equal, state.join(memory), after))

@@ -1,0 +1,70 @@
+"""The cost model: it finds the constants of a machine that has some, and stays usable on one that has none."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.batching.cost import CostModel
+
+
+def test_the_constants_of_a_machine_are_found() -> None:
+    random, model = np.random.default_rng(0), CostModel()
+    for _ in range(400):
+        rows, steps = int(random.integers(1, 33)), int(random.integers(1, 60))
+        model.learn(rows, steps, 2e-4 + 3e-5 * steps + 5e-6 * rows * steps)
+    assert [model.call_s, model.step_s, model.cell_s] == pytest.approx([2e-4, 3e-5, 5e-6], rel=0.02)
+
+
+def test_noise_does_not_hide_them() -> None:
+    random, model = np.random.default_rng(1), CostModel()
+    for _ in range(2000):
+        rows, steps = int(random.integers(1, 33)), int(random.integers(1, 60))
+        model.learn(rows, steps, (2e-4 + 3e-5 * steps + 5e-6 * rows * steps) * random.uniform(0.8, 1.2))
+    assert model.seconds(16, 30) == pytest.approx(2e-4 + 9e-4 + 24e-4, rel=0.1)
+
+
+def test_a_machine_that_becomes_slower_is_followed() -> None:
+    random, model = np.random.default_rng(2), CostModel()
+    for factor in (1.0, 3.0):
+        for _ in range(400):
+            rows, steps = int(random.integers(1, 33)), int(random.integers(1, 60))
+            model.learn(rows, steps, factor * (1e-4 + 2e-5 * steps + 4e-6 * rows * steps))
+    assert model.seconds(16, 20) == pytest.approx(3 * (1e-4 + 4e-4 + 12.8e-4), rel=0.05)
+
+
+@pytest.mark.parametrize("factor", [0.1, 100])
+def test_a_machine_far_from_the_first_guess_is_known_after_a_few_batches(factor: float) -> None:
+    model = CostModel()
+    for _ in range(8):
+        model.learn(4, 10, factor * 2.2e-4)
+    assert model.seconds(4, 10) == pytest.approx(factor * 2.2e-4, rel=0.01)
+
+
+def test_a_first_batch_that_was_slow_is_soon_forgotten() -> None:
+    model = CostModel()
+    model.learn(4, 10, 0.5)
+    for _ in range(15):
+        model.learn(4, 10, 2e-4)
+    assert model.seconds(4, 10) == pytest.approx(2e-4, rel=0.1)
+
+
+def test_one_interrupted_batch_says_little_about_the_model() -> None:
+    model = CostModel()
+    for _ in range(40):
+        model.learn(8, 20, 1e-3)
+    model.learn(8, 20, 10.0)
+    for _ in range(7):
+        model.learn(8, 20, 1e-3)
+    assert model.seconds(8, 20) < 2e-3
+
+
+@given(
+    batches=st.lists(st.tuples(st.integers(1, 64), st.integers(1, 4096), st.floats(0, 100)), min_size=8, max_size=60)
+)
+def test_every_estimate_is_positive_whatever_was_measured(batches: list[tuple[int, int, float]]) -> None:
+    model = CostModel()
+    for batch in batches:
+        model.learn(*batch)
+    assert min(model.call_s, model.step_s, model.cell_s) > 0
+    assert model.seconds(2, 10) > model.seconds(1, 10) > model.seconds(1, 9) > 0

@@ -1,0 +1,380 @@
+"""The sequence scheduler: who runs with whom, and that everybody is answered, whatever happens."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.batching.cost import CostModel
+from service.batching.sequences import Batch, Limits, SequenceScheduler
+from service.errors import Overloaded, TooLarge, Unavailable
+from tests.service.batching.fakes import Clock, Echo, Item, Observer, Waiter
+
+
+class Desk:
+    """A scheduler with its surroundings."""
+
+    def __init__(self, **limits: int) -> None:
+        self.clock, self.observer = Clock(), Observer()
+        self.network = Echo(self.clock)
+        self.scheduler = SequenceScheduler(
+            self.network, limits=Limits(**limits), cost=CostModel(), clock=self.clock, observer=self.observer
+        )
+
+    def ask(self, *items: Item, **asked: Any) -> Waiter:
+        waiter = Waiter(self.clock, len(items), **asked)
+        self.scheduler.submit(waiter.ticket, items)
+        return waiter
+
+    def turn(self) -> bool:
+        """Run one batch, False if there is none."""
+        batch = self.scheduler.take()
+        if batch is not None:
+            batch.run()
+            batch.settle()
+        return batch is not None
+
+    def work(self) -> None:
+        while self.turn():
+            pass
+        assert self.scheduler.idle
+
+
+def answers(*items: Item) -> list[str]:
+    return [f"answer to {item.name}" for item in items]
+
+
+def test_sequences_that_wait_together_run_together() -> None:
+    desk = Desk()
+    items = [Item(str(number)) for number in range(5)]
+    waiters = [desk.ask(item) for item in items]
+    assert desk.turn()
+    assert [waiter.ticket.results for waiter in waiters] == [[answer] for answer in answers(*items)]
+    assert not desk.turn()
+
+
+def test_nothing_is_waited_for() -> None:
+    desk = Desk()
+    desk.ask(Item("a"))
+    batch = desk.scheduler.take()
+    assert batch is not None
+    late = desk.ask(Item("b"))
+    assert not desk.scheduler.idle
+    batch.run()
+    batch.settle()
+    assert (desk.turn(), late.ticket.results) == (True, ["answer to b"])
+
+
+def test_a_client_that_has_gone_is_dropped_before_its_batch() -> None:
+    desk = Desk()
+    gone, there = desk.ask(Item("gone")), desk.ask(Item("there"))
+    gone.connected = False
+    desk.work()
+    assert (gone.error, gone.settled, there.settled) == ("ClientGone", 1, 1)
+    assert desk.network.batches == [["there"]]
+
+
+def test_a_client_that_goes_while_its_batch_is_chosen_is_left_out() -> None:
+    desk = Desk()
+    first, second = desk.ask(Item("first")), desk.ask(Item("second"))
+    second.connected = False
+    desk.work()
+    assert (first.error, second.error, desk.network.batches) == (None, "ClientGone", [["first"]])
+
+
+def test_a_deadline_that_passed_is_answered_and_the_work_not_done() -> None:
+    desk = Desk()
+    late, patient = desk.ask(Item("late"), timeout_s=1.0), desk.ask(Item("patient"), timeout_s=3.0)
+    desk.clock.now_s += 2.0
+    desk.work()
+    assert (late.error, patient.error, desk.network.batches) == ("DeadlinePassed", None, [["patient"]])
+
+
+def test_a_deadline_far_back_in_the_queue_is_answered_at_the_next_batch() -> None:
+    desk = Desk(batch_rows=1)
+    for number in range(5):
+        desk.ask(Item(str(number)))
+    last = desk.ask(Item("last"), timeout_s=0.5)
+    desk.clock.now_s += 1.0
+    desk.turn()
+    assert last.error == "DeadlinePassed"
+
+
+def test_one_bad_sequence_fails_alone() -> None:
+    desk = Desk()
+    bad = Item("bad", bad=True)
+    good = [Item(str(number)) for number in range(6)]
+    waiters = [desk.ask(item) for item in (*good[:3], bad, *good[3:])]
+    desk.work()
+    assert [waiter.error for waiter in waiters] == [None] * 3 + ["InternalError"] + [None] * 3
+    healthy = waiters[:3] + waiters[4:]
+    assert [waiter.ticket.results for waiter in healthy] == [[answer] for answer in answers(*good)]
+    assert all(waiter.settled == 1 for waiter in waiters)
+
+
+def test_the_error_of_a_bad_sequence_tells_nothing_of_it() -> None:
+    desk = Desk()
+    bad = desk.ask(Item("secret", bad=True))
+    desk.work()
+    assert "secret" not in str(bad.ticket.error)
+    assert "a bad item" not in str(bad.ticket.error)
+
+
+def test_an_error_for_the_client_reaches_it_as_it_is() -> None:
+    desk = Desk()
+
+    def refuse(items: Sequence[Item]) -> list[str]:
+        raise TooLarge("too long", limit=5)
+
+    desk.scheduler.run = refuse
+    waiter = desk.ask(Item("a"))
+    desk.work()
+    assert waiter.error == "TooLarge"
+
+
+@pytest.mark.parametrize("spare", [-1, 1])
+def test_a_wrong_number_of_results_never_shifts_an_answer(spare: int) -> None:
+    desk = Desk()
+    desk.network.spare = spare
+    waiters = [desk.ask(Item(str(number))) for number in range(3)]
+    desk.work()
+    assert [(waiter.error, waiter.settled) for waiter in waiters] == [("InternalError", 1)] * 3
+
+
+def test_a_wrong_number_of_results_once_costs_nobody_an_answer() -> None:
+    desk = Desk()
+    waiters = [desk.ask(Item(str(number))) for number in range(3)]
+    desk.network.spare = -1
+    desk.turn()
+    desk.network.spare = 0
+    desk.work()
+    assert [waiter.ticket.results for waiter in waiters] == [["answer to 0"], ["answer to 1"], ["answer to 2"]]
+
+
+def test_what_was_accepted_before_the_shutdown_is_answered_and_nothing_after() -> None:
+    desk = Desk()
+    accepted = desk.ask(Item("a"))
+    desk.scheduler.close()
+    with pytest.raises(Unavailable):
+        desk.ask(Item("b"))
+    desk.work()
+    assert accepted.ticket.results == ["answer to a"]
+
+
+@pytest.mark.parametrize("limits", [{"queue_items": 3}, {"queue_tokens": 15}])
+def test_a_full_queue_refuses_all_of_a_request(limits: dict[str, int]) -> None:
+    desk = Desk(**limits)
+    desk.ask(Item("a"), Item("b"))
+    with pytest.raises(Overloaded) as caught:
+        desk.ask(Item("c"), Item("d"))
+    assert caught.value.details["retry_after_s"] >= 0.1
+    desk.ask(Item("e"))
+    desk.work()
+    assert sorted(chain(*desk.network.batches)) == ["a", "b", "e"]
+
+
+def test_a_request_that_is_alone_is_taken_whatever_its_size() -> None:
+    desk = Desk(queue_items=1, queue_tokens=1)
+    waiter = desk.ask(Item("a"), Item("b"))
+    desk.work()
+    assert waiter.ticket.results == ["answer to a", "answer to b"]
+
+
+def test_every_batch_makes_room_in_the_queue() -> None:
+    desk = Desk(batch_rows=1, queue_items=3, queue_tokens=15)
+    waiters = [desk.ask(Item("a")), desk.ask(Item("b"))]
+    for number in range(20):
+        waiters.append(desk.ask(Item(str(number))))
+        desk.turn()
+    desk.work()
+    assert all(waiter.error is None for waiter in waiters)
+
+
+def test_the_longer_the_queue_the_later_one_should_come_back() -> None:
+    def retry_after_s(length: int) -> Any:
+        desk = Desk(queue_items=1)
+        desk.ask(Item("a", length=length))
+        with pytest.raises(Overloaded) as caught:
+            desk.ask(Item("b"))
+        return caught.value.details["retry_after_s"]
+
+    assert retry_after_s(1) == 0.1 < retry_after_s(100_000) < retry_after_s(1_000_000)
+
+
+def test_a_request_of_many_parts_is_split_and_put_together_in_its_order() -> None:
+    desk = Desk(batch_rows=4)
+    items = [Item(str(number), length=1 + number * 7 % 10) for number in range(11)]
+    waiter, other = desk.ask(*items), desk.ask(Item("other", length=3))
+    desk.work()
+    assert waiter.ticket.results == answers(*items)
+    assert other.ticket.results == ["answer to other"]
+    assert len(desk.network.batches) >= 3
+
+
+def test_the_first_failure_of_a_request_spares_its_other_parts_the_work() -> None:
+    desk = Desk(batch_rows=1)
+    waiter = desk.ask(Item("bad", bad=True), Item("b"), Item("c"))
+    desk.work()
+    assert (waiter.error, waiter.settled, desk.network.batches) == ("InternalError", 1, [["bad"]])
+
+
+def test_the_time_of_a_batch_counts_once_for_a_request_of_many_parts() -> None:
+    desk = Desk()
+    waiter = desk.ask(Item("a"), Item("b"), Item("c"))
+    desk.clock.now_s += 0.25
+    desk.work()
+    assert waiter.call.compute_s == pytest.approx(0.001)
+    assert waiter.call.queue_s == pytest.approx(0.25)
+    assert waiter.call.batch_items == 3
+
+
+@pytest.mark.parametrize(("limits", "reason"), [({"batch_rows": 2}, "rows"), ({"batch_tokens": 12}, "tokens")])
+def test_limits_end_a_batch(limits: dict[str, int], reason: str) -> None:
+    desk = Desk(**limits)
+    for name in "abc":
+        desk.ask(Item(name))
+    desk.work()
+    assert [len(batch) for batch in desk.network.batches] == [2, 1]
+    assert [told["reason"] for told in desk.observer.told["batch"]] == [reason, "queue_empty"]
+
+
+def test_a_sequence_over_the_token_limit_runs_by_itself() -> None:
+    desk = Desk(batch_tokens=10)
+    waiter = desk.ask(Item("long", length=50))
+    desk.work()
+    assert waiter.ticket.results == ["answer to long"]
+
+
+def test_a_short_sequence_is_not_padded_to_a_long_one() -> None:
+    desk = Desk()
+    desk.ask(Item("short", length=2))
+    for number in range(4):
+        desk.ask(Item(f"long{number}", length=500))
+    desk.work()
+    assert desk.network.batches[0] == ["short"]
+    assert sorted(desk.network.batches[1]) == [f"long{number}" for number in range(4)]
+    assert desk.observer.told["batch"][0]["reason"] == "padding"
+
+
+def test_a_little_padding_is_cheaper_than_a_batch_of_its_own() -> None:
+    desk = Desk()
+    for length in (9, 11, 10):
+        desk.ask(Item(str(length), length=length))
+    desk.turn()
+    assert sorted(desk.network.batches[0]) == ["10", "11", "9"]
+    (told,) = desk.observer.told["batch"]
+    assert (told["items"], told["padded_tokens"], told["real_tokens"]) == (3, 33, 30)
+
+
+def test_the_nearest_in_length_go_along_first() -> None:
+    desk = Desk(batch_rows=3)
+    for length in (10, 14, 9, 5, 11):
+        desk.ask(Item(str(length), length=length))
+    desk.turn()
+    assert sorted(desk.network.batches[0]) == ["10", "11", "9"]
+
+
+@given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=40), extra=st.lists(st.integers(1, 300)))
+def test_a_sequence_behind_n_others_runs_at_the_latest_in_batch_n_plus_1(lengths: list[int], extra: list[int]) -> None:
+    desk = Desk(batch_rows=4, batch_tokens=600)
+    waiters = [desk.ask(Item(str(number), length=length)) for number, length in enumerate(lengths)]
+    newcomers = iter(extra)
+    for waiter in waiters:
+        desk.turn()
+        assert waiter.settled
+        # Newcomers of a length that suits the others better never push anybody back.
+        if (length := next(newcomers, None)) is not None:
+            desk.ask(Item("new", length=length))
+
+
+def test_a_batch_that_fails_is_halved_until_the_bad_one_is_found() -> None:
+    desk = Desk()
+    for number in range(8):
+        desk.ask(Item(str(number), bad=number == 5))
+    desk.work()
+    assert [len(batch) for batch in desk.network.batches] == [8, 4, 4, 2, 1, 1, 2]
+
+
+def test_a_suspect_whose_client_has_gone_is_not_run_again() -> None:
+    desk = Desk()
+    desk.ask(Item("bad", bad=True))
+    other = desk.ask(Item("other"))
+    desk.turn()
+    other.connected = False
+    desk.work()
+    assert (other.error, desk.network.batches) == ("ClientGone", [["bad", "other"], ["bad"]])
+
+
+class Play:
+    """A scheduler to which anything may happen in any order, and what it owes."""
+
+    def __init__(self) -> None:
+        self.desk = Desk(batch_rows=3, queue_items=12, queue_tokens=150)
+        self.accepted: list[tuple[Waiter, list[Item]]] = []
+        self.batch: Batch | None = None
+        self.lost = False
+
+    def ask(self, parts: list[tuple[int, int]], timeout_s: float) -> None:
+        number = len(self.accepted)
+        items = [Item(f"{number}.{i}", length, bad=luck == 0) for i, (length, luck) in enumerate(parts)]
+        with suppress(Overloaded, Unavailable):
+            self.accepted.append((self.desk.ask(*items, timeout_s=timeout_s), items))
+
+    def leave(self, number: int) -> None:
+        if self.accepted:
+            self.accepted[number % len(self.accepted)][0].connected = False
+
+    def take(self) -> None:
+        self.batch = self.batch or self.desk.scheduler.take()
+
+    def settle(self) -> None:
+        if self.batch is not None:
+            self.batch.run()
+            self.batch.settle()
+            self.batch, self.desk.network.spare = None, 0
+
+    def rest(self, seconds: float) -> None:
+        self.desk.clock.now_s += seconds
+
+    def lose(self) -> None:
+        self.desk.network.spare, self.lost = -1, True
+
+    def close(self) -> None:
+        self.desk.scheduler.close()
+
+    def end(self) -> None:
+        self.settle()
+        self.desk.network.spare = 0
+        self.desk.work()
+
+
+PARTS = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 9)), min_size=1, max_size=5)
+ACTIONS = st.one_of(
+    st.tuples(st.just("ask"), PARTS, st.sampled_from([0.002, 1e9])),
+    st.tuples(st.just("leave"), st.integers(0, 50)),
+    st.tuples(st.just("rest"), st.sampled_from([0.001, 0.01])),
+    st.tuples(st.sampled_from(["take", "settle", "take", "settle", "lose", "close"])),
+)
+
+
+@given(actions=st.lists(ACTIONS, max_size=50))
+def test_no_interleaving_loses_duplicates_or_swaps_an_answer(actions: list[tuple[Any, ...]]) -> None:
+    play = Play()
+    for action, *details in actions:
+        getattr(play, action)(*details)
+    play.end()
+    for waiter, items in play.accepted:
+        assert waiter.settled == 1
+        if waiter.error is None:
+            assert waiter.ticket.results == answers(*items)
+        elif waiter.error == "ClientGone":
+            assert not waiter.connected
+        elif waiter.error == "DeadlinePassed":
+            assert waiter.call.deadline_s < 1e6
+        else:
+            assert waiter.error == "InternalError"
+            assert play.lost or any(item.bad for item in items)

@@ -1,0 +1,274 @@
+"""The engine with tiny bundles: its answers are those of the reference path, whatever else is going on."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models import reference
+from models.bundle import Bundle
+from models.manifest import BundleError
+from service.batching.pump import Pump
+from service.call import Call
+from service.engine import Engine, GenerateOptions
+from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
+from service.settings import Settings
+from service.telemetry import Telemetry
+from tests import bundles
+
+
+def call(*, timeout_s: float = 60.0, gone: Callable[[], bool] = lambda: False) -> Call:
+    return Call(request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, gone=gone)
+
+
+def load(zoo: Path, **settings: Any) -> Engine:
+    return Engine.load(Settings(bundles=(str(zoo),), device="cpu", **settings), Telemetry())
+
+
+@pytest.fixture
+async def engine(tiny_zoo: Path) -> AsyncIterator[Engine]:
+    engine = load(tiny_zoo)
+    yield engine
+    await engine.drain(5)
+
+
+TEXTS = ["", "the cat", "a lovely film about Paris .", "zebras sat on the mat " * 3, "\x00 \ud800 e\u0301 שלום", "dog"]
+
+
+async def test_a_string_has_a_list_and_a_list_a_list_of_lists(engine: Engine, tagger: Bundle) -> None:
+    alone = await engine.tag("the cat", call=call())
+    assert alone == reference.answer(tagger, "the cat") != []
+    assert await engine.tag(["the cat"], call=call()) == [alone]
+    assert await engine.tag([["the", "cat"]], call=call()) == [reference.answer(tagger, ["the", "cat"])]
+
+
+async def test_many_requests_at_once_have_the_answers_of_each_alone(
+    engine: Engine, tagger: Bundle, span_tagger: Bundle, classifier: Bundle, generator: Bundle
+) -> None:
+    chance, waiting, expected = random.Random(0), [], []
+    for number in range(120):
+        texts = chance.choices(TEXTS, k=chance.randint(1, 9))
+        kind = number % 4
+        if kind == 0:
+            waiting.append(engine.tag(texts, model="tiny-tag", call=call()))
+            expected.append([reference.answer(tagger, text) for text in texts])
+        elif kind == 1:
+            waiting.append(engine.tag(texts, model="tiny-tag-spans", aggregation="simple", call=call()))
+            expected.append([reference.answer(span_tagger, text) for text in texts])
+        elif kind == 2:
+            waiting.append(engine.classify(texts, top_k=2, call=call()))
+            expected.append([reference.answer(classifier, text, {"top_k": 2}) for text in texts])
+        else:
+            options = GenerateOptions(max_new_tokens=7, seed=number, temperature=0.8)
+            waiting.append(engine.generate(texts, options=options, call=call()))
+            asked = {"max_new_tokens": 7, "seed": number, "temperature": 0.8}
+            expected.append([reference.answer(generator, text, asked) for text in texts])
+    assert await asyncio.gather(*waiting) == expected
+
+
+async def test_long_work_in_a_thread_gives_the_same_answers(
+    tiny_zoo: Path, tagger: Bundle, generator: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.lanes.Pump", partial(Pump, inline_s=0.0))
+    engine = load(tiny_zoo)
+    found = await asyncio.gather(
+        engine.tag(TEXTS, call=call()),
+        engine.generate(TEXTS, options=GenerateOptions(max_new_tokens=9, temperature=0), call=call()),
+    )
+    asked = {"max_new_tokens": 9, "temperature": 0}
+    assert found[0] == [reference.answer(tagger, text) for text in TEXTS]
+    assert found[1] == [reference.answer(generator, text, asked) for text in TEXTS]
+    await engine.drain(5)
+
+
+async def test_a_seed_gives_the_same_text_alone_and_among_63_others_that_come_and_go(
+    engine: Engine, generator: Bundle
+) -> None:
+    asked: dict[str, Any] = {"max_new_tokens": 150, "seed": 7, "temperature": 0.9, "top_k": 20, "top_p": 0.95}
+    alone = reference.answer(generator, "ROMEO:", {**asked, "details": True})
+    chance, enough = random.Random(1), asyncio.Event()
+
+    async def neighbour(number: int) -> None:
+        while not enough.is_set():
+            options = GenerateOptions(
+                max_new_tokens=chance.randint(1, 60), seed=number, temperature=number % 3 * 0.7, top_k=number % 5
+            )
+            leaves_at = time.monotonic() + (0.003 if chance.random() < 0.3 else 60)
+            request = call(gone=partial(_passed, leaves_at))
+            with suppress(ClientGone):
+                await engine.generate("x" * chance.randint(1, 250), options=options, call=request)
+
+    neighbours = [asyncio.create_task(neighbour(number)) for number in range(63)]
+    for _ in range(3):
+        request = call()
+        together = await engine.generate("ROMEO:", options=GenerateOptions(**asked, details=True), call=request)
+        assert together == alone  # the text, and every log-probability
+        assert request.batch_items > 8
+    enough.set()
+    await asyncio.gather(*neighbours)
+
+
+def _passed(moment_s: float) -> bool:
+    return time.monotonic() > moment_s
+
+
+async def test_without_a_seed_one_is_drawn_and_told(engine: Engine, generator: Bundle) -> None:
+    options = GenerateOptions(max_new_tokens=20, details=True)
+    first, second = [await engine.generate("ab", options=options, call=call()) for _ in range(2)]
+    assert isinstance(first, dict)
+    assert isinstance(second, dict)
+    seed = first["details"]["seed"]
+    assert seed != second["details"]["seed"]
+    again = reference.answer(generator, "ab", {"max_new_tokens": 20, "seed": seed})
+    assert first["generated_text"] == again["generated_text"]
+
+
+@pytest.mark.parametrize("inputs", ["", " ", [], ["", ""]])
+async def test_empty_input_has_an_empty_answer(engine: Engine, inputs: str | list[str]) -> None:
+    nothing = [[] for _ in inputs] if isinstance(inputs, list) else []
+    assert await engine.tag(inputs, call=call()) == nothing
+    assert await engine.classify(inputs, call=call()) == (nothing if isinstance(inputs, list) else [[]])
+
+
+async def test_an_empty_prompt_has_an_empty_continuation_among_others(engine: Engine, generator: Bundle) -> None:
+    options = GenerateOptions(max_new_tokens=3, seed=1)
+    assert await engine.generate([], options=options, call=call()) == []
+    found = await engine.generate(["", "ab"], options=options, call=call())
+    assert found == [{"generated_text": ""}, reference.answer(generator, "ab", {"max_new_tokens": 3, "seed": 1})]
+
+
+async def test_an_input_over_the_limit_is_refused_with_the_limit(engine: Engine) -> None:
+    with pytest.raises(TooLarge, match="input 2 has more than 64 words, the limit of tiny-tag") as caught:
+        await engine.tag(["the", "the " * 65], call=call())
+    assert caught.value.details == {"field": "inputs", "limit": 64}
+    assert len(await engine.tag("the " * 64, call=call())) == 64
+    with pytest.raises(TooLarge, match="more than 300 characters"):
+        await engine.generate("a" * 301, options=GenerateOptions(), call=call())
+
+
+async def test_the_first_bundle_of_a_task_answers_when_none_is_named(engine: Engine, tagger: Bundle) -> None:
+    assert await engine.tag("Paris", call=call()) == reference.answer(tagger, "Paris")
+
+
+@pytest.mark.parametrize("model", ["nobody", "tiny-classify", ""])
+async def test_a_model_that_cannot_do_it_is_refused_with_those_that_can(engine: Engine, model: str) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        await engine.tag("the", model=model, call=call())
+    assert caught.value.details["available"] == ["tiny-tag", "tiny-tag-spans"]
+    assert ("another task" in str(caught.value)) == (model == "tiny-classify")
+
+
+async def test_a_passed_deadline_is_told(engine: Engine) -> None:
+    with pytest.raises(DeadlinePassed):
+        await engine.tag("the", call=call(timeout_s=0))
+    with pytest.raises(DeadlinePassed):
+        await engine.generate("a", options=GenerateOptions(max_new_tokens=10**9), call=call(timeout_s=0.05))
+
+
+async def test_a_client_that_goes_ends_its_text(engine: Engine) -> None:
+    request = call(gone=partial(_passed, time.monotonic() + 0.02))
+    with pytest.raises(ClientGone):
+        await engine.generate("a", options=GenerateOptions(max_new_tokens=10**9), call=request)
+
+
+async def test_a_cancelled_waiter_frees_its_slot(engine: Engine, generator: Bundle) -> None:
+    endless = GenerateOptions(max_new_tokens=10**9)
+    tasks = [asyncio.create_task(engine.generate("a", options=endless, call=call())) for _ in range(64)]
+    await asyncio.sleep(0.02)
+    for task in tasks:
+        task.cancel()
+    # All 64 slots were taken: without one of them this text would never begin.
+    found = await engine.generate("a", options=GenerateOptions(max_new_tokens=3, temperature=0), call=call(timeout_s=5))
+    assert found == reference.answer(generator, "a", {"max_new_tokens": 3, "temperature": 0})
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in ended)
+
+
+async def test_a_full_queue_refuses_and_what_waits_is_answered(tiny_zoo: Path) -> None:
+    engine = load(tiny_zoo, queue_items=2)
+    found = await asyncio.gather(*(engine.tag(["the", "cat"], call=call()) for _ in range(3)), return_exceptions=True)
+    assert [type(outcome) for outcome in found] == [list, Overloaded, Overloaded]
+    await engine.drain(5)
+
+
+async def test_draining_answers_what_was_accepted_and_refuses_the_rest(tiny_zoo: Path, generator: Bundle) -> None:
+    engine = load(tiny_zoo)
+    options = GenerateOptions(max_new_tokens=200, seed=3)
+    accepted = [asyncio.create_task(engine.generate("a", options=options, call=call())) for _ in range(70)]
+    accepted.append(asyncio.create_task(engine.tag("the cat", call=call())))
+    await asyncio.sleep(0)
+    draining = asyncio.create_task(engine.drain(20))
+    await asyncio.sleep(0)
+    assert not engine.ready
+    with pytest.raises(Unavailable):
+        await engine.tag("the", call=call())
+    with pytest.raises(Unavailable):
+        await engine.generate("the", options=options, call=call())
+    *texts, tags = await asyncio.gather(*accepted)
+    assert texts == [reference.answer(generator, "a", {"max_new_tokens": 200, "seed": 3})] * 70
+    assert len(tags) > 0
+    await draining
+
+
+async def test_what_cannot_be_answered_before_the_drain_ends_is_told(tiny_zoo: Path) -> None:
+    engine = load(tiny_zoo)
+    endless = asyncio.create_task(engine.generate("a", options=GenerateOptions(max_new_tokens=10**9), call=call()))
+    await asyncio.sleep(0.01)
+    await engine.drain(0.05)
+    with pytest.raises(Unavailable, match="shut down before the answer was ready"):
+        await endless
+
+
+async def test_a_call_learns_where_its_time_went(engine: Engine) -> None:
+    request = call()
+    await engine.tag(["the cat"] * 5, call=request)
+    assert request.batch_items == 5
+    assert 0 < request.compute_s < 5
+    assert 0 <= request.queue_s < 5
+
+
+async def test_encoding_a_long_list_gives_way_to_the_loop(engine: Engine) -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    items = await engine._encode(engine._lane("tag", None), ["x" * 9000] * 40)
+    task.cancel()
+    assert (len(items), turns >= 5) == (40, True)
+
+
+async def test_cards_say_what_there_is(engine: Engine) -> None:
+    cards = {card["id"]: card for card in engine.cards()}
+    assert list(cards) == ["tiny-classify", "tiny-generate", "tiny-tag", "tiny-tag-spans"]
+    card = cards["tiny-tag"]
+    assert (card["object"], card["owned_by"], card["task"]) == ("model", "seqserve", "tag")
+    assert (card["labels"], card["limits"]) == (list(bundles.UPOS), {"max_length": 64})
+    assert (card["variant"], card["scores"]) == ("fp32", {"fp32": {"accuracy": 50.0}})
+    assert isinstance(card["created"], int)
+
+
+def test_a_bundle_whose_examples_fail_stops_the_start(tmp_path: Path) -> None:
+    path = bundles.classifier(tmp_path)
+    text = (path / "manifest.json").read_text("utf-8")
+    (path / "manifest.json").write_text(text.replace('"score": 0.', '"score": 0.9'), "utf-8")
+    with pytest.raises(BundleError, match="example 1"):
+        load(tmp_path)
+
+
+def test_two_bundles_of_one_name_stop_the_start(tmp_path: Path) -> None:
+    bundles.classifier(tmp_path / "a")
+    bundles.classifier(tmp_path / "b")
+    paths = (str(tmp_path / "a"), str(tmp_path / "b"))
+    with pytest.raises(BundleError, match="has the same name 'tiny-classify': leave one of them out"):
+        Engine.load(Settings(bundles=paths, device="cpu"), Telemetry())
