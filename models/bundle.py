@@ -58,6 +58,7 @@ def load(path: Path | str, *, variant: str = "auto", placement: Placement | None
         raise BundleError(f"{path / manifest.variants[name].file}: cannot be opened: {error}") from error
     _check_tensors(path, manifest, network)
     codec = codecs.build(manifest.codec, lambda file: vocabulary(path / file))
+    _check_width(path, manifest, network, codec)
     return Bundle(
         manifest=manifest,
         task=make_task(manifest, codec),
@@ -153,6 +154,8 @@ def _check(path: Path, expected: str) -> None:
         found = sha256(path)
     except FileNotFoundError:
         raise BundleError(f"{path}: is named in the manifest, but missing: copy the bundle again, whole") from None
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
     if found != expected:
         raise BundleError(
             f"{path}: sha256 is {found}, the manifest says {expected}: the file was changed or cut short, "
@@ -169,3 +172,12 @@ def _check_tensors(path: Path, manifest: Manifest, network: Network) -> None:
             f"{path}: the graph has inputs {sorted(network.inputs)} and outputs {list(network.outputs)}, "
             f"the manifest says {sorted(inputs)} and {list(outputs)}"
         )
+
+
+def _check_width(path: Path, manifest: Manifest, network: Network, codec: codecs.Codec) -> None:
+    """The last axis of the answers must be the labels, or the rows of a language model's vocabulary."""
+    expected = codec.table_rows if manifest.task == "generate" else len(manifest.labels)
+    found = network.answer_width
+    if found not in (expected, None):
+        what = "rows of the vocabulary" if manifest.task == "generate" else "labels"
+        raise BundleError(f"{path}: the graph answers {found} numbers a step, but there are {expected} {what}")

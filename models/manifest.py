@@ -110,7 +110,7 @@ class Example(_Part):
 class Manifest(_Part):
     """The whole of manifest.json."""
 
-    format: Literal[1] = 1
+    format: Literal[1]
     name: Name
     version: str = "1"
     task: TaskName

@@ -59,6 +59,8 @@ class Network:
         self._session = ort.InferenceSession(str(path), options, providers=providers)
         self.inputs = tuple(tensor.name for tensor in self._session.get_inputs())
         self.outputs = tuple(tensor.name for tensor in self._session.get_outputs())
+        last = self._session.get_outputs()[0].shape[-1]
+        self.answer_width: int | None = last if isinstance(last, int) else None  # of the first output's last axis
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once. `feeds` has one array for each name in `inputs`; returns one for each in `outputs`."""

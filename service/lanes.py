@@ -16,7 +16,7 @@ from models import state
 from models.bundle import Bundle
 from models.state import State
 from models.tasks import Generation
-from service.batching import sequences, steps
+from service.batching import sequences, table
 from service.batching.cost import CostModel
 from service.batching.pump import Pump
 from service.batching.sequences import SequenceScheduler
@@ -54,7 +54,7 @@ def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor
     if isinstance(bundle.task, Generation):
         scheduler = StepScheduler(
             Writer(bundle, bundle.task),
-            limits=steps.Limits(slots=settings.slots, queue_items=settings.queue_items),
+            limits=table.Limits(slots=settings.slots, queue_items=settings.queue_items),
             clock=monotonic,
             observer=_TellSteps(telemetry, name),
         )

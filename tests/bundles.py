@@ -168,6 +168,7 @@ def _write(
     if words:
         files |= {"words.json": vocabulary_text(WORDS).encode(), "stems.json": vocabulary_text(STEMS).encode()}
     manifest = Manifest(
+        format=1,
         name=name,
         description="A tiny model for the tests.",
         codec=WordsSpec(stems="stems.json", characters="characters.json", max_spelling=8)

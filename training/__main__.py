@@ -1,12 +1,14 @@
 """The command line: python -m training. Arguments and printing only; the work is in the other modules."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -26,6 +28,8 @@ your own data:
   python -m training fit language-model --data mine.txt --name my-writer
 """
 
+OWN_DATA = ("dev", "text", "label", "token_column", "tag_column", "encoding")  # options of fit, fields of [data]
+
 console = Console()
 
 
@@ -44,6 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fit.add_argument("recipe", help="a recipe's name, or a path to a .toml file")
     fit.add_argument("--data", type=Path, help="your own file: CoNLL, CSV/TSV/JSONL or plain text, as the task needs")
     fit.add_argument("--name", help="name of the run and of its bundle")
+    own = fit.add_argument_group("your own file")
+    own.add_argument("--dev", type=Path, help="development data (default: a tenth of --data is held out)")
+    own.add_argument("--text", metavar="COLUMN", help="column or key of the text (default: text)")
+    own.add_argument("--label", metavar="COLUMN", help="column or key of the label (default: label)")
+    own.add_argument("--token-column", type=_column, metavar="N", help="from 0 (default: the first; in .conllu FORM)")
+    own.add_argument("--tag-column", type=_column, metavar="N", help="from 0 (default: the last; in .conllu UPOS)")
+    own.add_argument("--encoding", help="e.g. latin-1, cp1252, utf-16 (default: utf-8)")
     fit.add_argument("--run", type=Path, help="run folder (default: runs/NAME)")
     fit.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.epochs=3")
     fit.add_argument("--fresh", action="store_true", help="throw an earlier run in that folder away")
@@ -61,11 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result: int = verb(options) or 0
         return result
-    except (DataError, BundleError, recipes.RecipeError, FloatingPointError) as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+    except (DataError, BundleError, recipes.RecipeError, FloatingPointError, OSError) as error:
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        console.print("\ninterrupted: the last whole epoch is kept; the same command goes on from there")
+        kept = ": the last whole epoch is kept; the same command goes on from there" if options.verb == "fit" else ""
+        console.print(f"\ninterrupted{kept}", soft_wrap=True)
         return 130
 
 
@@ -82,7 +94,7 @@ def _data(options: argparse.Namespace) -> None:
     from training.data.fetch import locate
 
     for name in options.names:
-        console.print(f"{name}: {locate(name)}")
+        _say(f"{name}: {locate(name)}")
     if not options.names:
         table = Table("data set", "task", "where", "licence", "what", box=None)
         for row in catalogue():
@@ -93,12 +105,9 @@ def _data(options: argparse.Namespace) -> None:
 def _fit(options: argparse.Namespace) -> None:
     from training import curves, run
 
-    changes = dict(_change(text) for text in options.set)
-    if options.data:
-        changes["data.path"] = str(options.data)
-    if options.name:
-        changes["name"] = options.name
-    recipe = recipes.load(options.recipe, **changes)
+    recipe = recipes.load(options.recipe, **_changes(options))
+    if recipe.data.path is None and (given := [name for name in OWN_DATA if getattr(options, name) is not None]):
+        raise recipes.RecipeError(f"--{given[0].replace('_', '-')} describes your own file: give it with --data")
     folder = options.run or RUNS / recipe.name
     columns = (
         TextColumn("{task.description}"),
@@ -113,9 +122,11 @@ def _fit(options: argparse.Namespace) -> None:
         def report(epoch: int, batch: int, batches: int, loss: float) -> None:
             progress.update(bar, description=f"epoch {epoch}", completed=batch, total=batches, loss=loss)
             if batch == batches and not console.is_terminal:
-                console.print(f"epoch {epoch}: loss {loss:.4f}", highlight=False)
+                _say(f"epoch {epoch}: loss {loss:.4f}")
 
-        finished = run.fit(recipe, folder, report, fresh=options.fresh)
+        finished = run.fit(recipe, folder, report, fresh=options.fresh, command=_command(options))
+    for note in finished.notes:
+        _say(f"note: {note}")
     metric = "nats_per_character" if recipe.task == "generate" else "accuracy"
     curves.draw(finished.history, metric, folder / "curves.png", recipe.name)
     table = Table("epoch", "train loss", "dev loss", metric, "seconds", box=None)
@@ -128,7 +139,7 @@ def _fit(options: argparse.Namespace) -> None:
             f"{entry['seconds']:.1f}",
         )
     console.print(table)
-    console.print(f"best weights and curves in {folder}; next: python -m training export {folder}")
+    _say(f"best weights and curves in {folder}; next: python -m training export {folder}")
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -136,7 +147,7 @@ def _export(options: argparse.Namespace) -> None:
 
     target = options.to or options.run / "bundle"
     manifest = export.export(run.open_run(options.run), target, _say, force=options.force)
-    console.print(
+    _say(
         f"{target}: {manifest.name}, default variant {manifest.default_variant}, {len(manifest.examples)} examples; "
         f"serve it: SEQSERVE_BUNDLES={target} make serve"
     )
@@ -164,11 +175,38 @@ def _show(options: argparse.Namespace) -> None:
     from models.manifest import read
     from training import card
 
-    console.print(card.write(read(options.bundle)), markup=False, highlight=False)
+    _say(card.write(read(options.bundle)))
 
 
 def _say(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _column(text: str) -> int | str:
+    """A column by number, or by name in .conllu."""
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+def _changes(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options of fit change in the recipe."""
+    changes = dict(_change(text) for text in options.set)
+    if options.name:
+        changes["name"] = options.name
+    if options.data:
+        changes["data.path"] = str(options.data)
+    own = {name: value for name in OWN_DATA if (value := getattr(options, name)) is not None}
+    return changes | {f"data.{name}": str(value) if name == "dev" else value for name, value in own.items()}
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The command that makes the same run again, in the order of the help; --run and --fresh change no weight."""
+    words = ["python", "-m", "training", "fit", options.recipe]
+    for name in ("data", "name", *OWN_DATA):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    for change in options.set:
+        words += ["--set", change]
+    return shlex.join(words)
 
 
 def _change(text: str) -> tuple[str, Any]:

@@ -35,6 +35,7 @@ from models.network import Placement
 from models.tasks import Generation
 from training import card, run, score
 from training.batches import tensors
+from training.data.errors import DataError
 from training.data.examples import Tagged
 from training.graph import Drawing, Precision, draw
 from training.networks import LanguageModel, Network
@@ -43,6 +44,8 @@ from training.run import Run
 PARITY = 1e-5  # largest absolute difference from PyTorch
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 SHORTEST_GREEDY, LONGEST_GREEDY = 8, 48  # characters of an example for generation
+TIMING_NOISE = 1.1  # two measurements of the same on a busy machine
+EXAMPLES, CANDIDATES, PROMPT = 5, 50, 16  # examples from the data: how many, out of how many, characters of a prompt
 
 Say = Callable[[str], None]
 
@@ -53,7 +56,10 @@ def export(finished: Run, target: Path, say: Say, *, force: bool = False) -> Man
     Raises BundleError when the graph differs from the network by more than PARITY, when no example holds in every
     variant, or when `target` already holds a bundle with a better score (unless `force`).
     """
+    _check_target(target)
     splits = run.splits(finished.recipe.data, finished.recipe.task)
+    if splits.source.files != finished.source.files:
+        raise DataError(f"{splits.source.name} has changed since {finished.folder} was trained: run fit --fresh")
     network = finished.network()
     drawings = {precision: draw(network, precision) for precision in PRECISIONS if _has(network, precision)}
     worst = _parity(network, finished, drawings["fp32"], splits.dev)
@@ -142,6 +148,7 @@ def _manifest(
     recipe, source, drawing = finished.recipe, finished.source, drawings["fp32"]
     spans = recipe.task == "tag" and all(label == "O" or label[:2] in ("B-", "I-") for label in finished.labels)
     return Manifest(
+        format=1,
         name=recipe.name,
         task=recipe.task,
         description=recipe.description,
@@ -159,7 +166,8 @@ def _manifest(
         metric="nats_per_character" if recipe.task == "generate" else "accuracy",
         provenance=Provenance(
             recipe=recipe.model_dump_json(),
-            command=f"python -m training fit {recipe.name} && python -m training export runs/{recipe.name}",
+            command=f"{finished.command or f'python -m training fit {recipe.name}'} && "
+            f"python -m training export {finished.folder}",
             data=Data(name=source.name, url=source.url, licence=source.licence, sha256=source.files),
             seed=recipe.training.seed,
             created=datetime.now(UTC).date().isoformat(),
@@ -171,31 +179,34 @@ def _manifest(
 
 
 def _measured(manifest: Manifest, variants: Mapping[str, Bundle], dev: Any, say: Say) -> Manifest:
-    """With the scores and times of every variant, and the default that loses little."""
+    """With the scores and times of every variant, and the default among them."""
     measured = {}
     for name, opened in variants.items():
         scores, times = score.score(opened, dev), score.milliseconds(opened, dev)
         measured[name] = manifest.variants[name].model_copy(update={"scores": scores, "milliseconds": times})
         say(f"{name}: {scores}, ms per {'token' if manifest.task == 'generate' else 'sentence'} {times}")
-    metric = manifest.metric
-    default = "fp32"
-    if "int8" in measured and score.loses_little(
-        metric, measured["fp32"].scores[metric], measured["int8"].scores[metric]
-    ):
-        default = "int8"
+    default = "int8" if "int8" in measured and _pays(manifest.metric, measured["fp32"], measured["int8"]) else "fp32"
     return manifest.model_copy(update={"variants": measured, "default_variant": default})
 
 
+def _pays(metric: str, exact: Variant, quantised: Variant) -> bool:
+    """Whether int8 may be the default: it loses little and is not slower, as it is in a network of a few units."""
+    slower = sum(quantised.milliseconds.values()) > TIMING_NOISE * sum(exact.milliseconds.values())
+    return not slower and score.loses_little(metric, exact.scores[metric], quantised.scores[metric])
+
+
 def _examples(finished: Run, variants: Mapping[str, Bundle], manifest: Manifest, dev: Any) -> tuple[Example, ...]:
-    """Inputs with the answers that every variant gives; an input on which the variants differ is left out."""
-    inputs: tuple[str, ...] = finished.recipe.examples
-    if not inputs and manifest.task == "generate":
-        inputs = tuple(dev[start : start + 16] for start in range(0, min(len(dev) - 16, 64), 16))
-    elif not inputs:
-        raw = [_raw(example) for example in dev[:50]]
-        inputs = tuple(text if isinstance(text, str) else " ".join(text) for text in raw)[:5]
-    found = []
+    """Inputs with the answers that every variant gives; an input on which the variants differ is left out.
+
+    A recipe without examples takes the first of the development data that hold.
+    """
+    inputs, most = finished.recipe.examples, len(finished.recipe.examples)
+    if not inputs:
+        inputs, most = _candidates(manifest.task, dev), EXAMPLES
+    found: list[Example] = []
     for text in inputs:
+        if len(found) == most:
+            break
         parameters = _greedy(variants, text) if manifest.task == "generate" else {}
         if parameters is None:
             continue
@@ -205,6 +216,13 @@ def _examples(finished: Run, variants: Mapping[str, Bundle], manifest: Manifest,
     if not found:
         raise BundleError(f"{finished.folder}: the variants agree on no example: give other `examples` in the recipe")
     return tuple(found)
+
+
+def _candidates(task: str, dev: Any) -> tuple[str, ...]:
+    if task == "generate":
+        return tuple(dev[start : start + PROMPT] for start in range(0, len(dev) - PROMPT, PROMPT))[:CANDIDATES]
+    raw = [_raw(example) for example in dev[:CANDIDATES]]
+    return tuple(text if isinstance(text, str) else " ".join(text) for text in raw)
 
 
 def _greedy(variants: Mapping[str, Bundle], prompt: str) -> dict[str, Any] | None:
@@ -218,6 +236,14 @@ def _greedy(variants: Mapping[str, Bundle], prompt: str) -> dict[str, Any] | Non
     while common < LONGEST_GREEDY and len({text[: common + 1] for text in texts}) == 1:
         common += 1
     return {"max_new_tokens": common, "temperature": 0.0} if common >= SHORTEST_GREEDY else None
+
+
+def _check_target(target: Path) -> None:
+    """A bundle takes the place of a bundle, never of a directory with something else in it."""
+    if target.exists() and not (target / MANIFEST_FILE).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise BundleError(
+            f"{target}: exists and is no bundle (it has no {MANIFEST_FILE}): give another place with --to"
+        )
 
 
 def _keep_the_better(target: Path, manifest: Manifest, force: bool) -> None:

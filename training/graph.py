@@ -95,7 +95,7 @@ class _Pen:
         """Rows of a constant table (R, I): in int8 stored as bytes on one scale, which halves the graph twice."""
         if self.precision == "fp32":
             return self.op.Gather(self.constant(table, name), rows, axis=0)
-        scale = np.float32(np.abs(table).max() / 127)
+        scale = np.float32(np.abs(table).max() / 127 or 1.0)  # a table of zeros alone has no scale
         levels = np.rint(table / scale).astype(np.int8)
         picked = self.op.Gather(self.constant(levels, name), rows, axis=0)
         return self.op.DequantizeLinear(picked, self.constant(scale, f"{name}.scale"))

@@ -56,7 +56,7 @@ class _Run:
         self._optimiser = torch.optim.AdamW(
             self._network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
         )
-        total = objective.count_batches() * training.epochs
+        total = objective.count_batches(0) * training.epochs
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, _factor(training, total))
         self._precision = _precision(training.precision)
         self.epoch = 0
@@ -74,8 +74,9 @@ class _Run:
         return bool(self.history) and self.epoch - self._best_epoch() >= self._training.patience
 
     def _best_epoch(self) -> int:
+        """By score; among equals, as accuracies on few examples are, by the loss; among those the first."""
         sign = 1 if self._objective.higher_is_better else -1
-        scores = [sign * entry[self._objective.metric] for entry in self.history]
+        scores = [(sign * entry[self._objective.metric], -entry["dev_loss"]) for entry in self.history]
         return 1 + scores.index(max(scores))
 
     def train_epoch(self, report: Report) -> None:
@@ -83,7 +84,7 @@ class _Run:
         # Seeded by epoch: a run that was interrupted drops the same units as one that was not.
         torch.manual_seed(self._training.seed * 1_000_003 + self.epoch)
         self._network.train()
-        total, norm, batches = 0.0, 0.0, self._objective.count_batches()
+        total, norm, batches = 0.0, 0.0, self._objective.count_batches(self.epoch)
         for number, batch in enumerate(self._objective.batches(self.epoch), 1):
             with self._precision():
                 loss = self._objective.loss(batch)
@@ -117,8 +118,12 @@ class _Run:
         self._save()
 
     def _save(self) -> None:
+        # The checkpoint comes last: after a kill before it, the epoch is run again and writes the same files again.
         if self._best_epoch() == self.epoch:
             _write(self._folder / BEST, self._judged.state_dict())
+        history = self._folder / HISTORY
+        history.with_suffix(".new").write_text(json.dumps(self.history, indent=1) + "\n", "utf-8")
+        os.replace(history.with_suffix(".new"), history)
         _write(
             self._folder / CHECKPOINT,
             {
@@ -130,7 +135,6 @@ class _Run:
                 "history": self.history,
             },
         )
-        (self._folder / HISTORY).write_text(json.dumps(self.history, indent=1) + "\n", "utf-8")
 
     def _restore(self) -> None:
         saved: dict[str, Any] = torch.load(self._folder / CHECKPOINT, weights_only=True)
@@ -150,14 +154,18 @@ def _write(path: Path, content: Any) -> None:
 
 
 def _factor(training: Training, total: int) -> Callable[[int], float]:
-    """The learning rate's factor at each step: a linear warm-up, then constant, or a cosine down to a hundredth."""
+    """The learning rate's factor at each step: a linear warm-up, then constant, or a cosine down to a hundredth.
+
+    The warm-up is a tenth of the run at most: with little data a run may have fewer steps than a usual warm-up.
+    """
+    warmup = min(training.warmup_steps, total // 10)
 
     def factor(step: int) -> float:
-        if step < training.warmup_steps:
-            return (step + 1) / training.warmup_steps
+        if step < warmup:
+            return (step + 1) / warmup
         if training.schedule == "constant":
             return 1.0
-        share = min(1.0, (step - training.warmup_steps) / max(1, total - training.warmup_steps))
+        share = min(1.0, (step - warmup) / max(1, total - warmup))
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
 
     return factor

@@ -6,15 +6,18 @@ T steps, B batch, I input features, H hidden, D directions, C characters, N spel
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import FIRST, PADDING, UNKNOWN, WordsCodec
 
 CellName = Literal["lstm", "gru"]
+Size = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 State = list[tuple[Tensor, ...]]  # one entry a layer: (h,) or (h, c), each (B, H)
 
 
@@ -23,15 +26,15 @@ class Architecture:
     """What a recipe may ask of a network."""
 
     cell: CellName = "lstm"
-    layers: int = 1
-    hidden: int = 200
+    layers: Size = 1
+    hidden: Size = 200
     bidirectional: bool = True
-    embedding: int = 100
-    character_embedding: int = 32
-    character_hidden: int = 50
-    dropout: float = 0.5
-    embedding_dropout: float = 0.3
-    word_dropout: float = 0.0
+    embedding: Size = 100
+    character_embedding: Size = 32
+    character_hidden: Size = 50
+    dropout: Share = 0.5
+    embedding_dropout: Share = 0.3
+    word_dropout: Share = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ class Words:
             index = {stem: row for row, stem in enumerate(codec.stems, FIRST)}
             of_forms = [index.get(word.lower(), UNKNOWN) for word in codec.words]
             stems = torch.tensor([PADDING, UNKNOWN, *of_forms, *range(FIRST, FIRST + len(codec.stems))])
-        if codec.characters:
+        if codec.characters and forms:
             spelled = [torch.from_numpy(codec.spell(word)).long() for word in codec.words]
             columns = nn.utils.rnn.pad_sequence(spelled)  # (C, forms)
             spellings = torch.zeros(len(columns), rows, dtype=torch.long)

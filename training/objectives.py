@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from models.codecs.characters import CharactersCodec
+from models.codecs.characters import UNKNOWN, CharactersCodec
 from models.codecs.words import WordsCodec
 from training.batches import Feeds, buckets, streams, tensors
 from training.data.examples import Labelled, Tagged
@@ -19,6 +19,8 @@ from training.networks import Classifier, LanguageModel, Network, State, Tagger,
 from training.recipe import Recipe
 
 IGNORED = -100  # the target of a padded step, as PyTorch's cross entropy knows it
+SHORTEST_STREAM = 1000  # characters, when a text is scored
+FEWEST_PIECES = 20  # of `steps` in a stream of text: an epoch of a few large batches would hardly move the weights
 
 
 class Objective(Protocol):
@@ -29,7 +31,7 @@ class Objective(Protocol):
     higher_is_better: bool
 
     def batches(self, epoch: int) -> Iterator[Any]: ...
-    def count_batches(self) -> int: ...
+    def count_batches(self, epoch: int) -> int: ...
     def loss(self, batch: Any) -> Tensor: ...
     def evaluate(self, network: nn.Module) -> dict[str, float]: ...
 
@@ -54,12 +56,15 @@ class Sequences:
         self._train, self._dev = _Encoded(codec, index, train), _Encoded(codec, index, dev)
 
     def batches(self, epoch: int) -> Iterator[tuple[Feeds, Tensor]]:
-        random = np.random.default_rng([self._training.seed, epoch])
-        for group in buckets(self._train.lengths, self._training.batch_tokens, random):
+        for group in self._groups(epoch):
             yield self._train.batch(group)
 
-    def count_batches(self) -> int:
-        return len(buckets(self._train.lengths, self._training.batch_tokens, np.random.default_rng(0)))
+    def count_batches(self, epoch: int) -> int:
+        return len(self._groups(epoch))
+
+    def _groups(self, epoch: int) -> list[list[int]]:
+        random = np.random.default_rng([self._training.seed, epoch])
+        return buckets(self._train.lengths, self._training.batch_tokens, random)
 
     def loss(self, batch: tuple[Feeds, Tensor]) -> Tensor:
         feeds, targets = batch
@@ -118,17 +123,20 @@ class Text:
 
     def __init__(self, recipe: Recipe, codec: CharactersCodec, train: str, dev: str) -> None:
         self.network: Network = LanguageModel(recipe.architecture, codec)
-        self._training = recipe.training
         self._train, self._dev = codec.encode(train).rows, codec.encode(dev).rows
+        self._seed = recipe.training.seed
+        # A short text gets fewer streams and, if it is very short, shorter steps.
+        self._steps = max(1, min(recipe.training.steps, len(self._train) // 4))
+        self._streams = max(1, min(recipe.training.streams, len(self._train) // (FEWEST_PIECES * self._steps)))
         self._state: State | None = None
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
         # Another offset each epoch, so that the network does not see the same boundaries again.
-        offset = int(np.random.default_rng([self._training.seed, epoch]).integers(0, self._training.steps))
-        return streams(self._train, self._training.streams, self._training.steps, offset)
+        offset = int(np.random.default_rng([self._seed, epoch]).integers(0, self._steps))
+        return streams(self._train, self._streams, self._steps, offset)
 
-    def count_batches(self) -> int:
-        return sum(1 for _ in self.batches(0))
+    def count_batches(self, epoch: int) -> int:
+        return sum(1 for _ in self.batches(epoch))
 
     def loss(self, batch: tuple[Tensor, Tensor, bool]) -> Tensor:
         inputs, targets, first = batch
@@ -139,11 +147,16 @@ class Text:
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Ten streams at once: each starts cold, which costs about a thousandth of a nat against one long stream."""
+        """At most ten streams at once, none short: each starts cold, which costs a thousandth of a nat or so.
+
+        Characters that training never saw have no probability; they are read, but not counted.
+        """
         state, loss, total = None, 0.0, 0
-        for inputs, targets, _ in streams(self._dev, min(10, len(self._dev) - 1), 512):
+        count = max(1, min(10, len(self._dev) // SHORTEST_STREAM))
+        for inputs, targets, _ in streams(self._dev, count, 512):
             lengths = torch.full((inputs.shape[1],), len(inputs))
             logits, state = network(inputs, lengths, state)
-            loss += float(cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum"))
-            total += targets.numel()
+            known = targets.masked_fill(targets == UNKNOWN, IGNORED).flatten()
+            loss += float(cross_entropy(logits.float().flatten(0, 1), known, ignore_index=IGNORED, reduction="sum"))
+            total += int((known != IGNORED).sum())
         return {"nats_per_character": loss / total, "loss": loss / total}

@@ -5,9 +5,9 @@ Knows fields and defaults. Trains nothing.
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.manifest import CodecSpec, Name, TaskName
 from training.networks import Architecture
@@ -24,14 +24,19 @@ class _Part(BaseModel):
 
 
 class DataChoice(_Part):
-    """Either a published data set by name, or a file of the user's own with its columns."""
+    """Either a published data set by name, or a file of the user's own with its columns.
+
+    Columns of CoNLL count from 0, or from the end if negative; None is the first for tokens and the last for tags,
+    FORM and UPOS in .conllu, where names serve too. A file without `dev` gives its share of development data.
+    """
 
     name: str | None = None
     path: Path | None = None
+    dev: Path | None = Field(default=None, description="a file of development data; then none is held out of `path`")
     text: str = "text"
     label: str = "label"
-    token_column: int = 0
-    tag_column: int | None = None
+    token_column: int | str | None = None
+    tag_column: int | str | None = None
     encoding: str = "utf-8"
     dev_share: float = Field(default=0.1, gt=0, lt=1)
 
@@ -41,7 +46,7 @@ class Training(_Part):
 
     epochs: int = Field(default=20, ge=1)
     patience: int = Field(default=5, ge=1, description="epochs without a better development score before stopping")
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup_steps: int = Field(default=100, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -72,12 +77,21 @@ class Recipe(_Part):
     languages: tuple[str, ...] = ()
     data: DataChoice
     codec: CodecSpec
-    min_count: int = 2
+    min_count: int = Field(default=2, ge=1)
     architecture: Architecture = Architecture()
     training: Training = Training()
     expect: Expectation = Expectation()
-    max_length: int = 4096
+    max_length: int = Field(default=4096, ge=1)
     examples: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        codec = "characters" if self.task == "generate" else "words"
+        if self.codec.kind != codec:
+            raise ValueError(f"task {self.task!r} needs codec.kind = {codec!r}, not {self.codec.kind!r}")
+        if self.task == "generate" and self.architecture.bidirectional:
+            raise ValueError("a language model cannot be bidirectional: set architecture.bidirectional = false")
+        return self
 
 
 def names() -> list[str]:
@@ -93,18 +107,31 @@ def load(name_or_path: str, **changes: Any) -> Recipe:
     try:
         fields = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: is not TOML: {error}") from None
+        hint = (
+            "; write a Windows path in single quotes: path = 'C:\\data\\mine.csv'" if "Unescaped" in str(error) else ""
+        )
+        raise RecipeError(f"{path}: is not TOML: {error}{hint}") from None
     for dotted, value in changes.items():
         *parents, last = dotted.split(".")
         part = fields
         for parent in parents:
             part = part.setdefault(parent, {})
+            if not isinstance(part, dict):
+                raise RecipeError(f"{dotted}: {parent!r} is a field without fields of its own")
         part[last] = value
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']} (got {str(problem['input'])[:80]!r})"
+            _problem(".".join(map(str, problem["loc"])), problem["msg"], problem["input"])
             for problem in error.errors(include_url=False)
         )
         raise RecipeError(f"{path}: {problems}") from None
+
+
+def _problem(field: str, message: str, found: Any) -> str:
+    """One sentence; a problem of the whole recipe has no field and says by itself what was found."""
+    message = message.removeprefix("Value error, ")
+    if field == "name":
+        message = "lower-case letters, digits, dots, dashes and underscores only, at most 64"
+    return f"{field}: {message} (got {str(found)[:80]!r})" if field else message

@@ -6,8 +6,11 @@ Knows no vocabulary. The expressions are named, never read from a bundle: a bund
 import re
 
 # A word is a run of what is neither space nor punctuation: so letters of every script keep their combining
-# marks (which Python's \w lacks), and an emoji with its joiners (U+200C, U+200D) stays one word.
-_PUNCTUATION = r"!-/:-@\[-`{-~\xa1-\xbf\u2000-\u200b\u200e-\u206f\u3000-\u303f\uff01-\uff0f"
+# marks (which Python's \w lacks), and an emoji with its joiners (U+200C, U+200D) stays one word. Signs of Latin-1
+# that count as letters or digits (ª ² ½) are left out: whatever str.isalnum accepts must be a letter here.
+_PUNCTUATION = (
+    r"!-/:-@\[-`{-~\xa1-\xa9\xab-\xb1\xb4\xb6-\xb8\xbb\xbf\u2000-\u200b\u200e-\u206f\u3000-\u303f\uff01-\uff0f"
+)
 _LETTER = rf"[^\s{_PUNCTUATION}]"
 _APOSTROPHE = "['\u2019]"
 

@@ -5,8 +5,13 @@ Work that is long runs in a thread, and the loop goes on reading and answering m
 """
 
 import asyncio
+import logging
 from concurrent.futures import Executor, Future
 from typing import Any, Protocol
+
+from service.errors import InternalError, ServiceError
+
+log = logging.getLogger(__name__)
 
 # Measured with docs/decisions.md, "On the loop or in a thread": below this a hop costs more than it frees.
 INLINE_S = 0.004
@@ -23,6 +28,7 @@ class Work(Protocol):
 
 class Scheduler(Protocol):
     def take(self) -> Work | None: ...
+    def abandon(self, error: ServiceError) -> None: ...
 
 
 class Pump:
@@ -39,20 +45,39 @@ class Pump:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        work = self._scheduler.take()
-        if work is None:
-            self._awake = False
-        elif work.estimate_s <= self._inline_s:
-            work.run()
+        try:
+            work = self._scheduler.take()
+            if work is None:
+                self._awake = False
+            elif work.estimate_s <= self._inline_s:
+                work.run()
+                self._settled(work)
+            else:
+                self._send_away(work)
+        except Exception as error:  # a bug of ours must not leave anybody waiting for ever
+            self._give_up(error)
+
+    def _send_away(self, work: Work) -> None:
+        """Run in the thread, settle back on the loop."""
+        loop = asyncio.get_running_loop()
+
+        def ran(future: "Future[Any]") -> None:
+            if not future.cancelled():  # the executor was shut down: nobody waits for this work any more
+                loop.call_soon_threadsafe(self._came_back, work, future)
+
+        self._executor.submit(work.run).add_done_callback(ran)
+
+    def _came_back(self, work: Work, future: "Future[Any]") -> None:
+        try:
+            future.result()
             self._settled(work)
-        else:
-            loop = asyncio.get_running_loop()
+        except Exception as error:  # as in _turn
+            self._give_up(error)
 
-            def ran(future: "Future[Any]") -> None:
-                if not future.cancelled():  # the executor was shut down: nobody waits for this work any more
-                    loop.call_soon_threadsafe(self._settled, work)
-
-            self._executor.submit(work.run).add_done_callback(ran)
+    def _give_up(self, error: Exception) -> None:
+        log.critical("a scheduler failed: everybody who waits for it is told", exc_info=error)
+        self._scheduler.abandon(InternalError())
+        asyncio.get_running_loop().call_soon(self._turn)  # what was abandoned is dropped there
 
     def _settled(self, work: Work) -> None:
         work.settle()

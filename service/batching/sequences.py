@@ -131,16 +131,22 @@ class SequenceScheduler:
         self._observer.queue_depth(len(self._by_age))
 
     def _refuse_if_full(self, items: int, tokens: int) -> None:
-        waiting = len(self._by_age)
-        if not waiting:
-            return  # a request that is alone is bounded by the limits on a request
-        if waiting + items > self._limits.queue_items or self._tokens + tokens > self._limits.queue_tokens:
+        if self._is_full(items, tokens):
+            self._sweep(self.clock())  # nobody keeps a place for a client that has gone
+        if self._is_full(items, tokens):
+            waiting = len(self._by_age)
             drain_s = self._tokens * (self.cost.cell_s + self.cost.step_s / 8)
             raise Overloaded(
                 f"{waiting} sequences of {self._tokens} tokens are waiting already: come back later",
                 retry_after_s=max(0.1, round(drain_s, 1)),
                 limit=self._limits.queue_items,
             )
+
+    def _is_full(self, items: int, tokens: int) -> bool:
+        """Whether so much more does not fit. A request that is alone fits: the limits on a request bound it."""
+        limits, waiting = self._limits, len(self._by_age)
+        too_much = waiting + items > limits.queue_items or self._tokens + tokens > limits.queue_tokens
+        return bool(waiting) and too_much
 
     def take(self) -> Batch | None:
         """The next batch to run, None when nothing waits."""
@@ -198,7 +204,7 @@ class SequenceScheduler:
         return entries
 
     def _sweep(self, now: float) -> None:
-        """Answer everybody whose deadline has passed, however far back they wait."""
+        """Answer everybody whose deadline has passed, and forget who has gone, however far back they wait."""
         self._earliest_deadline_s = float("inf")
         for number, entry in list(self._by_age.items()):
             if entry.ticket.expire(now):
@@ -242,6 +248,12 @@ class SequenceScheduler:
             return
         log.error("a sequence of length %d failed", entries[0].length, exc_info=error)
         entries[0].ticket.fail(error if isinstance(error, ServiceError) else InternalError())
+
+    def abandon(self, error: ServiceError) -> None:
+        """Fail everybody, in whatever state the queue is."""
+        waiting = [*self._by_age.values(), *(entry for part in self._suspects for entry in part)]
+        for entry in waiting:
+            entry.ticket.fail(error)
 
     def close(self) -> None:
         """Accept nothing more; what waits is still run."""

@@ -97,9 +97,10 @@ def test_the_first_failing_example_is_named(copy: Path) -> None:
     assert "'score': 0.0" in sentence
 
 
-def test_an_example_that_cannot_even_be_answered_is_named(copy: Path) -> None:
-    edit(copy, lambda manifest: manifest.update(labels=["NOUN"]))
-    assert "example 1 ('the cat sat on zebras .')" in refused(copy)
+def test_an_example_that_cannot_even_be_answered_is_named(tiny_zoo: Path, tmp_path: Path) -> None:
+    writer = Path(shutil.copytree(tiny_zoo / "tiny-generate", tmp_path / "tiny-generate"))
+    edit(writer, lambda manifest: manifest["examples"][0]["parameters"].update(temperature="hot"))
+    assert "example 1 (" in refused(writer)
 
 
 @pytest.mark.parametrize(
@@ -250,3 +251,13 @@ def test_both_ways_to_run_a_network_give_the_same_arrays(copy: Path) -> None:
     network = Network(copy / "fp32.onnx", bundles.CPU)
     (lean,) = network.run_lean(feeds)
     assert (network.run(feeds)["probabilities"] == lean).all()
+
+
+def test_labels_that_the_graph_does_not_have_are_counted(copy: Path) -> None:
+    edit(copy, lambda manifest: manifest["labels"].append("ONE-MORE"))
+    assert "numbers a step, but there are" in refused(copy)
+
+
+def test_a_manifest_without_a_format_is_refused(copy: Path) -> None:
+    edit(copy, lambda manifest: manifest.pop("format"))
+    assert "format: Field required" in refused(copy)

@@ -3,9 +3,8 @@
 import os
 from typing import cast
 
-from service.engine import Engine
-
 from service.app import build_service
+from service.engine import Engine
 from service.settings import Settings
 from tests.service.fake_engine import FakeEngine
 

@@ -7,9 +7,8 @@ Inputs that begin with ``!`` make it misbehave: ``!bug``, ``!full``, ``!late``, 
 import asyncio
 from typing import Any
 
-from service.engine import GenerateOptions
-
 from service.call import Call
+from service.engine import GenerateOptions
 from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.settings import Settings
 from service.telemetry import Telemetry

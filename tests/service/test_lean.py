@@ -9,8 +9,8 @@ from typing import Any, cast
 import httpx
 import orjson
 import pytest
-from service.engine import Engine
 
+from service.engine import Engine
 from service.protocols.exchange import Message
 from service.protocols.lean import Lean
 from service.settings import Settings

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from service.batching.pump import Pump
+from service.errors import ServiceError
 
 
 class Work:
@@ -38,6 +39,9 @@ class Queue:
 
     def take(self) -> Work | None:
         return self.waiting.popleft() if self.waiting else None
+
+    def abandon(self, error: ServiceError) -> None:
+        self.log.append(f"abandon {type(error).__name__}")
 
 
 @pytest.fixture
@@ -121,3 +125,22 @@ async def test_work_that_the_shutdown_took_out_of_the_thread_is_not_settled(exec
     release.set()
     await asyncio.sleep(0.01)
     assert queue.log == []
+
+
+class Broken(Work):
+    """A piece of work with a bug in its end."""
+
+    def settle(self) -> None:
+        raise KeyError("a bug of ours")
+
+
+@pytest.mark.parametrize("estimate_s", [0.001, 0.1])
+async def test_a_bug_in_a_scheduler_is_told_to_its_waiters_and_the_pump_goes_on(
+    executor: ThreadPoolExecutor, estimate_s: float
+) -> None:
+    queue = Queue()
+    queue.waiting.append(Broken(queue.log, "broken", estimate_s))
+    queue.put("next")
+    Pump(queue, executor, inline_s=0.01).wake()
+    await quiet(queue, 1)
+    assert queue.log == ["run broken", "abandon InternalError", "run next", "settle next"]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.batching.cost import CostModel
 from service.batching.steps import Limits, Prefill, Steps, StepScheduler
 from service.errors import Overloaded, Unavailable
 from tests.service.batching.fakes import CODEC, Author, Clock, Observer, Waiter, expected, following, text
@@ -19,7 +20,10 @@ class Desk:
         self.clock, self.observer = Clock(), Observer()
         self.author = Author(self.clock)
         limits_of = Limits(dispatch_s=dispatch_s, **limits)
-        self.scheduler = StepScheduler(self.author, limits=limits_of, clock=self.clock, observer=self.observer)
+        self.cost = CostModel()
+        self.scheduler = StepScheduler(
+            self.author, limits=limits_of, clock=self.clock, observer=self.observer, cost=self.cost
+        )
 
     def ask(self, *prompts: str, timeout_s: float = 1e9, **asked: Any) -> Waiter:
         waiter = Waiter(self.clock, len(prompts), timeout_s=timeout_s)
@@ -254,7 +258,7 @@ def test_steps_are_taken_together_for_the_time_of_a_dispatch() -> None:
     desk = Desk(dispatch_s=0.01)
     waiter = desk.ask("a", max_new_tokens=1000)
     desk.turn()
-    step_s = desk.scheduler.cost.seconds(1, 1)
+    step_s = desk.cost.seconds(1, 1)
     work = desk.turn()
     assert work is not None
     assert 0.01 - step_s < work.estimate_s <= 0.01

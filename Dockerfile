@@ -1,0 +1,32 @@
+# The serving image: the serve extra, the code, the weights. EXTRA=gpu brings ONNX Runtime for CUDA with its libraries.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS packages
+ARG EXTRA=serve
+RUN python -m venv --without-pip /opt/seqserve
+COPY requirements/${EXTRA}.txt lock.txt
+RUN pip --python /opt/seqserve/bin/python install --no-cache-dir --no-deps --disable-pip-version-check -r lock.txt
+
+FROM ${BASE}
+RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin seqserve
+COPY --from=packages /opt/seqserve /opt/seqserve
+# BENTOML_CONTAINERIZED stays unset: with it BentoML would not restart a worker that died.
+# All that is written at run time goes below /tmp, so that the rest can be mounted read-only.
+ENV PATH=/opt/seqserve/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    BENTOML_DO_NOT_TRACK=True \
+    BENTOML_HOME=/tmp/bentoml \
+    HOME=/tmp
+WORKDIR /app
+COPY service service
+COPY models/*.py models/
+COPY models/codecs models/codecs
+COPY models/tasks models/tasks
+# Last, so that new weights are one new layer and new code leaves the packages alone.
+COPY models/zoo models/zoo
+USER 10001
+EXPOSE 3000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:3000/readyz', timeout=2)"]
+CMD ["python", "-m", "bentoml", "serve", "service.app:Seqserve", "--host", "0.0.0.0", "--port", "3000"]

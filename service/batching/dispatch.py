@@ -1,0 +1,160 @@
+"""Pieces of work on a table: read prompts, take steps. Each runs in whatever thread, then settles on the loop's.
+
+`run` never raises and tells nobody; `settle` hands out what came of it. A failure is traced to the text at fault,
+and the others go on.  T steps, B rows, V vocabulary.
+"""
+
+import numpy as np
+
+from models import state as states
+from models.padding import pad
+from models.sampling import Rows
+from models.state import State
+from models.tasks.generate import choose
+from service.batching.table import Table, Text
+
+
+class Prefill:
+    """Read the next piece of several prompts in one ragged call, and draw the first token of those at their end."""
+
+    def __init__(self, table: Table, group: list[tuple[Text, State]]) -> None:
+        self._table, self._group = table, group
+        self._outcomes: list[tuple[Text, State | None, int | BaseException | None]] = []
+        self._calls: list[tuple[list[Text], int, int, float]] = []  # texts, padded and real tokens, seconds
+        longest = max(min(len(text.prompt) - text.fed, table.limits.prefill_steps) for text, _ in group)
+        self.estimate_s = table.cost.seconds(len(group), longest)
+
+    def run(self) -> None:
+        try:
+            self._outcomes = self._read(self._group)
+        except Exception:  # somebody in the group is at fault: find out who, and let the others go on
+            for member in self._group:
+                try:
+                    self._outcomes += self._read([member])
+                except Exception as error:  # its waiter must hear of it, whatever it is
+                    self._outcomes.append((member[0], None, error))
+
+    def _read(self, group: list[tuple[Text, State]]) -> list[tuple[Text, State | None, int | BaseException | None]]:
+        table = self._table
+        texts = [text for text, _ in group]
+        pieces = [text.prompt[text.fed : text.fed + table.limits.prefill_steps] for text in texts]
+        tokens, lengths = pad(pieces)
+        started = table.clock()
+        following, state = table.advance(tokens, lengths, states.join([state for _, state in group]))
+        ended = [row for row, text in enumerate(texts) if text.fed + len(pieces[row]) >= len(text.prompt)]
+        drawn: dict[int, int] = {}
+        if ended:
+            rows = [texts[row].continuation for row in ended]
+            settings = Rows.of([row.options.sampling for row in rows])
+            drawn = dict(zip(ended, choose(following[ended], rows, settings).tolist(), strict=True))
+        self._calls.append((texts, tokens.size, int(lengths.sum()), table.clock() - started))
+        for text, piece in zip(texts, pieces, strict=True):
+            text.fed += len(piece)
+        return [(text, states.take(state, [row]), drawn.get(row)) for row, text in enumerate(texts)]
+
+    def settle(self) -> None:
+        table = self._table
+        now = table.clock()
+        for texts, padded, real, seconds in self._calls:
+            table.observer.prefill(rows=len(texts), padded_tokens=padded, real_tokens=real, compute_s=seconds)
+            table.cost.learn(len(texts), padded // len(texts), seconds)
+            for ticket in {text.ticket for text in texts}:
+                ticket.ran(seconds, len(texts))
+        joining: list[tuple[Text, int, State]] = []
+        for text, state, outcome in self._outcomes:
+            if isinstance(outcome, BaseException):
+                table.fail(text, outcome)
+            elif state is not None and outcome is None:
+                table.reading.append((text, state))
+            elif state is not None and isinstance(outcome, int):
+                if _wrote(text, outcome, now):
+                    table.finish(text, now)
+                else:
+                    joining.append((text, outcome, state))
+        if joining:
+            joined, tokens, parts = zip(*joining, strict=True)
+            table.join(joined, tokens, states.join(parts))
+        table.busy = False
+
+
+def _wrote(text: Text, token: int, now: float) -> bool:
+    """Take a text's first token; True when it is done already."""
+    text.first_s = now
+    return text.continuation.push(token)
+
+
+class Steps:
+    """Advance the whole table, one step or a few, until a text is done or the time of a dispatch is over."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        step_s = table.cost.seconds(len(table.active), 1)
+        self._count = max(1, int(table.limits.dispatch_s / step_s))
+        self.estimate_s = self._count * step_s
+        self._done: list[int] = []
+        self._failed: dict[int, BaseException] = {}
+        self._ran, self._seconds = 0, 0.0
+
+    def run(self) -> None:
+        table = self._table
+        started, count = table.clock(), 0
+        while count < self._count and not self._done and not self._failed:
+            self._step()
+            count += 1
+        self._ran, self._seconds = count, table.clock() - started
+
+    def _step(self) -> None:
+        table = self._table
+        active = table.active
+        if table.settings is None:
+            table.settings = Rows.of([text.continuation.options.sampling for text in active])
+        try:
+            lengths = np.ones(len(active), np.int32)
+            following, state = table.advance(table.tokens[None, :], lengths, table.state)
+            drawn = choose(following, [text.continuation for text in active], table.settings)
+        except Exception:  # nothing has been changed yet: find the row at fault, and let the others go on
+            self._step_apart()
+            return
+        table.state, table.tokens = state, drawn.astype(np.int32)
+        for row, token in enumerate(drawn.tolist()):
+            if active[row].continuation.push(token):
+                self._done.append(row)
+
+    def _step_apart(self) -> None:
+        """One step, row by row: slow, and only taken when the table failed as a whole."""
+        table = self._table
+        one = np.ones(1, np.int32)
+        parts: list[State] = []
+        tokens = table.tokens.copy()
+        for row, text in enumerate(table.active):
+            before = states.take(table.state, [row])
+            try:
+                following, after = table.advance(table.tokens[None, row : row + 1], one, before)
+                settings = Rows.of([text.continuation.options.sampling])
+                (token,) = choose(following, [text.continuation], settings).tolist()
+            except Exception as error:  # its waiter must hear of it, whatever it is
+                self._failed[row] = error
+                parts.append(before)
+                continue
+            parts.append(after)
+            tokens[row] = token
+            if text.continuation.push(token):
+                self._done.append(row)
+        table.state, table.tokens = states.join(parts), tokens
+
+    def settle(self) -> None:
+        table = self._table
+        now, rows = table.clock(), len(table.active)
+        table.cost.learn(rows, 1, self._seconds / self._ran)
+        table.observer.steps(rows=rows, count=self._ran, compute_s=self._seconds)
+        for ticket in {text.ticket for text in table.active}:
+            ticket.ran(self._seconds, rows)
+        # From the last row to the first: removing a row moves only rows that were dealt with.
+        for row in sorted({*self._done, *self._failed}, reverse=True):
+            text = table.active[row]
+            table.remove(row)
+            if row in self._failed:
+                table.fail(text, self._failed[row])
+            else:
+                table.finish(text, now)
+        table.busy = False

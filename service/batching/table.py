@@ -1,0 +1,118 @@
+"""The running texts of one language model: a table of slots, and how texts join, leave, finish and fail.
+
+Row i of the state belongs to text i, without gaps, so that a step runs on the arrays as they lie. Knows rows and
+tickets. Does not know who is next: that is steps.py.  T steps, B rows, V vocabulary.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import state as states
+from models.sampling import Rows
+from models.state import State
+from models.tasks.generate import Continuation
+from service.batching.cost import CostModel
+from service.batching.ticket import Ticket
+from service.errors import InternalError, ServiceError
+
+log = logging.getLogger(__name__)
+
+Ints = NDArray[np.int32]
+
+
+class Writer(Protocol):
+    """A language model: `advance` consumes tokens (T, B), ragged by lengths (B,), and tells what may follow."""
+
+    def zeros(self, rows: int) -> State: ...
+    def advance(self, tokens: Ints, lengths: Ints, state: State) -> tuple[NDArray[np.float32], State]: ...
+
+
+class Observer(Protocol):
+    """What a scheduler tells of itself."""
+
+    def steps(self, *, rows: int, count: int, compute_s: float) -> None: ...
+    def prefill(self, *, rows: int, padded_tokens: int, real_tokens: int, compute_s: float) -> None: ...
+    def first_token(self, seconds: float) -> None: ...
+    def finished(self, *, tokens: int, seconds: float) -> None: ...
+    def table(self, *, waiting: int, active: int) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many texts grow at once and how many may wait."""
+
+    slots: int = 64
+    queue_items: int = 1024
+    prefill_steps: int = 128  # of a prompt in one call: bounds how long running texts pause for a new one
+    prefill_tokens: int = 2048  # padded, of all prompts in one call: likewise
+    dispatch_s: float = 0.001  # steps are taken together up to this time: a turn of the loop costs tens of microseconds
+
+
+class Text:
+    """One text on its way: its prompt as tokens, how much of it has been read, and what has been written."""
+
+    __slots__ = ("continuation", "fed", "first_s", "index", "prompt", "ticket")
+
+    def __init__(self, ticket: Ticket, index: int, prompt: Ints, continuation: Continuation) -> None:
+        self.ticket, self.index, self.prompt, self.continuation = ticket, index, prompt, continuation
+        self.fed = 0
+        self.first_s: float | None = None
+
+
+class Table:
+    """The texts that are being read or written, and everything that a piece of work needs to advance them."""
+
+    def __init__(
+        self, writer: Writer, *, limits: Limits, clock: Callable[[], float], observer: Observer, cost: CostModel
+    ) -> None:
+        self.writer, self.clock, self.observer, self.limits, self.cost = writer, clock, observer, limits, cost
+        self.reading: list[tuple[Text, State]] = []  # admitted, the prompt not read to its end
+        self.active: list[Text] = []  # row i of the state
+        self.state: State = ()
+        self.tokens: Ints = np.empty(0, np.int32)  # (B,) the newest token of each row, not yet consumed
+        self.settings: Rows | None = None  # of the active rows; None after the table has changed
+        self.busy = False  # a piece of work has been handed out and has not settled
+
+    def __len__(self) -> int:
+        """Slots that are taken."""
+        return len(self.active) + len(self.reading)
+
+    def advance(self, tokens: Ints, lengths: Ints, state: State) -> tuple[NDArray[np.float32], State]:
+        """As the writer's; raises ValueError unless it answers for every row."""
+        following, after = self.writer.advance(tokens, lengths, state)
+        if len(following) != len(lengths):
+            raise ValueError(f"{len(following)} rows came back of {len(lengths)}")
+        return following, after
+
+    def join(self, texts: Sequence[Text], tokens: Sequence[int], state: State) -> None:
+        """New rows below the table."""
+        self.active.extend(texts)
+        self.state = states.join([self.state, state]) if self.state and len(self.tokens) else state
+        self.tokens = np.concatenate([self.tokens, np.asarray(tokens, np.int32)])
+        self.settings = None
+
+    def remove(self, row: int) -> None:
+        """Free a slot: the last row takes its place."""
+        last = self.active.pop()
+        if row < len(self.active):
+            self.active[row] = last
+        (self.tokens,) = states.drop((self.tokens,), row)
+        self.state = states.drop(self.state, row)
+        self.settings = None
+
+    def finish(self, text: Text, now: float) -> None:
+        """Hand a finished text to its waiter."""
+        count = len(text.continuation.tokens)
+        if text.first_s is not None:
+            self.observer.first_token(text.first_s - text.ticket.arrived_s)
+            self.observer.finished(tokens=count, seconds=now - text.first_s)
+        text.ticket.succeed(text.index, text.continuation)
+
+    def fail(self, text: Text, error: BaseException) -> None:
+        log.error("a text failed after %d tokens", len(text.continuation.tokens), exc_info=error)
+        text.ticket.fail(error if isinstance(error, ServiceError) else InternalError())

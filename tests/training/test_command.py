@@ -1,0 +1,140 @@
+"""The command line: what it prints, the files it leaves; an error is one sentence and status 2, no traceback."""
+
+from pathlib import Path
+
+import pytest
+
+from models.manifest import read
+from tests.training import tiny
+from tests.training.test_own_data import conll, table
+from training import __main__ as command
+from training import loop, recipe
+from training.__main__ import main
+
+TINY = [word for field, value in tiny.SMALL.items() for word in ("--set", f"{field}={value}")]
+
+
+@pytest.fixture(autouse=True)
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wide terminal in an empty folder with a file of one's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command.console, "width", 300, raising=False)
+    (tmp_path / "mine.conll").write_text(conll())
+    (tmp_path / "mine.csv").write_text(table("csv").replace("text,label", "review,stars"))
+    return tmp_path
+
+
+def test_list_names_every_recipe_and_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in recipe.names())
+    assert "ud-ewt" in said
+    assert "--data FILE" in said
+
+
+def test_data_lists_every_data_set_and_says_where_one_lies(
+    desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEQSERVE_DATA", str(desk))
+    (desk / "tinyshakespeare").mkdir()
+    (desk / "tinyshakespeare/train.txt").write_text("x")
+    assert main(["data"]) == 0
+    assert "not fetched" in capsys.readouterr().out
+    assert main(["data", "tinyshakespeare"]) == 0
+    assert capsys.readouterr().out == f"tinyshakespeare: {desk / 'tinyshakespeare'}\n"
+
+
+def test_from_a_file_to_a_bundle_and_its_score(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "tagger", "--data", "mine.conll", "--name", "mine", "--tag-column", "-1", *TINY]) == 0
+    said = capsys.readouterr().out
+    assert "epoch 1: loss" in said
+    assert "epoch 2: loss" in said
+    assert said.endswith("best weights and curves in runs/mine; next: python -m training export runs/mine\n")
+    left = {path.name for path in (desk / "runs/mine").iterdir()}
+    assert left >= {"run.json", "history.json", "best.pt", "checkpoint.pt", "curves.png", "tensorboard", "words.json"}
+    assert main(["export", "runs/mine"]) == 0
+    assert "SEQSERVE_BUNDLES=runs/mine/bundle make serve" in capsys.readouterr().out
+    assert main(["score", "runs/mine/bundle", "--variant", "fp32"]) == 0
+    accuracy = read(desk / "runs/mine/bundle").variants["fp32"].scores["accuracy"]
+    assert capsys.readouterr().out.split()[-3:] == ["fp32", str(accuracy), str(accuracy)]
+    assert main(["show", "runs/mine/bundle"]) == 0
+    said = capsys.readouterr().out
+    assert said == (desk / "runs/mine/bundle/README.md").read_text() + "\n"
+    assert (
+        "python -m training fit tagger --data mine.conll --name mine --tag-column -1 --set architecture.hidden=12"
+        in said
+    )
+
+
+def test_columns_and_encoding_of_a_table_are_options(desk: Path) -> None:
+    (desk / "mine.csv").write_bytes(("review;stars\n" + "café;1\nthé;2\n" * 20).encode("latin-1"))
+    columns = ["--text", "review", "--label", "stars", "--encoding", "latin-1"]
+    assert main(["fit", "classifier", "--data", "mine.csv", "--name", "mine", *columns, *TINY]) == 0
+    assert "café" in (desk / "runs/mine/words.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fit", "nonesuch"], "no recipe 'nonesuch'"),
+        (["fit", "tagger"], "give --data FILE, or set name or path under [data]"),
+        (["fit", "tagger", "--tag-column", "1"], "--tag-column describes your own file: give it with --data"),
+        (["fit", "tagger", "--data", "gone.conll"], "gone.conll: cannot be read (No such file or directory)"),
+        (["fit", "tagger", "--data", "."], "cannot be read (Is a directory)"),
+        (["fit", "tagger", "--data", r"C:\mine\new.conll"], r"C:\mine\new.conll: cannot be read"),
+        (
+            ["fit", "tagger", "--data", "mine.conll", "--tag-column", "7"],
+            "line 1: no column 7, there are 2",
+        ),
+        (["fit", "classifier", "--data", "mine.csv"], "no column 'text'; there are 'review', 'stars'"),
+        (["fit", "classifier", "--data", "mine.csv", "--encoding", "ascii-7"], "unknown encoding 'ascii-7'"),
+        (["fit", "tagger", "--set", "training.epochs"], "--set 'training.epochs': write FIELD=VALUE"),
+        (["fit", "tagger", "--set", "training.epochs=many"], "training.epochs: Input should be a valid integer"),
+        (["export", "runs/none"], "runs/none is no finished run (run.json is missing): run fit first"),
+        (["score", "runs/none"], "runs/none: no manifest.json here"),
+        (["show", "[/red]"], "[/red]: no manifest.json here"),
+        (["data", "nonesuch"], "no data set is called 'nonesuch'"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_sentence(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert said in printed.err
+    assert printed.err.count("\n") == 1
+    assert "Traceback" not in printed.err + printed.out
+
+
+def test_a_loss_that_is_no_number_is_an_error_like_any_other(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_: object) -> None:
+        raise FloatingPointError("the loss became nan")
+
+    monkeypatch.setattr(loop._Run, "train_epoch", explode)
+    assert main(["fit", "tagger", "--data", "mine.conll", *TINY]) == 2
+    assert capsys.readouterr().err == "error: the loss became nan\n"
+
+
+def test_an_interruption_says_what_is_kept_and_the_same_command_goes_on(
+    desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["fit", "tagger", "--data", "mine.conll", "--name", "mine", *TINY]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop._Run, "_save", interrupt)
+        assert main(words) == 130
+    assert "the last whole epoch is kept; the same command goes on from there" in capsys.readouterr().out
+    assert main(words) == 0
+
+
+def test_help_has_commands_to_paste(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    assert "python -m training fit tagger --data mine.conll --name my-tagger" in capsys.readouterr().out

@@ -1,0 +1,64 @@
+"""Recipes: those that come with seqserve load, and what is wrong in one is named by its field."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.recipe import RecipeError, load, names
+
+OWN = {"tagger": "tag", "classifier": "classify", "language-model": "generate"}
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_recipe_loads_under_its_own_name(name: str) -> None:
+    assert load(name).name == name
+
+
+@pytest.mark.parametrize(("name", "task"), OWN.items())
+def test_the_recipes_for_own_data_name_no_data_and_average_nothing(name: str, task: str) -> None:
+    recipe = load(name)
+    assert (recipe.task, recipe.data.name, recipe.data.path) == (task, None, None)
+    assert recipe.training.average == 0  # few steps: an average would still be the first weights
+
+
+def test_fields_are_changed_by_their_dotted_names() -> None:
+    recipe = load("tagger", **{"training.seed": 9, "data.path": "a.conll", "data.tag_column": -2, "name": "mine"})
+    assert (recipe.training.seed, recipe.data.path, recipe.name) == (9, Path("a.conll"), "mine")
+    assert recipe.data.tag_column == -2
+    assert recipe.data.token_column is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"training.epoch": 3}, r"training.epoch: Extra inputs are not permitted \(got '3'\)"),
+        ({"architecture.hiden": 3}, "architecture.hiden: Unexpected keyword"),
+        ({"architecture.layers": 0}, "architecture.layers: Input should be greater than or equal to 1"),
+        ({"architecture.dropout": 1.0}, "architecture.dropout: Input should be less than 1"),
+        ({"architecture.cell": "rnn"}, "architecture.cell: Input should be 'lstm' or 'gru'"),
+        ({"name.first": "x"}, "name.first: 'name' is a field without fields of its own"),
+        ({"name": "My Tagger"}, r"name: lower-case letters, digits.*\(got 'My Tagger'\)"),
+        ({"codec": {"kind": "characters"}}, "task 'tag' needs codec.kind = 'words', not 'characters'"),
+        ({"training.learning_rate": -1}, "training.learning_rate: Input should be greater than 0"),
+    ],
+)
+def test_a_wrong_field_is_named_with_what_is_allowed(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load("tagger", **changes)
+
+
+def test_a_language_model_has_one_direction() -> None:
+    with pytest.raises(RecipeError, match=r"set architecture\.bidirectional = false"):
+        load("language-model", **{"architecture.bidirectional": True})
+
+
+def test_an_unknown_recipe_lists_those_that_there_are() -> None:
+    with pytest.raises(RecipeError, match=r"no recipe 'tager': give a path to a .toml file or one of classifier, "):
+        load("tager")
+
+
+def test_a_windows_path_in_double_quotes_gets_a_hint(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[data]\npath = "C:\\data\\mine.csv"\n')
+    with pytest.raises(RecipeError, match=r"is not TOML: .*line 2.*in single quotes"):
+        load(str(tmp_path / "mine.toml"))
