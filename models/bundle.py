@@ -10,14 +10,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models import codecs
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import MANIFEST_FILE, BundleError, Manifest, read
-from models.network import Network, Placement, resolve_device
+from models.network import DeviceUnavailable, Network, Placement, resolve_device
 from models.tasks import Classification, Generation, Tagging, Task
 
 
@@ -49,13 +49,9 @@ def load(path: Path | str, *, variant: str = "auto", placement: Placement | None
     placement = placement or Placement()
     started = time.perf_counter()
     manifest = read(path)
-    name = choose_variant(manifest, variant, placement)
     for file, expected in manifest.files.items():
         _check(path / file, expected)
-    try:
-        network = Network(path / manifest.variants[name].file, placement)
-    except Exception as error:  # ONNX Runtime raises a dozen unrelated types for a graph that it cannot open
-        raise BundleError(f"{path / manifest.variants[name].file}: cannot be opened: {error}") from error
+    name, network = _open(path, manifest, variant, placement)
     _check_tensors(path, manifest, network)
     codec = codecs.build(manifest.codec, lambda file: vocabulary(path / file))
     _check_width(path, manifest, network, codec)
@@ -67,6 +63,19 @@ def load(path: Path | str, *, variant: str = "auto", placement: Placement | None
         path=path,
         load_s=time.perf_counter() - started,
     )
+
+
+def _open(path: Path, manifest: Manifest, variant: str, placement: Placement) -> tuple[str, Network]:
+    """The variant and its session; device `auto` falls back to the CPU, and to the CPU's variant."""
+    name = choose_variant(manifest, variant, placement)
+    try:
+        return name, Network(path / manifest.variants[name].file, placement)
+    except DeviceUnavailable:
+        if placement.device != "auto":
+            raise
+        return _open(path, manifest, variant, replace(placement, device="cpu"))
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated types for a graph that it cannot open
+        raise BundleError(f"{path / manifest.variants[name].file}: cannot be opened: {error}") from error
 
 
 def choose_variant(manifest: Manifest, variant: str, placement: Placement) -> str:

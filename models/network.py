@@ -49,6 +49,8 @@ class Network:
     def __init__(self, path: Path, placement: Placement | None = None) -> None:
         placement = placement or Placement()
         self.device = resolve_device(placement.device)
+        if self.device == "cuda":
+            ort.preload_dlls()  # CUDA and cuDNN come as Python packages, where the loader does not look by itself
         options = ort.SessionOptions()
         options.intra_op_num_threads = placement.threads
         options.inter_op_num_threads = 1
@@ -57,6 +59,12 @@ class Network:
         options.log_severity_level = 3
         providers = [_CUDA, _CPU] if self.device == "cuda" else [_CPU]
         self._session = ort.InferenceSession(str(path), options, providers=providers)
+        if self.device == "cuda" and _CUDA not in self._session.get_providers():
+            # ONNX Runtime names a provider that it was built with, whether or not there is a GPU to run it.
+            raise DeviceUnavailable(
+                f"ONNX Runtime {ort.__version__} has CUDA, but it does not start here (no GPU, driver or cuDNN?): "
+                "set the device to cpu, or mend the driver"
+            )
         self.inputs = tuple(tensor.name for tensor in self._session.get_inputs())
         self.outputs = tuple(tensor.name for tensor in self._session.get_outputs())
         last = self._session.get_outputs()[0].shape[-1]

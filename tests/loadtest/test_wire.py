@@ -1,6 +1,7 @@
 """wire.py and closed_loop.py: replies are found in bytes, whole or in parts."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -40,15 +41,25 @@ def test_an_address_is_http_host_and_port(url: str) -> None:
 
 
 async def test_an_answer_that_comes_before_the_whole_body_was_read_is_seen() -> None:
+    ended = asyncio.Event()  # or the loop may close under the server's connection
+
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(b"HTTP/1.1 413 Too large\r\ncontent-length: 0\r\n\r\n")
+        with suppress(ConnectionError):
+            while await reader.read(1 << 16):
+                pass
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        ended.set()
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         address = Address(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
         connection = await Connection.open(address)
         reply = await connection.ask(request_bytes(address, "/", b"x" * 30_000_000), timeout_s=5.0)
         connection.close()
+        await ended.wait()
     assert reply.status == 413
 
 
@@ -56,6 +67,7 @@ async def test_a_connection_that_closes_instead_of_answering_is_an_error() -> No
     async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.close()
+        await writer.wait_closed()
 
     async with await asyncio.start_server(close, "127.0.0.1", 0) as server:
         address = Address(host="127.0.0.1", port=server.sockets[0].getsockname()[1])

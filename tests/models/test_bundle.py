@@ -10,7 +10,7 @@ import pytest
 
 from models import bundle, reference
 from models.manifest import BundleError, Manifest, read
-from models.network import DeviceUnavailable, Network, resolve_device
+from models.network import DeviceUnavailable, Network, Placement, resolve_device
 from tests import bundles
 
 
@@ -261,3 +261,15 @@ def test_labels_that_the_graph_does_not_have_are_counted(copy: Path) -> None:
 def test_a_manifest_without_a_format_is_refused(copy: Path) -> None:
     edit(copy, lambda manifest: manifest.pop("format"))
     assert "format: Field required" in refused(copy)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
+def test_a_gpu_that_does_not_start_is_done_without_unless_it_was_asked_for(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("models.network.ort.get_available_providers", lambda: available)
+    monkeypatch.setattr("models.network.ort.preload_dlls", lambda: None)
+    assert bundle.load(copy, placement=Placement(device="auto")).network.device == "cpu"
+    with pytest.raises(DeviceUnavailable, match="does not start here"):
+        bundle.load(copy, placement=Placement(device="cuda"))
