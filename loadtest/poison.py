@@ -219,7 +219,7 @@ def _complaint(poison: Poison, reply: Reply) -> str:
     try:
         if reply.status == 200 and poison.check:
             poison.check(reply.json())
-        if reply.status >= 400 and poison.problem:
+        if reply.status >= 400:
             answers.check_problem(reply.status, reply.headers.get("content-type", ""), reply.json())
     except ValueError as error:
         wrong = isinstance(error, WrongAnswerError)

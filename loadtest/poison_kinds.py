@@ -37,7 +37,6 @@ class Poison:
     sent: int | None = None
     reset: bool = False
     check: Callable[[object], None] | None = None  # of a 200's JSON; raises WrongAnswerError
-    problem: bool = True  # an error answer has to be a problem document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,18 +113,15 @@ def _wrong_types(target: Target, _: Sequence[Card]) -> Iterator[Poison]:
 def _wrong_http(target: Target, _: Sequence[Card]) -> Iterator[Poison]:
     body = _json({"inputs": "a b"})
 
-    def poison(kind: str, status: int, path: str = target.path, problem: bool = True, **how: Any) -> Poison:
+    def poison(kind: str, status: int, path: str = target.path, **how: Any) -> Poison:
         request = request_bytes(target.address, path, body, **how)
-        expected = frozenset({status})
-        return Poison(kind=kind, task=target.card.task, request=request, expected=expected, problem=problem)
+        return Poison(kind=kind, task=target.card.task, request=request, expected=frozenset({status}))
 
-    # Outside /v1 it is BentoML's own router that answers these two, in its own words.
-    ours = bool(target.prefix)
     for method in ("GET", "PUT", "DELETE"):
-        yield poison("wrong method", 405, method=method, problem=ours)
+        yield poison("wrong method", 405, method=method)
     for media in ("text/plain", "application/x-www-form-urlencoded", "application/octet-stream"):
-        yield poison("wrong content type", 415, content_type=media, problem=ours)
-    yield poison("made-up path", 404, path=target.path + "/x" * 200, problem=False)
+        yield poison("wrong content type", 415, content_type=media)
+    yield poison("made-up path", 404, path=target.path + "/x" * 200)
 
 
 def _wrong_model(target: Target, cards: Sequence[Card]) -> Iterator[Poison]:

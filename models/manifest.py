@@ -4,6 +4,7 @@ Knows names, shapes, limits and provenance. Opens no file but the manifest itsel
 T steps, B batch, N spellings, C characters, K labels, V vocabulary.
 """
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -94,7 +95,7 @@ class Provenance(_Part):
     command: str
     data: Data
     seed: int
-    created: str
+    created: date
     parameters: int
     versions: dict[str, str] = {}
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from datetime import time as time_of_day
 from typing import Any, cast
 
 from models import bundle as bundles
@@ -34,7 +35,9 @@ from service.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-ENCODE_SLICE = 32_768  # characters encoded before the loop may serve others: about 5 ms
+ENCODE_SLICE = 32_768  # characters encoded, at least, before the loop may serve others: about 5 ms of English
+ANSWER_SLICE = 8_192  # words or characters answered, at least, before the loop may serve others
+SEED_BITS = 53  # of a seed that is drawn here: what a JavaScript number still holds exactly
 DRAIN_POLL_S = 0.01
 
 
@@ -55,8 +58,9 @@ class GenerateOptions:
 class Engine:
     """All bundles of one worker process. `load` makes it; everything else belongs to the event loop's thread."""
 
-    def __init__(self, lanes: Sequence[Lane], executor: ThreadPoolExecutor) -> None:
+    def __init__(self, lanes: Sequence[Lane], executor: ThreadPoolExecutor, *, request_tokens: int) -> None:
         self._lanes = {lane.name: lane for lane in lanes}
+        self._request_tokens = request_tokens
         self._executor = executor
         self._open: set[Ticket] = set()
         self.ready = True
@@ -80,7 +84,7 @@ class Engine:
             lanes[manifest.name] = open_lane(bundle, settings, telemetry, executor)
             telemetry.bundle(manifest.name, manifest.version, bundle.variant, load_s)
             log.info("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, bundle.network.device, load_s)
-        return cls(list(lanes.values()), executor)
+        return cls(list(lanes.values()), executor, request_tokens=settings.request_tokens)
 
     def cards(self) -> list[dict[str, Any]]:
         """What /v1/models tells of each bundle, in the order in which they were given."""
@@ -100,7 +104,7 @@ class Engine:
         single = isinstance(inputs, str)
         items = await self._encode(lane, [inputs] if isinstance(inputs, str) else inputs)
         rows = await self._run(lane, items, call, empty=TagRow(labels=[], scores=[]))
-        answers = [task.answer(item, row, aggregation=aggregation) for item, row in zip(items, rows, strict=True)]
+        answers = await _paced(items, rows, lambda item, row: task.answer(item, row, aggregation=aggregation))
         return answers[0] if single else answers
 
     async def classify(
@@ -111,7 +115,7 @@ class Engine:
         task = cast(Classification, lane.bundle.task)
         items = await self._encode(lane, [inputs] if isinstance(inputs, str) else inputs)
         rows = await self._run(lane, items, call, empty=[])
-        return [task.answer(item, row, top_k=top_k) for item, row in zip(items, rows, strict=True)]
+        return await _paced(items, rows, lambda item, row: task.answer(item, row, top_k=top_k))
 
     async def generate(
         self, inputs: str | list[str], *, model: str | None = None, options: GenerateOptions, call: Call
@@ -120,14 +124,13 @@ class Engine:
         lane = self._lane("generate", model)
         task = cast(Generation, lane.bundle.task)
         prompts = [inputs] if isinstance(inputs, str) else inputs
-        asked = _write_options(options)
-        texts = [task.start(prompt, asked) for prompt in prompts]
-        items = await self._encode(lane, prompts)
+        items = await self._encode(lane, prompts, beside=options.max_new_tokens)
+        texts = [task.start(prompt, _write_options(options)) for prompt in prompts]
         wanted = [(item.rows, text) for item, text in zip(items, texts, strict=True) if item.length]
         if wanted:
             scheduler = cast(StepScheduler, lane.scheduler)
             await self._wait(lane, call, len(wanted), lambda ticket: scheduler.submit(ticket, wanted))
-        answers = [text.answer() for text in texts]
+        answers = await _paced(items, texts, lambda _, text: text.answer(), beside=options.max_new_tokens)
         return answers[0] if isinstance(inputs, str) else answers
 
     def _lane(self, task: str, model: str | None) -> Lane:
@@ -144,17 +147,30 @@ class Engine:
             )
         return fitting[model]
 
-    async def _encode(self, lane: Lane, inputs: Sequence[Any]) -> list[Any]:
-        """Encode every input, giving way to the loop now and then; raises TooLarge for one that is too long."""
+    async def _encode(self, lane: Lane, inputs: Sequence[Any], *, beside: int = 0) -> list[Any]:
+        """Encode every input, giving way to the loop now and then.
+
+        Raises TooLarge for an input that is too long, or for all of them together with `beside` tokens for each;
+        Overloaded or Unavailable before anything is encoded in vain.
+        """
+        lane.scheduler.check_room(len(inputs))
         limit = lane.bundle.manifest.limits.max_length
         items: list[Any] = []
-        since = 0
+        since, tokens = 0, beside * len(inputs)
         for number, raw in enumerate(inputs):
             item = lane.bundle.task.encode(raw, limit=limit)
             if item.length > limit:
                 raise TooLarge(
                     f"input {number + 1} has more than {limit} {lane.unit}, the limit of {lane.name}: split it",
                     limit=limit,
+                    field="inputs",
+                )
+            tokens += item.length
+            if tokens > self._request_tokens:
+                raise TooLarge(
+                    f"the request comes to more than {self._request_tokens} {lane.unit}, sent and asked for: "
+                    "spread it over several requests",
+                    limit=self._request_tokens,
                     field="inputs",
                 )
             items.append(item)
@@ -211,8 +227,23 @@ class Engine:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
+async def _paced(
+    items: Sequence[Any], rows: Sequence[Any], answer: Callable[[Any, Any], Any], *, beside: int = 0
+) -> list[Any]:
+    """The answer for each item and its row, giving way to the loop now and then."""
+    answers = []
+    since = 0
+    for item, row in zip(items, rows, strict=True):
+        answers.append(answer(item, row))
+        since += item.length + beside
+        if since > ANSWER_SLICE:
+            since = 0
+            await asyncio.sleep(0)
+    return answers
+
+
 def _write_options(options: GenerateOptions) -> WriteOptions:
-    seed = secrets.randbits(63) if options.seed is None else options.seed
+    seed = secrets.randbits(SEED_BITS) if options.seed is None else options.seed
     return WriteOptions(
         max_new_tokens=options.max_new_tokens,
         sampling=Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, seed=seed),
@@ -225,7 +256,7 @@ def _write_options(options: GenerateOptions) -> WriteOptions:
 def _card(bundle: Bundle) -> dict[str, Any]:
     """One entry of /v1/models: OpenAI's fields first, then ours."""
     manifest = bundle.manifest
-    created = datetime.fromisoformat(manifest.provenance.created).replace(tzinfo=UTC)
+    created = datetime.combine(manifest.provenance.created, time_of_day(), tzinfo=UTC)
     return {
         "id": manifest.name,
         "object": "model",

@@ -54,7 +54,9 @@ def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor
     if isinstance(bundle.task, Generation):
         scheduler = StepScheduler(
             Writer(bundle, bundle.task),
-            limits=table.Limits(slots=settings.slots, queue_items=settings.queue_items),
+            limits=table.Limits(
+                slots=settings.slots, queue_items=settings.queue_items, queue_tokens=settings.queue_tokens
+            ),
             clock=monotonic,
             observer=_TellSteps(telemetry, name),
         )
@@ -139,10 +141,13 @@ class _TellSteps:
     def first_token(self, seconds: float) -> None:
         self._telemetry.first_token(self._name, seconds)
 
-    def finished(self, *, tokens: int, seconds: float) -> None:
-        self._telemetry.generated(self._name, tokens)
-        if tokens > 1:
-            self._telemetry.inter_token(self._name, seconds / (tokens - 1), tokens - 1)
+    def waited(self, seconds: float) -> None:
+        self._telemetry.waited(self._name, seconds)
+
+    def tokens(self, *, count: int, gap_s: float) -> None:
+        self._telemetry.generated(self._name, count)
+        if gap_s:
+            self._telemetry.inter_token(self._name, gap_s, count)
 
     def table(self, *, waiting: int, active: int) -> None:
         self._telemetry.queue_depth(self._name, waiting)

@@ -70,6 +70,10 @@ class Settings(BaseModel):
     )
     drain_s: Seconds = Field(default=30.0, description="Seconds after SIGTERM to answer what was accepted; then 503.")
     body_bytes: Count = Field(default=1 << 20, description="Bytes of a request's body, at most; then 413.")
+    request_tokens: Count = Field(
+        default=65_536,
+        description="Words or characters in all inputs of one request, and new tokens asked for, at most; then 413.",
+    )
     inputs_max: Count = Field(default=1024, description="Inputs in one request, at most; then 413.")
     max_new_tokens: Count = Field(
         default=4096, description="Highest max_new_tokens that a request may ask for; then 422."
@@ -85,8 +89,7 @@ class Settings(BaseModel):
         default="",
         repr=False,
         json_schema_extra=SECRET,
-        description="Key that signs the states handed to clients, the same on all replicas;"
-        " empty: a new one at every start.",
+        description="Key that will sign the states handed to clients; states are not offered yet, so it has no effect.",
     )
     log_format: Literal["text", "json"] = Field(default="text", description="Lines for people or for programs.")
 

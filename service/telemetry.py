@@ -160,6 +160,10 @@ class Telemetry:
         self._observe(STEP_ROWS, (model,), rows, count)
         self._observe(STEP_SECONDS, (model,), compute_s / count, count)
 
+    def waited(self, model: str, seconds: float) -> None:
+        """Record how long one text waited for its slot."""
+        self._observe(QUEUE_SECONDS, (model,), seconds)
+
     def generated(self, model: str, tokens: int) -> None:
         """Count generated tokens."""
         self._counts[GENERATED, (model,)] += tokens

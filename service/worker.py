@@ -6,15 +6,18 @@ How ``bentoml serve`` ends, as read in the sources of circus 0.19 and uvicorn 0.
 circus send SIGTERM to every worker and wait (a day) for it. uvicorn notices within 0.1 s, closes idle
 connections, waits without limit for the running requests, then runs the shutdown hooks. It does not tell the
 application. So the worker chains a handler of its own in front of uvicorn's: from the signal on, readiness is
-false and new requests get 503, what was accepted is answered, and after ``drain_s`` the rest is given up.
+false and new requests get 503, and what the engine has accepted is answered. After ``drain_s`` the engine gives
+up what is left, and a client that is still sending its body gets 503. Not bounded here: a client that does not
+take its answer, which uvicorn waits for until the supervisor kills the process.
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -43,6 +46,7 @@ class Worker:
         self._defaults: dict[str, str] = {}
         self._flusher: asyncio.Task[None] | None = None
         self._drain: asyncio.Task[None] | None = None
+        self._reads: set[asyncio.Timeout] = set()
 
     @property
     def ready(self) -> bool:
@@ -53,7 +57,7 @@ class Worker:
     def engine(self) -> "Engine":
         """The engine. Raises Unavailable while the worker is not ready."""
         if self.draining:
-            raise Unavailable("the service is shutting down; send the request to another replica")
+            raise _shutting_down()
         if self._engine is None or not self._engine.ready:
             raise Unavailable("the models are still being loaded; try again in a moment")
         return self._engine
@@ -71,6 +75,27 @@ class Worker:
         # request for tens of milliseconds (87,000 objects to walk; none after this).
         gc.collect()
         gc.freeze()
+
+    @contextlib.asynccontextmanager
+    async def reading(self, timeout_s: float) -> AsyncIterator[None]:
+        """Bound what is done inside, the reading of a body, by ``timeout_s`` and by the end of the drain.
+
+        Raises TimeoutError, or Unavailable if it was the drain.
+        """
+        if self.draining:  # it would not be answered any more
+            raise _shutting_down()
+        until_s = asyncio.get_running_loop().time() + timeout_s
+        timeout = asyncio.timeout_at(until_s)
+        self._reads.add(timeout)
+        try:
+            async with timeout:
+                yield
+        except TimeoutError:
+            if timeout.when() != until_s:
+                raise _shutting_down() from None
+            raise
+        finally:
+            self._reads.discard(timeout)
 
     def start(self) -> None:
         """Begin to flush metrics and to listen for signals. To be called on the running event loop."""
@@ -104,11 +129,22 @@ class Worker:
         self.telemetry.flush()
 
     def _begin_drain(self) -> None:
-        if self._drain is None and self._engine is not None:
-            log.info("shutting down: answering what was accepted, for %g s at most", self.settings.drain_s)
-            self._drain = asyncio.get_running_loop().create_task(self._engine.drain(self.settings.drain_s))
+        if self._drain is not None or self._engine is None:
+            return
+        log.info("shutting down: answering what was accepted, for %g s at most", self.settings.drain_s)
+        loop = asyncio.get_running_loop()
+        self._drain = loop.create_task(self._engine.drain(self.settings.drain_s))
+        end_s = loop.time() + self.settings.drain_s
+        for timeout in self._reads:
+            until_s = timeout.when()
+            if until_s is not None and until_s > end_s:  # one that has expired already is in the past
+                timeout.reschedule(end_s)
 
     async def _flush_forever(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_S)
             self.telemetry.flush()
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable("the service is shutting down; send the request to another replica")

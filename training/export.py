@@ -168,7 +168,7 @@ def _manifest(
             f"python -m training export {finished.folder}",
             data=Data(name=source.name, url=source.url, licence=source.licence, sha256=source.files),
             seed=recipe.training.seed,
-            created=datetime.now(UTC).date().isoformat(),
+            created=datetime.now(UTC).date(),
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             versions={name: version(name) for name in ("torch", "onnx", "onnxruntime")},
         ),

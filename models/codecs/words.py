@@ -38,6 +38,11 @@ class Words:
     def length(self) -> int:
         return len(self.tokens)
 
+    @property
+    def extra(self) -> int:
+        """Words that a graph has to spell, beside its steps."""
+        return len(self.spelled)
+
 
 class WordsCodec:
     """See the module. `words`, `stems` and `characters` are the vocabularies that the spec names."""

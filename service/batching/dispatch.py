@@ -67,20 +67,18 @@ class Prefill:
             elif state is not None and outcome is None:
                 table.reading.append((text, state))
             elif state is not None and isinstance(outcome, int):
-                if _wrote(text, outcome, now):
-                    table.finish(text, now)
+                table.observer.first_token(now - text.ticket.arrived_s)
+                table.observer.tokens(count=1, gap_s=0.0)
+                if text.continuation.push(outcome):
+                    table.finish(text)
                 else:
                     joining.append((text, outcome, state))
         if joining:
             joined, tokens, parts = zip(*joining, strict=True)
+            if not table.active:
+                table.stepped_s = now
             table.join(joined, tokens, states.join(parts))
-        table.busy = False
-
-
-def _wrote(text: Text, token: int, now: float) -> bool:
-    """Take a text's first token; True when it is done already."""
-    text.first_s = now
-    return text.continuation.push(token)
+        table.in_hand = []
 
 
 class Steps:
@@ -147,6 +145,8 @@ class Steps:
         now, rows = table.clock(), len(table.active)
         table.cost.learn(rows, 1, self._seconds / self._ran)
         table.observer.steps(rows=rows, count=self._ran, compute_s=self._seconds)
+        table.observer.tokens(count=rows * self._ran - len(self._failed), gap_s=(now - table.stepped_s) / self._ran)
+        table.stepped_s = now
         for ticket in {text.ticket for text in table.active}:
             ticket.ran(self._seconds, rows)
         # From the last row to the first: removing a row moves only rows that were dealt with.
@@ -156,5 +156,5 @@ class Steps:
             if row in self._failed:
                 table.fail(text, self._failed[row])
             else:
-                table.finish(text, now)
-        table.busy = False
+                table.finish(text)
+        table.in_hand = []

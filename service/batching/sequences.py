@@ -22,10 +22,16 @@ log = logging.getLogger(__name__)
 
 Run = Callable[[Sequence[Any]], Sequence[Any]]
 
+SWEEP_EVERY_S = 0.05  # a full queue is searched for clients that have gone this often, not at every refusal
+
 
 class Sized(Protocol):
     @property
     def length(self) -> int: ...
+    @property
+    def extra(self) -> int:
+        """What is done for it beside its steps, see CostModel."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +75,11 @@ class Entry:
 class Batch:
     """Entries that run together. `run` may be called in another thread, the rest belongs to the scheduler's."""
 
-    def __init__(self, scheduler: "SequenceScheduler", entries: list[Entry], reason: str) -> None:
-        self.entries, self.reason = entries, reason
+    def __init__(self, scheduler: "SequenceScheduler", entries: list[Entry], reason: str, now_s: float) -> None:
+        self.entries, self.reason, self.taken_s = entries, reason, now_s
         self.rows, self.steps = len(entries), max(entry.length for entry in entries)
-        self.estimate_s = scheduler.cost.seconds(self.rows, self.steps)
+        self.extra = sum(entry.item.extra for entry in entries)
+        self.estimate_s = scheduler.cost.seconds(self.rows, self.steps, self.extra)
         self._scheduler = scheduler
         self._results: Sequence[Any] = ()
         self._error: BaseException | None = None
@@ -107,7 +114,8 @@ class SequenceScheduler:
         self._number = 0
         self._tokens = 0
         self._earliest_deadline_s = float("inf")
-        self._running = 0
+        self._running: Sequence[Entry] = ()
+        self._next_sweep_s = 0.0
         self._closed = False
 
     @property
@@ -117,10 +125,8 @@ class SequenceScheduler:
 
     def submit(self, ticket: Ticket, items: Sequence[Sized]) -> None:
         """Queue all sequences of a ticket, or none: raises Overloaded or Unavailable."""
-        if self._closed:
-            raise Unavailable("the service is shutting down: send the request to another replica")
         tokens = sum(item.length for item in items)
-        self._refuse_if_full(len(items), tokens)
+        self.check_room(len(items), tokens)
         for index, item in enumerate(items):
             self._number += 1
             entry = Entry(ticket, index, item, self._number)
@@ -130,9 +136,13 @@ class SequenceScheduler:
         self._earliest_deadline_s = min(self._earliest_deadline_s, ticket.call.deadline_s)
         self._observer.queue_depth(len(self._by_age))
 
-    def _refuse_if_full(self, items: int, tokens: int) -> None:
-        if self._is_full(items, tokens):
-            self._sweep(self.clock())  # nobody keeps a place for a client that has gone
+    def check_room(self, items: int, tokens: int = 0) -> None:
+        """Raise Overloaded or Unavailable if so much more is not taken: worth asking before it is encoded."""
+        if self._closed:
+            raise Unavailable("the service is shutting down: send the request to another replica")
+        now = self.clock()
+        if now >= self._next_sweep_s and self._is_full(items, tokens):
+            self._sweep(now)  # nobody keeps a place for a client that has gone
         if self._is_full(items, tokens):
             waiting = len(self._by_age)
             drain_s = self._tokens * (self.cost.cell_s + self.cost.step_s / 8)
@@ -150,6 +160,11 @@ class SequenceScheduler:
 
     def take(self) -> Batch | None:
         """The next batch to run, None when nothing waits."""
+        batch = self._next()
+        self._observer.queue_depth(len(self._by_age))
+        return batch
+
+    def _next(self) -> Batch | None:
         now = self.clock()
         while self._suspects:
             entries = [entry for entry in self._suspects.pop() if not entry.ticket.expire(now)]
@@ -205,6 +220,7 @@ class SequenceScheduler:
 
     def _sweep(self, now: float) -> None:
         """Answer everybody whose deadline has passed, and forget who has gone, however far back they wait."""
+        self._next_sweep_s = now + SWEEP_EVERY_S
         self._earliest_deadline_s = float("inf")
         for number, entry in list(self._by_age.items()):
             if entry.ticket.expire(now):
@@ -215,17 +231,16 @@ class SequenceScheduler:
     def _start(self, entries: list[Entry], reason: str, now: float) -> Batch:
         for entry in entries:
             entry.ticket.start(now)
-        self._running += 1
-        return Batch(self, entries, reason)
+        self._running = entries
+        return Batch(self, entries, reason, now)
 
     def settle(self, batch: Batch, results: Sequence[Any], error: BaseException | None, seconds: float) -> None:
         """Called by the batch when it has run."""
-        self._running -= 1
-        entries = batch.entries
+        self._running, entries = (), batch.entries
         if error is not None:
             self._isolate(entries, error)
             return
-        self.cost.learn(batch.rows, batch.steps, seconds)
+        self.cost.learn(batch.rows, batch.steps, seconds, batch.extra)
         for ticket in {entry.ticket for entry in entries}:
             ticket.ran(seconds, batch.rows)
         for entry, result in zip(entries, results, strict=True):
@@ -236,9 +251,8 @@ class SequenceScheduler:
             real_tokens=sum(entry.length for entry in entries),
             reason=batch.reason,
             compute_s=seconds,
-            waits_s=[entry.ticket.call.queue_s for entry in entries],
+            waits_s=[batch.taken_s - entry.ticket.arrived_s for entry in entries],
         )
-        self._observer.queue_depth(len(self._by_age))
 
     def _isolate(self, entries: list[Entry], error: BaseException) -> None:
         """Halve a batch that failed until the bad sequence is alone: only it fails."""
@@ -251,7 +265,8 @@ class SequenceScheduler:
 
     def abandon(self, error: ServiceError) -> None:
         """Fail everybody, in whatever state the queue is."""
-        waiting = [*self._by_age.values(), *(entry for part in self._suspects for entry in part)]
+        waiting = [*self._running, *self._by_age.values(), *(entry for part in self._suspects for entry in part)]
+        self._running = ()
         for entry in waiting:
             entry.ticket.fail(error)
 

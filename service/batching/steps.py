@@ -18,6 +18,8 @@ from service.batching.table import Ints, Limits, Observer, Table, Text, Writer
 from service.batching.ticket import Ticket
 from service.errors import Overloaded, ServiceError, Unavailable
 
+SWEEP_EVERY_S = 0.05  # the queue is searched for clients that have gone this often
+
 
 class StepScheduler:
     """The table and the queue of one bundle. Not thread-safe: one thread submits, takes and settles."""
@@ -33,26 +35,36 @@ class StepScheduler:
     ) -> None:
         self._table = Table(writer, limits=limits, clock=clock, observer=observer, cost=cost or CostModel())
         self._waiting: deque[Text] = deque()
+        self._waiting_tokens = 0
+        self._next_sweep_s = 0.0
         self._prefilled_last = False
         self._closed = False
 
     @property
     def idle(self) -> bool:
         """Nothing waits and nothing runs."""
-        return not (self._waiting or len(self._table) or self._table.busy)
+        return not (self._waiting or len(self._table) or self._table.in_hand)
 
     def submit(self, ticket: Ticket, texts: Sequence[tuple[Ints, Continuation]]) -> None:
         """Queue all texts of a ticket, each a prompt (T,) with T >= 1, or none: raises Overloaded or Unavailable."""
+        queued = [Text(ticket, index, *text) for index, text in enumerate(texts)]
+        tokens = sum(text.cost_tokens for text in queued)
+        self.check_room(len(queued), tokens)
+        self._waiting.extend(queued)
+        self._waiting_tokens += tokens
+
+    def check_room(self, items: int, tokens: int = 0) -> None:
+        """Raise Overloaded or Unavailable if so much more is not taken: worth asking before it is encoded."""
         if self._closed:
             raise Unavailable("the service is shutting down: send the request to another replica")
-        waiting, limit = len(self._waiting), self._table.limits.queue_items
-        if waiting and waiting + len(texts) > limit:
+        limits, waiting = self._table.limits, len(self._waiting)
+        too_much = waiting + items > limits.queue_items or self._waiting_tokens + tokens > limits.queue_tokens
+        if waiting and too_much:  # a request that is alone is bounded by the limits on a request
             raise Overloaded(
-                f"{waiting} texts are waiting already, the limit is {limit}: come back later",
+                f"{waiting} texts of {self._waiting_tokens} tokens are waiting already: come back later",
                 retry_after_s=1.0,
-                limit=limit,
+                limit=limits.queue_items,
             )
-        self._waiting.extend(Text(ticket, index, *text) for index, text in enumerate(texts))
 
     def take(self) -> "Prefill | Steps | None":
         """The next piece of work, None when there is nothing to do."""
@@ -62,10 +74,12 @@ class StepScheduler:
         table.observer.table(waiting=len(self._waiting), active=len(table))
         # Prompts and steps take turns, so that neither a stream of newcomers nor a full table stops the other.
         if table.reading and not (table.active and self._prefilled_last):
-            self._prefilled_last = table.busy = True
-            return Prefill(table, self._readers())
+            self._prefilled_last = True
+            group = self._readers()
+            table.in_hand = [text for text, _ in group]
+            return Prefill(table, group)
         if table.active:
-            self._prefilled_last, table.busy = False, True
+            self._prefilled_last, table.in_hand = False, list(table.active)
             return Steps(table)
         return None
 
@@ -86,21 +100,30 @@ class StepScheduler:
             if table.active[row].ticket.expire(now):
                 table.remove(row)
         table.reading = [(text, state) for text, state in table.reading if not text.ticket.expire(now)]
-        if any(text.ticket.expire(now) for text in self._waiting):
-            self._waiting = deque(text for text in self._waiting if not text.ticket.settled)
+        if now >= self._next_sweep_s:  # a long queue is not walked at every step
+            self._next_sweep_s = now + SWEEP_EVERY_S
+            if any(text.ticket.expire(now) for text in self._waiting):
+                self._waiting = deque(text for text in self._waiting if not text.ticket.settled)
+                self._waiting_tokens = sum(text.cost_tokens for text in self._waiting)
 
     def _admit(self, now: float) -> None:
         free = self._table.limits.slots - len(self._table)
         while free > 0 and self._waiting:
             text = self._waiting.popleft()
+            self._waiting_tokens -= text.cost_tokens
+            if text.ticket.expire(now):
+                continue
             text.ticket.start(now)
+            self._table.observer.waited(now - text.ticket.arrived_s)
             self._table.reading.append((text, self._table.writer.zeros(1)))
             free -= 1
 
     def abandon(self, error: ServiceError) -> None:
         """Fail everybody, whatever state their texts are in."""
-        for text in [*self._waiting, *self._table.active, *(text for text, _ in self._table.reading)]:
+        table = self._table
+        for text in [*table.in_hand, *self._waiting, *table.active, *(text for text, _ in table.reading)]:
             text.ticket.fail(error)
+        table.in_hand = []
 
     def close(self) -> None:
         """Accept nothing more; what was accepted is still written."""

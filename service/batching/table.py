@@ -38,16 +38,18 @@ class Observer(Protocol):
     def steps(self, *, rows: int, count: int, compute_s: float) -> None: ...
     def prefill(self, *, rows: int, padded_tokens: int, real_tokens: int, compute_s: float) -> None: ...
     def first_token(self, seconds: float) -> None: ...
-    def finished(self, *, tokens: int, seconds: float) -> None: ...
+    def waited(self, seconds: float) -> None: ...
+    def tokens(self, *, count: int, gap_s: float) -> None: ...
     def table(self, *, waiting: int, active: int) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How many texts grow at once and how many may wait."""
+    """How many texts grow at once and how much may wait."""
 
     slots: int = 64
     queue_items: int = 1024
+    queue_tokens: int = 262_144  # of prompts and of texts to be written
     prefill_steps: int = 128  # of a prompt in one call: bounds how long running texts pause for a new one
     prefill_tokens: int = 2048  # padded, of all prompts in one call: likewise
     dispatch_s: float = 0.001  # steps are taken together up to this time: a turn of the loop costs tens of microseconds
@@ -56,12 +58,16 @@ class Limits:
 class Text:
     """One text on its way: its prompt as tokens, how much of it has been read, and what has been written."""
 
-    __slots__ = ("continuation", "fed", "first_s", "index", "prompt", "ticket")
+    __slots__ = ("continuation", "fed", "index", "prompt", "ticket")
 
     def __init__(self, ticket: Ticket, index: int, prompt: Ints, continuation: Continuation) -> None:
         self.ticket, self.index, self.prompt, self.continuation = ticket, index, prompt, continuation
         self.fed = 0
-        self.first_s: float | None = None
+
+    @property
+    def cost_tokens(self) -> int:
+        """Tokens to be read and, at most, to be written."""
+        return len(self.prompt) + self.continuation.options.max_new_tokens
 
 
 class Table:
@@ -76,7 +82,8 @@ class Table:
         self.state: State = ()
         self.tokens: Ints = np.empty(0, np.int32)  # (B,) the newest token of each row, not yet consumed
         self.settings: Rows | None = None  # of the active rows; None after the table has changed
-        self.busy = False  # a piece of work has been handed out and has not settled
+        self.in_hand: list[Text] = []  # texts of the piece of work that has been handed out and has not settled
+        self.stepped_s = 0.0  # when the active rows got their newest tokens
 
     def __len__(self) -> int:
         """Slots that are taken."""
@@ -105,12 +112,8 @@ class Table:
         self.state = states.drop(self.state, row)
         self.settings = None
 
-    def finish(self, text: Text, now: float) -> None:
+    def finish(self, text: Text) -> None:
         """Hand a finished text to its waiter."""
-        count = len(text.continuation.tokens)
-        if text.first_s is not None:
-            self.observer.first_token(text.first_s - text.ticket.arrived_s)
-            self.observer.finished(tokens=count, seconds=now - text.first_s)
         text.ticket.succeed(text.index, text.continuation)
 
     def fail(self, text: Text, error: BaseException) -> None:

@@ -24,13 +24,14 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from service.errors import ServiceError
+from service.errors import ServiceError, Unavailable
 from service.protocols import schemas
-from service.protocols.exchange import Application, Exchange, Message, Receive, Scope, Send, no_method
+from service.protocols.exchange import OK, Application, Exchange, Message, Receive, Scope, Send
 from service.protocols.problem import TABLE, body_of, headers_of, kind_of
 from service.worker import Worker
 
 KEY = "seqserve.exchange"  # where the request's Exchange is in the ASGI scope
+HEALTH = frozenset(("/livez", "/readyz", "/healthz"))  # open without a key: who probes has none
 APIS: Mapping[str, TypeAdapter[Any]] = {
     "/tag": schemas.TAG,
     "/classify": schemas.CLASSIFY,
@@ -103,13 +104,18 @@ class Framed:
                 await exchange.refuse(error)
                 return
             exchange.model = request.model or self.worker.default_model(path[1:])
-            scope[KEY] = exchange
             try:
-                await self.inner(scope, _replay(body, receive), _framing(exchange))
+                await self.inner(_known_good(scope, exchange), _replay(body, receive), _framing(exchange))
             except Exception as error:
                 await exchange.refuse(exchange.failed(error))
         finally:
             exchange.close()
+
+
+def _known_good(scope: Scope, exchange: Exchange) -> Scope:
+    """Return the scope that BentoML sees: with the exchange, and with the media type that was checked."""
+    headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+    return {**scope, "headers": [*headers, (b"content-type", b"application/json")], KEY: exchange}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -124,13 +130,14 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 def _framing(exchange: Exchange) -> Send:
     """Return a ``send`` that adds our headers and puts a problem in the place of an error of BentoML's own."""
-    replaced = False
+    replaced = good = False
 
     async def send(message: Message) -> None:
-        nonlocal replaced
+        nonlocal replaced, good
         if replaced:
             return
         if message["type"] == "http.response.start":
+            good = message["status"] < 400
             headers = list(message["headers"])
             if message["status"] >= 400 and (b"content-type", b"application/problem+json") not in headers:
                 replaced = True
@@ -139,12 +146,16 @@ def _framing(exchange: Exchange) -> Send:
                 return
             message = {**message, "headers": headers + exchange.common_headers()}
         await exchange.send(message)
+        if good and message["type"] == "http.response.body" and not message.get("more_body", False):
+            exchange.outcome = OK
 
     return send
 
 
 class Own:
-    """BentoML's own pages: passed on untouched, unless they would mint a metrics series.
+    """BentoML's own pages: behind the key, but for the health routes; their answers get our headers.
+
+    Only what is refused here is counted: BentoML counts the rest.
 
     BentoML's metrics are labelled with the raw path of a request, so that a path that it does not have must
     not reach it. Its routes are therefore read from its application once.
@@ -160,16 +171,34 @@ class Own:
         return path in self.methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one HTTP request on, or refuse its method."""
-        path, methods = scope["path"], self.methods[scope["path"]]
-        if scope["method"] not in methods:
-            exchange = Exchange(self.worker, path, scope, receive, send)
-            await exchange.refuse(no_method(path, methods))
-            exchange.close()
+        """Pass one HTTP request on, or refuse its method or its key."""
+        path = scope["path"]
+        exchange = Exchange(self.worker, path, scope, receive, send)
+        try:
+            exchange.check(self.methods[path], body=False, key=path not in HEALTH)
+        except ServiceError as error:
+            try:
+                await exchange.refuse(error)
+            finally:
+                exchange.close()
             return
         if path == "/metrics":
             self.worker.telemetry.flush()
-        await self.inner(scope, receive, send)
+        await self.inner(scope, receive, _labelled(exchange))
+
+
+def _labelled(exchange: Exchange) -> Send:
+    """Return a ``send`` that adds the headers of every answer of ours."""
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message["headers"], *exchange.common_headers()]
+            if message["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
+                headers += [head for head in headers_of(Unavailable("")) if head[0] == b"retry-after"]
+            message = {**message, "headers": headers}
+        await exchange.send(message)
+
+    return send
 
 
 def _routes(app: Starlette) -> list[tuple[str, list[str]]]:

@@ -11,6 +11,7 @@ import math
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
@@ -39,6 +40,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = logging.getLogger(__name__)
 
 JSON = "application/json"
+OK, CANCELLED = "ok", "cancelled"  # the outcomes that are no problem's slug
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 HEADS = frozenset(
     (b"content-length", b"content-type", b"content-encoding", b"authorization", b"x-request-id", b"x-request-timeout-s")
@@ -48,20 +50,21 @@ _PREFIX = secrets.token_hex(6)
 _numbers = itertools.count(1)
 
 
-def no_method(route: str, methods: Collection[str]) -> MethodNotAllowed:
-    """Return the error of a method that ``route`` does not have."""
-    return MethodNotAllowed(f"{route} has no such method; use {' or '.join(methods)}", available=list(methods))
+def _repeated(heads: Headers) -> Collection[bytes]:
+    """Return the names that are there more than once."""
+    return {name for name, times in Counter(name for name, _ in heads).items() if times > 1}
 
 
 class Exchange:
     """A request that is being read and the answer that is being sent.
 
-    ``route`` is the pattern of the path (a metrics label), ``outcome`` how it ended: ``ok`` or a problem's slug.
+    ``route`` is the pattern of the path (a metrics label), ``outcome`` how it ended: ``ok`` once the answer is
+    sent, a problem's slug, or ``cancelled`` if it came to neither.
     """
 
     __slots__ = (
         *("call", "model", "outcome", "route", "scope", "send", "started_s", "worker"),
-        *("_cycle", "_gone", "_heads", "_receive", "_watcher"),
+        *("_cycle", "_gone", "_heads", "_receive", "_repeated", "_watcher"),
     )
 
     def __init__(self, worker: Worker, route: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,13 +72,16 @@ class Exchange:
         self.route = route
         self.scope = scope
         self.send = send
-        self.outcome = "ok"
+        self.outcome = CANCELLED
         self.model: str | None = None
         self.started_s = time.monotonic()
         self._receive = receive
         self._gone = False
         self._watcher: asyncio.Task[None] | None = None
-        self._heads: dict[bytes, bytes] = {name: value for name, value in scope["headers"] if name in HEADS}
+        heads = [(name, value) for name, value in scope["headers"] if name in HEADS]
+        self._heads: dict[bytes, bytes] = dict(heads)
+        # Of a header that comes twice, one reader takes the first and another the last: none may be believed.
+        self._repeated = _repeated(heads) if len(heads) > len(self._heads) else ()
         # uvicorn's `receive` is a method of the request's RequestResponseCycle. Its `disconnected` answers in
         # O(1) what ASGI can only answer by a task per request that awaits receive().
         cycle: Any = getattr(receive, "__self__", None)
@@ -88,23 +94,26 @@ class Exchange:
             gone=(lambda: cycle.disconnected) if self._cycle is not None else (lambda: self._gone),
         )
 
-    def check(self, methods: Collection[str], *, body: bool) -> None:
-        """Check everything that the head of the request tells. Raises the RequestError that applies first."""
+    def check(self, methods: Collection[str], *, body: bool, key: bool = True) -> None:
+        """Check everything that the head of the request tells. Raises the RequestError that applies first.
+
+        ``body``: whether the route reads one; ``key``: whether it wants an API key, where keys are set.
+        """
         if self.scope["method"] not in methods:
             raise MethodNotAllowed(
                 f"{self.route} has no {shown(self.scope['method'])}; use {' or '.join(methods)}",
                 available=list(methods),
             )
-        self._check_key()
+        if key:
+            self._check_key()
         self._set_deadline()
         if body:
             self._check_media()
-            length = int(self._heads.get(b"content-length", b"0"))
-            if length > self.worker.settings.body_bytes:
-                raise self._too_large(length)
+            self._check_length()
 
     async def read(self) -> bytes:
-        """Return the whole body. Raises TooLarge, ClientGone, and DeadlinePassed for a client that dawdles.
+        """Return the whole body. Raises TooLarge and ClientGone; for a client that dawdles, DeadlinePassed, or
+        Unavailable if the drain ends first.
 
         What a client is still sending when its answer is out is read and thrown away by the server (uvicorn
         does so, connection kept open), so that it gets to read its 413 instead of a broken connection.
@@ -112,7 +121,7 @@ class Exchange:
         if self._cycle is not None and not self._cycle.more_body:  # all of it has arrived: no timer needed
             return await self._read()
         try:
-            async with asyncio.timeout(self.call.deadline_s - time.monotonic()):
+            async with self.worker.reading(self.call.deadline_s - time.monotonic()):
                 body = await self._read()
         except TimeoutError:
             raise DeadlinePassed("the deadline passed before the whole body had arrived") from None
@@ -123,6 +132,7 @@ class Exchange:
     async def answer(self, body: bytes) -> None:
         """Send a JSON answer."""
         await self._send(200, [(b"content-type", b"application/json")], body)
+        self.outcome = OK
 
     async def refuse(self, error: ServiceError) -> None:
         """Send the problem that ``error`` is; nothing if nobody is there to read it."""
@@ -188,6 +198,8 @@ class Exchange:
         keys = self.worker.settings.api_keys
         if not keys:
             return
+        if b"authorization" in self._repeated:
+            raise Unauthorized("this service wants one API key, but there are several Authorization headers: send one")
         scheme, _, given = self._heads.get(b"authorization", b"").partition(b" ")
         # Every key is compared, in constant time: how long it takes tells nothing about any of them.
         matches = [hmac.compare_digest(given.strip(), key.encode()) for key in keys]
@@ -195,6 +207,10 @@ class Exchange:
             raise Unauthorized("this service wants an API key: send it as 'Authorization: Bearer <key>'")
 
     def _check_media(self) -> None:
+        for name, available in ((b"content-type", JSON), (b"content-encoding", "identity")):
+            if name in self._repeated:
+                sent = name.decode()
+                raise UnsupportedMedia(f"{sent} was sent more than once; send it once", value=sent, available=[available])
         media = self._heads.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media not in (b"", b"application/json"):
             sent = media.decode("latin-1")
@@ -206,7 +222,16 @@ class Exchange:
                 f"the body is encoded as {shown(sent)}; send it as it is", value=sent, available=["identity"]
             )
 
+    def _check_length(self) -> None:
+        if b"content-length" in self._repeated:
+            raise InvalidRequest("Content-Length was sent more than once; send it once", field="Content-Length")
+        length = int(self._heads.get(b"content-length", b"0"))
+        if length > self.worker.settings.body_bytes:
+            raise self._too_large(length)
+
     def _set_deadline(self) -> None:
+        if b"x-request-timeout-s" in self._repeated:
+            raise InvalidRequest("X-Request-Timeout-S was sent more than once; send it once", field="X-Request-Timeout-S")
         sent = self._heads.get(b"x-request-timeout-s")
         if sent is None:
             return

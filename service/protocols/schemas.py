@@ -221,10 +221,13 @@ def invalid(error: ValidationError) -> InvalidRequest:
 
 
 def _field(location: Sequence[int | str]) -> str:
-    """Return the dotted path of a field, without the parts by which pydantic names members of a union."""
+    """Return the dotted path of a field, without the parts by which pydantic names members of a union.
+
+    The names in it may be the client's own: as any value, they are shown cut short.
+    """
     if location and location[0] == "inputs":
         return "inputs"
-    return ".".join(str(part) for part in location)
+    return ".".join(str(shown(part)) for part in location)
 
 
 def _inputs_allowed(title: str) -> str:

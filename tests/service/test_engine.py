@@ -168,17 +168,17 @@ async def test_a_passed_deadline_is_told(engine: Engine) -> None:
     with pytest.raises(DeadlinePassed):
         await engine.tag("the", call=call(timeout_s=0))
     with pytest.raises(DeadlinePassed):
-        await engine.generate("a", options=GenerateOptions(max_new_tokens=10**9), call=call(timeout_s=0.05))
+        await engine.generate("a", options=GenerateOptions(max_new_tokens=60_000), call=call(timeout_s=0.05))
 
 
 async def test_a_client_that_goes_ends_its_text(engine: Engine) -> None:
     request = call(gone=partial(_passed, time.monotonic() + 0.02))
     with pytest.raises(ClientGone):
-        await engine.generate("a", options=GenerateOptions(max_new_tokens=10**9), call=request)
+        await engine.generate("a", options=GenerateOptions(max_new_tokens=60_000), call=request)
 
 
 async def test_a_cancelled_waiter_frees_its_slot(engine: Engine, generator: Bundle) -> None:
-    endless = GenerateOptions(max_new_tokens=10**9)
+    endless = GenerateOptions(max_new_tokens=4_000)
     tasks = [asyncio.create_task(engine.generate("a", options=endless, call=call())) for _ in range(64)]
     await asyncio.sleep(0.02)
     for task in tasks:
@@ -218,7 +218,7 @@ async def test_draining_answers_what_was_accepted_and_refuses_the_rest(tiny_zoo:
 
 async def test_what_cannot_be_answered_before_the_drain_ends_is_told(tiny_zoo: Path) -> None:
     engine = load(tiny_zoo)
-    endless = asyncio.create_task(engine.generate("a", options=GenerateOptions(max_new_tokens=10**9), call=call()))
+    endless = asyncio.create_task(engine.generate("a", options=GenerateOptions(max_new_tokens=4_000), call=call()))
     await asyncio.sleep(0.01)
     await engine.drain(0.05)
     with pytest.raises(Unavailable, match="shut down before the answer was ready"):
@@ -272,3 +272,16 @@ def test_two_bundles_of_one_name_stop_the_start(tmp_path: Path) -> None:
     paths = (str(tmp_path / "a"), str(tmp_path / "b"))
     with pytest.raises(BundleError, match="has the same name 'tiny-classify': leave one of them out"):
         Engine.load(Settings(bundles=paths, device="cpu"), Telemetry())
+
+
+async def test_what_one_request_may_ask_for_is_bounded_in_all(engine: Engine) -> None:
+    with pytest.raises(TooLarge, match="more than 65536 characters, sent and asked for"):
+        await engine.generate(["ab"] * 20, options=GenerateOptions(max_new_tokens=4000), call=call())
+
+
+async def test_equal_prompts_without_a_seed_get_texts_of_their_own(engine: Engine) -> None:
+    found = await engine.generate(["ab"] * 4, options=GenerateOptions(max_new_tokens=20, details=True), call=call())
+    assert isinstance(found, list)
+    seeds = {answer["details"]["seed"] for answer in found}
+    assert len(seeds) == 4
+    assert max(seeds) < 2**53

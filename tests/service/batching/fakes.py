@@ -64,8 +64,11 @@ class Observer:
     def first_token(self, seconds: float) -> None:
         self.told.setdefault("first_token", []).append(seconds)
 
-    def finished(self, **figures: Any) -> None:
-        self.told.setdefault("finished", []).append(figures)
+    def waited(self, seconds: float) -> None:
+        self.told.setdefault("waited", []).append(seconds)
+
+    def tokens(self, **figures: Any) -> None:
+        self.told.setdefault("tokens", []).append(figures)
 
     def table(self, **figures: Any) -> None:
         self.told.setdefault("table", []).append(figures)
@@ -78,6 +81,7 @@ class Item:
     name: str
     length: int = 5
     bad: bool = False
+    extra: int = 0
 
 
 class Echo:

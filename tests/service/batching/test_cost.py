@@ -68,3 +68,18 @@ def test_every_estimate_is_positive_whatever_was_measured(batches: list[tuple[in
         model.learn(*batch)
     assert min(model.call_s, model.step_s, model.cell_s) > 0
     assert model.seconds(2, 10) > model.seconds(1, 10) > model.seconds(1, 9) > 0
+
+
+def test_words_that_are_spelled_have_a_cost_of_their_own() -> None:
+    model = CostModel()
+    for number in range(400):
+        rows, steps, extra = 1 + number % 16, 1 + number % 37, number % 23
+        model.learn(rows, steps, 1e-4 + steps * (1e-5 + 3e-6 * rows) + 5e-5 * extra, extra)
+    assert model.extra_s == pytest.approx(5e-5, rel=0.1)
+
+
+def test_what_was_not_seen_for_long_does_not_break_the_fit() -> None:
+    model = CostModel()
+    for _ in range(40_000):
+        model.learn(1, 1, 1e-4)
+    assert model.seconds(1, 1) == pytest.approx(1e-4, rel=0.1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.batching.cost import CostModel
 from service.batching.sequences import Batch, Limits, SequenceScheduler
-from service.errors import Overloaded, TooLarge, Unavailable
+from service.errors import InternalError, Overloaded, TooLarge, Unavailable
 from tests.service.batching.fakes import Clock, Echo, Item, Observer, Waiter
 
 
@@ -378,3 +378,25 @@ def test_no_interleaving_loses_duplicates_or_swaps_an_answer(actions: list[tuple
         else:
             assert waiter.error == "InternalError"
             assert play.lost or any(item.bad for item in items)
+
+
+def test_what_is_running_is_abandoned_too() -> None:
+    desk = Desk()
+    waiter = desk.ask(Item("a"))
+    assert desk.scheduler.take() is not None
+    desk.scheduler.abandon(InternalError())
+    assert waiter.error == "InternalError"
+    assert desk.scheduler.idle
+
+
+def test_a_refusal_does_not_search_the_queue_each_time() -> None:
+    desk = Desk(queue_items=2)
+    gone = desk.ask(Item("a"), Item("b"))
+    with pytest.raises(Overloaded):
+        desk.ask(Item("c"))
+    gone.connected = False
+    with pytest.raises(Overloaded):
+        desk.ask(Item("d"))
+    desk.clock.now_s += 0.06
+    assert desk.ask(Item("e")).error is None
+    assert gone.error == "ClientGone"

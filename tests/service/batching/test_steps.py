@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.batching.cost import CostModel
 from service.batching.steps import Limits, Prefill, Steps, StepScheduler
-from service.errors import Overloaded, Unavailable
+from service.errors import InternalError, Overloaded, Unavailable
 from tests.service.batching.fakes import CODEC, Author, Clock, Observer, Waiter, expected, following, text
 
 
@@ -292,7 +292,8 @@ def test_times_are_told_once_for_each_text_and_request() -> None:
     desk.clock.now_s += 0.5
     desk.work()
     assert desk.observer.told["first_token"] == pytest.approx([0.501, 0.501])
-    assert [told["tokens"] for told in desk.observer.told["finished"]] == [3, 3]
+    assert sum(told["count"] for told in desk.observer.told["tokens"]) == 6
+    assert desk.observer.told["waited"] == pytest.approx([0.5, 0.5])
     assert (waiter.call.queue_s, waiter.call.compute_s) == pytest.approx((0.5, 0.003))
     assert waiter.call.batch_items == 2
 
@@ -368,3 +369,21 @@ def test_no_interleaving_loses_duplicates_or_swaps_a_text(actions: list[tuple[An
         else:
             assert waiter.error == "InternalError"
             assert play.desk.author.cursed or any("!" in prompt for prompt in prompts)
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+def test_what_is_running_is_abandoned_too(turns: int) -> None:
+    desk = Desk()
+    waiter = desk.ask("a", max_new_tokens=5)
+    for _ in range(turns):
+        desk.turn()
+    assert desk.scheduler.take() is not None
+    desk.scheduler.abandon(InternalError())
+    assert waiter.error == "InternalError"
+
+
+def test_a_queue_is_full_of_texts_that_are_long_to_write() -> None:
+    desk = Desk(queue_tokens=100)
+    desk.ask("a", max_new_tokens=90)
+    with pytest.raises(Overloaded, match="91 tokens are waiting"):
+        desk.ask("b", max_new_tokens=20)
