@@ -6,7 +6,7 @@ Knows the order of these steps. Leaves the graph to graph.py, the score to score
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -95,10 +95,12 @@ def _parity(network: Network, finished: Run, drawing: Drawing, dev: Any) -> floa
         items = _ragged(finished, dev, size, random)
         feeds = finished.codec.collate(items)
         memory = {t.input: random.uniform(-0.9, 0.9, (size, t.width)).astype(np.float32) for t in drawing.state}
-        (found, *_) = session.run(None, feeds | memory)
-        found = np.exp(found) if finished.recipe.task == "generate" else found
+        found, *after = session.run(None, feeds | memory)
         with torch.no_grad():
             expected = _expected(network, tensors(feeds), memory)
+        if isinstance(network, LanguageModel):
+            found = np.exp(found)
+            worst = max(worst, _state_difference(network, items, memory, after))
         for column, item in enumerate(items):
             ours, theirs = (
                 (found[: item.length, column], expected[: item.length, column])
@@ -109,6 +111,30 @@ def _parity(network: Network, finished: Run, drawing: Drawing, dev: Any) -> floa
     if not worst <= PARITY:
         raise BundleError(f"{finished.folder}: the graph differs from PyTorch by {worst:.1e}, more than {PARITY:.0e}")
     return worst
+
+
+def _state_difference(
+    network: LanguageModel, items: Sequence[Any], memory: Mapping[str, Any], after: Sequence[Any]
+) -> float:
+    """The largest difference between the states after each text, at its own length."""
+    worst = 0.0
+    for row, item in enumerate(items):
+        start = _layers(network, [torch.from_numpy(part[row : row + 1]) for part in memory.values()])
+        characters = torch.from_numpy(item.rows).long()[:, None]
+        with torch.no_grad():
+            _, state = network(characters, torch.tensor([len(characters)]), start)
+        expected = [part for layer in state for part in layer]
+        for ours, theirs in zip(after, expected, strict=True):
+            # The state of an LSTM's cell is not bounded by 1: beyond, the difference is relative.
+            difference = np.abs(ours[row] - theirs[0].numpy()) / np.maximum(1, np.abs(ours[row]))
+            worst = max(worst, float(difference.max()))
+    return worst
+
+
+def _layers(network: LanguageModel, parts: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """State tensors in the order of the graph, grouped by layer."""
+    count = len(parts) // len(network.stack.layers)
+    return [tuple(parts[start : start + count]) for start in range(0, len(parts), count)]
 
 
 def _ragged(finished: Run, dev: Any, size: int, random: np.random.Generator) -> list[Any]:
@@ -124,9 +150,7 @@ def _expected(network: Network, feeds: Any, memory: Mapping[str, Any]) -> Any:
     """Probabilities; a language model starts from `memory`."""
     if not isinstance(network, LanguageModel):
         return torch.softmax(network(**feeds), -1).numpy()
-    rows = [torch.from_numpy(part) for part in memory.values()]
-    parts = len(rows) // len(network.stack.layers)
-    state = [tuple(rows[start : start + parts]) for start in range(0, len(rows), parts)]
+    state = _layers(network, [torch.from_numpy(part) for part in memory.values()])
     logits, _ = network(feeds["characters"], feeds["lengths"], state)
     return torch.softmax(logits, -1).numpy()
 

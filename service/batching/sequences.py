@@ -1,9 +1,8 @@
 """Whole sequences (tag, classify): batches of like length, by cost, without a wait and without starvation.
 
-Each batch is built around the request that has waited longest, so a sequence that arrives behind n others starts
-at the latest with the (n+1)-th batch after the one that runs. Around it come the waiting sequences nearest in
-length, each as long as taking it along costs less than running it by itself. Nothing is ever waited for: the next
-batch forms while the previous one runs.
+The waiting sequences are cut, sorted by length, into the batches that are cheapest in all, and the batch of the
+one that has waited longest runs next. So a sequence that arrives behind n others starts at the latest with the
+(n+1)-th batch after the one that runs. Nothing is ever waited for: the next batch forms while the previous one runs.
 
 Knows lengths, costs and tickets. Knows no network but the function that it is handed.  T steps, B rows.
 """
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.batching.cost import CostModel
+from service.batching.partition import segment
 from service.batching.ticket import Ticket
 from service.errors import InternalError, Overloaded, ServiceError, Unavailable
 
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 Run = Callable[[Sequence[Any]], Sequence[Any]]
 
+# Waiting sequences on either side of the oldest one, by length, among which the cheapest cut is sought: twice as many
+# take twice the time (0.1 ms) and save no more than that.
+WINDOW = 32
 SWEEP_EVERY_S = 0.05  # a full queue is searched for clients that have gone this often, not at every refusal
 
 
@@ -184,30 +187,22 @@ class SequenceScheduler:
         return None
 
     def _around(self, anchor: Entry) -> tuple[int, int, str]:
-        """The slice [first, last) of the sorted queue that runs with `anchor`, and what ended its growth."""
-        queue, limits, cost = self._by_length, self._limits, self.cost
-        first = bisect_left(queue, (anchor.key,))
-        last = first + 1
-        steps = anchor.length
-        while True:
-            rows = last - first
-            if rows >= limits.batch_rows:
-                return first, last, "rows"
-            shorter = queue[first - 1][1].length if first else None
-            longer = queue[last][1].length if last < len(queue) else None
-            if shorter is None and longer is None:
-                return first, last, "queue_empty"
-            # The nearer neighbour first: it costs the least padding.
-            below = shorter is not None and (longer is None or steps - shorter <= longer - steps)
-            length = shorter if below else longer
-            assert length is not None
-            padded = max(steps, length)
-            if (rows + 1) * padded > limits.batch_tokens:
-                return first, last, "tokens"
-            if cost.seconds(rows + 1, padded) - cost.seconds(rows, steps) > cost.seconds(1, length):
-                return first, last, "padding"
-            steps = padded
-            first, last = (first - 1, last) if below else (first, last + 1)
+        """The slice [first, last) of the sorted queue that runs with `anchor`, and what set its bounds."""
+        queue, limits = self._by_length, self._limits
+        place = bisect_left(queue, (anchor.key,))
+        start, end = max(0, place - WINDOW), min(len(queue), place + WINDOW + 1)
+        lengths = [entry.length for _, entry in queue[start:end]]
+        rows, tokens = limits.batch_rows, limits.batch_tokens
+        first, last = segment(lengths, place - start, self.cost, rows=rows, tokens=tokens)
+        first, last = first + start, last + start
+        if last - first == len(queue):
+            reason = "queue_empty"
+        elif last - first >= rows:
+            reason = "rows"
+        else:
+            longer = queue[min(last, len(queue) - 1)][1].length
+            reason = "tokens" if (last - first + 1) * longer > tokens else "padding"
+        return first, last, reason
 
     def _forget(self, first: int, count: int) -> list[Entry]:
         """Take a slice out of the queue."""

@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from service.errors import ServiceError, Unavailable
+from service.errors import ServiceError
 from service.protocols import schemas
 from service.protocols.exchange import OK, Application, Exchange, Message, Receive, Scope, Send
 from service.protocols.problem import TABLE, body_of, headers_of, kind_of
@@ -177,10 +177,8 @@ class Own:
         try:
             exchange.check(self.methods[path], body=False, key=path not in HEALTH)
         except ServiceError as error:
-            try:
-                await exchange.refuse(error)
-            finally:
-                exchange.close()
+            await exchange.refuse(error)
+            exchange.close()
             return
         if path == "/metrics":
             self.worker.telemetry.flush()
@@ -194,7 +192,7 @@ def _labelled(exchange: Exchange) -> Send:
         if message["type"] == "http.response.start":
             headers = [*message["headers"], *exchange.common_headers()]
             if message["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
-                headers += [head for head in headers_of(Unavailable("")) if head[0] == b"retry-after"]
+                headers.append((b"retry-after", b"1"))
             message = {**message, "headers": headers}
         await exchange.send(message)
 

@@ -209,8 +209,9 @@ class Exchange:
     def _check_media(self) -> None:
         for name, available in ((b"content-type", JSON), (b"content-encoding", "identity")):
             if name in self._repeated:
-                sent = name.decode()
-                raise UnsupportedMedia(f"{sent} was sent more than once; send it once", value=sent, available=[available])
+                raise UnsupportedMedia(
+                    f"{name.decode()} came more than once; send it once", value="several", available=[available]
+                )
         media = self._heads.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media not in (b"", b"application/json"):
             sent = media.decode("latin-1")
@@ -224,14 +225,14 @@ class Exchange:
 
     def _check_length(self) -> None:
         if b"content-length" in self._repeated:
-            raise InvalidRequest("Content-Length was sent more than once; send it once", field="Content-Length")
+            raise InvalidRequest("Content-Length came more than once; send it once", field="Content-Length")
         length = int(self._heads.get(b"content-length", b"0"))
         if length > self.worker.settings.body_bytes:
             raise self._too_large(length)
 
     def _set_deadline(self) -> None:
         if b"x-request-timeout-s" in self._repeated:
-            raise InvalidRequest("X-Request-Timeout-S was sent more than once; send it once", field="X-Request-Timeout-S")
+            raise InvalidRequest("X-Request-Timeout-S came more than once; send it once", field="X-Request-Timeout-S")
         sent = self._heads.get(b"x-request-timeout-s")
         if sent is None:
             return

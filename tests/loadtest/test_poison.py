@@ -12,7 +12,7 @@ from loadtest import poison, poison_kinds
 from loadtest.closed_loop import free_port
 from loadtest.payloads import TASKS, Card
 from loadtest.poison import Tally
-from loadtest.wire import Address, parse_reply
+from loadtest.wire import Address, Reply, parse_reply
 
 ADDRESS = Address(host="127.0.0.1", port=1)
 CARDS = [Card(id=task, task=task, variant="", labels=("A",), longest=4096, words=("a",)) for task in TASKS]
@@ -81,6 +81,14 @@ def test_a_service_that_keeps_its_word_passes(tmp_path: Path, capsys: pytest.Cap
 def test_a_wrong_status_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert poison.command(arguments(tmp_path, "statuses")) == 1
     assert "status 500 instead of 404" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1"])
+def test_every_error_has_to_be_a_problem_document(prefix: str) -> None:
+    for kind in poison_kinds.build(ADDRESS, prefix, CARDS):
+        for status in kind.expected - {200}:
+            reply = Reply(status=status, headers={"content-type": "application/json"}, body=b"{}")
+            assert "content type" in poison._complaint(kind, reply), kind.kind
 
 
 def test_verdict_sees_everything_else() -> None:

@@ -174,6 +174,25 @@ async def test_a_compressed_body_is_refused(site: Site) -> None:
     problem(await site.post("/v1/tag", b"\x1f\x8b", content_encoding="gzip"), 415)
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "status"),
+    [
+        ("content-type", ("text/plain", "application/json"), 415),
+        ("content-type", ("application/json", "application/json"), 415),
+        ("content-encoding", ("gzip", "identity"), 415),
+        ("content-length", ("5000", "15"), 422),
+        ("x-request-timeout-s", ("nan", "1"), 422),
+        ("authorization", ("Bearer wrong", "Bearer right-key"), 401),
+    ],
+)
+async def test_a_header_that_comes_twice_is_refused(name: str, values: tuple[str, str], status: int) -> None:
+    site = Site(Settings(body_bytes=1000, api_keys=("right-key",)))
+    heads = [] if name == "authorization" else [("authorization", "Bearer right-key")]
+    heads += [(name, value) for value in values]
+    problem(await site.client.post("/v1/tag", content=b'{"inputs": "a"}', headers=heads), status)
+    assert site.engine.calls == []
+
+
 async def test_a_wrong_method_is_refused_with_the_right_ones(site: Site) -> None:
     response = await site.client.get("/v1/tag")
     assert problem(response, 405)["available"] == ["POST"]
@@ -222,6 +241,38 @@ async def test_a_body_that_never_ends_is_given_up_at_the_deadline(site: Site) ->
 
     response = await site.client.post("/v1/tag", content=forever(), headers={"x-request-timeout-s": "0.05"})
     problem(response, 504)
+
+
+async def posted_slowly(site: Site, **heads: str) -> tuple[asyncio.Task[httpx.Response], asyncio.Event]:
+    """Send half a request; return its answer to come and what to set for the other half."""
+    rest = asyncio.Event()
+
+    async def halves() -> AsyncIterator[bytes]:
+        yield b'{"inputs":'
+        await rest.wait()
+        yield b'"a"}'
+
+    answer = asyncio.create_task(site.client.post("/v1/tag", content=halves(), headers=heads))
+    await asyncio.sleep(0.02)
+    return answer, rest
+
+
+async def test_a_client_that_dawdles_does_not_outlast_the_drain() -> None:
+    site = Site(Settings(drain_s=0.2))
+    reading, _ = await posted_slowly(site)
+    began_s = time.monotonic()
+    await site.worker.close()
+    problem(await asyncio.wait_for(reading, 5), 503)
+    assert 0.15 < time.monotonic() - began_s < 2
+    late, _ = await posted_slowly(site)
+    problem(await asyncio.wait_for(late, 0.1), 503)
+
+
+async def test_the_drain_makes_no_deadline_longer() -> None:
+    site = Site(Settings(drain_s=10))
+    reading, _ = await posted_slowly(site, **{"x-request-timeout-s": "0.1"})
+    await site.worker.close()
+    problem(await asyncio.wait_for(reading, 5), 504)
 
 
 async def test_a_full_queue_is_429_with_the_time_to_come_back(site: Site) -> None:
@@ -312,6 +363,27 @@ async def test_under_uvicorn_no_task_waits_for_the_disconnect(site: Site) -> Non
     cycle.disconnected = True
     assert site.engine.calls[0][3].gone()
     await request
+
+
+async def test_a_request_that_was_cancelled_did_not_end_well(site: Site) -> None:
+    request = asyncio.create_task(site.post("/v1/tag", {"inputs": "!slow 60"}))
+    await asyncio.sleep(0.02)
+    request.cancel()
+    await asyncio.wait([request])
+    assert site.count("seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="cancelled") == 1
+
+
+async def test_an_answer_that_could_not_be_sent_did_not_end_well(site: Site) -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b'{"inputs": "a"}'}
+
+    async def send(message: Message) -> None:
+        raise OSError("the connection is broken")
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/tag", "headers": []}
+    with pytest.raises(OSError, match="broken"):
+        await site.lean(scope, receive, send)
+    assert site.count("seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="cancelled") == 1
 
 
 async def test_requests_are_counted_by_how_they_ended(site: Site) -> None:

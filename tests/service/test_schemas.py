@@ -110,6 +110,14 @@ def test_a_body_of_many_errors_is_not_listed() -> None:
     assert "100000 errors" in refusal(TAG, {"inputs": "a", **{f"k{i}": 1 for i in range(100_000)}})["detail"]
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_name_of_an_unknown_field_is_cut_short(nested: bool) -> None:
+    unknown = {"k" * 200_000: 1}
+    said = refusal(TAG, {"inputs": "a", "parameters": unknown} if nested else {"inputs": "a", **unknown})
+    assert "kkk" in said["field"]
+    assert len(said["field"] + said["detail"]) < 400
+
+
 def test_a_list_is_not_searched_beyond_its_first_error() -> None:
     with pytest.raises(ValidationError) as caught:
         TAG.validate_json(orjson.dumps({"inputs": [1] * 200_000}))

@@ -154,9 +154,30 @@ def test_a_client_that_hangs_up_ends_its_work(address: str, path: str) -> None:
     assert ended in httpx.get(f"{address}/metrics").text
 
 
-def test_the_pages_of_bentoml_are_there(address: str) -> None:
-    for path in ("/", "/livez", "/readyz", "/metrics", "/docs.json", "/schema.json"):
-        assert httpx.get(address + path).status_code == 200
+PAGES, HEALTH = ("/", "/metrics", "/docs.json", "/schema.json"), ("/livez", "/readyz", "/healthz")
+
+
+@pytest.mark.parametrize("path", [*PAGES, *HEALTH])
+def test_the_pages_of_bentoml_are_there(address: str, path: str) -> None:
+    answer = httpx.get(address + path, headers={"x-request-id": "r-1"})
+    assert answer.status_code == 200
+    assert answer.headers["x-request-id"] == "r-1"
+    assert answer.headers["server-timing"].startswith("queue;dur=0")
+
+
+@pytest.mark.parametrize("path", ["/tag", "/v1/tag"])
+def test_a_media_type_that_comes_twice_is_refused_on_both_paths(address: str, path: str) -> None:
+    twice = [("content-type", "application/vnd.bentoml+pickle"), ("content-type", "application/json")]
+    assert httpx.post(address + path, content=b'{"inputs": "a"}', headers=twice).status_code == 415
+
+
+@pytest.mark.parametrize("path", ["/tag", "/v1/tag"])
+def test_what_was_answered_is_counted_as_such(address: str, path: str) -> None:
+    httpx.post(address + path, content=b'{"inputs": "a"}')
+    time.sleep(1.1)
+    counted = httpx.get(f"{address}/metrics").text
+    assert f'seqserve_requests_total{{model="pos-en",outcome="ok",route="{path}"}}' in counted
+    assert 'outcome="cancelled"' not in counted
 
 
 def test_the_documentation_has_examples_and_our_errors(address: str) -> None:
@@ -203,6 +224,30 @@ def test_no_text_of_a_user_is_logged(server: tuple[str, Path]) -> None:
     httpx.post(f"{address}/tag", content=b'{"inputs": "!bug"}', headers={"x-request-id": "the-bug"})
     assert "the-bug" in log.read_text()
     assert "!bug" not in log.read_text()
+
+
+def test_with_keys_all_but_health_is_closed(tmp_path: Path) -> None:
+    with served(tmp_path, SEQSERVE_API_KEYS="right-key") as (address, _, _):
+        for path in PAGES:
+            assert httpx.get(address + path).status_code == 401, path
+            assert httpx.get(address + path, headers={"authorization": "Bearer right-key"}).status_code == 200, path
+        for path in HEALTH:
+            assert httpx.get(address + path).status_code == 200, path
+
+
+def test_a_client_that_dawdles_does_not_keep_the_process(tmp_path: Path) -> None:
+    with served(tmp_path, SEQSERVE_DRAIN_S="1") as (address, process, _), contextlib.ExitStack() as stack:
+        host, port = address.removeprefix("http://").split(":")
+        clients = []
+        for path in ("/v1/tag", "/tag"):
+            client = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            head = f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 20\r\nx-request-timeout-s: 25\r\n\r\n"
+            client.sendall(head.encode() + b"{")
+            clients.append(client)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert [client.recv(12) for client in clients] == [b"HTTP/1.1 503"] * 2
+        assert process.wait(6) == 0
 
 
 def test_sigterm_answers_what_was_accepted_and_leaves_nothing(tmp_path: Path) -> None:

@@ -270,14 +270,6 @@ def test_a_little_padding_is_cheaper_than_a_batch_of_its_own() -> None:
     assert (told["items"], told["padded_tokens"], told["real_tokens"]) == (3, 33, 30)
 
 
-def test_the_nearest_in_length_go_along_first() -> None:
-    desk = Desk(batch_rows=3)
-    for length in (10, 14, 9, 5, 11):
-        desk.ask(Item(str(length), length=length))
-    desk.turn()
-    assert sorted(desk.network.batches[0]) == ["10", "11", "9"]
-
-
 @given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=40), extra=st.lists(st.integers(1, 300)))
 def test_a_sequence_behind_n_others_runs_at_the_latest_in_batch_n_plus_1(lengths: list[int], extra: list[int]) -> None:
     desk = Desk(batch_rows=4, batch_tokens=600)

@@ -1,0 +1,34 @@
+"""The cheapest way to cut sorted lengths into batches.
+
+Dynamic programming over the cuts (the optimal partition of a sorted list into intervals; Bellman 1961, "On the
+approximation of curves by line segments using dynamic programming"): the best plan for the first j sequences ends
+with one batch, and what comes before it is planned best, too. Knows lengths and costs, nothing else.
+"""
+
+from collections.abc import Sequence
+
+from service.batching.cost import CostModel
+
+
+def segment(lengths: Sequence[int], place: int, cost: CostModel, *, rows: int, tokens: int) -> tuple[int, int]:
+    """The batch [first, last) of `lengths[place]` in the cheapest plan for all of `lengths`.
+
+    `lengths` ascend. A batch costs cost.seconds(its rows, its longest), has at most `rows` rows and at most
+    `tokens` padded tokens, but always room for one. Takes about len(lengths) · rows · 50 ns.
+    """
+    call_s, step_s, cell_s = cost.call_s, cost.step_s, cost.cell_s
+    best, cut = [0.0], [0]  # of the first j sequences: seconds, and where their last batch begins
+    for last, longest in enumerate(lengths, 1):
+        row_s = cell_s * longest
+        seconds, lowest, where = 0.0, float("inf"), last - 1
+        for first in range(last - 1, last - 1 - min(last, rows, max(1, tokens // longest)), -1):
+            seconds += row_s
+            total = best[first] + seconds
+            if total < lowest:
+                lowest, where = total, first
+        best.append(lowest + call_s + step_s * longest)
+        cut.append(where)
+    last = len(lengths)
+    while cut[last] > place:
+        last = cut[last]
+    return cut[last], last

@@ -1,0 +1,56 @@
+"""The cut of sorted lengths into batches: cheapest in all, within the limits."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.batching.cost import CostModel
+from service.batching.partition import segment
+
+Cut = tuple[int, ...]
+
+
+def cuts(count: int) -> Iterator[Cut]:
+    """Every way to cut so many sequences into runs: the bounds, ends included."""
+    for inner in range(2 ** (count - 1)):
+        yield (0, *(place for place in range(1, count) if inner >> (place - 1) & 1), count)
+
+
+def price(lengths: Sequence[int], cut: Cut, cost: CostModel, rows: int, tokens: int) -> float:
+    total = 0.0
+    for first, last in pairwise(cut):
+        fits = last - first == 1 or (last - first <= rows and (last - first) * lengths[last - 1] <= tokens)
+        total += cost.seconds(last - first, lengths[last - 1]) if fits else float("inf")
+    return total
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=9).map(sorted),
+    st.floats(1e-6, 1e-3),
+    st.floats(1e-7, 1e-4),
+    st.integers(1, 9),
+    st.integers(1, 120),
+)
+def test_the_batches_of_all_places_are_a_cheapest_cut(
+    lengths: list[int], call_s: float, cell_s: float, rows: int, tokens: int
+) -> None:
+    cost = CostModel(call_s=call_s, cell_s=cell_s)
+    found = {segment(lengths, place, cost, rows=rows, tokens=tokens) for place in range(len(lengths))}
+    cut = (0, *sorted(last for _, last in found))
+    assert {*pairwise(cut)} == found
+    best = min(price(lengths, other, cost, rows, tokens) for other in cuts(len(lengths)))
+    assert price(lengths, cut, cost, rows, tokens) == pytest.approx(best)
+
+
+def test_a_long_one_is_left_to_itself_and_the_short_ones_go_together() -> None:
+    lengths = [5, 5, 6, 6, 90]
+    cost = CostModel(call_s=1e-4, step_s=1e-6, cell_s=5e-6)
+    assert segment(lengths, 0, cost, rows=32, tokens=2048) == (0, 4)
+    assert segment(lengths, 4, cost, rows=32, tokens=2048) == (4, 5)
+
+
+def test_one_that_is_over_the_tokens_of_a_batch_runs_alone() -> None:
+    assert segment([9, 3000], 1, CostModel(call_s=1.0), rows=32, tokens=2048) == (1, 2)
