@@ -21,9 +21,3 @@ def pad(rows: Sequence[NDArray[np.int32]], *, min_steps: int = 1) -> tuple[NDArr
     for index, row in enumerate(rows):
         padded[index, : len(row)] = row
     return np.ascontiguousarray(padded.T), lengths
-
-
-def waste(lengths: Sequence[int]) -> float:
-    """Share of the padded area that holds no real step: (B·T - Σ lengths) / (B·T), 0 for an empty batch."""
-    area = len(lengths) * max(lengths, default=0)
-    return 1.0 - sum(lengths) / area if area else 0.0

@@ -12,8 +12,7 @@ from models import bundle, manifest, reference
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 ZOO = sorted(path.parent for path in (ROOT / "models/zoo").glob("*/manifest.json"))
-EXCHANGE = re.compile(r"```\ncurl localhost:3000/v1/(\w+) .*-d '(.*)'\n```\n```json\n(.*?)\n```", re.DOTALL)
-TASKS = {"tag": "tag", "classify": "classify", "generate": "generate"}
+EXCHANGE = re.compile(r"```\ncurl localhost:3000/v1/(\w+) [^\n]*-d '([^\n]*)'\n```\n```json\n(.*?)\n```", re.DOTALL)
 
 
 def answer(task: str, request: dict[str, Any]) -> Any:
@@ -30,7 +29,7 @@ def test_every_curl_has_the_answer_that_the_readme_shows(task: str, request_body
 
 
 def test_the_three_tasks_are_shown() -> None:
-    assert {task for task, _, _ in EXCHANGE.findall(README)} == set(TASKS)
+    assert {task for task, _, _ in EXCHANGE.findall(README)} == {"tag", "classify", "generate"}
 
 
 def test_the_first_curl_and_its_answer_stand_before_line_25() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # the backend must be chosen first
+from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator  # the backend must be chosen first
 
 
 def draw(history: list[dict[str, float]], metric: str, path: Path, title: str) -> None:
@@ -16,14 +17,16 @@ def draw(history: list[dict[str, float]], metric: str, path: Path, title: str) -
     left.plot(epochs, [entry["dev_loss"] for entry in history], color="tab:blue", label="development loss")
     left.set_xlabel("epoch")
     left.set_ylabel("loss (nats)")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lines = left.get_lines()
     if metric in history[0] and metric != "nats_per_character":
         right = left.twinx()
         right.plot(
             epochs, [entry[metric] for entry in history], color="tab:orange", marker="o", markersize=3, label=metric
         )
         right.set_ylabel(metric)
-        right.legend(loc="center right", frameon=False)
-    left.legend(loc="upper center", frameon=False)
+        lines = [*lines, *right.get_lines()]
+    left.legend(handles=lines, loc="center right", frameon=False)
     left.set_title(title)
     figure.tight_layout()
     figure.savefig(path)

@@ -120,6 +120,8 @@ def fit(recipe: Recipe, folder: Path, report: Report, *, fresh: bool = False, co
     examples = splits(recipe.data, recipe.task)
     labels = () if recipe.task == "generate" else labels_of(examples.train)
     notes = _check_text(examples) if recipe.task == "generate" else _check_examples(recipe, labels, examples)
+    if examples.source.note:
+        notes = (*notes, f"the data set {examples.source.name} {examples.source.note}")
     codec = fit_codec(recipe, examples.train)
     if fresh and folder.exists():
         _remove(folder)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models import state
 from models.manifest import StateTensor
-from models.padding import pad, waste
+from models.padding import pad
 
 TENSORS = (StateTensor(input="h", output="h_next", width=3), StateTensor(input="c", output="c_next", width=2))
 
@@ -27,11 +27,6 @@ def test_padded_arrays_are_what_a_graph_takes() -> None:
     padded, lengths = pad([np.array([1, 2], np.int32), np.array([], np.int32)], min_steps=4)
     assert (padded.shape, padded.dtype, lengths.dtype) == ((4, 2), np.int32, np.int32)
     assert padded.flags.c_contiguous
-
-
-@pytest.mark.parametrize(("lengths", "share"), [([], 0.0), ([3, 3], 0.0), ([1, 3], 1 / 3), ([0], 0.0)])
-def test_waste_is_the_share_of_padding(lengths: list[int], share: float) -> None:
-    assert waste(lengths) == pytest.approx(share)
 
 
 def numbered(rows: int) -> state.State:
