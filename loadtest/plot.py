@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter
+from matplotlib.ticker import FormatStrFormatter, NullFormatter
 
 from loadtest.report import Sample, percentile
 
@@ -31,14 +31,14 @@ def draw_latency(samples: Sequence[Sample], path: Path, *, title: str) -> None:
     spread.set(xscale="log", yscale="log", xlabel="percentile", ylabel="latency, ms", title="distribution")
     spread.set_xticks([1 / (1 - p / 100) for p in TICKS], [f"{p:g} %" for p in TICKS], minor=False)
     spread.minorticks_off()
-    spread.legend(fontsize="small")
+    spread.legend(fontsize="small", loc="center left", framealpha=0.8)
 
-    seconds = sorted(by_second)
+    seconds = sorted(by_second)[:-1] or sorted(by_second)  # the last second is not a whole one
     for percent in (50, 95, 99):
         values = [percentile(sorted(by_second[second]), percent) for second in seconds]
         over_time.plot(seconds, values, label=f"p{percent}")
     over_time.set(yscale="log", xlabel="seconds since the start", title="over time, each second")
-    over_time.legend(fontsize="small", loc="upper left")
+    over_time.legend(fontsize="small", loc="center left", framealpha=0.8)
     throughput = over_time.twinx()
     throughput.bar(seconds, [len(by_second[second]) for second in seconds], width=1.0, color="0.85", zorder=0)
     throughput.set_ylabel("requests/s (grey)")
@@ -47,7 +47,7 @@ def draw_latency(samples: Sequence[Sample], path: Path, *, title: str) -> None:
 
     for axes in (spread, over_time):
         axes.yaxis.set_major_formatter(PLAIN)
-        axes.yaxis.set_minor_formatter(PLAIN)
+        axes.yaxis.set_minor_formatter(NullFormatter())
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

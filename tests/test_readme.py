@@ -55,3 +55,10 @@ def test_every_make_verb_of_the_readme_exists(verb: str) -> None:
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
 def test_every_link_of_the_readme_leads_to_a_file(link: str) -> None:
     assert (ROOT / link).exists()
+
+
+@pytest.mark.parametrize("server", ["seqserve /v1/tag", "BentoML batchable=True"])
+def test_the_table_of_speed_is_that_of_the_result_file(server: str) -> None:
+    median = json.loads((ROOT / "docs/results/versus.json").read_text("utf-8"))["medians"][server]
+    cells = [f"{median['per_s']:,.0f}", f"{median['p50_ms']:.1f} ms", f"{median['p99_ms']:.0f} ms"]
+    assert f"| {' | '.join(cells)} |" in README
