@@ -37,7 +37,8 @@ from training import card, run, score
 from training.batches import tensors
 from training.data.errors import DataError
 from training.data.examples import Tagged
-from training.graph import Drawing, Precision, draw
+from training.graph import draw
+from training.layers import Drawing, Precision
 from training.networks import LanguageModel, Network
 from training.run import Run
 

@@ -10,7 +10,8 @@ import pytest
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from tests.training import tiny
-from training.graph import Drawing, draw
+from training.graph import draw
+from training.layers import Drawing
 
 TASKS = [
     (task, cell, layers, bidirectional)
