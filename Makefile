@@ -2,7 +2,7 @@
 # Variables are given on the command line: make serve PORT=3100, make load ARGS='--p99-ms 200'.
 
 HOST = 127.0.0.1
-PORT = 3000
+PORT ?= 3000
 RECIPE = pos-en
 RUN = runs/$(RECIPE)
 EXTRA = serve
@@ -19,7 +19,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --no-deps --no-input --disable-pip-version-check
 LOCKS := $(patsubst %,requirements/%.txt,serve train loadtest dev)
 TORCH := $(INSTALL) -c requirements/train.txt torch
-SERVE := $(BIN)/python -m bentoml serve service.app:Seqserve --host $(HOST) --port $(PORT)
+# BentoML empties the metrics of its home at every start: each port has a home of its own.
+SERVE := env BENTOML_HOME=$(CURDIR)/build/bentoml/$(PORT) $(BIN)/python -m bentoml serve service.app:Seqserve --host $(HOST) --port $(PORT)
 
 # BentoML reports usage to its makers unless told not to.
 export BENTOML_DO_NOT_TRACK = True
@@ -32,6 +33,8 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/$(EXTRA).stamp ## serve the bundles of models/zoo: HOST=127.0.0.1 PORT=3000 EXTRA=gpu
+	@$(BIN)/python -c "import socket; socket.create_server(('$(HOST)', $(PORT)))" 2>/dev/null || \
+		{ echo "seqserve: $(HOST):$(PORT) is taken: stop what listens there, or make serve PORT=3100" >&2; exit 1; }
 	@echo "seqserve: starting on http://$(HOST):$(PORT) (Ctrl-C stops it)"
 	@exec $(SERVE) $(ARGS)
 

@@ -86,6 +86,8 @@ class Data(_Part):
     url: str = ""
     licence: str = ""
     sha256: dict[str, Sha256] = {}
+    train: int = 0
+    dev: int = 0
 
 
 class Provenance(_Part):

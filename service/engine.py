@@ -138,11 +138,13 @@ class Engine:
         if model is None and fitting:
             return next(iter(fitting.values()))
         if model is None or model not in fitting:
+            if model is None:
+                raise UnknownModel(f"no bundle is loaded that can {task}", value="", available=[])
             names = ", ".join(fitting) or "none"
             other = f" ({model!r} is loaded for another task)" if model in self._lanes else ""
             raise UnknownModel(
                 f"no bundle of that name can {task}{other}; those that can: {names}",
-                value=model or "",
+                value=model,
                 available=list(fitting),
             )
         return fitting[model]

@@ -148,6 +148,8 @@ def is_secret(field: str) -> bool:
 def _unknown(name: str, value: str) -> str:
     """Say that no setting has this name; the value only if it cannot be that of a misspelt secret."""
     fields = {variable(field): field for field in Settings.model_fields}
+    if address := {"PORT": "PORT=3100", "HOST": "HOST=0.0.0.0"}.get(name.removeprefix(PREFIX)):
+        return f"{name}={value} is no setting of this service; the address is the server's: make serve {address}"
     near = difflib.get_close_matches(name.upper(), fields, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
     secret = "KEY" in name.upper() or any(is_secret(fields[other]) for other in near)

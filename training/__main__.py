@@ -103,7 +103,7 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    from training import curves, run
+    from training import curves, loop, run
 
     recipe = recipes.load(options.recipe, **_changes(options))
     if recipe.data.path is None and (given := [name for name in OWN_DATA if getattr(options, name) is not None]):
@@ -139,7 +139,11 @@ def _fit(options: argparse.Namespace) -> None:
             f"{entry['seconds']:.1f}",
         )
     console.print(table)
-    _say(f"best weights and curves in {folder}; next: python -m training export {folder}")
+    parts = "characters" if recipe.task == "generate" else "examples"
+    best = loop.best_epoch(finished.history, metric, higher_is_better=metric == "accuracy")
+    train, dev = finished.sizes
+    _say(f"{train:,} {parts} trained on, {dev:,} held out for the scores; epoch {best} is the best")
+    _say(f"its weights and the curves are in {folder}; next: python -m training export {folder}")
 
 
 def _export(options: argparse.Namespace) -> None:

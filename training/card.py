@@ -17,6 +17,7 @@ def write(manifest: Manifest) -> str:
     shape = recipe["architecture"]
     direction = "bidirectional" if shape["bidirectional"] else "one direction"
     unit = "token" if manifest.task == "generate" else "sentence"
+    parts = "characters" if manifest.task == "generate" else "examples"
     example = manifest.examples[0]
     rows = "\n".join(
         f"| {name}{' (default)' if name == manifest.default_variant else ''} "
@@ -32,7 +33,8 @@ def write(manifest: Manifest) -> str:
 - **Task** {manifest.task}; languages {", ".join(manifest.languages) or "not stated"}
 - **Architecture** {shape["cell"].upper()}, {shape["layers"]} layer(s) of {shape["hidden"]}, {direction};
   {origin.parameters:,} parameters
-- **Data** {data}; licence: {origin.data.licence or "not stated"}
+- **Data** {data}; licence: {origin.data.licence or "not stated"};
+  {origin.data.train:,} {parts} trained on, {origin.data.dev:,} held out for the scores
 - **Labels** {", ".join(f"`{label}`" for label in manifest.labels) or "none (a language model)"}
 - **Made** {origin.created}, seed {origin.seed}, with {", ".join(f"{k} {v}" for k, v in origin.versions.items())}
 

@@ -67,7 +67,8 @@ def export(finished: Run, target: Path, say: Say, *, force: bool = False) -> Man
     say(f"fp32 graph equals PyTorch on ragged batches: largest difference {worst:.1e} (limit {PARITY:.0e})")
     files = {f"{precision}.onnx": drawing.model.SerializeToString() for precision, drawing in drawings.items()}
     files |= {name: vocabulary_text(entries).encode() for name, entries in finished.codec.vocabularies.items()}
-    manifest = _manifest(finished, network, drawings, files)
+    sizes = (len(splits.train), len(splits.dev))
+    manifest = _manifest(finished, network, drawings, files, sizes)
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "draft"
         bundles.save(draft, manifest, files)
@@ -165,7 +166,11 @@ def _sums(files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def _manifest(
-    finished: Run, network: Network, drawings: Mapping[Precision, Drawing], files: Mapping[str, bytes]
+    finished: Run,
+    network: Network,
+    drawings: Mapping[Precision, Drawing],
+    files: Mapping[str, bytes],
+    sizes: tuple[int, int],
 ) -> Manifest:
     """Everything but scores and examples."""
     recipe, source, drawing = finished.recipe, finished.source, drawings["fp32"]
@@ -191,7 +196,14 @@ def _manifest(
             recipe=recipe.model_dump_json(),
             command=f"{finished.command or f'python -m training fit {recipe.name}'} && "
             f"python -m training export {finished.folder}",
-            data=Data(name=source.name, url=source.url, licence=source.licence, sha256=source.files),
+            data=Data(
+                name=source.name,
+                url=source.url,
+                licence=source.licence,
+                sha256=source.files,
+                train=sizes[0],
+                dev=sizes[1],
+            ),
             seed=recipe.training.seed,
             created=datetime.now(UTC).date(),
             parameters=sum(parameter.numel() for parameter in network.parameters()),

@@ -42,6 +42,13 @@ def fit(objective: Objective, training: Training, folder: Path, report: Report) 
     return run.history
 
 
+def best_epoch(history: list[dict[str, float]], metric: str, *, higher_is_better: bool) -> int:
+    """By score; among equals, as accuracies on few examples are, by the loss; among those the first."""
+    sign = 1 if higher_is_better else -1
+    scores = [(sign * entry[metric], -entry["dev_loss"]) for entry in history]
+    return 1 + scores.index(max(scores))
+
+
 class _Run:
     """The state of a training run: weights, optimiser, schedule, history."""
 
@@ -74,10 +81,7 @@ class _Run:
         return bool(self.history) and self.epoch - self._best_epoch() >= self._training.patience
 
     def _best_epoch(self) -> int:
-        """By score; among equals, as accuracies on few examples are, by the loss; among those the first."""
-        sign = 1 if self._objective.higher_is_better else -1
-        scores = [(sign * entry[self._objective.metric], -entry["dev_loss"]) for entry in self.history]
-        return 1 + scores.index(max(scores))
+        return best_epoch(self.history, self._objective.metric, higher_is_better=self._objective.higher_is_better)
 
     def train_epoch(self, report: Report) -> None:
         started = time.perf_counter()

@@ -41,6 +41,7 @@ class Run:
     source: Source
     history: list[dict[str, float]]
     command: str = ""  # that made it
+    sizes: tuple[int, int] = (0, 0)  # examples or characters trained on and held out
     notes: tuple[str, ...] = ()  # what `fit` saw in the data and the user should know
 
     def network(self) -> Network:
@@ -142,6 +143,7 @@ def fit(recipe: Recipe, folder: Path, report: Report, *, fresh: bool = False, co
         history=history,
         command=command,
         notes=notes,
+        sizes=(len(examples.train), len(examples.dev)),
     )
 
 

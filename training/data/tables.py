@@ -120,4 +120,6 @@ def _check_columns(where: str, columns: list[str], text: str, label: str) -> Non
     for option, name in (("text", text), ("label", label)):
         if name not in columns:
             there = ", ".join(repr(column) for column in columns) or "none"
-            raise DataError(f"{where}: no column {name!r}; there are {there}: say which is the {option}")
+            raise DataError(
+                f"{where}: no column {name!r}; there are {there}: say which is the {option} (fit: --{option} NAME)"
+            )
