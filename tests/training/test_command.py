@@ -50,7 +50,7 @@ def test_from_a_file_to_a_bundle_and_its_score(desk: Path, capsys: pytest.Captur
     assert "epoch 1: loss" in said
     assert "epoch 2: loss" in said
     assert "held out for the scores; epoch" in said
-        assert said.endswith("curves are in runs/mine; next: python -m training export runs/mine\n")
+    assert said.endswith("curves are in runs/mine; next: python -m training export runs/mine\n")
     left = {path.name for path in (desk / "runs/mine").iterdir()}
     assert left >= {"run.json", "history.json", "best.pt", "checkpoint.pt", "curves.png", "tensorboard", "words.json"}
     assert main(["export", "runs/mine"]) == 0
