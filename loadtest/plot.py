@@ -31,7 +31,7 @@ def draw_latency(samples: Sequence[Sample], path: Path, *, title: str) -> None:
     spread.set(xscale="log", yscale="log", xlabel="percentile", ylabel="latency, ms", title="distribution")
     spread.set_xticks([1 / (1 - p / 100) for p in TICKS], [f"{p:g} %" for p in TICKS], minor=False)
     spread.minorticks_off()
-    spread.legend(fontsize="small", loc="center left", framealpha=0.8)
+    spread.legend(fontsize="small", loc="center right", framealpha=0.8)
 
     seconds = sorted(by_second)[:-1] or sorted(by_second)  # the last second is not a whole one
     for percent in (50, 95, 99):

@@ -27,6 +27,13 @@ from service.settings import ROOT, BadSetting, Settings
 from service.telemetry import Telemetry
 from service.worker import Worker
 
+# What the page on / says: without it BentoML would speak of itself there.
+ABOUT = """Tags, classifies and generates text with small recurrent networks.
+
+The same three routes answer faster under `/v1/` (`/v1/tag`, `/v1/classify`, `/v1/generate`): same bodies, same answers.
+`/v1/models` lists the bundles that are served. Every answer carries `X-Request-Id` and `Server-Timing`; errors are
+`application/problem+json`.
+"""
 LoadEngine = Callable[[Settings, Telemetry], Engine]
 Sentence = Field(json_schema_extra={"example": "Harry met Hermione in London ."})
 Film = Field(json_schema_extra={"example": "a lovely film"})
@@ -122,6 +129,10 @@ def build_service(settings: Settings, load_engine: LoadEngine, *, check: Callabl
             check()
 
     class Fronted(Service[Any]):
+        @property
+        def doc(self) -> str:
+            return ABOUT
+
         def to_asgi(self, is_main: bool = True) -> Application:
             return front(Wired.worker, cast(Starlette, super().to_asgi(is_main)))
 
