@@ -49,11 +49,11 @@ def load(path: Path | str, *, variant: str = "auto", placement: Placement | None
     placement = placement or Placement()
     started = time.perf_counter()
     manifest = read(path)
-    for file, expected in manifest.files.items():
-        _check(path / file, expected)
-    name, network = _open(path, manifest, variant, placement)
+    # Each file is read once: what was hashed is what is used.
+    contents = {file: _checked(path / file, expected) for file, expected in manifest.files.items()}
+    name, network = _open(path, manifest, contents, variant, placement)
     _check_tensors(path, manifest, network)
-    codec = codecs.build(manifest.codec, lambda file: vocabulary(path / file))
+    codec = codecs.build(manifest.codec, lambda file: _entries(path / file, contents[file]))
     _check_width(path, manifest, network, codec)
     return Bundle(
         manifest=manifest,
@@ -65,15 +65,17 @@ def load(path: Path | str, *, variant: str = "auto", placement: Placement | None
     )
 
 
-def _open(path: Path, manifest: Manifest, variant: str, placement: Placement) -> tuple[str, Network]:
+def _open(
+    path: Path, manifest: Manifest, contents: Mapping[str, bytes], variant: str, placement: Placement
+) -> tuple[str, Network]:
     """The variant and its session; device `auto` falls back to the CPU, and to the CPU's variant."""
     name = choose_variant(manifest, variant, placement)
     try:
-        return name, Network(path / manifest.variants[name].file, placement)
+        return name, Network(contents[manifest.variants[name].file], placement)
     except DeviceUnavailable:
         if placement.device != "auto":
             raise
-        return _open(path, manifest, variant, replace(placement, device="cpu"))
+        return _open(path, manifest, contents, variant, replace(placement, device="cpu"))
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types for a graph that it cannot open
         raise BundleError(f"{path / manifest.variants[name].file}: cannot be opened: {error}") from error
 
@@ -103,8 +105,12 @@ def make_task(manifest: Manifest, codec: codecs.Codec) -> Task:
 
 def vocabulary(path: Path) -> list[str]:
     """The entries of a vocabulary file: a JSON array of strings, one a line."""
+    return _entries(path, path.read_bytes())
+
+
+def _entries(path: Path, content: bytes) -> list[str]:
     try:
-        entries = json.loads(path.read_text("utf-8"))
+        entries = json.loads(content)
     except ValueError as error:
         raise BundleError(f"{path}: is not a JSON array of strings: {error}") from None
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
@@ -115,11 +121,6 @@ def vocabulary(path: Path) -> list[str]:
 def vocabulary_text(entries: Sequence[str]) -> str:
     """What `vocabulary` reads back."""
     return json.dumps(list(entries), ensure_ascii=False, indent=0) + "\n"
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
@@ -135,7 +136,7 @@ def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
             (fresh / name).write_bytes(content)
         (fresh / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", "utf-8")
         for name, expected in manifest.files.items():
-            _check(fresh / name, expected)
+            _checked(fresh / name, expected)
         fresh.chmod(0o755)  # mkdtemp's 0700 would hide the bundle from the account that serves it
         _put_in_place(fresh, path)
     except BaseException:
@@ -158,18 +159,21 @@ def _put_in_place(fresh: Path, path: Path) -> None:
     shutil.rmtree(retired)
 
 
-def _check(path: Path, expected: str) -> None:
+def _checked(path: Path, expected: str) -> bytes:
+    """The content of a file, whose checksum must be as expected."""
     try:
-        found = sha256(path)
+        content = path.read_bytes()
     except FileNotFoundError:
         raise BundleError(f"{path}: is named in the manifest, but missing: copy the bundle again, whole") from None
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
+    found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise BundleError(
             f"{path}: sha256 is {found}, the manifest says {expected}: the file was changed or cut short, "
             "copy the bundle again or export it again"
         )
+    return content
 
 
 def _check_tensors(path: Path, manifest: Manifest, network: Network) -> None:

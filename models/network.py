@@ -5,7 +5,6 @@ Knows tensors by name. Does not know what they mean, nor which cell computes the
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import onnxruntime as ort
@@ -44,9 +43,13 @@ class Placement:
 
 
 class Network:
-    """An inference session. `run` is thread-safe, as ONNX Runtime's sessions are."""
+    """An inference session. `run` is thread-safe, as ONNX Runtime's sessions are.
 
-    def __init__(self, path: Path, placement: Placement | None = None) -> None:
+    Opened from bytes, not from a path: a graph that keeps weights in another file, which no checksum would cover, is
+    refused by ONNX Runtime then.
+    """
+
+    def __init__(self, graph: bytes, placement: Placement | None = None) -> None:
         placement = placement or Placement()
         self.device = resolve_device(placement.device)
         if self.device == "cuda":
@@ -58,7 +61,7 @@ class Network:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         providers = [_CUDA, _CPU] if self.device == "cuda" else [_CPU]
-        self._session = ort.InferenceSession(str(path), options, providers=providers)
+        self._session = ort.InferenceSession(graph, options, providers=providers)
         if self.device == "cuda" and _CUDA not in self._session.get_providers():
             # ONNX Runtime names a provider that it was built with, whether or not there is a GPU to run it.
             raise DeviceUnavailable(

@@ -1,11 +1,13 @@
 """Bundle directories: what is refused, in which words, and what a failing save leaves behind."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from models import bundle, reference
@@ -248,7 +250,7 @@ def test_both_ways_to_run_a_network_give_the_same_arrays(copy: Path) -> None:
     loaded = bundles.opened(copy)
     item = loaded.task.encode("the cat sat")
     feeds = loaded.task.collate([item])  # type: ignore[list-item]
-    network = Network(copy / "fp32.onnx", bundles.CPU)
+    network = Network((copy / "fp32.onnx").read_bytes(), bundles.CPU)
     (lean,) = network.run_lean(feeds)
     assert (network.run(feeds)["probabilities"] == lean).all()
 
@@ -273,3 +275,12 @@ def test_a_gpu_that_does_not_start_is_done_without_unless_it_was_asked_for(
     assert bundle.load(copy, placement=Placement(device="auto")).network.device == "cpu"
     with pytest.raises(DeviceUnavailable, match="does not start here"):
         bundle.load(copy, placement=Placement(device="cuda"))
+
+
+def test_weights_in_a_file_that_no_checksum_covers_are_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = onnx.load(copy / "fp32.onnx")
+    onnx.save(graph, copy / "fp32.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    content = (copy / "fp32.onnx").read_bytes()
+    edit(copy, lambda manifest: manifest["files"].update({"fp32.onnx": hashlib.sha256(content).hexdigest()}))
+    monkeypatch.chdir(copy)  # where ONNX Runtime would look for them
+    assert "fp32.onnx: cannot be opened" in refused(copy)
