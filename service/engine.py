@@ -135,11 +135,11 @@ class Engine:
 
     def _lane(self, task: str, model: str | None) -> Lane:
         fitting = {name: lane for name, lane in self._lanes.items() if lane.task == task}
-        if model is None and fitting:
-            return next(iter(fitting.values()))
-        if model is None or model not in fitting:
-            if model is None:
+        if model is None:
+            if not fitting:
                 raise UnknownModel(f"no bundle is loaded that can {task}", value="", available=[])
+            return next(iter(fitting.values()))
+        if model not in fitting:
             names = ", ".join(fitting) or "none"
             other = f" ({model!r} is loaded for another task)" if model in self._lanes else ""
             raise UnknownModel(

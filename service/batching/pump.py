@@ -13,7 +13,7 @@ from service.errors import InternalError, ServiceError
 
 log = logging.getLogger(__name__)
 
-# Measured with docs/decisions.md, "On the loop or in a thread": below this a hop costs more than it frees.
+# docs/decisions.md, "On the loop or in a thread", has the measurement and how much it is worth.
 INLINE_S = 0.004
 
 
