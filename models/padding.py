@@ -15,9 +15,8 @@ def pad(rows: Sequence[NDArray[np.int32]], *, min_steps: int = 1) -> tuple[NDArr
     Returns (padded (T, B), lengths (B,)), both int32 and C-contiguous. T is at least `min_steps`: an ONNX
     graph cannot be handed an axis of length zero.
     """
-    lengths = np.fromiter((len(row) for row in rows), np.int32, len(rows))
-    steps = max(int(lengths.max(initial=0)), min_steps)
-    padded = np.zeros((len(rows), steps), np.int32)  # (B, T): rows are written contiguously
-    for index, row in enumerate(rows):
-        padded[index, : len(row)] = row
-    return np.ascontiguousarray(padded.T), lengths
+    lengths = list(map(len, rows))
+    padded = np.zeros((len(rows), max(min_steps, *lengths)), np.int32)  # (B, T): rows are written contiguously
+    for line, row, length in zip(padded, rows, lengths, strict=True):
+        line[:length] = row
+    return np.ascontiguousarray(padded.T), np.array(lengths, np.int32)

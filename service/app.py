@@ -19,10 +19,10 @@ from starlette.applications import Starlette
 
 from service import logs
 from service.engine import Engine
-from service.protocols import schemas
-from service.protocols.bento import APIS, Framed, Own, answered, document_problems, exchange_of
-from service.protocols.exchange import Application, Receive, Scope, Send
-from service.protocols.lean import Lean
+from service.protocols import direct, schemas
+from service.protocols.asgi import Application
+from service.protocols.bento import answered, document_problems, exchange_of
+from service.protocols.front import Front
 from service.settings import ROOT, BadSetting, Settings
 from service.telemetry import Telemetry
 from service.worker import Worker
@@ -134,7 +134,8 @@ def build_service(settings: Settings, load_engine: LoadEngine, *, check: Callabl
             return ABOUT
 
         def to_asgi(self, is_main: bool = True) -> Application:
-            return front(Wired.worker, cast(Starlette, super().to_asgi(is_main)))
+            direct.install()
+            return Front(Wired.worker, cast(Starlette, super().to_asgi(is_main)))
 
         @property
         def openapi_spec(self) -> Any:
@@ -152,25 +153,6 @@ def build_service(settings: Settings, load_engine: LoadEngine, *, check: Callabl
         logging={"access": {"enabled": False}},
         tracing={"excluded_urls": ".*"},
     )(Wired)
-
-
-def front(worker: Worker, inner: Starlette) -> Application:
-    """Return the application that uvicorn calls: it sends every request its way."""
-    lean, framed, own = Lean(worker), Framed(worker, inner), Own(worker, inner)
-
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await inner(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close"})  # refused with 403 before the handshake
-        elif scope["path"] in APIS:
-            await framed(scope, receive, send)
-        elif own.has(scope["path"]):
-            await own(scope, receive, send)
-        else:
-            await lean(scope, receive, send)
-
-    return application
 
 
 def check_bundles() -> None:

@@ -39,6 +39,8 @@ ENCODE_SLICE = 32_768  # characters encoded, at least, before the loop may serve
 ANSWER_SLICE = 8_192  # words or characters answered, at least, before the loop may serve others
 SEED_BITS = 53  # of a seed that is drawn here: what a JavaScript number still holds exactly
 DRAIN_POLL_S = 0.01
+TASKS = ("tag", "classify", "generate")
+NOTHING_TAGGED = TagRow([], [])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,9 @@ class Engine:
 
     def __init__(self, lanes: Sequence[Lane], executor: ThreadPoolExecutor, *, request_tokens: int) -> None:
         self._lanes = {lane.name: lane for lane in lanes}
+        self._by_task = {
+            task: {name: lane for name, lane in self._lanes.items() if lane.task == task} for task in TASKS
+        }
         self._request_tokens = request_tokens
         self._executor = executor
         self._open: set[Ticket] = set()
@@ -101,11 +106,13 @@ class Engine:
         """Entities of one text, or a list of them for a list of texts or token lists."""
         lane = self._lane("tag", model)
         task = cast(Tagging, lane.bundle.task)
-        single = isinstance(inputs, str)
-        items = await self._encode(lane, [inputs] if isinstance(inputs, str) else inputs)
-        rows = await self._run(lane, items, call, empty=TagRow(labels=[], scores=[]))
-        answers = await _paced(items, rows, lambda item, row: task.answer(item, row, aggregation=aggregation))
-        return answers[0] if single else answers
+        if isinstance(inputs, str):
+            item = self._encode_one(lane, inputs)
+            (row,) = await self._run(lane, (item,), call) if item.length else (NOTHING_TAGGED,)
+            return task.answer(item, row, aggregation=aggregation)
+        items = await self._encode(lane, inputs)
+        rows = await self._run_filled(lane, items, call, empty=NOTHING_TAGGED)
+        return await _paced(items, rows, lambda item, row: task.answer(item, row, aggregation=aggregation))
 
     async def classify(
         self, inputs: str | list[str], *, model: str | None = None, top_k: int | None = None, call: Call
@@ -113,8 +120,12 @@ class Engine:
         """The labels of each text, best first."""
         lane = self._lane("classify", model)
         task = cast(Classification, lane.bundle.task)
-        items = await self._encode(lane, [inputs] if isinstance(inputs, str) else inputs)
-        rows = await self._run(lane, items, call, empty=[])
+        if isinstance(inputs, str):
+            item = self._encode_one(lane, inputs)
+            (row,) = await self._run(lane, (item,), call) if item.length else ([],)
+            return [task.answer(item, row, top_k=top_k)]
+        items = await self._encode(lane, inputs)
+        rows = await self._run_filled(lane, items, call, empty=[])
         return await _paced(items, rows, lambda item, row: task.answer(item, row, top_k=top_k))
 
     async def generate(
@@ -134,7 +145,7 @@ class Engine:
         return answers[0] if isinstance(inputs, str) else answers
 
     def _lane(self, task: str, model: str | None) -> Lane:
-        fitting = {name: lane for name, lane in self._lanes.items() if lane.task == task}
+        fitting = self._by_task[task]
         if model is None:
             if not fitting:
                 raise UnknownModel(f"no bundle is loaded that can {task}", value="", available=[])
@@ -156,25 +167,12 @@ class Engine:
         Overloaded or Unavailable before anything is encoded in vain.
         """
         lane.scheduler.check_room(len(inputs))
-        limit = lane.bundle.manifest.limits.max_length
         items: list[Any] = []
         since, tokens = 0, beside * len(inputs)
-        for number, raw in enumerate(inputs):
-            item = lane.bundle.task.encode(raw, limit=limit)
-            if item.length > limit:
-                raise TooLarge(
-                    f"input {number + 1} has more than {limit} {lane.unit}, the limit of {lane.name}: split it",
-                    limit=limit,
-                    field="inputs",
-                )
+        for number, raw in enumerate(inputs, 1):
+            item = _encoded(lane, raw, number)
             tokens += item.length
-            if tokens > self._request_tokens:
-                raise TooLarge(
-                    f"the request comes to more than {self._request_tokens} {lane.unit}, sent and asked for: "
-                    "spread it over several requests",
-                    limit=self._request_tokens,
-                    field="inputs",
-                )
+            self._check_tokens(lane, tokens)
             items.append(item)
             since += len(raw) if isinstance(raw, str) else 8 * len(raw)
             if since > ENCODE_SLICE:
@@ -182,13 +180,33 @@ class Engine:
                 await asyncio.sleep(0)
         return items
 
-    async def _run(self, lane: Lane, items: Sequence[Any], call: Call, *, empty: Any) -> list[Any]:
+    def _encode_one(self, lane: Lane, raw: str) -> Any:
+        """As `_encode`, for one input."""
+        lane.scheduler.check_room(1)
+        item = _encoded(lane, raw, 1)
+        self._check_tokens(lane, item.length)
+        return item
+
+    def _check_tokens(self, lane: Lane, tokens: int) -> None:
+        if tokens > self._request_tokens:
+            raise TooLarge(
+                f"the request comes to more than {self._request_tokens} {lane.unit}, sent and asked for: "
+                "spread it over several requests",
+                limit=self._request_tokens,
+                field="inputs",
+            )
+
+    async def _run(self, lane: Lane, items: Sequence[Any], call: Call) -> list[Any]:
+        """The network's row for each item, none of which may be empty."""
+        scheduler = cast(SequenceScheduler, lane.scheduler)
+        return await self._wait(lane, call, len(items), lambda ticket: scheduler.submit(ticket, items))
+
+    async def _run_filled(self, lane: Lane, items: Sequence[Any], call: Call, *, empty: Any) -> list[Any]:
         """The network's row for each item; `empty` for an item without a step, which no network sees."""
         filled = [item for item in items if item.length]
         if not filled:
             return [empty] * len(items)
-        scheduler = cast(SequenceScheduler, lane.scheduler)
-        found = await self._wait(lane, call, len(filled), lambda ticket: scheduler.submit(ticket, filled))
+        found = await self._run(lane, filled, call)
         if len(filled) == len(items):
             return found
         rows = iter(found)
@@ -227,6 +245,19 @@ class Engine:
         for ticket in list(self._open):
             ticket.fail(Unavailable("the service shut down before the answer was ready: send the request again"))
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _encoded(lane: Lane, raw: Any, number: int) -> Any:
+    """Encode one input, the `number`-th of its request. Raises TooLarge."""
+    limit = lane.limit
+    item = lane.bundle.task.encode(raw, limit=limit)
+    if item.length > limit:
+        raise TooLarge(
+            f"input {number} has more than {limit} {lane.unit}, the limit of {lane.name}: split it",
+            limit=limit,
+            field="inputs",
+        )
+    return item
 
 
 async def _paced(

@@ -42,6 +42,11 @@ class Lane:
         return self.bundle.manifest.task
 
     @property
+    def limit(self) -> int:
+        """Steps that one input may have."""
+        return self.bundle.manifest.limits.max_length
+
+    @property
     def unit(self) -> str:
         """What a step of an input is called."""
         return "words" if self.bundle.manifest.codec.kind == "words" else "characters"

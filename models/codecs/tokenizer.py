@@ -4,6 +4,8 @@ Knows no vocabulary. The expressions are named, never read from a bundle: a bund
 """
 
 import re
+from collections.abc import Iterable
+from itertools import accumulate
 
 # A word is a run of what is neither space nor punctuation: so letters of every script keep their combining
 # marks (which Python's \w lacks), and an emoji with its joiners (U+200C, U+200D) stays one word. Signs of Latin-1
@@ -35,21 +37,40 @@ _WHITESPACE = re.compile(r"\S+")
 TOKENIZERS = ("words", "whitespace")
 
 
+_SPACED_AT_MOST = 8192  # characters; beyond, the limit on words is worth watching from the first word on
+
+
 def tokenize(text: str, kind: str, limit: int | None = None) -> tuple[list[str], list[int], list[int]]:
     """The words of `text` with their starts and ends, in characters; `kind` is a name of TOKENIZERS.
 
     Stops soon after `limit` words: enough to see that a text is too long, without walking through a megabyte.
     """
+    whole = kind == "whitespace"
+    spaced = text.split() if len(text) <= _SPACED_AT_MOST else []
+    if " ".join(spaced) != text:
+        runs = ((match.group(), *match.span()) for match in _WHITESPACE.finditer(text))
+        return _words(text, runs, whole, limit)
+    if limit is not None:
+        del spaced[limit + 1 :]
+    # As most texts are: one space between two words, so that their places follow from their lengths.
+    afters = [end + number for number, end in enumerate(accumulate(map(len, spaced)), 1)]  # where the next one starts
+    starts, ends = [0, *afters[:-1]], [after - 1 for after in afters]
+    if whole or all(map(str.isalnum, spaced)):
+        return spaced, starts[: len(spaced)], ends
+    return _words(text, zip(spaced, starts, ends, strict=False), whole, limit)
+
+
+def _words(
+    text: str, runs: Iterable[tuple[str, int, int]], whole: bool, limit: int | None
+) -> tuple[list[str], list[int], list[int]]:
+    """The words in runs of what is not space; `whole`: every run is one."""
     tokens: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
-    whole = kind == "whitespace"
-    for match in _WHITESPACE.finditer(text):
-        word = match.group()
-        start, end = match.span()
-        # No word holds a space, and one of letters and digits alone is never split: most need only this look.
-        if whole or word.isalnum():
-            tokens.append(word)
+    for run, start, end in runs:
+        # One character, or letters and digits alone, is never split: most need only this look.
+        if whole or len(run) == 1 or run.isalnum():
+            tokens.append(run)
             starts.append(start)
             ends.append(end)
         else:

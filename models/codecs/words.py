@@ -9,7 +9,8 @@ T words, B batch, N spelled words, C characters.
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,7 @@ Ints = NDArray[np.int32]
 PADDING, UNKNOWN, FIRST = 0, 1, 2  # rows of the table of words; also of the table of characters
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Words:
+class Words(NamedTuple):
     """One encoded input. `starts`/`ends` are characters of `text`; without a text they count words."""
 
     text: str | None
@@ -83,9 +83,8 @@ class WordsCodec:
         return self._encode(None, raw, range(len(raw)), range(1, len(raw) + 1))
 
     def _encode(self, text: str | None, tokens: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> Words:
-        find = self._row.get
         keys = [token.lower() for token in tokens] if self.spec.lowercase else tokens
-        rows = [find(key, -1) for key in keys]
+        rows = list(map(self._row.get, keys, repeat(-1)))
         spelled: list[tuple[int, Ints]] = []
         if -1 in rows:
             for place, row in enumerate(rows):

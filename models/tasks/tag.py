@@ -1,8 +1,7 @@
 """Synced many-to-many: a label for every step.  T steps, B batch, K labels."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +13,7 @@ SCORE_DECIMALS = 6
 Span = tuple[str, int, int, float]  # label, first token, one past the last token, mean score
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TagRow:
+class TagRow(NamedTuple):
     """What the network says of one input: the best label of each step and its probability."""
 
     labels: list[int]
@@ -38,12 +36,11 @@ class Tagging:
     def decode(self, items: Sequence[Words], outputs: Mapping[str, NDArray[np.float32]]) -> list[TagRow]:
         """outputs["probabilities"] (T, B, K) to a row an item; the padding is cut off."""
         probabilities = outputs["probabilities"]
-        best = probabilities.argmax(axis=2)  # (T, B)
-        score = np.take_along_axis(probabilities, best[:, :, None], axis=2)[:, :, 0].astype(np.float64)
-        labels = best.T.tolist()
-        scores = score.T.round(SCORE_DECIMALS).tolist()
+        labels = probabilities.argmax(axis=2).T.tolist()  # (B, T)
+        scores = probabilities.max(axis=2).T.astype(np.float64).round(SCORE_DECIMALS).tolist()
         return [
-            TagRow(labels=labels[b][: item.length], scores=scores[b][: item.length]) for b, item in enumerate(items)
+            TagRow(best[: item.length], score[: item.length])
+            for item, best, score in zip(items, labels, scores, strict=True)
         ]
 
     def answer(self, item: Words, row: TagRow, *, aggregation: str | None = None) -> list[dict[str, Any]]:

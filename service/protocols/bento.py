@@ -26,7 +26,8 @@ from starlette.staticfiles import StaticFiles
 
 from service.errors import ServiceError
 from service.protocols import schemas
-from service.protocols.exchange import OK, Application, Exchange, Message, Receive, Scope, Send
+from service.protocols.asgi import Application, AsgiLink, Message, Receive, Scope, Send, head_of
+from service.protocols.exchange import OK, Exchange
 from service.protocols.problem import TABLE, body_of, headers_of, kind_of
 from service.worker import Worker
 
@@ -94,7 +95,8 @@ class Framed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request through BentoML."""
         path = scope["path"]
-        exchange = Exchange(self.worker, path, scope, receive, send)
+        link = AsgiLink(receive, send)
+        exchange = Exchange(self.worker, path, head_of(scope), link)
         try:
             try:
                 exchange.check(("POST",), body=True)
@@ -105,10 +107,11 @@ class Framed:
                 return
             exchange.model = request.model or self.worker.default_model(path[1:])
             try:
-                await self.inner(_known_good(scope, exchange), _replay(body, receive), _framing(exchange))
+                await self.inner(_known_good(scope, exchange), _replay(body, receive), _framing(exchange, send))
             except Exception as error:
                 await exchange.refuse(exchange.failed(error))
         finally:
+            link.close()
             exchange.close()
 
 
@@ -128,11 +131,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return inner
 
 
-def _framing(exchange: Exchange) -> Send:
+def _framing(exchange: Exchange, send: Send) -> Send:
     """Return a ``send`` that adds our headers and puts a problem in the place of an error of BentoML's own."""
     replaced = good = False
 
-    async def send(message: Message) -> None:
+    async def framed(message: Message) -> None:
         nonlocal replaced, good
         if replaced:
             return
@@ -145,11 +148,11 @@ def _framing(exchange: Exchange) -> Send:
                 await exchange.refuse(exchange.failed(bug))
                 return
             message = {**message, "headers": headers + exchange.common_headers()}
-        await exchange.send(message)
+        await send(message)
         if good and message["type"] == "http.response.body" and not message.get("more_body", False):
             exchange.outcome = OK
 
-    return send
+    return framed
 
 
 class Own:
@@ -173,7 +176,7 @@ class Own:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one HTTP request on, or refuse its method or its key."""
         path = scope["path"]
-        exchange = Exchange(self.worker, path, scope, receive, send)
+        exchange = Exchange(self.worker, path, head_of(scope), AsgiLink(receive, send))
         try:
             exchange.check(self.methods[path], body=False, key=path not in HEALTH)
         except ServiceError as error:
@@ -182,21 +185,21 @@ class Own:
             return
         if path == "/metrics":
             self.worker.telemetry.flush()
-        await self.inner(scope, receive, _labelled(exchange))
+        await self.inner(scope, receive, _labelled(exchange, send))
 
 
-def _labelled(exchange: Exchange) -> Send:
+def _labelled(exchange: Exchange, send: Send) -> Send:
     """Return a ``send`` that adds the headers of every answer of ours."""
 
-    async def send(message: Message) -> None:
+    async def labelled(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = [*message["headers"], *exchange.common_headers()]
             if message["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
                 headers.append((b"retry-after", b"1"))
             message = {**message, "headers": headers}
-        await exchange.send(message)
+        await send(message)
 
-    return send
+    return labelled
 
 
 def _routes(app: Starlette) -> list[tuple[str, list[str]]]:

@@ -1,9 +1,8 @@
-"""One HTTP request and its answer, as every dialect needs them: heads, limits, key, deadline, body, problem.
+"""One HTTP request and its answer, as every dialect needs them: head, limits, key, deadline, body, problem.
 
-Pure ASGI, no framework. Knows no model and no dialect: it never looks into a body.
+Knows no model, no dialect and no server: it never looks into a body, and bytes come and go through a Link.
 """
 
-import asyncio
 import hmac
 import itertools
 import logging
@@ -12,8 +11,9 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 from service.call import Call
 from service.errors import (
@@ -31,12 +31,6 @@ from service.errors import (
 from service.protocols.problem import Headers, body_of, headers_of, kind_of
 from service.worker import Worker
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 log = logging.getLogger(__name__)
 
 JSON = "application/json"
@@ -45,14 +39,52 @@ SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 HEADS = frozenset(
     (b"content-length", b"content-type", b"content-encoding", b"authorization", b"x-request-id", b"x-request-timeout-s")
 )
+PLAIN = frozenset((b"content-type", b"x-request-id"))
 # Ids are minted as a prefix of the process and a number: as unique as a UUID, without its cost.
 _PREFIX = secrets.token_hex(6)
 _numbers = itertools.count(1)
 
 
-def _repeated(heads: Headers) -> Collection[bytes]:
-    """Return the names that are there more than once."""
-    return {name for name, times in Counter(name for name, _ in heads).items() if times > 1}
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What is read of a request's head. Of a field that came several times, ``fields`` has the last."""
+
+    method: str
+    path: str
+    fields: Mapping[bytes, bytes]
+    repeated: Collection[bytes]
+    plain: bool  # nothing in it but, perhaps, a media type, and that is JSON
+
+    @classmethod
+    def of(cls, method: str, path: str, headers: Headers) -> "Head":
+        """Pick the fields that are read from ``headers``, whose names are in lower case."""
+        heads = [(name, value) for name, value in headers if name in HEADS]
+        fields = dict(heads)
+        # Of a header that comes twice, one reader takes the first and another the last: none may be believed.
+        repeated = [name for name, times in Counter(name for name, _ in heads).items() if times > 1]
+        plain = not repeated and fields.keys() <= PLAIN and fields.get(b"content-type", b"") in (b"", JSON.encode())
+        return cls(method, path, fields, repeated, plain)
+
+
+class Link(Protocol):
+    """Where a request comes from and where its answer goes."""
+
+    def gone(self) -> bool:
+        """Return whether nobody is there any more. Asked at every step of the work: cheap."""
+        ...
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the whole body is here, so that reading it waits for nobody."""
+        ...
+
+    async def read(self, limit: int) -> bytes:
+        """Return the whole body, once. Raises ClientGone, and TooLarge for more than ``limit`` bytes."""
+        ...
+
+    async def send(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send the whole answer; nothing if nobody is there to read it."""
+        ...
 
 
 class Exchange:
@@ -62,36 +94,22 @@ class Exchange:
     sent, a problem's slug, or ``cancelled`` if it came to neither.
     """
 
-    __slots__ = (
-        *("call", "model", "outcome", "route", "scope", "send", "started_s", "worker"),
-        *("_cycle", "_gone", "_heads", "_receive", "_repeated", "_watcher"),
-    )
+    __slots__ = ("_link", "call", "head", "model", "outcome", "route", "started_s", "worker")
 
-    def __init__(self, worker: Worker, route: str, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, worker: Worker, route: str, head: Head, link: Link) -> None:
         self.worker = worker
         self.route = route
-        self.scope = scope
-        self.send = send
+        self.head = head
         self.outcome = CANCELLED
         self.model: str | None = None
         self.started_s = time.monotonic()
-        self._receive = receive
-        self._gone = False
-        self._watcher: asyncio.Task[None] | None = None
-        heads = [(name, value) for name, value in scope["headers"] if name in HEADS]
-        self._heads: dict[bytes, bytes] = dict(heads)
-        # Of a header that comes twice, one reader takes the first and another the last: none may be believed.
-        self._repeated = _repeated(heads) if len(heads) > len(self._heads) else ()
-        # uvicorn's `receive` is a method of the request's RequestResponseCycle. Its `disconnected` answers in
-        # O(1) what ASGI can only answer by a task per request that awaits receive().
-        cycle: Any = getattr(receive, "__self__", None)
-        self._cycle = cycle if hasattr(cycle, "disconnected") else None
-        sent_id = self._heads.get(b"x-request-id", b"")
+        self._link = link
+        sent_id = head.fields.get(b"x-request-id", b"")
         self.call = Call(
             request_id=sent_id.decode() if SANE_ID(sent_id) else f"{_PREFIX}-{next(_numbers):x}",
             route=route,
             deadline_s=self.started_s + worker.settings.deadline_s,
-            gone=(lambda: cycle.disconnected) if self._cycle is not None else (lambda: self._gone),
+            gone=link.gone,
         )
 
     def check(self, methods: Collection[str], *, body: bool, key: bool = True) -> None:
@@ -99,17 +117,18 @@ class Exchange:
 
         ``body``: whether the route reads one; ``key``: whether it wants an API key, where keys are set.
         """
-        if self.scope["method"] not in methods:
+        if self.head.method not in methods:
             raise MethodNotAllowed(
-                f"{self.route} has no {shown(self.scope['method'])}; use {' or '.join(methods)}",
+                f"{self.route} has no {shown(self.head.method)}; use {' or '.join(methods)}",
                 available=list(methods),
             )
         if key:
             self._check_key()
-        self._set_deadline()
-        if body:
-            self._check_media()
-            self._check_length()
+        if not self.head.plain:
+            self._set_deadline()
+            if body:
+                self._check_media()
+                self._check_length()
 
     async def read(self) -> bytes:
         """Return the whole body. Raises TooLarge and ClientGone; for a client that dawdles, DeadlinePassed, or
@@ -118,16 +137,14 @@ class Exchange:
         What a client is still sending when its answer is out is read and thrown away by the server (uvicorn
         does so, connection kept open), so that it gets to read its 413 instead of a broken connection.
         """
-        if self._cycle is not None and not self._cycle.more_body:  # all of it has arrived: no timer needed
-            return await self._read()
+        limit = self.worker.settings.body_bytes
+        if self._link.arrived:  # no timer needed
+            return await self._link.read(limit)
         try:
             async with self.worker.reading(self.call.deadline_s - time.monotonic()):
-                body = await self._read()
+                return await self._link.read(limit)
         except TimeoutError:
             raise DeadlinePassed("the deadline passed before the whole body had arrived") from None
-        if self._cycle is None:
-            self._watcher = asyncio.create_task(self._watch())
-        return body
 
     async def answer(self, body: bytes) -> None:
         """Send a JSON answer."""
@@ -161,46 +178,21 @@ class Exchange:
 
     def close(self) -> None:
         """Count the request. To be called once, however it ended."""
-        if self._watcher is not None:
-            self._watcher.cancel()
         total_s = time.monotonic() - self.started_s
         self.worker.telemetry.request(self.route, self.model or "", self.outcome, total_s)
 
     async def _send(self, status: int, headers: Headers, body: bytes) -> None:
         headers += self.common_headers()
         headers.append((b"content-length", b"%d" % len(body)))
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
-
-    async def _read(self) -> bytes:
-        limit = self.worker.settings.body_bytes
-        body = bytearray()
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self._gone = True
-                raise ClientGone
-            part: bytes = message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) + len(part) > limit:
-                raise self._too_large(None)
-            if not more:
-                return bytes(body) + part if body else part
-            body += part
-
-    async def _watch(self) -> None:
-        """Wait for the disconnect: for servers that do not show it otherwise."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._gone = True
+        await self._link.send(status, headers, body)
 
     def _check_key(self) -> None:
         keys = self.worker.settings.api_keys
         if not keys:
             return
-        if b"authorization" in self._repeated:
+        if b"authorization" in self.head.repeated:
             raise Unauthorized("this service wants one API key, but there are several Authorization headers: send one")
-        scheme, _, given = self._heads.get(b"authorization", b"").partition(b" ")
+        scheme, _, given = self.head.fields.get(b"authorization", b"").partition(b" ")
         # Every key is compared, in constant time: how long it takes tells nothing about any of them.
         matches = [hmac.compare_digest(given.strip(), key.encode()) for key in keys]
         if scheme.lower() != b"bearer" or not any(matches):
@@ -208,15 +200,15 @@ class Exchange:
 
     def _check_media(self) -> None:
         for name, available in ((b"content-type", JSON), (b"content-encoding", "identity")):
-            if name in self._repeated:
+            if name in self.head.repeated:
                 raise UnsupportedMedia(
                     f"{name.decode()} came more than once; send it once", value="several", available=[available]
                 )
-        media = self._heads.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        media = self.head.fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media not in (b"", b"application/json"):
             sent = media.decode("latin-1")
             raise UnsupportedMedia(f"the body is {shown(sent)}; send {JSON}", value=sent, available=[JSON])
-        encoding = self._heads.get(b"content-encoding", b"identity").strip().lower()
+        encoding = self.head.fields.get(b"content-encoding", b"identity").strip().lower()
         if encoding != b"identity":
             sent = encoding.decode("latin-1")
             raise UnsupportedMedia(
@@ -224,16 +216,16 @@ class Exchange:
             )
 
     def _check_length(self) -> None:
-        if b"content-length" in self._repeated:
+        if b"content-length" in self.head.repeated:
             raise InvalidRequest("Content-Length came more than once; send it once", field="Content-Length")
-        length = int(self._heads.get(b"content-length", b"0"))
+        length = int(self.head.fields.get(b"content-length", b"0"))
         if length > self.worker.settings.body_bytes:
-            raise self._too_large(length)
+            raise too_large(self.worker.settings.body_bytes, length)
 
     def _set_deadline(self) -> None:
-        if b"x-request-timeout-s" in self._repeated:
+        if b"x-request-timeout-s" in self.head.repeated:
             raise InvalidRequest("X-Request-Timeout-S came more than once; send it once", field="X-Request-Timeout-S")
-        sent = self._heads.get(b"x-request-timeout-s")
+        sent = self.head.fields.get(b"x-request-timeout-s")
         if sent is None:
             return
         try:
@@ -249,8 +241,9 @@ class Exchange:
             )
         self.call.deadline_s = self.started_s + min(seconds, self.worker.settings.deadline_max_s)
 
-    def _too_large(self, length: int | None) -> TooLarge:
-        limit = self.worker.settings.body_bytes
-        return TooLarge(
-            f"the body is over {limit} bytes, the limit; send less text in one request", limit=limit, value=length
-        )
+
+def too_large(limit: int, length: int | None = None) -> TooLarge:
+    """Return the error for a body of more than ``limit`` bytes; ``length`` if it was announced."""
+    return TooLarge(
+        f"the body is over {limit} bytes, the limit; send less text in one request", limit=limit, value=length
+    )

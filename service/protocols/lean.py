@@ -1,7 +1,7 @@
 """The routes under /v1/: JSON in, engine, JSON out, with no framework in between.
 
-A raw ASGI application: a framework's middleware costs several times what a small model needs for its answer.
-Knows what the bodies are; knows nothing of how the engine answers.
+A framework's middleware costs several times what a small model needs for its answer. Knows what the bodies are;
+knows nothing of how the engine answers, nor of how bytes come and go.
 """
 
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,8 @@ import orjson
 
 from service.errors import NotFound, ServiceError, UnknownModel, shown
 from service.protocols import schemas
-from service.protocols.exchange import Exchange, Receive, Scope, Send
+from service.protocols.asgi import AsgiLink, Receive, Scope, Send, head_of
+from service.protocols.exchange import Exchange, Head, Link
 from service.worker import Worker
 
 
@@ -47,7 +48,7 @@ async def _models(exchange: Exchange, _: bytes) -> Any:
 
 
 async def _model(exchange: Exchange, _: bytes) -> Any:
-    name = exchange.scope["path"].removeprefix(MODEL_PREFIX)
+    name = exchange.head.path.removeprefix(MODEL_PREFIX)
     cards = {card["id"]: card for card in exchange.worker.engine.cards()}
     if name not in cards:
         raise UnknownModel(
@@ -82,7 +83,7 @@ ROUTES = {
 
 
 async def _unknown(exchange: Exchange, _: bytes) -> Any:
-    path = exchange.scope["path"]
+    path = exchange.head.path
     available = [*ROUTES, MODEL.pattern]
     raise NotFound(f"there is no route {shown(path)}", available=available)
 
@@ -91,15 +92,23 @@ UNKNOWN = Route("unknown", (), _unknown, reads=False)  # one label for all the p
 
 
 class Lean:
-    """The ASGI application. Also answers, with 404, every path that nobody else has."""
+    """Answers every request under /v1/, and with 404 every path that nobody else has."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
-        route = self._route(scope["path"])
-        exchange = Exchange(self.worker, route.pattern, scope, receive, send)
+        """Answer one HTTP request as an ASGI application."""
+        link = AsgiLink(receive, send)
+        try:
+            await self.answer(head_of(scope), link)
+        finally:
+            link.close()
+
+    async def answer(self, head: Head, link: Link) -> None:
+        """Answer one HTTP request. Raises nothing but what the link raises."""
+        route = _route(head.path)
+        exchange = Exchange(self.worker, route.pattern, head, link)
         try:
             try:
                 if route.methods:
@@ -115,8 +124,9 @@ class Lean:
         finally:
             exchange.close()
 
-    def _route(self, path: str) -> Route:
-        known = ROUTES.get(path)
-        if known is not None:
-            return known
-        return MODEL if path.startswith(MODEL_PREFIX) and len(path) > len(MODEL_PREFIX) else UNKNOWN
+
+def _route(path: str) -> Route:
+    known = ROUTES.get(path)
+    if known is not None:
+        return known
+    return MODEL if path.startswith(MODEL_PREFIX) and len(path) > len(MODEL_PREFIX) else UNKNOWN

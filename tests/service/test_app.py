@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from service.engine import Engine
 from service.protocols.bento import Framed, Own
-from service.protocols.exchange import Receive, Scope, Send
+from service.protocols.asgi import Receive, Scope, Send
 from service.settings import Settings
 from service.worker import Worker
 from tests.service.fake_engine import FakeEngine

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from service.engine import Engine
-from service.protocols.exchange import Message
+from service.protocols.asgi import Message
 from service.protocols.lean import Lean
 from service.settings import Settings
 from service.worker import Worker

@@ -1,0 +1,196 @@
+"""The short way of a request to /v1/: from the socket to the engine and back, without ASGI, a task or a timer.
+
+uvicorn's own protocol with one addition. A head whose bytes it has parsed before (all but the digits of
+Content-Length: the next request of the same client) is not parsed again: what the parser made of it is looked
+up. Only a request that arrives alone and whole goes this way; whatever else comes, uvicorn treats as ever.
+Knows uvicorn's protocol class and the lean application, and nothing of what is asked.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.protocols.exchange import Head, too_large
+from service.protocols.front import Front
+from service.protocols.problem import Headers
+
+log = logging.getLogger(__name__)
+
+
+def install() -> None:
+    """Make uvicorn take this protocol where it would pick one itself: BentoML leaves it no other way to be told."""
+    HTTP_PROTOCOLS["auto"] = f"{__name__}:{Direct.__name__}"
+
+
+class Direct(HttpToolsProtocol):
+    """One connection. The Link of the one request that is on the short way, if there is one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        app = self.config.app
+        self._front = app if isinstance(app, Front) else None  # not ours: everything goes uvicorn's way
+        self._between = True  # the parser is between two requests
+        self._running = False
+        self._lost = False
+        self._last = False  # the server shuts down: the connection ends with this answer
+        self._later = b""  # came while a request was running
+        self._body = b""
+        self._idle_since_s = 0.0
+        self._idle: asyncio.TimerHandle | None = None
+
+    # What uvicorn's protocol is told
+
+    def on_message_begin(self) -> None:
+        """See uvicorn."""
+        self._between = False
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """See uvicorn."""
+        self._between = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """See uvicorn."""
+        self._idle_since_s = self.loop.time()
+        super().on_response_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Take a request the short way, or leave it to uvicorn."""
+        if self._running:
+            self._later += data
+            self.flow.pause_reading()
+            return
+        if self._front is None or not self._between or not self._is_free():
+            super().data_received(data)
+            return
+        found = self._front.heads.find(data)
+        if found is not None:
+            self._unset_keepalive_if_required()
+            head, self._body = found
+            self._running = True
+            run(self._front.lean.answer(head, self), self._done, self.loop)
+            return
+        self._idle_since_s = self.loop.time()
+        super().data_received(data)
+        self._learn(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See uvicorn."""
+        self._lost, self._later = True, b""
+        if self._idle is not None:
+            self._idle.cancel()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End the connection, after the answer that is under way."""
+        if self._running:
+            self._last = True
+        else:
+            super().shutdown()
+
+    def _is_free(self) -> bool:
+        """Whether uvicorn has no request of this connection in hand, and its client takes what it is sent."""
+        idle = self.cycle is None or self.cycle.response_complete
+        return idle and not self.flow.write_paused and not self.transport.is_closing()
+
+    def _learn(self, data: bytes) -> None:
+        """Remember the head that uvicorn has just parsed, if it is of the plain kind that the short way is for."""
+        cycle = self.cycle
+        if self._front is None or not self._between or cycle is None or cycle.more_body:
+            return
+        names = [name for name, _ in self.headers]
+        plain = (
+            cycle.keep_alive
+            and self.scope["http_version"] == "1.1"
+            and not self.scope["query_string"]
+            and names.count(b"content-length") == 1
+            and not {b"transfer-encoding", b"expect", b"upgrade", b"connection"}.intersection(names)
+        )
+        if plain:
+            fields = [(name, value) for name, value in self.headers if name != b"content-length"]
+            self._front.heads.learn(data, Head.of(self.scope["method"], self.scope["path"], fields))
+
+    # The Link
+
+    def gone(self) -> bool:
+        """See Link."""
+        return self._lost
+
+    @property
+    def arrived(self) -> bool:
+        """See Link."""
+        return True
+
+    async def read(self, limit: int) -> bytes:
+        """See Link."""
+        body, self._body = self._body, b""
+        if len(body) > limit:
+            raise too_large(limit, len(body))
+        return body
+
+    async def send(self, status: int, headers: Headers, body: bytes) -> None:
+        """See Link."""
+        if self._lost:
+            return
+        lines = [STATUS_LINE[status]]
+        for name, value in (*self.server_state.default_headers, *headers):
+            lines += (name, b": ", value, b"\r\n")
+        lines += (b"connection: close\r\n\r\n" if self._last else b"\r\n", body)
+        self.transport.write(b"".join(lines))
+
+    def _done(self) -> None:
+        """The answer is out: go on with what came meanwhile."""
+        self._running = False
+        self.server_state.total_requests += 1
+        if self._lost:
+            return
+        if self._last:
+            self.transport.close()
+            return
+        self._idle_since_s = self.loop.time()
+        if self._idle is None:
+            self._idle = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+        if self._later:
+            later, self._later = self._later, b""
+            self.flow.resume_reading()
+            self.data_received(later)
+
+    def _close_if_idle(self) -> None:
+        """End a connection that has had nothing to do; one timer a connection, not one a request."""
+        busy = self._running or not self._between or not (self.cycle is None or self.cycle.response_complete)
+        left_s = self.timeout_keep_alive - (0.0 if busy else self.loop.time() - self._idle_since_s)
+        if left_s <= 0:
+            self._idle = None
+            self.timeout_keep_alive_handler()
+        else:
+            self._idle = self.loop.call_later(left_s, self._close_if_idle)
+
+
+def run(coroutine: Coroutine[Any, None, None], done: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+    """Run ``coroutine`` at once, as far as it goes; then from what it waits for, as asyncio.Task does.
+
+    Unlike a task it begins before this returns, and cannot be cancelled: whom it works for may be gone, which
+    the work itself looks for.
+    """
+
+    def step(_: object = None) -> None:
+        try:
+            waited = coroutine.send(None)
+        except StopIteration:
+            done()
+        except Exception as error:  # the application answers its own errors: this is a bug
+            log.critical("a request was given up", exc_info=error)
+            done()
+        else:
+            if waited is None:  # asyncio.sleep(0)
+                loop.call_soon(step)
+            else:
+                waited._asyncio_future_blocking = False  # "yes, this future was yielded to somebody who will wait"
+                waited.add_done_callback(step)
+
+    step()

@@ -1,0 +1,30 @@
+"""Sends every request its way: to the lean application, through BentoML's APIs, or to BentoML's own pages."""
+
+from starlette.applications import Starlette
+
+from service.protocols.asgi import Receive, Scope, Send
+from service.protocols.bento import APIS, Framed, Own
+from service.protocols.heads import Heads
+from service.protocols.lean import Lean
+from service.worker import Worker
+
+
+class Front:
+    """The application that uvicorn calls; ``inner`` is BentoML's."""
+
+    def __init__(self, worker: Worker, inner: Starlette) -> None:
+        self.lean, self.heads = Lean(worker), Heads()
+        self._framed, self._own, self._inner = Framed(worker, inner), Own(worker, inner), inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or take part in the server's start and end."""
+        if scope["type"] == "lifespan":
+            await self._inner(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # refused with 403 before the handshake
+        elif scope["path"] in APIS:
+            await self._framed(scope, receive, send)
+        elif self._own.has(scope["path"]):
+            await self._own(scope, receive, send)
+        else:
+            await self.lean(scope, receive, send)
