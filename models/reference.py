@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from models import sampling, state
+from models import state
 from models.bundle import Bundle
 from models.manifest import BundleError
 from models.sampling import Sampling
 from models.tasks import Generation, Tagging
-from models.tasks.generate import GenerateOptions, choose
+from models.tasks.generate import Chooser, GenerateOptions
 
 
 def answer(bundle: Bundle, raw: str | Sequence[str], parameters: dict[str, Any] | None = None) -> Any:
@@ -53,7 +53,7 @@ def generate(bundle: Bundle, prompt: str, asked: GenerateOptions) -> dict[str, A
     task = bundle.task
     assert isinstance(task, Generation)
     text = task.start(prompt, asked)
-    rows = sampling.Rows.of([asked.sampling])
+    chooser = Chooser([text])
     tokens = task.encode(prompt).rows[:, None]  # (T, 1)
     if not len(tokens):
         return text.answer()
@@ -61,7 +61,7 @@ def generate(bundle: Bundle, prompt: str, asked: GenerateOptions) -> dict[str, A
     while True:
         lengths = np.array([len(tokens)], np.int32)
         log_probabilities, memory = task.advance(run, tokens, lengths, memory)
-        (token,) = choose(log_probabilities, [text], rows)
+        (token,) = chooser.choose(log_probabilities)
         if text.push(int(token)):
             return text.answer()
         tokens = np.array([[token]], np.int32)

@@ -92,12 +92,15 @@ class Continuation:
         self._longest_stop = max((len(stop) for stop in options.stop), default=0)
         self._block, self._block_index = sampling.uniforms(options.sampling.seed, 0), 0
 
-    def uniform(self) -> float:
-        """The random number of the next draw: a function of the seed and of the number of draws before it."""
+    def block(self) -> NDArray[np.float64]:
+        """The random numbers (UNIFORMS_BLOCK,) that the next draw takes one of, the `drawn` % UNIFORMS_BLOCK-th.
+
+        They are a function of the seed and of the number of draws before.
+        """
         index = self.drawn // sampling.UNIFORMS_BLOCK
         if index != self._block_index:
             self._block, self._block_index = sampling.uniforms(self.options.sampling.seed, self.drawn), index
-        return float(self._block[self.drawn % sampling.UNIFORMS_BLOCK])
+        return self._block
 
     def push(self, token: int) -> bool:
         """Take the token that was drawn; True when the text is done."""
@@ -141,16 +144,33 @@ class Continuation:
         }
 
 
-def choose(
-    log_probabilities: NDArray[np.float32], rows: Sequence[Continuation], settings: sampling.Rows
-) -> NDArray[np.int64]:
-    """Draw the next token (B,) of each row from log-probabilities (B, V), noting its log-probability if asked."""
-    uniform = _NO_DRAW if settings.all_greedy else np.array([row.uniform() for row in rows])
-    tokens = sampling.draw(log_probabilities, settings, uniform)
-    for index, row in enumerate(rows):
-        if row.options.details:
-            row.log_probabilities.append(float(log_probabilities[index, tokens[index]]))
-    return tokens
+class Chooser:
+    """Draws the next token of several texts at once; to be made anew when one of them leaves or another joins.
+
+    Each token that is chosen must be pushed to its text before the next is chosen.
+    """
+
+    def __init__(self, texts: Sequence[Continuation]) -> None:
+        self._texts = tuple(texts)
+        self._settings = sampling.Rows.of([text.options.sampling for text in texts])
+        self._noting = [(row, text.log_probabilities) for row, text in enumerate(texts) if text.options.details]
+        self._row = np.arange(len(texts))
+        if not self._settings.all_greedy:
+            self._blocks = np.stack([text.block() for text in texts])  # (B, UNIFORMS_BLOCK)
+            self._place = np.array([text.drawn % sampling.UNIFORMS_BLOCK for text in texts])  # (B,)
+
+    def choose(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The next token (B,) of each text, from log-probabilities (B, V); noted by the texts that give details."""
+        if self._settings.all_greedy:
+            tokens = sampling.draw(log_probabilities, self._settings, _NO_DRAW)
+        else:
+            for row in np.flatnonzero(self._place == sampling.UNIFORMS_BLOCK).tolist():
+                self._blocks[row], self._place[row] = self._texts[row].block(), 0
+            tokens = sampling.draw(log_probabilities, self._settings, self._blocks[self._row, self._place])
+            self._place += 1
+        for row, noted in self._noting:
+            noted.append(float(log_probabilities[row, tokens[row]]))
+        return tokens
 
 
 _NO_DRAW = np.empty(0)

@@ -7,9 +7,11 @@ follow the machine, the variant and the neighbours on the cores.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 FORGETTING = 0.98  # a batch counts half after about 35 later ones
-REFIT_EVERY = 8  # batches; a fit costs about as much as a small batch
+# A fit costs about as much as a small batch: batches between two, at first and after the first SETTLED.
+REFIT_EVERY, SETTLED, REFIT_SETTLED = 8, 128, 32
 LEAST_S = (5e-6, 1e-7, 1e-8, 1e-8)  # of call, step, cell and extra: small and positive keeps every decision sane
 CLOCK_S = 1e-6  # a coarse clock may see no time pass at all, and the error is relative to the time
 SURPRISE = 4.0  # a batch that took this many times its estimate was interrupted: its time says nothing of the model
@@ -24,6 +26,7 @@ class CostModel:
         self.call_s, self.step_s, self.cell_s, self.extra_s = call_s, step_s, cell_s, extra_s
         self._normal = np.zeros((4, 4))
         self._right = np.zeros(4)
+        self._recent: list[tuple[int, int, int, float]] = []
         self._seen = 0
 
     def seconds(self, rows: int, steps: int, extra: int = 0) -> float:
@@ -36,11 +39,14 @@ class CostModel:
             self._guess(seconds / self.seconds(rows, steps, extra))
         if self._seen > REFIT_EVERY:
             seconds = min(seconds, SURPRISE * self.seconds(rows, steps, extra))
-        self._normal *= FORGETTING
-        self._right *= FORGETTING
-        self._add(rows, steps, extra, seconds)
+        self._recent.append((rows, steps, extra, seconds))
         self._seen += 1
-        if self._seen % REFIT_EVERY == 0:
+        if len(self._recent) == (REFIT_EVERY if self._seen <= SETTLED else REFIT_SETTLED):
+            age = np.arange(len(self._recent) - 1, -1, -1)
+            self._normal *= FORGETTING ** len(age)
+            self._right *= FORGETTING ** len(age)
+            self._add(self._recent, np.power(FORGETTING, age, dtype=np.float64))
+            self._recent.clear()
             self._fit()
 
     def _guess(self, scale: float) -> None:
@@ -51,14 +57,16 @@ class CostModel:
         self.call_s, self.step_s = self.call_s * scale, self.step_s * scale
         self.cell_s, self.extra_s = self.cell_s * scale, self.extra_s * scale
         # It counts as a few batches of shapes that tell the constants apart.
-        for rows, steps, extra in ((1, 1, 0), (1, 40, 8), (16, 10, 0), (32, 40, 16)):
-            self._add(rows, steps, extra, self.seconds(rows, steps, extra))
+        shapes = ((1, 1, 0), (1, 40, 8), (16, 10, 0), (32, 40, 16))
+        self._add([(*shape, self.seconds(*shape)) for shape in shapes], np.ones(len(shapes)))
 
-    def _add(self, rows: int, steps: int, extra: int, seconds: float) -> None:
+    def _add(self, batches: list[tuple[int, int, int, float]], weights: NDArray[np.float64]) -> None:
+        """Add batches (rows, steps, extra, seconds) to the equations."""
+        rows, steps, extra, seconds = np.array(batches, np.float64).T
         # Weighted by 1 / seconds²: the relative error counts, or long batches would drown the short ones.
-        features = np.array([1.0, steps, rows * steps, extra]) / seconds
-        self._normal += np.outer(features, features)
-        self._right += features
+        features = np.stack([np.ones(len(rows)), steps, rows * steps, extra], axis=1) / seconds[:, None]  # (N, 4)
+        self._normal += (features * weights[:, None]).T @ features
+        self._right += weights @ features
 
     def _fit(self) -> None:
         """Least squares; a constant that noise would push below its least value stays there, the rest is refitted."""

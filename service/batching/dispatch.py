@@ -8,9 +8,8 @@ import numpy as np
 
 from models import state as states
 from models.padding import pad
-from models.sampling import Rows
 from models.state import State
-from models.tasks.generate import choose
+from models.tasks.generate import Chooser
 from service.batching.table import Table, Text
 
 
@@ -44,9 +43,8 @@ class Prefill:
         ended = [row for row, text in enumerate(texts) if text.fed + len(pieces[row]) >= len(text.prompt)]
         drawn: dict[int, int] = {}
         if ended:
-            rows = [texts[row].continuation for row in ended]
-            settings = Rows.of([row.options.sampling for row in rows])
-            drawn = dict(zip(ended, choose(following[ended], rows, settings).tolist(), strict=True))
+            chooser = Chooser([texts[row].continuation for row in ended])
+            drawn = dict(zip(ended, chooser.choose(following[ended]).tolist(), strict=True))
         self._calls.append((texts, tokens.size, int(lengths.sum()), table.clock() - started))
         for text, piece in zip(texts, pieces, strict=True):
             text.fed += len(piece)
@@ -104,12 +102,12 @@ class Steps:
     def _step(self) -> None:
         table = self._table
         active = table.active
-        if table.settings is None:
-            table.settings = Rows.of([text.continuation.options.sampling for text in active])
+        if table.chooser is None:
+            table.chooser = Chooser([text.continuation for text in active])
         try:
             lengths = np.ones(len(active), np.int32)
             following, state = table.advance(table.tokens[None, :], lengths, table.state)
-            drawn = choose(following, [text.continuation for text in active], table.settings)
+            drawn = table.chooser.choose(following)
         except Exception:  # nothing has been changed yet: find the row at fault, and let the others go on
             self._step_apart()
             return
@@ -121,6 +119,7 @@ class Steps:
     def _step_apart(self) -> None:
         """One step, row by row: slow, and only taken when the table failed as a whole."""
         table = self._table
+        table.chooser = None
         one = np.ones(1, np.int32)
         parts: list[State] = []
         tokens = table.tokens.copy()
@@ -128,8 +127,7 @@ class Steps:
             before = states.take(table.state, [row])
             try:
                 following, after = table.advance(table.tokens[None, row : row + 1], one, before)
-                settings = Rows.of([text.continuation.options.sampling])
-                (token,) = choose(following, [text.continuation], settings).tolist()
+                (token,) = Chooser([text.continuation]).choose(following).tolist()
             except Exception as error:  # its waiter must hear of it, whatever it is
                 self._failed[row] = error
                 parts.append(before)

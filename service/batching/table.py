@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import state as states
-from models.sampling import Rows
 from models.state import State
-from models.tasks.generate import Continuation
+from models.tasks.generate import Chooser, Continuation
 from service.batching.cost import CostModel
 from service.batching.ticket import Ticket
 from service.errors import InternalError, ServiceError
@@ -52,7 +51,9 @@ class Limits:
     queue_tokens: int = 262_144  # of prompts and of texts to be written
     prefill_steps: int = 128  # of a prompt in one call: bounds how long running texts pause for a new one
     prefill_tokens: int = 2048  # padded, of all prompts in one call: likewise
-    dispatch_s: float = 0.001  # steps are taken together up to this time: a turn of the loop costs tens of microseconds
+    # Steps are taken together up to this time: a turn of the loop, with all that is told and looked at between two,
+    # costs about 0.1 ms. It bounds how long a newcomer, a neighbour's request or a client's leaving is not seen.
+    dispatch_s: float = 0.003
 
 
 class Text:
@@ -81,7 +82,7 @@ class Table:
         self.active: list[Text] = []  # row i of the state
         self.state: State = ()
         self.tokens: Ints = np.empty(0, np.int32)  # (B,) the newest token of each row, not yet consumed
-        self.settings: Rows | None = None  # of the active rows; None after the table has changed
+        self.chooser: Chooser | None = None  # for the active rows; None after the table has changed
         self.in_hand: list[Text] = []  # texts of the piece of work that has been handed out and has not settled
         self.stepped_s = 0.0  # when the active rows got their newest tokens
 
@@ -101,7 +102,7 @@ class Table:
         self.active.extend(texts)
         self.state = states.join([self.state, state]) if self.state and len(self.tokens) else state
         self.tokens = np.concatenate([self.tokens, np.asarray(tokens, np.int32)])
-        self.settings = None
+        self.chooser = None
 
     def remove(self, row: int) -> None:
         """Free a slot: the last row takes its place."""
@@ -110,7 +111,7 @@ class Table:
             self.active[row] = last
         (self.tokens,) = states.drop((self.tokens,), row)
         self.state = states.drop(self.state, row)
-        self.settings = None
+        self.chooser = None
 
     def finish(self, text: Text) -> None:
         """Hand a finished text to its waiter."""

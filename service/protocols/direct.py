@@ -109,7 +109,8 @@ class Direct(HttpToolsProtocol):
             and self.scope["http_version"] == "1.1"
             and not self.scope["query_string"]
             and names.count(b"content-length") == 1
-            and not {b"transfer-encoding", b"expect", b"upgrade", b"connection"}.intersection(names)
+            and not {b"transfer-encoding", b"expect", b"upgrade"}.intersection(names)
+            and all(value.lower() == b"keep-alive" for name, value in self.headers if name == b"connection")
         )
         if plain:
             fields = [(name, value) for name, value in self.headers if name != b"content-length"]

@@ -7,9 +7,9 @@ from models.bundle import Bundle
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, WordsSpec
-from models.sampling import UNIFORMS_BLOCK, Rows, Sampling, uniforms
+from models.sampling import UNIFORMS_BLOCK, Sampling, uniforms
 from models.tasks import Classification, Tagging
-from models.tasks.generate import Continuation, GenerateOptions, choose
+from models.tasks.generate import Chooser, Continuation, GenerateOptions
 from models.tasks.tag import TagRow
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -131,9 +131,10 @@ def test_a_stop_string_does_not_begin_in_the_prompt() -> None:
 def test_the_answer_is_the_text_and_with_details_its_tokens() -> None:
     plain = written("ca", max_new_tokens=2, return_full_text=True)
     assert plain.answer() == {"generated_text": "abca"}
-    text = Continuation(LETTERS, "ab", GenerateOptions(max_new_tokens=1, details=True, sampling=Sampling(seed=7)))
+    options = GenerateOptions(max_new_tokens=1, details=True, sampling=Sampling(seed=7, temperature=0.0))
+    text = Continuation(LETTERS, "ab", options)
     logs = np.log(np.array([[0.1, 0.1, 0.2, 0.2, 0.4]], np.float32))
-    (token,) = choose(logs, [text], Rows.of([Sampling(temperature=0.0)]))
+    (token,) = Chooser([text]).choose(logs)
     assert text.push(int(token))
     details = text.answer()["details"]
     assert (details["finish_reason"], details["generated_tokens"], details["seed"]) == ("length", 1, 7)
@@ -144,7 +145,7 @@ def test_the_numbers_of_a_text_are_the_stream_of_its_seed() -> None:
     text = Continuation(LETTERS, "", GenerateOptions(max_new_tokens=1000, sampling=Sampling(seed=3)))
     stream = np.concatenate([uniforms(3, place) for place in (0, UNIFORMS_BLOCK, 2 * UNIFORMS_BLOCK)])
     for expected in stream:
-        assert text.uniform() == text.uniform() == expected
+        assert text.block()[text.drawn % UNIFORMS_BLOCK] == expected
         text.push(2)
 
 

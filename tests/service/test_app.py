@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.engine import Engine
-from service.protocols.bento import Framed, Own
 from service.protocols.asgi import Receive, Scope, Send
+from service.protocols.bento import Framed, Own
 from service.settings import Settings
 from service.worker import Worker
 from tests.service.fake_engine import FakeEngine

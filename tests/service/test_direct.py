@@ -1,0 +1,251 @@
+"""The short way: it answers what uvicorn's protocol would have answered, and stays out of what it is not for."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from typing import Any, cast
+
+import orjson
+import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from service.engine import Engine
+from service.protocols import direct
+from service.protocols.direct import Direct
+from service.protocols.front import Front
+from service.settings import Settings
+from service.worker import Worker
+from tests.service.fake_engine import FakeEngine
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written, and says what was asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = self.paused = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+class Wire:
+    """A connection to a service with the fake engine."""
+
+    def __init__(self, protocol: type[HttpToolsProtocol] = Direct, *, keep_alive_s: int = 60) -> None:
+        worker = Worker(Settings(body_bytes=300), lambda *args: cast(Engine, FakeEngine(*args)))
+        worker.load()
+        self.engine = cast(FakeEngine, worker.engine)
+        self.front = Front(worker, Starlette())
+        config = uvicorn.Config(app=self.front, log_config=None, timeout_keep_alive=keep_alive_s)
+        self.state = ServerState()
+        self.transport = Transport()
+        self.protocol = protocol(config=config, server_state=self.state, app_state={})
+        self.protocol.connection_made(self.transport)
+
+    def send(self, data: bytes) -> None:
+        self.protocol.data_received(data)
+
+    async def answers(self, count: int) -> list[tuple[int, Any]]:
+        """Wait for so many answers: status and body."""
+        for _ in range(2000):
+            found = list(read(self.transport.written))
+            if len(found) >= count:
+                return found
+            await asyncio.sleep(0.001)
+        raise TimeoutError(f"{len(found)} answers of {count}: {self.transport.written!r}")
+
+    @property
+    def known(self) -> int:
+        """Heads that are looked up from now on."""
+        return len(self.front.heads._known)
+
+
+def read(data: bytes) -> Iterator[tuple[int, Any]]:
+    while b"\r\n\r\n" in data:
+        head, _, rest = data.partition(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+        if len(rest) < length:
+            return
+        body = orjson.loads(rest[:length]) if head.split()[1] == b"200" else orjson.loads(rest[:length])["title"]
+        yield int(head.split()[1]), body
+        data = rest[length:]
+
+
+def request(body: object, *heads: str, path: str = "/v1/tag", version: str = "1.1") -> bytes:
+    content = body if isinstance(body, bytes) else orjson.dumps(body)
+    lines = [f"POST {path} HTTP/{version}", "host: test", *heads, f"content-length: {len(content)}", "", ""]
+    return "\r\n".join(lines).encode() + content
+
+
+TAGGED = [{"entity": "A", "score": 0.75, "word": "a", "start": 0, "end": 1}]
+
+
+async def test_the_second_request_of_its_kind_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire()
+    wire.send(request({"inputs": "a"}))
+    assert await wire.answers(1) == [(200, TAGGED)]
+    monkeypatch.setattr(wire.protocol, "parser", None)
+    wire.send(request({"inputs": "a " * 30}))
+    (_, (status, tags)) = await wire.answers(2)
+    assert (status, len(tags)) == (200, 30)
+    assert wire.state.total_requests == 2
+
+
+async def test_an_answer_has_the_headers_of_every_answer() -> None:
+    wire = Wire()
+    for _ in range(2):
+        wire.send(request({"inputs": "a"}, "x-request-id: mine"))
+    await wire.answers(2)
+    first, second = (part.split(b"\r\n\r\n")[0] for part in wire.transport.written.split(b"HTTP/1.1 ")[1:])
+    assert [line.split(b":")[0] for line in second.split(b"\r\n")] == [
+        line.split(b":")[0] for line in first.split(b"\r\n")
+    ]
+    assert b"x-request-id: mine" in second
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        request({"inputs": "a"}, version="1.0"),
+        request({"inputs": "a"}, "connection: close"),
+        request({"inputs": "a"}, "connection: upgrade, keep-alive", "upgrade: h2c"),
+        request({"inputs": "a"}, "expect: 100-continue"),
+        request({"inputs": "a"}, path="/v1/tag?x=1"),
+        request({"inputs": "a"}, path="/tag"),
+        request({"inputs": "a"}, "content-length: 15"),
+        request({"inputs": "a"}, "x: " + "y" * 5000),
+        b'POST /v1/tag HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nf\r\n{"inputs": "a"}\r\n0\r\n\r\n',
+        request({"inputs": "a"}) + request({"inputs": "a"}),
+        request({"inputs": "a"})[:-1],
+    ],
+)
+async def test_what_is_not_plain_is_left_to_uvicorn(data: bytes) -> None:
+    wire = Wire()
+    wire.send(data)
+    await asyncio.sleep(0)
+    assert wire.known == 0
+
+
+async def test_what_comes_while_a_request_runs_is_answered_after_it() -> None:
+    wire = Wire()
+    wire.send(request({"inputs": "a"}))
+    await wire.answers(1)
+    wire.send(request({"inputs": "!slow 0.02"}))
+    wire.send(request({"inputs": "a b"}))
+    assert wire.transport.paused
+    answers = await wire.answers(3)
+    assert [len(tags) for _, tags in answers] == [1, 2, 2]
+    assert answers[1][1][0]["word"] == "!slow"
+    assert not wire.transport.paused
+
+
+async def test_an_error_keeps_the_connection() -> None:
+    wire = Wire()
+    bodies = ({"inputs": "a"}, {"inputs": 1}, {"inputs": "a" * 400}, {"inputs": "!bug"}, {"inputs": "a"})
+    for number, body in enumerate(bodies, 1):
+        wire.send(request(body))
+        await wire.answers(number)
+    assert [status for status, _ in await wire.answers(5)] == [200, 422, 413, 500, 200]
+    assert not wire.transport.closed
+
+
+async def test_who_has_gone_is_known_to_the_work() -> None:
+    wire = Wire()
+    wire.send(request({"inputs": "a"}))
+    await wire.answers(1)
+    wire.transport.written = b""
+    wire.send(request({"inputs": "!slow 0.02"}))
+    call = wire.engine.calls[-1][-1]
+    assert not call.gone()
+    wire.protocol.connection_lost(None)
+    assert call.gone()
+    await asyncio.sleep(0.05)
+    assert wire.transport.written == b""
+
+
+async def test_a_shutdown_waits_for_the_answer_and_ends_the_connection() -> None:
+    wire = Wire()
+    wire.send(request({"inputs": "a"}))
+    await wire.answers(1)
+    wire.send(request({"inputs": "!slow 0.02"}))
+    wire.protocol.shutdown()
+    assert not wire.transport.closed
+    await wire.answers(2)
+    await asyncio.sleep(0)
+    assert wire.transport.closed
+    assert wire.transport.written.count(b"connection: close") == 1
+
+
+async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
+    wire = Wire(keep_alive_s=cast(int, 0.05))
+    for _ in range(2):
+        wire.send(request({"inputs": "a"}))
+        await asyncio.sleep(0.01)
+    wire.send(request({"inputs": "!slow 0.1"}))
+    await wire.answers(3)
+    assert not wire.transport.closed
+    await asyncio.sleep(0.12)
+    assert wire.transport.closed
+
+
+def test_uvicorn_takes_the_protocol_where_it_picks_one_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct, "HTTP_PROTOCOLS", dict(direct.HTTP_PROTOCOLS))
+    monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", direct.HTTP_PROTOCOLS)
+    direct.install()
+    config = uvicorn.Config(app=Starlette(), log_config=None)
+    config.load()
+    assert config.http_protocol_class is Direct
+
+
+BODIES = (
+    *(b'{"inputs": "a"}', b'{"inputs": "a b", "parameters": {"aggregation_strategy": "simple"}}', b'{"inputs": 1}'),
+    *(b"", b"{", b'{"inputs": ["a", "b c"]}', b'{"inputs": "!full"}', b" " * 400),
+)
+REQUESTS = st.sampled_from(
+    [
+        request(body, *heads)
+        for body in BODIES
+        for heads in ((), ("Content-Type: application/json",), ("Connection: Keep-Alive", "x-a: b"))
+    ]
+    + [request(BODIES[0], path=path) for path in ("/v1/classify", "/v1/nothing", "/v1/tag?a=b")]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(requests=st.lists(REQUESTS, min_size=1, max_size=8), cuts=st.lists(st.integers(1, 400), max_size=12))
+def test_however_the_bytes_come_the_answers_are_uvicorns(requests: list[bytes], cuts: list[int]) -> None:
+    async def answered(protocol: type[HttpToolsProtocol]) -> list[tuple[int, Any]]:
+        wire = Wire(protocol)
+        pieces = list(requests)
+        data = b"".join(requests)
+        if cuts:  # else request by request: each may take the short way
+            pieces = [
+                data[start:end] for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(data)], strict=True)
+            ]
+        for piece in pieces:
+            if piece:
+                wire.send(piece)
+                if not cuts:
+                    await asyncio.sleep(0.001)
+        return await wire.answers(len(requests))
+
+    assert asyncio.run(answered(Direct)) == asyncio.run(answered(HttpToolsProtocol))
