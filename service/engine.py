@@ -144,6 +144,15 @@ class Engine:
         answers = await _paced(items, texts, lambda _, text: text.answer(), beside=options.max_new_tokens)
         return answers[0] if isinstance(inputs, str) else answers
 
+    def check_room(self, task: str) -> None:
+        """Raise Overloaded or Unavailable if a request of `task` would be refused whatever it says.
+
+        Worth asking before it is parsed: under overload, what is refused must cost next to nothing.
+        """
+        lanes = self._by_task[task]
+        if len(lanes) == 1:  # of several, the request names the one that it wants
+            next(iter(lanes.values())).scheduler.check_room(1)
+
     def _lane(self, task: str, model: str | None) -> Lane:
         fitting = self._by_task[task]
         if model is None:

@@ -71,6 +71,7 @@ def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor
             limits=sequences.Limits(
                 queue_items=settings.queue_items,
                 queue_tokens=settings.queue_tokens,
+                queue_s=settings.queue_s,
                 batch_rows=settings.batch_rows,
                 batch_tokens=settings.batch_tokens,
             ),

@@ -62,6 +62,11 @@ class Settings(BaseModel):
     queue_items: Count = Field(
         default=4096, description="Inputs waiting for one model in one worker, at most; then 429."
     )
+    queue_s: Seconds = Field(
+        default=0.5,
+        description="Seconds of work waiting for one tagger or classifier in one worker, at the pace of the last"
+        " batches, at most; then 429.",
+    )
     deadline_s: Seconds = Field(
         default=30.0, description="Seconds for a request that brings no X-Request-Timeout-S; then 504."
     )

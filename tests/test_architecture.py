@@ -55,11 +55,11 @@ ALLOWED: dict[str, set[str]] = MODELS | SERVICE | TRAINING | LOADTEST
 # Third parties with one door each: package -> the units that may import it.
 DOORS = {
     "onnxruntime": {"models.network", "training"},
-    "torch": {"training"},
+    "torch": {"training", "loadtest.peers"},
     "bentoml": {"service.app", "service.protocols", "loadtest.peers"},
     "_bentoml_sdk": {"service.app"},
     "locust": {"loadtest"},
-    "starlette": {"service.app", "service.protocols"},
+    "starlette": {"service.app", "service.protocols", "loadtest.peers"},
     "prometheus_client": {"service.telemetry"},
 }
 # What a package says that it deliberately does not know, beyond the doors.

@@ -9,6 +9,7 @@ Knows lengths, costs and tickets. Knows no network but the function that it is h
 
 import logging
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 from service.batching.cost import CostModel
 from service.batching.partition import segment
 from service.batching.ticket import Ticket
-from service.errors import InternalError, Overloaded, ServiceError, Unavailable
+from service.errors import DeadlinePassed, InternalError, Overloaded, ServiceError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ Run = Callable[[Sequence[Any]], Sequence[Any]]
 # Waiting sequences on either side of the oldest one, by length, among which the cheapest cut is sought: twice as many
 # take twice the time (0.1 ms) and save no more than that.
 WINDOW = 32
+USUAL_ROWS = 12  # in a batch, when there is enough to choose from
+PACE_MOST, PACE_STEP = 20.0, 0.05  # of one batch at most, and its share in the average
 SWEEP_EVERY_S = 0.05  # a full queue is searched for clients that have gone this often, not at every refusal
 
 
@@ -43,6 +46,7 @@ class Limits:
 
     queue_items: int = 4096
     queue_tokens: int = 262_144
+    queue_s: float = 0.5  # of work, as it has been going lately
     batch_rows: int = 32  # beyond, a row costs the same on a CPU and only waits for the others
     batch_tokens: int = 2048  # padded; bounds how long one batch keeps the next waiting
 
@@ -67,12 +71,13 @@ class Observer(Protocol):
 class Entry:
     """One sequence of one ticket, waiting. Sorted by (length, order of arrival)."""
 
-    __slots__ = ("index", "item", "key", "length", "ticket")
+    __slots__ = ("extra", "index", "item", "key", "length", "ticket", "waits")
 
     def __init__(self, ticket: Ticket, index: int, item: Sized, number: int) -> None:
         self.ticket, self.index, self.item = ticket, index, item
-        self.length = item.length
+        self.length, self.extra = item.length, item.extra
         self.key = (self.length, number)
+        self.waits = True
 
 
 class Batch:
@@ -81,7 +86,7 @@ class Batch:
     def __init__(self, scheduler: "SequenceScheduler", entries: list[Entry], reason: str, now_s: float) -> None:
         self.entries, self.reason, self.taken_s = entries, reason, now_s
         self.rows, self.steps = len(entries), max(entry.length for entry in entries)
-        self.extra = sum(entry.item.extra for entry in entries)
+        self.extra = sum(entry.extra for entry in entries)
         self.estimate_s = scheduler.cost.seconds(self.rows, self.steps, self.extra)
         self._scheduler = scheduler
         self._results: Sequence[Any] = ()
@@ -112,10 +117,12 @@ class SequenceScheduler:
         self.run, self.cost, self.clock = run, cost, clock
         self._limits, self._observer = limits, observer
         self._by_length: list[tuple[tuple[int, int], Entry]] = []
-        self._by_age: dict[int, Entry] = {}  # number -> entry, in order of arrival
+        self._by_age: deque[Entry] = deque()  # in order of arrival; some may no longer wait
         self._suspects: list[list[Entry]] = []  # parts of a batch that failed, to be run apart
         self._number = 0
-        self._tokens = 0
+        self._tokens = self._extra = 0  # of all that waits
+        self._pace = 1.0  # seconds that pass for a second of work: what is done beside it, and by others
+        self._settled_s: float | None = None  # when the last batch was done, if others waited then
         self._earliest_deadline_s = float("inf")
         self._running: Sequence[Entry] = ()
         self._next_sweep_s = 0.0
@@ -124,20 +131,22 @@ class SequenceScheduler:
     @property
     def idle(self) -> bool:
         """Nothing waits and nothing runs."""
-        return not (self._by_age or self._suspects or self._running)
+        return not (self._by_length or self._suspects or self._running)
 
     def submit(self, ticket: Ticket, items: Sequence[Sized]) -> None:
-        """Queue all sequences of a ticket, or none: raises Overloaded or Unavailable."""
+        """Queue all sequences of a ticket, or none: raises Overloaded, Unavailable or DeadlinePassed."""
         tokens = sum(item.length for item in items)
         self.check_room(len(items), tokens)
+        self._check_deadline(ticket)
         for index, item in enumerate(items):
             self._number += 1
             entry = Entry(ticket, index, item, self._number)
-            self._by_age[self._number] = entry
+            self._by_age.append(entry)
             insort(self._by_length, (entry.key, entry))
+            self._extra += entry.extra
         self._tokens += tokens
         self._earliest_deadline_s = min(self._earliest_deadline_s, ticket.call.deadline_s)
-        self._observer.queue_depth(len(self._by_age))
+        self._observer.queue_depth(len(self._by_length))
 
     def check_room(self, items: int, tokens: int = 0) -> None:
         """Raise Overloaded or Unavailable if so much more is not taken: worth asking before it is encoded."""
@@ -147,24 +156,42 @@ class SequenceScheduler:
         if now >= self._next_sweep_s and self._is_full(items, tokens):
             self._sweep(now)  # nobody keeps a place for a client that has gone
         if self._is_full(items, tokens):
-            waiting = len(self._by_age)
-            drain_s = self._tokens * (self.cost.cell_s + self.cost.step_s / 8)
             raise Overloaded(
-                f"{waiting} sequences of {self._tokens} tokens are waiting already: come back later",
-                retry_after_s=max(0.1, round(drain_s, 1)),
+                f"{len(self._by_length)} sequences of {self._tokens} tokens are waiting already: come back later",
+                retry_after_s=max(0.1, round(self._pace * self._work_s, 1)),
                 limit=self._limits.queue_items,
             )
 
     def _is_full(self, items: int, tokens: int) -> bool:
         """Whether so much more does not fit. A request that is alone fits: the limits on a request bound it."""
-        limits, waiting = self._limits, len(self._by_age)
-        too_much = waiting + items > limits.queue_items or self._tokens + tokens > limits.queue_tokens
-        return bool(waiting) and too_much
+        limits, waiting = self._limits, len(self._by_length)
+        return bool(waiting) and (
+            waiting + items > limits.queue_items
+            or self._tokens + tokens > limits.queue_tokens
+            or self._pace * self._work_s > limits.queue_s
+        )
+
+    @property
+    def _work_s(self) -> float:
+        """What all that waits will cost in batches of USUAL_ROWS without padding: at least that, roughly."""
+        cost = self.cost
+        calls_s = len(self._by_length) * cost.call_s / USUAL_ROWS
+        return calls_s + self._tokens * (cost.cell_s + cost.step_s / USUAL_ROWS) + self._extra * cost.extra_s
+
+    def _check_deadline(self, ticket: Ticket) -> None:
+        """Refuse at once what would be late if nothing but the work before it took time: it would be run in vain."""
+        left_s = ticket.call.deadline_s - ticket.arrived_s
+        if self._work_s > left_s:
+            raise DeadlinePassed(
+                f"the work that is waiting already takes longer than the {left_s:.3f} s that this request has: allow "
+                "more time with the header X-Request-Timeout-S, or come back later",
+                limit=round(left_s, 3),
+            )
 
     def take(self) -> Batch | None:
         """The next batch to run, None when nothing waits."""
         batch = self._next()
-        self._observer.queue_depth(len(self._by_age))
+        self._observer.queue_depth(len(self._by_length))
         return batch
 
     def _next(self) -> Batch | None:
@@ -176,7 +203,10 @@ class SequenceScheduler:
         if now >= self._earliest_deadline_s:
             self._sweep(now)
         while self._by_age:
-            anchor = next(iter(self._by_age.values()))
+            anchor = self._by_age[0]
+            if not anchor.waits:
+                self._by_age.popleft()
+                continue
             if anchor.ticket.expire(now):
                 self._forget(bisect_left(self._by_length, (anchor.key,)), 1)
                 continue
@@ -209,17 +239,20 @@ class SequenceScheduler:
         entries = [entry for _, entry in self._by_length[first : first + count]]
         del self._by_length[first : first + count]
         for entry in entries:
-            del self._by_age[entry.key[1]]
+            entry.waits = False
             self._tokens -= entry.length
+            self._extra -= entry.extra
         return entries
 
     def _sweep(self, now: float) -> None:
         """Answer everybody whose deadline has passed, and forget who has gone, however far back they wait."""
         self._next_sweep_s = now + SWEEP_EVERY_S
         self._earliest_deadline_s = float("inf")
-        for number, entry in list(self._by_age.items()):
+        waiting = [entry for entry in self._by_age if entry.waits]
+        self._by_age = deque(waiting)
+        for entry in waiting:
             if entry.ticket.expire(now):
-                self._forget(bisect_left(self._by_length, ((entry.length, number),)), 1)
+                self._forget(bisect_left(self._by_length, (entry.key,)), 1)
             else:
                 self._earliest_deadline_s = min(self._earliest_deadline_s, entry.ticket.call.deadline_s)
 
@@ -232,6 +265,7 @@ class SequenceScheduler:
     def settle(self, batch: Batch, results: Sequence[Any], error: BaseException | None, seconds: float) -> None:
         """Called by the batch when it has run."""
         self._running, entries = (), batch.entries
+        self._keep_pace(seconds)
         if error is not None:
             self._isolate(entries, error)
             return
@@ -249,6 +283,14 @@ class SequenceScheduler:
             waits_s=[batch.taken_s - entry.ticket.arrived_s for entry in entries],
         )
 
+    def _keep_pace(self, seconds: float) -> None:
+        """Learn how long it takes in all to get through a second of work while there is more of it waiting."""
+        now = self.clock()
+        if self._settled_s is not None and seconds > 0:
+            taken = min(max((now - self._settled_s) / seconds, 1.0), PACE_MOST)
+            self._pace += PACE_STEP * (taken - self._pace)
+        self._settled_s = now if self._by_length else None
+
     def _isolate(self, entries: list[Entry], error: BaseException) -> None:
         """Halve a batch that failed until the bad sequence is alone: only it fails."""
         if len(entries) > 1:
@@ -260,7 +302,8 @@ class SequenceScheduler:
 
     def abandon(self, error: ServiceError) -> None:
         """Fail everybody, in whatever state the queue is."""
-        waiting = [*self._running, *self._by_age.values(), *(entry for part in self._suspects for entry in part)]
+        queued, suspects = (entry for _, entry in self._by_length), (entry for part in self._suspects for entry in part)
+        waiting = [*self._running, *queued, *suspects]
         self._running = ()
         for entry in waiting:
             entry.ticket.fail(error)

@@ -66,6 +66,7 @@ class Route:
     methods: tuple[str, ...]
     run: Callable[[Exchange, bytes], Awaitable[Any]]
     reads: bool  # whether it has a body
+    task: str = ""  # whose work it is
 
 
 READ = ("GET", "HEAD")
@@ -74,9 +75,9 @@ MODEL = Route("/v1/models/{id}", READ, _model, reads=False)
 ROUTES = {
     route.pattern: route
     for route in (
-        Route("/v1/tag", ("POST",), _tag, reads=True),
-        Route("/v1/classify", ("POST",), _classify, reads=True),
-        Route("/v1/generate", ("POST",), _generate, reads=True),
+        Route("/v1/tag", ("POST",), _tag, reads=True, task="tag"),
+        Route("/v1/classify", ("POST",), _classify, reads=True, task="classify"),
+        Route("/v1/generate", ("POST",), _generate, reads=True, task="generate"),
         Route("/v1/models", READ, _models, reads=False),
     )
 }
@@ -113,6 +114,8 @@ class Lean:
             try:
                 if route.methods:
                     exchange.check(route.methods, body=route.reads)
+                if route.task:
+                    self.worker.engine.check_room(route.task)
                 body = await exchange.read() if route.reads else b""
                 answer = orjson.dumps(await route.run(exchange, body))
             except ServiceError as error:

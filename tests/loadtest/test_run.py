@@ -1,4 +1,4 @@
-"""run and versus, as they are started: exit codes, files, and a package that patches nothing."""
+"""run, as it is started: exit codes, files, and a package that patches nothing."""
 
 import ast
 import json
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import loadtest
-from loadtest import versus
 from loadtest.__main__ import main
 from loadtest.closed_loop import free_port
 
@@ -59,13 +58,3 @@ def test_only_peers_import_from_the_repository() -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not {name.split(".")[0] for name in names} & inside, path.name
             assert not any(name.startswith("loadtest.peers") for name in names), path.name
-
-
-def test_versus_fails_below_the_ratio_or_with_a_higher_p99() -> None:
-    medians = {versus.OURS: {"per_s": 50.0, "p99_ms": 2.0}, versus.PEER: {"per_s": 10.0, "p99_ms": 3.0}}
-    result = {"medians": medians, "ratio": 5.0, "rounds": [{"name": versus.OURS, "failed": 0}]}
-    assert versus.verdict(result, at_least=5.0) == []
-    assert "5.00 times" in versus.verdict(result, at_least=6.0)[0]
-    assert versus.verdict({**result, "rounds": [{"name": "x", "failed": 2}]}, at_least=None)
-    slower = {**medians, versus.OURS: {"per_s": 50.0, "p99_ms": 3.0}}
-    assert "p99" in versus.verdict({**result, "medians": slower}, at_least=5.0)[0]

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.batching.cost import CostModel
-from service.batching.sequences import Batch, Limits, SequenceScheduler
-from service.errors import InternalError, Overloaded, TooLarge, Unavailable
+from service.batching.sequences import USUAL_ROWS, Batch, Limits, SequenceScheduler
+from service.errors import DeadlinePassed, InternalError, Overloaded, TooLarge, Unavailable
 from tests.service.batching.fakes import Clock, Echo, Item, Observer, Waiter
 
 
 class Desk:
     """A scheduler with its surroundings."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.clock, self.observer = Clock(), Observer()
         self.network = Echo(self.clock)
         self.scheduler = SequenceScheduler(
@@ -184,6 +184,51 @@ def test_a_request_that_is_alone_is_taken_whatever_its_size() -> None:
     assert waiter.ticket.results == ["answer to a", "answer to b"]
 
 
+class Fixed(CostModel):
+    """A cost model that has stopped learning: a waiting sequence is reckoned at `item_s`."""
+
+    def __init__(self, item_s: float) -> None:
+        super().__init__(call_s=USUAL_ROWS * item_s, step_s=0.0, cell_s=0.0, extra_s=0.0)
+
+    def learn(self, rows: int, steps: int, seconds: float, extra: int = 0) -> None:
+        pass
+
+
+def test_the_queue_is_bounded_by_the_time_that_its_work_will_take() -> None:
+    desk = Desk(queue_s=0.1)
+    desk.scheduler.cost = Fixed(0.01)
+    for number in range(11):
+        desk.ask(Item(str(number)))
+    with pytest.raises(Overloaded):
+        desk.ask(Item("one more"))
+
+
+def test_a_second_of_work_takes_longer_where_others_share_the_core() -> None:
+    for beside_s, least_s, most_s in ((0.0, 4.0, 4.0), (0.009, 30.0, 40.0)):
+        desk = Desk(batch_rows=1, queue_s=1e9, queue_items=40)
+        desk.scheduler.cost = Fixed(0.1)
+        for _ in range(100):
+            desk.ask(Item("a"))
+            desk.ask(Item("b"))
+            desk.turn()
+            desk.clock.now_s += beside_s
+            desk.turn()
+        with pytest.raises(Overloaded) as caught:
+            while True:
+                desk.ask(Item("c"))
+        assert least_s <= caught.value.details["retry_after_s"] <= most_s
+
+
+def test_what_cannot_make_its_deadline_is_refused_at_once() -> None:
+    desk = Desk(queue_s=1e9)
+    for _ in range(200):
+        desk.ask(Item("a", 40))
+    work_s = 200 * 40 * 2e-6  # by the first guess, and without what each step and call costs
+    with pytest.raises(DeadlinePassed, match="takes longer than the 0.010 s"):
+        desk.ask(Item("late"), timeout_s=0.010)
+    assert desk.ask(Item("early"), timeout_s=3 * work_s).error is None
+
+
 def test_every_batch_makes_room_in_the_queue() -> None:
     desk = Desk(batch_rows=1, queue_items=3, queue_tokens=15)
     waiters = [desk.ask(Item("a")), desk.ask(Item("b"))]
@@ -313,7 +358,7 @@ class Play:
     def ask(self, parts: list[tuple[int, int]], timeout_s: float) -> None:
         number = len(self.accepted)
         items = [Item(f"{number}.{i}", length, bad=luck == 0) for i, (length, luck) in enumerate(parts)]
-        with suppress(Overloaded, Unavailable):
+        with suppress(Overloaded, Unavailable, DeadlinePassed):
             self.accepted.append((self.desk.ask(*items, timeout_s=timeout_s), items))
 
     def leave(self, number: int) -> None:
