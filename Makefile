@@ -15,10 +15,13 @@ TORCH_INDEX = https://download.pytorch.org/whl/cpu
 # The GPU build of ONNX Runtime and the CPU build are one Python package: each gets an environment of its own.
 VENV := $(if $(filter gpu,$(EXTRA)),.venv-gpu,.venv)
 BIN := $(VENV)/bin
-# Locks are complete, so pip has nothing to resolve. Warnings of pip are about the machine, errors are still shown.
-INSTALL := $(BIN)/python -m pip install -qq --no-deps --no-input --disable-pip-version-check
+# What `make bench` compares with needs older releases of what is in .venv.
+PEERS := .venv-peers
+# Into the environment whose stamp is being made. Locks are complete, so pip has nothing to resolve. Warnings of pip are
+# about the machine, errors are still shown.
+INSTALL = $(@D)/bin/python -m pip install -qq --no-deps --no-input --disable-pip-version-check
 LOCKS := $(patsubst %,requirements/%.txt,serve train loadtest dev)
-TORCH := $(INSTALL) -c requirements/train.txt torch
+TORCH = $(INSTALL) -c requirements/train.txt torch
 # BentoML empties the metrics of its home at every start: each port has a home of its own.
 SERVE := env BENTOML_HOME=$(CURDIR)/build/bentoml/$(PORT) $(BIN)/python -m bentoml serve service.app:Seqserve --host $(HOST) --port $(PORT)
 
@@ -53,8 +56,8 @@ bundle: $(VENV)/all.stamp ## make the bundle of a run, RUN/bundle: RUN=runs/pos-
 load: $(VENV)/all.stamp ## 60 s of load on a service started for it: PORT=3000 ARGS='--p99-ms 200'
 	@$(BIN)/python -m loadtest run --serve "$(SERVE)" --url http://$(HOST):$(PORT) --seconds 60 $(ARGS)
 
-bench: $(VENV)/all.stamp ## /v1/tag against BentoML's own batching: ARGS='--at-least 5'
-	@$(BIN)/python -m loadtest versus $(ARGS)
+bench: $(VENV)/all.stamp $(PEERS)/peers.stamp ## against other servers, 40 minutes: ARGS='--quick', ARGS='--only seqserve,mosec'
+	@$(BIN)/python -m loadtest bench --peers $(PEERS)/bin/python $(ARGS)
 
 image: ## build the container image: ENGINE=docker EXTRA=gpu
 	@$(ENGINE) build --build-arg EXTRA=$(EXTRA) -t seqserve $(ARGS) .
@@ -66,17 +69,23 @@ lock: $(BIN)/pip ## pin the newest versions that pyproject.toml allows (on Linux
 	@$(BIN)/python requirements/lock.py
 
 clean: ## remove environments, caches and build/; runs/ stays
-	@rm -rf .venv .venv-gpu build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-gpu $(PEERS) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip comes last into an environment: if it is there, the environment is whole.
-$(BIN)/pip:
+%/bin/pip:
 	@command -v $(PYTHON) >/dev/null || { echo "seqserve: needs Python 3.11 ('$(PYTHON)' is not there; make PYTHON=…)" >&2; exit 1; }
-	@echo "seqserve: making $(VENV)"
-	@$(PYTHON) -m venv $(VENV)
+	@echo "seqserve: making $*"
+	@$(PYTHON) -m venv $*
 
 $(VENV)/serve.stamp $(VENV)/gpu.stamp: $(VENV)/%.stamp: requirements/%.txt | $(BIN)/pip
 	@echo "seqserve: installing $$(grep -c == $<) packages of $< (about a minute)"
+	@$(INSTALL) -r $< && touch $@
+
+$(PEERS)/peers.stamp: requirements/peers.txt | $(PEERS)/bin/pip
+	@echo "seqserve: installing torch, without CUDA"
+	@$(TORCH) 2>/dev/null || $(TORCH) --extra-index-url $(TORCH_INDEX)
+	@echo "seqserve: installing $$(grep -c == $<) packages of $< (a few minutes)"
 	@$(INSTALL) -r $< && touch $@
 
 $(VENV)/all.stamp: $(LOCKS) | $(BIN)/pip

@@ -41,6 +41,7 @@ class Drive:
     """What one closed loop has seen between its warm-up and its end; the connections write into it."""
 
     seconds: float
+    answers: int = 0  # of the warm-up and of the last requests, too: what the server's CPU time was spent on
     statuses: Counter[int] = field(default_factory=Counter)
     latencies_ms: "array[float]" = field(default_factory=lambda: array("d"))
 
@@ -84,6 +85,7 @@ class _Client(asyncio.Protocol):
             self._data = data
             return
         self._data = b""
+        self._drive.answers += 1
         now_s = time.perf_counter()
         if self._begin_s <= now_s < self._end_s:
             self._drive.statuses[status] += 1

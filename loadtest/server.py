@@ -1,6 +1,6 @@
 """A service started for a load test: wait until it is ready, and stop all of it whatever happens.
 
-Knows processes and one readiness route; what the command starts is the caller's affair.
+Knows processes and that a path answers 200 once they are ready; what the command starts is the caller's affair.
 """
 
 import contextlib
@@ -59,9 +59,10 @@ def serving(
     log: Path,
     core: int | None = None,
     environment: Mapping[str, str] | None = None,
+    ready: str = "/readyz",
     timeout_s: float = 180.0,
 ) -> Iterator[Server]:
-    """Start `command`, wait for `/readyz`, and stop every process of it on the way out.
+    """Start `command`, wait until the path `ready` answers 200, and stop every process of it on the way out.
 
     `core` pins it and its children to one core. ServerError when the address is taken already (the load would go to
     somebody else's service), when the command ends, or when it is not ready in `timeout_s`.
@@ -86,7 +87,7 @@ def serving(
             raise ServerError(f"{words[0]!r} cannot be started: {error.strerror}") from None
     server = Server(process=psutil.Process(started.pid), log=log)
     try:
-        _wait_ready(started, address, log, timeout_s)
+        _wait_ready(started, f"{address.url}{ready}", log, timeout_s)
         yield server
     finally:
         _stop(started, server)
@@ -99,16 +100,16 @@ def _listens(address: Address) -> bool:
     return False
 
 
-def _wait_ready(started: "subprocess.Popen[bytes]", address: Address, log: Path, timeout_s: float) -> None:
+def _wait_ready(started: "subprocess.Popen[bytes]", url: str, log: Path, timeout_s: float) -> None:
     end = time.monotonic() + timeout_s
     while True:
         if started.poll() is not None:
             raise ServerError(f"the service ended with {started.returncode} before it was ready:\n{tail(log)}")
         with contextlib.suppress(ConnectionError):
-            if fetch(f"{address.url}/readyz", timeout_s=2.0).status == 200:
+            if fetch(url, timeout_s=2.0).status == 200:
                 return
         if time.monotonic() > end:
-            raise ServerError(f"{address.url}/readyz was not ready in {timeout_s:g} s:\n{tail(log)}")
+            raise ServerError(f"{url} was not ready in {timeout_s:g} s:\n{tail(log)}")
         time.sleep(READY_POLL_S)
 
 

@@ -12,16 +12,17 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TOGETHER = ("serve", "train", "loadtest", "dev")  # one environment holds these four; gpu is one of its own
+APART = ("peers",)  # wants older releases of what those have: resolved by itself, into an environment of its own
 HEAD = "# The extra `{extra}` of pyproject.toml with all that it needs: Python 3.11, Linux. Written by `make lock`.\n"
 
 
 def main() -> None:
-    """Pin the four extras that live together in one resolution, then gpu as close to that as it gets."""
+    """Pin the four extras that live together in one resolution, then gpu as close to that as it gets, then peers."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     wanted = {name: project["dependencies"] + extra for name, extra in project["optional-dependencies"].items()}
     together = resolve([line for extra in TOGETHER for line in wanted[extra]], constraints=[])
     for extra, requirements in wanted.items():
-        pins = resolve(requirements, constraints=together)
+        pins = resolve(requirements, constraints=[] if extra in APART else together)
         (HERE / f"{extra}.txt").write_text(HEAD.format(extra=extra) + "".join(f"{pin}\n" for pin in pins))
         print(f"requirements/{extra}.txt: {len(pins)} packages")
 

@@ -1,8 +1,9 @@
-"""A tagger behind BentoML's own adaptive batching, as its documentation has it. A program under test: see peers.
+"""A tagger behind BentoML's own adaptive batching. A program under test: see peers.
 
-PEER_BUNDLE=models/zoo/pos-en PEER_VARIANT=int8 bentoml serve loadtest.peers.bentoml_batchable:Tagger
+PEER_BUNDLE=models/zoo/pos-en PEER_VARIANT=int8 python -m bentoml serve loadtest.peers.bentoml_batchable:Tags
 
-Knows the bundle that is named in its environment; does no batching, length sorting or checking of its own.
+As https://docs.bentoml.com/en/latest/get-started/adaptive-batching.html has it. There is no wait to set: BentoML
+adapts its window, and PEER_LATENCY_MS bounds what a request may take before it is refused with 503.
 """
 
 import os
@@ -10,25 +11,19 @@ from typing import Any
 
 import bentoml
 
-from models.bundle import load
+from loadtest.peers.tagger import MAX_BATCH, Tagger
 
-BUNDLE = os.environ.get("PEER_BUNDLE", "models/zoo/pos-en")
-VARIANT = os.environ.get("PEER_VARIANT", "auto")
-MAX_BATCH_SIZE = int(os.environ.get("PEER_MAX_BATCH_SIZE", "32"))
-# The documentation's example has 1000: long enough that nothing is refused with 503 under a closed loop.
-MAX_LATENCY_MS = int(os.environ.get("PEER_MAX_LATENCY_MS", "1000"))
+# The documentation's example has 1000: long enough that nothing is refused under a closed loop.
+LATENCY_MS = int(os.environ.get("PEER_LATENCY_MS", "1000"))
 
 
 @bentoml.service(name="peer-bentoml-batchable", workers=1)
-class Tagger:
+class Tags:
     """One route, /tag: a list of texts in, a list of lists of tags out."""
 
     def __init__(self) -> None:
-        self.bundle = load(BUNDLE, variant=VARIANT)
+        self._tagger = Tagger()
 
-    @bentoml.api(batchable=True, max_batch_size=MAX_BATCH_SIZE, max_latency_ms=MAX_LATENCY_MS)  # type: ignore[untyped-decorator]
+    @bentoml.api(batchable=True, max_batch_size=MAX_BATCH, max_latency_ms=LATENCY_MS)
     def tag(self, inputs: list[str]) -> list[list[dict[str, Any]]]:
-        task: Any = self.bundle.task
-        items = [task.encode(text) for text in inputs]
-        outputs = self.bundle.network.run(task.collate(items))
-        return [task.answer(item, row) for item, row in zip(items, task.decode(items, outputs), strict=True)]
+        return self._tagger.tag(inputs)
