@@ -28,7 +28,7 @@ from service.batching.sequences import SequenceScheduler
 from service.batching.steps import StepScheduler
 from service.batching.ticket import Ticket
 from service.call import Call
-from service.errors import ClientGone, TooLarge, Unavailable, UnknownModel
+from service.errors import ClientGone, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.lanes import Lane, open_lane
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -67,7 +67,6 @@ class Engine:
         }
         self._request_tokens = request_tokens
         self._executor = executor
-        self._open: set[Ticket] = set()
         self.ready = True
 
     @classmethod
@@ -145,13 +144,19 @@ class Engine:
         return answers[0] if isinstance(inputs, str) else answers
 
     def check_room(self, task: str) -> None:
-        """Raise Overloaded or Unavailable if a request of `task` would be refused whatever it says.
-
-        Worth asking before it is parsed: under overload, what is refused must cost next to nothing.
-        """
+        """Raise Overloaded or Unavailable if a request of `task` would be refused whatever it says."""
         lanes = self._by_task[task]
         if len(lanes) == 1:  # of several, the request names the one that it wants
-            next(iter(lanes.values())).scheduler.check_room(1)
+            next(iter(lanes.values())).check_room(1)
+
+    def is_full(self, task: str) -> bool:
+        """Whether `check_room` would raise Overloaded for the number of requests under way: cheap."""
+        lanes = self._by_task[task]
+        return len(lanes) == 1 and next(iter(lanes.values())).is_full
+
+    def overload(self, task: str) -> Overloaded:
+        """What to tell a request of `task` that is refused because as many as may be are under way."""
+        return next(iter(self._by_task[task].values())).overload()
 
     def _lane(self, task: str, model: str | None) -> Lane:
         fitting = self._by_task[task]
@@ -175,7 +180,7 @@ class Engine:
         Raises TooLarge for an input that is too long, or for all of them together with `beside` tokens for each;
         Overloaded or Unavailable before anything is encoded in vain.
         """
-        lane.scheduler.check_room(len(inputs))
+        lane.check_room(len(inputs))
         items: list[Any] = []
         since, tokens = 0, beside * len(inputs)
         for number, raw in enumerate(inputs, 1):
@@ -191,7 +196,7 @@ class Engine:
 
     def _encode_one(self, lane: Lane, raw: str) -> Any:
         """As `_encode`, for one input."""
-        lane.scheduler.check_room(1)
+        lane.check_room(1)
         item = _encoded(lane, raw, 1)
         self._check_tokens(lane, item.length)
         return item
@@ -226,13 +231,13 @@ class Engine:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def settle(ticket: Ticket) -> None:
-            self._open.discard(ticket)
+            lane.open.discard(ticket)
             if not future.done():
                 future.set_result(None)
 
         ticket = Ticket(call, size, settle, time.monotonic())
         submit(ticket)
-        self._open.add(ticket)
+        lane.open.add(ticket)
         lane.pump.wake()
         try:
             await future
@@ -249,11 +254,14 @@ class Engine:
         for lane in self._lanes.values():
             lane.scheduler.close()
         until = time.monotonic() + timeout_s
-        while self._open and time.monotonic() < until:
+        while self._under_way() and time.monotonic() < until:
             await asyncio.sleep(DRAIN_POLL_S)
-        for ticket in list(self._open):
+        for ticket in self._under_way():
             ticket.fail(Unavailable("the service shut down before the answer was ready: send the request again"))
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _under_way(self) -> list[Ticket]:
+        return [ticket for lane in self._lanes.values() for ticket in lane.open]
 
 
 def _encoded(lane: Lane, raw: Any, number: int) -> Any:

@@ -5,7 +5,7 @@ Joins models to batching: turns items into arrays and back, and tells telemetry.
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -21,6 +21,8 @@ from service.batching.cost import CostModel
 from service.batching.pump import Pump
 from service.batching.sequences import SequenceScheduler
 from service.batching.steps import StepScheduler
+from service.batching.ticket import Ticket
+from service.errors import Overloaded
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -32,6 +34,27 @@ class Lane:
     bundle: Bundle
     scheduler: SequenceScheduler | StepScheduler
     pump: Pump
+    most: int  # requests under way
+    open: set[Ticket] = field(default_factory=set)  # those under way
+
+    def check_room(self, inputs: int) -> None:
+        """Raise Overloaded or Unavailable if a request of so many inputs is not taken: ask before the work on it."""
+        if self.is_full:
+            raise self.overload()
+        self.scheduler.check_room(inputs)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many requests as may be are under way."""
+        return len(self.open) >= self.most
+
+    def overload(self) -> Overloaded:
+        """What a request is told that comes while the lane is full."""
+        return Overloaded(
+            f"{len(self.open)} requests to {self.name} are under way already: come back later",
+            retry_after_s=1.0,
+            limit=self.most,
+        )
 
     @property
     def name(self) -> str:
@@ -79,7 +102,8 @@ def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor
             clock=monotonic,
             observer=_TellBatches(telemetry, name),
         )
-    return Lane(bundle=bundle, scheduler=scheduler, pump=Pump(scheduler, executor))
+    pump = Pump(scheduler, executor)
+    return Lane(bundle=bundle, scheduler=scheduler, pump=pump, most=settings.queue_requests)
 
 
 class Runner:

@@ -56,6 +56,9 @@ class Settings(BaseModel):
     )
     batch_rows: Count = Field(default=32, description="Sequences in one batch, at most.")
     slots: Count = Field(default=64, le=4096, description="Texts that a model generates at the same time.")
+    queue_requests: Count = Field(
+        default=512, description="Requests under way for one model in one worker, at most; then 429."
+    )
     queue_tokens: Count = Field(
         default=262_144, description="Tokens waiting for one model in one worker, at most; then 429."
     )
@@ -63,7 +66,7 @@ class Settings(BaseModel):
         default=4096, description="Inputs waiting for one model in one worker, at most; then 429."
     )
     queue_s: Seconds = Field(
-        default=0.5,
+        default=1.0,
         description="Seconds of work waiting for one tagger or classifier in one worker, at the pace of the last"
         " batches, at most; then 429.",
     )

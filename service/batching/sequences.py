@@ -46,7 +46,7 @@ class Limits:
 
     queue_items: int = 4096
     queue_tokens: int = 262_144
-    queue_s: float = 0.5  # of work, as it has been going lately
+    queue_s: float = 1.0  # of work, as it has been going lately
     batch_rows: int = 32  # beyond, a row costs the same on a CPU and only waits for the others
     batch_tokens: int = 2048  # padded; bounds how long one batch keeps the next waiting
 

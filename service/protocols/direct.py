@@ -72,6 +72,11 @@ class Direct(HttpToolsProtocol):
         if found is not None:
             self._unset_keepalive_if_required()
             head, self._body = found
+            refused = self._front.refusals.find(head)
+            if refused is not None:
+                self._write(STATUS_LINE[429], *refused)
+                self._done()
+                return
             self._running = True
             run(self._front.lean.answer(head, self), self._done, self.loop)
             return
@@ -136,13 +141,14 @@ class Direct(HttpToolsProtocol):
 
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
         """See Link."""
-        if self._lost:
-            return
-        lines = [STATUS_LINE[status]]
-        for name, value in (*self.server_state.default_headers, *headers):
-            lines += (name, b": ", value, b"\r\n")
-        lines += (b"connection: close\r\n\r\n" if self._last else b"\r\n", body)
-        self.transport.write(b"".join(lines))
+        if not self._lost:
+            self._write(STATUS_LINE[status], b"".join(b"%b: %b\r\n" % header for header in headers), body)
+
+    def _write(self, status_line: bytes, lines: bytes, body: bytes) -> None:
+        """Send an answer with uvicorn's headers and the `lines` of more."""
+        server = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
+        end = b"connection: close\r\n\r\n" if self._last else b"\r\n"
+        self.transport.write(b"".join((status_line, server, lines, end, body)))
 
     def _done(self) -> None:
         """The answer is out: go on with what came meanwhile."""

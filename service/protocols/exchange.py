@@ -41,7 +41,7 @@ HEADS = frozenset(
 )
 PLAIN = frozenset((b"content-type", b"x-request-id"))
 # Ids are minted as a prefix of the process and a number: as unique as a UUID, without its cost.
-_PREFIX = secrets.token_hex(6)
+_PREFIX = secrets.token_hex(6).encode()
 _numbers = itertools.count(1)
 
 
@@ -64,6 +64,12 @@ class Head:
         repeated = [name for name, times in Counter(name for name, _ in heads).items() if times > 1]
         plain = not repeated and fields.keys() <= PLAIN and fields.get(b"content-type", b"") in (b"", JSON.encode())
         return cls(method, path, fields, repeated, plain)
+
+
+def mint_id(head: Head) -> bytes:
+    """Return the request's own id, or a new one if it brings none or one that is not fit to be printed."""
+    sent_id = head.fields.get(b"x-request-id", b"")
+    return sent_id if SANE_ID(sent_id) else b"%b-%x" % (_PREFIX, next(_numbers))
 
 
 class Link(Protocol):
@@ -104,9 +110,8 @@ class Exchange:
         self.model: str | None = None
         self.started_s = time.monotonic()
         self._link = link
-        sent_id = head.fields.get(b"x-request-id", b"")
         self.call = Call(
-            request_id=sent_id.decode() if SANE_ID(sent_id) else f"{_PREFIX}-{next(_numbers):x}",
+            request_id=mint_id(head).decode(),
             route=route,
             deadline_s=self.started_s + worker.settings.deadline_s,
             gone=link.gone,

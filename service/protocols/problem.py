@@ -42,7 +42,7 @@ Headers = list[tuple[bytes, bytes]]
 
 def kind_of(error: errors.ServiceError) -> Kind:
     """Return how ``error`` is answered; a subclass that the table does not name is answered as its base."""
-    return next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
+    return TABLE.get(type(error)) or next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
 
 
 def headers_of(error: errors.ServiceError) -> Headers:

@@ -20,7 +20,7 @@ class FakeEngine:
     """Duck-types service.engine.Engine."""
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
-        self.ready = True
+        self.ready, self.full = True, False
         self.calls: list[tuple[str, Any, Any, Call]] = []
         self.running = 0
         self.telemetry = telemetry
@@ -29,6 +29,12 @@ class FakeEngine:
 
     def check_room(self, task: str) -> None:
         """There is always room, but for inputs that begin with ``!full``."""
+
+    def is_full(self, task: str) -> bool:
+        return self.full
+
+    def overload(self, task: str) -> Overloaded:
+        return Overloaded("full", retry_after_s=1.0, limit=1)
 
     def cards(self) -> list[dict[str, Any]]:
         return [

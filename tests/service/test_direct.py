@@ -158,6 +158,27 @@ async def test_what_comes_while_a_request_runs_is_answered_after_it() -> None:
     assert not wire.transport.paused
 
 
+async def test_a_full_engine_refuses_before_it_reads() -> None:
+    wire = Wire()
+    wire.send(request({"inputs": "a"}))
+    await wire.answers(1)
+    wire.engine.full = True
+    wire.send(request({"inputs": 1}))
+    wire.send(request({"inputs": "a"}, "x-request-id: mine"))  # a head that is new: the same answer the long way
+    wire.send(request({"inputs": "a"}, "x-request-id: mine"))
+    assert [status for status, _ in await wire.answers(4)][1:2] == [429]
+    wire.engine.full = False
+    wire.send(request({"inputs": "a"}))
+    assert (await wire.answers(5))[4] == (200, TAGGED)
+    refused = wire.transport.written.split(b"HTTP/1.1 ")[2]
+    assert refused.startswith(b"429 Too Many Requests")
+    assert b"retry-after: 1" in refused
+    assert b"server-timing: " in refused
+    head, _, body = refused.partition(b"\r\n\r\n")
+    (sent_id,) = re.findall(rb"x-request-id: (\S+)", head)
+    assert orjson.loads(body)["request_id"].encode() == sent_id
+
+
 async def test_an_error_keeps_the_connection() -> None:
     wire = Wire()
     bodies = ({"inputs": "a"}, {"inputs": 1}, {"inputs": "a" * 400}, {"inputs": "!bug"}, {"inputs": "a"})

@@ -1,0 +1,52 @@
+"""429 for a request that need not even be read: under overload, what is refused must cost next to nothing.
+
+Knows the routes' tasks and how a problem looks; what is full is the engine's affair.
+"""
+
+import time
+
+from service.protocols.exchange import Head, mint_id
+from service.protocols.lean import ROUTES
+from service.protocols.problem import body_of, headers_of, kind_of
+from service.worker import Worker
+
+FRESH_S = 0.01  # how long an answer is given again: what it says of the queue changes no faster
+ID = "the-id-goes-here"
+TIMING = b'server-timing: queue;dur=0.000, compute;dur=0.000, batch;desc="0"\r\n'
+
+
+class Refusals:
+    """The answers to requests that the engine would refuse whatever is in them."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._prepared: dict[str, tuple[float, bytes, bytes, bytes]] = {}  # path -> until when, head, body, its end
+
+    def find(self, head: Head) -> tuple[bytes, bytes] | None:
+        """Return the last lines of the answer's head and its body; None for a request that has to be looked at.
+
+        Only for requests without a word about themselves: keys, deadlines and wrong media types come first.
+        """
+        route = ROUTES.get(head.path)
+        worker = self._worker
+        if route is None or not route.task or not head.plain or head.method != "POST" or worker.settings.api_keys:
+            return None
+        if not worker.ready or not worker.engine.is_full(route.task):
+            return None
+        now_s = time.monotonic()
+        until_s, lines, body, end = self._prepared.get(head.path, (0.0, b"", b"", b""))
+        if now_s >= until_s:
+            lines, body, end = self._prepare(route.task)
+            self._prepared[head.path] = now_s + FRESH_S, lines, body, end
+        sent_id = mint_id(head)
+        body = b"%b%b%b" % (body, sent_id, end)
+        worker.telemetry.request(head.path, worker.default_model(route.task) or "", "queue-full", 0.0)
+        worker.telemetry.rejected("queue-full")
+        return b"%bx-request-id: %b\r\ncontent-length: %d\r\n" % (lines, sent_id, len(body)), body
+
+    def _prepare(self, task: str) -> tuple[bytes, bytes, bytes]:
+        error = self._worker.engine.overload(task)
+        assert kind_of(error).slug == "queue-full"
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers_of(error)) + TIMING
+        body, _, end = body_of(error, request_id=ID).partition(ID.encode())
+        return lines, body, end
