@@ -68,11 +68,15 @@ def _spell(pen: Pen, encoder: WordEncoder) -> Any:
     return op.Reshape(op.Transpose(final[0], perm=[1, 0, 2]), [0, encoder.speller.width])  # (D, N, H) -> (N, D·H)
 
 
-def _stack(pen: Pen, network: Tagger | Classifier, signal: Signal, lengths: Any) -> tuple[Signal, list[Any]]:
-    final: list[Any] = []
-    for number, layer in enumerate(network.stack.layers):
-        signal, final = recurrent(pen, layer, signal, lengths, f"layer{number}")
-    return signal, final
+def _stack(
+    pen: Pen, network: Tagger | Classifier, signal: Signal, lengths: Any, *, final: bool
+) -> tuple[Signal, list[Any]]:
+    """All layers; with `final` also the last one's final states."""
+    states: list[Any] = []
+    for number, layer in enumerate(network.stack.layers, 1):
+        last = number == len(network.stack.layers)
+        signal, states = recurrent(pen, layer, signal, lengths, f"layer{number - 1}", final=final and last)
+    return signal, states
 
 
 def _head(network: Tagger | Classifier | LanguageModel) -> tuple[Floats, Floats]:
@@ -82,7 +86,7 @@ def _head(network: Tagger | Classifier | LanguageModel) -> tuple[Floats, Floats]
 def _draw_tagger(network: Tagger, precision: Precision) -> Drawing:
     pen = Pen(precision)
     signal, lengths = _encode_words(pen, network.encoder)
-    signal, _ = _stack(pen, network, signal, lengths)
+    signal, _ = _stack(pen, network, signal, lengths, final=False)
     weight, bias = _head(network)
     wide = np.zeros((len(bias), signal.width), np.float32)
     wide[:, signal.columns] = weight
@@ -95,7 +99,7 @@ def _draw_classifier(network: Classifier, precision: Precision) -> Drawing:
     pen = Pen(precision)
     op = pen.op
     signal, lengths = _encode_words(pen, network.encoder)
-    signal, final = _stack(pen, network, signal, lengths)
+    signal, final = _stack(pen, network, signal, lengths, final=True)
     steps = op.Shape(signal.x, start=0, end=1)  # (1,)
     places = op.Unsqueeze(op.Cast(op.Range(0, op.Squeeze(steps), 1), to=ir.DataType.INT32), [1, 2])  # (T, 1, 1)
     valid = op.Less(places, op.Unsqueeze(lengths, [0, 2]))  # (T, B, 1)
@@ -125,7 +129,7 @@ def _draw_language_model(network: LanguageModel, precision: Precision) -> Drawin
     for number, layer in enumerate(network.stack.layers):
         names = [f"{part}{number}" for part in ("hc" if layer.cell == "lstm" else "h")]
         memory = [pen.state_input(name, layer.hidden) for name in names]
-        signal, final = recurrent(pen, layer, signal, lengths, f"layer{number}", memory)
+        signal, final = recurrent(pen, layer, signal, lengths, f"layer{number}", memory, final=True)
         after += [(part, name, layer.hidden) for part, name in zip(final, names, strict=True)]
     weight, bias = _head(network)
     wide = np.zeros((len(bias), signal.width), np.float32)

@@ -148,20 +148,29 @@ class Weights:
 
 
 def recurrent(
-    pen: Pen, layer: Recurrent, signal: Signal, lengths: Any, name: str, memory: list[Any] | None = None
+    pen: Pen,
+    layer: Recurrent,
+    signal: Signal,
+    lengths: Any,
+    name: str,
+    memory: list[Any] | None = None,
+    *,
+    final: bool = False,
 ) -> tuple[Signal, list[Any]]:
-    """One layer over a signal: the outputs (T, B, D·H), and its final states, each (D, B, H).
+    """One layer over a signal: the outputs (T, B, D·H), and its final states, each (D, B, H), if `final` asks for them.
 
     `memory`: the initial states (B, H), for a layer of one direction; without it the layer starts from zero.
     """
     weights = Weights.of(layer)
     in_bytes = pen.precision == "int8" and weights.operator == "LSTM"
     run = quantised if in_bytes else exact
-    y, final = run(pen, layer, weights, signal, lengths, name, memory)
+    y, states = run(pen, layer, weights, signal, lengths, name, memory)
     op, hidden = pen.op, layer.hidden + (BALLAST if in_bytes else 0)
     y = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, layer.directions * hidden])  # (T, D, B, H) -> (T, B, D·H)
     columns = np.concatenate([d * hidden + np.arange(layer.hidden) for d in range(layer.directions)])
-    return Signal(x=y, columns=columns, width=layer.directions * hidden), final
+    if in_bytes:  # an operator more for each: where they are wanted alone
+        states = [op.Slice(state, [0], [layer.hidden], [2]) for state in states] if final else []
+    return Signal(x=y, columns=columns, width=layer.directions * hidden), states
 
 
 def exact(
@@ -188,14 +197,15 @@ def exact(
 def quantised(
     pen: Pen, layer: Recurrent, weights: Weights, signal: Signal, lengths: Any, name: str, memory: list[Any] | None
 ) -> tuple[Any, list[Any]]:
-    """DynamicQuantizeLSTM with ballast in its hidden state; the signal must carry ballast already."""
+    """DynamicQuantizeLSTM with ballast in its hidden state, the final ones too; the signal must carry ballast already."""
     op, hidden, wide = pen.op, layer.hidden, layer.hidden + BALLAST
     ballast_h, ballast_c = np.array([1, -1], np.float32), np.array([SATURATION, -SATURATION], np.float32)
     w, r, b = _with_ballast(weights, signal, hidden)
     w_levels, w_scale = _levels(w)
     r_levels, r_scale = _levels(r)
+    shape = _initial_shape(pen, layer, lengths, BALLAST if memory else wide, name)
     initial = [
-        _initial(pen, part, ballast, layer, lengths, f"{name}.{state}")
+        _initial(pen, part, ballast, layer, shape, f"{name}.{state}")
         for state, part, ballast in zip("hc", memory or [None, None], (ballast_h, ballast_c), strict=True)
     ]
     zero = pen.constant(np.zeros(w_scale.shape, np.int8), f"{name}.zero")
@@ -217,17 +227,20 @@ def quantised(
         _domain="com.microsoft",
         _version=1,
     )
-    return y, [op.Slice(part, [0], [hidden], [2]) for part in final]
+    return y, final
 
 
-def _initial(pen: Pen, part: Any, ballast: Floats, layer: Recurrent, lengths: Any, name: str) -> Any:
+def _initial_shape(pen: Pen, layer: Recurrent, lengths: Any, width: int, name: str) -> Any:
+    """The shape (D, B, width), to be filled with the rows that do not come from outside."""
+    directions = pen.constant(np.array([layer.directions]), f"{name}.directions")
+    return pen.op.Concat(directions, pen.batch_size(lengths), pen.constant(np.array([width]), f"{name}.width"), axis=0)
+
+
+def _initial(pen: Pen, part: Any, ballast: Floats, layer: Recurrent, shape: Any, name: str) -> Any:
     """An initial state (D, B, H + 2): zeros or the given rows (B, H), and the ballast behind them."""
     op = pen.op
     rows = np.zeros((1, 1, BALLAST if part is not None else layer.hidden + BALLAST), np.float32)
     rows[..., -BALLAST:] = ballast
-    directions = pen.constant(np.array([layer.directions]), f"{name}.directions")
-    width = pen.constant(np.array([rows.shape[-1]]), f"{name}.width")
-    shape = op.Concat(directions, pen.batch_size(lengths), width, axis=0)
     filled = op.Expand(pen.constant(rows, f"{name}.initial"), shape)
     return filled if part is None else op.Concat(op.Unsqueeze(part, [0]), filled, axis=2)
 

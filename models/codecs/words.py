@@ -120,7 +120,7 @@ class WordsCodec:
         words, lengths = pad([item.rows for item in items], min_steps=1)
         feeds = {"words": words, "lengths": lengths}
         if self.characters:
-            unseen = np.zeros_like(words)
+            unseen = np.zeros(words.shape, np.int32)
             spellings: list[Ints] = []
             for column, item in enumerate(items):
                 for place, characters in item.spelled:

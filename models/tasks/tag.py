@@ -37,7 +37,7 @@ class Tagging:
         """outputs["probabilities"] (T, B, K) to a row an item; the padding is cut off."""
         probabilities = outputs["probabilities"]
         labels = probabilities.argmax(axis=2).T.tolist()  # (B, T)
-        scores = probabilities.max(axis=2).T.astype(np.float64).round(SCORE_DECIMALS).tolist()
+        scores = np.maximum.reduce(probabilities, axis=2).T.astype(np.float64).round(SCORE_DECIMALS).tolist()
         return [
             TagRow(best[: item.length], score[: item.length])
             for item, best, score in zip(items, labels, scores, strict=True)

@@ -78,7 +78,7 @@ class Direct(HttpToolsProtocol):
                 self._done()
                 return
             self._running = True
-            run(self._front.lean.answer(head, self), self._done, self.loop)
+            Run(self._front.lean.answer(head, self), self._done, self.loop)
             return
         self._idle_since_s = self.loop.time()
         super().data_received(data)
@@ -178,26 +178,33 @@ class Direct(HttpToolsProtocol):
             self._idle = self.loop.call_later(left_s, self._close_if_idle)
 
 
-def run(coroutine: Coroutine[Any, None, None], done: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
-    """Run ``coroutine`` at once, as far as it goes; then from what it waits for, as asyncio.Task does.
+class Run:
+    """Runs a coroutine at once, as far as it goes; then from what it waits for, as asyncio.Task does.
 
-    Unlike a task it begins before this returns, and cannot be cancelled: whom it works for may be gone, which
-    the work itself looks for.
+    Unlike a task it begins before its maker goes on, and cannot be cancelled: whom it works for may be gone, which
+    the work itself looks for. An object, as a function that names itself would be a cycle for the collector to find.
     """
 
-    def step(_: object = None) -> None:
+    __slots__ = ("_coroutine", "_done", "_loop")
+
+    def __init__(
+        self, coroutine: Coroutine[Any, None, None], done: Callable[[], None], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._coroutine, self._done, self._loop = coroutine, done, loop
+        self.step()
+
+    def step(self, _: object = None) -> None:
+        """Go on to where the coroutine waits next; ``done`` is called at its end."""
         try:
-            waited = coroutine.send(None)
+            waited: Any = self._coroutine.send(None)
         except StopIteration:
-            done()
+            self._done()
         except Exception as error:  # the application answers its own errors: this is a bug
             log.critical("a request was given up", exc_info=error)
-            done()
+            self._done()
         else:
             if waited is None:  # asyncio.sleep(0)
-                loop.call_soon(step)
+                self._loop.call_soon(self.step)
             else:
                 waited._asyncio_future_blocking = False  # "yes, this future was yielded to somebody who will wait"
-                waited.add_done_callback(step)
-
-    step()
+                waited.add_done_callback(self.step)
