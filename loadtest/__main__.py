@@ -1,4 +1,4 @@
-"""`python -m loadtest run | poison | bench`: the command line and nothing else.
+"""`python -m loadtest run | poison | bench | limits`: the command line and nothing else.
 
 python -m loadtest run --url http://127.0.0.1:3000 --scenario mixed --users 32 --seconds 60 --p99-ms 200
 """
@@ -7,10 +7,10 @@ import argparse
 import sys
 from types import ModuleType
 
-from loadtest import bench, poison, run
+from loadtest import bench, limits, poison, run
 from loadtest.server import ServerError, end_on_signals
 
-VERBS: dict[str, ModuleType] = {"run": run, "poison": poison, "bench": bench}
+VERBS: dict[str, ModuleType] = {"run": run, "poison": poison, "bench": bench, "limits": limits}
 
 
 def main(words: list[str] | None = None) -> int:
