@@ -138,7 +138,7 @@ class Service:
         return fetch(f"{self.address.url}/metrics").body.decode()
 
     def memory_mb(self) -> float:
-        return sum(process.memory_info().rss for process in self.server.tree()) / 1e6
+        return float(sum(process.memory_info().rss for process in self.server.tree())) / 1e6
 
 
 def check(what: str, found: float, *, least: float | None = None, most: float | None = None) -> Figures:

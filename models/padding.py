@@ -16,7 +16,7 @@ def pad(rows: Sequence[NDArray[np.int32]], *, min_steps: int = 1) -> tuple[NDArr
     graph cannot be handed an axis of length zero.
     """
     lengths = list(map(len, rows))
-    padded = np.zeros((max(min_steps, *lengths), len(rows)), np.int32)  # (T, B)
+    padded = np.zeros((max([min_steps, *lengths]), len(rows)), np.int32)  # (T, B)
     for column, row, length in zip(padded.T, rows, lengths, strict=True):
         column[:length] = row
     return padded, np.array(lengths, np.int32)

@@ -11,13 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from datetime import time as time_of_day
 from typing import Any, cast
 
 from models import bundle as bundles
 from models import reference
-from models.bundle import Bundle
 from models.manifest import BundleError
 from models.network import Placement
 from models.sampling import Sampling
@@ -92,7 +89,7 @@ class Engine:
 
     def cards(self) -> list[dict[str, Any]]:
         """What /v1/models tells of each bundle, in the order in which they were given."""
-        return [_card(lane.bundle) for lane in self._lanes.values()]
+        return [lane.card() for lane in self._lanes.values()]
 
     async def tag(
         self,
@@ -152,7 +149,7 @@ class Engine:
     def is_full(self, task: str) -> bool:
         """Whether `check_room` would raise Overloaded for the number of requests under way: cheap."""
         lanes = self._by_task[task]
-        return len(lanes) == 1 and next(iter(lanes.values())).is_full
+        return len(lanes) == 1 and next(iter(lanes.values())).is_full()
 
     def overload(self, task: str) -> Overloaded:
         """What to tell a request of `task` that is refused because as many as may be are under way."""
@@ -184,7 +181,7 @@ class Engine:
         items: list[Any] = []
         since, tokens = 0, beside * len(inputs)
         for number, raw in enumerate(inputs, 1):
-            item = _encoded(lane, raw, number)
+            item = lane.encode(raw, number)
             tokens += item.length
             self._check_tokens(lane, tokens)
             items.append(item)
@@ -197,7 +194,7 @@ class Engine:
     def _encode_one(self, lane: Lane, raw: str) -> Any:
         """As `_encode`, for one input."""
         lane.check_room(1)
-        item = _encoded(lane, raw, 1)
+        item = lane.encode(raw, 1)
         self._check_tokens(lane, item.length)
         return item
 
@@ -264,19 +261,6 @@ class Engine:
         return [ticket for lane in self._lanes.values() for ticket in lane.open]
 
 
-def _encoded(lane: Lane, raw: Any, number: int) -> Any:
-    """Encode one input, the `number`-th of its request. Raises TooLarge."""
-    limit = lane.limit
-    item = lane.bundle.task.encode(raw, limit=limit)
-    if item.length > limit:
-        raise TooLarge(
-            f"input {number} has more than {limit} {lane.unit}, the limit of {lane.name}: split it",
-            limit=limit,
-            field="inputs",
-        )
-    return item
-
-
 async def _paced(
     items: Sequence[Any], rows: Sequence[Any], answer: Callable[[Any, Any], Any], *, beside: int = 0
 ) -> list[Any]:
@@ -301,26 +285,3 @@ def _write_options(options: GenerateOptions) -> WriteOptions:
         return_full_text=options.return_full_text,
         details=options.details,
     )
-
-
-def _card(bundle: Bundle) -> dict[str, Any]:
-    """One entry of /v1/models: OpenAI's fields first, then ours."""
-    manifest = bundle.manifest
-    created = datetime.combine(manifest.provenance.created, time_of_day(), tzinfo=UTC)
-    return {
-        "id": manifest.name,
-        "object": "model",
-        "created": int(created.timestamp()),
-        "owned_by": "seqserve",
-        "task": manifest.task,
-        "description": manifest.description,
-        "languages": list(manifest.languages),
-        "labels": list(manifest.labels),
-        "limits": manifest.limits.model_dump(),
-        "version": manifest.version,
-        "digest": bundle.digest,
-        "variant": bundle.variant,
-        "metric": manifest.metric,
-        "scores": {name: variant.scores for name, variant in manifest.variants.items()},
-        "examples": [example.inputs for example in manifest.examples],
-    }

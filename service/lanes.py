@@ -6,6 +6,8 @@ Joins models to batching: turns items into arrays and back, and tells telemetry.
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from datetime import time as time_of_day
 from time import monotonic
 from typing import Any
 
@@ -22,7 +24,7 @@ from service.batching.pump import Pump
 from service.batching.sequences import SequenceScheduler
 from service.batching.steps import StepScheduler
 from service.batching.ticket import Ticket
-from service.errors import Overloaded
+from service.errors import Overloaded, TooLarge
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -39,13 +41,14 @@ class Lane:
 
     def check_room(self, inputs: int) -> None:
         """Raise Overloaded or Unavailable if a request of so many inputs is not taken: ask before the work on it."""
-        if self.is_full:
+        if self.is_full():
             raise self.overload()
         self.scheduler.check_room(inputs)
 
-    @property
     def is_full(self) -> bool:
         """Whether as many requests as may be are under way."""
+        if len(self.open) >= self.most:
+            self.scheduler.drop_the_gone()
         return len(self.open) >= self.most
 
     def overload(self) -> Overloaded:
@@ -64,10 +67,39 @@ class Lane:
     def task(self) -> str:
         return self.bundle.manifest.task
 
-    @property
-    def limit(self) -> int:
-        """Steps that one input may have."""
-        return self.bundle.manifest.limits.max_length
+    def encode(self, raw: Any, number: int) -> Any:
+        """Encode one input, the `number`-th of its request. Raises TooLarge."""
+        limit = self.bundle.manifest.limits.max_length
+        item = self.bundle.task.encode(raw, limit=limit)
+        if item.length > limit:
+            raise TooLarge(
+                f"input {number} has more than {limit} {self.unit}, the limit of {self.name}: split it",
+                limit=limit,
+                field="inputs",
+            )
+        return item
+
+    def card(self) -> dict[str, Any]:
+        """What /v1/models tells of the bundle: OpenAI's fields first, then ours."""
+        manifest = self.bundle.manifest
+        created = datetime.combine(manifest.provenance.created, time_of_day(), tzinfo=UTC)
+        return {
+            "id": manifest.name,
+            "object": "model",
+            "created": int(created.timestamp()),
+            "owned_by": "seqserve",
+            "task": manifest.task,
+            "description": manifest.description,
+            "languages": list(manifest.languages),
+            "labels": list(manifest.labels),
+            "limits": manifest.limits.model_dump(),
+            "version": manifest.version,
+            "digest": self.bundle.digest,
+            "variant": self.bundle.variant,
+            "metric": manifest.metric,
+            "scores": {name: variant.scores for name, variant in manifest.variants.items()},
+            "examples": [example.inputs for example in manifest.examples],
+        }
 
     @property
     def unit(self) -> str:

@@ -197,7 +197,7 @@ def exact(
 def quantised(
     pen: Pen, layer: Recurrent, weights: Weights, signal: Signal, lengths: Any, name: str, memory: list[Any] | None
 ) -> tuple[Any, list[Any]]:
-    """DynamicQuantizeLSTM with ballast in its hidden states, final ones included; the signal must carry ballast already."""
+    """DynamicQuantizeLSTM with ballast in its hidden states, final ones included; the signal must carry it already."""
     op, hidden, wide = pen.op, layer.hidden, layer.hidden + BALLAST
     ballast_h, ballast_c = np.array([1, -1], np.float32), np.array([SATURATION, -SATURATION], np.float32)
     w, r, b = _with_ballast(weights, signal, hidden)

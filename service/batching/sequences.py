@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from service.batching.backlog import Backlog
 from service.batching.cost import CostModel
 from service.batching.partition import segment
 from service.batching.ticket import Ticket
@@ -26,8 +27,6 @@ Run = Callable[[Sequence[Any]], Sequence[Any]]
 # Waiting sequences on either side of the oldest one, by length, among which the cheapest cut is sought: twice as many
 # take twice the time (0.1 ms) and save no more than that.
 WINDOW = 32
-USUAL_ROWS = 12  # in a batch, when there is enough to choose from
-PACE_MOST, PACE_STEP = 20.0, 0.05  # of one batch at most, and its share in the average
 SWEEP_EVERY_S = 0.05  # a full queue is searched for clients that have gone this often, not at every refusal
 
 
@@ -120,9 +119,7 @@ class SequenceScheduler:
         self._by_age: deque[Entry] = deque()  # in order of arrival; some may no longer wait
         self._suspects: list[list[Entry]] = []  # parts of a batch that failed, to be run apart
         self._number = 0
-        self._tokens = self._extra = 0  # of all that waits
-        self._pace = 1.0  # seconds that pass for a second of work: what is done beside it, and by others
-        self._settled_s: float | None = None  # when the last batch was done, if others waited then
+        self._backlog = Backlog(cost)
         self._earliest_deadline_s = float("inf")
         self._running: Sequence[Entry] = ()
         self._next_sweep_s = 0.0
@@ -137,14 +134,13 @@ class SequenceScheduler:
         """Queue all sequences of a ticket, or none: raises Overloaded, Unavailable or DeadlinePassed."""
         tokens = sum(item.length for item in items)
         self.check_room(len(items), tokens)
-        self._check_deadline(ticket)
+        self._check_deadline(ticket.call.deadline_s)
         for index, item in enumerate(items):
             self._number += 1
             entry = Entry(ticket, index, item, self._number)
             self._by_age.append(entry)
             insort(self._by_length, (entry.key, entry))
-            self._extra += entry.extra
-        self._tokens += tokens
+            self._backlog.add(entry.length, entry.extra)
         self._earliest_deadline_s = min(self._earliest_deadline_s, ticket.call.deadline_s)
         self._observer.queue_depth(len(self._by_length))
 
@@ -152,39 +148,44 @@ class SequenceScheduler:
         """Raise Overloaded or Unavailable if so much more is not taken: worth asking before it is encoded."""
         if self._closed:
             raise Unavailable("the service is shutting down: send the request to another replica")
-        now = self.clock()
-        if now >= self._next_sweep_s and self._is_full(items, tokens):
-            self._sweep(now)  # nobody keeps a place for a client that has gone
         if self._is_full(items, tokens):
+            self.drop_the_gone()
+        if self._is_full(items, tokens):
+            backlog = self._backlog
             raise Overloaded(
-                f"{len(self._by_length)} sequences of {self._tokens} tokens are waiting already: come back later",
-                retry_after_s=max(0.1, round(self._pace * self._work_s, 1)),
+                f"{backlog.items} sequences of {backlog.tokens} tokens are waiting already: come back later",
+                retry_after_s=max(0.1, round(backlog.wait_s, 1)),
                 limit=self._limits.queue_items,
             )
 
     def _is_full(self, items: int, tokens: int) -> bool:
         """Whether so much more does not fit. A request that is alone fits: the limits on a request bound it."""
-        limits, waiting = self._limits, len(self._by_length)
-        return bool(waiting) and (
-            waiting + items > limits.queue_items
-            or self._tokens + tokens > limits.queue_tokens
-            or self._pace * self._work_s > limits.queue_s
+        limits, backlog = self._limits, self._backlog
+        return bool(backlog.items) and (
+            backlog.items + items > limits.queue_items
+            or backlog.tokens + tokens > limits.queue_tokens
+            or backlog.wait_s > limits.queue_s
         )
 
-    @property
-    def _work_s(self) -> float:
-        """What all that waits will cost in batches of USUAL_ROWS without padding: at least that, roughly."""
-        cost = self.cost
-        calls_s = len(self._by_length) * cost.call_s / USUAL_ROWS
-        return calls_s + self._tokens * (cost.cell_s + cost.step_s / USUAL_ROWS) + self._extra * cost.extra_s
+    def drop_the_gone(self) -> None:
+        """Make room: nobody keeps a place for a client that has gone. Looks every SWEEP_EVERY_S at most."""
+        now = self.clock()
+        if now >= self._next_sweep_s:
+            self._sweep(now)
 
-    def _check_deadline(self, ticket: Ticket) -> None:
-        """Refuse at once what would be late if nothing but the work before it took time: it would be run in vain."""
-        left_s = ticket.call.deadline_s - ticket.arrived_s
-        if self._work_s > left_s:
+    def _check_deadline(self, deadline_s: float) -> None:
+        """Refuse at once what is not to be expected in time: it would only be found too late when its turn comes.
+
+        A newcomer may be next, among others of its length, or last: half of what waits is before it on the average.
+        """
+        left_s = deadline_s - self.clock()
+        if not 0 < left_s < self._backlog.work_s / 2:  # what is late already is told so when its turn comes
+            return
+        self.drop_the_gone()
+        if left_s < self._backlog.work_s / 2:
             raise DeadlinePassed(
-                f"the work that is waiting already takes longer than the {left_s:.3f} s that this request has: allow "
-                "more time with the header X-Request-Timeout-S, or come back later",
+                f"the work that is waiting already takes {self._backlog.work_s:.3f} s, and this request has "
+                f"{left_s:.3f} s: allow more time with the header X-Request-Timeout-S, or come back later",
                 limit=round(left_s, 3),
             )
 
@@ -240,8 +241,7 @@ class SequenceScheduler:
         del self._by_length[first : first + count]
         for entry in entries:
             entry.waits = False
-            self._tokens -= entry.length
-            self._extra -= entry.extra
+            self._backlog.remove(entry.length, entry.extra)
         return entries
 
     def _sweep(self, now: float) -> None:
@@ -265,7 +265,7 @@ class SequenceScheduler:
     def settle(self, batch: Batch, results: Sequence[Any], error: BaseException | None, seconds: float) -> None:
         """Called by the batch when it has run."""
         self._running, entries = (), batch.entries
-        self._keep_pace(seconds)
+        self._backlog.settled(self.clock(), batch.rows, seconds)
         if error is not None:
             self._isolate(entries, error)
             return
@@ -282,14 +282,6 @@ class SequenceScheduler:
             compute_s=seconds,
             waits_s=[batch.taken_s - entry.ticket.arrived_s for entry in entries],
         )
-
-    def _keep_pace(self, seconds: float) -> None:
-        """Learn how long it takes in all to get through a second of work while there is more of it waiting."""
-        now = self.clock()
-        if self._settled_s is not None and seconds > 0:
-            taken = min(max((now - self._settled_s) / seconds, 1.0), PACE_MOST)
-            self._pace += PACE_STEP * (taken - self._pace)
-        self._settled_s = now if self._by_length else None
 
     def _isolate(self, entries: list[Entry], error: BaseException) -> None:
         """Halve a batch that failed until the bad sequence is alone: only it fails."""

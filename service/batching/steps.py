@@ -100,7 +100,12 @@ class StepScheduler:
             if table.active[row].ticket.expire(now):
                 table.remove(row)
         table.reading = [(text, state) for text, state in table.reading if not text.ticket.expire(now)]
-        if now >= self._next_sweep_s:  # a long queue is not walked at every step
+        self.drop_the_gone()
+
+    def drop_the_gone(self) -> None:
+        """Make room in the queue. A long one is not walked at every step, but every SWEEP_EVERY_S at most."""
+        now = self._table.clock()
+        if now >= self._next_sweep_s:
             self._next_sweep_s = now + SWEEP_EVERY_S
             if any(text.ticket.expire(now) for text in self._waiting):
                 self._waiting = deque(text for text in self._waiting if not text.ticket.settled)

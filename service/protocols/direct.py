@@ -1,9 +1,9 @@
 """The short way of a request to /v1/: from the socket to the engine and back, without ASGI, a task or a timer.
 
-uvicorn's own protocol with one addition. A head whose bytes it has parsed before (all but the digits of
-Content-Length: the next request of the same client) is not parsed again: what the parser made of it is looked
-up. Only a request that arrives alone and whole goes this way; whatever else comes, uvicorn treats as ever.
-Knows uvicorn's protocol class and the lean application, and nothing of what is asked.
+uvicorn's own protocol with one addition: a head that is, but for the digits of Content-Length, the last one of its
+connection is not parsed again; what the parser made of that is taken. Only a request that arrives alone and whole
+goes this way; whatever else comes, uvicorn treats as ever. Its limit_concurrency, which BentoML does not set, is not
+looked at here. Knows uvicorn's protocol class and the lean application, and nothing of what is asked.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.protocols.exchange import Head, too_large
 from service.protocols.front import Front
+from service.protocols.heads import split
 from service.protocols.problem import Headers
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class Direct(HttpToolsProtocol):
         self._last = False  # the server shuts down: the connection ends with this answer
         self._later = b""  # came while a request was running
         self._body = b""
+        self._answered = False  # the request on the short way has its answer
+        self._known: tuple[bytes, Head] | None = None  # the last head that was parsed, see heads.py
         self._idle_since_s = 0.0
         self._idle: asyncio.TimerHandle | None = None
 
@@ -68,17 +71,18 @@ class Direct(HttpToolsProtocol):
         if self._front is None or not self._between or not self._is_free():
             super().data_received(data)
             return
-        found = self._front.heads.find(data)
-        if found is not None:
+        parts = split(data) if self._known is not None else None
+        if parts is not None and self._known is not None and parts[0] == self._known[0]:
             self._unset_keepalive_if_required()
-            head, self._body = found
+            head, self._body = self._known[1], parts[1]
+            self._answered = False
             refused = self._front.refusals.find(head)
             if refused is not None:
                 self._write(STATUS_LINE[429], *refused)
                 self._done()
                 return
             self._running = True
-            Run(self._front.lean.answer(head, self), self._done, self.loop)
+            Run(self._front.lean.answer(head, self), self._done, self.loop).step()
             return
         self._idle_since_s = self.loop.time()
         super().data_received(data)
@@ -119,7 +123,9 @@ class Direct(HttpToolsProtocol):
         )
         if plain:
             fields = [(name, value) for name, value in self.headers if name != b"content-length"]
-            self._front.heads.learn(data, Head.of(self.scope["method"], self.scope["path"], fields))
+            parts = split(data)
+            head = Head.of(self.scope["method"], self.scope["path"], fields)
+            self._known = (parts[0], head) if parts is not None else None
 
     # The Link
 
@@ -149,13 +155,17 @@ class Direct(HttpToolsProtocol):
         server = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
         end = b"connection: close\r\n\r\n" if self._last else b"\r\n"
         self.transport.write(b"".join((status_line, server, lines, end, body)))
+        self._answered = True
 
     def _done(self) -> None:
         """The answer is out: go on with what came meanwhile."""
-        self._running = False
+        self._running, self._body = False, b""
         self.server_state.total_requests += 1
         if self._lost:
             return
+        if not self._answered:  # a bug of ours: what came next must not be taken for this answer
+            self._last = True
+            self._write(STATUS_LINE[500], b"content-length: 0\r\n", b"")
         if self._last:
             self.transport.close()
             return
@@ -179,10 +189,10 @@ class Direct(HttpToolsProtocol):
 
 
 class Run:
-    """Runs a coroutine at once, as far as it goes; then from what it waits for, as asyncio.Task does.
+    """Runs a coroutine, at the first `step` as far as it goes, then from what it waits for, as asyncio.Task does.
 
-    Unlike a task it begins before its maker goes on, and cannot be cancelled: whom it works for may be gone, which
-    the work itself looks for. An object, as a function that names itself would be a cycle for the collector to find.
+    Unlike a task it cannot be cancelled: whom it works for may be gone, which the work itself looks for. An object,
+    because a function that names itself is a cycle for the collector to find.
     """
 
     __slots__ = ("_coroutine", "_done", "_loop")
@@ -191,7 +201,6 @@ class Run:
         self, coroutine: Coroutine[Any, None, None], done: Callable[[], None], loop: asyncio.AbstractEventLoop
     ) -> None:
         self._coroutine, self._done, self._loop = coroutine, done, loop
-        self.step()
 
     def step(self, _: object = None) -> None:
         """Go on to where the coroutine waits next; ``done`` is called at its end."""

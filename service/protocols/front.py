@@ -4,7 +4,6 @@ from starlette.applications import Starlette
 
 from service.protocols.asgi import Receive, Scope, Send
 from service.protocols.bento import APIS, Framed, Own
-from service.protocols.heads import Heads
 from service.protocols.lean import Lean
 from service.protocols.refusal import Refusals
 from service.worker import Worker
@@ -14,7 +13,7 @@ class Front:
     """The application that uvicorn calls; ``inner`` is BentoML's."""
 
     def __init__(self, worker: Worker, inner: Starlette) -> None:
-        self.lean, self.heads, self.refusals = Lean(worker), Heads(), Refusals(worker)
+        self.lean, self.refusals = Lean(worker), Refusals(worker)
         self._framed, self._own, self._inner = Framed(worker, inner), Own(worker, inner), inner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,38 +1,15 @@
-"""Heads of requests that have been parsed already: the next request of a client mostly begins as its last one.
+"""A request's bytes apart: its head, without the digits of its length, and its body.
 
-Knows bytes and what the server's parser made of them. Does not parse.
+The next request on a connection mostly has the same head, but for the length: it need not be parsed again. One head
+is remembered for each connection, so that nobody can fill a memory that others need. Knows bytes and nothing of HTTP
+but where a head ends and how it tells the length: a parser has accepted the same bytes before.
 """
 
 import re
 
-from service.protocols.exchange import Head
-
 BEGINNING = b"POST /v1/"
 LONGEST_HEAD = 4096
-MOST_HEADS = 512
 LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]{1,9})\r\n", re.IGNORECASE)
-
-
-class Heads:
-    """What the HTTP parser has made of the heads that it has seen, by their bytes."""
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, Head] = {}
-
-    def find(self, data: bytes) -> tuple[Head, bytes] | None:
-        """Return the head and the body of the request that ``data`` is, if it is one whole and its head is known."""
-        parts = split(data)
-        if parts is None:
-            return None
-        key, body = parts
-        head = self._known.get(key)
-        return None if head is None else (head, body)
-
-    def learn(self, data: bytes, head: Head) -> None:
-        """Remember ``head`` for requests that begin as ``data`` does. Raises nothing; what is too much is not kept."""
-        parts = split(data)
-        if parts is not None and len(self._known) < MOST_HEADS:
-            self._known[parts[0]] = head
 
 
 def split(data: bytes) -> tuple[bytes, bytes] | None:

@@ -28,7 +28,8 @@ class FakeEngine:
             telemetry.bundle(name, "1", "int8", 0.1)
 
     def check_room(self, task: str) -> None:
-        """There is always room, but for inputs that begin with ``!full``."""
+        if self.full:
+            raise self.overload(task)
 
     def is_full(self, task: str) -> bool:
         return self.full

@@ -1,6 +1,7 @@
 """The short way: it answers what uvicorn's protocol would have answered, and stays out of what it is not for."""
 
 import asyncio
+import gc
 import re
 from collections.abc import Iterator
 from typing import Any, cast
@@ -50,8 +51,14 @@ class Transport(asyncio.Transport):
 class Wire:
     """A connection to a service with the fake engine."""
 
-    def __init__(self, protocol: type[HttpToolsProtocol] = Direct, *, keep_alive_s: int = 60) -> None:
-        worker = Worker(Settings(body_bytes=300), lambda *args: cast(Engine, FakeEngine(*args)))
+    def __init__(
+        self,
+        protocol: type[HttpToolsProtocol] = Direct,
+        *,
+        keep_alive_s: int = 60,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        worker = Worker(Settings(body_bytes=300, **(settings or {})), lambda *args: cast(Engine, FakeEngine(*args)))
         worker.load()
         self.engine = cast(FakeEngine, worker.engine)
         self.front = Front(worker, Starlette())
@@ -74,9 +81,9 @@ class Wire:
         raise TimeoutError(f"{len(found)} answers of {count}: {self.transport.written!r}")
 
     @property
-    def known(self) -> int:
-        """Heads that are looked up from now on."""
-        return len(self.front.heads._known)
+    def known(self) -> bool:
+        """Whether a head is remembered: only then can the next request take the short way."""
+        return cast(Direct, self.protocol)._known is not None
 
 
 def read(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -142,7 +149,7 @@ async def test_what_is_not_plain_is_left_to_uvicorn(data: bytes) -> None:
     wire = Wire()
     wire.send(data)
     await asyncio.sleep(0)
-    assert wire.known == 0
+    assert not wire.known
 
 
 async def test_what_comes_while_a_request_runs_is_answered_after_it() -> None:
@@ -158,25 +165,132 @@ async def test_what_comes_while_a_request_runs_is_answered_after_it() -> None:
     assert not wire.transport.paused
 
 
-async def test_a_full_engine_refuses_before_it_reads() -> None:
-    wire = Wire()
+async def known(**settings: Any) -> Wire:
+    """A connection on which the next plain request takes the short way."""
+    wire = Wire(**settings)
     wire.send(request({"inputs": "a"}))
     await wire.answers(1)
+    assert wire.known
+    wire.transport.written = b""
+    return wire
+
+
+async def test_a_body_is_never_taken_for_a_request() -> None:
+    wire = await known()
+    inner = request({"inputs": "a"})
+    wire.send(f"POST /v1/nothing HTTP/1.1\r\nhost: test\r\ncontent-length: {len(inner)}\r\n\r\n".encode())
+    await wire.answers(1)
+    wire.send(inner)
+    await asyncio.sleep(0.02)
+    assert [status for status, _ in read(wire.transport.written)] == [404]
+
+
+async def test_a_known_request_does_not_overtake_one_that_uvicorn_has() -> None:
+    wire = await known()
+    wire.send(request({"inputs": "!slow 0.02"}, "x-a: b"))
+    wire.send(request({"inputs": "a"}))
+    assert [tags[0]["word"] for _, tags in await wire.answers(2)] == ["!slow", "a"]
+
+
+async def test_a_client_that_does_not_read_is_written_nothing_more() -> None:
+    wire = await known()
+    wire.protocol.pause_writing()
+    wire.send(request({"inputs": "a"}))
+    await asyncio.sleep(0.02)
+    assert wire.transport.written == b""
+    wire.protocol.resume_writing()
+    assert await wire.answers(1) == [(200, TAGGED)]
+
+
+async def test_a_connection_that_is_being_closed_takes_nothing() -> None:
+    wire = await known()
+    wire.transport.close()
+    wire.send(request({"inputs": "a"}))
+    assert not cast(Direct, wire.protocol)._running
+
+
+async def test_half_a_request_is_waited_for_beyond_the_idle_time() -> None:
+    wire = await known(keep_alive_s=cast(int, 0.03))
+    wire.send(request({"inputs": "a"}))
+    await wire.answers(1)
+    wire.send(request({"inputs": "a"})[:-3])
+    await asyncio.sleep(0.1)
+    assert not wire.transport.closed
+
+
+async def test_a_request_that_a_bug_left_unanswered_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = await known()
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(wire.front.lean, "answer", fail)
+    wire.send(request({"inputs": "a"}))
+    assert wire.transport.written.startswith(b"HTTP/1.1 500 ")
+    assert b"connection: close" in wire.transport.written
+    assert wire.transport.closed
+
+
+async def test_a_request_leaves_no_cycle_and_no_body_behind() -> None:
+    wire = await known()
+    gc.collect()
+    for number in range(1, 41):
+        wire.send(request({"inputs": "a " * 50}))
+        await wire.answers(number)
+    assert gc.collect() < 40
+    assert cast(Direct, wire.protocol)._body == b""
+
+
+async def test_a_full_engine_refuses_before_it_reads() -> None:
+    wire = await known()
     wire.engine.full = True
-    wire.send(request({"inputs": 1}))
-    wire.send(request({"inputs": "a"}, "x-request-id: mine"))  # a head that is new: the same answer the long way
-    wire.send(request({"inputs": "a"}, "x-request-id: mine"))
-    assert [status for status, _ in await wire.answers(4)][1:2] == [429]
+    wire.send(request(b"no JSON"))
+    wire.send(request(b"no JSON", "x-a: b"))  # a head that is new: refused on the long way
+    assert [status for status, _ in await wire.answers(2)] == [429, 429]
+    heads = []
+    for answer in wire.transport.written.split(b"HTTP/1.1 ")[1:]:
+        head, _, body = answer.partition(b"\r\n\r\n")
+        lines = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        assert orjson.loads(body)["request_id"].encode() == lines.pop(b"x-request-id")
+        heads.append((lines, {**orjson.loads(body), "request_id": ""}))
+    assert heads[0] == heads[1]
     wire.engine.full = False
     wire.send(request({"inputs": "a"}))
-    assert (await wire.answers(5))[4] == (200, TAGGED)
-    refused = wire.transport.written.split(b"HTTP/1.1 ")[2]
-    assert refused.startswith(b"429 Too Many Requests")
-    assert b"retry-after: 1" in refused
-    assert b"server-timing: " in refused
-    head, _, body = refused.partition(b"\r\n\r\n")
-    (sent_id,) = re.findall(rb"x-request-id: (\S+)", head)
-    assert orjson.loads(body)["request_id"].encode() == sent_id
+    assert (await wire.answers(3))[2] == (200, TAGGED)
+
+
+async def test_what_is_refused_at_once_is_counted() -> None:
+    wire = await known()
+    wire.engine.full = True
+    wire.send(request({"inputs": "a"}))
+    telemetry = wire.engine.telemetry
+    telemetry.flush()
+    assert telemetry.registry is not None
+    labels = {"route": "/v1/tag", "model": "pos-en", "outcome": "queue-full"}
+    assert telemetry.registry.get_sample_value("seqserve_requests_total", labels) == 1
+    assert telemetry.registry.get_sample_value("seqserve_rejected_total", {"reason": "queue-full"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "head", "draining", "status"),
+    [
+        ({"api_keys": ("12345678",)}, "authorization: Bearer 87654321", False, 401),
+        ({}, "x-request-timeout-s: never", False, 422),
+        ({}, "content-type: text/plain", False, 415),
+        ({}, "x-a: b", True, 503),
+    ],
+)
+async def test_other_reasons_to_refuse_come_first(
+    settings: dict[str, Any], head: str, draining: bool, status: int
+) -> None:
+    wire = Wire(settings=settings)
+    for _ in range(2):
+        wire.send(request({"inputs": "a"}, head))
+    wire.engine.full = True
+    wire.front.lean.worker.draining = draining
+    wire.send(request({"inputs": "a"}, head))
+    assert wire.known
+    assert (await wire.answers(3))[2][0] == status
 
 
 async def test_an_error_keeps_the_connection() -> None:
