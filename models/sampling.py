@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-UNIFORMS_BLOCK = 256  # numbers drawn at once: making a Generator costs ten times as much as drawing them
+UNIFORMS_BLOCK = 128  # numbers drawn at once: making a Generator costs ten times as much as drawing them
+COLDEST = 1e-290
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +43,22 @@ def draw(log_probabilities: NDArray[np.float32], rows: "Rows", uniform: Floats) 
     log_probabilities (B, V); uniform (B,) in [0, 1); returns (B,). Top-k is applied before top-p, both after
     the temperature (Holtzman et al. 2020 for top-p); ties at the threshold of top-k are all kept.
     """
-    greedy: NDArray[np.int64] = log_probabilities.argmax(axis=1)
     if rows.all_greedy:
-        return greedy
-    logs = log_probabilities.astype(np.float64)
-    # The best token is moved to 0 before the division: a temperature of 1e-320 would make -inf of all of them.
-    with np.errstate(over="ignore"):
-        weights = np.exp((logs - logs.max(axis=1, keepdims=True)) / rows.temperature[:, None])  # (B, V)
+        best: NDArray[np.int64] = log_probabilities.argmax(axis=1)
+        return best
+    weights = log_probabilities.astype(np.float64)  # (B, V); what follows happens in place
+    # The best token is moved to 0 before the division: a temperature near 0 would make -inf of all of them.
+    weights -= np.maximum.reduce(weights, axis=1, keepdims=True)
+    weights /= rows.temperature[:, None]
+    np.exp(weights, out=weights)
     if rows.any_truncated:
         weights = _truncate(weights, rows.top_k, rows.top_p)
     cumulative = weights.cumsum(axis=1)
     # Inverse transform: the first token whose cumulative weight exceeds the drawn share of the total.
     token = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(axis=1)
     # It always has weight: uniform is at most 1 - 2^-53, and that share of a float64 rounds to less than the whole.
-    chosen: NDArray[np.int64] = np.where(rows.greedy, greedy, token)
-    return chosen
+    chosen: NDArray[np.int64] = token
+    return np.where(rows.greedy, log_probabilities.argmax(axis=1), chosen) if rows.any_greedy else chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +70,20 @@ class Rows:
     top_p: Floats
     greedy: NDArray[np.bool_]
     all_greedy: bool
+    any_greedy: bool
     any_truncated: bool
 
     @classmethod
     def of(cls, settings: "list[Sampling]") -> "Rows":
         greedy = np.array([s.temperature == 0 for s in settings], np.bool_)
         return cls(
-            temperature=np.array([s.temperature or 1.0 for s in settings], np.float64),
+            # Below COLDEST nothing would change but an overflow on the way.
+            temperature=np.array([max(s.temperature or 1.0, COLDEST) for s in settings], np.float64),
             top_k=np.array([s.top_k for s in settings], np.int64),
             top_p=np.array([s.top_p for s in settings], np.float64),
             greedy=greedy,
             all_greedy=bool(greedy.all()),
+            any_greedy=bool(greedy.any()),
             any_truncated=any(s.top_k > 0 or s.top_p < 1 for s in settings),
         )
 

@@ -154,9 +154,10 @@ class Chooser:
         self._texts = tuple(texts)
         self._settings = sampling.Rows.of([text.options.sampling for text in texts])
         self._noting = [(row, text.log_probabilities) for row, text in enumerate(texts) if text.options.details]
-        self._row = np.arange(len(texts))
+        self._row = np.arange(len(texts))  # (B,)
         if not self._settings.all_greedy:
-            self._blocks = np.stack([text.block() for text in texts])  # (B, UNIFORMS_BLOCK)
+            blocks = np.concatenate([text.block() for text in texts])  # np.stack takes three times as long
+            self._blocks = blocks.reshape(len(texts), sampling.UNIFORMS_BLOCK)  # (B, UNIFORMS_BLOCK)
             self._place = np.array([text.drawn % sampling.UNIFORMS_BLOCK for text in texts])  # (B,)
 
     def choose(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
