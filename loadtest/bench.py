@@ -53,6 +53,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     """0 if ours has answered everything (and, with --at-least, was fast enough), else 1."""
+    if arguments.quick and arguments.at_least is not None:
+        raise ValueError("--quick tries one setting of each peer: --at-least would compare with less than its best")
     entries = catalogue.select(arguments.only)
     if shutil.which(arguments.peers) is None:
         raise LookupError(f"{arguments.peers} is not there: `make bench` makes it, or give another --peers PYTHON")
@@ -76,6 +78,7 @@ def command(arguments: argparse.Namespace) -> int:
         "client_core": client_core,
         "seconds": plan.seconds,
         "rounds": plan.rounds,
+        "quick": arguments.quick,  # one setting a peer: no comparison with its best
         "compared_at": COMPARED_AT,
     }
     console = report.console()

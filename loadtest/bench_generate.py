@@ -73,7 +73,13 @@ def entries(checkpoint: Path) -> list[Entry]:
         title="PyTorch loop, oneDNN off",
         environment={**loop.environment, "PEER_ONEDNN": "0"},
     )
-    return [ours, quantised, loop, tuned]
+    queued = replace(
+        tuned,
+        name="torch-loop-queued",
+        title="PyTorch loop, oneDNN off, one by one",
+        environment={**tuned.environment, "PEER_AT_ONCE": "0"},
+    )
+    return [ours, quantised, loop, tuned, queued]
 
 
 def written(answer: Any) -> list[tuple[str, str]]:

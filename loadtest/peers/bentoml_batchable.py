@@ -17,7 +17,13 @@ from loadtest.peers.tagger import MAX_BATCH, Tagger
 LATENCY_MS = int(os.environ.get("PEER_LATENCY_MS", "1000"))
 
 
-@bentoml.service(name="peer-bentoml-batchable", workers=1)
+# Neither a line nor a span a request: the other servers write none either.
+@bentoml.service(
+    name="peer-bentoml-batchable",
+    workers=1,
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ".*"},
+)
 class Tags:
     """One route, /tag: a list of texts in, a list of lists of tags out."""
 

@@ -6,12 +6,13 @@ A `def` route in FastAPI's pool of threads; each request runs by itself, a token
 layers are those of models/zoo/shakespeare. PEER_CHECKPOINT names the state dict that `make train RECIPE=shakespeare`
 leaves; without one the weights are random, in the same shapes: just as fast, but nonsense is written. PEER_ONEDNN=0
 switches oneDNN off, which packs the weights of an LSTM anew at every call: few know it, and the loop is far faster
-without. The bench has both.
+without. PEER_AT_ONCE=0 writes one text after the other instead of up to forty in threads. The bench has all three.
 """
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from threading import Lock
 
 import torch
 from fastapi import FastAPI, Request
@@ -23,6 +24,7 @@ from models.bundle import load
 BUNDLE = os.environ.get("PEER_BUNDLE", "models/zoo/shakespeare")
 CHECKPOINT = os.environ.get("PEER_CHECKPOINT")
 ONEDNN = os.environ.get("PEER_ONEDNN", "1") == "1"
+AT_ONCE = os.environ.get("PEER_AT_ONCE", "1") == "1"
 EMBEDDING, HIDDEN, LAYERS = 128, 512, 2  # of training/recipes/shakespeare.toml
 NEVER_DRAWN = 2  # the first rows of the vocabulary: padding and unknown
 
@@ -43,7 +45,8 @@ class CharacterModel(nn.Module):
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, EMBEDDING)
-        self.lstm = nn.LSTM(EMBEDDING, HIDDEN, LAYERS)
+        self.lstm = nn.LSTM(AT_ONCE = os.environ.get("PEER_AT_ONCE", "1") == "1"
+EMBEDDING, HIDDEN, LAYERS)
         self.head = nn.Linear(HIDDEN, vocabulary)
 
     def forward(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
@@ -72,6 +75,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     if CHECKPOINT:
         model.load_state_dict(from_checkpoint(CHECKPOINT))
     app.state.model = model.eval()
+    app.state.turn = nullcontext() if AT_ONCE else Lock()
     yield
 
 
@@ -84,7 +88,7 @@ def generate(prompt: Prompt, request: Request) -> dict[str, str]:
     tokens = torch.from_numpy(codec.encode(prompt.inputs).rows).long()[:, None]  # (T, 1)
     pieces: list[str] = []
     state: State = None
-    with torch.no_grad():
+    with request.app.state.turn, torch.no_grad():
         for _ in range(prompt.max_new_tokens):
             logits, state = model(tokens, state)
             logits[:NEVER_DRAWN] = -torch.inf
