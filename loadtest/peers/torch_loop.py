@@ -45,8 +45,7 @@ class CharacterModel(nn.Module):
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, EMBEDDING)
-        self.lstm = nn.LSTM(AT_ONCE = os.environ.get("PEER_AT_ONCE", "1") == "1"
-EMBEDDING, HIDDEN, LAYERS)
+        self.lstm = nn.LSTM(EMBEDDING, HIDDEN, LAYERS)
         self.head = nn.Linear(HIDDEN, vocabulary)
 
     def forward(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
