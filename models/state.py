@@ -24,6 +24,29 @@ def join(states: Sequence[State]) -> State:
     return states[0] if len(states) == 1 else tuple(np.concatenate(parts) for parts in zip(*states, strict=True))
 
 
+def append(state: State, more: State) -> State:
+    """Rows below those of a state: in place where its arrays are the first rows of larger ones, else in new arrays.
+
+    What lies behind the rows of a view, as `drop` leaves it, is nobody's and may be overwritten.
+    """
+    rows, count = len(state[0]), len(more[0])
+    bases = [_beginning_of(array) for array in state]
+    roomy = tuple(base for base in bases if base is not None and len(base) >= rows + count)
+    if len(roomy) < len(state):
+        return join([state, more])
+    for base, new in zip(roomy, more, strict=True):
+        base[rows : rows + count] = new
+    return tuple(base[: rows + count] for base in roomy)
+
+
+def _beginning_of(array: NDArray[Any]) -> NDArray[Any] | None:
+    """The array whose first rows are a view, if it is one."""
+    base = array.base
+    if base is None or base.shape[1:] != array.shape[1:] or base.ctypes.data != array.ctypes.data:
+        return None
+    return base
+
+
 def take(state: State, rows: Sequence[int]) -> State:
     """A copy of some rows, in the order given."""
     index = np.asarray(rows, np.intp)

@@ -18,6 +18,7 @@ from models import state
 from models.bundle import Bundle
 from models.state import State
 from models.tasks import Generation
+from models.tasks.generate import Stepper
 from service.batching import sequences, table
 from service.batching.cost import CostModel
 from service.batching.pump import Pump
@@ -113,7 +114,7 @@ def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor
     scheduler: SequenceScheduler | StepScheduler
     if isinstance(bundle.task, Generation):
         scheduler = StepScheduler(
-            Writer(bundle, bundle.task),
+            Writer(bundle, bundle.task, slots=settings.slots),
             limits=table.Limits(
                 slots=settings.slots, queue_items=settings.queue_items, queue_tokens=settings.queue_tokens
             ),
@@ -154,8 +155,16 @@ class Runner:
 class Writer:
     """A language model as the step scheduler wants it."""
 
-    def __init__(self, bundle: Bundle, task: Generation) -> None:
+    def __init__(self, bundle: Bundle, task: Generation, *, slots: int) -> None:
         self._run, self._task = bundle.network.run_lean, task
+        self._stepper: Stepper | None = None
+        vocabulary = bundle.network.answer_width
+        if bundle.network.device == "cpu" and vocabulary is not None:
+            self._stepper = Stepper(task, bundle.network.bind, slots=slots, vocabulary=vocabulary)
+
+    def room(self) -> State:
+        """Where a table begins."""
+        return self.zeros(0) if self._stepper is None else self._stepper.room
 
     def zeros(self, rows: int) -> State:
         return state.zeros(self._task.state, rows)
@@ -163,6 +172,10 @@ class Writer:
     def advance(
         self, tokens: NDArray[np.int32], lengths: NDArray[np.int32], memory: State
     ) -> tuple[NDArray[np.float32], State]:
+        if self._stepper is not None and len(tokens) == 1:
+            found = self._stepper.step(tokens[0], memory)
+            if found is not None:
+                return found
         return self._task.advance(self._run, tokens, lengths, memory)
 
 

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import sampling
+from models import state as states
 from models.codecs.characters import Characters, CharactersCodec
 from models.manifest import StateTensor
 from models.sampling import Sampling
 from models.state import State
 
 Run = Callable[[Mapping[str, NDArray[Any]]], Sequence[NDArray[Any]]]
+Bind = Callable[[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]], Callable[[], None]]  # see Network.bind
 FinishReason = Literal["length", "stop", "eos"]
 
 
@@ -142,6 +144,52 @@ class Continuation:
                 ],
             },
         }
+
+
+class Stepper:
+    """Advances a table of states by a token each without copying them: two sets of arrays take turns, one read, one
+    written. `room` is where a table begins.
+    """
+
+    def __init__(self, task: Generation, bind: Bind, *, slots: int, vocabulary: int) -> None:
+        self._task, self._bind = task, bind
+        self._sets = (states.zeros(task.state, slots), states.zeros(task.state, slots))  # arrays (slots, width)
+        self._tokens, self._lengths = np.empty(slots, np.int32), np.ones(slots, np.int32)
+        self._following = np.empty(slots * vocabulary, np.float32)
+        self._runs: dict[tuple[int, int], Callable[[], None]] = {}  # by the set that is read and the rows
+
+    @property
+    def room(self) -> State:
+        """Arrays of no rows that have room for `slots`."""
+        return tuple(array[:0] for array in self._sets[0])
+
+    def step(self, tokens: NDArray[np.int32], state: State) -> tuple[NDArray[np.float32], State] | None:
+        """As Generation.advance for one token (B,) a row; None for a state that is not in `room`.
+
+        What is returned is overwritten by the next step but one (the state), or the next (the log-probabilities).
+        """
+        base, rows = state[0].base, len(tokens)
+        source = next((number for number in (0, 1) if base is self._sets[number][0]), None)
+        if source is None:
+            return None
+        run = self._runs.get((source, rows))
+        if run is None:
+            run = self._runs[source, rows] = self._make(source, rows)
+        self._tokens[:rows] = tokens
+        run()
+        return self._answers(rows)[0], tuple(array[:rows] for array in self._sets[1 - source])
+
+    def _answers(self, rows: int) -> NDArray[np.float32]:
+        return self._following[: rows * (len(self._following) // len(self._tokens))].reshape(1, rows, -1)  # (1, B, V)
+
+    def _make(self, source: int, rows: int) -> Callable[[], None]:
+        """A run of `rows` rows from one set into the other."""
+        inputs: dict[str, NDArray[Any]] = {"characters": self._tokens[None, :rows], "lengths": self._lengths[:rows]}
+        outputs: dict[str, NDArray[Any]] = {"log_probabilities": self._answers(rows)}
+        read, written = self._sets[source], self._sets[1 - source]
+        for tensor, before, after in zip(self._task.state, read, written, strict=True):
+            inputs[tensor.input], outputs[tensor.output] = before[:rows], after[:rows]
+        return self._bind(inputs, outputs)
 
 
 class Chooser:

@@ -28,6 +28,10 @@ class Writer(Protocol):
     """A language model: `advance` consumes tokens (T, B), ragged by lengths (B,), and tells what may follow."""
 
     def zeros(self, rows: int) -> State: ...
+    def room(self) -> State:
+        """A state of no rows: where a table begins, so that rows can join it in place."""
+        ...
+
     def advance(self, tokens: Ints, lengths: Ints, state: State) -> tuple[NDArray[np.float32], State]: ...
 
 
@@ -99,8 +103,10 @@ class Table:
 
     def join(self, texts: Sequence[Text], tokens: Sequence[int], state: State) -> None:
         """New rows below the table."""
+        if not self.active:
+            self.state = self.writer.room()
         self.active.extend(texts)
-        self.state = states.join([self.state, state]) if self.state and len(self.tokens) else state
+        self.state = states.append(self.state, state)
         self.tokens = np.concatenate([self.tokens, np.asarray(tokens, np.int32)])
         self.chooser = None
 

@@ -71,3 +71,22 @@ def test_the_last_row_of_all_can_be_dropped() -> None:
 def test_joining_one_state_costs_nothing() -> None:
     memory: tuple[NDArray[np.float32], ...] = numbered(1)
     assert state.join([memory]) is memory
+
+
+def test_rows_are_appended_in_place_where_there_is_room() -> None:
+    base = np.zeros((4, 2), np.float32)
+    rows = state.append((base[:0],), (np.ones((2, 2), np.float32),))
+    assert rows[0].base is base
+    rows = state.append(state.drop(rows, 0), (np.full((3, 2), 5, np.float32),))
+    assert rows[0].base is base
+    assert rows[0][:, 0].tolist() == [1, 5, 5, 5]
+    grown = state.append(rows, (np.zeros((1, 2), np.float32),))
+    assert grown[0].base is None
+    assert grown[0][:, 0].tolist() == [1, 5, 5, 5, 0]
+
+
+def test_rows_are_not_appended_into_an_array_that_begins_elsewhere() -> None:
+    base = np.zeros((4, 2), np.float32)
+    (grown,) = state.append((base[1:2],), (np.ones((1, 2), np.float32),))
+    assert grown[:, 0].tolist() == [0, 1]
+    assert not base.any()

@@ -7,9 +7,11 @@ from models.bundle import Bundle
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, WordsSpec
+from models import state as states
 from models.sampling import UNIFORMS_BLOCK, Sampling, uniforms
 from models.tasks import Classification, Tagging
-from models.tasks.generate import Chooser, Continuation, GenerateOptions
+from models.tasks import Generation
+from models.tasks.generate import Chooser, Continuation, GenerateOptions, Stepper
 from models.tasks.tag import TagRow
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -162,3 +164,33 @@ def test_reading_in_pieces_leaves_the_state_of_reading_at_once(generator: Bundle
         pieces, memory = task.advance(run, piece, np.array([len(piece)], np.int32), memory)
     assert np.array_equal(whole, pieces)
     assert all(map(np.array_equal, after, memory))
+
+
+def test_a_step_in_place_gives_the_bits_of_a_step(generator: Bundle) -> None:
+    task, network = generator.task, generator.network
+    assert isinstance(task, Generation)
+    assert network.answer_width is not None
+    stepper = Stepper(task, network.bind, slots=4, vocabulary=network.answer_width)
+    random = np.random.default_rng(0)
+    plain = states.zeros(task.state, 0)
+    placed = stepper.room
+    for rows in (1, 3, 3, 4, 2, 2, 4):
+        plain, placed = (tuple(array[:rows] for array in state) for state in (plain, placed))
+        if (new := rows - len(plain[0])) > 0:
+            joining = tuple(random.uniform(-1, 1, (new, t.width)).astype(np.float32) for t in task.state)
+            plain, placed = states.join([plain, joining]), states.append(placed, joining)
+        tokens = random.integers(2, network.answer_width, rows).astype(np.int32)
+        logs, plain = task.advance(network.run_lean, tokens[None], np.ones(rows, np.int32), plain)
+        found = stepper.step(tokens, placed)
+        assert found is not None
+        placed = found[1]
+        assert np.array_equal(found[0], logs)
+        assert all(map(np.array_equal, placed, plain))
+
+
+def test_a_state_from_elsewhere_is_not_taken_for_one_in_place(generator: Bundle) -> None:
+    task, network = generator.task, generator.network
+    assert isinstance(task, Generation)
+    assert network.answer_width is not None
+    stepper = Stepper(task, network.bind, slots=4, vocabulary=network.answer_width)
+    assert stepper.step(np.array([2], np.int32), states.zeros(task.state, 1)) is None

@@ -72,6 +72,30 @@ async def test_many_requests_at_once_have_the_answers_of_each_alone(
     assert await asyncio.gather(*waiting) == expected
 
 
+async def test_more_requests_than_may_be_under_way_are_refused(tiny_zoo: Path) -> None:
+    engine = load(tiny_zoo, queue_requests=2)
+    waiting = [asyncio.ensure_future(engine.classify("a film", call=call())) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert engine.is_full("classify")
+    with pytest.raises(Overloaded, match="2 requests to tiny-classify are under way already"):
+        engine.check_room("classify")
+    with pytest.raises(Overloaded):
+        await engine.classify("a film", call=call())
+    engine.check_room("tag")  # other bundles'
+    assert all(await asyncio.gather(*waiting))
+    assert not engine.is_full("classify")
+    await engine.drain(5)
+
+
+async def test_who_has_gone_keeps_no_place(tiny_zoo: Path) -> None:
+    engine = load(tiny_zoo, queue_requests=2)
+    waiting = [asyncio.ensure_future(engine.classify("a film", call=call(gone=lambda: True))) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert not engine.is_full("classify")
+    assert [type(error) for error in await asyncio.gather(*waiting, return_exceptions=True)] == [ClientGone] * 2
+    await engine.drain(5)
+
+
 async def test_long_work_in_a_thread_gives_the_same_answers(
     tiny_zoo: Path, tagger: Bundle, generator: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

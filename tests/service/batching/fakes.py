@@ -140,6 +140,9 @@ class Author:
     def zeros(self, rows: int) -> State:
         return (np.zeros((rows, 1), np.float32),)
 
+    def room(self) -> State:
+        return tuple(array[:0] for array in self.zeros(8))
+
     def advance(
         self, tokens: NDArray[np.int32], lengths: NDArray[np.int32], state: State
     ) -> tuple[NDArray[np.float32], State]:
