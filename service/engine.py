@@ -21,8 +21,6 @@ from models.sampling import Sampling
 from models.tasks import Classification, Generation, Tagging
 from models.tasks.generate import GenerateOptions as WriteOptions
 from models.tasks.tag import TagRow
-from service.batching.sequences import SequenceScheduler
-from service.batching.steps import StepScheduler
 from service.batching.ticket import Ticket
 from service.call import Call
 from service.errors import ClientGone, Overloaded, TooLarge, Unavailable, UnknownModel
@@ -135,8 +133,7 @@ class Engine:
         texts = [task.start(prompt, _write_options(options)) for prompt in prompts]
         wanted = [(item.rows, text) for item, text in zip(items, texts, strict=True) if item.length]
         if wanted:
-            scheduler = cast(StepScheduler, lane.scheduler)
-            await self._wait(lane, call, len(wanted), lambda ticket: scheduler.submit(ticket, wanted))
+            await self._wait(lane, call, wanted)
         answers = await _paced(items, texts, lambda _, text: text.answer(), beside=options.max_new_tokens)
         return answers[0] if isinstance(inputs, str) else answers
 
@@ -209,8 +206,7 @@ class Engine:
 
     async def _run(self, lane: Lane, items: Sequence[Any], call: Call) -> list[Any]:
         """The network's row for each item, none of which may be empty."""
-        scheduler = cast(SequenceScheduler, lane.scheduler)
-        return await self._wait(lane, call, len(items), lambda ticket: scheduler.submit(ticket, items))
+        return await self._wait(lane, call, items)
 
     async def _run_filled(self, lane: Lane, items: Sequence[Any], call: Call, *, empty: Any) -> list[Any]:
         """The network's row for each item; `empty` for an item without a step, which no network sees."""
@@ -223,8 +219,8 @@ class Engine:
         rows = iter(found)
         return [next(rows) if item.length else empty for item in items]
 
-    async def _wait(self, lane: Lane, call: Call, size: int, submit: Callable[[Ticket], None]) -> list[Any]:
-        """Submit a ticket of `size` parts and wait for its results; raises its error."""
+    async def _wait(self, lane: Lane, call: Call, parts: Sequence[Any]) -> list[Any]:
+        """Submit a ticket of these parts and wait for its results; raises its error."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def settle(ticket: Ticket) -> None:
@@ -232,8 +228,8 @@ class Engine:
             if not future.done():
                 future.set_result(None)
 
-        ticket = Ticket(call, size, settle, time.monotonic())
-        submit(ticket)
+        ticket = Ticket(call, len(parts), settle, time.monotonic())
+        lane.scheduler.submit(ticket, parts)
         lane.open.add(ticket)
         lane.pump.wake()
         try:

@@ -152,8 +152,10 @@ class Telemetry:
         self._observe(COMPUTE_SECONDS, labels, compute_s)
         if padded_tokens:
             self._observe(PADDING_WASTE, labels, (padded_tokens - real_tokens) / padded_tokens)
-        for wait_s in waits_s:
-            self._observe(QUEUE_SECONDS, labels, wait_s)
+        if waits_s:
+            histogram = self._histogram(QUEUE_SECONDS, labels)
+            for wait_s in waits_s:
+                histogram.add(wait_s)
 
     def steps(self, model: str, rows: int, count: int, compute_s: float) -> None:
         """Record ``count`` steps of generation that took ``compute_s`` together."""
@@ -191,10 +193,13 @@ class Telemetry:
         self._values[LOAD_SECONDS, (model,)] = load_s
 
     def _observe(self, metric: Metric, labels: Labels, value: float, times: int = 1) -> None:
+        self._histogram(metric, labels).add(value, times)
+
+    def _histogram(self, metric: Metric, labels: Labels) -> _Histogram:
         histogram = self._histograms.get((metric, labels))
         if histogram is None:
             histogram = self._histograms[metric, labels] = _Histogram(metric.buckets)
-        histogram.add(value, times)
+        return histogram
 
     def flush(self) -> None:
         """Move what was gathered into prometheus_client."""

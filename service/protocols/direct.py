@@ -140,6 +140,10 @@ class Direct(HttpToolsProtocol):
 
     async def read(self, limit: int) -> bytes:
         """See Link."""
+        return self.take(limit)
+
+    def take(self, limit: int) -> bytes:
+        """See Link."""
         body, self._body = self._body, b""
         if len(body) > limit:
             raise too_large(limit, len(body))
@@ -152,7 +156,7 @@ class Direct(HttpToolsProtocol):
 
     def _write(self, status_line: bytes, lines: bytes, body: bytes) -> None:
         """Send an answer with uvicorn's headers and the `lines` of more."""
-        server = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
+        server = self._front.lines_of(self.server_state.default_headers) if self._front is not None else b""
         end = b"connection: close\r\n\r\n" if self._last else b"\r\n"
         self.transport.write(b"".join((status_line, server, lines, end, body)))
         self._answered = True

@@ -5,6 +5,7 @@ from starlette.applications import Starlette
 from service.protocols.asgi import Receive, Scope, Send
 from service.protocols.bento import APIS, Framed, Own
 from service.protocols.lean import Lean
+from service.protocols.problem import Headers
 from service.protocols.refusal import Refusals
 from service.worker import Worker
 
@@ -14,7 +15,16 @@ class Front:
 
     def __init__(self, worker: Worker, inner: Starlette) -> None:
         self.lean, self.refusals = Lean(worker), Refusals(worker)
+        self._default_headers: Headers = []
+        self._lines = b""
         self._framed, self._own, self._inner = Framed(worker, inner), Own(worker, inner), inner
+
+    def lines_of(self, headers: Headers) -> bytes:
+        """Return the headers of every answer as bytes. uvicorn makes a new list of them every second."""
+        if headers is not self._default_headers:
+            self._default_headers = headers
+            self._lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        return self._lines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or take part in the server's start and end."""
