@@ -57,8 +57,27 @@ def test_every_link_of_the_readme_leads_to_a_file(link: str) -> None:
     assert (ROOT / link).exists()
 
 
-@pytest.mark.parametrize("server", ["seqserve /v1/tag", "BentoML batchable=True"])
-def test_the_table_of_speed_is_that_of_the_result_file(server: str) -> None:
-    median = json.loads((ROOT / "docs/results/versus.json").read_text("utf-8"))["medians"][server]
-    cells = [f"{median['per_s']:,.0f}", f"{median['p50_ms']:.1f} ms", f"{median['p99_ms']:.0f} ms"]
+BENCH: dict[str, Any] = json.loads((ROOT / "docs/results/bench.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", [name for name, server in BENCH["servers"].items() if server.get("medians")])
+def test_the_table_of_speed_is_that_of_the_result_file(name: str) -> None:
+    server = BENCH["servers"][name]
+    alone, median = (next(row for row in server["medians"] if row["connections"] == count) for count in (1, 32))
+    cells = [
+        *(server["title"], server.get("setting") or "–", server["variant"], f"{median['per_s']:,.0f}"),
+        *(f"{median['p50_ms']:.1f} ms", f"{median['p99_ms']:.0f} ms", f"{median['padding_waste'] * 100:.0f} %"),
+        *(f"{median['cpu_ms_per_request']:.2f} ms", f"{alone['p50_ms']:.2f} ms"),
+    ]
     assert f"| {' | '.join(cells)} |" in README
+
+
+def test_what_is_said_of_the_best_peer_is_in_the_result_file() -> None:
+    fp32, int8 = (each["ratios"] for each in BENCH["comparisons"])
+    assert f"{fp32['per_s']:.2f} times its requests per second" in README
+    assert f"same fp32 file at {fp32['p99_ms']:.2f} of its p99, {int8['per_s']:.2f} times" in README
+    assert f"(p99 {int8['p99_ms']:.2f})" in README
+    written = {name: server["median"]["tokens_per_s"] for name, server in BENCH["generate"]["servers"].items()}
+    assert f"int8 {round(written['seqserve-int8'], -2):,.0f} characters" in README
+    assert f"PyTorch loop {written['torch-loop']:,.0f}, the fastest of three ways" in README
+    assert f"write it {max(written[name] for name in written if 'torch' in name):,.0f}." in README

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
+from models import state as states
 from models.bundle import Bundle
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, WordsSpec
-from models import state as states
 from models.sampling import UNIFORMS_BLOCK, Sampling, uniforms
-from models.tasks import Classification, Tagging
-from models.tasks import Generation
+from models.tasks import Classification, Generation, Tagging
 from models.tasks.generate import Chooser, Continuation, GenerateOptions, Stepper
 from models.tasks.tag import TagRow
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.batching.cost import CostModel
-from service.batching.partition import segment
+from service.batching.partition import PADDING_AVERSION, segment
 
 Cut = tuple[int, ...]
 
@@ -23,7 +23,9 @@ def price(lengths: Sequence[int], cut: Cut, cost: CostModel, rows: int, tokens: 
     total = 0.0
     for first, last in pairwise(cut):
         fits = last - first == 1 or (last - first <= rows and (last - first) * lengths[last - 1] <= tokens)
-        total += cost.seconds(last - first, lengths[last - 1]) if fits else float("inf")
+        cells = (last - first) * lengths[last - 1]
+        seconds = cost.seconds(last - first, lengths[last - 1]) + (PADDING_AVERSION - 1) * cost.cell_s * cells
+        total += seconds if fits else float("inf")
     return total
 
 
