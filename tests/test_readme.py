@@ -65,7 +65,7 @@ def test_the_table_of_speed_is_that_of_the_result_file(name: str) -> None:
     server = BENCH["servers"][name]
     alone, median = (next(row for row in server["medians"] if row["connections"] == count) for count in (1, 32))
     cells = [
-        *(server["title"], server.get("setting") or "–", server["variant"], f"{median['per_s']:,.0f}"),
+        *(server["title"], server.get("setting") or "-", server["variant"], f"{median['per_s']:,.0f}"),
         *(f"{median['p50_ms']:.1f} ms", f"{median['p99_ms']:.0f} ms", f"{median['padding_waste'] * 100:.0f} %"),
         *(f"{median['cpu_ms_per_request']:.2f} ms", f"{alone['p50_ms']:.2f} ms"),
     ]
