@@ -63,15 +63,7 @@ def command(arguments: argparse.Namespace) -> int:
     allow_connections()
     plan = QUICK if arguments.quick else Plan(seconds=arguments.seconds, rounds=arguments.rounds)
     plan = replace(plan, seed=arguments.seed, sweep_seconds=min(plan.sweep_seconds, plan.seconds))
-    ground = Ground(
-        texts=["A text ."],
-        model="",
-        zoo=arguments.zoo,
-        folder=arguments.report.parent,
-        places={"ours": sys.executable, "peers": arguments.peers},
-        server_core=server_core,
-        versions=versions(sys.executable) | versions(arguments.peers),
-    )
+    ground = _ground(arguments, server_core)
     result: dict[str, Any] = {
         **report.circumstances(),
         "server_core": server_core,
@@ -95,6 +87,19 @@ def command(arguments: argparse.Namespace) -> int:
         stage = Stage(plan=plan, ground=ground, result=result, say=say, save=save)
         _measure(stage, entries, arguments)
     return conclude(arguments, result, console)
+
+
+def _ground(arguments: argparse.Namespace, server_core: int) -> Ground:
+    """What all measurements have in common, until the model and its texts are known."""
+    return Ground(
+        texts=["A text ."],
+        model="",
+        zoo=arguments.zoo,
+        folder=arguments.report.parent,
+        places={"ours": sys.executable, "peers": arguments.peers},
+        server_core=server_core,
+        versions=versions(sys.executable) | versions(arguments.peers),
+    )
 
 
 def _measure(stage: Stage, entries: Sequence[Entry], arguments: argparse.Namespace) -> None:

@@ -65,7 +65,7 @@ class _Client(asyncio.Protocol):
     def __init__(self, requests: Sequence[bytes], drive: Drive, begin_s: float, end_s: float) -> None:
         self._requests, self._next, self._drive = requests, 0, drive
         self._begin_s, self._end_s = begin_s, end_s
-        self._data = b""
+        self._answer = Answer()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,12 +79,9 @@ class _Client(asyncio.Protocol):
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        data = self._data + data if self._data else data
-        status = answered(data)
+        status = self._answer.feed(data)
         if status is None:
-            self._data = data
             return
-        self._data = b""
         self._drive.answers += 1
         now_s = time.perf_counter()
         if self._begin_s <= now_s < self._end_s:
@@ -103,6 +100,21 @@ class _Client(asyncio.Protocol):
     def _finish(self) -> None:
         self.done.set_result(None)
         self._transport.close()
+
+
+class Answer:
+    """What has come of an answer."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def feed(self, data: bytes) -> int | None:
+        """The status once it is whole, and the next one begins; None before."""
+        self.data = self.data + data if self.data else data
+        status = answered(self.data)
+        if status is not None:
+            self.data = b""
+        return status
 
 
 def answered(data: bytes) -> int | None:

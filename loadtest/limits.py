@@ -16,7 +16,8 @@ from rich.table import Table
 
 from loadtest import report
 from loadtest.bench import cores
-from loadtest.limits_parts import PARTS, Stand
+from loadtest.limits_parts import PARTS
+from loadtest.limits_stand import Stand
 from loadtest.open_loop import allow_connections
 
 

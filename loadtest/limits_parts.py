@@ -1,150 +1,24 @@
 """The parts of `loadtest limits`: each starts what it needs, measures, and says what was wanted.
 
-A part returns its figures and `checks`: what, is, wanted, met. Knows HTTP and programs; in_process.py alone among the
-peers knows the models.
+A part returns its figures and `checks`: what, is, wanted, met. Servers and references are limits_stand.py's affair.
 """
 
 import asyncio
-import json
-import os
-import re
 import statistics
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Any
 
-from loadtest import payloads
-from loadtest.bench_server import TOKENS, waste
-from loadtest.closed_loop import Drive, drive, free_port, run_loop
+from loadtest.bench_server import waste
+from loadtest.closed_loop import run_loop
+from loadtest.limits_stand import TEXTS, Figures, Service, Stand, check
 from loadtest.open_loop import Arrivals, drive_open
-from loadtest.server import Server, serving
-from loadtest.wire import Address, fetch, request_bytes
 
-TEXTS = 2000
 BULK, BULK_CONNECTIONS = 64, 8
 CONNECTIONS = 32
 STREAMS, NEW_TOKENS = 64, 200
 PROBES_PER_S = 20.0
 OVERLOAD, OVERLOAD_CONNECTIONS = 2.0, 1024
-CAPACITY_AT = (32, 64, 128)  # connections: the fastest is the capacity
-PROMPT = "ROMEO:"
-GENERATED = re.compile(r"^seqserve_generated_tokens_total\{[^}]*\} (\S+)$", re.MULTILINE)
-
-Figures = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stand:
-    """Where and how long everything is measured."""
-
-    server_core: int
-    python: str
-    zoo: Path
-    folder: Path
-    seconds: float
-    overload_seconds: float
-    rounds: int
-    seed: int
-
-    @contextmanager
-    def serving(self, *, pinned: bool = True, **settings: str) -> Iterator["Service"]:
-        """The service with some settings (names without their prefix), stopped on the way out."""
-        address = Address(host="127.0.0.1", port=free_port())
-        where = ("--host", address.host, "--port", str(address.port))
-        environment = {f"SEQSERVE_{name.upper()}": value for name, value in settings.items()}
-        environment["BENTOML_HOME"] = os.path.abspath(self.folder / "bentoml" / "limits")
-        command = [self.python, "-m", "bentoml", "serve", "service.app:Seqserve", *where]
-        cores = os.sched_getaffinity(0)
-        try:
-            if not pinned:  # a child has the cores of its parent
-                os.sched_setaffinity(0, {self.server_core, *cores})
-            with serving(
-                command,
-                address,
-                log=self.folder / "limits.log",
-                core=self.server_core if pinned else None,
-                environment=environment,
-            ) as server:
-                os.sched_setaffinity(0, cores)
-                yield Service(address=address, server=server, seed=self.seed)
-        finally:
-            os.sched_setaffinity(0, cores)
-
-    def reference(self, what: str, model: str, variant: str, asked: Any) -> Figures:
-        """What in_process.py finds, alone on the server's core."""
-        done = subprocess.run(
-            [self.python, "-m", "loadtest.peers.in_process", what],
-            input=json.dumps(asked),
-            env={**os.environ, "PEER_BUNDLE": str(self.zoo / model), "PEER_VARIANT": variant},
-            preexec_fn=lambda: os.sched_setaffinity(0, {self.server_core}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise LookupError(f"the reference in process has failed:\n{done.stderr[-2000:]}")
-        figures: Figures = json.loads(done.stdout)
-        return figures
-
-
-@dataclass(frozen=True, kw_only=True)
-class Service:
-    """A running service and the requests that it gets."""
-
-    address: Address
-    server: Server
-    seed: int
-
-    def model(self, task: str) -> payloads.Card:
-        return next(card for card in payloads.read_cards(self.address.url) if card.task == task)
-
-    def texts(self, task: str = "tag") -> list[str]:
-        singles = payloads.build_single(self.model(task), count=TEXTS, seed=self.seed)
-        return [payload.inputs for payload in singles]
-
-    def tagging(self, inputs: Sequence[Any]) -> list[bytes]:
-        bodies = (json.dumps({"inputs": each}, ensure_ascii=False).encode() for each in inputs)
-        return [request_bytes(self.address, "/v1/tag", body) for body in bodies]
-
-    def writing(self, count: int, new_tokens: int) -> list[bytes]:
-        asked = ({"max_new_tokens": new_tokens, "temperature": 0.8, "seed": seed} for seed in range(count))
-        bodies = (json.dumps({"inputs": PROMPT, "parameters": each}).encode() for each in asked)
-        return [request_bytes(self.address, "/v1/generate", body) for body in bodies]
-
-    def closed(self, requests: Sequence[bytes], *, connections: int, seconds: float) -> Drive:
-        seen = run_loop(drive(self.address, requests, connections=connections, seconds=seconds))
-        if seen.failed or not seen.latencies_ms:
-            raise ConnectionError(f"requests have failed: {dict(seen.statuses)}")
-        return seen
-
-    def capacity_per_s(self, requests: Sequence[bytes], *, seconds: float) -> float:
-        loops = (self.closed(requests, connections=count, seconds=seconds) for count in CAPACITY_AT)
-        return max(loop.per_s for loop in loops)
-
-    def padding(self) -> tuple[int, int]:
-        """(padded, real) tokens so far."""
-        found = {kind: int(float(count)) for kind, _, count in TOKENS.findall(self._metrics())}
-        return found.get("padded", 0), found.get("processed", 0)
-
-    def generated(self) -> float:
-        return sum(map(float, GENERATED.findall(self._metrics())))
-
-    def _metrics(self) -> str:
-        return fetch(f"{self.address.url}/metrics").body.decode()
-
-    def memory_mb(self) -> float:
-        return float(sum(process.memory_info().rss for process in self.server.tree())) / 1e6
-
-
-def check(what: str, found: float, *, least: float | None = None, most: float | None = None) -> Figures:
-    met = (least is None or found >= least) and (most is None or found <= most)
-    wanted = f"at least {least:g}" if least is not None else f"at most {most:g}"
-    return {"what": what, "is": found, "wanted": wanted, "met": met}
 
 
 def bulk(stand: Stand) -> Figures:

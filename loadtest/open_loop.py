@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from loadtest.closed_loop import WARMUP_S, answered
+from loadtest.closed_loop import WARMUP_S, Answer
 from loadtest.report import percentile
 from loadtest.wire import Address
 
@@ -120,7 +120,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, load: "_Load") -> None:
         self._load = load
-        self._data = b""
+        self._answer = Answer()
         self._due_s: float | None = None
         self._used = False
 
@@ -132,12 +132,10 @@ class _Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        data = self._data + data if self._data else data
-        status = answered(data)
+        status = self._answer.feed(data)
         if status is None:
-            self._data = data
             return
-        self._data, self._used = b"", True
+        self._used = True
         due_s, self._due_s = self._due_s, None
         if due_s is not None:  # not an answer that nobody asked for, such as 408 before an idle connection is closed
             self._load.ended(due_s, status)
@@ -148,7 +146,7 @@ class _Connection(asyncio.Protocol):
         due_s, self._due_s = self._due_s, None
         # A server may close an idle connection while a request is on its way to it: that one is sent once more, as
         # every HTTP client does.
-        again = due_s is not None and self._used and not self._data
+        again = due_s is not None and self._used and not self._answer.data
         self._load.gone(self, due_s, self._request if again else None)
 
     def close(self) -> None:

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Requests make no cycles: nearly all that a collection finds is in use. By Python's own thresholds (700, 10, 10) it
-# took 9 % of the time under overload (once, with perf).
-COLLECT = (25_000, 20, 50)
 FLUSH_S = 1.0  # how old a metric of another worker can be when /metrics is read
 
 
@@ -78,7 +75,6 @@ class Worker:
         # request for tens of milliseconds (87,000 objects to walk; none after this).
         gc.collect()
         gc.freeze()
-        gc.set_threshold(*COLLECT)
 
     @contextlib.asynccontextmanager
     async def reading(self, timeout_s: float) -> AsyncIterator[None]:

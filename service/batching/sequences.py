@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from service.batching.backlog import Backlog
 from service.batching.cost import CostModel
+from service.batching.entry import Entry, Sized
 from service.batching.partition import segment
 from service.batching.ticket import Ticket
 from service.errors import DeadlinePassed, InternalError, Overloaded, ServiceError, Unavailable
@@ -28,15 +29,6 @@ Run = Callable[[Sequence[Any]], Sequence[Any]]
 # take twice the time (0.1 ms) and save no more than that.
 WINDOW = 32
 SWEEP_EVERY_S = 0.05  # a full queue is searched for clients that have gone this often, not at every refusal
-
-
-class Sized(Protocol):
-    @property
-    def length(self) -> int: ...
-    @property
-    def extra(self) -> int:
-        """What is done for it beside its steps, see CostModel."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,18 +57,6 @@ class Observer(Protocol):
     ) -> None: ...
 
     def queue_depth(self, items: int) -> None: ...
-
-
-class Entry:
-    """One sequence of one ticket, waiting. Sorted by (length, order of arrival)."""
-
-    __slots__ = ("extra", "index", "item", "key", "length", "ticket", "waits")
-
-    def __init__(self, ticket: Ticket, index: int, item: Sized, number: int) -> None:
-        self.ticket, self.index, self.item = ticket, index, item
-        self.length, self.extra = item.length, item.extra
-        self.key = (self.length, number)
-        self.waits = True
 
 
 class Batch:

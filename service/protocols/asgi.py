@@ -47,10 +47,6 @@ class AsgiLink:
         """See Link."""
         return self._cycle is not None and not self._cycle.more_body
 
-    def take(self, limit: int) -> bytes | None:
-        """See Link."""
-        return None
-
     async def read(self, limit: int) -> bytes:
         """See Link.
 

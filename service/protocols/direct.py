@@ -140,10 +140,6 @@ class Direct(HttpToolsProtocol):
 
     async def read(self, limit: int) -> bytes:
         """See Link."""
-        return self.take(limit)
-
-    def take(self, limit: int) -> bytes:
-        """See Link."""
         body, self._body = self._body, b""
         if len(body) > limit:
             raise too_large(limit, len(body))

@@ -88,10 +88,6 @@ class Link(Protocol):
         """Return the whole body, once. Raises ClientGone, and TooLarge for more than ``limit`` bytes."""
         ...
 
-    def take(self, limit: int) -> bytes | None:
-        """As ``read``, without the cost of a coroutine; None where it may have to wait."""
-        ...
-
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
         """Send the whole answer; nothing if nobody is there to read it."""
         ...
@@ -139,16 +135,9 @@ class Exchange:
                 self._check_media()
                 self._check_length()
 
-    def take(self) -> bytes | None:
-        """As ``read``, if nothing has to be waited for, else None."""
-        return self._link.take(self.worker.settings.body_bytes)
-
     async def read(self) -> bytes:
         """Return the whole body. Raises TooLarge and ClientGone; for a client that dawdles, DeadlinePassed, or
         Unavailable if the drain ends first.
-
-        What a client is still sending when its answer is out is read and thrown away by the server (uvicorn
-        does so, connection kept open), so that it gets to read its 413 instead of a broken connection.
         """
         limit = self.worker.settings.body_bytes
         if self._link.arrived:  # no timer needed

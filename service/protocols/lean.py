@@ -116,9 +116,7 @@ class Lean:
                     exchange.check(route.methods, body=route.reads)
                 if route.task:
                     self.worker.engine.check_room(route.task)
-                body = exchange.take() if route.reads else b""
-                if body is None:
-                    body = await exchange.read()
+                body = await exchange.read() if route.reads else b""
                 answer = orjson.dumps(await route.run(exchange, body))
             except ServiceError as error:
                 await exchange.refuse(error)

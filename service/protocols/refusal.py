@@ -10,7 +10,7 @@ from service.protocols.lean import ROUTES
 from service.protocols.problem import body_of, headers_of, kind_of
 from service.worker import Worker
 
-FRESH_S = 0.01  # how long an answer is given again: what it says of the queue changes no faster
+FRESH_S = 0.01  # how long one is given again: it tells a client when to come back, in whole seconds
 ID = "the-id-goes-here"
 TIMING = b'server-timing: queue;dur=0.000, compute;dur=0.000, batch;desc="0"\r\n'
 

@@ -8,6 +8,7 @@ from models.bundle import Bundle
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, WordsSpec
+from models.network import Network
 from models.sampling import UNIFORMS_BLOCK, Sampling, uniforms
 from models.tasks import Classification, Generation, Tagging
 from models.tasks.generate import Chooser, Continuation, GenerateOptions, Stepper
@@ -165,11 +166,17 @@ def test_reading_in_pieces_leaves_the_state_of_reading_at_once(generator: Bundle
     assert all(map(np.array_equal, after, memory))
 
 
-def test_a_step_in_place_gives_the_bits_of_a_step(generator: Bundle) -> None:
+def in_place(generator: Bundle) -> tuple[Stepper, Generation, Network]:
+    """Steps in place for four rows, and what they are made of."""
     task, network = generator.task, generator.network
     assert isinstance(task, Generation)
     assert network.answer_width is not None
-    stepper = Stepper(task, network.bind, slots=4, vocabulary=network.answer_width)
+    return Stepper(task, network.bind, slots=4, vocabulary=network.answer_width), task, network
+
+
+def test_a_step_in_place_gives_the_bits_of_a_step(generator: Bundle) -> None:
+    stepper, task, network = in_place(generator)
+    vocabulary = network.answer_width
     random = np.random.default_rng(0)
     plain = states.zeros(task.state, 0)
     placed = stepper.room
@@ -178,7 +185,7 @@ def test_a_step_in_place_gives_the_bits_of_a_step(generator: Bundle) -> None:
         if (new := rows - len(plain[0])) > 0:
             joining = tuple(random.uniform(-1, 1, (new, t.width)).astype(np.float32) for t in task.state)
             plain, placed = states.join([plain, joining]), states.append(placed, joining)
-        tokens = random.integers(2, network.answer_width, rows).astype(np.int32)
+        tokens = random.integers(2, vocabulary, rows).astype(np.int32)
         logs, plain = task.advance(network.run_lean, tokens[None], np.ones(rows, np.int32), plain)
         found = stepper.step(tokens, placed)
         assert found is not None
@@ -188,8 +195,5 @@ def test_a_step_in_place_gives_the_bits_of_a_step(generator: Bundle) -> None:
 
 
 def test_a_state_from_elsewhere_is_not_taken_for_one_in_place(generator: Bundle) -> None:
-    task, network = generator.task, generator.network
-    assert isinstance(task, Generation)
-    assert network.answer_width is not None
-    stepper = Stepper(task, network.bind, slots=4, vocabulary=network.answer_width)
+    stepper, task, _ = in_place(generator)
     assert stepper.step(np.array([2], np.int32), states.zeros(task.state, 1)) is None

@@ -2,108 +2,18 @@
 
 import asyncio
 import gc
-import re
-from collections.abc import Iterator
 from typing import Any, cast
 
-import orjson
 import pytest
 import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
-from service.engine import Engine
 from service.protocols import direct
 from service.protocols.direct import Direct
-from service.protocols.front import Front
-from service.settings import Settings
-from service.worker import Worker
-from tests.service.fake_engine import FakeEngine
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written, and says what was asked of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = self.paused = False
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def close(self) -> None:
-        self.closed = True
-
-    def pause_reading(self) -> None:
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        self.paused = False
-
-
-class Wire:
-    """A connection to a service with the fake engine."""
-
-    def __init__(
-        self,
-        protocol: type[HttpToolsProtocol] = Direct,
-        *,
-        keep_alive_s: int = 60,
-        settings: dict[str, Any] | None = None,
-    ) -> None:
-        worker = Worker(Settings(body_bytes=300, **(settings or {})), lambda *args: cast(Engine, FakeEngine(*args)))
-        worker.load()
-        self.engine = cast(FakeEngine, worker.engine)
-        self.front = Front(worker, Starlette())
-        config = uvicorn.Config(app=self.front, log_config=None, timeout_keep_alive=keep_alive_s)
-        self.state = ServerState()
-        self.transport = Transport()
-        self.protocol = protocol(config=config, server_state=self.state, app_state={})
-        self.protocol.connection_made(self.transport)
-
-    def send(self, data: bytes) -> None:
-        self.protocol.data_received(data)
-
-    async def answers(self, count: int) -> list[tuple[int, Any]]:
-        """Wait for so many answers: status and body."""
-        for _ in range(2000):
-            found = list(read(self.transport.written))
-            if len(found) >= count:
-                return found
-            await asyncio.sleep(0.001)
-        raise TimeoutError(f"{len(found)} answers of {count}: {self.transport.written!r}")
-
-    @property
-    def known(self) -> bool:
-        """Whether a head is remembered: only then can the next request take the short way."""
-        return cast(Direct, self.protocol)._known is not None
-
-
-def read(data: bytes) -> Iterator[tuple[int, Any]]:
-    while b"\r\n\r\n" in data:
-        head, _, rest = data.partition(b"\r\n\r\n")
-        length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
-        if len(rest) < length:
-            return
-        body = orjson.loads(rest[:length]) if head.split()[1] == b"200" else orjson.loads(rest[:length])["title"]
-        yield int(head.split()[1]), body
-        data = rest[length:]
-
-
-def request(body: object, *heads: str, path: str = "/v1/tag", version: str = "1.1") -> bytes:
-    content = body if isinstance(body, bytes) else orjson.dumps(body)
-    lines = [f"POST {path} HTTP/{version}", "host: test", *heads, f"content-length: {len(content)}", "", ""]
-    return "\r\n".join(lines).encode() + content
-
-
-TAGGED = [{"entity": "A", "score": 0.75, "word": "a", "start": 0, "end": 1}]
+from tests.service.wire import TAGGED, Wire, known, read, request
 
 
 async def test_the_second_request_of_its_kind_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,16 +73,6 @@ async def test_what_comes_while_a_request_runs_is_answered_after_it() -> None:
     assert [len(tags) for _, tags in answers] == [1, 2, 2]
     assert answers[1][1][0]["word"] == "!slow"
     assert not wire.transport.paused
-
-
-async def known(**settings: Any) -> Wire:
-    """A connection on which the next plain request takes the short way."""
-    wire = Wire(**settings)
-    wire.send(request({"inputs": "a"}))
-    await wire.answers(1)
-    assert wire.known
-    wire.transport.written = b""
-    return wire
 
 
 async def test_a_body_is_never_taken_for_a_request() -> None:
@@ -239,58 +139,6 @@ async def test_a_request_leaves_no_cycle_and_no_body_behind() -> None:
         await wire.answers(number)
     assert gc.collect() < 40
     assert cast(Direct, wire.protocol)._body == b""
-
-
-async def test_a_full_engine_refuses_before_it_reads() -> None:
-    wire = await known()
-    wire.engine.full = True
-    wire.send(request(b"no JSON"))
-    wire.send(request(b"no JSON", "x-a: b"))  # a head that is new: refused on the long way
-    assert [status for status, _ in await wire.answers(2)] == [429, 429]
-    heads = []
-    for answer in wire.transport.written.split(b"HTTP/1.1 ")[1:]:
-        head, _, body = answer.partition(b"\r\n\r\n")
-        lines = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
-        assert orjson.loads(body)["request_id"].encode() == lines.pop(b"x-request-id")
-        heads.append((lines, {**orjson.loads(body), "request_id": ""}))
-    assert heads[0] == heads[1]
-    wire.engine.full = False
-    wire.send(request({"inputs": "a"}))
-    assert (await wire.answers(3))[2] == (200, TAGGED)
-
-
-async def test_what_is_refused_at_once_is_counted() -> None:
-    wire = await known()
-    wire.engine.full = True
-    wire.send(request({"inputs": "a"}))
-    telemetry = wire.engine.telemetry
-    telemetry.flush()
-    assert telemetry.registry is not None
-    labels = {"route": "/v1/tag", "model": "pos-en", "outcome": "queue-full"}
-    assert telemetry.registry.get_sample_value("seqserve_requests_total", labels) == 1
-    assert telemetry.registry.get_sample_value("seqserve_rejected_total", {"reason": "queue-full"}) == 1
-
-
-@pytest.mark.parametrize(
-    ("settings", "head", "draining", "status"),
-    [
-        ({"api_keys": ("12345678",)}, "authorization: Bearer 87654321", False, 401),
-        ({}, "x-request-timeout-s: never", False, 422),
-        ({}, "content-type: text/plain", False, 415),
-        ({}, "x-a: b", True, 503),
-    ],
-)
-async def test_other_reasons_to_refuse_come_first(
-    settings: dict[str, Any], head: str, draining: bool, status: int
-) -> None:
-    wire = Wire(settings=settings)
-    for _ in range(2):
-        wire.send(request({"inputs": "a"}, head))
-    wire.engine.full = True
-    wire.front.lean.worker.draining = draining
-    wire.send(request({"inputs": "a"}, head))
-    assert wire.known
-    assert (await wire.answers(3))[2][0] == status
 
 
 async def test_an_error_keeps_the_connection() -> None:

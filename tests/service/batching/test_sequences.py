@@ -2,50 +2,16 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import chain
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.cost import CostModel
-from service.batching.sequences import Batch, Limits, SequenceScheduler
+from service.batching.sequences import Batch
 from service.errors import DeadlinePassed, InternalError, Overloaded, TooLarge, Unavailable
-from tests.service.batching.fakes import Clock, Echo, Item, Observer, Waiter
-
-
-class Desk:
-    """A scheduler with its surroundings."""
-
-    def __init__(self, *, cost: CostModel | None = None, **limits: Any) -> None:
-        self.clock, self.observer = Clock(), Observer()
-        self.network = Echo(self.clock)
-        self.scheduler = SequenceScheduler(
-            self.network, limits=Limits(**limits), cost=cost or CostModel(), clock=self.clock, observer=self.observer
-        )
-
-    def ask(self, *items: Item, **asked: Any) -> Waiter:
-        waiter = Waiter(self.clock, len(items), **asked)
-        self.scheduler.submit(waiter.ticket, items)
-        return waiter
-
-    def turn(self) -> bool:
-        """Run one batch, False if there is none."""
-        batch = self.scheduler.take()
-        if batch is not None:
-            batch.run()
-            batch.settle()
-        return batch is not None
-
-    def work(self) -> None:
-        while self.turn():
-            pass
-        assert self.scheduler.idle
-
-
-def answers(*items: Item) -> list[str]:
-    return [f"answer to {item.name}" for item in items]
+from tests.service.batching.desk import Desk, answers
+from tests.service.batching.fakes import Item, Waiter
 
 
 def test_sequences_that_wait_together_run_together() -> None:
@@ -163,84 +129,6 @@ def test_what_was_accepted_before_the_shutdown_is_answered_and_nothing_after() -
         desk.ask(Item("b"))
     desk.work()
     assert accepted.ticket.results == ["answer to a"]
-
-
-@pytest.mark.parametrize("limits", [{"queue_items": 3}, {"queue_tokens": 15}])
-def test_a_full_queue_refuses_all_of_a_request(limits: dict[str, int]) -> None:
-    desk = Desk(**limits)
-    desk.ask(Item("a"), Item("b"))
-    with pytest.raises(Overloaded) as caught:
-        desk.ask(Item("c"), Item("d"))
-    assert caught.value.details["retry_after_s"] >= 0.1
-    desk.ask(Item("e"))
-    desk.work()
-    assert sorted(chain(*desk.network.batches)) == ["a", "b", "e"]
-
-
-def test_a_request_that_is_alone_is_taken_whatever_its_size() -> None:
-    desk = Desk(queue_items=1, queue_tokens=1)
-    waiter = desk.ask(Item("a"), Item("b"))
-    desk.work()
-    assert waiter.ticket.results == ["answer to a", "answer to b"]
-
-
-class Fixed(CostModel):
-    """A cost model that has stopped learning: a word costs `word_s`, everything else nothing."""
-
-    def __init__(self, word_s: float) -> None:
-        super().__init__(call_s=0.0, step_s=0.0, cell_s=word_s, extra_s=0.0)
-
-    def learn(self, rows: int, steps: int, seconds: float, extra: int = 0) -> None:
-        pass
-
-
-def test_the_queue_is_bounded_by_the_time_that_its_work_will_take() -> None:
-    desk = Desk(cost=Fixed(0.002), queue_s=0.1)
-    for number in range(11):
-        desk.ask(Item(str(number), 5))
-    with pytest.raises(Overloaded):
-        desk.ask(Item("one more"))
-
-
-def test_what_cannot_be_expected_in_time_is_refused_at_once() -> None:
-    desk = Desk(cost=Fixed(0.001), queue_s=1e9)
-    waiters = [desk.ask(Item("a", 40)) for _ in range(10)]  # 0.4 s of work
-    with pytest.raises(DeadlinePassed, match=r"takes 0\.400 s, and this request has 0\.190 s"):
-        desk.ask(Item("late"), timeout_s=0.19)
-    assert desk.ask(Item("in time, perhaps"), timeout_s=0.21).error is None
-    for waiter in waiters:
-        waiter.connected = False
-    desk.clock.now_s += 0.06
-    assert desk.ask(Item("behind nobody"), timeout_s=0.19).error is None
-
-
-def test_a_deadline_that_has_passed_already_is_told_as_such() -> None:
-    desk = Desk(cost=Fixed(0.001), queue_s=1e9)
-    desk.ask(Item("a", 40))
-    late = desk.ask(Item("late"), timeout_s=-0.5)
-    desk.work()
-    assert late.error == "DeadlinePassed"
-
-
-def test_every_batch_makes_room_in_the_queue() -> None:
-    desk = Desk(batch_rows=1, queue_items=3, queue_tokens=15)
-    waiters = [desk.ask(Item("a")), desk.ask(Item("b"))]
-    for number in range(20):
-        waiters.append(desk.ask(Item(str(number))))
-        desk.turn()
-    desk.work()
-    assert all(waiter.error is None for waiter in waiters)
-
-
-def test_the_longer_the_queue_the_later_one_should_come_back() -> None:
-    def retry_after_s(length: int) -> Any:
-        desk = Desk(queue_items=1)
-        desk.ask(Item("a", length=length))
-        with pytest.raises(Overloaded) as caught:
-            desk.ask(Item("b"))
-        return caught.value.details["retry_after_s"]
-
-    assert retry_after_s(1) == 0.1 < retry_after_s(100_000) < retry_after_s(1_000_000)
 
 
 def test_a_request_of_many_parts_is_split_and_put_together_in_its_order() -> None:
@@ -417,16 +305,3 @@ def test_what_is_running_is_abandoned_too() -> None:
     desk.scheduler.abandon(InternalError())
     assert waiter.error == "InternalError"
     assert desk.scheduler.idle
-
-
-def test_a_refusal_does_not_search_the_queue_each_time() -> None:
-    desk = Desk(queue_items=2)
-    gone = desk.ask(Item("a"), Item("b"))
-    with pytest.raises(Overloaded):
-        desk.ask(Item("c"))
-    gone.connected = False
-    with pytest.raises(Overloaded):
-        desk.ask(Item("d"))
-    desk.clock.now_s += 0.06
-    assert desk.ask(Item("e")).error is None
-    assert gone.error == "ClientGone"
