@@ -22,6 +22,7 @@ WORKDIR /app
 COPY service service
 COPY models/*.py models/
 COPY models/codecs models/codecs
+COPY models/inspect models/inspect
 COPY models/tasks models/tasks
 # Last, so that new weights are one new layer and new code leaves the packages alone.
 COPY models/zoo models/zoo

@@ -127,10 +127,10 @@ def cores() -> tuple[int, int]:
 
 
 def read_cards(ground: Ground) -> Mapping[str, Card]:
-    """The first model of each task that ours serves."""
+    """The first model that can do each task, of those that ours serves: what answers a request that names none."""
     with running(catalogue.OURS_FIRST[0], Setting(), ground) as up:
         cards = payloads.read_cards(up.address.url)
-    return {card.task: card for card in reversed(cards)}
+    return {task: card for card in reversed(cards) for task in card.tasks}
 
 
 def versions(python: str) -> dict[str, str]:

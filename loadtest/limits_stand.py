@@ -90,7 +90,8 @@ class Service:
     seed: int
 
     def model(self, task: str) -> payloads.Card:
-        return next(card for card in payloads.read_cards(self.address.url) if card.task == task)
+        """The model that answers a request which names none."""
+        return next(card for card in payloads.read_cards(self.address.url) if task in card.tasks)
 
     def texts(self, task: str = "tag") -> list[str]:
         singles = payloads.build_single(self.model(task), count=TEXTS, seed=self.seed)

@@ -1,4 +1,4 @@
-"""Requests to send: real input lengths, filled with the words of the models' own examples.
+"""Requests to send: real input lengths, filled with the words, letters or frames of the models' own examples.
 
 The models and their examples are read from `GET /v1/models`; the same seed gives the same requests. Knows the
 request bodies of tag, classify and generate, and nothing about sending them.
@@ -16,6 +16,7 @@ from loadtest.lengths import Histogram
 from loadtest.wire import fetch
 
 TASKS = ("tag", "classify", "generate")
+JOINT = ("tag", "classify")  # what a model of the task "joint" can be asked
 # For a model whose card shows no examples; letters that every English vocabulary has.
 PLAIN_WORDS = ("the", "king", "and", "a", "good", "old", "film", "was", "seen", "by", "many", "people", "in", "London")
 # Stated, not measured: how much text a client of a small language model asks for.
@@ -30,8 +31,16 @@ class Card:
     task: str
     variant: str
     labels: tuple[str, ...]
-    longest: int | None  # steps (words or characters) in one input
+    longest: int | None  # steps (words, characters, bases or frames) in one input
     words: tuple[str, ...]
+    codec: str = "words"  # what a step is
+    text_labels: tuple[str, ...] = ()  # of the whole, where `labels` are those of the steps
+    steps: tuple[Any, ...] = ()  # letters or frames of the examples, where a step is one
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What it can be asked."""
+        return JOINT if self.task == "joint" else (self.task,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +78,10 @@ def read_cards(url: str) -> tuple[Card, ...]:
 
 
 def _card(entry: Mapping[str, Any]) -> Card:
-    limits = entry.get("limits") or {}
-    words = re.findall(r"[^\W_]+", " ".join(_texts(entry.get("examples"))))
+    limits, codec = entry.get("limits") or {}, str(entry.get("codec", "words"))
+    texts = _texts(entry.get("examples"))
+    words = re.findall(r"[^\W_]+", " ".join(texts))
+    steps = _frames(entry.get("examples")) if codec == "frames" else "".join(texts)
     return Card(
         id=entry["id"],
         task=entry["task"],
@@ -78,6 +89,9 @@ def _card(entry: Mapping[str, Any]) -> Card:
         labels=tuple(entry.get("labels") or ()),
         longest=limits.get("max_length"),
         words=tuple(dict.fromkeys(words)) or PLAIN_WORDS,
+        codec=codec,
+        text_labels=tuple(entry.get("text_labels") or ()),
+        steps=tuple(steps) if codec in ("dna", "frames") else (),
     )
 
 
@@ -90,9 +104,14 @@ def _texts(value: object) -> list[str]:
     return [text for part in value for text in _texts(part)] if isinstance(value, Sequence) else []
 
 
+def _frames(examples: Any) -> list[Any]:
+    """Every frame in the examples, each of which is a list of them."""
+    return [frame for example in examples or () for frame in example]
+
+
 def build(cards: Sequence[Card], task: str, *, count: int, seed: int) -> list[Payload]:
     """`count` requests of one task, spread over all its models; LookupError when the service has none."""
-    able = [card for card in cards if card.task == task]
+    able = [card for card in cards if task in card.tasks]
     if not able:
         found = ", ".join(f"{card.id} ({card.task})" for card in cards) or "none at all"
         raise LookupError(f"no model for the task {task!r}: the service has {found}")
@@ -102,26 +121,29 @@ def build(cards: Sequence[Card], task: str, *, count: int, seed: int) -> list[Pa
 
 def build_single(card: Card, *, count: int, seed: int) -> list[Payload]:
     """`count` requests of one model with one input each and no parameters: what peers are compared with."""
-    random, histogram = Random(f"single {seed}"), lengths.load()[card.task]
-    return [_payload(card, _text(card, histogram, random)) for _ in range(count)]
+    task = card.tasks[0]
+    random, histogram = Random(f"single {seed}"), lengths.load()[task]
+    return [_payload(card, task, _input(card, histogram, random)) for _ in range(count)]
 
 
 def _tag(card: Card, histogram: Histogram, random: Random) -> Payload:
     draw = random.random()
     if draw < 0.8:
-        return _payload(card, _text(card, histogram, random))
-    texts = [_text(card, histogram, random) for _ in range(random.randint(2, 8))]
-    if draw < 0.9:
-        return _payload(card, texts, form="list")
-    return _payload(card, [text.split() for text in texts], form="tokens")
+        return _payload(card, "tag", _input(card, histogram, random))
+    inputs = [_input(card, histogram, random) for _ in range(random.randint(2, 8))]
+    if draw < 0.9 or card.codec == "frames":
+        return _payload(card, "tag", inputs, form="list")
+    return _payload(
+        card, "tag", [text.split() if card.codec == "words" else list(text) for text in inputs], form="tokens"
+    )
 
 
 def _classify(card: Card, histogram: Histogram, random: Random) -> Payload:
     parameters = {"top_k": 1} if random.random() < 0.2 else None
     if random.random() < 0.85:
-        return _payload(card, _text(card, histogram, random), parameters=parameters)
-    texts = [_text(card, histogram, random) for _ in range(random.randint(2, 8))]
-    return _payload(card, texts, form="list", parameters=parameters)
+        return _payload(card, "classify", _input(card, histogram, random), parameters=parameters)
+    inputs = [_input(card, histogram, random) for _ in range(random.randint(2, 8))]
+    return _payload(card, "classify", inputs, form="list", parameters=parameters)
 
 
 def _generate(card: Card, histogram: Histogram, random: Random) -> Payload:
@@ -132,9 +154,9 @@ def _generate(card: Card, histogram: Histogram, random: Random) -> Payload:
         "details": random.random() < 0.75,
     }
     if random.random() < 0.9:
-        return _payload(card, _text(card, histogram, random), parameters=parameters)
-    texts = [_text(card, histogram, random) for _ in range(random.randint(2, 4))]
-    return _payload(card, texts, form="list", parameters=parameters)
+        return _payload(card, "generate", _input(card, histogram, random), parameters=parameters)
+    texts = [_input(card, histogram, random) for _ in range(random.randint(2, 4))]
+    return _payload(card, "generate", texts, form="list", parameters=parameters)
 
 
 _BUILDERS: Mapping[str, Callable[[Card, Histogram, Random], Payload]] = {
@@ -144,10 +166,13 @@ _BUILDERS: Mapping[str, Callable[[Card, Histogram, Random], Payload]] = {
 }
 
 
-def _text(card: Card, histogram: Histogram, random: Random) -> str:
-    """Words of the model's examples in any order, as many (words or characters) as the histogram draws."""
+def _input(card: Card, histogram: Histogram, random: Random) -> Any:
+    """Steps of the model's examples in any order, as many as the histogram draws: words, letters or frames."""
     length = histogram.draw(random, longest=card.longest)
-    if histogram.unit == "words":
+    if card.steps:
+        steps = random.choices(card.steps, k=length)
+        return steps if card.codec == "frames" else "".join(steps)
+    if histogram.unit == "words" and card.codec == "words":
         return " ".join(random.choices(card.words, k=length))
     text = random.choice(card.words)
     while len(text) < length:
@@ -155,7 +180,10 @@ def _text(card: Card, histogram: Histogram, random: Random) -> str:
     return text[:length]
 
 
-def _payload(card: Card, inputs: object, *, form: str = "", parameters: Mapping[str, Any] | None = None) -> Payload:
+def _payload(
+    card: Card, task: str, inputs: object, *, form: str = "", parameters: Mapping[str, Any] | None = None
+) -> Payload:
     body = {"inputs": inputs, "model": card.id, **({"parameters": dict(parameters)} if parameters else {})}
     encoded = json.dumps(body, ensure_ascii=False).encode()
-    return Payload(task=card.task, body=body, form=form, labels=card.labels, encoded=encoded)
+    labels = card.text_labels if card.task == "joint" and task == "classify" else card.labels
+    return Payload(task=task, body=body, form=form, labels=labels, encoded=encoded)

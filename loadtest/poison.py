@@ -119,7 +119,7 @@ async def _references(address: Address, prefix: str, cards: Sequence[Card], seed
     """Ask every healthy request alone; WrongAnswerError if the service is not well to begin with."""
     found = []
     connection = await Connection.open(address)
-    tasks = sorted({card.task for card in cards} & HEALTHY.keys())
+    tasks = sorted({task for card in cards for task in card.tasks} & HEALTHY.keys())
     for payload in [p for task in tasks for p in payloads.build(cards, task, count=HEALTHY[task], seed=seed)]:
         request = request_bytes(address, f"{prefix}/{payload.task}", payload.encoded)
         reply = await connection.ask(request, timeout_s=TIMEOUT_S)

@@ -74,11 +74,10 @@ class Target:
 
 def build(address: Address, prefix: str, cards: Sequence[Card]) -> list[Poison]:
     """Every kind of poison for every route whose task has a model; LookupError when there is no model."""
-    targets = [
-        Target(address=address, prefix=prefix, card=next(card for card in cards if card.task == task))
-        for task in TASKS
-        if any(card.task == task for card in cards)
-    ]
+    # Strange texts are for a model that reads text word by word; prompts are read letter by letter.
+    readers = [card for card in cards if card.codec == "words" or card.task == "generate"]
+    first = {card.task: card for card in reversed(readers)}
+    targets = [Target(address=address, prefix=prefix, card=first[task]) for task in TASKS if task in first]
     if not targets:
         raise LookupError(f"{address.url} serves no model: there is nothing to poison")
     makers = (_not_json, _wrong_types, _wrong_http, _wrong_model, _huge, _odd_texts, _empty, _hang_ups)
@@ -127,7 +126,7 @@ def _wrong_http(target: Target, _: Sequence[Card]) -> Iterator[Poison]:
 def _wrong_model(target: Target, cards: Sequence[Card]) -> Iterator[Poison]:
     yield target.refused("unknown model", 404, model="no-such-model")
     yield target.refused("unknown model", 404, model="../../etc/passwd")
-    for other in [card for card in cards if card.task != target.card.task][:1]:
+    for other in [card for card in cards if target.card.task not in card.tasks][:1]:
         yield target.refused("model of another task", 404, model=other.id)
 
 

@@ -41,7 +41,7 @@ def _prepare(environment: Environment, **_: Any) -> None:
     try:
         cards = payloads.read_cards(environment.host)
         wanted = {name for user in environment.user_classes for name in getattr(user, "mix", {})}
-        able = wanted if wanted != set(MIX) else wanted & {card.task for card in cards}
+        able = wanted if wanted != set(MIX) else wanted & {task for card in cards for task in card.tasks}
         if not able:
             raise LookupError(f"the service has no model for any of {sorted(wanted)}")
         seed = options.payload_seed

@@ -15,10 +15,9 @@ from pathlib import Path
 
 from models import codecs
 from models.codecs.characters import CharactersCodec
-from models.codecs.words import WordsCodec
-from models.manifest import MANIFEST_FILE, BundleError, Manifest, read
+from models.manifest import FORMAT_VERSION, MANIFEST_FILE, BundleError, Manifest, read
 from models.network import DeviceUnavailable, Network, Placement, resolve_device
-from models.tasks import Classification, Generation, Tagging, Task
+from models.tasks import Classification, Generation, Joint, Tagging, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +53,8 @@ def load(path: Path | str, *, variant: str = "auto", placement: Placement | None
     name, network = _open(path, manifest, contents, variant, placement)
     _check_tensors(path, manifest, network)
     codec = codecs.build(manifest.codec, lambda file: _entries(path / file, contents[file]))
-    _check_width(path, manifest, network, codec)
+    _check_outputs(path, manifest)
+    _check_widths(path, manifest, network, codec)
     return Bundle(
         manifest=manifest,
         task=make_task(manifest, codec),
@@ -94,13 +94,17 @@ def choose_variant(manifest: Manifest, variant: str, placement: Placement) -> st
 
 def make_task(manifest: Manifest, codec: codecs.Codec) -> Task:
     """The task object of a manifest."""
-    if manifest.task == "tag" and isinstance(codec, WordsCodec):
-        return Tagging(codec, manifest.labels, manifest.scheme)
-    if manifest.task == "classify" and isinstance(codec, WordsCodec):
-        return Classification(codec, manifest.labels)
-    if manifest.task == "generate" and isinstance(codec, CharactersCodec):
+    if manifest.task == "generate":
+        if not isinstance(codec, CharactersCodec):
+            raise BundleError(
+                f"{manifest.name}: the task 'generate' cannot work with the codec {manifest.codec.kind!r}"
+            )
         return Generation(codec, manifest.state)
-    raise BundleError(f"{manifest.name}: the task {manifest.task!r} cannot work with the codec {manifest.codec.kind!r}")
+    if manifest.task == "tag":
+        return Tagging(codec, manifest.labels, manifest.scheme)
+    if manifest.task == "classify":
+        return Classification(codec, manifest.labels)
+    return Joint(codec, manifest.labels, manifest.text_labels, manifest.scheme)
 
 
 def vocabulary(path: Path) -> list[str]:
@@ -126,8 +130,10 @@ def vocabulary_text(entries: Sequence[str]) -> str:
 def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """Write a bundle directory in one step: a reader sees the old one or the new one, never half.
 
-    `files` is the content of every file but the manifest; `manifest.files` must hold their checksums.
+    `files` is the content of every file but the manifest; `manifest.files` must hold their checksums. What is written
+    is of this version's format, whatever the manifest was read from.
     """
+    manifest = manifest.model_copy(update={"format": FORMAT_VERSION})
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -187,10 +193,30 @@ def _check_tensors(path: Path, manifest: Manifest, network: Network) -> None:
         )
 
 
-def _check_width(path: Path, manifest: Manifest, network: Network, codec: codecs.Codec) -> None:
+OUTPUTS = {  # of each task, in order; an optional one in brackets
+    "tag": ("probabilities", "[path]"),
+    "classify": ("probabilities",),
+    "joint": ("probabilities", "[path]", "text_probabilities"),
+    "generate": ("log_probabilities",),
+}
+
+
+def _check_outputs(path: Path, manifest: Manifest) -> None:
+    """The outputs must be those of the task."""
+    names = [tensor.name for tensor in manifest.outputs]
+    wanted = OUTPUTS[manifest.task]
+    if names not in ([n for n in wanted if n[0] != "["], [n.strip("[]") for n in wanted]):
+        raise BundleError(f"{path}: the task {manifest.task!r} has the outputs {', '.join(wanted)}, not {names}")
+
+
+def _check_widths(path: Path, manifest: Manifest, network: Network, codec: codecs.Codec) -> None:
     """The last axis of the answers must be the labels, or the rows of a language model's vocabulary."""
-    expected = codec.table_rows if manifest.task == "generate" else len(manifest.labels)
-    found = network.answer_width
-    if found not in (expected, None):
-        what = "rows of the vocabulary" if manifest.task == "generate" else "labels"
-        raise BundleError(f"{path}: the graph answers {found} numbers a step, but there are {expected} {what}")
+    expected = {"probabilities": (len(manifest.labels), "labels")}
+    if manifest.task == "joint":
+        expected["text_probabilities"] = (len(manifest.text_labels), "text_labels")
+    if isinstance(codec, CharactersCodec) and manifest.task == "generate":
+        expected = {"log_probabilities": (codec.table_rows, "rows of the vocabulary")}
+    for output, (count, what) in expected.items():
+        found = network.widths[output]
+        if found not in (count, None):
+            raise BundleError(f"{path}: the graph answers {found} numbers a step, but there are {count} {what}")

@@ -4,16 +4,24 @@ Knows names, shapes, limits and provenance. Opens no file but the manifest itsel
 T steps, B batch, N spellings, C characters, K labels, V vocabulary.
 """
 
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # what is written; format 1, which has less, is read as well
 MANIFEST_FILE = "manifest.json"
 
-TaskName = Literal["tag", "classify", "generate"]
+TaskName = Literal["tag", "classify", "generate", "joint"]
+# What a bundle of each task can be asked for, by the names of the other three.
+SERVES: dict[TaskName, tuple[TaskName, ...]] = {
+    "tag": ("tag",),
+    "classify": ("classify",),
+    "generate": ("generate",),
+    "joint": ("tag", "classify"),
+}
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 # A plain file name: a manifest must not be able to name a file outside its own directory.
@@ -28,8 +36,22 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class SubwordsSpec(_Part):
+    """The n-grams of a word, hashed into buckets."""
+
+    buckets: int = Field(ge=1, le=2**24)
+    shortest: int = Field(default=3, ge=1)
+    longest: int = Field(default=6, ge=1, le=16)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest is {self.shortest}, longest {self.longest}: no n-gram is both")
+        return self
+
+
 class WordsSpec(_Part):
-    """Words, looked up in a table; a word that is not in it is spelled out by its characters."""
+    """Words, looked up in a table; a word that is not in it is read by its characters, its n-grams or both."""
 
     kind: Literal["words"] = "words"
     tokenizer: Literal["words", "whitespace"] = "words"
@@ -38,6 +60,7 @@ class WordsSpec(_Part):
     stems: FileName | None = None
     characters: FileName | None = None
     max_spelling: int = Field(default=32, ge=2)
+    subwords: SubwordsSpec | None = None
 
 
 class CharactersSpec(_Part):
@@ -45,9 +68,25 @@ class CharactersSpec(_Part):
 
     kind: Literal["characters"] = "characters"
     characters: FileName = "characters.json"
+    lowercase: bool = False
 
 
-CodecSpec = Annotated[WordsSpec | CharactersSpec, Field(discriminator="kind")]
+class DnaSpec(_Part):
+    """Bases of DNA or RNA, one a step; with `positions` a base has a row for each place it can stand at."""
+
+    kind: Literal["dna"] = "dna"
+    positions: int = Field(default=0, ge=0, le=2**20)
+
+
+class FramesSpec(_Part):
+    """Frames of numbers, one a step."""
+
+    kind: Literal["frames"] = "frames"
+    features: int = Field(ge=1)
+
+
+AnySpec = WordsSpec | CharactersSpec | DnaSpec | FramesSpec
+CodecSpec = Annotated[AnySpec, Field(discriminator="kind")]
 
 
 class Tensor(_Part):
@@ -78,7 +117,7 @@ class Variant(_Part):
 class Limits(_Part):
     """What one input may be."""
 
-    max_length: int = Field(default=4096, ge=1, description="steps (words or characters) in one input")
+    max_length: int = Field(default=4096, ge=1, description="steps (words, characters, bases or frames) in one input")
 
 
 class Data(_Part):
@@ -105,7 +144,7 @@ class Provenance(_Part):
 class Example(_Part):
     """An input and the answer that every variant must give, scores within the manifest's `tolerance`."""
 
-    inputs: str
+    inputs: Any
     parameters: dict[str, Any] = {}
     outputs: Any
 
@@ -113,7 +152,7 @@ class Example(_Part):
 class Manifest(_Part):
     """The whole of manifest.json."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     name: Name
     version: str = "1"
     task: TaskName
@@ -121,6 +160,7 @@ class Manifest(_Part):
     languages: tuple[str, ...] = ()
     codec: CodecSpec
     labels: tuple[str, ...] = ()
+    text_labels: tuple[str, ...] = ()
     scheme: Literal["iob2"] | None = None
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -134,14 +174,19 @@ class Manifest(_Part):
     tolerance: float = Field(default=0.05, gt=0, description="how far an example's score may be from the recorded one")
     examples: tuple[Example, ...] = Field(min_length=1)
 
+    @property
+    def longest(self) -> int:
+        """Steps of the longest input that is taken."""
+        places = self.codec.positions if isinstance(self.codec, DnaSpec) else 0
+        return min(self.limits.max_length, places) if places else self.limits.max_length
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.format == 1:
+            _check_format_1(self)
         if self.default_variant not in self.variants:
             raise ValueError(f"default_variant {self.default_variant!r} is none of {sorted(self.variants)}")
-        if self.task != "generate" and len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels repeat")
-        if self.task != "generate" and not self.labels:
-            raise ValueError(f"task {self.task!r} needs labels")
+        _check_labels(self)
         if self.task == "generate" and not self.state:
             raise ValueError("task 'generate' needs state tensors")
         codec_files = {value for key, value in self.codec.model_dump().items() if key in _FILE_FIELDS and value}
@@ -152,6 +197,45 @@ class Manifest(_Part):
 
 
 _FILE_FIELDS = ("words", "stems", "characters")
+
+
+def _check_labels(manifest: Manifest) -> None:
+    """Labels where the task has them, no two alike."""
+    for field, tasks in (("labels", ("tag", "classify", "joint")), ("text_labels", ("joint",))):
+        labels = getattr(manifest, field)
+        if manifest.task in tasks and not labels:
+            raise ValueError(f"task {manifest.task!r} needs {field}")
+        if manifest.task not in tasks and field == "text_labels" and labels:
+            raise ValueError(f"task {manifest.task!r} has no text_labels: leave them out")
+        if manifest.task in tasks and len(set(labels)) != len(labels):
+            raise ValueError(f"{field} repeat")
+
+
+def _check_format_1(manifest: Manifest) -> None:
+    """Nothing in it that a reader of format 1 would refuse, or would misread."""
+    newer = next(_newer_than_format_1(manifest), None)
+    if newer is not None:
+        raise ValueError(f'format 1 has no {newer}: write "format": 2, or leave it out')
+
+
+def _newer_than_format_1(manifest: Manifest) -> Iterator[str]:
+    """What only format 2 has. A field counts where it is given, whatever its value."""
+    codec, task = manifest.codec, manifest.task
+    if "text_labels" in manifest.model_fields_set:
+        yield "text_labels"
+    for name in ("subwords", "lowercase") if codec.kind == "characters" else ("subwords",):
+        if name in codec.model_fields_set:
+            yield f"codec.{name}"
+    if codec.kind in ("dna", "frames"):
+        yield f"codec.kind {codec.kind!r}"
+    if task == "joint":
+        yield f"task {task!r}"
+    if codec.kind == "characters" and task != "generate":
+        yield f"task {task!r} for characters"
+    if any(tensor.name == "path" for tensor in manifest.outputs):
+        yield "output 'path'"
+    if not all(isinstance(example.inputs, str) for example in manifest.examples):
+        yield "example whose inputs are no string"
 
 
 def read(directory: Path) -> Manifest:
@@ -174,8 +258,9 @@ def _first_problem(error: ValidationError, text: str) -> str:
     first = error.errors(include_url=False)[0]
     for problem in error.errors(include_url=False):
         if problem["loc"] == ("format",) and isinstance(problem["input"], int):
+            how = "newer than" if problem["input"] > FORMAT_VERSION else "none of"
             return (
-                f"format {problem['input']} is not the format {FORMAT_VERSION} that this version reads: "
+                f"format {problem['input']} is {how} the formats 1 and {FORMAT_VERSION} that this version reads: "
                 "install a newer seqserve, or export the bundle again"
             )
     field = ".".join(str(part) for part in first["loc"]) or "the document"

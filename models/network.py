@@ -70,8 +70,14 @@ class Network:
             )
         self.inputs = tuple(tensor.name for tensor in self._session.get_inputs())
         self.outputs = tuple(tensor.name for tensor in self._session.get_outputs())
-        last = self._session.get_outputs()[0].shape[-1]
-        self.answer_width: int | None = last if isinstance(last, int) else None  # of the first output's last axis
+        lasts = {tensor.name: tensor.shape[-1] for tensor in self._session.get_outputs()}
+        # Of each output's last axis; None where the graph leaves it free.
+        self.widths = {name: last if isinstance(last, int) else None for name, last in lasts.items()}
+
+    @property
+    def answer_width(self) -> int | None:
+        """Of the first output's last axis."""
+        return self.widths[self.outputs[0]]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once. `feeds` has one array for each name in `inputs`; returns one for each in `outputs`."""

@@ -3,8 +3,7 @@
 What the service must equal, bit for bit; also the self-test that a bundle has to pass before it is served.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,12 +11,17 @@ from models import state
 from models.bundle import Bundle
 from models.manifest import BundleError
 from models.sampling import Sampling
-from models.tasks import Generation, Tagging
+from models.tasks import Classification, Generation, Joint
 from models.tasks.generate import Chooser, GenerateOptions
 
+Part = Literal["tag", "classify"]
 
-def answer(bundle: Bundle, raw: str | Sequence[str], parameters: dict[str, Any] | None = None) -> Any:
-    """The answer to one input, with the parameters of API.md."""
+
+def answer(bundle: Bundle, raw: Any, parameters: dict[str, Any] | None = None, *, part: Part | None = None) -> Any:
+    """The answer to one input, with the parameters of API.md.
+
+    A joint bundle answers {"tags": …, "labels": …}, or with `part` what it answers as a bundle of that task alone.
+    """
     parameters = parameters or {}
     task = bundle.task
     if isinstance(task, Generation):
@@ -25,11 +29,16 @@ def answer(bundle: Bundle, raw: str | Sequence[str], parameters: dict[str, Any] 
             raise TypeError(f"generation takes one string, not {type(raw).__name__}")
         return generate(bundle, raw, options(parameters))
     item = task.encode(raw)
-    row: Any
-    (row,) = task.decode([item], bundle.network.run(task.collate([item])))
-    if isinstance(task, Tagging):
-        return task.answer(item, row, aggregation=parameters.get("aggregation_strategy"))
-    return task.answer(item, row, top_k=parameters.get("top_k"))
+    row: Any = task.nothing
+    if item.length:
+        (row,) = task.decode([item], bundle.network.run(task.collate([item])))
+    tagging = {"aggregation": parameters.get("aggregation_strategy")}
+    classifying = {"top_k": parameters.get("top_k")}
+    if isinstance(task, Joint):
+        if part is not None:
+            return task.tags(item, row, **tagging) if part == "tag" else task.labels(item, row, **classifying)
+        return task.answer(item, row, **tagging, **classifying)
+    return task.answer(item, row, **(classifying if isinstance(task, Classification) else tagging))
 
 
 def options(parameters: dict[str, Any]) -> GenerateOptions:
@@ -76,12 +85,12 @@ def self_test(bundle: Bundle) -> None:
             Exception
         ) as error:  # labels that are too few, tensors of another type: whatever it is, it has to be named
             raise BundleError(
-                f"{bundle.path}: example {number} ({example.inputs[:60]!r}) cannot be answered with variant "
+                f"{bundle.path}: example {number} ({_short(example.inputs, 60)}) cannot be answered with variant "
                 f"{bundle.variant}: {type(error).__name__}: {error}"
             ) from error
         if not same(found, example.outputs, bundle.manifest.tolerance):
             raise BundleError(
-                f"{bundle.path}: example {number} ({example.inputs[:60]!r}) fails with variant {bundle.variant}: "
+                f"{bundle.path}: example {number} ({_short(example.inputs, 60)}) fails with variant {bundle.variant}: "
                 f"expected {_short(example.outputs)}, got {_short(found)}"
             )
 
@@ -97,6 +106,6 @@ def same(found: Any, expected: Any, tolerance: float) -> bool:
     return bool(found == expected)
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, characters: int = 200) -> str:
     text = repr(value)
-    return text if len(text) <= 200 else text[:200] + "…"
+    return text if len(text) <= characters else text[:characters] + "…"

@@ -70,7 +70,7 @@ class Api:
         model: str | None = MODEL,
         parameters: schemas.TagParameters | None = None,
     ) -> schemas.TagAnswer:
-        """Label every word. A string gives a list; a list gives a list of lists."""
+        """Label every step: word, letter, base or frame. One input gives a list; a list gives a list of lists."""
         request = schemas.TagRequest(inputs=inputs, model=model, parameters=parameters)
         call = exchange_of(ctx.request).call
         answer = await self.worker.engine.tag(inputs, model=model, aggregation=request.aggregation, call=call)
@@ -80,12 +80,12 @@ class Api:
     @answered
     async def classify(
         self,
-        inputs: Annotated[schemas.TextInputs, Film],
+        inputs: Annotated[schemas.ClassifyInputs, Film],
         ctx: bentoml.Context,
         model: str | None = MODEL,
         parameters: schemas.ClassifyParameters | None = None,
     ) -> list[list[schemas.LabelScore]]:
-        """Score every label. One list an input, best first."""
+        """Score every label of the whole. One list an input, best first."""
         request = schemas.ClassifyRequest(inputs=inputs, model=model, parameters=parameters)
         call = exchange_of(ctx.request).call
         answer = await self.worker.engine.classify(inputs, model=model, top_k=request.top_k, call=call)

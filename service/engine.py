@@ -18,12 +18,12 @@ from models import reference
 from models.manifest import BundleError
 from models.network import Placement
 from models.sampling import Sampling
-from models.tasks import Classification, Generation, Tagging
+from models.tasks import Generation
 from models.tasks.generate import GenerateOptions as WriteOptions
-from models.tasks.tag import TagRow
 from service.batching.ticket import Ticket
 from service.call import Call
 from service.errors import ClientGone, Overloaded, TooLarge, Unavailable, UnknownModel
+from service.inputs import Frames, Inputs
 from service.lanes import Lane, open_lane
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -35,7 +35,6 @@ ANSWER_SLICE = 8_192  # words or characters answered, at least, before the loop 
 SEED_BITS = 53  # of a seed that is drawn here: what a JavaScript number still holds exactly
 DRAIN_POLL_S = 0.01
 TASKS = ("tag", "classify", "generate")
-NOTHING_TAGGED = TagRow([], [])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +57,7 @@ class Engine:
     def __init__(self, lanes: Sequence[Lane], executor: ThreadPoolExecutor, *, request_tokens: int) -> None:
         self._lanes = {lane.name: lane for lane in lanes}
         self._by_task = {
-            task: {name: lane for name, lane in self._lanes.items() if lane.task == task} for task in TASKS
+            task: {name: lane for name, lane in self._lanes.items() if task in lane.tasks} for task in TASKS
         }
         self._request_tokens = request_tokens
         self._executor = executor
@@ -89,38 +88,42 @@ class Engine:
         """What /v1/models tells of each bundle, in the order in which they were given."""
         return [lane.card() for lane in self._lanes.values()]
 
+    def defaults(self) -> dict[str, str]:
+        """The bundle that answers a request of each task which names none: the first that can, where there is one."""
+        return {task: next(iter(fitting)) for task, fitting in self._by_task.items() if fitting}
+
     async def tag(
-        self,
-        inputs: str | list[str] | list[list[str]],
-        *,
-        model: str | None = None,
-        aggregation: str | None = None,
-        call: Call,
+        self, inputs: Inputs, *, model: str | None = None, aggregation: str | None = None, call: Call
     ) -> list[Any]:
-        """Entities of one text, or a list of them for a list of texts or token lists."""
+        """Entities of one input, or a list of them for a list of texts, token lists or lists of frames."""
         lane = self._lane("tag", model)
-        task = cast(Tagging, lane.bundle.task)
-        if isinstance(inputs, str):
+        answer = lane.answers["tag"]
+        if isinstance(inputs, str) or lane.is_one(inputs):
             item = self._encode_one(lane, inputs)
-            (row,) = await self._run(lane, (item,), call) if item.length else (NOTHING_TAGGED,)
-            return task.answer(item, row, aggregation=aggregation)
+            (row,) = await self._run(lane, (item,), call) if item.length else (lane.nothing,)
+            return answer(item, row, aggregation=aggregation)
         items = await self._encode(lane, inputs)
-        rows = await self._run_filled(lane, items, call, empty=NOTHING_TAGGED)
-        return await _paced(items, rows, lambda item, row: task.answer(item, row, aggregation=aggregation))
+        rows = await self._run_filled(lane, items, call)
+        return await _paced(items, rows, lambda item, row: answer(item, row, aggregation=aggregation))
 
     async def classify(
-        self, inputs: str | list[str], *, model: str | None = None, top_k: int | None = None, call: Call
+        self,
+        inputs: str | list[str] | Frames | list[Frames],
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        call: Call,
     ) -> list[list[dict[str, Any]]]:
-        """The labels of each text, best first."""
+        """The labels of each input, best first."""
         lane = self._lane("classify", model)
-        task = cast(Classification, lane.bundle.task)
-        if isinstance(inputs, str):
+        answer = lane.answers["classify"]
+        if isinstance(inputs, str) or lane.is_one(inputs):
             item = self._encode_one(lane, inputs)
-            (row,) = await self._run(lane, (item,), call) if item.length else ([],)
-            return [task.answer(item, row, top_k=top_k)]
+            (row,) = await self._run(lane, (item,), call) if item.length else (lane.nothing,)
+            return [answer(item, row, top_k=top_k)]
         items = await self._encode(lane, inputs)
-        rows = await self._run_filled(lane, items, call, empty=[])
-        return await _paced(items, rows, lambda item, row: task.answer(item, row, top_k=top_k))
+        rows = await self._run_filled(lane, items, call)
+        return await _paced(items, rows, lambda item, row: answer(item, row, top_k=top_k))
 
     async def generate(
         self, inputs: str | list[str], *, model: str | None = None, options: GenerateOptions, call: Call
@@ -128,14 +131,15 @@ class Engine:
         """The continuation of each prompt; an empty prompt has an empty one."""
         lane = self._lane("generate", model)
         task = cast(Generation, lane.bundle.task)
+        alone = isinstance(inputs, str)
         prompts = [inputs] if isinstance(inputs, str) else inputs
-        items = await self._encode(lane, prompts, beside=options.max_new_tokens)
+        items = await self._encode(lane, prompts, beside=options.max_new_tokens, alone=alone)
         texts = [task.start(prompt, _write_options(options)) for prompt in prompts]
         wanted = [(item.rows, text) for item, text in zip(items, texts, strict=True) if item.length]
         if wanted:
             await self._wait(lane, call, wanted)
         answers = await _paced(items, texts, lambda _, text: text.answer(), beside=options.max_new_tokens)
-        return answers[0] if isinstance(inputs, str) else answers
+        return answers[0] if alone else answers
 
     def check_room(self, task: str) -> None:
         """Raise Overloaded or Unavailable if a request of `task` would be refused whatever it says."""
@@ -168,17 +172,18 @@ class Engine:
             )
         return fitting[model]
 
-    async def _encode(self, lane: Lane, inputs: Sequence[Any], *, beside: int = 0) -> list[Any]:
-        """Encode every input, giving way to the loop now and then.
+    async def _encode(self, lane: Lane, inputs: Sequence[Any], *, beside: int = 0, alone: bool = False) -> list[Any]:
+        """Encode every input, giving way to the loop now and then; `alone`: the one input came without a list.
 
         Raises TooLarge for an input that is too long, or for all of them together with `beside` tokens for each;
-        Overloaded or Unavailable before anything is encoded in vain.
+        InvalidRequest for one that cannot be read; Overloaded or Unavailable before anything is encoded in vain.
         """
         lane.check_room(len(inputs))
+        lane.check_kind(inputs)
         items: list[Any] = []
         since, tokens = 0, beside * len(inputs)
-        for number, raw in enumerate(inputs, 1):
-            item = lane.encode(raw, number)
+        for place, raw in enumerate(inputs):
+            item = lane.encode(raw, None if alone else place)
             tokens += item.length
             self._check_tokens(lane, tokens)
             items.append(item)
@@ -188,10 +193,10 @@ class Engine:
                 await asyncio.sleep(0)
         return items
 
-    def _encode_one(self, lane: Lane, raw: str) -> Any:
+    def _encode_one(self, lane: Lane, raw: Any) -> Any:
         """As `_encode`, for one input."""
         lane.check_room(1)
-        item = lane.encode(raw, 1)
+        item = lane.encode(raw)
         self._check_tokens(lane, item.length)
         return item
 
@@ -208,16 +213,16 @@ class Engine:
         """The network's row for each item, none of which may be empty."""
         return await self._wait(lane, call, items)
 
-    async def _run_filled(self, lane: Lane, items: Sequence[Any], call: Call, *, empty: Any) -> list[Any]:
-        """The network's row for each item; `empty` for an item without a step, which no network sees."""
+    async def _run_filled(self, lane: Lane, items: Sequence[Any], call: Call) -> list[Any]:
+        """The network's row for each item; the lane's `nothing` for one without a step, which no network sees."""
         filled = [item for item in items if item.length]
         if not filled:
-            return [empty] * len(items)
+            return [lane.nothing] * len(items)
         found = await self._run(lane, filled, call)
         if len(filled) == len(items):
             return found
         rows = iter(found)
-        return [next(rows) if item.length else empty for item in items]
+        return [next(rows) if item.length else lane.nothing for item in items]
 
     async def _wait(self, lane: Lane, call: Call, parts: Sequence[Any]) -> list[Any]:
         """Submit a ticket of these parts and wait for its results; raises its error."""

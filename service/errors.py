@@ -19,6 +19,7 @@ The message of an error is one sentence for a person: what was sent, what is all
 attributes say the same to a program; those that an error has are listed in its ``details``.
 """
 
+import math
 from collections.abc import Sequence
 
 Value = str | int | float | bool | None
@@ -29,7 +30,7 @@ VALUE_CHARACTERS = 80  # enough to recognise what one sent, too little to echo a
 def shown(value: object) -> Value:
     """Return ``value`` small enough to be echoed: numbers as they are, anything else as a short text."""
     if value is None or isinstance(value, bool | float):
-        return value
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value  # JSON has no nan
     if isinstance(value, int):
         return value if abs(value) < 2**63 else f"an integer of {value.bit_length()} bits"
     if isinstance(value, str):

@@ -3,7 +3,7 @@
 Joins models to batching: turns items into arrays and back, and tells telemetry. Knows no request and no HTTP.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from models import state
 from models.bundle import Bundle
+from models.codecs import InputError, TooLong
+from models.manifest import SERVES
 from models.state import State
-from models.tasks import Generation
+from models.tasks import Generation, Joint
 from models.tasks.generate import Stepper
 from service.batching import sequences, table
 from service.batching.cost import CostModel
@@ -25,19 +27,28 @@ from service.batching.pump import Pump
 from service.batching.sequences import SequenceScheduler
 from service.batching.steps import StepScheduler
 from service.batching.ticket import Ticket
-from service.errors import Overloaded, TooLarge
+from service.errors import InvalidRequest, Overloaded, TooLarge
+from service.inputs import are_one, hold_numbers
 from service.settings import Settings
 from service.telemetry import Telemetry
+
+Answer = Callable[..., list[dict[str, Any]]]  # of an item and its row, with the parameters of its task
+UNITS = {"words": "words", "characters": "characters", "dna": "bases", "frames": "frames"}  # steps, by codec
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lane:
-    """`scheduler` is a StepScheduler for generation, else a SequenceScheduler."""
+    """`scheduler` is a StepScheduler for generation, else a SequenceScheduler.
+
+    A bundle of several tasks has one lane all the same: whichever is asked, one run of the network answers it.
+    """
 
     bundle: Bundle
     scheduler: SequenceScheduler | StepScheduler
     pump: Pump
     most: int  # requests under way
+    limit: int  # steps of the longest input
+    answers: Mapping[str, Answer]  # by the task that is asked for
     open: set[Ticket] = field(default_factory=set)  # those under way
 
     def check_room(self, inputs: int) -> None:
@@ -65,20 +76,51 @@ class Lane:
         return self.bundle.manifest.name
 
     @property
-    def task(self) -> str:
-        return self.bundle.manifest.task
+    def nothing(self) -> Any:
+        """The row of an item without a step, which no network sees."""
+        task = self.bundle.task
+        assert not isinstance(task, Generation)
+        return task.nothing
 
-    def encode(self, raw: Any, number: int) -> Any:
-        """Encode one input, the `number`-th of its request. Raises TooLarge."""
-        limit = self.bundle.manifest.limits.max_length
-        item = self.bundle.task.encode(raw, limit=limit)
-        if item.length > limit:
-            raise TooLarge(
-                f"input {number} has more than {limit} {self.unit}, the limit of {self.name}: split it",
-                limit=limit,
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What can be asked of it."""
+        return SERVES[self.bundle.manifest.task]
+
+    def is_one(self, inputs: list[Any]) -> bool:
+        """Whether a list is one input, as frames are, and not a list of them."""
+        return self.bundle.manifest.codec.kind == "frames" and are_one(inputs)
+
+    def check_kind(self, inputs: Sequence[Any]) -> None:
+        """Raise InvalidRequest for numbers where text is read. (A codec of frames refuses text by itself.)"""
+        if self.bundle.manifest.codec.kind != "frames" and isinstance(inputs, list) and hold_numbers(inputs):
+            raise InvalidRequest(
+                f"inputs: {self.name} reads text, not numbers: send strings, or name a model that takes frames",
                 field="inputs",
             )
+
+    def encode(self, raw: Any, place: int | None = None) -> Any:
+        """Encode one input, which is at `place` of the request's list if there is one.
+
+        Raises TooLarge for an input that is too long, InvalidRequest for one that cannot be read.
+        """
+        limit = self.limit
+        try:
+            item = self.bundle.task.encode(raw, limit=limit)
+        except InputError as error:
+            raise self._refused(error, place) from None
+        if item.length > limit:
+            field = _field(place)
+            raise TooLarge(
+                f"{field}: more than {limit} {self.unit}, the limit of {self.name}: split it", limit=limit, field=field
+            )
         return item
+
+    def _refused(self, error: InputError, place: int | None) -> InvalidRequest | TooLarge:
+        field = _field(place)
+        if isinstance(error, TooLong) and error.limit is not None:
+            return TooLarge(f"{field}: {error}", limit=error.limit, field=field)
+        return InvalidRequest(f"{field}: {error}", field=field, limit=error.limit, value=error.value)
 
     def card(self) -> dict[str, Any]:
         """What /v1/models tells of the bundle: OpenAI's fields first, then ours."""
@@ -92,8 +134,10 @@ class Lane:
             "task": manifest.task,
             "description": manifest.description,
             "languages": list(manifest.languages),
+            "codec": manifest.codec.kind,
             "labels": list(manifest.labels),
-            "limits": manifest.limits.model_dump(),
+            "text_labels": list(manifest.text_labels),
+            "limits": {**manifest.limits.model_dump(), "max_length": manifest.longest},
             "version": manifest.version,
             "digest": self.bundle.digest,
             "variant": self.bundle.variant,
@@ -105,7 +149,18 @@ class Lane:
     @property
     def unit(self) -> str:
         """What a step of an input is called."""
-        return "words" if self.bundle.manifest.codec.kind == "words" else "characters"
+        return UNITS[self.bundle.manifest.codec.kind]
+
+
+def _field(place: int | None) -> str:
+    """Where in the request an input is."""
+    return "inputs" if place is None else f"inputs[{place}]"
+
+
+def _answers(bundle: Bundle) -> dict[str, Answer]:
+    if isinstance(bundle.task, Joint):
+        return {"tag": bundle.task.tags, "classify": bundle.task.labels}
+    return {} if isinstance(bundle.task, Generation) else {bundle.manifest.task: bundle.task.answer}
 
 
 def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor: Executor) -> Lane:
@@ -136,11 +191,18 @@ def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor
             observer=_TellBatches(telemetry, name),
         )
     pump = Pump(scheduler, executor)
-    return Lane(bundle=bundle, scheduler=scheduler, pump=pump, most=settings.queue_requests)
+    return Lane(
+        bundle=bundle,
+        scheduler=scheduler,
+        pump=pump,
+        most=settings.queue_requests,
+        limit=bundle.manifest.longest,
+        answers=_answers(bundle),
+    )
 
 
 class Runner:
-    """Items of a tagger or classifier to a row each."""
+    """Items of a bundle that reads whole sequences to a row each."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle

@@ -63,14 +63,13 @@ class Worker:
         return self._engine
 
     def default_model(self, task: str) -> str | None:
-        """Return the bundle that answers a request of ``task`` which names none: the first one of the task."""
+        """Return the bundle that answers a request of ``task`` which names none: the first one that can."""
         return self._defaults.get(task)
 
     def load(self) -> None:
         """Load and self-test every bundle. Blocks; raises what the engine raises."""
         self._engine = self._load_engine(self.settings, self.telemetry)
-        for card in reversed(self._engine.cards()):
-            self._defaults[card["task"]] = card["id"]
+        self._defaults = self._engine.defaults()
         # What start-up made stays for good. Out of the collector's sight, a full collection no longer stops every
         # request for tens of milliseconds (87,000 objects to walk; none after this).
         gc.collect()

@@ -1,7 +1,7 @@
 """Tiny bundles for the tests: seeded random weights, drawn operator by operator, written by models.bundle.save.
 
 Knows no torch and needs no network. What the weights say makes no sense, and every answer is different.
-T steps, B batch, C characters, N spellings, K labels, V vocabulary, D directions, H hidden.
+T steps, B batch, K labels, V vocabulary, H hidden.
 """
 
 import hashlib
@@ -9,26 +9,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import onnx_ir as ir
-from onnxscript import GraphBuilder
 
 from models import bundle, reference
 from models.bundle import Bundle, vocabulary_text
+from models.codecs.dna import CODES
 from models.manifest import (
+    AnySpec,
     CharactersSpec,
     Data,
+    DnaSpec,
     Example,
+    FramesSpec,
     Limits,
     Manifest,
     Provenance,
-    StateTensor,
-    Tensor,
+    SubwordsSpec,
     Variant,
     WordsSpec,
 )
 from models.network import Placement
+from tests.pen import HIDDEN, Pen
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "Paris", "film", "lovely", ".")
 STEMS = ("the", "cat", "paris", "dog")
@@ -37,154 +38,159 @@ CHARACTERS = "\n !,.:ABCDEFGHIJKLMNOPQRSTUVWXYZ" + LETTERS
 UPOS = ("NOUN", "VERB", "DET", "PUNCT")
 IOB2 = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 SENTIMENTS = ("negative", "neutral", "positive")
+SITES = ("donor", "acceptor")
 CPU = Placement(device="cpu")
-HIDDEN, EMBEDDING = 6, 5
 GENERATION = {"max_new_tokens": 12, "temperature": 0.0}
+FEATURES, BUCKETS, POSITIONS = 3, 40, 20
+FRAMES = [[0.5, -1.0, 2.0], [0.25, 0.0, -0.5], [1.0, 1.0, 1.0]]
+SPELLED = WordsSpec(stems="stems.json", characters="characters.json", max_spelling=8)
+VOCABULARIES = {"words.json": WORDS, "stems.json": STEMS, "characters.json": LETTERS}
+ROWS = 2 + len(WORDS) + len(STEMS)
+SENTENCES = ("the cat sat on zebras .", "Paris")
 
 
-def tagger(root: Path, *, name: str = "tiny-tag", labels: Sequence[str] = UPOS, max_length: int = 64) -> Path:
-    """A bidirectional tagger over words and spellings; labels IOB2 make it one with a span scheme."""
-    pen = _Pen(seed=1)
-    x, lengths = pen.words()
-    y = pen.lstm(x, lengths, directions=2)[0]  # (T, D, B, H)
-    y = pen.op.Reshape(pen.op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, 2 * HIDDEN])  # (T, B, D·H)
-    pen.output(pen.op.Softmax(pen.dense(y, 2 * HIDDEN, len(labels)), axis=-1), "probabilities", "T", "B", len(labels))
-    described: dict[str, Any] = {"task": "tag", "labels": tuple(labels), "scheme": "iob2" if "O" in labels else None}
-    return _write(root, name, pen, described, ["the cat sat on zebras .", "Paris"], {}, max_length)
+def tagger(
+    root: Path, *, name: str = "tiny-tag", labels: Sequence[str] = UPOS, max_length: int = 64, path: bool = False
+) -> Path:
+    """A bidirectional tagger over words and spellings; labels IOB2 make it one with a span scheme.
+
+    With `path` it has labels of its own, which are not the likeliest ones.
+    """
+    pen = Pen(seed=1)
+    steps, _ = pen.both_ways(*pen.words(ROWS, 2 + len(LETTERS)))
+    _tags(pen, steps, labels, path=path)
+    described = {"task": "tag", "labels": tuple(labels), "scheme": "iob2" if "O" in labels else None}
+    return _write(root, name, pen, SENTENCES, codec=SPELLED, limits=Limits(max_length=max_length), **described)
 
 
 def classifier(root: Path, *, name: str = "tiny-classify", max_length: int = 64) -> Path:
     """A classifier: the last state of a bidirectional layer."""
-    pen = _Pen(seed=2)
-    x, lengths = pen.words()
-    last = pen.op.Transpose(pen.lstm(x, lengths, directions=2)[1], perm=[1, 0, 2])  # (B, D, H)
-    scores = pen.dense(pen.op.Reshape(last, [0, 2 * HIDDEN]), 2 * HIDDEN, len(SENTIMENTS))
-    pen.output(pen.op.Softmax(scores, axis=-1), "probabilities", "B", len(SENTIMENTS))
-    described = {"task": "classify", "labels": SENTIMENTS}
-    return _write(root, name, pen, described, ["a lovely film", "the film sat"], {}, max_length)
+    pen = Pen(seed=2)
+    _, last = pen.both_ways(*pen.words(ROWS, 2 + len(LETTERS)))
+    _labels(pen, last, SENTIMENTS)
+    described = {"task": "classify", "labels": SENTIMENTS, "limits": Limits(max_length=max_length)}
+    return _write(root, name, pen, ["a lovely film", "the film sat"], codec=SPELLED, **described)
 
 
 def generator(root: Path, *, name: str = "tiny-generate", max_length: int = 300) -> Path:
     """A character language model with its state in and out."""
-    pen = _Pen(seed=3)
-    characters, lengths = pen.input("characters", "T", "B"), pen.input("lengths", "B")
+    pen = Pen(seed=3)
     rows = 2 + len(CHARACTERS)
-    x = pen.op.Gather(pen.random(rows, EMBEDDING), characters, axis=0)
+    x, lengths = pen.symbols("characters", rows)
     memory = [pen.op.Unsqueeze(pen.state_input(part), [0]) for part in "hc"]
     y, *after = pen.lstm(x, lengths, 1, memory)
     logits = pen.dense(pen.op.Squeeze(y, [1]), HIDDEN, rows, never=2)
     pen.output(pen.op.LogSoftmax(logits, axis=-1), "log_probabilities", "T", "B", rows)
     for part, value in zip("hc", after, strict=True):
         pen.named(pen.op.Squeeze(value, [0]), f"{part}_next", "B", HIDDEN)
-    return _write(root, name, pen, {"task": "generate"}, ["ROMEO:", "a cat"], GENERATION, max_length)
+    described = {"task": "generate", "limits": Limits(max_length=max_length), "codec": CharactersSpec()}
+    return _write(root, name, pen, ["ROMEO:", "a cat"], GENERATION, **described)
+
+
+def joint(root: Path, *, name: str = "tiny-joint") -> Path:
+    """Spans and a label of the whole from one layer, the spans with a path."""
+    pen = Pen(seed=4)
+    steps, last = pen.both_ways(*pen.words(ROWS, 2 + len(LETTERS)))
+    _tags(pen, steps, IOB2, path=True)
+    _labels(pen, last, SENTIMENTS, "text_probabilities")
+    described = {"task": "joint", "labels": IOB2, "text_labels": SENTIMENTS, "scheme": "iob2"}
+    return _write(root, name, pen, SENTENCES, codec=SPELLED, **described)
+
+
+def subword_tagger(root: Path, *, name: str = "tiny-subwords") -> Path:
+    """A tagger whose words without a row are read by their n-grams alone."""
+    pen = Pen(seed=5)
+    steps, _ = pen.both_ways(*pen.subwords(2 + len(WORDS), BUCKETS))
+    _tags(pen, steps, UPOS)
+    spec = WordsSpec(lowercase=True, subwords=SubwordsSpec(buckets=BUCKETS, shortest=3, longest=5))
+    return _write(root, name, pen, SENTENCES, codec=spec, task="tag", labels=UPOS)
+
+
+def of_letters(root: Path, task: str, *, name: str | None = None) -> Path:
+    """A tagger or classifier of the characters of a text, in lower case."""
+    pen = Pen(seed=6)
+    _head(pen, task, *pen.symbols("characters", 2 + len(LETTERS)))
+    spec = CharactersSpec(lowercase=True)
+    return _write(root, name or f"tiny-letters-{task}", pen, ["Rossi", "O'Neill"], codec=spec, **_described(task))
+
+
+def of_bases(root: Path, task: str, *, name: str | None = None, positions: int = POSITIONS) -> Path:
+    """A tagger or classifier of bases, each with a row for its place."""
+    pen = Pen(seed=7)
+    _head(pen, task, *pen.symbols("bases", 2 + max(1, positions) * len(CODES)))
+    spec = DnaSpec(positions=positions)
+    return _write(root, name or f"tiny-dna-{task}", pen, ["ACGT", "ggnRu-"], codec=spec, **_described(task))
+
+
+def of_frames(root: Path, task: str, *, name: str | None = None) -> Path:
+    """A tagger or classifier of frames of FEATURES numbers, at most 64 of them."""
+    pen = Pen(seed=8)
+    _head(pen, task, *pen.frames(FEATURES))
+    described = {**_described(task), "limits": Limits(max_length=64), "codec": FramesSpec(features=FEATURES)}
+    return _write(root, name or f"tiny-frames-{task}", pen, [FRAMES, FRAMES[:1]], **described)
+
+
+def of_every_kind(root: Path) -> Path:
+    """A bundle of every kind of input and answer beyond those of format 1, in `root`."""
+    tagger(root, name="tiny-path", path=True)
+    joint(root)
+    subword_tagger(root)
+    for task in ("tag", "classify"):
+        of_letters(root, task)
+        of_bases(root, task)
+        of_frames(root, task)
+    return root
 
 
 def opened(path: Path) -> Bundle:
     return bundle.load(path, placement=CPU)
 
 
-class _Pen:
-    """A graph being drawn, and the tensors that it declares."""
+def _described(task: str) -> dict[str, Any]:
+    return {"task": task, "labels": UPOS if task == "tag" else SITES}
 
-    def __init__(self, seed: int) -> None:
-        self._numbers = np.random.default_rng(seed)
-        self._graph = ir.Graph([], [], nodes=[], opset_imports={"": 21}, name="tiny")
-        self._builder = GraphBuilder(self._graph)
-        self.op: Any = self._builder.op
-        self.inputs: list[Tensor] = []
-        self.outputs: list[Tensor] = []
-        self.state: list[StateTensor] = []
 
-    def random(self, *shape: int) -> Any:
-        """A constant of independent weights, large enough for confident and different answers."""
-        return self.constant(self._numbers.normal(0, 0.9, shape).astype(np.float32))
+def _head(pen: Pen, task: str, x: Any, lengths: Any) -> None:
+    steps, last = pen.both_ways(x, lengths)
+    if task == "tag":
+        _tags(pen, steps, UPOS)
+    else:
+        _labels(pen, last, SITES)
 
-    def constant(self, array: Any) -> Any:
-        return self._builder.initializer(ir.tensor(array), f"constant{len(self._graph.initializers)}")
 
-    def input(self, name: str, *shape: str) -> Any:
-        self.inputs.append(Tensor(name=name, dtype="int32", shape=shape))
-        return self._builder.input(name, ir.DataType.INT32, list(shape))
+def _tags(pen: Pen, steps: Any, labels: Sequence[str], *, path: bool = False) -> None:
+    """Steps (T, B, 2·H) to probabilities, and with `path` to labels that have nothing to do with them."""
+    pen.output(pen.probabilities(steps, 2 * HIDDEN, len(labels)), "probabilities", "T", "B", len(labels))
+    if path:
+        best = pen.op.ArgMax(pen.dense(steps, 2 * HIDDEN, len(labels)), axis=2, keepdims=0)
+        pen.output(pen.op.Cast(best, to=ir.DataType.INT32), "path", "T", "B", dtype="int32")
 
-    def state_input(self, name: str) -> Any:
-        self.state.append(StateTensor(input=name, output=f"{name}_next", width=HIDDEN))
-        return self._builder.input(name, ir.DataType.FLOAT, ["B", HIDDEN])
 
-    def output(self, value: Any, name: str, *shape: int | str) -> None:
-        self.outputs.append(Tensor(name=name, dtype="float32", shape=shape))
-        self.named(value, name, *shape)
-
-    def named(self, value: Any, name: str, *shape: int | str) -> None:
-        value = self.op.Identity(value)
-        value.name, value.shape, value.dtype = name, ir.Shape(shape), ir.DataType.FLOAT
-        self._graph.outputs.append(value)
-
-    def words(self) -> tuple[Any, Any]:
-        """The feeds of WordsCodec as vectors (T, B, EMBEDDING), and the lengths (B,)."""
-        op = self.op
-        words, lengths, unseen = (
-            self.input("words", "T", "B"),
-            self.input("lengths", "B"),
-            self.input("unseen", "T", "B"),
-        )
-        spellings, spelling_lengths = self.input("spellings", "C", "N"), self.input("spelling_lengths", "N")
-        letters = op.Gather(self.random(2 + len(LETTERS), EMBEDDING), spellings, axis=0)
-        last = op.Squeeze(self.lstm(letters, spelling_lengths, 1)[1], [0])  # (N, H)
-        spelled = self.dense(last, HIDDEN, EMBEDDING)
-        fresh = op.Concat(self.constant(np.zeros((1, EMBEDDING), np.float32)), spelled, axis=0)  # (1 + N, EMBEDDING)
-        known = op.Gather(self.random(2 + len(WORDS) + len(STEMS), EMBEDDING), words, axis=0)
-        return op.Add(known, op.Gather(fresh, unseen, axis=0)), lengths
-
-    def lstm(self, x: Any, lengths: Any, directions: int, memory: Sequence[Any] = ()) -> Any:
-        w, r = self.random(directions, 4 * HIDDEN, EMBEDDING), self.random(directions, 4 * HIDDEN, HIDDEN)
-        b = self.random(directions, 8 * HIDDEN)
-        way = "bidirectional" if directions == 2 else "forward"
-        return self.op.LSTM(x, w, r, b, lengths, *memory, hidden_size=HIDDEN, direction=way, _outputs=3)
-
-    def dense(self, x: Any, width: int, columns: int, *, never: int = 0) -> Any:
-        """x (…, width) to (…, columns), of which the first `never` are as good as impossible."""
-        bias = self._numbers.normal(0, 1, columns).astype(np.float32)
-        bias[:never] = -100
-        return self.op.Add(self.op.MatMul(x, self.random(width, columns)), self.constant(bias))
-
-    def model(self) -> bytes:
-        model = ir.to_proto(ir.Model(self._graph, ir_version=10))
-        onnx.checker.check_model(model)
-        return bytes(model.SerializeToString())
+def _labels(pen: Pen, last: Any, labels: Sequence[str], output: str = "probabilities") -> None:
+    pen.output(pen.probabilities(last, 2 * HIDDEN, len(labels)), output, "B", len(labels))
 
 
 def _write(
-    root: Path,
-    name: str,
-    pen: _Pen,
-    described: dict[str, Any],
-    inputs: Sequence[str],
-    parameters: dict[str, Any],
-    max_length: int,
+    root: Path, name: str, pen: Pen, inputs: Sequence[Any], parameters: dict[str, Any] | None = None, **described: Any
 ) -> Path:
     """Save a bundle with placeholder examples, let the reference path answer them, and save it again."""
-    words = described["task"] != "generate"
-    files = {"fp32.onnx": pen.model(), "characters.json": vocabulary_text(LETTERS if words else CHARACTERS).encode()}
-    if words:
-        files |= {"words.json": vocabulary_text(WORDS).encode(), "stems.json": vocabulary_text(STEMS).encode()}
+    vocabularies = _vocabularies(described["codec"], described["task"])
+    files = {file: vocabulary_text(entries).encode() for file, entries in vocabularies.items()}
+    files["fp32.onnx"] = pen.model()
     manifest = Manifest(
-        format=1,
+        format=2,
         name=name,
         description="A tiny model for the tests.",
-        codec=WordsSpec(stems="stems.json", characters="characters.json", max_spelling=8)
-        if words
-        else CharactersSpec(),
         inputs=tuple(pen.inputs),
         outputs=tuple(pen.outputs),
         state=tuple(pen.state),
         variants={"fp32": Variant(file="fp32.onnx", scores={"accuracy": 50.0})},
         default_variant="fp32",
         files=checksums(files),
-        limits=Limits(max_length=max_length),
         metric="accuracy",
         provenance=_PROVENANCE,
         tolerance=1e-4,
-        examples=tuple(Example(inputs=text, parameters=parameters, outputs=None) for text in inputs),
+        examples=tuple(Example(inputs=raw, parameters=parameters or {}, outputs=None) for raw in inputs),
         **described,
     )
     path = root / name
@@ -196,6 +202,14 @@ def _write(
     ]
     bundle.save(path, manifest.model_copy(update={"examples": tuple(answered)}), files)
     return path
+
+
+def _vocabularies(spec: AnySpec, task: str) -> dict[str, Sequence[str]]:
+    if isinstance(spec, CharactersSpec):
+        return {spec.characters: CHARACTERS if task == "generate" else LETTERS}
+    if isinstance(spec, WordsSpec):
+        return {file: VOCABULARIES[file] for file in (spec.words, spec.stems, spec.characters) if file}
+    return {}
 
 
 def checksums(files: dict[str, bytes]) -> dict[str, str]:

@@ -20,6 +20,17 @@ def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a bundle of every other kind: see bundles.of_every_kind."""
+    return bundles.of_every_kind(tmp_path_factory.mktemp("kinds"))
+
+
+@pytest.fixture(scope="session")
+def joint(tiny_kinds: Path) -> Bundle:
+    return bundles.opened(tiny_kinds / "tiny-joint")
+
+
+@pytest.fixture(scope="session")
 def tagger(tiny_zoo: Path) -> Bundle:
     return bundles.opened(tiny_zoo / "tiny-tag")
 

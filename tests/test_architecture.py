@@ -30,13 +30,19 @@ MODELS = {
     "models.bundle": {"models.manifest", "models.codecs", "models.network", "models.tasks"},
     "models.reference": {"models.bundle", "models.manifest", "models.sampling", "models.state", "models.tasks"},
 }
-LEAVES = {"service.errors", "service.settings", "service.telemetry", "service.call"}
+# What looks into a bundle: nothing that serves one may import it.
+INSPECT = {
+    "models.inspect": {"models.bundle", "models.manifest", "models.network", "models.state", "models.tasks"},
+    "models.__main__": {"models.inspect", "models.bundle", "models.manifest", "models.network"},
+}
+LEAVES = {"service.errors", "service.settings", "service.telemetry", "service.call", "service.inputs"}
 SERVICE = {
     "service": set(),
     "service.errors": set(),
     "service.settings": set(),
     "service.telemetry": set(),
     "service.call": set(),
+    "service.inputs": set(),
     "service.logs": {"service.settings"},
     # The schedulers see states, paddings and tasks, never a bundle, a graph or a setting.
     "service.batching": {"service.call", "service.errors"}
@@ -50,7 +56,7 @@ SERVICE = {
 }
 TRAINING = {"training": {"training", *MODELS}}
 LOADTEST = {"loadtest": {"loadtest"}, "loadtest.peers": set(MODELS)}
-ALLOWED: dict[str, set[str]] = MODELS | SERVICE | TRAINING | LOADTEST
+ALLOWED: dict[str, set[str]] = MODELS | INSPECT | SERVICE | TRAINING | LOADTEST
 
 # Third parties with one door each: package -> the units that may import it.
 DOORS = {

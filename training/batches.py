@@ -15,8 +15,9 @@ Feeds = dict[str, Tensor]
 
 
 def tensors(feeds: dict[str, NDArray[Any]]) -> Feeds:
-    """The feeds of a codec as int64 tensors, the index type of PyTorch."""
-    return {name: torch.from_numpy(array).long() for name, array in feeds.items()}
+    """The feeds of a codec as tensors: numbers as they are, rows of tables as int64, the index type of PyTorch."""
+    whole = {name: torch.from_numpy(array) for name, array in feeds.items()}
+    return {name: tensor if tensor.is_floating_point() else tensor.long() for name, tensor in whole.items()}
 
 
 def buckets(lengths: Sequence[int], budget: int, random: np.random.Generator | None) -> list[list[int]]:

@@ -4,52 +4,78 @@ Knows the manifest. Measures nothing.
 """
 
 import json
+from typing import Any
 
 from models.manifest import Manifest
+from training.metrics import UNITS
 
-UNITS = {"accuracy": "accuracy, %", "nats_per_character": "nats per character"}
+SHOWN = 400  # characters of an example
 
 
 def write(manifest: Manifest) -> str:
     """The card as Markdown."""
     origin = manifest.provenance
-    recipe = json.loads(origin.recipe)
-    shape = recipe["architecture"]
-    direction = "bidirectional" if shape["bidirectional"] else "one direction"
-    unit = "token" if manifest.task == "generate" else "sentence"
+    shape = json.loads(origin.recipe)["architecture"]
+    unit = "token" if manifest.task == "generate" else "sequence"
     parts = "characters" if manifest.task == "generate" else "examples"
     example = manifest.examples[0]
+    names = list(next(iter(manifest.variants.values())).scores)
+    heads = " | ".join(UNITS.get(name, name) for name in names)
     rows = "\n".join(
         f"| {name}{' (default)' if name == manifest.default_variant else ''} "
-        f"| {variant.scores[manifest.metric]} "
+        f"| {' | '.join(str(variant.scores[score]) for score in names)} "
         f"| {variant.milliseconds['batch_1']:.3f} | {variant.milliseconds['batch_16']:.3f} |"
         for name, variant in manifest.variants.items()
     )
     data = f"[{origin.data.name}]({origin.data.url})" if origin.data.url else origin.data.name
+    asked = json.dumps({"inputs": example.inputs, "parameters": example.parameters}, ensure_ascii=False)
     return f"""# {manifest.name}
 
 {manifest.description}
 
 - **Task** {manifest.task}; languages {", ".join(manifest.languages) or "not stated"}
-- **Architecture** {shape["cell"].upper()}, {shape["layers"]} layer(s) of {shape["hidden"]}, {direction};
-  {origin.parameters:,} parameters
+- **Architecture** {_architecture(shape)}; {origin.parameters:,} parameters
 - **Data** {data}; licence: {origin.data.licence or "not stated"};
   {origin.data.train:,} {parts} trained on, {origin.data.dev:,} held out for the scores
-- **Labels** {", ".join(f"`{label}`" for label in manifest.labels) or "none (a language model)"}
+- **Labels** {_labels(manifest)}
 - **Made** {origin.created}, seed {origin.seed}, with {", ".join(f"{k} {v}" for k, v in origin.versions.items())}
 
-| variant | {UNITS[manifest.metric]} (whole development set) | ms per {unit}, batch of 1 | batch of 16 |
-|---|---|---|---|
+| variant | {heads} | ms per {unit}, batch of 1 | batch of 16 |
+|---|{"---|" * len(names)}---|---|
 {rows}
 
-Times: one thread, the network alone, on the machine that made the bundle, in the same run.
+Scores on the whole development set. Times: one thread, the network alone, on the machine that made the bundle, in the
+same run.
 
 ```
 {origin.command}
 ```
 
 ```
-{json.dumps({"inputs": example.inputs, "parameters": example.parameters}, ensure_ascii=False)}
-→ {json.dumps(example.outputs, ensure_ascii=False)[:400]}
+{_short(asked)}
+→ {_short(json.dumps(example.outputs, ensure_ascii=False))}
 ```
 """
+
+
+def _architecture(shape: dict[str, Any]) -> str:
+    direction = "bidirectional" if shape["bidirectional"] else "one direction"
+    text = f"{shape['cell'].upper()}, {shape['layers']} layer(s) of {shape['hidden']}, {direction}"
+    if shape.get("skip", "none") != "none":
+        text += f", {shape['skip']} connections"
+    return text + (", CRF" if shape.get("crf") else "")
+
+
+def _labels(manifest: Manifest) -> str:
+    if manifest.task == "generate":
+        return "none (a language model)"
+    text = ", ".join(f"`{label}`" for label in manifest.labels)
+    return (
+        f"{text}; of the whole: {', '.join(f'`{label}`' for label in manifest.text_labels)}"
+        if manifest.text_labels
+        else text
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"

@@ -6,20 +6,15 @@ Knows the order of these steps. Leaves the graph to graph.py, the score to score
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
-import torch
-
 from models import bundle as bundles
 from models import reference
 from models.bundle import Bundle, vocabulary_text
-from models.codecs.characters import CharactersCodec
 from models.manifest import (
     MANIFEST_FILE,
     BundleError,
@@ -33,13 +28,13 @@ from models.manifest import (
 )
 from models.network import Placement
 from models.tasks import Generation
-from training import card, run, score
-from training.batches import tensors
+from training import card, choice, metrics, reading, score
 from training.data.errors import DataError
-from training.data.examples import Tagged
+from training.drawing.pen import Drawing, Precision
+from training.drawing.stack import has_int8
 from training.graph import draw
-from training.layers import Drawing, Precision
-from training.networks import LanguageModel, Network
+from training.networks import Network
+from training.parity import worst_difference
 from training.run import Run
 
 PARITY = 1e-5  # largest absolute difference from PyTorch, in probability
@@ -58,12 +53,14 @@ def export(finished: Run, target: Path, say: Say, *, force: bool = False) -> Man
     variant, or when `target` already holds a bundle with a better score (unless `force`).
     """
     _check_target(target)
-    splits = run.splits(finished.recipe.data, finished.recipe.task)
-    if splits.source.files != finished.source.files:
+    splits = choice.splits(finished.recipe)
+    if choice.source(splits, choice.auxiliary(finished.recipe)).files != finished.source.files:
         raise DataError(f"{splits.source.name} has changed since {finished.folder} was trained: run fit --fresh")
     network = finished.network()
     drawings = {precision: draw(network, precision) for precision in PRECISIONS if _has(network, precision)}
-    worst = _parity(network, finished, drawings["fp32"], splits.dev)
+    worst = worst_difference(network, finished.codec, drawings["fp32"], splits.dev)
+    if not worst <= PARITY:
+        raise BundleError(f"{finished.folder}: the graph differs from PyTorch by {worst:.1e}, more than {PARITY:.0e}")
     say(f"fp32 graph equals PyTorch on ragged batches: largest difference {worst:.1e} (limit {PARITY:.0e})")
     files = {f"{precision}.onnx": drawing.model.SerializeToString() for precision, drawing in drawings.items()}
     files |= {name: vocabulary_text(entries).encode() for name, entries in finished.codec.vocabularies.items()}
@@ -74,6 +71,8 @@ def export(finished: Run, target: Path, say: Say, *, force: bool = False) -> Man
         bundles.save(draft, manifest, files)
         variants = {name: bundles.load(draft, variant=name, placement=Placement(device="cpu")) for name in drawings}
         manifest = _measured(manifest, variants, splits.dev, say)
+        variants = {name: variants[name] for name in manifest.variants}
+        files = {name: content for name, content in files.items() if not _is_of_another(name, manifest)}
         manifest = manifest.model_copy(update={"examples": _examples(finished, variants, manifest, splits.dev)})
     _keep_the_better(target, manifest, force)
     files["README.md"] = card.write(manifest).encode()
@@ -84,81 +83,7 @@ def export(finished: Run, target: Path, say: Say, *, force: bool = False) -> Man
 
 
 def _has(network: Network, precision: Precision) -> bool:
-    """ONNX Runtime quantises the LSTM alone: a GRU in int8 would be fp32 under another name."""
-    return precision == "fp32" or network.stack.layers[0].cell == "lstm"
-
-
-def _parity(network: Network, finished: Run, drawing: Drawing, dev: Any) -> float:
-    """The largest difference between the probabilities of the graph and of the network, over ragged batches."""
-    session = onnxruntime.InferenceSession(drawing.model.SerializeToString(), providers=["CPUExecutionProvider"])
-    random = np.random.default_rng(0)
-    worst = 0.0
-    for size in (1, 2, 7, 32):
-        items = _ragged(finished, dev, size, random)
-        feeds = finished.codec.collate(items)
-        memory = {t.input: random.uniform(-0.9, 0.9, (size, t.width)).astype(np.float32) for t in drawing.state}
-        found, *after = session.run(None, feeds | memory)
-        with torch.no_grad():
-            expected = _expected(network, tensors(feeds), memory)
-        if isinstance(network, LanguageModel):
-            found = np.exp(found)
-            worst = max(worst, _state_difference(network, items, memory, after))
-        for column, item in enumerate(items):
-            ours, theirs = (
-                (found[: item.length, column], expected[: item.length, column])
-                if found.ndim == 3
-                else (found[column], expected[column])
-            )
-            worst = max(worst, float(np.abs(ours - theirs).max()))
-    if not worst <= PARITY:
-        raise BundleError(f"{finished.folder}: the graph differs from PyTorch by {worst:.1e}, more than {PARITY:.0e}")
-    return worst
-
-
-def _state_difference(
-    network: LanguageModel, items: Sequence[Any], memory: Mapping[str, Any], after: Sequence[Any]
-) -> float:
-    """The largest difference between the states after each text, at its own length."""
-    worst = 0.0
-    for row, item in enumerate(items):
-        start = _layers(network, [torch.from_numpy(part[row : row + 1]) for part in memory.values()])
-        characters = torch.from_numpy(item.rows).long()[:, None]
-        with torch.no_grad():
-            _, state = network(characters, torch.tensor([len(characters)]), start)
-        expected = [part for layer in state for part in layer]
-        for ours, theirs in zip(after, expected, strict=True):
-            # The state of an LSTM's cell is not bounded by 1: beyond, the difference is relative.
-            difference = np.abs(ours[row] - theirs[0].numpy()) / np.maximum(1, np.abs(ours[row]))
-            worst = max(worst, float(difference.max()))
-    return worst
-
-
-def _layers(network: LanguageModel, parts: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """State tensors in the order of the graph, grouped by layer."""
-    count = len(parts) // len(network.stack.layers)
-    return [tuple(parts[start : start + count]) for start in range(0, len(parts), count)]
-
-
-def _ragged(finished: Run, dev: Any, size: int, random: np.random.Generator) -> list[Any]:
-    if isinstance(finished.codec, CharactersCodec):
-        lengths = random.integers(1, min(200, len(dev)), size)
-        return [finished.codec.encode(dev[: int(length)]) for length in lengths]
-    picked = random.choice(len(dev), size)
-    items = [finished.codec.encode(_raw(dev[int(index)])) for index in picked]
-    return [item for item in items if item.length]
-
-
-def _expected(network: Network, feeds: Any, memory: Mapping[str, Any]) -> Any:
-    """Probabilities; a language model starts from `memory`."""
-    if not isinstance(network, LanguageModel):
-        return torch.softmax(network(**feeds), -1).numpy()
-    state = _layers(network, [torch.from_numpy(part) for part in memory.values()])
-    logits, _ = network(feeds["characters"], feeds["lengths"], state)
-    return torch.softmax(logits, -1).numpy()
-
-
-def _raw(example: Any) -> Any:
-    return example.tokens if isinstance(example, Tagged) else example.text
+    return precision == "fp32" or has_int8(network.stack)
 
 
 def _sums(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -174,15 +99,16 @@ def _manifest(
 ) -> Manifest:
     """Everything but scores and examples."""
     recipe, source, drawing = finished.recipe, finished.source, drawings["fp32"]
-    spans = recipe.task == "tag" and all(label == "O" or label[:2] in ("B-", "I-") for label in finished.labels)
+    spans = recipe.task in ("tag", "joint") and metrics.in_spans(finished.labels)
     return Manifest(
-        format=1,
+        format=2,
         name=recipe.name,
         task=recipe.task,
         description=recipe.description,
         languages=recipe.languages,
         codec=recipe.codec,
-        labels=finished.labels,
+        labels=tuple(recipe.merge) or finished.labels,
+        text_labels=finished.text_labels,
         scheme="iob2" if spans else None,
         inputs=drawing.inputs,
         outputs=drawing.outputs,
@@ -191,7 +117,7 @@ def _manifest(
         default_variant="fp32",
         files=_sums(files),
         limits=Limits(max_length=recipe.max_length),
-        metric="nats_per_character" if recipe.task == "generate" else "accuracy",
+        metric=finished.metric,
         provenance=Provenance(
             recipe=recipe.model_dump_json(),
             command=f"{finished.command or f'python -m training fit {recipe.name}'} && "
@@ -214,20 +140,25 @@ def _manifest(
 
 
 def _measured(manifest: Manifest, variants: Mapping[str, Bundle], dev: Any, say: Say) -> Manifest:
-    """With the scores and times of every variant, and the default among them."""
-    measured = {}
+    """With the scores and times of every variant that pays, the last of them the default."""
+    measured: dict[str, Variant] = {}
     for name, opened in variants.items():
         scores, times = score.score(opened, dev), score.milliseconds(opened, dev)
-        measured[name] = manifest.variants[name].model_copy(update={"scores": scores, "milliseconds": times})
-        say(f"{name}: {scores}, ms per {'token' if manifest.task == 'generate' else 'sentence'} {times}")
-    default = "int8" if "int8" in measured and _pays(manifest.metric, measured["fp32"], measured["int8"]) else "fp32"
-    return manifest.model_copy(update={"variants": measured, "default_variant": default})
+        variant = manifest.variants[name].model_copy(update={"scores": scores, "milliseconds": times})
+        say(f"{name}: {scores}, ms per {'token' if manifest.task == 'generate' else 'sequence'} {times}")
+        if reason := _no_gain(manifest.metric, measured["fp32"], variant) if measured else "":
+            say(f"{name} is left out: {reason}")
+        else:
+            measured[name] = variant
+    return manifest.model_copy(update={"variants": measured, "default_variant": list(measured)[-1]})
 
 
-def _pays(metric: str, exact: Variant, quantised: Variant) -> bool:
-    """Whether int8 may be the default: it loses little and is not slower, as it is in a network of a few units."""
-    slower = sum(quantised.milliseconds.values()) > TIMING_NOISE * sum(exact.milliseconds.values())
-    return not slower and score.loses_little(metric, exact.scores[metric], quantised.scores[metric])
+def _no_gain(metric: str, exact: Variant, quantised: Variant) -> str:
+    """Why a variant is not worth its place, "" if it is: it loses little and is not slower, as in tiny networks."""
+    if not metrics.loses_little(metric, exact.scores[metric], quantised.scores[metric]):
+        return f"its {metric} of {quantised.scores[metric]} is too far from {exact.scores[metric]}"
+    slower = sum(quantised.milliseconds.values()) / sum(exact.milliseconds.values())
+    return f"it takes {slower:.1f} times as long as fp32" if slower > TIMING_NOISE else ""
 
 
 def _examples(finished: Run, variants: Mapping[str, Bundle], manifest: Manifest, dev: Any) -> tuple[Example, ...]:
@@ -253,11 +184,14 @@ def _examples(finished: Run, variants: Mapping[str, Bundle], manifest: Manifest,
     return tuple(found)
 
 
-def _candidates(task: str, dev: Any) -> tuple[str, ...]:
+def _candidates(task: str, dev: Any) -> tuple[Any, ...]:
     if task == "generate":
         return tuple(dev[start : start + PROMPT] for start in range(0, len(dev) - PROMPT, PROMPT))[:CANDIDATES]
-    raw = [_raw(example) for example in dev[:CANDIDATES]]
-    return tuple(text if isinstance(text, str) else " ".join(text) for text in raw)
+    found = [reading.raw(example) for example in dev[:CANDIDATES]]
+    # Words of a data set that comes split are put together again: an example is what a person would send.
+    return tuple(
+        " ".join(one) if one and isinstance(one[0], str) and not isinstance(one, str) else one for one in found
+    )
 
 
 def _greedy(variants: Mapping[str, Bundle], prompt: str) -> dict[str, Any] | None:
@@ -271,6 +205,11 @@ def _greedy(variants: Mapping[str, Bundle], prompt: str) -> dict[str, Any] | Non
     while common < LONGEST_GREEDY and len({text[: common + 1] for text in texts}) == 1:
         common += 1
     return {"max_new_tokens": common, "temperature": 0.0} if common >= SHORTEST_GREEDY else None
+
+
+def _is_of_another(file: str, manifest: Manifest) -> bool:
+    """Whether a file is the graph of a variant that was left out."""
+    return file.endswith(".onnx") and file not in {variant.file for variant in manifest.variants.values()}
 
 
 def _check_target(target: Path) -> None:
@@ -288,7 +227,7 @@ def _keep_the_better(target: Path, manifest: Manifest, force: bool) -> None:
     old = read(target)
     new_score = manifest.variants[manifest.default_variant].scores[manifest.metric]
     old_score = old.variants[old.default_variant].scores.get(manifest.metric)
-    if old_score is not None and score.better(manifest.metric, old_score, new_score):
+    if old_score is not None and metrics.better(manifest.metric, old_score, new_score):
         raise BundleError(
             f"{target}: holds a bundle with {manifest.metric} {old_score}, better than {new_score}: "
             "left as it is (--force replaces it all the same)"

@@ -1,273 +1,100 @@
-"""The architectures, in PyTorch, with their shapes at every step.
+"""The architectures, in PyTorch: encoder, recurrent layers, heads.
 
 Knows tensors under the names of the bundle's feeds, so that a network and its ONNX twin take the same input.
 Does not know data sets, losses or files.
-T steps, B batch, I input features, H hidden, D directions, C characters, N spellings, V vocabulary, K labels.
+T steps, B batch, I features, W columns of the stack's output, V vocabulary, K labels of a step, L labels of a whole.
 """
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
+from models.codecs import Codec
 from models.codecs.characters import CharactersCodec
-from models.codecs.words import FIRST, PADDING, UNKNOWN, WordsCodec
-
-CellName = Literal["lstm", "gru"]
-Size = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-State = list[tuple[Tensor, ...]]  # one entry a layer: (h,) or (h, c), each (B, H)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """What a recipe may ask of a network."""
-
-    cell: CellName = "lstm"
-    layers: Size = 1
-    hidden: Size = 200
-    bidirectional: bool = True
-    embedding: Size = 100
-    character_embedding: Size = 32
-    character_hidden: Size = 50
-    dropout: Share = 0.5
-    embedding_dropout: Share = 0.3
-    word_dropout: Share = 0.0
+from models.codecs.frames import FramesCodec
+from models.codecs.words import PADDING, UNKNOWN, WordsCodec
+from training.architecture import Architecture
+from training.chain import LinearChain, forbidden
+from training.encoders import Encoder, FrameEncoder, SymbolEncoder, WordEncoder, Words
+from training.pooling import Pooling
+from training.recurrent import Stack, State
 
 
-@dataclass(frozen=True, kw_only=True)
-class Words:
-    """What the word encoder must know of a codec: for each row of its table, the stem and the spelling."""
-
-    stems: Tensor  # (rows,) row of the stem embedding
-    spellings: Tensor  # (C, rows) characters; no column where the row has no spelling of its own
-    spelling_lengths: Tensor  # (rows,) 0 where there is none
-    stem_count: int
-    character_count: int = field(default=0)
-
-    @classmethod
-    def of(cls, codec: WordsCodec) -> "Words":
-        """Stems: with `stems` in the codec, forms share the embedding of their lower-case stem."""
-        rows = codec.table_rows
-        forms = len(codec.words)
-        stems = torch.arange(rows)
-        spellings = torch.zeros(1, rows, dtype=torch.long)
-        lengths = torch.zeros(rows, dtype=torch.long)
-        if codec.spec.stems:
-            index = {stem: row for row, stem in enumerate(codec.stems, FIRST)}
-            of_forms = [index.get(word.lower(), UNKNOWN) for word in codec.words]
-            stems = torch.tensor([PADDING, UNKNOWN, *of_forms, *range(FIRST, FIRST + len(codec.stems))])
-        if codec.characters and forms:
-            spelled = [torch.from_numpy(codec.spell(word)).long() for word in codec.words]
-            columns = nn.utils.rnn.pad_sequence(spelled)  # (C, forms)
-            spellings = torch.zeros(len(columns), rows, dtype=torch.long)
-            spellings[:, FIRST : FIRST + forms] = columns
-            lengths[FIRST : FIRST + forms] = torch.tensor([len(spelling) for spelling in spelled])
-        return cls(
-            stems=stems,
-            spellings=spellings,
-            spelling_lengths=lengths,
-            stem_count=FIRST + len(codec.stems) if codec.spec.stems else rows,
-            character_count=FIRST + len(codec.characters) if codec.characters else 0,
-        )
+def make_encoder(shape: Architecture, codec: Codec) -> Encoder:
+    """The encoder of a codec's feeds."""
+    if isinstance(codec, WordsCodec):
+        return WordEncoder(shape, Words.of(codec))
+    if isinstance(codec, FramesCodec):
+        return FrameEncoder(shape, codec.spec.features)
+    return SymbolEncoder(shape, codec)
 
 
-def reverse(x: Tensor, lengths: Tensor) -> Tensor:
-    """Each column of x (T, B, I) turned round within its own length; the padding stays behind."""
-    steps = torch.arange(len(x), device=x.device)[:, None]  # (T, 1)
-    index = torch.where(steps < lengths[None, :], lengths[None, :] - 1 - steps, steps)  # (T, B)
-    return x.gather(0, index[:, :, None].expand_as(x))
+class SequenceNetwork(nn.Module):
+    """Labels for the steps of a sequence (synced many-to-many), for the whole (many-to-one), or both from one stack.
 
-
-class Recurrent(nn.Module):
-    """One recurrent layer over ragged sequences, in one or both directions.
-
-    The backward direction runs over sequences that were turned round within their lengths, so that PyTorch's
-    fast kernel for unpacked input serves both (packed input takes 2.4 times as long on a CPU).
+    `step_labels` K and `text_labels` L: as many as there are, 0 for a head that is not wanted. With `chain` the step
+    labels are decoded together. `merged` (M, L), of ones and zeros, says which of the labels of the whole are answered
+    as one; what it leaves out is learnt, and never answered. `auxiliary_labels`: of the steps, in a task that is learnt
+    beside and never answered at all.
     """
 
-    def __init__(self, cell: CellName, inputs: int, hidden: int, *, bidirectional: bool) -> None:
+    def __init__(
+        self,
+        shape: Architecture,
+        codec: Codec,
+        *,
+        step_labels: int,
+        text_labels: int,
+        chain: LinearChain | None = None,
+        merged: Tensor | None = None,
+        auxiliary_labels: int = 0,
+    ) -> None:
         super().__init__()
-        make = {"lstm": nn.LSTM, "gru": nn.GRU}[cell]
-        self.cell, self.hidden, self.directions = cell, hidden, 2 if bidirectional else 1
-        self.forwards = make(inputs, hidden)
-        self.backwards = make(inputs, hidden) if bidirectional else None
-        for name, parameter in self.named_parameters():
-            _initialise(name, parameter, cell, hidden)
-
-    @property
-    def width(self) -> int:
-        return self.directions * self.hidden
-
-    def forward(
-        self, x: Tensor, lengths: Tensor, state: tuple[Tensor, ...] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """x (T, B, I), lengths (B,) -> outputs (T, B, D·H), valid where t < length.
-
-        The state, in and out, is that of the forward direction: (h,) or (h, c), each (B, H). It is carried
-        from the last step T, so a carried state is right for full columns only (language models).
-        """
-        initial = None
-        if state is not None:
-            rows = [part[None] for part in state]
-            initial = rows[0] if len(rows) == 1 else tuple(rows)
-        y, after = self.forwards(x, initial)
-        after = tuple(part[0] for part in (after if isinstance(after, tuple) else (after,)))
-        if self.backwards is None:
-            return y, after
-        z, _ = self.backwards(reverse(x, lengths))
-        return torch.cat([y, reverse(z, lengths)], dim=2), after
-
-    def last(self, y: Tensor, lengths: Tensor) -> Tensor:
-        """The final hidden state of each direction (B, D·H) out of the outputs y (T, B, D·H)."""
-        index = (lengths - 1).clamp(min=0)[None, :, None].expand(1, -1, self.hidden)
-        final = y[:, :, : self.hidden].gather(0, index)[0]
-        return final if self.backwards is None else torch.cat([final, y[0, :, self.hidden :]], dim=1)
-
-
-def _initialise(name: str, parameter: Tensor, cell: CellName, hidden: int) -> None:
-    """Orthogonal recurrent and Glorot input matrices; forget-gate bias 1 (Jozefowicz et al. 2015)."""
-    with torch.no_grad():
-        if "weight_hh" in name:
-            for gate in parameter.split(hidden):
-                nn.init.orthogonal_(gate)
-        elif "weight_ih" in name:
-            nn.init.xavier_uniform_(parameter)
-        else:
-            parameter.zero_()
-            if cell == "lstm" and "bias_ih" in name:
-                parameter[hidden : 2 * hidden] = 1.0  # PyTorch's order of gates: i f g o
-
-
-class Stack(nn.Module):
-    """Recurrent layers on top of one another, with dropout between them."""
-
-    def __init__(self, shape: Architecture, inputs: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList()
-        for _ in range(shape.layers):
-            layer = Recurrent(shape.cell, inputs, shape.hidden, bidirectional=shape.bidirectional)
-            self.layers.append(layer)
-            inputs = layer.width
-        self.width = inputs
+        self.encoder = make_encoder(shape, codec)
+        self.stack = Stack(shape, self.encoder.width)
         self.dropout = nn.Dropout(shape.dropout)
+        self.auxiliary = nn.Linear(self.stack.width, auxiliary_labels) if auxiliary_labels else None
+        self.step_head = nn.Linear(self.stack.width, step_labels) if step_labels else None
+        self.chain = chain
+        self.register_buffer("merged", merged, persistent=False)
+        self.pooling, self.text_head = None, None
+        if text_labels:
+            self.pooling = Pooling(shape, self.stack)
+            self.text_head = nn.Linear(self.pooling.width, text_labels)
 
-    def forward(self, x: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """x (T, B, I) -> (T, B, width), and the state of each layer after the last step."""
-        after: State = []
-        for index, layer in enumerate(self.layers):
-            if index:
-                x = self.dropout(x)
-            x, rows = layer(x, lengths, state[index] if state else None)
-            after.append(rows)
-        return x, after
-
-
-class WordEncoder(nn.Module):
-    """A vector for every word: the embedding of its stem beside what a recurrent layer reads in its spelling."""
-
-    def __init__(self, shape: Architecture, words: Words) -> None:
-        super().__init__()
-        self.stem_embedding = nn.Embedding(words.stem_count, shape.embedding, padding_idx=PADDING)
-        nn.init.normal_(self.stem_embedding.weight, std=0.3)
-        self.word_dropout = shape.word_dropout
-        self.dropout = nn.Dropout(shape.embedding_dropout)
-        self.register_buffer("stems", words.stems, persistent=False)
-        self.register_buffer("spellings", words.spellings, persistent=False)
-        self.register_buffer("spelling_lengths", words.spelling_lengths, persistent=False)
-        self.width = shape.embedding
-        self.character_embedding, self.speller = None, None
-        if words.character_count:
-            self.character_embedding = nn.Embedding(words.character_count, shape.character_embedding)
-            self.speller = Recurrent(shape.cell, shape.character_embedding, shape.character_hidden, bidirectional=True)
-            self.width += self.speller.width
-
-    def spell(self, spellings: Tensor, lengths: Tensor) -> Tensor:
-        """Characters (C, N) to vectors (N, width of the speller); zeros where the length is 0."""
-        assert self.character_embedding is not None
-        assert self.speller is not None
-        y, _ = self.speller(self.character_embedding(spellings), lengths)
-        return self.speller.last(y, lengths) * (lengths > 0)[:, None]
-
-    def forward(
-        self, words: Tensor, unseen: Tensor | None, spellings: Tensor | None, spelling_lengths: Tensor | None
-    ) -> Tensor:
-        """words (T, B) and, as in WordsCodec.collate, unseen (T, B), spellings (C, N) -> (T, B, width)."""
-        stems = self.stems[words]
-        if self.training and self.word_dropout:
-            dropped = torch.rand(stems.shape, device=stems.device) < self.word_dropout
-            stems = stems.masked_fill(dropped & (stems != PADDING), UNKNOWN)
-        x = self.stem_embedding(stems)  # (T, B, E)
-        if self.speller is not None:
-            rows, place = words.unique(return_inverse=True)
-            known = self.spell(self.spellings[:, rows], self.spelling_lengths[rows])[place]  # (T, B, 2·Hc)
-            if unseen is not None and spellings is not None and bool(unseen.any()):
-                spelled = self.spell(spellings, spelling_lengths)
-                known = known + torch.cat([torch.zeros_like(spelled[:1]), spelled])[unseen]
-            x = torch.cat([x, known], dim=2)
-        return self.dropout(x)
+    def forward(self, *, lengths: Tensor, **feeds: Tensor) -> dict[str, Tensor]:
+        """Feeds of the codec's collate -> logits: "steps" (T, B, K), "text" (B, L), as far as there are heads."""
+        y, _ = self.stack(self.encoder(**feeds), lengths)  # (T, B, W)
+        logits = {}
+        if self.auxiliary is not None and self.training:
+            logits["auxiliary"] = self.auxiliary(self.dropout(y))
+        if self.step_head is not None:
+            logits["steps"] = self.step_head(self.dropout(y))
+        if self.pooling is not None and self.text_head is not None:
+            pooled = self.pooling(y, lengths, self.stack.final(y, lengths))
+            logits["text"] = self.text_head(self.dropout(pooled))
+        return logits
 
     @torch.no_grad()
-    def spelled(self, chunk: int = 2048) -> Tensor:
-        """The vector (rows, width of the speller) of the spelling of every row of the codec's table."""
-        parts = zip(self.spellings.split(chunk, dim=1), self.spelling_lengths.split(chunk), strict=True)
-        return torch.cat([self.spell(*part) for part in parts])
-
-
-class Tagger(nn.Module):
-    """Synced many-to-many: a label for every word."""
-
-    def __init__(self, shape: Architecture, words: Words, labels: int) -> None:
-        super().__init__()
-        self.encoder = WordEncoder(shape, words)
-        self.stack = Stack(shape, self.encoder.width)
-        self.dropout = nn.Dropout(shape.dropout)
-        self.head = nn.Linear(self.stack.width, labels)
-
-    def forward(
-        self,
-        words: Tensor,
-        lengths: Tensor,
-        unseen: Tensor | None = None,
-        spellings: Tensor | None = None,
-        spelling_lengths: Tensor | None = None,
-    ) -> Tensor:
-        """Feeds of WordsCodec.collate -> logits (T, B, K)."""
-        x = self.encoder(words, unseen, spellings, spelling_lengths)
-        y, _ = self.stack(x, lengths)
-        return self.head(self.dropout(y))
-
-
-class Classifier(nn.Module):
-    """Many-to-one: the maximum over time beside the final states, then a label for the whole."""
-
-    def __init__(self, shape: Architecture, words: Words, labels: int) -> None:
-        super().__init__()
-        self.encoder = WordEncoder(shape, words)
-        self.stack = Stack(shape, self.encoder.width)
-        self.dropout = nn.Dropout(shape.dropout)
-        self.head = nn.Linear(2 * self.stack.width, labels)
-
-    def forward(
-        self,
-        words: Tensor,
-        lengths: Tensor,
-        unseen: Tensor | None = None,
-        spellings: Tensor | None = None,
-        spelling_lengths: Tensor | None = None,
-    ) -> Tensor:
-        """Feeds of WordsCodec.collate -> logits (B, K)."""
-        x = self.encoder(words, unseen, spellings, spelling_lengths)
-        y, _ = self.stack(x, lengths)  # (T, B, D·H)
-        valid = (torch.arange(len(y), device=y.device)[:, None] < lengths[None, :])[:, :, None]
-        highest = y.masked_fill(~valid, OUT_OF_RANGE).amax(dim=0)  # (B, D·H)
-        last = self.stack.layers[-1].last(y, lengths)
-        return self.head(self.dropout(torch.cat([highest, last], dim=1)))
-
-
-OUT_OF_RANGE = -2.0  # below every hidden state, which lies in (-1, 1): never the maximum of a sequence
+    def answers(self, *, lengths: Tensor, **feeds: Tensor) -> dict[str, Tensor]:
+        """What the bundle answers: "probabilities", "path" where there is a chain, "text_probabilities"."""
+        logits = {name: part.float() for name, part in self(lengths=lengths, **feeds).items()}
+        found = {}
+        if "steps" in logits and self.chain is not None:
+            found["probabilities"] = self.chain.marginals(logits["steps"], lengths)
+            found["path"] = self.chain.decode(logits["steps"], lengths)
+        elif "steps" in logits:
+            found["probabilities"] = torch.softmax(logits["steps"], -1)
+        if "text" in logits:
+            name = "text_probabilities" if "steps" in logits else "probabilities"
+            found[name] = torch.softmax(logits["text"], -1)
+            if self.merged is not None:
+                shares = found[name] @ self.merged.T  # (B, M)
+                found[name] = shares / shares.sum(1, keepdim=True)
+        return found
 
 
 class LanguageModel(nn.Module):
@@ -282,7 +109,11 @@ class LanguageModel(nn.Module):
         self.embedding_dropout = nn.Dropout(shape.embedding_dropout)
         self.stack = Stack(shape, shape.embedding)
         self.dropout = nn.Dropout(shape.dropout)
-        self.head = nn.Linear(self.stack.width, codec.table_rows)
+        # Tied (Press and Wolf 2017): the output matrix is the embedding, between them a layer of the embedding's width.
+        self.narrow = nn.Linear(self.stack.width, shape.embedding) if shape.tied else None
+        self.head = nn.Linear(shape.embedding if shape.tied else self.stack.width, codec.table_rows)
+        if shape.tied:
+            self.head.weight = self.embedding.weight
         never = torch.zeros(codec.table_rows)
         never[[PADDING, UNKNOWN]] = -torch.inf  # no text holds them: they get no probability and are never drawn
         self.register_buffer("never", never, persistent=False)
@@ -290,7 +121,51 @@ class LanguageModel(nn.Module):
     def forward(self, characters: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """characters (T, B) -> logits (T, B, V), and the state after the last step."""
         y, after = self.stack(self.embedding_dropout(self.embedding(characters)), lengths, state)
-        return self.head(self.dropout(y)) + self.never, after
+        y = self.dropout(y)
+        return self.head(y if self.narrow is None else self.narrow(y)) + self.never, after
 
 
-Network = Tagger | Classifier | LanguageModel
+Network = SequenceNetwork | LanguageModel
+
+
+def make_network(
+    shape: Architecture,
+    codec: Codec,
+    *,
+    task: str,
+    labels: Sequence[str] = (),
+    text_labels: Sequence[str] = (),
+    merge: Mapping[str, Sequence[str]] | None = None,
+    auxiliary_labels: int = 0,
+) -> Network:
+    """An untrained network for a task of the bundle format, with labels as training tells them apart; `merge`: which
+    of them each label to answer with stands for.
+    """
+    if task == "generate":
+        assert isinstance(codec, CharactersCodec)
+        return LanguageModel(shape, codec)
+    steps = labels if task in ("tag", "joint") else ()
+    whole = labels if task == "classify" else text_labels
+    chain = LinearChain(len(steps), forbidden(steps)) if shape.crf and steps else None
+    merged = None
+    if merge:
+        merged = torch.tensor([[float(label in parts) for label in whole] for parts in merge.values()])
+    return SequenceNetwork(
+        shape,
+        codec,
+        step_labels=len(steps),
+        text_labels=len(whole),
+        chain=chain,
+        merged=merged,
+        auxiliary_labels=auxiliary_labels,
+    )
+
+
+def standardise(network: Network, frames: Sequence[Any]) -> None:
+    """Give a network of frames the mean and the deviation of the training data: arrays (T, F)."""
+    assert isinstance(network, SequenceNetwork)
+    assert isinstance(network.encoder, FrameEncoder)
+    together = np.concatenate([np.asarray(one, np.float64) for one in frames])
+    deviation = together.std(axis=0)
+    network.encoder.mean.copy_(torch.from_numpy(together.mean(axis=0)))
+    network.encoder.deviation.copy_(torch.from_numpy(np.where(deviation > 0, deviation, 1.0)))

@@ -5,14 +5,22 @@ Knows fields and defaults. Trains nothing.
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.manifest import CodecSpec, Name, TaskName
-from training.networks import Architecture
+from training.architecture import Architecture
+from training.learning import Training
+from training.variation import Variation
 
 RECIPES = Path(__file__).parent / "recipes"
+CODECS: dict[str, tuple[str, ...]] = {  # the inputs that a task can work with
+    "tag": ("words", "characters", "dna", "frames"),
+    "classify": ("words", "characters", "dna", "frames"),
+    "joint": ("words",),
+    "generate": ("characters",),
+}
 
 
 class RecipeError(ValueError):
@@ -31,6 +39,7 @@ class DataChoice(_Part):
     """
 
     name: str | None = None
+    options: dict[str, Any] = Field(default={}, description="of the published data set's reader, e.g. {fine = true}")
     path: Path | None = None
     dev: Path | None = Field(default=None, description="a file of development data; then none is held out of `path`")
     text: str = "text"
@@ -41,23 +50,16 @@ class DataChoice(_Part):
     dev_share: float = Field(default=0.1, gt=0, lt=1)
 
 
-class Training(_Part):
-    """How the weights are found."""
+class Auxiliary(_Part):
+    """Another tagged data set, learnt beside the recipe's own by the same layers with a head that is then thrown away.
 
-    epochs: int = Field(default=20, ge=1)
-    patience: int = Field(default=5, ge=1, description="epochs without a better development score before stopping")
-    learning_rate: float = Field(default=2e-3, gt=0, le=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    warmup_steps: int = Field(default=100, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient (Pascanu et al. 2013)")
-    average: float = Field(default=0.0, ge=0, lt=1, description="decay of the moving average of weights; 0 is none")
-    batch_tokens: int = Field(default=1024, ge=1, description="padded tokens in a batch (sequences)")
-    streams: int = Field(default=64, ge=1, description="parallel streams (language models)")
-    steps: int = Field(default=128, ge=1, description="steps of truncated back-propagation (language models)")
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    seed: int = 1
+    What its tags teach about words serves the task that has few examples (Collobert and Weston 2008).
+    """
+
+    name: str
+    options: dict[str, Any] = {}
+    weight: float = Field(default=1.0, gt=0, description="of its loss")
+    share: float = Field(default=1.0, gt=0, le=1, description="share of its examples that an epoch draws")
 
 
 class Expectation(_Part):
@@ -77,6 +79,14 @@ class Recipe(_Part):
     languages: tuple[str, ...] = ()
     data: DataChoice
     codec: CodecSpec
+    merge: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="labels to answer with, and which labels of the data each stands for: {positive = ['3', '4']}. "
+        "Training tells all labels of the data apart; those that stand for none are only learnt from.",
+    )
+    auxiliary: Auxiliary | None = None
+    variation: Variation | None = None
+    vectors: Path | None = Field(default=None, description="pretrained vectors of words: GloVe or word2vec text")
     min_count: int = Field(default=2, ge=1)
     architecture: Architecture = Architecture()
     training: Training = Training()
@@ -86,11 +96,26 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        codec = "characters" if self.task == "generate" else "words"
-        if self.codec.kind != codec:
-            raise ValueError(f"task {self.task!r} needs codec.kind = {codec!r}, not {self.codec.kind!r}")
+        if self.codec.kind not in (kinds := CODECS[self.task]):
+            raise ValueError(
+                f"task {self.task!r} needs codec.kind = {' or '.join(map(repr, kinds))}, not {self.codec.kind!r}"
+            )
         if self.task == "generate" and self.architecture.bidirectional:
             raise ValueError("a language model cannot be bidirectional: set architecture.bidirectional = false")
+        if self.architecture.crf and self.task not in ("tag", "joint"):
+            raise ValueError(f"architecture.crf decodes tags, and task {self.task!r} has none: set crf = false")
+        if self.architecture.crf and self.training.class_weights != "none":
+            raise ValueError(
+                "class_weights have no meaning for a crf, which weighs whole sequences: leave one of them out"
+            )
+        if self.merge and (self.task != "classify" or len(self.merge) < 2):
+            raise ValueError("merge needs task = 'classify' and at least two labels to answer with")
+        if self.auxiliary and (self.task not in ("tag", "joint") or self.codec.kind != "words"):
+            raise ValueError("auxiliary data are tagged words: they go with task 'tag' or 'joint' and codec 'words'")
+        if self.variation and self.task not in ("tag", "joint"):
+            raise ValueError(f"variation changes tagged sentences, and task {self.task!r} has none: leave it out")
+        if self.vectors and self.codec.kind != "words":
+            raise ValueError(f"vectors are for words, not for codec.kind = {self.codec.kind!r}")
         return self
 
 

@@ -3,7 +3,6 @@
 Knows bundles and examples. Does not know torch.
 """
 
-import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -14,39 +13,45 @@ import numpy as np
 from models import state
 from models.bundle import Bundle
 from models.codecs.characters import UNKNOWN
-from models.tasks import Classification, Generation, Tagging
+from models.tasks import Classification, Generation, Joint, Tagging
+from training import metrics, reading
 from training.batches import buckets
-from training.data.examples import Labelled, Tagged
+from training.metrics import Answer
+from training.reading import Sequenced
 
 CHUNK = 1000  # characters a call when a text is scored
-TIMED_SENTENCES, TIMED_CHARACTERS, REPEATS = 256, 256, 5
+TIMED_SEQUENCES, TIMED_CHARACTERS, REPEATS = 256, 256, 5
 
 
 def score(bundle: Bundle, dev: Any) -> dict[str, float]:
-    """Percentages for tagging and classification, nats a character for a language model, on all of `dev`."""
+    """The scores of metrics.rate on all of `dev`, or nats a character for a language model."""
     if isinstance(bundle.task, Generation):
-        return {"nats_per_character": round(_nats(bundle, bundle.task, dev), 4)}
-    right, total = 0, 0
-    for item, answer in zip(dev, answers(bundle, dev), strict=True):
-        expected = item.tags if isinstance(item, Tagged) else (item.label,)
-        right += sum(a == b for a, b in zip(answer, expected, strict=True))
-        total += len(expected)
-    return {"accuracy": round(100 * right / total, 2)}
+        return {metrics.NATS: round(_nats(bundle, bundle.task, dev), 4)}
+    manifest = bundle.manifest
+    scores = metrics.rate(manifest.task, manifest.labels, [Answer.of(example) for example in dev], answers(bundle, dev))
+    return {name: round(value, 2) for name, value in scores.items()}
 
 
-def answers(bundle: Bundle, examples: Sequence[Tagged | Labelled]) -> list[tuple[str, ...]]:
-    """The labels that the bundle gives, in the order of the examples; batches are sorted by length."""
+def answers(bundle: Bundle, examples: Sequence[Sequenced]) -> list[Answer]:
+    """What the bundle answers, in the order of the examples; batches are sorted by length."""
     task = bundle.task
-    assert isinstance(task, Tagging | Classification)
-    items = [task.encode(e.tokens if isinstance(e, Tagged) else e.text) for e in examples]
-    found: list[tuple[str, ...]] = [()] * len(items)
+    assert not isinstance(task, Generation)
+    items = [task.encode(reading.raw(example)) for example in examples]
+    found = [Answer()] * len(items)
     for group in buckets([item.length for item in items], 1024, None):
         batch = [items[index] for index in group]
-        rows = task.decode(batch, bundle.network.run(task.collate(batch)))
+        rows: Sequence[Any] = task.decode(batch, bundle.network.run(task.collate(batch)))
         for index, row in zip(group, rows, strict=True):
-            labels = row.labels if isinstance(task, Tagging) else [int(np.argmax(row))]
-            found[index] = tuple(task.labels[label] for label in labels)
+            found[index] = _answer(task, row)
     return found
+
+
+def _answer(task: Tagging | Classification | Joint, row: Any) -> Answer:
+    if isinstance(task, Joint):
+        return Answer(steps=_answer(task.tagging, row.tags).steps, text=_answer(task.classification, row.text).text)
+    if isinstance(task, Tagging):
+        return Answer(steps=tuple(task.labels[label] for label in row.labels))
+    return Answer(text=task.labels[int(np.argmax(row))])
 
 
 def _nats(bundle: Bundle, task: Generation, text: str) -> float:
@@ -70,9 +75,9 @@ def _nats(bundle: Bundle, task: Generation, text: str) -> float:
 
 
 def milliseconds(bundle: Bundle, dev: Any) -> dict[str, float]:
-    """Milliseconds for one sentence (generation: one token) in batches of 1 and 16, median of several passes.
+    """Milliseconds for one sequence (generation: one token) in batches of 1 and 16, median of several passes.
 
-    One thread, the network alone, sentences of like length together: what the scheduler strives for.
+    One thread, the network alone, sequences of like length together: what the scheduler strives for.
     """
     return {f"batch_{size}": round(_milliseconds(bundle, dev, size), 4) for size in (1, 16)}
 
@@ -87,7 +92,7 @@ def _milliseconds(bundle: Bundle, dev: Any, size: int) -> float:
         items = size * len(rows)
     else:
         encoded = sorted(
-            (task.encode(e.tokens if isinstance(e, Tagged) else e.text) for e in dev[:TIMED_SENTENCES]),
+            (task.encode(reading.raw(example)) for example in dev[:TIMED_SEQUENCES]),
             key=lambda item: item.length,
         )
         items = len(encoded)
@@ -99,14 +104,3 @@ def _milliseconds(bundle: Bundle, dev: Any, size: int) -> float:
             bundle.network.run_lean(feeds)
         passes.append(time.perf_counter() - started)
     return 1e3 * statistics.median(passes) / items
-
-
-def loses_little(metric: str, exact: float, quantised: float) -> bool:
-    """Whether the int8 variant may be the default: at most 0.3 points or 0.01 nats worse than fp32."""
-    if metric == "nats_per_character":
-        return math.isfinite(quantised) and round(quantised - exact, 6) <= 0.01
-    return round(exact - quantised, 6) <= 0.3
-
-
-def better(metric: str, new: float, old: float) -> bool:
-    return new < old if metric == "nats_per_character" else new > old

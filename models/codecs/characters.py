@@ -5,29 +5,14 @@ Row 0 is padding, row 1 stands for every character that training never saw. T ch
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from models.codecs.symbols import Ints, Symbols, joined
 from models.manifest import CharactersSpec
 from models.padding import pad
 
-Ints = NDArray[np.int32]
-
 PADDING, UNKNOWN, FIRST = 0, 1, 2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Characters:
-    """One encoded input."""
-
-    text: str
-    rows: Ints  # (T,)
-
-    @property
-    def length(self) -> int:
-        return len(self.rows)
 
 
 class CharactersCodec:
@@ -47,17 +32,25 @@ class CharactersCodec:
     def table_rows(self) -> int:
         return FIRST + len(self.characters)
 
-    def encode(self, raw: str, *, limit: int | None = None) -> Characters:
-        """Of a text of more than `limit` characters, `limit` + 1 are encoded."""
-        text = raw if limit is None else raw[: limit + 1]
+    def encode(self, raw: str | Sequence[str], *, limit: int | None = None) -> Symbols:
+        """A string, or a list of characters; InputError for a list of anything else.
+
+        Of a text of more than `limit` characters, `limit` + 1 are encoded.
+        """
+        if limit is not None:
+            raw = raw[: limit + 1]
+        text = raw if isinstance(raw, str) else joined(raw, "character")
         find = self._row.get
-        return Characters(text=text, rows=np.array([find(character, UNKNOWN) for character in text], np.int32))
+        # Each by itself: in lower case a text may have more characters, and be in other places, than as it was sent.
+        looked_up = map(str.lower, text) if self.spec.lowercase else text
+        rows = np.array([find(character, UNKNOWN) for character in looked_up], np.int32)
+        return Symbols(text=text if text is raw else None, tokens=text, rows=rows)
 
     def decode(self, row: int) -> str:
         """The character of a row; the two rows that stand for no character give ''."""
         return self.characters[row - FIRST] if row >= FIRST else ""
 
-    def collate(self, items: Sequence[Characters]) -> dict[str, Ints]:
+    def collate(self, items: Sequence[Symbols]) -> dict[str, Ints]:
         """Feeds of the graph: characters (T, B), lengths (B,)."""
         characters, lengths = pad([item.rows for item in items], min_steps=1)
         return {"characters": characters, "lengths": lengths}
@@ -65,5 +58,7 @@ class CharactersCodec:
     @classmethod
     def fit(cls, spec: CharactersSpec, texts: Iterable[str], *, min_count: int = 1) -> "CharactersCodec":
         """The vocabulary of training texts, in code point order."""
-        counts = Counter(character for text in texts for character in text)
+        counts: Counter[str] = Counter()
+        for text in texts:
+            counts.update(map(str.lower, text) if spec.lowercase else text)
         return cls(spec, sorted(character for character, count in counts.items() if count >= min_count))

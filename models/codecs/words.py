@@ -1,14 +1,15 @@
-"""Words to rows of a table; a word that has no row of its own is spelled by its characters.
+"""Words to rows of a table; a word that has no row of its own is spelled by its characters, its n-grams or both.
 
 The table of a graph has rows 0 (padding), 1 (unknown), then one for each of `words` (exact forms, whose
 spelling is folded into the row), then one for each of `stems` (lower-case forms, for a word such as "PARIS" that
 is unseen as it stands: the row of its stem is taken and its spelling is given beside it).
-T words, B batch, N spelled words, C characters.
+T words, B batch, N spelled words, C characters, G n-grams.
 """
 
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import repeat
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class Words(NamedTuple):
     ends: Sequence[int]
     rows: Ints  # (T,)
     spelled: Sequence[tuple[int, Ints]]  # (place, characters) of the words without a row
+    subwords: Sequence[Ints] = ()  # of each spelled word, (G,), where the spec has them
 
     @property
     def length(self) -> int:
@@ -42,6 +44,12 @@ class Words(NamedTuple):
     def extra(self) -> int:
         """Words that a graph has to spell, beside its steps."""
         return len(self.spelled)
+
+    def between(self, first: int, last: int) -> str:
+        """The words [first, last), as they stand in the text."""
+        if self.text is not None:
+            return self.text[self.starts[first] : self.ends[last - 1]]
+        return " ".join(self.tokens[first:last])
 
 
 class WordsCodec:
@@ -55,6 +63,9 @@ class WordsCodec:
         self._row = {word: row for row, word in enumerate(self.words, FIRST)}
         self._stem_row = {stem: row for row, stem in enumerate(self.stems, FIRST + len(self.words))}
         self._character = {character: index for index, character in enumerate(self.characters, FIRST)}
+        self._reads_form = bool(self.characters or spec.subwords)
+        # The words that a vocabulary lacks come again, too; an entry is some hundred bytes.
+        self._cached_split = lru_cache(maxsize=_SPLIT_WORDS)(self._split)
 
     @property
     def vocabularies(self) -> dict[str, tuple[str, ...]]:
@@ -86,13 +97,17 @@ class WordsCodec:
         keys = [token.lower() for token in tokens] if self.spec.lowercase else tokens
         rows = list(map(self._row.get, keys, repeat(-1)))
         spelled: list[tuple[int, Ints]] = []
+        subwords: Sequence[Ints] = ()
         if -1 in rows:
             for place, row in enumerate(rows):
                 if row == -1:
                     rows[place], characters = self._look_closer(keys[place])
                     if characters is not None:
                         spelled.append((place, characters))
-        return Words(text=text, tokens=tokens, starts=starts, ends=ends, rows=np.array(rows, np.int32), spelled=spelled)
+            if self.spec.subwords:
+                subwords = [self.split(keys[place]) for place, _ in spelled]
+        found = np.array(rows, np.int32)
+        return Words(text=text, tokens=tokens, starts=starts, ends=ends, rows=found, spelled=spelled, subwords=subwords)
 
     def _look_closer(self, key: str) -> tuple[int, Ints | None]:
         """The row and the spelling of a word that is not in the table as it stands."""
@@ -102,7 +117,7 @@ class WordsCodec:
         if row is not None:
             return row, None
         row = self._stem_row.get(key.lower(), UNKNOWN)
-        return row, self.spell(key) if self.characters else None
+        return row, self.spell(key) if self._reads_form else None
 
     def spell(self, word: str) -> Ints:
         """The characters of `word` (C,), at most `max_spelling`: of a longer word its first and its last half."""
@@ -111,15 +126,42 @@ class WordsCodec:
             word = word[: limit // 2] + word[-(limit - limit // 2) :]
         return np.array([self._character.get(character, UNKNOWN) for character in word] or [UNKNOWN], np.int32)
 
+    def split(self, word: str) -> Ints:
+        """The n-grams of `word` as rows (G,) of the table of n-grams, 1 + their bucket; not to be written to.
+
+        N-grams are runs of `shortest` to `longest` characters of "<word>", in the order of their first characters,
+        then of their lengths; of a longer word than `max_spelling` those of its first and its last half. A short word
+        may have none. Bojanowski et al. 2017, "Enriching word vectors with subword information".
+        """
+        limit = self.spec.max_spelling
+        if len(word) <= _LONGEST_NORMALISED:
+            word = unicodedata.normalize("NFC", word)
+        return self._cached_split(word if len(word) <= limit else word[: limit // 2] + word[-(limit - limit // 2) :])
+
+    def _split(self, word: str) -> Ints:
+        spec = self.spec.subwords
+        assert spec is not None
+        letters = [character.encode("utf-8", "surrogatepass") for character in f"<{word}>"]
+        rows = []
+        for first in range(len(letters)):
+            value = _FNV_OFFSET
+            for size, letter in enumerate(letters[first : first + spec.longest], 1):
+                for byte in letter:
+                    value = (value ^ byte) * _FNV_PRIME & 0xFFFFFFFF
+                if size >= spec.shortest:
+                    rows.append(1 + value % spec.buckets)
+        return np.array(rows, np.int32)
+
     def collate(self, items: Sequence[Words]) -> dict[str, Ints]:
         """Feeds of the graph.
 
         words (T, B), lengths (B,); with a character vocabulary also unseen (T, B): 0, or k for the k-th spelled
-        word counted from 1, spellings (C, N) and spelling_lengths (N,). N is at least 1.
+        word counted from 1, spellings (C, N) and spelling_lengths (N,); with subwords also unseen, subwords (G, N)
+        and subword_counts (N,). N is at least 1.
         """
         words, lengths = pad([item.rows for item in items], min_steps=1)
         feeds = {"words": words, "lengths": lengths}
-        if self.characters:
+        if self._reads_form:
             unseen = np.zeros(words.shape, np.int32)
             spellings: list[Ints] = []
             for column, item in enumerate(items):
@@ -127,7 +169,11 @@ class WordsCodec:
                     spellings.append(characters)
                     unseen[place, column] = len(spellings)
             feeds["unseen"] = unseen
-            feeds["spellings"], feeds["spelling_lengths"] = pad(spellings or [_NOTHING])
+            if self.characters:
+                feeds["spellings"], feeds["spelling_lengths"] = pad(spellings or [_NOTHING])
+            if self.spec.subwords:
+                subwords = [rows for item in items for rows in item.subwords]
+                feeds["subwords"], feeds["subword_counts"] = pad(subwords or [_NOTHING[:0]])
         return feeds
 
     @classmethod
@@ -157,6 +203,9 @@ class WordsCodec:
 
 _NOTHING = np.array([PADDING], np.int32)
 _LONGEST_NORMALISED = 256  # no vocabulary has longer words; normalising a megabyte would take milliseconds
+_SPLIT_WORDS = 4096  # whose n-grams are remembered: to hash them takes about 15 µs a word
+# FNV-1a, 32 bit, of Fowler, Noll and Vo: http://www.isthe.com/chongo/tech/comp/fnv/
+_FNV_OFFSET, _FNV_PRIME = 0x811C9DC5, 0x01000193
 
 
 def _frequent(counts: Counter[str], least: int) -> list[str]:

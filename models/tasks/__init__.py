@@ -5,8 +5,9 @@ Knows codecs and numpy. Knows no graph, no batch policy and no HTTP.
 
 from models.tasks.classify import Classification
 from models.tasks.generate import Generation
+from models.tasks.joint import Joint
 from models.tasks.tag import Tagging
 
-Task = Tagging | Classification | Generation
+Task = Tagging | Classification | Joint | Generation
 
-__all__ = ["Classification", "Generation", "Tagging", "Task"]
+__all__ = ["Classification", "Generation", "Joint", "Tagging", "Task"]

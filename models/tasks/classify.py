@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codecs.words import Words, WordsCodec
+from models.codecs import Codec
 
 SCORE_DECIMALS = 6
 
@@ -14,23 +14,27 @@ SCORE_DECIMALS = 6
 class Classification:
     """Encodes, collates and decodes for a classifier."""
 
-    def __init__(self, codec: WordsCodec, labels: Sequence[str]) -> None:
+    nothing: Sequence[float] = ()  # the row of an input without a step, which no network sees
+
+    def __init__(self, codec: Codec, labels: Sequence[str]) -> None:
         self.codec, self.labels = codec, tuple(labels)
 
-    def encode(self, raw: str | Sequence[str], *, limit: int | None = None) -> Words:
-        """`limit`: see WordsCodec.encode."""
+    def encode(self, raw: Any, *, limit: int | None = None) -> Any:
+        """One input as its codec takes it; `limit` and what may be raised: see there."""
         return self.codec.encode(raw, limit=limit)
 
-    def collate(self, items: Sequence[Words]) -> dict[str, NDArray[np.int32]]:
+    def collate(self, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
         return self.codec.collate(items)
 
-    def decode(self, items: Sequence[Words], outputs: Mapping[str, NDArray[np.float32]]) -> list[list[float]]:
-        """outputs["probabilities"] (B, K) to the K probabilities of each item."""
+    def decode(
+        self, items: Sequence[Any], outputs: Mapping[str, NDArray[Any]], *, output: str = "probabilities"
+    ) -> list[list[float]]:
+        """outputs[`output`] (B, K) to the K probabilities of each item."""
         del items  # nothing to cut off: the sequence has already been summed up
-        rounded: list[list[float]] = outputs["probabilities"].astype(np.float64).round(SCORE_DECIMALS).tolist()
+        rounded: list[list[float]] = outputs[output].astype(np.float64).round(SCORE_DECIMALS).tolist()
         return rounded
 
-    def answer(self, item: Words, row: Sequence[float], *, top_k: int | None = None) -> list[dict[str, Any]]:
+    def answer(self, item: Any, row: Sequence[float], *, top_k: int | None = None) -> list[dict[str, Any]]:
         """Labels with their scores, best first (ties in label order); an empty input has an empty answer."""
         if not item.length:
             return []

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from models import sampling
 from models import state as states
-from models.codecs.characters import Characters, CharactersCodec
+from models.codecs.characters import CharactersCodec
+from models.codecs.symbols import Symbols
 from models.manifest import StateTensor
 from models.sampling import Sampling
 from models.state import State
@@ -40,7 +41,7 @@ class Generation:
     def __init__(self, codec: CharactersCodec, state: Sequence[StateTensor]) -> None:
         self.codec, self.state = codec, tuple(state)
 
-    def encode(self, raw: str, *, limit: int | None = None) -> Characters:
+    def encode(self, raw: str, *, limit: int | None = None) -> Symbols:
         """`limit`: see CharactersCodec.encode."""
         return self.codec.encode(raw, limit=limit)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codecs.words import Words, WordsCodec
+from models.codecs import Codec
 
 SCORE_DECIMALS = 6
 
@@ -20,30 +20,46 @@ class TagRow(NamedTuple):
     scores: list[float]
 
 
+NOTHING = TagRow([], [])
+
+
 class Tagging:
     """Encodes, collates and decodes for a tagger."""
 
-    def __init__(self, codec: WordsCodec, labels: Sequence[str], scheme: str | None = None) -> None:
+    nothing = NOTHING  # the row of an input without a step, which no network sees
+
+    def __init__(self, codec: Codec, labels: Sequence[str], scheme: str | None = None) -> None:
         self.codec, self.labels, self.scheme = codec, tuple(labels), scheme
 
-    def encode(self, raw: str | Sequence[str], *, limit: int | None = None) -> Words:
-        """`limit`: see WordsCodec.encode."""
+    def encode(self, raw: Any, *, limit: int | None = None) -> Any:
+        """One input as its codec takes it; `limit` and what may be raised: see there."""
         return self.codec.encode(raw, limit=limit)
 
-    def collate(self, items: Sequence[Words]) -> dict[str, NDArray[np.int32]]:
+    def collate(self, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
         return self.codec.collate(items)
 
-    def decode(self, items: Sequence[Words], outputs: Mapping[str, NDArray[np.float32]]) -> list[TagRow]:
-        """outputs["probabilities"] (T, B, K) to a row an item; the padding is cut off."""
-        probabilities = outputs["probabilities"]
-        labels = probabilities.argmax(axis=2).T.tolist()  # (B, T)
-        scores = np.maximum.reduce(probabilities, axis=2).T.astype(np.float64).round(SCORE_DECIMALS).tolist()
+    def decode(self, items: Sequence[Any], outputs: Mapping[str, NDArray[Any]]) -> list[TagRow]:
+        """outputs["probabilities"] (T, B, K) to a row an item; the padding is cut off.
+
+        With outputs["path"] (T, B), labels that were decoded together, these are the labels; else the likeliest of
+        each step. A score is the probability of the label at its step, either way.
+        """
+        probabilities, path = outputs["probabilities"], outputs.get("path")
+        if path is None:
+            labels = probabilities.argmax(axis=2)  # (T, B)
+            best = np.maximum.reduce(probabilities, axis=2)
+        else:
+            labels = path
+            # Clipped: what a graph leaves in the padding of a path means nothing, and must not stop the batch.
+            index = np.clip(path, 0, probabilities.shape[2] - 1)[:, :, None]
+            best = np.take_along_axis(probabilities, index, axis=2)[:, :, 0]
+        scores = best.T.astype(np.float64).round(SCORE_DECIMALS).tolist()
         return [
-            TagRow(best[: item.length], score[: item.length])
-            for item, best, score in zip(items, labels, scores, strict=True)
+            TagRow(chosen[: item.length], score[: item.length])
+            for item, chosen, score in zip(items, labels.T.tolist(), scores, strict=True)
         ]
 
-    def answer(self, item: Words, row: TagRow, *, aggregation: str | None = None) -> list[dict[str, Any]]:
+    def answer(self, item: Any, row: TagRow, *, aggregation: str | None = None) -> list[dict[str, Any]]:
         """The entities of one input, in the shape of API.md.
 
         `aggregation` "simple" merges spans where the bundle has a span scheme, "none" lists every token;
@@ -54,7 +70,7 @@ class Tagging:
                 {
                     "entity_group": label,
                     "score": round(score, SCORE_DECIMALS),
-                    "word": _words(item, first, last),
+                    "word": item.between(first, last),
                     "start": item.starts[first],
                     "end": item.ends[last - 1],
                 }
@@ -82,9 +98,3 @@ class Tagging:
             if prefix in ("B", "I") and kind and opened is None:
                 opened = (kind, place)
         return found
-
-
-def _words(item: Words, first: int, last: int) -> str:
-    if item.text is not None:
-        return item.text[item.starts[first] : item.ends[last - 1]]
-    return " ".join(item.tokens[first:last])

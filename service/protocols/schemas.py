@@ -12,12 +12,21 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from service.engine import GenerateOptions
 from service.errors import InvalidRequest, TooLarge, Value, shown
+from service.inputs import are_one
 from service.settings import Settings
 
 # A list stops at its first bad element: a megabyte of them would otherwise make a megabyte of errors.
 Strings = Annotated[list[str], Field(fail_fast=True)]
 Texts = str | Strings
 Tokenised = Annotated[list[Strings], Field(fail_fast=True)]
+# A number that is not finite is the codec's affair: it can say which one it is.
+Numbers = Annotated[list[Annotated[float, Field(allow_inf_nan=True)]], Field(fail_fast=True)]
+Frames = Annotated[list[Numbers], Field(fail_fast=True)]
+FrameLists = Annotated[list[Frames], Field(fail_fast=True)]
+# The first that fits is taken: but for empty lists no two shapes fit the same, and text need not wait until numbers
+# were tried.
+AnyInputs = Annotated[Texts | Tokenised | Frames | FrameLists, Field(union_mode="left_to_right")]
+WholeInputs = Annotated[Texts | Frames | FrameLists, Field(union_mode="left_to_right")]
 ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 ERRORS_READ = 64  # with more errors than this in one body, only their number is reported
 
@@ -35,7 +44,7 @@ class TagParameters(_Body):
 class TagRequest(_Body):
     """Body of ``/tag``."""
 
-    inputs: Texts | Tokenised
+    inputs: AnyInputs
     model: ModelName | None = None
     parameters: TagParameters | None = None
 
@@ -55,7 +64,7 @@ class ClassifyParameters(_Body):
 class ClassifyRequest(_Body):
     """Body of ``/classify``."""
 
-    inputs: Texts
+    inputs: WholeInputs
     model: ModelName | None = None
     parameters: ClassifyParameters | None = None
 
@@ -174,7 +183,10 @@ def _one_of(*schemas: Schema) -> WithJsonSchema:
 _TEXT: Schema = {"type": "string"}
 _ENTITY = TypeAdapter(Entity).json_schema()
 _GENERATED = TypeAdapter(Generated).json_schema()
-TagInputs = Annotated[Texts | Tokenised, _one_of(_TEXT, _list_of(_TEXT), _list_of(_list_of(_TEXT)))]
+_FRAMES = _list_of(_list_of({"type": "number"}))
+_FRAME_INPUTS = (_FRAMES, _list_of(_FRAMES))
+TagInputs = Annotated[AnyInputs, _one_of(_TEXT, _list_of(_TEXT), _list_of(_list_of(_TEXT)), *_FRAME_INPUTS)]
+ClassifyInputs = Annotated[WholeInputs, _one_of(_TEXT, _list_of(_TEXT), *_FRAME_INPUTS)]
 TextInputs = Annotated[Texts, _one_of(_TEXT, _list_of(_TEXT))]
 TagAnswer = Annotated[list[Entity] | list[list[Entity]], _one_of(_list_of(_ENTITY), _list_of(_list_of(_ENTITY)))]
 GenerateAnswer = Annotated[Generated | list[Generated], _one_of(_GENERATED, _list_of(_GENERATED))]
@@ -188,12 +200,13 @@ def parse(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
         request: T = adapter.validator.validate_json(body)  # TypeAdapter.validate_json adds as much again
     except ValidationError as error:
         raise invalid(error) from None
-    if isinstance(request.inputs, list) and len(request.inputs) > settings.inputs_max:
+    inputs = request.inputs
+    if isinstance(inputs, list) and len(inputs) > settings.inputs_max and not are_one(inputs):
         raise TooLarge(
-            f"{len(request.inputs)} inputs in one request; the limit is {settings.inputs_max}: send several requests",
+            f"{len(inputs)} inputs in one request; the limit is {settings.inputs_max}: send several requests",
             field="inputs",
             limit=settings.inputs_max,
-            value=len(request.inputs),
+            value=len(inputs),
         )
     if isinstance(request, GenerateRequest) and request.stream:
         raise InvalidRequest("stream: this route does not offer streaming; send false or leave it out", field="stream")
@@ -204,7 +217,8 @@ def invalid(error: ValidationError) -> InvalidRequest:
     """Return pydantic's error in our words: the first field at fault, what it may be and what it was."""
     if error.error_count() > ERRORS_READ:
         return InvalidRequest(f"the body has {error.error_count()} errors, more than are worth listing; see the schema")
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    first = errors[0]
     kind, given, context = first["type"], first["input"], first.get("ctx", {})
     field = _field(first["loc"])
     if kind == "json_invalid":
@@ -215,25 +229,35 @@ def invalid(error: ValidationError) -> InvalidRequest:
     if kind == "missing":
         return InvalidRequest(f"{field}: required, but missing", field=field)
     if field == "inputs":
-        return InvalidRequest(f"inputs must be {_inputs_allowed(error.title)}", field=field, value=given)
+        place = _deepest([each["loc"] for each in errors])
+        where = f"; what is at inputs{place} fits none of these" if place else ""
+        return InvalidRequest(f"inputs must be {_INPUTS_ALLOWED[error.title]}{where}", field=field, value=given)
     said = first["msg"].removeprefix("Input ")
     return InvalidRequest(f"{field or 'the body'} {said}", field=field or None, limit=_limit(context), value=given)
 
 
 def _field(location: Sequence[int | str]) -> str:
-    """Return the dotted path of a field, without the parts by which pydantic names members of a union.
+    """Return the path of a field, without the parts by which pydantic names members of a union.
 
     The names in it may be the client's own: as any value, they are shown cut short.
     """
     if location and location[0] == "inputs":
         return "inputs"
-    return ".".join(str(shown(part)) for part in location)
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{shown(part)}" for part in location).lstrip(".")
 
 
-def _inputs_allowed(title: str) -> str:
-    if title == "TagRequest":
-        return "a string, a list of strings, or a list of lists of strings (tokens)"
-    return "a string or a list of strings"
+def _deepest(locations: Sequence[Sequence[int | str]]) -> str:
+    """Return how far into ``inputs`` the member of the union got that got farthest, such as ``[0][3]``."""
+    places = [tuple(part for part in location if isinstance(part, int)) for location in locations]
+    return "".join(f"[{part}]" for part in max(places, key=lambda place: (len(place), place)))
+
+
+_FRAMES_TOO = "frames (a list of lists of numbers, all of one length) or a list of frames"
+_INPUTS_ALLOWED = {
+    "TagRequest": f"a string, a list of strings, a list of lists of strings (tokens), {_FRAMES_TOO}",
+    "ClassifyRequest": f"a string, a list of strings, {_FRAMES_TOO}",
+    "GenerateRequest": "a string or a list of strings",
+}
 
 
 def _limit(context: dict[str, Any]) -> Value:

@@ -11,6 +11,7 @@ from loadtest.payloads import Payload
 HARRY = {"entity": "NOUN", "score": 0.9, "word": "Harry", "start": 0, "end": 5}
 MET = {"entity": "VERB", "score": 0.9, "word": "met", "start": 6, "end": 9}
 LABELS = ("NOUN", "VERB")
+FRAMES = [[0.5, 1], [2, 3.5]]
 
 
 def tagging(inputs: Any) -> Payload:
@@ -32,6 +33,10 @@ def label(name: str, score: float) -> dict[str, Any]:
         (tagging(["Harry met", ""]), [[HARRY, MET], []]),
         (tagging([["Harry"]]), [[{**HARRY, "end": 1}]]),
         (tagging([]), []),
+        (tagging([["a", "b"]]), [[{**HARRY, "word": "ab", "start": 0, "end": 2}]]),
+        (tagging(FRAMES), [{**HARRY, "word": "", "start": 1, "end": 2}]),
+        (tagging([FRAMES, FRAMES]), [[{**HARRY, "word": "", "end": 1}], [{**HARRY, "word": "", "end": 1}]]),
+        (classifying(FRAMES), [[label("good", 0.7), label("bad", 0.3)]]),
         (classifying("a"), [[label("good", 0.7), label("bad", 0.3)]]),
         (classifying(["a", ""], top_k=1), [[label("good", 0.7)], []]),
         (Payload(task="generate", body={"inputs": "a"}), {"generated_text": ""}),
@@ -49,6 +54,9 @@ def test_right_answers_pass(payload: Payload, answer: Any) -> None:
         (tagging("Harry met"), [{**HARRY, "end": 4}], "not at its place"),
         (tagging("Harry met"), [MET, HARRY], "not at its place"),
         (tagging("Harry met"), [{**HARRY, "entity": "X"}], "none of the model's"),
+        (tagging(FRAMES), [{**HARRY, "end": 1}], "not at its place"),
+        (tagging(FRAMES), [{**HARRY, "word": "", "start": 2, "end": 3}], "not at its place"),
+        (classifying(FRAMES), [[], []], "2 answers to 1 inputs"),
         (tagging("Harry met"), [{**HARRY, "score": 1.1}], "no probability"),
         (tagging(["a", "b"]), [[]], "1 answers to 2 inputs"),
         (classifying("a"), [[label("bad", 0.3), label("good", 0.7)]], "best first"),

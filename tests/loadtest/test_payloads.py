@@ -50,6 +50,45 @@ def test_a_card_without_examples_gets_plain_words() -> None:
     assert payloads._card({"id": "x", "task": "tag"}).words == payloads.PLAIN_WORDS
 
 
+FRAMES = [[[0.5, 1], [2, 3]], [[4, 5.5]]]
+JOINT = Card(
+    id="intents", task="joint", variant="", labels=("O",), text_labels=("Play",), longest=64, words=("play", "it")
+)
+
+
+def test_the_card_of_frames_gives_requests_of_its_frames() -> None:
+    entry = {"id": "x", "task": "tag", "codec": "frames", "limits": {"max_length": 7}, "examples": FRAMES}
+    card = payloads._card(entry)
+    asked = payloads.build([card], "tag", count=200, seed=0)
+    assert {payload.form for payload in asked} == {"", "list"}
+    for payload in asked:
+        inputs = payload.inputs if payload.form == "list" else [payload.inputs]
+        assert all(frame in ([0.5, 1], [2, 3], [4, 5.5]) for frames in inputs for frame in frames)
+        assert max(map(len, inputs)) <= 7
+
+
+def test_the_card_of_dna_gives_requests_of_its_bases() -> None:
+    entry = {"id": "x", "task": "tag", "codec": "dna", "limits": {"max_length": 60}, "examples": ["ACG", "gN"]}
+    for payload in payloads.build([payloads._card(entry)], "tag", count=200, seed=0):
+        inputs = [payload.inputs] if payload.form == "" else payload.inputs
+        assert {letter for text in inputs for letter in text} <= set("ACGgN")
+
+
+def test_letters_are_counted_where_a_step_is_one() -> None:
+    entry = {"id": "x", "task": "classify", "codec": "characters", "examples": ["Yamamoto", "Rossi"]}
+    card = payloads._card({**entry, "limits": {"max_length": 12}})
+    texts = [payload.inputs for payload in payloads.build_single(card, count=100, seed=0)]
+    assert max(map(len, texts)) == 12
+
+
+def test_a_joint_model_is_asked_for_both_parts() -> None:
+    tags, labels = (payloads.build([JOINT], task, count=1, seed=0)[0] for task in ("tag", "classify"))
+    assert (tags.task, tags.labels) == ("tag", ("O",))
+    assert (labels.task, labels.labels) == ("classify", ("Play",))
+    with pytest.raises(LookupError, match=r"'generate'.*intents \(joint\)"):
+        payloads.build([JOINT], "generate", count=1, seed=0)
+
+
 def test_a_missing_task_is_named_with_what_there_is() -> None:
     with pytest.raises(LookupError, match=r"'classify'.*pos \(tag\)"):
         payloads.build([TAGGER], "classify", count=1, seed=0)

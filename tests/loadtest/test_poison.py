@@ -62,6 +62,19 @@ def test_requests_have_the_length_that_they_declare() -> None:
             assert parsed[1] == len(answer)
 
 
+def test_strange_texts_are_for_models_that_read_words_and_a_joint_model_is_of_both_tasks() -> None:
+    strange = [
+        Card(id="dna", task="tag", variant="", labels=(), longest=9, words=("a",), codec="dna"),
+        Card(id="intents", task="joint", variant="", labels=(), longest=9, words=("a",)),
+    ]
+    kinds = poison_kinds.build(ADDRESS, "/v1", [*strange, *CARDS])
+    assert not any(b'"model": "dna"' in kind.request for kind in kinds if kind.task == "tag")
+    others = {kind.task: kind.request for kind in kinds if kind.kind == "model of another task"}
+    assert b'"model": "classify"' in others["tag"]
+    assert b'"model": "dna"' in others["classify"]
+    assert b'"model": "dna"' in others["generate"]
+
+
 def arguments(tmp_path: Path, broken: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     poison.configure(parser)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models import state
 from models.manifest import StateTensor
-from models.padding import pad
+from models.padding import pad, pad_frames
 
 TENSORS = (StateTensor(input="h", output="h_next", width=3), StateTensor(input="c", output="c_next", width=2))
 
@@ -27,6 +27,15 @@ def test_padded_arrays_are_what_a_graph_takes() -> None:
     padded, lengths = pad([np.array([1, 2], np.int32), np.array([], np.int32)], min_steps=4)
     assert (padded.shape, padded.dtype, lengths.dtype) == ((4, 2), np.int32, np.int32)
     assert padded.flags.c_contiguous
+
+
+def test_frames_are_padded_as_rows_are() -> None:
+    rows = [np.array([[1, 2], [3, 4]], np.float32), np.zeros((0, 2), np.float32), np.array([[5, 6]], np.float32)]
+    padded, lengths = pad_frames(rows, min_steps=3)
+    assert (padded.shape, padded.dtype, padded.flags.c_contiguous) == ((3, 3, 2), np.float32, True)
+    assert (lengths.tolist(), lengths.dtype) == ([2, 0, 1], np.int32)
+    assert padded[:, 0].tolist() == [[1, 2], [3, 4], [0, 0]]
+    assert padded[:, 2].tolist() == [[5, 6], [0, 0], [0, 0]]
 
 
 def numbered(rows: int) -> state.State:

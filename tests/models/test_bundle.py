@@ -52,8 +52,10 @@ def test_a_manifest_that_is_no_json_is_refused(copy: Path) -> None:
 
 
 def test_a_newer_format_says_so_before_anything_else(copy: Path) -> None:
-    edit(copy, lambda manifest: manifest.update(aaa_new_field=1, format=2, task="summarise"))
-    assert "format 2 is not the format 1 that this version reads: install a newer seqserve" in refused(copy)
+    edit(copy, lambda manifest: manifest.update(aaa_new_field=1, format=3, task="summarise"))
+    assert "format 3 is newer than the formats 1 and 2 that this version reads: install a newer seqserve" in refused(
+        copy
+    )
 
 
 def test_an_unknown_field_is_named(copy: Path) -> None:
@@ -154,8 +156,9 @@ def test_a_manifest_that_contradicts_itself_is_refused(copy: Path, change: dict[
 
 
 def test_a_task_needs_a_codec_that_it_can_work_with(copy: Path) -> None:
-    edit(copy, lambda manifest: manifest.update(codec={"kind": "characters"}))
-    assert "the task 'tag' cannot work with the codec 'characters'" in refused(copy)
+    codec = bundles.opened(copy).task.codec
+    with pytest.raises(BundleError, match="the task 'generate' cannot work with the codec 'words'"):
+        bundle.make_task(read(copy).model_copy(update={"task": "generate"}), codec)
 
 
 def test_a_variant_that_is_not_there_is_refused_with_those_that_are(tiny_zoo: Path) -> None:

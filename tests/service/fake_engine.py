@@ -10,6 +10,7 @@ from typing import Any
 from service.call import Call
 from service.engine import GenerateOptions
 from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
+from service.inputs import are_one
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -43,26 +44,30 @@ class FakeEngine:
             for task, name in NAMES.items()
         ]
 
+    def defaults(self) -> dict[str, str]:
+        return dict(NAMES)
+
     async def tag(self, inputs: Any, *, model: str | None, aggregation: str | None, call: Call) -> list[Any]:
         await self._work("tag", inputs, model, aggregation, call)
         key = "entity_group" if aggregation == "simple" else "entity"
 
         def one(text: Any) -> list[dict[str, Any]]:
             words, start, found = text.split() if isinstance(text, str) else text, 0, []
+            words = ["" if isinstance(word, list) else word for word in words]  # a frame has no word
             for index, word in enumerate(words):
                 start = text.index(word, start) if isinstance(text, str) else index
                 end = start + (len(word) if isinstance(text, str) else 1)
                 found.append({key: "A", "score": 0.75, "word": word, "start": start, "end": end})
             return found
 
-        return one(inputs) if isinstance(inputs, str) else [one(text) for text in inputs]
+        return one(inputs) if isinstance(inputs, str) or are_one(inputs) else [one(text) for text in inputs]
 
     async def classify(
         self, inputs: Any, *, model: str | None, top_k: int | None, call: Call
     ) -> list[list[dict[str, Any]]]:
         await self._work("classify", inputs, model, top_k, call)
         labels = [{"label": "positive", "score": 0.75}, {"label": "negative", "score": 0.25}][:top_k]
-        return [labels for _ in ([inputs] if isinstance(inputs, str) else inputs)]
+        return [labels for _ in ([inputs] if isinstance(inputs, str) or are_one(inputs) else inputs)]
 
     async def generate(self, inputs: Any, *, model: str | None, options: GenerateOptions, call: Call) -> Any:
         await self._work("generate", inputs, model, options, call)

@@ -1,8 +1,19 @@
 """The tables in docs/ say what the code says: nothing is missing, nothing is made up."""
 
+import math
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
+from pydantic import TypeAdapter
+
+from models.codecs import Codec, InputError
+from models.codecs.characters import CharactersCodec
+from models.codecs.dna import DnaCodec
+from models.codecs.frames import FramesCodec
+from models.manifest import CharactersSpec, DnaSpec, FramesSpec
+from service.protocols import schemas
 from service.protocols.bento import APIS
 from service.protocols.lean import MODEL, ROUTES
 from service.protocols.problem import PREFIX, TABLE
@@ -47,6 +58,42 @@ def test_every_route_is_documented_with_its_methods() -> None:
     documented = {route: cells[0] for route, cells in rows("routes.md").items()}
     ours = {route.pattern: ", ".join(route.methods) for route in (*ROUTES.values(), MODEL)}
     assert documented == ours | dict.fromkeys(APIS, "POST") | dict.fromkeys(OF_BENTOML, "GET, HEAD")
+
+
+CURLS = re.findall(r"curl -s localhost:3000/v1/(\w+) --json '(.*)'", (DOCS / "routes.md").read_text())
+ADAPTERS: dict[str, TypeAdapter[Any]] = {"tag": schemas.TAG, "classify": schemas.CLASSIFY, "generate": schemas.GENERATE}
+
+
+@pytest.mark.parametrize(("task", "body"), CURLS)
+def test_every_request_that_is_shown_is_a_valid_one(task: str, body: str) -> None:
+    assert schemas.parse(ADAPTERS[task], body.encode(), Settings()).model
+
+
+def test_every_route_that_takes_inputs_is_shown() -> None:
+    assert {task for task, _ in CURLS} == set(ADAPTERS)
+
+
+FRAMES = FramesCodec(FramesSpec(features=12))
+SPLICE = DnaCodec(DnaSpec(positions=60))
+NAMES = CharactersCodec(CharactersSpec(), "ab")
+GOOD = [[0.0] * 12]
+
+
+@pytest.mark.parametrize(
+    ("codec", "raw"),
+    [
+        (SPLICE, "A" * 61),
+        (SPLICE, "ACXT"),
+        (NAMES, ["a", "cd"]),
+        (FRAMES, [*GOOD * 3, [0.0] * 11]),
+        (FRAMES, [*GOOD * 5, [math.nan] * 12]),
+        (FRAMES, "text"),
+    ],
+)
+def test_what_is_said_of_a_bad_input_is_on_the_page_of_errors(codec: Codec, raw: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        codec.encode(raw)
+    assert f": {caught.value} |\n" in (DOCS / "errors.md").read_text()
 
 
 def test_no_page_names_a_setting_that_does_not_exist() -> None:

@@ -168,11 +168,11 @@ async def test_an_empty_prompt_has_an_empty_continuation_among_others(engine: En
 
 
 async def test_an_input_over_the_limit_is_refused_with_the_limit(engine: Engine) -> None:
-    with pytest.raises(TooLarge, match="input 2 has more than 64 words, the limit of tiny-tag") as caught:
+    with pytest.raises(TooLarge, match=r"inputs\[1\]: more than 64 words, the limit of tiny-tag") as caught:
         await engine.tag(["the", "the " * 65], call=call())
-    assert caught.value.details == {"field": "inputs", "limit": 64}
+    assert caught.value.details == {"field": "inputs[1]", "limit": 64}
     assert len(await engine.tag("the " * 64, call=call())) == 64
-    with pytest.raises(TooLarge, match="more than 300 characters"):
+    with pytest.raises(TooLarge, match=r"^inputs: more than 300 characters"):
         await engine.generate("a" * 301, options=GenerateOptions(), call=call())
 
 

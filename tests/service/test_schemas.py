@@ -1,5 +1,6 @@
 """What the bodies of tag, classify and generate may hold."""
 
+import math
 from typing import Any
 
 import orjson
@@ -36,8 +37,47 @@ def test_other_inputs_are_refused_by_name(inputs: object) -> None:
     assert "a string, a list of strings" in said["detail"]
 
 
+@pytest.mark.parametrize("inputs", [[[0.5, -1.0]], [[1, 2], [3, 4.5]], [[[1.5]], []], [[[0.0], [1.0]], [[2.0]]], [[]]])
+@pytest.mark.parametrize("adapter", [TAG, CLASSIFY])
+def test_frames_of_numbers_are_read(adapter: TypeAdapter[Any], inputs: object) -> None:
+    assert read(adapter, {"inputs": inputs}).inputs == inputs
+
+
+def test_one_list_of_frames_is_one_input_however_many() -> None:
+    assert len(read(TAG, {"inputs": [[0.5]] * 100}).inputs) == 100
+    with pytest.raises(TooLarge, match="5 inputs in one request"):
+        read(TAG, {"inputs": [[[0.5]]] * 5})
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999"])
+def test_a_number_without_end_in_a_frame_is_left_to_the_codec_which_can_say_where(number: bytes) -> None:
+    ((found,),) = read(TAG, b'{"inputs": [[' + number + b"]]}").inputs
+    assert not math.isfinite(found)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "place"),
+    [
+        (["a", 1], "[1]"),
+        ([["a"], ["b", None]], "[1][1]"),
+        ([[1, 2], [3, "a"]], "[1][1]"),
+        ([[[1, 2]], [[3, True]]], "[1][0][1]"),
+        ([[[["a"]]]], "[0][0][0]"),
+    ],
+)
+def test_what_fits_no_shape_is_named_by_its_place(inputs: object, place: str) -> None:
+    assert refusal(TAG, {"inputs": inputs})["detail"].endswith(f"; what is at inputs{place} fits none of these")
+
+
+def test_text_is_generated_from_text_alone() -> None:
+    said = refusal(GENERATE, {"inputs": [[0.5]]})
+    assert said["detail"].startswith("inputs must be a string or a list of strings; what is at inputs[0]")
+
+
 def test_token_lists_are_for_tagging_only() -> None:
-    assert refusal(CLASSIFY, {"inputs": [["a"]]})["detail"] == "inputs must be a string or a list of strings"
+    said = refusal(CLASSIFY, {"inputs": [["a"]]})["detail"]
+    assert said.startswith("inputs must be a string, a list of strings, frames (")
+    assert said.endswith("what is at inputs[0][0] fits none of these")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +115,7 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
         (GENERATE, {"inputs": "a", "parameters": {"top_p": 1.5}}, "parameters.top_p"),
         (GENERATE, {"inputs": "a", "parameters": {"seed": -1}}, "parameters.seed"),
         (GENERATE, {"inputs": "a", "parameters": {"seed": 2**63}}, "parameters.seed"),
-        (GENERATE, {"inputs": "a", "parameters": {"stop": ["a", ""]}}, "parameters.stop.1"),
+        (GENERATE, {"inputs": "a", "parameters": {"stop": ["a", ""]}}, "parameters.stop[1]"),
         (GENERATE, {"inputs": "a", "parameters": {"stop": "a"}}, "parameters.stop"),
         (GENERATE, {"inputs": "a", "parameters": {"stop": ["a"] * 17}}, "parameters.stop"),
         (GENERATE, {"inputs": "a", "parameters": {"best_of": 2}}, "parameters.best_of"),
@@ -121,7 +161,7 @@ def test_the_name_of_an_unknown_field_is_cut_short(nested: bool) -> None:
 def test_a_list_is_not_searched_beyond_its_first_error() -> None:
     with pytest.raises(ValidationError) as caught:
         TAG.validate_json(orjson.dumps({"inputs": [1] * 200_000}))
-    assert caught.value.error_count() == 3  # one for each shape that inputs may have
+    assert caught.value.error_count() == 5  # one for each shape that inputs may have
 
 
 def test_states_are_refused_until_they_exist() -> None:

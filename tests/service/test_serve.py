@@ -96,17 +96,26 @@ def test_the_client_of_bentoml_parses_all_three(address: str) -> None:
         assert client.tag(inputs="Harry", model="pos-en")[0]["word"] == "Harry"
         assert client.tag(inputs=["a", "b c"], parameters={"aggregation_strategy": "simple"})[1][1]["start"] == 2
         assert client.tag(inputs=[["a", "b"]])[0][1]["start"] == 1
+        assert [entity["start"] for entity in client.tag(inputs=[[0.5, 1], [2, 3]])] == [0, 1]
+        assert len(client.classify(inputs=[[[0.5]], [[1.5]]])) == 2
         assert client.classify(inputs="a", parameters={"top_k": 1}) == [[{"label": "positive", "score": 0.75}]]
         assert client.generate(inputs="a", parameters={"max_new_tokens": 3}) == {"generated_text": " ünd so"}
         assert client.generate(inputs=["a"]) == [{"generated_text": " ünd so"}]
 
 
 @pytest.mark.parametrize(
-    "body",
-    ['{"inputs": "a bc"}', '{"inputs": ["ü", ""]}', '{"inputs": [["a"]]}', '{"inputs": "a", "parameters": null}'],
+    ("task", "body"),
+    [
+        ("tag", '{"inputs": "a bc"}'),
+        ("tag", '{"inputs": ["ü", ""]}'),
+        ("tag", '{"inputs": [["a"]]}'),
+        ("tag", '{"inputs": [[1, -2.5], [0, 1e3]]}'),
+        ("classify", '{"inputs": [[[1.5]], [[2], [3]]]}'),
+        ("tag", '{"inputs": "a", "parameters": null}'),
+    ],
 )
-def test_both_paths_answer_the_same(address: str, body: str) -> None:
-    plain, lean = (httpx.post(address + path, content=body) for path in ("/tag", "/v1/tag"))
+def test_both_paths_answer_the_same(address: str, task: str, body: str) -> None:
+    plain, lean = (httpx.post(address + path, content=body) for path in (f"/{task}", f"/v1/{task}"))
     assert plain.json() == lean.json()
     assert plain.headers["server-timing"] == lean.headers["server-timing"]
     assert plain.headers["content-type"] == lean.headers["content-type"]

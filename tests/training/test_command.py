@@ -1,5 +1,9 @@
 """The command line: what it prints, the files it leaves; an error is one sentence and status 2, no traceback."""
 
+import os
+import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,10 +11,10 @@ import pytest
 from models.manifest import read
 from tests.training import tiny
 from tests.training.test_own_data import conll, table
-from training import __main__ as command
-from training import loop, recipe
+from training import loop, recipe, terminal, verbs
 from training.__main__ import main
 
+ROOT = Path(loop.__file__).parents[1]
 TINY = [word for field, value in tiny.SMALL.items() for word in ("--set", f"{field}={value}")]
 
 
@@ -18,7 +22,7 @@ TINY = [word for field, value in tiny.SMALL.items() for word in ("--set", f"{fie
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A wide terminal in an empty folder with a file of one's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command.console, "width", 300, raising=False)
+    monkeypatch.setattr(terminal.console, "width", 300)
     (tmp_path / "mine.conll").write_text(conll())
     (tmp_path / "mine.csv").write_text(table("csv").replace("text,label", "review,stars"))
     return tmp_path
@@ -50,7 +54,7 @@ def test_from_a_file_to_a_bundle_and_its_score(desk: Path, capsys: pytest.Captur
     assert "epoch 1: loss" in said
     assert "epoch 2: loss" in said
     assert "held out for the scores; epoch" in said
-    assert said.endswith("curves are in runs/mine; next: python -m training export runs/mine\n")
+    assert said.endswith("its weights, curves and report are in runs/mine\nnext: python -m training export runs/mine\n")
     left = {path.name for path in (desk / "runs/mine").iterdir()}
     assert left >= {"run.json", "history.json", "best.pt", "checkpoint.pt", "curves.png", "tensorboard", "words.json"}
     assert main(["export", "runs/mine"]) == 0
@@ -114,24 +118,65 @@ def test_a_loss_that_is_no_number_is_an_error_like_any_other(
     def explode(*_: object) -> None:
         raise FloatingPointError("the loss became nan")
 
-    monkeypatch.setattr(loop._Run, "train_epoch", explode)
+    monkeypatch.setattr(loop.Loop, "train_epoch", explode)
     assert main(["fit", "tagger", "--data", "mine.conll", *TINY]) == 2
     assert capsys.readouterr().err == "error: the loss became nan\n"
 
 
-def test_an_interruption_says_what_is_kept_and_the_same_command_goes_on(
-    desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def interrupted_in(epoch: int, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What is said when Ctrl-C comes while an epoch is trained."""
+    train = loop.Loop.train
+
+    def interrupt(self: loop.Loop, report: loop.Report) -> dict[str, float]:
+        if self.epoch + 1 == epoch:
+            raise KeyboardInterrupt
+        return train(self, report)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop.Loop, "train", interrupt)
+        assert main(words) == 130
+    return capsys.readouterr().out
+
+
+def test_after_ctrl_c_the_run_is_usable_and_the_same_command_goes_on(
+    desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["fit", "tagger", "--data", "mine.conll", "--name", "mine", *TINY]
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(loop._Run, "_save", interrupt)
-        assert main(words) == 130
-    assert "the last whole epoch is kept; the same command goes on from there" in capsys.readouterr().out
+    said = interrupted_in(2, words, capsys)
+    assert "interrupted: 1 of 2 epochs are kept in runs/mine, the best is epoch 1; the same command goes on" in said
+    assert (desk / "runs/mine/curves.png").exists()
+    assert main(["export", "runs/mine"]) == 0
     assert main(words) == 0
+    assert len(loop.kept(desk / "runs/mine")) == 2
+
+
+def test_ctrl_c_in_the_first_epoch_says_that_nothing_is_kept(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "tagger", "--data", "mine.conll", "--name", "mine", *TINY]
+    said = interrupted_in(1, words, capsys)
+    assert "the first epoch was not over, so nothing is kept in runs/mine; the same command starts anew" in said
+    assert main(words) == 0
+
+
+def test_other_processes_than_the_first_print_nothing() -> None:
+    program = "from training.terminal import console, errors, say; say('a'); console.print('b'); errors.print('c')"
+    env = {**os.environ, "RANK": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout + done.stderr == ""
+
+
+def test_help_is_quick_to_import() -> None:
+    program = "import sys; from training.__main__ import parser; parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("verb", [found.name.replace("_", "-") for found in pkgutil.iter_modules(verbs.__path__)])
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([verb, "--help"])
+    assert left.value.code == 0
+    assert f"python -m training {verb}" in capsys.readouterr().out
 
 
 def test_help_has_commands_to_paste(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,18 +2,22 @@
 
 import itertools
 import random
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from models import codecs
+from models.codecs import Codec
 from models.codecs.characters import CharactersCodec
+from models.codecs.dna import DnaCodec
+from models.codecs.frames import FramesCodec
 from models.codecs.words import WordsCodec
-from models.manifest import CharactersSpec, WordsSpec
+from models.manifest import CharactersSpec, DnaSpec, FramesSpec, SubwordsSpec, WordsSpec
+from training.architecture import Architecture
 from training.batches import tensors
-from training.data.examples import Labelled, Tagged
-from training.networks import Architecture, Classifier, LanguageModel, Network, Tagger, Words
+from training.data.examples import Framed, Joint, Labelled, Tagged
+from training.networks import LanguageModel, Network, make_network
 from training.recipe import Recipe
 
 ADJECTIVES = {"good": ["lovely", "warm", "funny", "superb"], "bad": ["dull", "messy", "cold", "awful"]}
@@ -50,8 +54,40 @@ def tagged(count: int, seed: int = 0) -> list[Tagged]:
     ]
 
 
-def words_codec(*, characters: bool = True) -> WordsCodec:
-    spec = WordsSpec(stems="stems.json", characters="characters.json") if characters else WordsSpec()
+def joint(count: int, seed: int = 0) -> list[Joint]:
+    """The same reviews, a tag a word and the label of the whole."""
+    pairs = zip(tagged(count, seed), labelled(count, seed), strict=True)
+    return [Joint(tokens=t.tokens, tags=t.tags, label=row.label) for t, row in pairs]
+
+
+def dna(count: int, seed: int = 0) -> list[Labelled]:
+    """Sequences that hold GATC, or not."""
+    draw = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        bases = "".join(draw.choices("ACG", k=draw.randint(6, 20)))
+        label = draw.choice(["cut", "whole"])
+        rows.append(Labelled(text=bases[:3] + ("GATC" if label == "cut" else "") + bases[3:], label=label))
+    return rows
+
+
+def framed(count: int, seed: int = 0) -> list[Framed]:
+    """Curves that rise or fall, three numbers a frame."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        steps, sign = int(draw.integers(3, 15)), int(draw.choice([-1, 1]))
+        curve = sign * np.arange(steps)[:, None] * np.array([[1.0, 10.0, 0.1]]) + draw.normal(0, 0.2, (steps, 3))
+        frames = tuple(tuple(frame) for frame in curve.tolist())
+        rows.append(Framed(frames=frames, label="up" if sign > 0 else "down"))
+    return rows
+
+
+def words_codec(*, characters: bool = True, subwords: bool = False) -> WordsCodec:
+    hashed = SubwordsSpec(buckets=64, shortest=3, longest=4) if subwords else None
+    spec = WordsSpec(subwords=hashed)
+    if characters:
+        spec = WordsSpec(stems="stems.json", characters="characters.json", subwords=hashed)
     return WordsCodec.fit(spec, [e.tokens for e in tagged(30)], min_count=2)
 
 
@@ -59,55 +95,77 @@ def text_codec() -> CharactersCodec:
     return CharactersCodec.fit(CharactersSpec(), [TEXT])
 
 
-def network(task: str, cell: str = "lstm", *, layers: int = 1, bidirectional: bool = False, seed: int = 0) -> Network:
+def dna_codec() -> Codec:
+    return codecs.build(DnaSpec(positions=30), lambda name: ())
+
+
+def frames_codec() -> Codec:
+    return codecs.build(FramesSpec(features=3), lambda name: ())
+
+
+LABELS = {
+    "tag": ("ADJ", "NOUN", "O", "X"),
+    "classify": ("a", "b", "c", "d"),
+    "joint": ("B-x", "I-x", "O"),
+    "generate": (),
+}
+
+
+def network(
+    task: str, cell: str = "lstm", *, codec: Any = None, seed: int = 0, merge: Any = None, **shape: Any
+) -> Network:
     """An untrained network in evaluation mode, its weights large enough to saturate some gates."""
     torch.manual_seed(seed)
-    shape = Architecture(
-        cell=cell,  # type: ignore[arg-type]
-        layers=layers,
-        hidden=12,
-        bidirectional=bidirectional,
-        embedding=8,
-        character_embedding=4,
-        character_hidden=5,
+    small: dict[str, Any] = {
+        "cell": cell,
+        "hidden": 12,
+        "embedding": 8,
+        "character_embedding": 4,
+        "character_hidden": 5,
+    }
+    architecture = Architecture(**{**small, "bidirectional": False, **shape})
+    made = make_network(
+        architecture,
+        codec or (text_codec() if task == "generate" else words_codec()),
+        task=task,
+        labels=LABELS[task],
+        text_labels=("good", "bad") if task == "joint" else (),
+        merge=merge,
     )
-    made: Network
-    if task == "generate":
-        made = LanguageModel(replace(shape, bidirectional=False), text_codec())
-    else:
-        made = (Tagger if task == "tag" else Classifier)(shape, Words.of(words_codec()), 4)
     with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.mul_(1.7)
+        for name, parameter in made.named_parameters():
+            if "chain" not in name and not cell.startswith("rnn"):  # chaos, or no bound at all
+                parameter.mul_(1.7)
     return made.eval()
 
 
-def items(task: str, count: int, seed: int = 0) -> list[Any]:
+def items(codec: Any, count: int, seed: int = 0) -> list[Any]:
     """Encoded inputs of many lengths; among the words are some that have no row and must be spelled."""
     draw = random.Random(seed)
-    if task == "generate":
-        return [text_codec().encode(TEXT[start : start + draw.randint(1, 40)]) for start in range(count)]
+    if isinstance(codec, CharactersCodec):
+        return [codec.encode(TEXT[start : start + draw.randint(1, 40)]) for start in range(count)]
+    if isinstance(codec, DnaCodec):
+        return [codec.encode("".join(draw.choices("ACGTNRY", k=draw.randint(1, 30)))) for _ in range(count)]
+    if isinstance(codec, FramesCodec):
+        return [
+            codec.encode([[draw.gauss(0, 3) for _ in range(3)] for _ in range(draw.randint(1, 30))])
+            for _ in range(count)
+        ]
     lexicon = [*NOUNS, *ADJECTIVES["bad"], "the", "is", "Film", "PLOT", "unheard", "quux-like", "ñandú", "☃"]
-    return [words_codec().encode([draw.choice(lexicon) for _ in range(draw.randint(1, 30))]) for _ in range(count)]
+    return [codec.encode([draw.choice(lexicon) for _ in range(draw.randint(1, 30))]) for _ in range(count)]
 
 
-def collate(task: str, batch: list[Any]) -> dict[str, Any]:
-    codec: Any = text_codec() if task == "generate" else words_codec()
-    feeds: dict[str, Any] = codec.collate(batch)
-    return feeds
-
-
-def probabilities(made: Network, feeds: dict[str, Any]) -> Any:
-    """What PyTorch says: probabilities, or a language model's log-probabilities."""
+def answers(made: Network, feeds: dict[str, Any]) -> dict[str, Any]:
+    """What PyTorch answers, under the names of the graph's outputs."""
     with torch.no_grad():
         if isinstance(made, LanguageModel):
-            return torch.log_softmax(made(**tensors(feeds))[0], -1).numpy()
-        return torch.softmax(made(**tensors(feeds)), -1).numpy()
+            return {"log_probabilities": torch.log_softmax(made(**tensors(feeds))[0], -1).numpy()}
+        return {name: part.numpy() for name, part in made.answers(**tensors(feeds)).items()}
 
 
 def columns(output: Any, lengths: Any) -> list[Any]:
-    """The valid part of each column of (T, B, K), or each row of (B, K)."""
-    if output.ndim == 2:
+    """The valid part of each column of (T, B, K) or of a path (T, B), or each row of (B, K)."""
+    if output.ndim == 2 and output.dtype.kind == "f":
         return list(output)
     return [output[:length, column] for column, length in enumerate(np.asarray(lengths))]
 

@@ -10,16 +10,44 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from training.data import names, snips, sst, tinyshakespeare, trec, ud_ewt, wnut17
+from training.data import (
+    japanese_vowels,
+    names,
+    nottingham_abc,
+    snips,
+    splice,
+    sst,
+    tinyshakespeare,
+    trec,
+    ud_ewt,
+    wnut17,
+)
 from training.data.errors import DataError
-from training.data.examples import Labelled, Source, Splits, Tagged
+from training.data.examples import Framed, Joint, Labelled, Place, Source, Splits, Tagged, where
 from training.data.fetch import PUBLISHED, known, locate, sha256_of, whereabouts
 
-__all__ = ["DataError", "Labelled", "Row", "Source", "Splits", "Tagged", "catalogue", "load"]
+__all__ = [
+    "DataError",
+    "Framed",
+    "Joint",
+    "Labelled",
+    "Place",
+    "Row",
+    "Source",
+    "Splits",
+    "Tagged",
+    "catalogue",
+    "load",
+    "sha256_of",
+    "where",
+]
 
 READERS: Mapping[str, Callable[..., tuple[Any, Any]]] = {
+    "japanese-vowels": japanese_vowels.read,
     "names": names.read,
+    "nottingham-abc": nottingham_abc.read,
     "snips": snips.read,
+    "splice": splice.read,
     "sst": sst.read,
     "tinyshakespeare": tinyshakespeare.read,
     "trec": trec.read,
@@ -40,14 +68,15 @@ class Row:
 
 
 def load(name_or_spec: str | Mapping[str, Any], *, cache_dir: Path | None = None) -> Splits[Any]:
-    """A published data set, fetched first if need be; a spec is its name and its reader's options."""
+    """A published data set, fetched first if need be; a spec is its name and its reader's options.
+
+    DataError for a name, an option or an option's value that there is not, and for files that cannot be used.
+    """
     spec = {"name": name_or_spec} if isinstance(name_or_spec, str) else dict(name_or_spec)
     if not isinstance(name := spec.pop("name", None), str):
         raise DataError(f'a data set needs a name, e.g. name = "ud-ewt"; there are {", ".join(PUBLISHED)}')
     published = known(name)
-    options = list(signature(READERS[name]).parameters)[1:]
-    if unknown := sorted(set(spec) - set(options)):
-        raise DataError(f"{name} has no option {unknown[0]!r}; it has {', '.join(options) or 'none'}")
+    _check_options(name, spec)
     folder = locate(name, cache_dir=cache_dir)
     train, dev = READERS[name](folder, **spec)
     sums = {file.name: sha256_of(folder / file.name) for file in published.files}
@@ -55,6 +84,17 @@ def load(name_or_spec: str | Mapping[str, Any], *, cache_dir: Path | None = None
     note = f"differs from the published files: {', '.join(changed)}" if changed else ""
     source = Source(name=name, url=published.repository, licence=published.licence, files=sums, note=note)
     return Splits(train=train, dev=dev, source=source)
+
+
+def _check_options(name: str, spec: Mapping[str, Any]) -> None:
+    options = dict(list(signature(READERS[name]).parameters.items())[1:])
+    for option, value in spec.items():
+        if option not in options:
+            raise DataError(f"{name} has no option {option!r}; it has {', '.join(options) or 'none'}")
+        usual = options[option].default
+        if type(value) is not type(usual):
+            kind = "true or false" if isinstance(usual, bool) else "a string"
+            raise DataError(f"{name}: {option} is {value!r}; it must be {kind}")
 
 
 def catalogue(*, cache_dir: Path | None = None) -> list[Row]:

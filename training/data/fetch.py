@@ -1,15 +1,19 @@
 """Finds a data set's files: in the folder that SEQSERVE_DATA names, else in a cache filled from the pinned originals.
 
 A file appears in the cache only once its size and sha256 are those of sources.toml; until then it is a temporary
-file beside its place, which is removed whatever happens. Knows bytes and sums, never what is inside a file.
+file beside its place, which is removed whatever happens. A file that is picked from parts of published ones
+(training.data.picking) is put together in memory. Knows bytes and sums, never what is inside a file.
 """
 
 import hashlib
+import io
 import os
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +21,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from training.data import picking
 from training.data.errors import DataError
 
 CHUNK_BYTES = 1 << 16
@@ -26,14 +31,19 @@ STALE_S = 3600.0  # a temporary file this old belongs to a download that was kil
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """One published file, and the leading part of it that is kept (all of it, unless `keep_bytes` is given)."""
+    """One published file, and the leading part of it that is kept (all of it, unless `keep_bytes` is given).
 
-    path: str  # in the repository
-    name: str  # in the data set's folder
+    With `picks` it is none that is published, but put together from pieces of the data set's `parts`; those are
+    published files of which nothing else is kept.
+    """
+
     bytes: int
     sha256: str
+    path: str = ""  # in the repository
+    name: str = ""  # in the data set's folder
     keep_bytes: int | None = None
     kept_sha256: str | None = None
+    picks: str = ""  # the list of its pieces
 
     @property
     def sha256_on_disk(self) -> str:
@@ -50,15 +60,21 @@ class Published:
     repository: str
     url: str  # with {path}
     files: tuple[File, ...]
+    parts: tuple[File, ...] = ()
+    cut: str = ""  # of the parts into pieces: "lines" or "tunes"
 
 
 def read_sources(path: Path) -> dict[str, Published]:
     """The table of published data sets, by name."""
     entries: dict[str, dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))
     return {
-        name: Published(**{**entry, "files": tuple(File(**file) for file in entry["files"])})
+        name: Published(**{**entry, **{key: _files(entry.get(key, ())) for key in ("files", "parts")}})
         for name, entry in entries.items()
     }
+
+
+def _files(entries: Sequence[dict[str, Any]]) -> tuple[File, ...]:
+    return tuple(File(**entry) for entry in entries)
 
 
 PUBLISHED: Mapping[str, Published] = read_sources(Path(__file__).with_name("sources.toml"))
@@ -107,26 +123,60 @@ def fetch(
     published: Published, folder: Path, *, timeout_s: float = TIMEOUT_S, schemes: tuple[str, ...] = ("https",)
 ) -> Path:
     """Fetches what is missing or damaged in `folder` and returns it. `schemes` is there for tests."""
+    open_url = partial(_receive, timeout_s=timeout_s, schemes=schemes)
+    picked = []
     for file in published.files:
         target = folder / file.name
-        if not (target.is_file() and sha256_of(target) == file.sha256_on_disk):
-            url = published.url.format(path=file.path)
-            _download(url, file, target, timeout_s=timeout_s, schemes=schemes)
+        if target.is_file() and sha256_of(target) == file.sha256_on_disk:
+            continue
+        if file.picks:
+            picked.append(file)
+            continue
+        with _placed(target) as stream:
+            open_url(published.url.format(path=file.path), file, stream)
+    if picked:
+        _assemble(published, picked, folder, open_url)
     return folder
 
 
-def _download(url: str, file: File, target: Path, *, timeout_s: float, schemes: tuple[str, ...]) -> None:
-    """One file: streamed beside `target`, checked, then put in its place in one step."""
+def _assemble(published: Published, files: Sequence[File], folder: Path, open_url: Callable[..., None]) -> None:
+    """The files that are picked from the parts, which are held in memory alone: they have what must not be kept."""
+    parts = []
+    for part in published.parts:
+        open_url(published.url.format(path=part.path), part, stream := io.BytesIO())
+        parts.append(stream.getvalue())
+    for file in files:
+        data = picking.pick(published.cut, parts, picking.read_list(file.picks))
+        _check(f"{published.repository}, {file.name}", file, len(data), hashlib.sha256(data).hexdigest())
+        with _placed(folder / file.name) as stream:
+            stream.write(data)
+
+
+@contextmanager
+def _placed(target: Path) -> Iterator[IO[bytes]]:
+    """A temporary file beside `target` to write to, which takes its place if all went well and is gone if not."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        _check_scheme(url, url, schemes)
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target.parent)
-        with urlopen(url, timeout=timeout_s) as answer, temporary.open("wb") as stream:
+        with temporary.open("wb") as stream:
+            yield stream
+        os.replace(temporary, target)
+    except OSError as error:
+        raise DataError(
+            f"{target}: cannot be written ({error.strerror}); set SEQSERVE_CACHE to a folder that can"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)  # also after Ctrl-C; already gone if it was put in its place
+
+
+def _receive(url: str, file: File, stream: IO[bytes], *, timeout_s: float, schemes: tuple[str, ...]) -> None:
+    """What `url` has, into the stream; an error if it is not the published file."""
+    try:
+        _check_scheme(url, url, schemes)
+        with urlopen(url, timeout=timeout_s) as answer:
             _check_scheme(url, answer.geturl(), schemes)  # a redirect may lead elsewhere
             received_bytes, sha256 = _copy(answer.read, stream, file)
-        _check(url, file, received_bytes, sha256)
-        os.replace(temporary, target)
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError):
             error.close()  # a 404 is an open answer too
@@ -134,8 +184,7 @@ def _download(url: str, file: File, target: Path, *, timeout_s: float, schemes: 
             f"{url}: the download failed ({error}); nothing was kept. Try again, or, behind a firewall, set "
             "SEQSERVE_DATA to a folder that has the files (docs/data.md says how)"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)  # also after Ctrl-C; already gone if it was put in its place
+    _check(url, file, received_bytes, sha256)
 
 
 def _copy(read: Callable[[int], bytes], stream: IO[bytes], file: File) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.data.examples import Labelled
+from training.data.examples import Labelled, Place
 from training.data.plain import read_lines
 from training.data.splitting import split
 
@@ -13,9 +13,10 @@ def read(folder: Path) -> tuple[list[Labelled], list[Labelled]]:
     Repeats are dropped before the split: the same name would else stand on both sides of it.
     """
     names = [
-        Labelled(text=line.strip(), label=path.stem)
+        Labelled(text=line.strip(), label=path.stem, place=Place(str(path), line_number))
         for path in sorted(folder.glob("*.txt"))
-        for line in read_lines(path)
+        for line_number, line in enumerate(read_lines(path), start=1)
         if line.strip()
     ]
-    return split(list(dict.fromkeys(names)), seed=0)
+    distinct = list(dict.fromkeys(names))
+    return split(distinct, seed=0, labels=[each.label for each in distinct])

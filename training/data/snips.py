@@ -3,31 +3,40 @@
 from pathlib import Path
 
 from training.data.errors import DataError
-from training.data.examples import Labelled, Tagged
+from training.data.examples import Joint, Labelled, Place, Tagged
 from training.data.plain import read_lines
 
-Commands = list[Tagged] | list[Labelled]
+Commands = list[Tagged] | list[Labelled] | list[Joint]
 
 
 def read(folder: Path, *, target: str = "slots") -> tuple[Commands, Commands]:
-    """13,084 training commands and 700 of development, with their "slots" or their "intent"."""
-    if target not in {"slots", "intent"}:
-        raise DataError(f'snips: target is {target!r}; it must be "slots" or "intent"')
+    """13,084 training commands and 700 of development, with their "slots", their "intent" or both ("joint")."""
+    if target not in {"slots", "intent", "joint"}:
+        raise DataError(f'snips: target is {target!r}; it must be "slots", "intent" or "joint"')
     return _commands(folder / "train", target), _commands(folder / "valid", target)
 
 
 def _commands(folder: Path, target: str) -> Commands:
-    answers_in = "seq.out" if target == "slots" else "label"
-    commands, answers = _rows(folder / "seq.in"), _rows(folder / answers_in)
-    if len(commands) != len(answers):
-        raise DataError(f"{folder}: {len(commands)} rows in seq.in, {len(answers)} in {answers_in}; fetch it again")
-    if target == "intent":
-        return [Labelled(text=w, label=a[0]) for w, a in zip(commands, answers, strict=True)]
-    for row, (words, tags) in enumerate(zip(commands, answers, strict=True), start=1):
+    names = ("seq.in", "seq.out", "label")
+    commands, slots, intents = columns = [_rows(folder / name) for name in names]
+    if len({len(rows) for rows in columns}) > 1:
+        counts = ", ".join(f"{len(rows)} rows in {name}" for name, rows in zip(names, columns, strict=True))
+        raise DataError(f"{folder}: {counts}; fetch it again")
+    joint = []
+    for (place, words), (_, tags), (_, intent) in zip(commands, slots, intents, strict=True):
         if len(words) != len(tags):
-            raise DataError(f"{folder}, line {row}: {len(words)} words but {len(tags)} tags; fetch it again")
-    return [Tagged(tokens=w, tags=t) for w, t in zip(commands, answers, strict=True)]
+            raise DataError(f"{place}: {len(words)} words but {len(tags)} tags; fetch it again")
+        joint.append(Joint(tokens=words, tags=tags, label=intent[0], place=place))
+    if target == "intent":
+        return [Labelled(text=each.tokens, label=each.label, place=each.place) for each in joint]
+    if target == "slots":
+        return [Tagged(tokens=each.tokens, tags=each.tags, place=each.place) for each in joint]
+    return joint
 
 
-def _rows(path: Path) -> list[tuple[str, ...]]:
-    return [tuple(line.split()) for line in read_lines(path) if line.strip()]
+def _rows(path: Path) -> list[tuple[Place, tuple[str, ...]]]:
+    return [
+        (Place(str(path), line_number), tuple(line.split()))
+        for line_number, line in enumerate(read_lines(path), start=1)
+        if line.strip()
+    ]

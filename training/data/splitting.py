@@ -9,20 +9,62 @@ from training.data.errors import DataError
 Row = TypeVar("Row")
 
 
-def split(rows: Sequence[Row], *, dev_share: float = 0.1, seed: int) -> tuple[list[Row], list[Row]]:
-    """Train and dev rows, drawn at random but always the same for a seed; both keep the order of `rows`."""
+def split(
+    rows: Sequence[Row], *, dev_share: float = 0.1, seed: int, labels: Sequence[str] | None = None
+) -> tuple[list[Row], list[Row]]:
+    """Train and dev rows, drawn at random but always the same for a seed; both keep the order of `rows`.
+
+    With `labels`, one a row, every label has its share of the dev rows to within about one row, and an example in
+    train (unless there are fewer rows to train on than labels).
+    """
     dev_count = _dev_count(len(rows), dev_share, "rows")
-    draws = random.Random(seed)
-    shuffled = sorted(range(len(rows)), key=lambda _: draws.random())  # random() is stable across versions
-    held_out = set(shuffled[:dev_count])
+    order = _shuffled(len(rows), seed)
+    held_out = set(order[:dev_count] if labels is None else _spread(order, dev_count, labels))
     train = [row for i, row in enumerate(rows) if i not in held_out]
     return train, [rows[i] for i in sorted(held_out)]
+
+
+def folds(
+    rows: Sequence[Row], k: int, seed: int, labels: Sequence[str] | None = None
+) -> list[tuple[list[Row], list[Row]]]:
+    """`k` pairs of train and dev rows for cross-validation: every row is in one dev part, the same for a seed.
+
+    Sizes of the dev parts differ by at most one; with `labels`, so do the rows of each label in them.
+    """
+    if not 2 <= k <= len(rows):
+        raise DataError(f"{len(rows)} rows cannot make {k} folds: ask for 2 to {len(rows)}, or give more data")
+    order = _shuffled(len(rows), seed)
+    if labels is not None:
+        order.sort(key=labels.__getitem__)  # a stable sort: by label, and within a label still at random
+    fold_of = {row: place % k for place, row in enumerate(order)}  # dealt out in turn, like cards
+    return [
+        (
+            [row for i, row in enumerate(rows) if fold_of[i] != fold],
+            [row for i, row in enumerate(rows) if fold_of[i] == fold],
+        )
+        for fold in range(k)
+    ]
 
 
 def split_text(text: str, *, dev_share: float = 0.1) -> tuple[str, str]:
     """The text without the last `dev_share` of its characters, and that last part."""
     cut = len(text) - _dev_count(len(text), dev_share, "characters")
     return text[:cut], text[cut:]
+
+
+def _shuffled(count: int, seed: int) -> list[int]:
+    draws = random.Random(seed)
+    return sorted(range(count), key=lambda _: draws.random())  # random() is stable across versions of Python
+
+
+def _spread(order: list[int], dev_count: int, labels: Sequence[str]) -> list[int]:
+    """`dev_count` of the shuffled rows, at even distances where they stand label by label, but no label's first."""
+    first = {labels[row]: row for row in reversed(order)}
+    candidates = [row for row in order if first[labels[row]] != row]
+    if len(candidates) < dev_count:
+        return order[:dev_count]
+    candidates.sort(key=labels.__getitem__)
+    return [candidates[(2 * place + 1) * len(candidates) // (2 * dev_count)] for place in range(dev_count)]
 
 
 def _dev_count(count: int, dev_share: float, unit: str) -> int:

@@ -1,17 +1,20 @@
-"""The Stanford Sentiment Treebank as SST-2: parsed sentences with a label from 0 (bad) to 4 (good) on every phrase.
+"""The Stanford Sentiment Treebank: parsed sentences with a label from 0 (bad) to 4 (good) on every phrase.
 
-Label 2 (neither) is dropped, 0 and 1 are "negative", 3 and 4 "positive". The treebank writes brackets, quotes and
-slashes in its own way; they are turned back into what people type, because that is what a service is sent.
+As SST-2 label 2 (neither) is dropped, 0 and 1 are "negative", 3 and 4 "positive"; `fine` keeps all five. The
+treebank writes brackets, quotes and slashes in its own way; they are turned back into what people type, because that
+is what a service is sent.
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from training.data.errors import DataError
-from training.data.examples import Labelled
+from training.data.examples import Labelled, Place
 from training.data.plain import read_lines
 
-NEUTRAL = 2
+BINARY = {0: "negative", 1: "negative", 3: "positive", 4: "positive"}
+FINE = {label: str(label) for label in range(5)}
 TOKEN = re.compile(r"\(|\)|[^\s()]+")
 AS_TYPED = {
     "-LRB-": "(",
@@ -28,14 +31,23 @@ AS_TYPED = {
 Phrase = tuple[int, tuple[str, ...]]  # label 0 to 4, words
 
 
-def read(folder: Path, *, phrases: bool = True) -> tuple[list[Labelled], list[Labelled]]:
+def read(folder: Path, *, phrases: bool = True, fine: bool = False) -> tuple[list[Labelled], list[Labelled]]:
     """77,616 training phrases, or with `phrases=False` the 6,911 that are sentences, and the 872 dev sentences.
 
-    A phrase that has the same label in several trees is one training example.
+    `fine`: five labels, "0" to "4", with the neutral phrases: 159,269 or 8,534, and 1,101 dev sentences. A phrase
+    that has the same label in several trees is one training example.
     """
-    train = _trees(folder / "train.txt")
-    picked = [phrase for tree in train for phrase in (tree if phrases else tree[-1:])]
-    return list(dict.fromkeys(_binary(picked))), _binary([tree[-1] for tree in _trees(folder / "dev.txt")])
+    label_of = FINE if fine else BINARY
+    train = [
+        _labelled(place, phrase, label_of)
+        for place, tree in _trees(folder / "train.txt")
+        for phrase in (tree if phrases else tree[-1:])
+        if phrase[0] in label_of
+    ]
+    dev = [
+        _labelled(place, tree[-1], label_of) for place, tree in _trees(folder / "dev.txt") if tree[-1][0] in label_of
+    ]
+    return list(dict.fromkeys(train)), dev
 
 
 def parse(tree: str) -> list[Phrase]:
@@ -67,20 +79,16 @@ def _as_typed(word: str) -> str:
     return AS_TYPED.get(word, word.replace("\\/", "/").replace("\\*", "*"))
 
 
-def _binary(phrases: list[Phrase]) -> list[Labelled]:
-    return [
-        Labelled(text=words, label="positive" if label > NEUTRAL else "negative")
-        for label, words in phrases
-        if label != NEUTRAL
-    ]
+def _labelled(place: Place, phrase: Phrase, label_of: Mapping[int, str]) -> Labelled:
+    label, words = phrase
+    return Labelled(text=words, label=label_of[label], place=place)
 
 
-def _trees(path: Path) -> list[list[Phrase]]:
-    trees = []
+def _trees(path: Path) -> Iterator[tuple[Place, list[Phrase]]]:
     for line_number, line in enumerate(read_lines(path), start=1):
         if line.strip():
+            place = Place(str(path), line_number)
             try:
-                trees.append(parse(line))
+                yield place, parse(line)
             except ValueError as error:
-                raise DataError(f"{path}, line {line_number}: not a tree: {error}; fetch the file again") from error
-    return trees
+                raise DataError(f"{place}: not a tree: {error}; fetch the file again") from error

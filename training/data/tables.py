@@ -1,14 +1,12 @@
-"""Labelled texts in CSV, TSV or JSON lines, with a column (or key) for the text and one for the label."""
+"""Rows of CSV, TSV and JSON lines with the line that each starts in. Knows no task and no example."""
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from training.data.errors import DataError
-from training.data.examples import Labelled
-from training.data.plain import read_lines
 
 JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 DELIMITERS = {".tsv": "\t", ".tab": "\t"}
@@ -20,65 +18,85 @@ CANDIDATES = (
 )  # tried on the header of every other file; Excel writes ";" in half of Europe
 
 
-def read_labelled(
-    path: str | Path, *, text: str = "text", label: str = "label", encoding: str = "utf-8"
-) -> list[Labelled]:
-    """Rows of a table with a header, or of a file of JSON objects, one a line, by its suffix.
-
-    `text` and `label` name the columns. In JSON the text may be a list of tokens and the label a whole number. TSV
-    has no quoting, but a cell that stands in quotes altogether loses them.
-    """
-    path = Path(path)
-    lines = read_lines(path, encoding=encoding)
-    rows = _json_rows(path, lines, text, label) if path.suffix in JSON_SUFFIXES else _rows(path, lines, text, label)
-    examples = [_example(path, line_number, a_text, a_label, text, label) for line_number, a_text, a_label in rows]
-    if not examples:
-        raise DataError(f"{path}: no row below the header; give at least one text with its label")
-    return examples
+def is_json(path: Path) -> bool:
+    return path.suffix.lower() in JSON_SUFFIXES
 
 
-def _example(path: Path, line_number: int, a_text: Any, a_label: Any, text: str, label: str) -> Labelled:
-    where = f"{path}, line {line_number}"
-    if isinstance(a_label, int):  # bool too: true and false are labels as good as 1 and 0
-        a_label = json.dumps(a_label)
-    if not isinstance(a_label, str) or not a_label.strip():
-        raise DataError(f"{where}: {label!r} is {a_label!r}; fill in a label (a string or a whole number)")
-    if isinstance(a_text, list) and a_text and all(isinstance(token, str) and token.strip() for token in a_text):
-        return Labelled(text=tuple(a_text), label=a_label.strip())
-    if not isinstance(a_text, str) or not a_text.strip():
-        raise DataError(f"{where}: {text!r} is {a_text!r}; fill in a text, or remove the row")
-    return Labelled(text=a_text, label=a_label.strip())
-
-
-def _json_rows(path: Path, lines: list[str], text: str, label: str) -> Iterator[tuple[int, Any, Any]]:
+def objects(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of every line that is not blank."""
     for line_number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{path}, line {line_number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON ({error}); write one whole object a line") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}: {type(row).__name__}, not an object; write one object a line, as JSON lines")
-        _check_columns(where, list(row), text, label)
-        yield line_number, row[text], row[label]
+        yield line_number, row
 
 
-def _rows(path: Path, lines: list[str], text: str, label: str) -> Iterator[tuple[int, str, str]]:
-    delimiter = DELIMITERS.get(path.suffix) or _sniff(next(filter(str.strip, lines)), text, label)
+def delimited(path: Path, lines: list[str], likely: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """(line number where it starts, cells) of every row that is not blank, the header first.
+
+    The suffix says what stands between cells, or else the header does: what gives it most of the `likely` names. TSV
+    has no quoting, but a cell that stands in quotes altogether loses them.
+    """
+    suffix, header = path.suffix.lower(), next(filter(str.strip, lines))
+    delimiter = DELIMITERS.get(suffix) or _sniff(header, likely)
     rows = _cells(path, lines, delimiter)
     line_number, cells = next(rows)
-    header = [name.strip() for name in cells]
-    _check_columns(f"{path}, line {line_number}", header, text, label)
-    text_at, label_at = header.index(text), header.index(label)
+    names = [name.strip() for name in cells]
+    yield line_number, names
     for line_number, cells in rows:
-        if len(cells) != len(header):
+        if len(cells) != len(names):
             raise DataError(
-                f"{path}, line {line_number}: {len(cells)} columns, but the header has {len(header)}; put a text that "
+                f"{path}, line {line_number}: {len(cells)} columns, but the header has {len(names)}; put a text that "
                 f"holds {delimiter!r} in double quotes"
             )
-        yield line_number, cells[text_at], cells[label_at]
+        yield line_number, cells
+
+
+def check_header(where: str, there: Sequence[str], wanted: dict[str, str]) -> None:
+    """The same for the first line of a table, which may not be a header at all."""
+    try:
+        check_columns(where, there, wanted)
+    except DataError as error:
+        raise DataError(f"{error}; if this line is no header, put one above it") from None
+
+
+def check_columns(where: str, there: Sequence[str], wanted: dict[str, str]) -> None:
+    """`wanted`: from the option of fit that names a column to the name that it has."""
+    for option, name in wanted.items():
+        if there.count(name) > 1:
+            raise DataError(f"{where}: {there.count(name)} columns are called {name!r}; rename all but the {option}")
+        if name not in there:
+            names = ", ".join(repr(column) for column in there) or "none"
+            raise DataError(
+                f"{where}: no column {name!r}; there are {names}: say which is the {option} (fit: --{option} NAME)"
+            )
+
+
+def filled(where: str, name: str, value: Any) -> str:
+    """A label as a string: a string that is not blank, or a whole number."""
+    if isinstance(value, int):  # bool too: true and false are labels as good as 1 and 0
+        value = json.dumps(value)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: {name!r} is {value!r}; fill in a label (a string or a whole number)")
+    check_characters(where, name, value)
+    return value.strip()
+
+
+def check_characters(where: str, name: str, text: str) -> None:
+    r"""Half a pair of UTF-16, which JSON can write ("\ud83d"), is no character, and no file could hold it again."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start].encode("unicode_escape").decode()
+        raise DataError(
+            f"{where}: {name!r} holds {half}, half a character; write the whole one, or remove it"
+        ) from None
 
 
 def _cells(path: Path, lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -106,20 +124,11 @@ def _unquoted(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if quoted else cell
 
 
-def _sniff(header: str, text: str, label: str) -> str:
-    """The delimiter that gives the header both columns, else the one that gives it the most."""
+def _sniff(header: str, likely: Sequence[str]) -> str:
+    """The delimiter that gives the header most of the likely names, else the one that gives it the most cells."""
 
     def fit(delimiter: str) -> tuple[int, int]:
         names = [name.strip(' "') for name in header.split(delimiter)]
-        return (text in names) + (label in names), len(names)
+        return sum(name in names for name in likely), len(names)
 
     return max(CANDIDATES, key=fit)
-
-
-def _check_columns(where: str, columns: list[str], text: str, label: str) -> None:
-    for option, name in (("text", text), ("label", label)):
-        if name not in columns:
-            there = ", ".join(repr(column) for column in columns) or "none"
-            raise DataError(
-                f"{where}: no column {name!r}; there are {there}: say which is the {option} (fit: --{option} NAME)"
-            )

@@ -1,13 +1,14 @@
 """Published data sets by name: the reading on small files, the known counts where SEQSERVE_DATA has the real ones."""
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from training.data import DataError, Labelled, Tagged, catalogue, load
+from training.data import DataError, Framed, Joint, Labelled, Tagged, catalogue, load, where
 from training.data.fetch import PUBLISHED
 from training.data.sst import parse
 
@@ -54,7 +55,24 @@ def test_sst_trains_on_distinct_phrases_and_develops_on_sentences(shelf: Path) -
     assert load({"name": "sst", "phrases": False}).train == [very_good, good_grief]
 
 
-def test_snips_gives_slots_or_intents(shelf: Path) -> None:
+def test_sst_has_five_labels_if_asked(shelf: Path) -> None:
+    (shelf / "sst/train.txt").write_text("(4 (2 very) (3 good))\n(2 (2 so) (2 what))\n")
+    (shelf / "sst/dev.txt").write_text("(0 (2 very) (1 bad))\n(2 so)\n")
+    fine = load({"name": "sst", "fine": True})
+    assert [(phrase.label, " ".join(phrase.text)) for phrase in fine.train] == [
+        ("2", "very"),
+        ("3", "good"),
+        ("4", "very good"),
+        ("2", "so"),
+        ("2", "what"),
+        ("2", "so what"),
+    ]
+    assert [phrase.label for phrase in fine.dev] == ["0", "2"]
+    assert where(fine.dev[1]).endswith("dev.txt, line 2")
+    assert len(load({"name": "sst", "fine": True, "phrases": False}).train) == 2
+
+
+def test_snips_gives_slots_or_intents_or_both(shelf: Path) -> None:
     for part in ("train", "valid"):
         folder = shelf / "snips" / part
         (folder / "seq.in").write_text("play  jazz \nrate it\n")
@@ -63,8 +81,64 @@ def test_snips_gives_slots_or_intents(shelf: Path) -> None:
     assert load("snips").train[0] == Tagged(tokens=("play", "jazz"), tags=("O", "B-genre"))
     intents = load({"name": "snips", "target": "intent"})
     assert intents.dev[1] == Labelled(text=("rate", "it"), label="RateBook")
+    both = load({"name": "snips", "target": "joint"}).train[0]
+    assert both == Joint(tokens=("play", "jazz"), tags=("O", "B-genre"), label="PlayMusic")
+    assert where(both).endswith("train/seq.in, line 1")
     with pytest.raises(DataError, match="'slot'; it must be"):
         load({"name": "snips", "target": "slot"})
+
+
+def test_snips_of_unequal_files_is_refused(shelf: Path) -> None:
+    for name, content in {"seq.in": "a b\nc\n", "seq.out": "O\nO\n", "label": "x\ny\n"}.items():
+        (shelf / "snips/train" / name).write_text(content)
+        (shelf / "snips/valid" / name).write_text("O\n")
+    with pytest.raises(DataError, match=r"seq.in, line 1: 2 words but 1 tags"):
+        load("snips")
+    (shelf / "snips/train/label").write_text("x\n")
+    with pytest.raises(DataError, match=r"train: 2 rows in seq.in, 2 rows in seq.out, 1 rows in label"):
+        load("snips")
+
+
+def test_splice_gives_sequences_of_sixty_bases_each_once(shelf: Path) -> None:
+    draw = random.Random(0)
+    rows = [f"{draw.choice(['EI', 'IE', 'N'])}, X-{i}, {''.join(draw.choices('ACGT', k=60))}\n" for i in range(20)]
+    (shelf / "splice/train.txt").write_text("".join([*rows, rows[3].replace("X-3", "Y")]))
+    splits = load("splice")
+    assert (len(splits.train), len(splits.dev)) == (18, 2)
+    label, _, bases = rows[0].strip().split(", ")
+    assert Labelled(text=bases, label=label) in (*splits.train, *splits.dev)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("EI, X, ACGT", r"line 2: not a class of EI, IE, N, a name and 60 bases"),
+        (f"EX, X, {'A' * 60}", r"line 2: not a class"),
+        (f"EI, {'A' * 60}", r"line 2: not a class"),
+        (f"EI, X, {'A' * 59}Z", r"line 2: letter 60, 'Z', is no base"),
+    ],
+)
+def test_what_is_no_splice_junction_is_refused_with_its_line(shelf: Path, line: str, said: str) -> None:
+    (shelf / "splice/train.txt").write_text(f"EI, X, {'A' * 60}\n{line}\n")
+    with pytest.raises(DataError, match=said):
+        load("splice")
+
+
+def test_tunes_are_texts_as_they_are(shelf: Path) -> None:
+    (shelf / "nottingham-abc/train.abc").write_text("X: 1\n|a|\n\nX: 2\n|b|\n")
+    (shelf / "nottingham-abc/dev.abc").write_text("X: 3\n|c|\n")
+    splits = load("nottingham-abc")
+    assert (splits.train, splits.dev) == ("X: 1\n|a|\n\nX: 2\n|b|\n", "X: 3\n|c|\n")
+
+
+@pytest.mark.parametrize("name", ["trec", "names"])
+def test_what_stands_twice_is_one_example(shelf: Path, name: str) -> None:
+    for file in PUBLISHED[name].files:
+        count = 12 if file == PUBLISHED[name].files[0] else 1
+        rows = [f"0 what is {file.name} {i % 10} ?\n" for i in range(count)]
+        (shelf / name / file.name).write_text("".join(rows))
+    splits = load(name)
+    assert len({*splits.train, *splits.dev}) == len(splits.train) + len(splits.dev) == 9 + len(PUBLISHED[name].files)
 
 
 def test_the_source_says_what_was_read_and_that_it_is_not_what_was_published(shelf: Path) -> None:
@@ -82,6 +156,10 @@ def test_an_unknown_name_or_option_is_refused_with_those_there_are() -> None:
         load({"name": "sst", "phrase": False})
     with pytest.raises(DataError, match="a data set needs a name"):
         load({"phrases": False})
+    with pytest.raises(DataError, match="sst: fine is 'no'; it must be true or false"):
+        load({"name": "sst", "fine": "no"})
+    with pytest.raises(DataError, match="snips: target is True; it must be a string"):
+        load({"name": "snips", "target": True})
 
 
 def test_the_catalogue_says_where_each_set_is(shelf: Path) -> None:
@@ -112,9 +190,12 @@ def test_reading_data_needs_no_torch() -> None:
         ("wnut17", 3_394, 1_009),
         ("snips", 13_084, 700),
         ("sst", 77_616, 872),
-        ("trec", 4_907, 545),
+        ("trec", 4_843, 538),
         ("names", 16_211, 1_801),
+        ("splice", 2_452, 272),
+        ("japanese-vowels", 243, 27),
         ("tinyshakespeare", 903_469, 100_385),
+        ("nottingham-abc", 356_894, 43_165),
     ],
 )
 def test_the_real_data_has_its_known_counts_and_is_as_published(name: str, train: int, dev: int) -> None:
@@ -124,3 +205,22 @@ def test_the_real_data_has_its_known_counts_and_is_as_published(name: str, train
     if name == "ud-ewt":
         assert sum(len(sentence.tokens) for sentence in splits.train) == 204_577
         assert len({tag for sentence in splits.train for tag in sentence.tags}) == 17
+
+
+@with_real_data
+def test_the_real_vowels_are_ragged_frames_of_twelve_numbers() -> None:
+    splits = load("japanese-vowels")
+    assert all(isinstance(each, Framed) for each in splits.train)
+    assert {len(frame) for each in splits.train for frame in each.frames} == {12}
+    lengths = [len(each.frames) for each in (*splits.train, *splits.dev)]
+    assert (min(lengths), max(lengths)) == (7, 26)
+    assert sorted(each.label for each in splits.dev) == sorted("123456789" * 3)
+
+
+@with_real_data
+def test_all_labels_of_the_real_treebank_and_the_real_tunes() -> None:
+    fine = load({"name": "sst", "fine": True, "phrases": False})
+    assert (len(fine.train), len(fine.dev)) == (8_534, 1_101)
+    assert {phrase.label for phrase in fine.train} == set("01234")
+    tunes = load("nottingham-abc")
+    assert [text.strip("\n").count("\n\n") + 1 for text in (tunes.train, tunes.dev)] == [828, 103]

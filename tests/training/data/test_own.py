@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from training.data.errors import DataError
-from training.data.examples import Labelled, Tagged
-from training.data.own import read_labelled, read_tagged, read_text, split, split_text
+from training.data.examples import Framed, Joint, Labelled, Place, Tagged, where
+from training.data.own import Columns, hold_out, read, read_labelled, read_tagged, read_text
 
 THE_DOG = Tagged(tokens=("The", "dog"), tags=("DET", "NOUN"))
 
@@ -29,6 +29,9 @@ def written(folder: Path, name: str, content: str | bytes) -> Path:
         "-DOCSTART- -X- O O\n\nThe DET\ndog NOUN\n",
         "# a comment\n\n\nThe\tDET\ndog\tNOUN\n\t\n\t\n",
         "# comment\nThe DET\n# text\ndog NOUN\n",
+        "The\tDET\r\ndog\tNOUN\n\r\n",
+        "The\tDET\ndog NOUN\n",
+        "# label = statement\nThe DET\ndog NOUN\n",
     ],
 )
 def test_a_sentence_is_read_from_conll_of_any_build(tmp_path: Path, content: str) -> None:
@@ -39,6 +42,25 @@ def test_a_sentence_is_read_from_conll_of_any_build(tmp_path: Path, content: str
 def test_a_hashtag_is_a_token(tmp_path: Path, between: str) -> None:
     tweet = "# a tweet of mine\nlove O\nit O\n#paris O\n".replace(" O", f"{between}O")
     assert read_tagged(written(tmp_path, "a.conll", tweet))[0].tokens == ("love", "it", "#paris")
+
+
+def test_a_no_break_space_is_part_of_its_token(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.conll", "10\u00a0000 NUM\npeople NOUN\n")
+    assert read_tagged(path)[0].tokens == ("10\u00a0000", "people")
+
+
+def test_sentences_and_their_tokens_know_their_lines(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.conll", "-DOCSTART- O\n\n# c\nThe DET\ndog NOUN\n\na DET\n# note\ncat NOUN\n")
+    first, second = read_tagged(path)
+    assert (where(first), where(first, 1)) == (f"{path}, line 4", f"{path}, line 5")
+    assert (where(second), where(second, 1)) == (f"{path}, line 7", f"{path}, line 9")
+
+
+def test_a_place_is_no_part_of_what_an_example_is() -> None:
+    here, there = (Labelled(text="a", label="b", place=Place("c", line)) for line in (1, 2))
+    assert here == there
+    assert len({here, there}) == 1
+    assert (where(here), where(Labelled(text="a", label="b"))) == ("c, line 1", "")
 
 
 CONLLU = "# text = du Chien\n1-2\tdu\t_\t_\t_\t_\t_\t_\t_\t_\n1\tde\tde\tADP\tP\t_\t0\t_\t_\t_\n" + (
@@ -64,8 +86,9 @@ def test_conllu_is_read_word_by_word_with_universal_tags_or_those_of_a_named_col
         ("", r"the file is empty"),
         (b"caf\xe9\tNOUN\n", r"line 1, byte 4: 0xe9 is not utf-8; .* encoding='cp1252'"),
         (b"The\tDET\r\ncaf\xe9\tNOUN\n", r"line 2, byte 4"),
-        ("The\tDET\n".encode("utf-16"), r"line 1, byte 1: .* encoding='utf-16'"),
-        (b"The\tDET\nd\0g\tNOUN\n", r"line 2, byte 2: a NUL byte"),
+        ("The\tDET\r\nd\tNOUN\n".encode("utf-16-le"), r"line 1: a NUL character.*--encoding utf-16"),
+        (b"The\tDET\r\nd\0g\tNOUN\n", r"line 2: a NUL character"),
+        ("The,DET\ndog,NOUN\n", r"line 1: no column 0, there are 1: 'The,DET'.*turn each comma .* into a tab"),
     ],
 )
 def test_a_wrong_conll_file_is_refused_with_its_line_and_the_remedy(
@@ -87,6 +110,24 @@ def test_a_named_encoding_is_used(tmp_path: Path) -> None:
     assert read_tagged(path, encoding="latin-1")[0].tokens == ("café",)
     with pytest.raises(DataError, match="unknown encoding 'latin-99'"):
         read_tagged(path, encoding="latin-99")
+    with pytest.raises(DataError, match=r"line 1, byte 4: 0xe9 is not ascii; name the encoding .*--encoding NAME"):
+        read_tagged(path, encoding="ascii")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_an_encoding_that_the_file_itself_marks_need_not_be_named(tmp_path: Path, encoding: str) -> None:
+    path = written(tmp_path, "a.conll", "café\tNOUN\r\n".encode(encoding))
+    assert read_tagged(path)[0].tokens == ("café",)
+    assert read_tagged(path, encoding="UTF8")[0].tokens == ("café",)
+
+
+def test_a_part_in_another_encoding_is_told_from_a_whole_file_in_one(tmp_path: Path) -> None:
+    mixed = "text,label\ncafé,a\nnaïve,b\nköln,a\n".encode() + "über,b\n".encode("cp1252")
+    with pytest.raises(DataError, match=r"line 5, byte 1: 0xfc is not utf-8, though most of the file is \(1 such"):
+        read_labelled(written(tmp_path, "a.csv", mixed))
+    whole = "text,label\ncafé,a\nnaïve,b\n".encode("cp1252")
+    with pytest.raises(DataError, match=r"line 2, byte 4: .* save the file as UTF-8, .*--encoding cp1252"):
+        read_labelled(written(tmp_path, "a.csv", whole))
 
 
 GOOD_FILM = Labelled(text='a "good", film', label="pos")
@@ -122,7 +163,7 @@ def test_a_text_may_run_over_lines_in_csv_and_be_tokens_in_json(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.csv", "review,stars\nx,1\n", r"a.csv, line 1: no column 'text'; there are 'review', 'stars'"),
+        ("a.csv", "review,stars\nx,1\n", r"a.csv, line 1: no column 'text'; there are 'review', 'stars'.*is no header"),
         ("a.csv", "text,label\na, b,pos\n", r"line 2: 3 columns, but the header has 2; put a text that holds ','"),
         ("a.csv", 'text,label\nfine,pos\n"never closed,neg\n', r"line 3: .* close every double quote"),
         ("a.csv", "text,label\nfine,pos\nbad,\n", r"line 3: 'label' is ''; fill in a label"),
@@ -135,6 +176,13 @@ def test_a_text_may_run_over_lines_in_csv_and_be_tokens_in_json(tmp_path: Path) 
         ("a.jsonl", '{"txt": "a", "label": "b"}', r"line 1: no column 'text'; there are 'txt', 'label'"),
         ("a.jsonl", '{"text": "a", "label": null}', r"line 1: 'label' is None"),
         ("a.jsonl", '{"text": ["a", 1], "label": "b"}', r"line 1: 'text' is \['a', 1\]"),
+        ("a.jsonl", '{"text": "a", "label": 1.5}', r"line 1: 'label' is 1.5"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": 1}\n{"text": "\\ud83d", "label": 1}',
+            r"line 2: 'text' holds \\ud83d, half",
+        ),
+        ("a.csv", "text,label,text\na,b,c\n", r"line 1: 2 columns are called 'text'"),
     ],
 )
 def test_a_wrong_table_is_refused_with_its_line_and_the_remedy(
@@ -150,20 +198,44 @@ def test_plain_text_keeps_everything_but_its_line_endings(tmp_path: Path) -> Non
         read_text(tmp_path / "b.txt")
 
 
-def test_a_split_takes_every_row_once_and_is_the_same_for_a_seed() -> None:
-    rows = list(range(1000))
-    train, dev = split(rows, seed=7)
-    assert (len(train), len(dev)) == (900, 100)
-    assert sorted(train + dev) == rows
-    assert (train, dev) == split(rows, seed=7) != split(rows, seed=8)
-    assert dev[:5] == [3, 6, 8, 10, 21], "the split of a seed must never change: scores would not compare"
+TOKENS = '{"tokens": ["a", "b"], "tags": ["O", "X"], "kind": "ask"}\n'
 
 
-def test_a_text_is_split_at_its_end() -> None:
-    assert split_text("abcdefghij", dev_share=0.2) == ("abcdefgh", "ij")
+@pytest.mark.parametrize(
+    ("name", "content", "task", "codec", "example"),
+    [
+        ("a.conll", "a O\nb X\n", "tag", "words", Tagged(tokens=("a", "b"), tags=("O", "X"))),
+        ("a.jsonl", TOKENS, "tag", "words", Tagged(tokens=("a", "b"), tags=("O", "X"))),
+        (
+            "a.conll",
+            "# kind = ask\na O\nb X\n",
+            "joint",
+            "words",
+            Joint(tokens=("a", "b"), tags=("O", "X"), label="ask"),
+        ),
+        ("a.JSONL", TOKENS, "joint", "words", Joint(tokens=("a", "b"), tags=("O", "X"), label="ask")),
+        ("a.csv", "text,kind\nhello,ask\n", "classify", "words", Labelled(text="hello", label="ask")),
+        ("a.fa", ">1 ask\nACGT\n", "classify", "dna", Labelled(text="ACGT", label="ask")),
+        ("a.csv", "id,x,kind\n1,2,ask\n", "classify", "frames", Framed(frames=((2,),), label="ask")),
+    ],
+)
+def test_task_input_and_suffix_choose_the_reader(
+    tmp_path: Path, name: str, content: str, task: str, codec: str, example: object
+) -> None:
+    path = written(tmp_path, name, content)
+    assert read(path, task, codec, Columns(label="kind")) == [example]
+    assert where(read(path, task, codec, Columns(label="kind"))[0]).startswith(f"{path}, line ")
 
 
-@pytest.mark.parametrize(("rows", "dev_share", "said"), [(4, 0.1, "4 rows are too few"), (9, 1.0, "between 0 and 1")])
-def test_a_split_that_cannot_be_is_refused(rows: int, dev_share: float, said: str) -> None:
-    with pytest.raises(DataError, match=said):
-        split(range(rows), dev_share=dev_share, seed=0)
+def test_labels_of_the_whole_have_their_share_in_what_is_held_out() -> None:
+    rows = [Labelled(text="t", label="rare" if i % 10 == 0 else "usual") for i in range(100)]
+    train, dev = hold_out(rows, dev_share=0.2, seed=1)
+    assert [sum(row.label == "rare" for row in part) for part in (train, dev)] == [8, 2]
+    assert hold_out("abcde", dev_share=0.2, seed=1) == ("abcd", "e")
+    sentences = [Tagged(tokens=("a",), tags=("O",))] * 10
+    assert tuple(map(len, hold_out(sentences, dev_share=0.2, seed=1))) == (8, 2)
+
+
+def test_a_file_without_blank_lines_is_told_so() -> None:
+    with pytest.raises(DataError, match="one sentence only, of 3 tokens: put a blank line after each sentence"):
+        hold_out([Tagged(tokens=("a",) * 3, tags=("O",) * 3)], dev_share=0.1, seed=1)

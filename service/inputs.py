@@ -1,0 +1,32 @@
+"""What the inputs of a request are: texts, texts already split, or frames of numbers. How deep the lists go decides.
+
+Knows no model and no HTTP.
+"""
+
+from typing import Any
+
+Frames = list[list[float]]
+Inputs = str | list[str] | list[list[str]] | Frames | list[Frames]
+
+
+def first_value(inputs: Any) -> tuple[Any, int]:
+    """Return the first string or number, and how many lists it lies in; (None, 0) if there is neither."""
+    if not isinstance(inputs, list):
+        return inputs, 0
+    for part in inputs:
+        value, depth = first_value(part)
+        if value is not None:
+            return value, depth + 1
+    return None, 0
+
+
+def hold_numbers(inputs: list[Any]) -> bool:
+    """Whether these are frames, one list of them or several, rather than text."""
+    value, _ = first_value(inputs)
+    return value is not None and not isinstance(value, str)
+
+
+def are_one(inputs: list[Any]) -> bool:
+    """Whether these are the frames of one input. Lists with nothing in them are several inputs."""
+    value, depth = first_value(inputs)
+    return depth == 2 and not isinstance(value, str)

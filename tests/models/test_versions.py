@@ -1,0 +1,89 @@
+"""Format 1 and format 2: what each reader takes, and what it says of the other."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models import bundle, reference
+from models.manifest import BundleError, read
+from tests import bundles
+
+Content = dict[str, Any]
+
+
+def as_format_1(path: Path, change: Callable[[Content], object] = lambda content: None) -> Path:
+    """Rewrite a manifest as a writer of format 1 would have, and then change it."""
+    file = path / "manifest.json"
+    content = json.loads(file.read_text("utf-8"))
+    content["format"] = 1
+    del content["text_labels"]
+    for field in ("subwords", "lowercase") if content["codec"]["kind"] == "characters" else ("subwords",):
+        content["codec"].pop(field, None)
+    change(content)
+    file.write_text(json.dumps(content), "utf-8")
+    return path
+
+
+MAKERS = {"tag": bundles.tagger, "classify": bundles.classifier, "generate": bundles.generator}
+
+
+@pytest.mark.parametrize("task", MAKERS)
+def test_a_bundle_of_format_1_loads_and_passes_its_examples(tmp_path: Path, task: str) -> None:
+    loaded = bundles.opened(as_format_1(MAKERS[task](tmp_path)))
+    reference.self_test(loaded)
+    assert loaded.manifest.format == 1
+
+
+def test_what_is_written_is_of_format_2(tmp_path: Path) -> None:
+    path = as_format_1(bundles.classifier(tmp_path))
+    files = {file: (path / file).read_bytes() for file in read(path).files}
+    bundle.save(path, read(path), files)
+    assert read(path).format == 2
+
+
+@pytest.mark.parametrize("number", [3, 0, -1, 17])
+def test_another_format_is_refused_by_asking_for_a_newer_reader(tmp_path: Path, number: int) -> None:
+    path = as_format_1(bundles.classifier(tmp_path), lambda content: content.update(format=number))
+    with pytest.raises(BundleError, match=f"format {number} is .* the formats 1 and 2 .* install a newer seqserve"):
+        read(path)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        read(path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda content: content.update(text_labels=[]), "text_labels"),
+        (lambda content: content["codec"].update(subwords=None), "codec.subwords"),
+        (lambda content: content["codec"].update(subwords={"buckets": 9}), "codec.subwords"),
+        (lambda content: content.update(task="joint", text_labels=["A"]), "text_labels"),
+        (lambda content: content.update(codec={"kind": "dna"}), "codec.kind 'dna'"),
+        (lambda content: content.update(codec={"kind": "frames", "features": 2}), "codec.kind 'frames'"),
+        (lambda content: content.update(codec={"kind": "characters"}), "task 'tag' for characters"),
+        (lambda content: content["outputs"].append({"name": "path", "dtype": "int32", "shape": []}), "output 'path'"),
+        (lambda content: content["examples"][0].update(inputs=["the"]), "example whose inputs are no string"),
+    ],
+)
+def test_format_1_with_something_of_format_2_is_refused_by_name(
+    tmp_path: Path, change: Callable[[Content], object], named: str
+) -> None:
+    path = as_format_1(bundles.tagger(tmp_path), change)
+    assert f'format 1 has no {named}: write "format": 2, or leave it out' in refused(path)
+
+
+def test_a_joint_task_is_none_of_format_1(tmp_path: Path) -> None:
+    # Without text_labels, which would be named first, it is the task that is named.
+    path = as_format_1(bundles.tagger(tmp_path), lambda content: content.update(task="joint"))
+    assert "format 1 has no task 'joint'" in refused(path)
+
+
+def test_lower_case_characters_are_none_of_format_1(tmp_path: Path) -> None:
+    path = as_format_1(bundles.generator(tmp_path), lambda content: content["codec"].update(lowercase=False))
+    assert "format 1 has no codec.lowercase" in refused(path)

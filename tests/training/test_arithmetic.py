@@ -1,0 +1,34 @@
+"""Which numbers a network is trained in."""
+
+import pytest
+import torch
+from torch import nn
+
+from training import arithmetic
+
+
+def computed_in(choice: str, units: int) -> torch.dtype:
+    network = nn.LSTM(3, units)
+    with arithmetic.precision(choice, network)():
+        return (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+
+
+@pytest.mark.parametrize(
+    ("choice", "units", "expected"),
+    [
+        ("bf16", 4, torch.bfloat16),
+        ("fp32", 200, torch.float32),
+        ("auto", 200, torch.bfloat16),
+        ("auto", 100, torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_for_large_layers(
+    choice: str, units: int, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arithmetic, "_multiplies_bfloat16", lambda: True)
+    assert computed_in(choice, units) is expected
+
+
+def test_auto_is_float32_where_the_processor_does_not_multiply_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "_multiplies_bfloat16", lambda: False)
+    assert computed_in("auto", 512) is torch.float32

@@ -1,0 +1,69 @@
+"""Several runs of a recipe: their mean and its interval, their seeds, their folds, and the best of them."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from training import repeats
+from training.data import DataError
+from training.data.examples import Labelled, Source, Splits
+
+
+def test_the_interval_is_that_of_students_t() -> None:
+    # 4.303 is the 97.5 % quantile of t with two degrees of freedom, as every table has it.
+    found = repeats.summarise({"a": 90.0, "b": 92.0, "c": 94.0})
+    half = 4.303 * 2 / math.sqrt(3)
+    assert (found.mean, found.deviation) == pytest.approx((92, 2))
+    assert (found.low, found.high) == pytest.approx((92 - half, 92 + half), rel=1e-4)
+    assert str(found) == "92.00, standard deviation 2.00, 95 % interval 87.03 to 96.97"
+
+
+def test_one_run_has_no_interval() -> None:
+    assert str(repeats.summarise({"a": 90.0})) == "90.00 (one run: no interval)"
+
+
+def test_larger_folds_weigh_more() -> None:
+    assert repeats.summarise({"a": 90.0, "b": 60.0}, [20, 10]).mean == pytest.approx(80)
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("3", [1, 2, 3]), ("1,7,9", [1, 7, 9]), ("4,", [4])])
+def test_seeds_are_counted_or_named(text: str, seeds: list[int]) -> None:
+    assert repeats.parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "0", "many", "1,1", "1;2", "-1,2"])
+def test_what_are_no_seeds_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(DataError, match=r"e\.g\. --seeds 5"):
+        repeats.parse_seeds(text)
+
+
+def test_every_example_is_held_out_once_and_every_fold_has_its_share_of_labels() -> None:
+    rows = [Labelled(text=str(number), label="rare" if number < 4 else "common") for number in range(20)]
+    whole = Splits(train=rows[:15], dev=rows[15:], source=Source(name="x", url="", licence=""))
+    parts = repeats.fold(whole, 4, seed=1)
+    assert sorted(int(str(row.text)) for part in parts for row in part.dev) == list(range(20))
+    for part in parts:
+        assert [row.label for row in part.dev].count("rare") == 1
+        assert not set(part.train) & set(part.dev)
+        assert len(part.train) + len(part.dev) == 20
+
+
+def test_the_folder_becomes_the_best_run_and_says_which(tmp_path: Path) -> None:
+    for name, content in (("seed-1", "bad"), ("seed-2", "good")):
+        (tmp_path / name / "tensorboard").mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text(content)
+    repeats.keep_best(tmp_path, repeats.summarise({"seed-1": 1.0, "seed-2": 2.0}), "seed-2")
+    assert (tmp_path / "run.json").read_text() == "good"
+    said = json.loads((tmp_path / repeats.SEEDS).read_text())
+    assert (said["best"], said["scores"], said["mean"]) == ("seed-2", {"seed-1": 1.0, "seed-2": 2.0}, 1.5)
+
+
+def test_a_folder_of_a_single_run_is_not_taken_for_several(tmp_path: Path) -> None:
+    repeats.refuse_single(tmp_path)
+    (tmp_path / "run.json").touch()
+    with pytest.raises(DataError, match="holds a single run: give another folder"):
+        repeats.refuse_single(tmp_path)
+    (tmp_path / repeats.SEEDS).touch()
+    repeats.refuse_single(tmp_path)

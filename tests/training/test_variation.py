@@ -1,0 +1,91 @@
+"""Sentences in other forms: tags stay with their words, spans stay whole, and each epoch is another."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.training import tiny
+from training.data.examples import Source, Splits, Tagged
+from training.report import spans
+from training.variation import Lender, Variation, make_varier
+
+TRAIN = [
+    Tagged(tokens=("Ann", "Lee", "lives", "in", "Rome", "!!"), tags=("B-per", "I-per", "O", "O", "B-loc", "O")),
+    Tagged(tokens=("I", "saw", "Bob"), tags=("O", "O", "B-per")),
+]
+
+
+def varied(seed: int = 0, **fields: Any) -> list[Tagged]:
+    varier = make_varier(Variation(**fields), TRAIN)
+    return varier.vary(TRAIN, np.random.default_rng(seed))  # type: ignore[return-value]
+
+
+def test_a_mention_is_replaced_by_another_of_its_kind_and_the_rest_stays() -> None:
+    seen = set()
+    for seed in range(20):
+        first, _ = varied(seed, swap=1.0)
+        (person, *_), words = spans(first.tags), first.tokens
+        assert person[:2] == ("per", 0)
+        assert words[person[2] :] == ("lives", "in", "Rome", "!!")
+        seen.add(words[: person[2]])
+    assert seen == {("Ann", "Lee"), ("Bob",)}
+
+
+def test_words_are_cut_at_signs_and_a_span_goes_on_through_the_pieces() -> None:
+    varier = make_varier(Variation(split=1.0), TRAIN)
+    cut = [
+        Tagged(tokens=("#Rome", "isn't", "http://a.b/#c"), tags=("B-loc", "O", "O")),
+        Tagged(tokens=("O'Hara", "..."), tags=("B-per", "O")),
+    ]
+    first, second = varier.vary(cut, np.random.default_rng(0))
+    assert list(zip(first.tokens, first.tags, strict=True)) == [
+        ("#", "B-loc"),
+        ("Rome", "I-loc"),
+        *(("isn", "O"), ("'", "O"), ("t", "O")),
+        ("http://a.b/#c", "O"),
+    ]
+    assert second.tokens == ("O", "'", "Hara", ".", ".", ".")
+    assert spans(second.tags) == [("per", 0, 3)]
+
+
+def test_nothing_asked_for_is_nothing_changed() -> None:
+    assert varied() == TRAIN
+
+
+def test_lower_case_is_for_whole_sentences() -> None:
+    assert [example.tokens for example in varied(lowercase=1.0)] == [
+        ("ann", "lee", "lives", "in", "rome", "!!"),
+        ("i", "saw", "bob"),
+    ]
+
+
+def test_mentions_are_borrowed_from_spans_and_from_whole_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    lent = {
+        "slots": [Tagged(tokens=("play", "miles", "davis"), tags=("O", "B-artist", "I-artist"))],
+        "names": tiny.labelled(1),
+    }
+
+    def load(spec: dict[str, Any]) -> Splits[Any]:
+        return Splits(train=lent[spec["name"]], dev=[], source=Source(name="", url="", licence=""))
+
+    monkeypatch.setattr("training.variation.data.load", load)
+    lenders = (Lender(name="slots", kinds={"artist": "per"}), Lender(name="names", kinds={"*": "loc"}))
+    varier = make_varier(Variation(swap=1.0, borrow=1.0, lenders=lenders), TRAIN)
+    assert varier.borrowed["per"] == [("miles", "davis")]
+    first, second = varier.vary(TRAIN, np.random.default_rng(0))
+    assert tuple(word.lower() for word in second.tokens) == ("i", "saw", "miles", "davis")
+    assert second.tags == ("O", "O", "B-per", "I-per")
+    assert "Rome" not in first.tokens
+
+
+def test_every_epoch_is_another_and_the_same_again_in_a_second_run(tmp_path: Path) -> None:
+    from tests.training.test_objectives import sequences
+
+    def words(epoch: int) -> list[Any]:
+        objective = sequences("tag", TRAIN * 20, TRAIN, variation={"swap": 1.0, "split": 0.5})
+        return sorted(batch.feeds["words"].tolist() for batch in objective.batches(epoch))
+
+    assert words(0) == words(0)
+    assert words(0) != words(1)

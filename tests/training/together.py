@@ -1,0 +1,37 @@
+"""What torchrun starts in the test of several processes: a run of the points, a line of JSON a report."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.training.points import Points, training
+from training import loop, parallel
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+
+    def report(epoch: int, batch: int, batches: int, loss: float) -> None:
+        print(json.dumps([parallel.rank(), epoch, batch, batches, loss]), flush=True)
+
+    with parallel.joined():
+        own = Points(seed=parallel.rank())  # other weights in each process: all begin with those of the first
+        history = loop.fit(own, training(accumulate=2, average=0.5, epochs=4), folder, report)
+        ends = [parameter.detach().flatten() for parameter in own.network.parameters()]
+        refused = ""
+        try:
+            parallel.from_first(refuse)
+        except FileExistsError as error:
+            refused = str(error)
+        told = {"history": history, "weights": torch.cat(ends), "refused": refused}
+        torch.save(told, folder / f"process-{parallel.rank()}.pt")
+
+
+def refuse() -> None:
+    raise FileExistsError("the folder is taken")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

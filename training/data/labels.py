@@ -1,0 +1,128 @@
+"""What the labels of examples say of the data, with the lines: too few to learn from, unseen in training, or mistyped.
+
+Knows examples and where they came from. Knows no codec and no network.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from training.data.errors import DataError
+from training.data.examples import Framed, Joint, Labelled, Tagged, where
+
+Thing = Literal["tag", "label"]  # of a step, of the whole
+
+THINGS: dict[str, tuple[Thing, ...]] = {"tag": ("tag",), "classify": ("label",), "joint": ("tag", "label")}
+KINDS: dict[str, tuple[type, ...]] = {"tag": (Tagged,), "classify": (Labelled, Framed), "joint": (Joint,)}
+FREQUENT = 5  # occurrences from which on a label is not taken for a typo, and a rare one for a typo of it
+SHORTEST = 4  # letters: among shorter labels many that are meant are one letter apart (NN, NNS)
+SHOWN = 10  # labels in a note, and notes of typos
+
+
+@dataclass(slots=True)
+class Seen:
+    """How often a label stands in the data, and where first."""
+
+    count: int
+    place: str
+
+
+def check(
+    task: str, train: Sequence[Any], dev: Sequence[Any], *, name: str = "", answered: Collection[str] = ()
+) -> tuple[str, ...]:
+    """What the user should know of the labels; raises DataError where nothing can be learnt from them.
+
+    `name` is the data's, for a problem that has no line. `answered` are labels of wholes that a model gives though no
+    training example has them, as it may for several that are merged into one.
+    """
+    for example in (*train, *dev):
+        if not isinstance(example, KINDS[task]):
+            wanted = " or ".join(kind.__name__ for kind in KINDS[task])
+            raise DataError(
+                f"{where(example) or name}: a {type(example).__name__} example, but task {task!r} learns from {wanted} "
+                "ones: take other data, or of a published set the options that give them (docs/data.md)"
+            )
+    notes: list[str] = []
+    for thing in THINGS[task]:
+        known, held_out = seen(thing, train), seen(thing, dev)
+        if len(known) < 2:
+            raise DataError(_too_few(thing, train, next(iter(known))))
+        notes += _unseen(thing, {*known, *answered}, held_out)
+        likely = list(typos(thing, seen(thing, (*train, *dev))))
+        notes += likely[:SHOWN] + ([f"{len(likely) - SHOWN} more {thing}s may be typos"] if likely[SHOWN:] else [])
+    return tuple(notes)
+
+
+def seen(thing: Thing, examples: Iterable[Any]) -> dict[str, Seen]:
+    """Every label, in the order in which they come."""
+    found: dict[str, Seen] = {}
+    for example in examples:
+        for step, label in _labels(thing, example):
+            if before := found.get(label):
+                before.count += 1
+            else:
+                found[label] = Seen(1, where(example, step))
+    return found
+
+
+def typos(thing: Thing, known: Mapping[str, Seen]) -> Iterator[str]:
+    """A note for each label that looks like another one mistyped.
+
+    That is one which differs from a more frequent one by case or spaces alone, or one that stands there once and is
+    one letter from a frequent one: a letter more, less, another, or two that changed places.
+    """
+    by_count = sorted(known, key=lambda label: (-known[label].count, label))
+    usual = {_folded(label): label for label in reversed(by_count)}  # the most frequent of those that read the same
+    frequent = [label for label in by_count if known[label].count >= FREQUENT]
+    for label, here in known.items():
+        other = usual[_folded(label)]
+        if other == label and here.count == 1:
+            other = next((each for each in frequent if _one_letter_apart(label, each)), label)
+        if other != label:
+            times = "once" if here.count == 1 else f"{here.count} times, first"
+            place = f" in {here.place}" if here.place else ""
+            yield f"{thing} {label!r} ({times}{place}) may be a typo of {other!r} ({known[other].count} times)"
+
+
+def _labels(thing: Thing, example: Any) -> Iterator[tuple[int | None, str]]:
+    if thing == "tag":
+        yield from enumerate(example.tags)
+    else:
+        yield None, example.label
+
+
+def _too_few(thing: Thing, train: Sequence[Any], label: str) -> str:
+    last = train[-1].place
+    reach = f" from here to line {last.line}" if last else ""
+    option = "--tag-column" if thing == "tag" else "--label"
+    return (
+        f"{where(train[0])}: every training example{reach} has the {thing} {label!r}; at least two are needed to learn "
+        f"from: give examples of another, or name another column with {option}"
+    )
+
+
+def _unseen(thing: Thing, known: Set[str], held_out: Mapping[str, Seen]) -> Iterator[str]:
+    unseen = sorted(held_out.keys() - known)
+    if unseen:
+        shown = [f"{label} ({held_out[label].place})" if held_out[label].place else label for label in unseen[:SHOWN]]
+        more = f" and {len(unseen) - SHOWN} more" if len(unseen) > SHOWN else ""
+        yield f"{thing}s only in the development data, which count as errors: {', '.join(shown)}{more}"
+
+
+def _folded(label: str) -> str:
+    return "".join(label.casefold().split())
+
+
+def _one_letter_apart(a: str, b: str) -> bool:
+    """Damerau's distance of 1. Not the B- and I- of one kind, nor labels that differ by a digit, which are meant."""
+    if min(len(a), len(b)) < SHORTEST or abs(len(a) - len(b)) > 1 or a == b:
+        return False
+    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    differing = a[start : start + 1] + b[start : start + 1]
+    if any(letter.isdigit() for letter in differing) or (start == 0 and a[1:2] == "-" == b[1:2]):
+        return False
+    if len(a) == len(b):
+        swapped = a[start : start + 2] == b[start : start + 2][::-1] and a[start + 2 :] == b[start + 2 :]
+        return a[start + 1 :] == b[start + 1 :] or swapped
+    longer, shorter = (a, b) if len(a) > len(b) else (b, a)
+    return longer[start + 1 :] == shorter[start:]

@@ -1,0 +1,87 @@
+"""From labels expected and found to scores, the same for a network in training and for a bundle that is served.
+
+Knows names of metrics and which way is better. Does not know networks, bundles or text.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from training import reading
+from training.reading import Sequenced
+from training.report import span_f1
+
+NATS = "nats_per_character"
+UNITS = {
+    "accuracy": "accuracy, %",
+    "f1": "F1 of the spans, %",
+    "exact": "inputs right as a whole, %",
+    NATS: "nats per character",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What is expected of one example, or found: the labels of the steps, the label of the whole, or both."""
+
+    steps: tuple[str, ...] = ()
+    text: str | None = None
+
+    @classmethod
+    def of(cls, example: Sequenced) -> Self:
+        return cls(steps=reading.tags(example), text=reading.label(example))
+
+
+def in_spans(labels: Sequence[str]) -> bool:
+    """Whether labels of steps are those of IOB2 spans."""
+    return "O" in labels and all(label == "O" or label[:2] in ("B-", "I-") for label in labels)
+
+
+def metric_of(task: str, labels: Sequence[str]) -> str:
+    """The score that decides: which epoch is the best, what is quoted first. `labels` are those of the manifest."""
+    if task == "generate":
+        return NATS
+    if task == "joint":
+        return "exact"
+    return "f1" if task == "tag" and in_spans(labels) else "accuracy"
+
+
+def rate(task: str, labels: Sequence[str], expected: Sequence[Answer], found: Sequence[Answer]) -> dict[str, float]:
+    """Percentages.
+
+    tag: "accuracy" of the steps and, where labels are spans, their "f1". classify: "accuracy" of the wholes. joint:
+    "exact", both right; "accuracy" of the wholes; "f1" of the spans, else "step_accuracy".
+    """
+    scores: dict[str, float] = {}
+    if task in ("tag", "joint"):
+        pairs = [pair for e, f in zip(expected, found, strict=True) for pair in zip(e.steps, f.steps, strict=True)]
+        if in_spans(labels):
+            scores["f1"] = span_f1([e.steps for e in expected], [f.steps for f in found])
+        if task == "tag" or not scores:
+            scores["accuracy" if task == "tag" else "step_accuracy"] = _share(a == b for a, b in pairs)
+    if task in ("classify", "joint"):
+        scores["accuracy"] = _share(e.text == f.text for e, f in zip(expected, found, strict=True))
+    if task == "joint":
+        scores["exact"] = _share(e == f for e, f in zip(expected, found, strict=True))
+    return scores
+
+
+def _share(hits: Iterable[bool]) -> float:
+    found = list(hits)
+    return 100 * sum(found) / max(len(found), 1)
+
+
+def higher_is_better(metric: str) -> bool:
+    return metric != NATS
+
+
+def better(metric: str, new: float, old: float) -> bool:
+    return new > old if higher_is_better(metric) else new < old
+
+
+def loses_little(metric: str, exact: float, quantised: float) -> bool:
+    """Whether a variant may be the default: at most 0.3 points or 0.01 nats worse than fp32."""
+    if metric == NATS:
+        return math.isfinite(quantised) and round(quantised - exact, 6) <= 0.01
+    return round(exact - quantised, 6) <= 0.3

@@ -1,0 +1,33 @@
+"""Score a bundle on its development data, as it would be served."""
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.table import Table
+
+from training.terminal import console
+
+HELP = "score a bundle on its development data, as it would be served"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--variant", default="all")
+
+
+def run(options: argparse.Namespace) -> None:
+    from models import bundle
+    from models.manifest import read
+    from training import score
+    from training.choice import splits
+    from training.recipe import Recipe
+
+    manifest = read(options.bundle)
+    recipe = Recipe.model_validate(json.loads(manifest.provenance.recipe))
+    dev = splits(recipe).dev
+    table = Table("variant", manifest.metric, "in the manifest", box=None)
+    for name in manifest.variants if options.variant == "all" else [options.variant]:
+        found = score.score(bundle.load(options.bundle, variant=name), dev)[manifest.metric]
+        table.add_row(name, str(found), str(manifest.variants[name].scores[manifest.metric]))
+    console.print(table)
