@@ -11,7 +11,7 @@ from training.dependencies import Attempt
 from training.dependency_table import Square, names, square
 
 SHADES = "Blues"  # light to dark, in order for every kind of colour vision
-DARK = 0.6  # share solved above which a square needs white letters
+DARK = 0.7  # share solved above which a square needs white letters
 UNTRIED = "0.93"  # grey, which no share has
 
 

@@ -19,7 +19,8 @@ from training.cells import GATES, Cell, Initial
 from training.data.errors import DataError
 from training.dependencies import METHODS, TASKS, Budget, Method, Random, Reader, learn, make_cell
 from training.gradients import flow, scale_to_radius
-from training.networks import Network, make_network
+from training.networks import Network
+from training.prepare import prepare
 from training.recurrent import reverse
 
 HIDDEN, INPUTS, BATCH = 50, 8, 32
@@ -144,13 +145,8 @@ def _opened(what: str) -> tuple[str, Network, Any, Any]:
         opened = run.open_run(folder)
         return f"{folder}, trained", opened.network(), opened.codec, choice.splits(opened.recipe).dev
     chosen = recipe.load(what)
-    torch.manual_seed(chosen.training.seed)
-    examples = choice.splits(chosen)
-    codec = run.fit_codec(chosen, examples.train)
-    labels, text_labels = ((), ()) if chosen.task == "generate" else reading.labels_of(chosen.task, examples.train)
-    shape = chosen.architecture
-    network = make_network(shape, codec, task=chosen.task, labels=labels, text_labels=text_labels, merge=chosen.merge)
-    return f"{chosen.name}, untrained", network.eval(), codec, examples.dev
+    made = prepare(chosen)
+    return f"{chosen.name}, untrained", made.network.eval(), made.codec, made.examples.dev
 
 
 @torch.no_grad()

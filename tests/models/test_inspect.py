@@ -164,7 +164,7 @@ def test_a_unit_that_follows_the_line_is_found() -> None:
         count = 0 if character == "\n" else count + 1
         place.append(count)
     values[:, 7] = -np.array(place)
-    (found,) = units.followers(values, TEXT)
+    found, *_ = units.followers(values, TEXT)  # what else goes along with the lines comes after
     assert (found.unit, found.mark) == (7, "the place in the line")
     assert found.correlation == pytest.approx(-1)
 

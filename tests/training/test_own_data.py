@@ -174,7 +174,7 @@ def test_a_variant_is_kept_only_where_it_loses_little_and_is_not_slower() -> Non
 
     assert export._no_gain("accuracy", variant(90, 2), variant(89.7, 1)) == ""
     assert "too far from 90" in export._no_gain("accuracy", variant(90, 2), variant(89.6, 1))
-    assert "1.5 times as long" in export._no_gain("accuracy", variant(90, 2), variant(90, 3))
+    assert "1.50 times as long" in export._no_gain("accuracy", variant(90, 2), variant(90, 3))
     assert metrics.loses_little("nats_per_character", 1.5, 1.51)
     assert not metrics.loses_little("nats_per_character", 1.5, 1.5101)
     assert not metrics.loses_little("nats_per_character", 1.5, np.inf)

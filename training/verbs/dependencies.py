@@ -5,12 +5,17 @@ of docs/inside.md is this command without options.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from training.terminal import console, say
+
+if TYPE_CHECKING:
+    from training.dependencies import Attempt
 
 HELP = "long-dependency tasks: which cell solves them, up to which length"
 RESULTS, PICTURE = Path("docs/results/dependencies.json"), Path("docs/images/dependencies.png")
@@ -66,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
     say(f"solved seeds out of those tried (median of their updates); results: {options.out}, picture: {picture}")
 
 
-def _table(attempts: list) -> Table:  # type: ignore[type-arg]
+def _table(attempts: Sequence["Attempt"]) -> Table:
     from training import dependency_table
 
     lengths = sorted(dependency_table.names(attempts, "steps"))
