@@ -14,6 +14,7 @@ PREFIX = "SEQSERVE_"
 ELSEWHERE = frozenset({"SEQSERVE_DATA", "SEQSERVE_CACHE"})  # read by training and by the tests
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = "manifest.json"
+ORDER = "order.txt"  # of a directory of bundles: the names of those that come first
 
 
 class BadSetting(ValueError):
@@ -40,7 +41,8 @@ class Settings(BaseModel):
     bundles: Parts = Field(
         default=("models/zoo",),
         min_length=1,
-        description="Bundles to serve, separated by commas: bundle directories, or directories full of them."
+        description="Bundles to serve, separated by commas: bundle directories, or directories full of them"
+        " (by name, those first that its order.txt lists). The first that can do a task answers where none is named."
         " Relative paths start at the repository's root.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the networks run.")
@@ -126,14 +128,14 @@ class Settings(BaseModel):
         return settings
 
     def bundle_paths(self) -> list[Path]:
-        """Return the bundle directories, in the order given, those of one directory by name.
+        """Return the bundle directories, in the order given, those of one directory by its order.txt and by name.
 
         Raises BadSetting for a path that holds no bundle.
         """
         found: list[Path] = []
         for part in self.bundles:
             path = ROOT / part
-            inside = [path] if (path / MANIFEST).is_file() else sorted(p.parent for p in path.glob(f"*/{MANIFEST}"))
+            inside = [path] if (path / MANIFEST).is_file() else _inside(path)
             if not inside:
                 raise BadSetting(
                     f"SEQSERVE_BUNDLES names {part!r}, which is no bundle and holds none (no {MANIFEST} in it or one"
@@ -141,6 +143,14 @@ class Settings(BaseModel):
                 )
             found += [bundle for bundle in inside if bundle not in found]
         return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The bundles of a directory: first those that its order.txt names, one a line, then the others by name."""
+    order = folder / ORDER
+    first = order.read_text("utf-8").split() if order.is_file() else []
+    bundles = sorted(found.parent for found in folder.glob(f"*/{MANIFEST}"))
+    return sorted(bundles, key=lambda path: first.index(path.name) if path.name in first else len(first))
 
 
 def variable(field: str) -> str:

@@ -72,6 +72,15 @@ def test_a_directory_of_bundles_stands_for_all_of_them(tmp_path: Path) -> None:
     assert [path.name for path in settings.bundle_paths()] == ["b", "a"]
 
 
+def test_a_directory_may_say_which_of_its_bundles_come_first(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text("{}")
+    (tmp_path / "order.txt").write_text("c\nmissing\nb\n")
+    found = Settings(bundles=(str(tmp_path),)).bundle_paths()
+    assert [path.name for path in found] == ["c", "b", "a", "d"]
+
+
 def test_a_path_without_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="holds none"):
         Settings(bundles=(str(tmp_path),)).bundle_paths()
