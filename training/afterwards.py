@@ -25,7 +25,9 @@ def write(folder: Path, recipe: Recipe, examples: Splits[Any], objective: Object
     task, train = recipe.task, examples.train
     if recipe.merge:
         train = reading.merge(train, recipe.merge)
-    content: dict[str, Any] = {"baselines": baselines(task, train, examples.dev, codec=recipe.codec.kind)}
+    # A run that goes on has the data of before.
+    before = read(folder).get("baselines")
+    content: dict[str, Any] = {"baselines": before or baselines(task, train, examples.dev, codec=recipe.codec.kind)}
     if isinstance(objective, Sequences):
         found, _ = objective.answers(network)
         expected = objective.expected

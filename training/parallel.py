@@ -64,7 +64,7 @@ def begin_alike(network: nn.Module) -> None:
             processes.broadcast(tensor, src=0)
 
 
-def average(parameters: Sequence[Tensor], loss: float, weight: int) -> tuple[float, int]:
+def average(parameters: Sequence[Tensor], loss: float, weight: float) -> tuple[float, float]:
     """Average gradients and a loss over all processes, each with its weight; gradients are replaced in place.
 
     Returns the mean loss and the sum of the weights. A parameter without a gradient counts as one with zeros, since
@@ -85,4 +85,4 @@ def average(parameters: Sequence[Tensor], loss: float, weight: int) -> tuple[flo
     parts = flat.div_(total).split([gradient.numel() for gradient in gradients])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
-    return total_loss / total, int(total)
+    return total_loss / total, total

@@ -13,7 +13,7 @@ import torch
 
 from models import codecs
 from models.bundle import vocabulary, vocabulary_text
-from training import afterwards, choice, data, loop, metrics, parallel
+from training import afterwards, choice, data, loop, machine, metrics, parallel
 from training.data.examples import Source, Splits
 from training.loop import Report
 from training.networks import Network, make_network
@@ -85,17 +85,20 @@ def fit(
         notes=made.notes,
         sizes=(len(made.examples.train), len(made.examples.dev)),
     )
-    if parallel.rank() == 0:
-        if fresh and folder.exists():
-            _remove(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_run(run)
-    parallel.from_first(lambda: None)  # nobody looks for a checkpoint before the folder is as it should be
+    # Nobody looks for a checkpoint before the folder is as it should be; an error there is one in every process.
+    parallel.from_first(lambda: _begin(run, fresh))
     objective = made.objective(recipe)
     run = replace(run, history=loop.fit(objective, recipe.training, folder, report))
     if parallel.rank() == 0:
         afterwards.write(folder, recipe, made.examples, objective, run.network())
     return run
+
+
+def _begin(run: Run, fresh: bool) -> None:
+    if fresh and run.folder.exists():
+        _remove(run.folder)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    _write_run(run)
 
 
 def _remove(folder: Path) -> None:
@@ -115,6 +118,7 @@ def _write_run(run: Run) -> None:
         "source": {"name": source.name, "url": source.url, "licence": source.licence, "files": source.files},
         "codec": run.recipe.codec.model_dump(mode="json"),
         "command": run.command,
+        "machine": machine.description(),
     }
     path = folder / RUN
     if path.exists():
@@ -131,7 +135,9 @@ def _write_run(run: Run) -> None:
 
 def _decisive(description: dict[str, Any]) -> dict[str, Any]:
     """The fields of run.json that weights depend on: what is published may be worded anew without training anew."""
-    recipe = {key: value for key, value in description["recipe"].items() if key not in WORDING}
+    # Read again: a run from before a field existed has its default.
+    whole = Recipe.model_validate(description["recipe"]).model_dump(mode="json")
+    recipe = {key: value for key, value in whole.items() if key not in WORDING}
     choice = recipe.pop("data")
     if choice["path"] is not None:  # the columns of a published data set are its reader's, not the recipe's
         recipe["data"] = choice

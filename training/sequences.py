@@ -115,11 +115,13 @@ class Sequences:
         groups += [(group, True) for group in others]
         return [groups[place] for place in random.permutation(len(groups))]
 
-    def weight(self, batch: Batch) -> int:
-        if batch.text is not None:
-            return len(batch.text)
-        assert batch.steps is not None
-        return int((batch.steps != IGNORED).sum())
+    def weight(self, batch: Batch) -> float:
+        """What the mean of the loss divides by: targets, or their weights where labels have some."""
+        weights = self._step_weights if batch.text is None else self._text_weights
+        targets = batch.steps if batch.text is None else batch.text
+        assert targets is not None
+        counted = targets[targets != IGNORED]
+        return len(counted) if weights is None or batch.beside else float(weights[counted].sum())
 
     def loss(self, batch: Batch) -> Tensor:
         logits = self.network(**batch.feeds)

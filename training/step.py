@@ -47,8 +47,10 @@ class Stepper:
         """The weights that are evaluated and kept."""
         return self.average.network if self.average is not None and self.average.count else self._network
 
-    def step(self, batches: Sequence[Any], factor: float, dev_losses: Sequence[float] = ()) -> tuple[float, int, float]:
-        """One move, by the mean over all targets of the batches; returns their mean loss, their number, the norm.
+    def step(
+        self, batches: Sequence[Any], factor: float, dev_losses: Sequence[float] = ()
+    ) -> tuple[float, float, float]:
+        """One move, by the mean over all targets of the batches; returns their mean loss, their weight, the norm.
 
         `factor` is the share of the learning rate. The norm of the gradient is that before clipping. A loss that is
         no number moves nothing: it is for the caller to look.

@@ -36,12 +36,13 @@ class Text:
         self._streams = max(1, min(recipe.training.streams, len(self._train) // (FEWEST_PIECES * self._steps)))
         self._state: State | None = None
 
-    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor, bool] | None]:
         """Every process has streams of its own, the rank-th of each `world`."""
         # Another offset each epoch, so that the network does not see the same boundaries again.
         offset = int(np.random.default_rng([self._seed, epoch]).integers(0, self._steps))
         for inputs, targets, first in streams(self._train, self._streams, self._steps, offset):
-            yield inputs[:, rank::world], targets[:, rank::world], first
+            mine = inputs[:, rank::world], targets[:, rank::world], first
+            yield mine if mine[0].numel() else None
 
     def count_batches(self, epoch: int, world: int = 1) -> int:
         return sum(1 for _ in self.batches(epoch))
