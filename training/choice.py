@@ -19,23 +19,30 @@ SHORTEST_TEXT = 100  # characters of a part of a text: with fewer there is nothi
 
 
 def splits(recipe: Recipe) -> Splits[Any]:
-    """The examples that a recipe asks for: a published data set, or the user's own file split in two."""
+    """The examples that a recipe asks for: a published data set, or the user's own file split in two.
+
+    With the labels of the data; `answered` gives the development part those that the bundle answers with.
+    """
     choice = recipe.data
     if choice.path is None:
         if choice.name is None:
             raise data.DataError("the recipe names no data: give --data FILE, or set name or path under [data]")
-        found = data.load({"name": choice.name, **choice.options})
-        return replace(found, dev=reading.merge(found.dev, recipe.merge)) if recipe.merge else found
+        return data.load({"name": choice.name, **choice.options})
     train = _read(recipe, choice.path)
     if choice.dev is not None:
         dev = _read(recipe, choice.dev)
     else:
         train, dev = _held_out(train, choice)
-    if recipe.merge:
-        dev = reading.merge(dev, recipe.merge)
-    files = {path.name: data.sha256_of(path) for path in (choice.path, choice.dev) if path is not None}
+    files = {choice.path.name: data.sha256_of(choice.path)}
+    if choice.dev is not None:
+        files[f"dev/{choice.dev.name}"] = data.sha256_of(choice.dev)
     source = Source(name=choice.path.name, url="", licence="the user's own", files=files)
     return Splits(train=train, dev=dev, source=source)
+
+
+def answered(recipe: Recipe, examples: Splits[Any]) -> Splits[Any]:
+    """The same, its development part under the labels that the bundle answers with."""
+    return replace(examples, dev=reading.merge(examples.dev, recipe.merge)) if recipe.merge else examples
 
 
 def auxiliary(recipe: Recipe) -> Splits[Any] | None:
@@ -52,11 +59,22 @@ def source(examples: Splits[Any], beside: Splits[Any] | None) -> Source:
     """Where the data come from, those of the task beside included."""
     if beside is None:
         return examples.source
-    other = beside.source
+    return _joined(examples.source, beside.source, beside.source.name)
+
+
+def with_lenders(recipe: Recipe, found: Source) -> Source:
+    """A source with the data sets whose mentions training borrows."""
+    for lender in recipe.variation.lenders if recipe.variation else ():
+        other = data.load({"name": lender.name, **lender.options}).source
+        found = _joined(found, other, f"mentions of {other.name}")
+    return found
+
+
+def _joined(source: Source, other: Source, name: str) -> Source:
     return replace(
-        examples.source,
-        licence=f"{examples.source.licence}; {other.name}: {other.licence}",
-        files=examples.source.files | {f"{other.name}/{name}": found for name, found in other.files.items()},
+        source,
+        licence=f"{source.licence}; {name}: {other.licence}",
+        files=source.files | {f"{other.name}/{file}": found for file, found in other.files.items()},
     )
 
 

@@ -53,9 +53,14 @@ def export(finished: Run, target: Path, say: Say, *, force: bool = False) -> Man
     variant, or when `target` already holds a bundle with a better score (unless `force`).
     """
     _check_target(target)
-    splits = choice.splits(finished.recipe)
+    splits = choice.answered(finished.recipe, choice.splits(finished.recipe))
     if choice.source(splits, choice.auxiliary(finished.recipe)).files != finished.source.files:
         raise DataError(f"{splits.source.name} has changed since {finished.folder} was trained: run fit --fresh")
+    if reading.digest(splits) != finished.digest:
+        raise DataError(
+            f"{finished.folder} was trained on other examples than its recipe gives, as a fold is: its scores would be "
+            "on what it has seen; export a run of fit"
+        )
     network = finished.network()
     drawings = {precision: draw(network, precision) for precision in PRECISIONS if _has(network, precision)}
     worst = worst_difference(network, finished.codec, drawings["fp32"], splits.dev)
@@ -98,7 +103,8 @@ def _manifest(
     sizes: tuple[int, int],
 ) -> Manifest:
     """Everything but scores and examples."""
-    recipe, source, drawing = finished.recipe, finished.source, drawings["fp32"]
+    recipe, drawing = finished.recipe, drawings["fp32"]
+    source = choice.with_lenders(recipe, finished.source)
     spans = recipe.task in ("tag", "joint") and metrics.in_spans(finished.labels)
     return Manifest(
         format=2,

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from models.codecs.words import UNKNOWN
 from training.drawing.chain import draw_chain
 from training.drawing.layers import Signal, final_states
 from training.drawing.pen import Drawing, Floats, Pen, Precision
-from training.drawing.stack import draw_stack
+from training.drawing.stack import SLACK, draw_stack
 from training.encoders import (
     CLIP,
     OUT_OF_RANGE,
@@ -78,6 +77,11 @@ def _dense(pen: Pen, signal: Signal, layer: Any, name: str) -> Any:
     return pen.dense(signal.x, signal.spread(layer.weight.detach().numpy()), layer.bias.detach().numpy(), name)
 
 
+def _reach(table: Floats) -> float:
+    """The largest magnitude in a table, with room for the rounding of bytes on a scale."""
+    return float(np.abs(table).max() * SLACK)
+
+
 def _with_ballast(pen: Pen, table: Floats, reach: float) -> Floats:
     """In int8 two constant features more, +reach and -reach, which pin the range of the whole."""
     if pen.precision == "fp32":
@@ -97,14 +101,14 @@ def _encode_words(pen: Pen, encoder: WordEncoder) -> tuple[Signal, Any]:
     stems = encoder.stem_embedding.weight.detach().numpy()
     embedding = stems.shape[1]
     if not encoder.reads_form:
-        reach = float(np.abs(stems).max())
+        reach = _reach(stems)
         x = pen.lookup(_with_ballast(pen, stems, reach), words, "stems")
         return Signal(x=x, columns=np.arange(embedding), width=embedding + pen.ballast, reach=reach), lengths
     forms = encoder.forms().numpy()  # (rows, width of a form), zero where a row has no form of its own
     # What a spelling gives stays below 1; a mean of n-grams below the largest of them.
-    reach = max(1.0, float(np.abs(stems).max()))
+    reach = max(1.0, _reach(stems))
     if encoder.subword_embedding is not None:
-        reach = max(reach, float(encoder.subword_embedding.weight.detach().abs().max()))
+        reach = max(reach, _reach(encoder.subword_embedding.weight.detach().numpy()))
     has = np.flatnonzero(forms.any(axis=1))
     place = np.zeros(len(forms), np.int32)
     place[has] = 1 + np.arange(len(has))
@@ -164,7 +168,7 @@ def _encode_symbols(pen: Pen, encoder: SymbolEncoder) -> tuple[Signal, Any]:
 
 
 def _look_up(pen: Pen, table: Floats, rows: Any) -> Signal:
-    reach, width = float(np.abs(table).max()), table.shape[1]
+    reach, width = _reach(table), table.shape[1]
     x = pen.lookup(_with_ballast(pen, table, reach), rows, "table")
     return Signal(x=x, columns=np.arange(width), width=width + pen.ballast, reach=reach, table=table, rows=rows)
 
@@ -195,6 +199,10 @@ def _pool(pen: Pen, network: SequenceNetwork, pooling: Pooling, signal: Signal, 
         else op.Gather(signal.x, pen.constant(signal.columns, "real"), axis=2)
     )
     valid = _valid(pen, y, lengths)
+    if (
+        network.stack.layers[0].cell == "rnn-relu"
+    ):  # without a bound the padding may be infinite: nothing times that is NaN
+        y = op.Where(valid, y, 0.0)
     found = []
     for part in pooling.parts:
         if part == "max":
@@ -250,8 +258,7 @@ def _final(pen: Pen, network: SequenceNetwork, y: Any, lengths: Any) -> Any:
 def _draw_language_model(network: LanguageModel, precision: Precision) -> Drawing:
     pen = Pen(precision)
     characters, lengths = pen.input("characters", "T", "B"), pen.input("lengths", "B")
-    table = network.embedding.weight.detach().numpy().copy()
-    table[UNKNOWN] = table[UNKNOWN + 1 :].mean(axis=0)  # a character that training never saw: none in particular
+    table = network.table().detach().numpy()
     signal = _look_up(pen, table, characters)
     names = [[f"{part}{number}" for part in layer.forwards.parts] for number, layer in enumerate(network.stack.layers)]
     hidden = [layer.hidden for layer in network.stack.layers]

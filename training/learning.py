@@ -57,6 +57,9 @@ class Training(BaseModel):
     share: float = Field(
         default=1.0, gt=0, le=1, description="share of the examples that an epoch draws, others each time (sequences)"
     )
+    share_below: int = Field(
+        default=0, ge=0, description="only examples of fewer steps are drawn by `share`, longer ones always; 0: all"
+    )
     batch_tokens: int = Field(default=1024, ge=1, description="padded tokens in a batch (sequences)")
     streams: int = Field(default=64, ge=1, description="parallel streams (language models)")
     steps: int = Field(default=128, ge=1, description="steps of truncated back-propagation (language models)")

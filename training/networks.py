@@ -22,6 +22,8 @@ from training.encoders import Encoder, FrameEncoder, SymbolEncoder, WordEncoder,
 from training.pooling import Pooling
 from training.recurrent import Stack, State
 
+CONSTANT = 1e-6  # of the mean: a deviation below is a feature that never changes
+
 
 def make_encoder(shape: Architecture, codec: Codec) -> Encoder:
     """The encoder of a codec's feeds."""
@@ -118,9 +120,16 @@ class LanguageModel(nn.Module):
         never[[PADDING, UNKNOWN]] = -torch.inf  # no text holds them: they get no probability and are never drawn
         self.register_buffer("never", never, persistent=False)
 
+    def table(self) -> Tensor:
+        """The vector of every row: a character that training never saw is none in particular, the mean of all."""
+        table = self.embedding.weight.clone()
+        table[UNKNOWN] = table[UNKNOWN + 1 :].mean(dim=0)
+        return table
+
     def forward(self, characters: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """characters (T, B) -> logits (T, B, V), and the state after the last step."""
-        y, after = self.stack(self.embedding_dropout(self.embedding(characters)), lengths, state)
+        x = self.embedding(characters) if self.training else nn.functional.embedding(characters, self.table())
+        y, after = self.stack(self.embedding_dropout(x), lengths, state)
         y = self.dropout(y)
         return self.head(y if self.narrow is None else self.narrow(y)) + self.never, after
 
@@ -166,6 +175,7 @@ def standardise(network: Network, frames: Sequence[Any]) -> None:
     assert isinstance(network, SequenceNetwork)
     assert isinstance(network.encoder, FrameEncoder)
     together = np.concatenate([np.asarray(one, np.float64) for one in frames])
-    deviation = together.std(axis=0)
-    network.encoder.mean.copy_(torch.from_numpy(together.mean(axis=0)))
-    network.encoder.deviation.copy_(torch.from_numpy(np.where(deviation > 0, deviation, 1.0)))
+    mean, deviation = together.mean(axis=0), together.std(axis=0)
+    constant = deviation <= CONSTANT * np.abs(mean)  # what is left of one number by rounding is no deviation
+    network.encoder.mean.copy_(torch.from_numpy(mean))
+    network.encoder.deviation.copy_(torch.from_numpy(np.where(constant, 1.0, deviation)))

@@ -22,7 +22,7 @@ class Attention(nn.Module):
     def forward(self, y: Tensor, valid: Tensor) -> Tensor:
         """y (T, B, W), valid (T, B, 1) -> (B, W)."""
         agreement = self.query(torch.tanh(self.hidden(y))).float().masked_fill(~valid, -torch.inf)  # (T, B, 1)
-        return (torch.softmax(agreement, 0) * y).sum(0)
+        return (torch.softmax(agreement, 0) * y.where(valid, 0.0)).sum(0)
 
 
 class Pooling(nn.Module):
@@ -42,7 +42,7 @@ class Pooling(nn.Module):
             if part == "max":
                 found.append(y.masked_fill(~valid, -torch.inf).amax(dim=0))
             elif part == "mean":
-                found.append((y * valid).sum(0) / lengths[:, None])
+                found.append(y.where(valid, 0.0).sum(0) / lengths[:, None])
             elif part == "last":
                 found.append(final)
             else:

@@ -40,7 +40,8 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> Prepared:
     Raises DataError where nothing can be learnt from the data, with file and line where there are any.
     """
     torch.manual_seed(recipe.training.seed)
-    examples, beside = examples or choice.splits(recipe), choice.auxiliary(recipe)
+    examples = choice.answered(recipe, examples or choice.splits(recipe))
+    beside = choice.auxiliary(recipe)
     codec = fit_codec(recipe, [*examples.train, *beside.train] if beside else examples.train)
     labels, text_labels = ((), ()) if recipe.task == "generate" else reading.labels_of(recipe.task, examples.train)
     notes = choice.check(recipe, codec, examples)

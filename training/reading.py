@@ -1,10 +1,11 @@
 """What of an example goes into the network, and what ought to come out. Knows the kinds of examples, no codec."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from training.data.examples import Framed, Joint, Labelled, Tagged
+from training.data.examples import Framed, Joint, Labelled, Splits, Tagged
 
 Sequenced = Tagged | Labelled | Joint | Framed
 
@@ -38,6 +39,15 @@ def merge(examples: Iterable[Sequenced], parts: Mapping[str, Sequence[str]]) -> 
     return [
         replace(example, label=answered[found]) for example in examples if (found := label(example) or "") in answered
     ]
+
+
+def digest(examples: Splits[Any]) -> str:
+    """sha256 of what is trained on and what is held out: of a fold, of a share held out, of what options chose."""
+    found = hashlib.sha256()
+    for part in (examples.train, examples.dev):
+        rows = [part] if isinstance(part, str) else [repr((raw(e), tags(e), label(e))) for e in part]
+        found.update("\n".join(rows).encode("utf-8", "surrogatepass") + b"\0")
+    return found.hexdigest()
 
 
 def labels_of(task: str, train: Iterable[Sequenced]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -16,7 +16,7 @@ from training.variation import Variation
 
 RECIPES = Path(__file__).parent / "recipes"
 CODECS: dict[str, tuple[str, ...]] = {  # the inputs that a task can work with
-    "tag": ("words", "characters", "dna", "frames"),
+    "tag": ("words", "characters", "dna"),
     "classify": ("words", "characters", "dna", "frames"),
     "joint": ("words",),
     "generate": ("characters",),
@@ -110,13 +110,29 @@ class Recipe(_Part):
             )
         if self.merge and (self.task != "classify" or len(self.merge) < 2):
             raise ValueError("merge needs task = 'classify' and at least two labels to answer with")
-        if self.auxiliary and (self.task not in ("tag", "joint") or self.codec.kind != "words"):
-            raise ValueError("auxiliary data are tagged words: they go with task 'tag' or 'joint' and codec 'words'")
-        if self.variation and self.task not in ("tag", "joint"):
-            raise ValueError(f"variation changes tagged sentences, and task {self.task!r} has none: leave it out")
-        if self.vectors and self.codec.kind != "words":
-            raise ValueError(f"vectors are for words, not for codec.kind = {self.codec.kind!r}")
+        _check_labels(self)
         return self
+
+
+def _check_labels(recipe: Recipe) -> None:
+    """Parts and fields that have no meaning beside others."""
+    if recipe.auxiliary and (recipe.task not in ("tag", "joint") or recipe.codec.kind != "words"):
+        raise ValueError("auxiliary data are tagged words: they go with task 'tag' or 'joint' and codec 'words'")
+    if recipe.variation and recipe.task not in ("tag", "joint"):
+        raise ValueError(f"variation changes tagged sentences, and task {recipe.task!r} has none: leave it out")
+    parts = [part for labels in recipe.merge.values() for part in labels]
+    if len(parts) != len(set(parts)):
+        raise ValueError(f"merge: the label {max(parts, key=parts.count)!r} stands for two answers: give it to one")
+    if recipe.training.margin and not recipe.architecture.crf:
+        raise ValueError("margin is for a crf: set architecture.crf = true, or leave margin out")
+    if recipe.training.label_smoothing and (recipe.architecture.crf or recipe.task == "generate"):
+        raise ValueError("label_smoothing is for tags and labels that are found one by one: leave it out here")
+    if recipe.training.class_weights != "none" and recipe.task == "generate":
+        raise ValueError("class_weights are for labels, and a language model has none: leave them out")
+    if recipe.architecture.tied and recipe.task != "generate":
+        raise ValueError(f"tied is for language models, not for task {recipe.task!r}: leave it out")
+    if recipe.vectors and recipe.codec.kind != "words":
+        raise ValueError(f"vectors are for words, not for codec.kind = {recipe.codec.kind!r}")
 
 
 def names() -> list[str]:

@@ -13,7 +13,7 @@ import torch
 
 from models import codecs
 from models.bundle import vocabulary, vocabulary_text
-from training import afterwards, choice, data, loop, machine, metrics, parallel
+from training import afterwards, choice, data, loop, machine, metrics, parallel, reading
 from training.data.examples import Source, Splits
 from training.loop import Report
 from training.networks import Network, make_network
@@ -37,6 +37,7 @@ class Run:
     history: list[dict[str, float]]
     command: str = ""  # that made it
     sizes: tuple[int, int] = (0, 0)  # examples or characters trained on and held out
+    digest: str = ""  # of these examples: reading.digest
     notes: tuple[str, ...] = ()  # what `fit` saw in the data and the user should know
 
     def network(self) -> Network:
@@ -84,6 +85,7 @@ def fit(
         command=command,
         notes=made.notes,
         sizes=(len(made.examples.train), len(made.examples.dev)),
+        digest=reading.digest(made.examples),
     )
     # Nobody looks for a checkpoint before the folder is as it should be; an error there is one in every process.
     parallel.from_first(lambda: _begin(run, fresh))
@@ -117,6 +119,7 @@ def _write_run(run: Run) -> None:
         "text_labels": list(run.text_labels),
         "source": {"name": source.name, "url": source.url, "licence": source.licence, "files": source.files},
         "codec": run.recipe.codec.model_dump(mode="json"),
+        "examples": {"train": run.sizes[0], "dev": run.sizes[1], "sha256": run.digest},
         "command": run.command,
         "machine": machine.description(),
     }
@@ -143,7 +146,8 @@ def _decisive(description: dict[str, Any]) -> dict[str, Any]:
         recipe["data"] = choice
     training = {f"training.{key}": value for key, value in recipe.pop("training").items()}
     labels = {"labels": description["labels"], "text labels": description.get("text_labels", [])}
-    return {**recipe, **training, **labels, "the data files": description["source"]["files"]}
+    files, examples = description["source"]["files"], description["examples"]["sha256"]
+    return {**recipe, **training, **labels, "the data files": files, "the examples": examples}
 
 
 def _description(folder: Path) -> dict[str, Any]:
@@ -170,6 +174,8 @@ def open_run(folder: Path) -> Run:
         codec=codecs.build(recipe.codec, lambda name: vocabulary(folder / name)),
         labels=tuple(description["labels"]),
         text_labels=tuple(description["text_labels"]),
+        sizes=(description["examples"]["train"], description["examples"]["dev"]),
+        digest=description["examples"]["sha256"],
         source=Source(**description["source"]),
         history=history,
         command=description.get("command", ""),

@@ -108,7 +108,8 @@ class Sequences:
         random = np.random.default_rng([self._training.seed, epoch])
         budget = self._training.batch_tokens
         train = self._of_epoch(epoch)
-        groups = [(group, False) for group in buckets(_some(train, self._training.share, random), budget, random)]
+        drawn = _some(train, self._training.share, random, below=self._training.share_below)
+        groups = [(group, False) for group in buckets(drawn, budget, random)]
         if self._auxiliary is None:
             return groups
         others = buckets(_some(self._beside, self._auxiliary.share, random), budget, random)
@@ -116,7 +117,12 @@ class Sequences:
         return [groups[place] for place in random.permutation(len(groups))]
 
     def weight(self, batch: Batch) -> float:
-        """What the mean of the loss divides by: targets, or their weights where labels have some."""
+        """What the mean of the loss divides by: targets, or their weights where labels have some.
+
+        In a joint task texts count, those of the auxiliary task too.
+        """
+        if batch.beside and self._task == "joint":
+            return len(batch.feeds["lengths"])
         weights = self._step_weights if batch.text is None else self._text_weights
         targets = batch.steps if batch.text is None else batch.text
         assert targets is not None
@@ -204,13 +210,15 @@ class Sequences:
         return [Answer(steps=a, text=b) for a, b in zip(steps, text, strict=True)]
 
 
-def _some(encoded: "_Encoded", share: float, random: np.random.Generator) -> list[int]:
-    """The lengths of the examples, those that an epoch leaves out as 0."""
+def _some(encoded: "_Encoded", share: float, random: np.random.Generator, below: int = 0) -> list[int]:
+    """The lengths of the examples, those that an epoch leaves out as 0; all of `below` steps and more are drawn."""
     if share == 1:
         return encoded.lengths
     drawn = random.random(len(encoded.lengths)) < share
+    if below:
+        drawn |= np.asarray(encoded.lengths) >= below
     lengths: list[int] = np.where(drawn, encoded.lengths, 0).tolist()
-    return lengths
+    return lengths if any(lengths) else encoded.lengths  # of a few examples none may be drawn
 
 
 def _surprise(probabilities: Tensor, targets: Tensor) -> tuple[float, int]:

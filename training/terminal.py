@@ -88,13 +88,15 @@ def recipe_of(options: argparse.Namespace, **changes: Any) -> Recipe:
 
 
 def command_of(options: argparse.Namespace, *more: str) -> str:
-    """The command that does the same again, in the order of the help; --run and --fresh change no weight."""
+    """The command that does the same again, in the order of the help; --fresh changes no weight."""
     words = ["python", "-m", "training", options.verb, options.recipe]
     for name in ("data", "name", *OWN_DATA):
         if (value := getattr(options, name)) is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
     for change in options.set:
         words += ["--set", change]
+    if getattr(options, "run", None) is not None:
+        words += ["--run", str(options.run)]
     return shlex.join([*words, *more])
 
 

@@ -53,6 +53,7 @@ class Varier:
     variation: Variation
     own: Mentions
     borrowed: Mentions
+    known: frozenset[str]  # the tags of the training data: no others may come about
 
     def vary(self, examples: Sequence[Sentence], random: np.random.Generator) -> list[Sentence]:
         """The examples in other forms, in the same order; tags stay with their words."""
@@ -66,6 +67,8 @@ class Varier:
             words, tags = _split(words, tags)
         if random.random() < self.variation.lowercase:
             words = [word.lower() for word in words]
+        if not self.known.issuperset(tags):
+            return example
         return replace(example, tokens=tuple(words), tags=tuple(tags))
 
     def _swap(self, words: list[str], tags: list[str], random: np.random.Generator) -> tuple[list[str], list[str]]:
@@ -101,7 +104,8 @@ def make_varier(variation: Variation, train: Sequence[Sentence]) -> Varier:
     for lender in variation.lenders:
         for kind, mentions in _lent(lender).items():
             borrowed.setdefault(kind, []).extend(mentions)
-    return Varier(variation=variation, own=own, borrowed=borrowed)
+    known = frozenset(tag for example in train for tag in example.tags)
+    return Varier(variation=variation, own=own, borrowed=borrowed, known=known)
 
 
 def _lent(lender: Lender) -> dict[str, list[tuple[str, ...]]]:

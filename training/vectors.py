@@ -26,16 +26,20 @@ def take(path: Path, codec: Codec, network: Network) -> str:
     table = network.encoder.stem_embedding.weight
     rows = {word: row for row, word in enumerate(codec.stems if codec.spec.stems else codec.words, FIRST)}
     found: dict[int, np.ndarray] = {}
+    width = table.shape[1]
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines, 1):
-                word, _, numbers = line.rstrip().partition(" ")
-                if number == 1 and len(numbers.split()) == 1:
+                # An entry may hold spaces: the numbers are the last ones.
+                word, *numbers = line.rstrip().rsplit(" ", width)
+                if number == 1 and len(line.split()) == 2:
                     continue  # word2vec's first line: how many, how wide
+                if number <= 2:
+                    _check_width(path, number, line, width)
                 # A form in lower case serves the stem where the stem's own is not there.
                 row = rows.get(word, rows.get(word.lower()))
                 if row is not None and (word in rows or row not in found):
-                    found[row] = _numbers(path, number, numbers, table.shape[1])
+                    found[row] = _numbers(path, number, numbers, width)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path under `vectors`") from error
     with torch.no_grad():
@@ -44,14 +48,19 @@ def take(path: Path, codec: Codec, network: Network) -> str:
     return f"{len(found):,} of {len(rows):,} words begin with their vector of {path.name}, the others at random"
 
 
-def _numbers(path: Path, line: int, text: str, width: int) -> np.ndarray:
-    try:
-        vector = np.array(text.split(), np.float32)
-    except ValueError:
-        raise DataError(f"{path}, line {line}: not a word and its numbers: {text[:40]!r}") from None
-    if len(vector) != width or not np.isfinite(vector).all():
+def _check_width(path: Path, line: int, text: str, width: int) -> None:
+    if (found := len(text.split()) - 1) != width:
         raise DataError(
-            f"{path}, line {line}: {len(vector)} finite numbers, but architecture.embedding is {width}: "
-            f"--set architecture.embedding={len(vector)}, or take another file"
+            f"{path}, line {line}: {found} numbers, but architecture.embedding is {width}: "
+            f"--set architecture.embedding={found}, or take another file"
         )
+
+
+def _numbers(path: Path, line: int, texts: list[str], width: int) -> np.ndarray:
+    try:
+        vector = np.array(texts, np.float32)
+    except ValueError:
+        vector = np.zeros(0, np.float32)
+    if len(vector) != width or not np.isfinite(vector).all():
+        raise DataError(f"{path}, line {line}: not a word and its {width} finite numbers: {' '.join(texts)[:60]!r}")
     return vector

@@ -8,11 +8,13 @@ import pytest
 from training.architecture import Architecture
 from training.learning import Training
 from training.recipe import Auxiliary, Recipe
+from training.variation import Variation
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 FIELDS = [
     *(("recipes.md", name) for name in Recipe.model_fields),
     *(("recipes.md", name) for name in Auxiliary.model_fields),
+    *(("recipes.md", name) for name in Variation.model_fields),
     *(("recipes.md", field.name) for field in dataclasses.fields(Architecture)),
     *(("training.md", name) for name in Training.model_fields),
 ]

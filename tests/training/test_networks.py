@@ -11,7 +11,7 @@ from tests.training import tiny
 from training.architecture import Architecture
 from training.batches import tensors
 from training.encoders import Words
-from training.networks import LanguageModel, make_network
+from training.networks import LanguageModel, make_network, standardise
 
 EMBEDDING = 8
 
@@ -107,3 +107,33 @@ def test_a_tied_language_model_reads_and_writes_with_one_matrix() -> None:
 def test_a_language_model_in_both_directions_is_refused() -> None:
     with pytest.raises(ValueError, match="bidirectional = false"):
         make_network(Architecture(bidirectional=True), tiny.text_codec(), task="generate")
+
+
+def test_a_character_that_training_never_saw_is_the_mean_of_all_when_it_is_read() -> None:
+    made, codec = tiny.network("generate"), tiny.text_codec()
+    assert isinstance(made, LanguageModel)
+    unknown = int(codec.encode("☃").rows[0])
+    torch.testing.assert_close(made.table()[unknown], made.embedding.weight[unknown + 1 :].mean(0))
+    read, _ = made(torch.tensor([[unknown]]), torch.tensor([1]))
+    made.embedding.weight.data[unknown] = 100.0
+    again, _ = made(torch.tensor([[unknown]]), torch.tensor([1]))
+    assert torch.equal(read, again)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_padding_without_a_bound_is_not_seen_either(pooling: str) -> None:
+    made = tiny.network("classify", "rnn-relu", pooling=(pooling,))
+    codec = tiny.words_codec()
+    with torch.no_grad():
+        made.stack.layers[0].forwards.weight_hh_l0.copy_(2 * torch.eye(12))
+    short, long = codec.encode(["the"]), codec.encode(["the"] * 200)
+    alone, together = (
+        tiny.answers(made, codec.collate(items))["probabilities"][0] for items in ([short], [short, long])
+    )
+    assert together == pytest.approx(alone, abs=1e-6)
+
+
+def test_a_feature_that_never_changes_is_not_blown_up() -> None:
+    made = tiny.network("classify", codec=tiny.frames_codec())
+    standardise(made, [[[0.1, 1.0, 2.0]] * 3, [[0.1, 2.0, 4.0]] * 2])
+    assert made.encoder.deviation.tolist() == pytest.approx([1.0, 0.489898, 0.979796], abs=1e-5)

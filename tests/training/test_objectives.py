@@ -183,6 +183,15 @@ def test_an_epoch_of_a_share_draws_others_each_time() -> None:
     assert len(set(drawn)) > 1
 
 
+def test_long_examples_are_drawn_in_every_epoch() -> None:
+    train = tiny.labelled(100)
+    objective = sequences("classify", train, train[:5], training__share=0.01, training__share_below=9)
+    long = [example for example in train if len(str(example.text).split()) >= 9]
+    seen = torch.cat([batch.feeds["lengths"] for batch in objective.batches(1)])
+    assert len(seen) < 90
+    assert int((seen >= 9).sum()) == len(long) > 10
+
+
 def test_a_task_beside_is_learnt_by_a_head_that_is_never_asked() -> None:
     beside = [Tagged(tokens=("the", "dog"), tags=("DET", "N")) for _ in range(30)]
     recipe = tiny.recipe("tag", auxiliary={"name": "ud-ewt", "weight": 2.0})
@@ -222,3 +231,23 @@ def test_a_margin_makes_a_missed_span_dearer_and_a_false_one_not() -> None:
     assert strict.loss(batch) > plain.loss(batch)
     outside = replace(batch, steps=torch.where(batch.steps >= 0, strict._outside, batch.steps))
     torch.testing.assert_close(strict.loss(outside), plain.loss(outside))
+
+
+def test_an_epoch_that_would_draw_nothing_draws_everything() -> None:
+    objective = sequences("classify", tiny.labelled(2), tiny.labelled(2), training__share=1e-6)
+    assert sum(len(batch.text) for batch in objective.batches(0)) == 2
+
+
+def test_in_a_joint_task_texts_count_whichever_task_they_are_of() -> None:
+    beside = [Tagged(tokens=("the", "dog", "barks"), tags=("DET", "N", "V"))] * 4
+    recipe = tiny.recipe("joint", auxiliary={"name": "ud-ewt"})
+    train, codec = tiny.joint(6), tiny.words_codec(characters=False)
+    labels, text_labels = reading.labels_of("joint", train)
+    network = make_network(
+        recipe.architecture, codec, task="joint", labels=labels, text_labels=text_labels, auxiliary_labels=3
+    )
+    objective = Sequences(recipe, codec, network, Splits(train=train, dev=train, source=NOWHERE), beside)
+    weights = {batch.beside: 0.0 for batch in objective.batches(0)}
+    for batch in objective.batches(0):
+        weights[batch.beside] += objective.weight(batch)
+    assert weights == {False: 6, True: 4}

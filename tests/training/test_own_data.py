@@ -15,6 +15,7 @@ from models.network import Placement
 from tests.training import tiny
 from training import choice, export, metrics, recipe, run, score
 from training.data import DataError
+from training.data.examples import Splits
 from training.objectives import make_objective
 from training.run import Run
 
@@ -214,7 +215,7 @@ def test_labels_that_only_the_development_file_has_are_noted(tmp_path: Path) -> 
     assert done.notes == (
         f"labels only in the development data, which count as errors: neutral ({tmp_path}/dev.csv, line 3)",
     )
-    assert set(done.source.files) == {"mine.csv", "dev.csv"}
+    assert set(done.source.files) == {"mine.csv", "dev/dev.csv"}
     assert export.export(done, tmp_path / "bundle", silent).labels == ("bad", "good")
 
 
@@ -256,7 +257,7 @@ def test_a_folder_of_another_run_is_refused_and_says_what_differs(tmp_path: Path
     fitted(tmp_path, "mine.conll")
     with pytest.raises(DataError, match=r"holds another run \(architecture, training.seed differ\).*--fresh"):
         fitted(tmp_path, "mine.conll", **{"training.seed": 2, "architecture.hidden": 13})
-    with pytest.raises(DataError, match="the data files differ"):
+    with pytest.raises(DataError, match="the data files, the examples differ"):
         fitted(tmp_path, "mine.conll", conll(61))
 
 
@@ -281,3 +282,15 @@ def test_a_damaged_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "run/run.json").write_text("{")
     with pytest.raises(DataError, match=r"run.json: is damaged .*--fresh"):
         run.open_run(tmp_path / "run")
+
+
+def test_a_fold_is_not_exported_as_if_it_were_the_run(tmp_path: Path) -> None:
+    whole = fitted(tmp_path, "mine.csv")
+    examples = choice.splits(whole.recipe)
+    part = Splits(train=examples.train[:-9], dev=[*examples.train[-9:], *examples.dev], source=examples.source)
+    fold = run.fit(whole.recipe, tmp_path / "fold", silent, examples=part)
+    assert run.open_run(tmp_path / "fold").sizes == fold.sizes == (len(part.train), len(part.dev))
+    with pytest.raises(DataError, match="was trained on other examples than its recipe gives"):
+        export.export(fold, tmp_path / "bundle", silent)
+    with pytest.raises(DataError, match=r"holds another run \(the examples differ\)"):
+        run.fit(whole.recipe, tmp_path / "fold", silent)

@@ -15,6 +15,7 @@ TRAIN = [
     Tagged(tokens=("Ann", "Lee", "lives", "in", "Rome", "!!"), tags=("B-per", "I-per", "O", "O", "B-loc", "O")),
     Tagged(tokens=("I", "saw", "Bob"), tags=("O", "O", "B-per")),
 ]
+BOTH = [*TRAIN, Tagged(tokens=("New", "York"), tags=("B-loc", "I-loc"))]  # every tag that may come about
 
 
 def varied(seed: int = 0, **fields: Any) -> list[Tagged]:
@@ -34,7 +35,7 @@ def test_a_mention_is_replaced_by_another_of_its_kind_and_the_rest_stays() -> No
 
 
 def test_words_are_cut_at_signs_and_a_span_goes_on_through_the_pieces() -> None:
-    varier = make_varier(Variation(split=1.0), TRAIN)
+    varier = make_varier(Variation(split=1.0), BOTH)
     cut = [
         Tagged(tokens=("#Rome", "isn't", "http://a.b/#c"), tags=("B-loc", "O", "O")),
         Tagged(tokens=("O'Hara", "..."), tags=("B-per", "O")),
@@ -72,7 +73,7 @@ def test_mentions_are_borrowed_from_spans_and_from_whole_texts(monkeypatch: pyte
 
     monkeypatch.setattr("training.variation.data.load", load)
     lenders = (Lender(name="slots", kinds={"artist": "per"}), Lender(name="names", kinds={"*": "loc"}))
-    varier = make_varier(Variation(swap=1.0, borrow=1.0, lenders=lenders), TRAIN)
+    varier = make_varier(Variation(swap=1.0, borrow=1.0, lenders=lenders), BOTH)
     assert varier.borrowed["per"] == [("miles", "davis")]
     first, second = varier.vary(TRAIN, np.random.default_rng(0))
     assert tuple(word.lower() for word in second.tokens) == ("i", "saw", "miles", "davis")
@@ -89,3 +90,9 @@ def test_every_epoch_is_another_and_the_same_again_in_a_second_run(tmp_path: Pat
 
     assert words(0) == words(0)
     assert words(0) != words(1)
+
+
+def test_a_form_with_a_tag_that_training_does_not_know_is_left_alone() -> None:
+    one_each = [Tagged(tokens=("Rome",), tags=("I-loc",)), Tagged(tokens=("Oslo",), tags=("I-loc",))]
+    varier = make_varier(Variation(swap=1.0), one_each)  # a mention begins with B-, which these data never use
+    assert varier.vary(one_each, np.random.default_rng(0)) == one_each

@@ -25,7 +25,7 @@ Draw = Callable[..., tuple[Signal, list[Any]]]
 
 BY_BALLAST = ("lstm", "lstm-peephole", "lstm-coupled")
 BY_STEPS = ("rnn", "gru", "gru-textbook")  # in int8: a relu has no bound, nor has the product in an mlstm
-SLACK = np.float32(1 + 2**-20)  # x + t(y - x) lies between x and y but for its rounding
+SLACK = np.float32(1 + 2**-20)  # for rounding: x + t(y - x) lies between x and y, a sum within the sum of reaches
 
 
 def has_int8(stack: Stack) -> bool:
@@ -83,12 +83,11 @@ def _plain(pen: Pen, signal: Signal, name: str) -> Any:
 
 def _add(pen: Pen, number: int, x: Signal, y: Signal) -> Signal:
     """x + y; where both have the same layout their ballast adds up to that of the sum."""
-    reach = x.reach + y.reach
     if x.width == y.width and np.array_equal(x.columns, y.columns):
-        return Signal(x=pen.op.Add(x.x, y.x), columns=y.columns, width=y.width, reach=reach)
+        return Signal(x=pen.op.Add(x.x, y.x), columns=y.columns, width=y.width, reach=x.reach + y.reach)
     width = len(y.columns)
     total = pen.op.Add(_plain(pen, x, f"past{number}"), _plain(pen, y, f"new{number}"))
-    return Signal(x=total, columns=np.arange(width), width=width, reach=reach)
+    return Signal(x=total, columns=np.arange(width), width=width, reach=float((x.reach + y.reach) * SLACK))
 
 
 def _highway(pen: Pen, stack: Stack, number: int, x: Signal, y: Signal) -> Signal:

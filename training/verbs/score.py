@@ -20,12 +20,12 @@ def run(options: argparse.Namespace) -> None:
     from models import bundle
     from models.manifest import read
     from training import score
-    from training.choice import splits
+    from training.choice import answered, splits
     from training.recipe import Recipe
 
     manifest = read(options.bundle)
     recipe = Recipe.model_validate(json.loads(manifest.provenance.recipe))
-    dev = splits(recipe).dev
+    dev = answered(recipe, splits(recipe)).dev
     table = Table("variant", manifest.metric, "in the manifest", box=None)
     for name in manifest.variants if options.variant == "all" else [options.variant]:
         found = score.score(bundle.load(options.bundle, variant=name), dev)[manifest.metric]
