@@ -11,6 +11,7 @@ from models import reference
 from models.bundle import Bundle
 from training.data.errors import DataError
 
+BEGINNING = "X: 1\nT:"  # as every tune of the data begins: its number, and room for its title
 FEWEST_NOTES = 8  # of what is called a tune
 TOLERANCE = 1e-6  # of a quarter note
 
@@ -36,11 +37,11 @@ class Summary:
 
 
 def sample(bundle: Bundle, count: int, done: Callable[[], None], *, temperature: float = 0.8) -> list[str]:
-    """`count` tunes, each begun by "X:" and ended by a blank line, seeds 1, 2, …; 1,500 characters at most."""
+    """`count` tunes, each begun by BEGINNING and ended by a blank line, seeds 1, 2, …; 1,500 characters at most."""
     texts = []
     for seed in range(1, count + 1):
         asked = {"max_new_tokens": 1500, "temperature": temperature, "seed": seed, "stop": ["\n\n"]}
-        texts.append("X:" + reference.answer(bundle, "X:", asked)["generated_text"].rstrip("\n") + "\n")
+        texts.append(BEGINNING + reference.answer(bundle, BEGINNING, asked)["generated_text"].rstrip("\n") + "\n")
         done()
     return texts
 
