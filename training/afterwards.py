@@ -21,7 +21,7 @@ REPORT, CONFUSION = "report.json", "confusion.png"
 
 
 def write(folder: Path, recipe: Recipe, examples: Splits[Any], objective: Objective, network: nn.Module) -> None:
-    """report.json: "baselines", scores by name; "labels" and "spans", a row each; beside it confusion.png."""
+    """report.json: "baselines", scores by name; "macro_f1", "labels" and "spans", a row each; confusion.png."""
     task, train = recipe.task, examples.train
     if recipe.merge:
         train = reading.merge(train, recipe.merge)
@@ -36,6 +36,7 @@ def write(folder: Path, recipe: Recipe, examples: Splits[Any], objective: Object
                 asdict(row) for row in report.per_kind([e.steps for e in expected], [f.steps for f in found])
             ]
         ours, theirs = (_flat(task, answers) for answers in (expected, found))
+        content["macro_f1"] = report.macro_f1(ours, theirs)
         content["labels"] = [asdict(row) for row in report.per_label(ours, theirs)]
         report.draw(report.confusion(ours, theirs), folder / CONFUSION, folder.name)
     (folder / REPORT).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")

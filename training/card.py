@@ -16,17 +16,8 @@ def write(manifest: Manifest) -> str:
     """The card as Markdown."""
     origin = manifest.provenance
     shape = json.loads(origin.recipe)["architecture"]
-    unit = "token" if manifest.task == "generate" else "sequence"
     parts = "characters" if manifest.task == "generate" else "examples"
     example = manifest.examples[0]
-    names = list(next(iter(manifest.variants.values())).scores)
-    heads = " | ".join(UNITS.get(name, name) for name in names)
-    rows = "\n".join(
-        f"| {name}{' (default)' if name == manifest.default_variant else ''} "
-        f"| {' | '.join(str(variant.scores[score]) for score in names)} "
-        f"| {variant.milliseconds['batch_1']:.3f} | {variant.milliseconds['batch_16']:.3f} |"
-        for name, variant in manifest.variants.items()
-    )
     data = f"[{origin.data.name}]({origin.data.url})" if origin.data.url else origin.data.name
     asked = json.dumps({"inputs": example.inputs, "parameters": example.parameters}, ensure_ascii=False)
     return f"""# {manifest.name}
@@ -40,9 +31,7 @@ def write(manifest: Manifest) -> str:
 - **Labels** {_labels(manifest)}
 - **Made** {origin.created}, seed {origin.seed}, with {", ".join(f"{k} {v}" for k, v in origin.versions.items())}
 
-| variant | {heads} | ms per {unit}, batch of 1 | batch of 16 |
-|---|{"---|" * len(names)}---|---|
-{rows}
+{_scores(manifest)}
 
 Scores on the whole development set. Times: one thread, the network alone, on the machine that made the bundle, in the
 same run.
@@ -56,6 +45,20 @@ same run.
 → {_short(json.dumps(example.outputs, ensure_ascii=False))}
 ```
 """
+
+
+def _scores(manifest: Manifest) -> str:
+    """The table of the variants."""
+    names = list(next(iter(manifest.variants.values())).scores)
+    heads = " | ".join(UNITS.get(name, name) for name in names)
+    unit = "token" if manifest.task == "generate" else "sequence"
+    lines = [f"| variant | {heads} | ms per {unit}, batch of 1 | batch of 16 |", f"|---|{'---|' * len(names)}---|---|"]
+    for name, variant in manifest.variants.items():
+        shown = f"{name} (default)" if name == manifest.default_variant else name
+        scores = " | ".join(str(variant.scores[score]) for score in names)
+        times = " | ".join(f"{variant.milliseconds[size]:.3f}" for size in ("batch_1", "batch_16"))
+        lines.append(f"| {shown} | {scores} | {times} |")
+    return "\n".join(lines)
 
 
 def _architecture(shape: dict[str, Any]) -> str:

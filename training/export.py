@@ -104,7 +104,6 @@ def _manifest(
 ) -> Manifest:
     """Everything but scores and examples."""
     recipe, drawing = finished.recipe, drawings["fp32"]
-    source = choice.with_lenders(recipe, finished.source)
     spans = recipe.task in ("tag", "joint") and metrics.in_spans(finished.labels)
     return Manifest(
         format=2,
@@ -124,24 +123,30 @@ def _manifest(
         files=_sums(files),
         limits=Limits(max_length=recipe.max_length),
         metric=finished.metric,
-        provenance=Provenance(
-            recipe=recipe.model_dump_json(),
-            command=f"{finished.command or f'python -m training fit {recipe.name}'} && "
-            f"python -m training export {finished.folder}",
-            data=Data(
-                name=source.name,
-                url=source.url,
-                licence=source.licence,
-                sha256=source.files,
-                train=sizes[0],
-                dev=sizes[1],
-            ),
-            seed=recipe.training.seed,
-            created=datetime.now(UTC).date(),
-            parameters=sum(parameter.numel() for parameter in network.parameters()),
-            versions={name: version(name) for name in ("torch", "onnx", "onnxruntime")},
-        ),
+        provenance=_provenance(finished, network, sizes),
         examples=(Example(inputs="", outputs=None),),
+    )
+
+
+def _provenance(finished: Run, network: Network, sizes: tuple[int, int]) -> Provenance:
+    recipe = finished.recipe
+    source = choice.with_lenders(recipe, finished.source)
+    return Provenance(
+        recipe=recipe.model_dump_json(),
+        command=f"{finished.command or f'python -m training fit {recipe.name}'} && "
+        f"python -m training export {finished.folder}",
+        data=Data(
+            name=source.name,
+            url=source.url,
+            licence=source.licence,
+            sha256=source.files,
+            train=sizes[0],
+            dev=sizes[1],
+        ),
+        seed=recipe.training.seed,
+        created=datetime.now(UTC).date(),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        versions={name: version(name) for name in ("torch", "onnx", "onnxruntime")},
     )
 
 

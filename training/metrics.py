@@ -4,13 +4,13 @@ Knows names of metrics and which way is better. Does not know networks, bundles 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from training import reading
 from training.reading import Sequenced
-from training.report import span_f1
+from training.report import accuracy, span_f1
 
 NATS = "nats_per_character"
 UNITS = {
@@ -55,21 +55,16 @@ def rate(task: str, labels: Sequence[str], expected: Sequence[Answer], found: Se
     """
     scores: dict[str, float] = {}
     if task in ("tag", "joint"):
-        pairs = [pair for e, f in zip(expected, found, strict=True) for pair in zip(e.steps, f.steps, strict=True)]
         if in_spans(labels):
             scores["f1"] = span_f1([e.steps for e in expected], [f.steps for f in found])
         if task == "tag" or not scores:
-            scores["accuracy" if task == "tag" else "step_accuracy"] = _share(a == b for a, b in pairs)
+            ours, theirs = ([label for one in answers for label in one.steps] for answers in (expected, found))
+            scores["accuracy" if task == "tag" else "step_accuracy"] = accuracy(ours, theirs)
     if task in ("classify", "joint"):
-        scores["accuracy"] = _share(e.text == f.text for e, f in zip(expected, found, strict=True))
+        scores["accuracy"] = accuracy([e.text for e in expected], [f.text for f in found])
     if task == "joint":
-        scores["exact"] = _share(e == f for e, f in zip(expected, found, strict=True))
+        scores["exact"] = accuracy(expected, found)
     return scores
-
-
-def _share(hits: Iterable[bool]) -> float:
-    found = list(hits)
-    return 100 * sum(found) / max(len(found), 1)
 
 
 def higher_is_better(metric: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Span = tuple[str, int, int]  # kind, first step, one past the last step
+from models.tasks.tag import find_spans
 
 MOST_DRAWN = 24  # rows and columns of a picture: more are too small to read on a screen
 GAMMA = 0.4  # of the colours: one in a hundred is already seen, though most of the rest lies on the diagonal
@@ -40,8 +40,8 @@ class Confusion:
     counts: NDArray[np.int64]  # (K, K)
 
 
-def accuracy(expected: Sequence[str], found: Sequence[str]) -> float:
-    """The share of steps or texts whose label is right; 0 of none."""
+def accuracy(expected: Sequence[object], found: Sequence[object]) -> float:
+    """The share of labels, or of whole answers, that are right; 0 of none."""
     return 100 * sum(e == f for e, f in zip(expected, found, strict=True)) / max(len(expected), 1)
 
 
@@ -55,20 +55,6 @@ def macro_f1(expected: Sequence[str], found: Sequence[str]) -> float:
     """The mean F1 of all labels that are expected or found, each of the same weight."""
     rows = per_label(expected, found)
     return sum(row.f1 for row in rows) / max(len(rows), 1)
-
-
-def spans(labels: Sequence[str]) -> list[Span]:
-    """The spans of IOB2 labels; an I- without its beginning opens one, as conlleval (CoNLL-2000) reads it."""
-    found: list[Span] = []
-    opened: tuple[str, int] | None = None
-    for place, label in enumerate([*labels, "O"]):
-        prefix, _, kind = label.partition("-")
-        if opened and (prefix != "I" or kind != opened[0]):
-            found.append((*opened, place))
-            opened = None
-        if prefix in ("B", "I") and kind and opened is None:
-            opened = (kind, place)
-    return found
 
 
 def span_f1(expected: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> float:
@@ -141,7 +127,7 @@ def _span_counts(
     """Spans by kind: those that are right, those expected, those found."""
     right, wanted, given = Counter[str](), Counter[str](), Counter[str]()
     for e, f in zip(expected, found, strict=True):
-        of_e, of_f = spans(e), spans(f)
+        of_e, of_f = find_spans(e), find_spans(f)
         right.update(kind for kind, _, _ in set(of_e) & set(of_f))
         wanted.update(kind for kind, _, _ in of_e)
         given.update(kind for kind, _, _ in of_f)

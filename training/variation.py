@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.tasks.tag import find_spans
 from training import data, reading
 from training.data.examples import Joint, Tagged
-from training.report import spans
 
 CAPITALISED = 0.8  # of the borrowed mentions, which some data sets have in lower case
 LONGEST = 4  # words of a borrowed mention
@@ -75,7 +75,7 @@ class Varier:
         new_words: list[str] = []
         new_tags: list[str] = []
         after = 0
-        for kind, first, end in [*spans(tags), ("", len(words), len(words))]:
+        for kind, first, end in [*find_spans(tags), ("", len(words), len(words))]:
             new_words += words[after:first]
             new_tags += tags[after:first]
             mention = list(words[first:end])
@@ -98,7 +98,7 @@ def make_varier(variation: Variation, train: Sequence[Sentence]) -> Varier:
     """With the mentions of the training data and of the lenders. Raises DataError for a lender that is not there."""
     own: dict[str, list[tuple[str, ...]]] = {}
     for example in train:
-        for kind, first, end in spans(example.tags):
+        for kind, first, end in find_spans(example.tags):
             own.setdefault(kind, []).append(tuple(example.tokens[first:end]))
     borrowed: dict[str, list[tuple[str, ...]]] = {}
     for lender in variation.lenders:
@@ -115,7 +115,7 @@ def _lent(lender: Lender) -> dict[str, list[tuple[str, ...]]]:
         whole = lender.kinds.get(reading.label(example) or "", lender.kinds.get("*"))
         if whole is not None:
             found.setdefault(whole, {})[tuple(reading.text(example).split())] = None
-        for kind, first, end in spans(reading.tags(example)):
+        for kind, first, end in find_spans(reading.tags(example)):
             if kind in lender.kinds and end - first <= LONGEST:
                 found.setdefault(lender.kinds[kind], {})[tuple(example.tokens[first:end])] = None
     return {kind: list(mentions) for kind, mentions in found.items()}

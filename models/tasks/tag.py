@@ -85,16 +85,23 @@ class Tagging:
         ]
 
     def spans(self, row: TagRow) -> list[Span]:
-        """Merge IOB2 labels. An I- without its beginning opens a span, as conlleval reads it."""
-        found: list[Span] = []
-        opened: tuple[str, int] | None = None
-        names = [self.labels[label] for label in row.labels] + ["O"]
-        for place, name in enumerate(names):
-            prefix, _, kind = name.partition("-")
-            if opened and (prefix != "I" or kind != opened[0]):
-                scores = row.scores[opened[1] : place]
-                found.append((opened[0], opened[1], place, sum(scores) / len(scores)))
-                opened = None
-            if prefix in ("B", "I") and kind and opened is None:
-                opened = (kind, place)
-        return found
+        """The spans of one input, each with the mean score of its steps."""
+        found = find_spans([self.labels[label] for label in row.labels])
+        return [(kind, first, end, sum(row.scores[first:end]) / (end - first)) for kind, first, end in found]
+
+
+def find_spans(labels: Sequence[str]) -> list[tuple[str, int, int]]:
+    """IOB2 labels merged: (kind, first step, one past the last step).
+
+    An I- without its beginning opens a span, as conlleval (CoNLL-2000) reads it.
+    """
+    found: list[tuple[str, int, int]] = []
+    opened: tuple[str, int] | None = None
+    for place, label in enumerate([*labels, "O"]):
+        prefix, _, kind = label.partition("-")
+        if opened and (prefix != "I" or kind != opened[0]):
+            found.append((*opened, place))
+            opened = None
+        if prefix in ("B", "I") and kind and opened is None:
+            opened = (kind, place)
+    return found

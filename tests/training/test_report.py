@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 from sklearn.metrics import precision_recall_fscore_support
 
-from models.tasks.tag import Tagging, TagRow
+from models.tasks.tag import Tagging, TagRow, find_spans
 from training import report
 
 EXPECTED = list("aaaabbbccd")
@@ -42,12 +42,12 @@ def test_spans_are_read_as_the_served_code_reads_them(seed: int) -> None:
     labels = drawn(200, TAGS, seed)
     tagging = Tagging(None, TAGS, "iob2")  # type: ignore[arg-type]  # spans ask no codec
     served = tagging.spans(TagRow([TAGS.index(label) for label in labels], [1.0] * len(labels)))
-    assert report.spans(labels) == [span[:3] for span in served]
+    assert find_spans(labels) == [span[:3] for span in served]
 
 
 def test_an_i_without_a_beginning_opens_a_span_and_a_change_of_kind_another() -> None:
     labels = ["O", "I-per", "I-per", "I-loc", "B-loc", "I-loc", "O"]
-    assert report.spans(labels) == [("per", 1, 3), ("loc", 3, 4), ("loc", 4, 6)]
+    assert find_spans(labels) == [("per", 1, 3), ("loc", 3, 4), ("loc", 4, 6)]
 
 
 def test_a_span_counts_only_where_kind_and_both_ends_are_right() -> None:

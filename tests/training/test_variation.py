@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.tasks.tag import find_spans as spans
 from tests.training import tiny
 from training.data.examples import Source, Splits, Tagged
-from training.report import spans
 from training.variation import Lender, Variation, make_varier
 
 TRAIN = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from training.terminal import console
+from training.terminal import console, say
 
 HELP = "score a bundle on its development data, as it would be served"
 
@@ -25,7 +25,11 @@ def run(options: argparse.Namespace) -> None:
 
     manifest = read(options.bundle)
     recipe = Recipe.model_validate(json.loads(manifest.provenance.recipe))
-    dev = answered(recipe, splits(recipe)).dev
+    examples = answered(recipe, splits(recipe))
+    known = manifest.provenance.data.sha256
+    if changed := sorted(file for file, found in examples.source.files.items() if known.get(file, found) != found):
+        say(f"note: {', '.join(changed)} changed since the bundle was made, so its scores may differ")
+    dev = examples.dev
     table = Table("variant", manifest.metric, "in the manifest", box=None)
     for name in manifest.variants if options.variant == "all" else [options.variant]:
         found = score.score(bundle.load(options.bundle, variant=name), dev)[manifest.metric]
