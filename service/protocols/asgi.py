@@ -73,6 +73,20 @@ class AsgiLink:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
+    async def start(self, status: int, headers: Headers) -> None:
+        """See Link."""
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        """See Link. uvicorn's `send` waits for the client by itself, and sends nothing to one that has gone."""
+        if self.gone():
+            raise ClientGone
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        """See Link."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
     def close(self) -> None:
         """Watch no longer."""
         if self._watcher is not None:

@@ -14,6 +14,7 @@ from typing import Any
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.errors import ClientGone
 from service.protocols.exchange import Head, too_large
 from service.protocols.front import Front
 from service.protocols.heads import split
@@ -40,7 +41,8 @@ class Direct(HttpToolsProtocol):
         self._last = False  # the server shuts down: the connection ends with this answer
         self._later = b""  # came while a request was running
         self._body = b""
-        self._answered = False  # the request on the short way has its answer
+        self._answered = False  # the request on the short way has its whole answer
+        self._begun = False  # and the beginning of it
         self._known: tuple[bytes, Head] | None = None  # the last head that was parsed, see heads.py
         self._idle_since_s = 0.0
         self._idle: asyncio.TimerHandle | None = None
@@ -75,7 +77,7 @@ class Direct(HttpToolsProtocol):
         if parts is not None and self._known is not None and parts[0] == self._known[0]:
             self._unset_keepalive_if_required()
             head, self._body = self._known[1], parts[1]
-            self._answered = False
+            self._answered = self._begun = False
             refused = self._front.refusals.find(head)
             if refused is not None:
                 self._write(STATUS_LINE[429], *refused)
@@ -150,12 +152,34 @@ class Direct(HttpToolsProtocol):
         if not self._lost:
             self._write(STATUS_LINE[status], b"".join(b"%b: %b\r\n" % header for header in headers), body)
 
+    async def start(self, status: int, headers: Headers) -> None:
+        """See Link."""
+        if not self._lost:
+            lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+            self._write(STATUS_LINE[status], lines + b"transfer-encoding: chunked\r\n", b"")
+            self._answered = False  # not before its end
+
+    async def write(self, data: bytes) -> None:
+        """See Link."""
+        if not self._lost:
+            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            if self.flow.write_paused:
+                await self.flow.drain()
+        if self._lost:
+            raise ClientGone
+
+    async def end(self) -> None:
+        """See Link."""
+        if not self._lost:
+            self.transport.write(b"0\r\n\r\n")
+            self._answered = True
+
     def _write(self, status_line: bytes, lines: bytes, body: bytes) -> None:
         """Send an answer with uvicorn's headers and the `lines` of more."""
         server = self._front.lines_of(self.server_state.default_headers) if self._front is not None else b""
         end = b"connection: close\r\n\r\n" if self._last else b"\r\n"
         self.transport.write(b"".join((status_line, server, lines, end, body)))
-        self._answered = True
+        self._answered = self._begun = True
 
     def _done(self) -> None:
         """The answer is out: go on with what came meanwhile."""
@@ -165,7 +189,8 @@ class Direct(HttpToolsProtocol):
             return
         if not self._answered:  # a bug of ours: what came next must not be taken for this answer
             self._last = True
-            self._write(STATUS_LINE[500], b"content-length: 0\r\n", b"")
+            if not self._begun:
+                self._write(STATUS_LINE[500], b"content-length: 0\r\n", b"")
         if self._last:
             self.transport.close()
             return

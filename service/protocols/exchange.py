@@ -3,6 +3,7 @@
 Knows no model, no dialect and no server: it never looks into a body, and bytes come and go through a Link.
 """
 
+import contextlib
 import hmac
 import itertools
 import logging
@@ -11,8 +12,9 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from service.call import Call
@@ -28,7 +30,7 @@ from service.errors import (
     UnsupportedMedia,
     shown,
 )
-from service.protocols.problem import Headers, body_of, headers_of, kind_of
+from service.protocols.problem import PROBLEM, Dialect, Headers, headers_of, kind_of
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ HEADS = frozenset(
     (b"content-length", b"content-type", b"content-encoding", b"authorization", b"x-request-id", b"x-request-timeout-s")
 )
 PLAIN = frozenset((b"content-type", b"x-request-id"))
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 # Ids are minted as a prefix of the process and a number: as unique as a UUID, without its cost.
 _PREFIX = secrets.token_hex(6).encode()
 _numbers = itertools.count(1)
@@ -92,19 +95,43 @@ class Link(Protocol):
         """Send the whole answer; nothing if nobody is there to read it."""
         ...
 
+    async def start(self, status: int, headers: Headers) -> None:
+        """Begin an answer in parts, whose length nobody knows yet."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Send a part that is not empty; wait while the client does not take what it was sent. Raises ClientGone."""
+        ...
+
+    async def end(self) -> None:
+        """Say that there are no more parts. An answer that was begun and is not ended was broken off."""
+        ...
+
 
 class Exchange:
     """A request that is being read and the answer that is being sent.
 
-    ``route`` is the pattern of the path (a metrics label), ``outcome`` how it ended: ``ok`` once the answer is
-    sent, a problem's slug, or ``cancelled`` if it came to neither.
+    ``route`` is the pattern of the path (a metrics label), ``names`` the parts of the path that it names,
+    ``outcome`` how the request ended: ``ok`` once the answer is sent, a problem's slug, or ``cancelled`` if it came to
+    neither. Errors are told in ``dialect``.
     """
 
-    __slots__ = ("_link", "call", "head", "model", "outcome", "route", "started_s", "worker")
+    __slots__ = ("_link", "call", "dialect", "head", "model", "names", "outcome", "route", "started_s", "worker")
 
-    def __init__(self, worker: Worker, route: str, head: Head, link: Link) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        route: str,
+        head: Head,
+        link: Link,
+        *,
+        names: Mapping[str, str] = NO_NAMES,
+        dialect: Dialect = PROBLEM,
+    ) -> None:
         self.worker = worker
         self.route = route
+        self.names = names
+        self.dialect = dialect
         self.head = head
         self.outcome = CANCELLED
         self.model: str | None = None
@@ -148,17 +175,49 @@ class Exchange:
         except TimeoutError:
             raise DeadlinePassed("the deadline passed before the whole body had arrived") from None
 
-    async def answer(self, body: bytes) -> None:
-        """Send a JSON answer."""
-        await self._send(200, [(b"content-type", b"application/json")], body)
+    async def answer(self, body: bytes, media: bytes, headers: Headers) -> None:
+        """Send an answer."""
+        await self._send(200, [(b"content-type", media), *headers], body)
+        self.outcome = OK
+
+    async def stream(
+        self, media: bytes, chunks: AsyncGenerator[bytes, None], failed: Callable[[ServiceError], bytes]
+    ) -> None:
+        """Send an answer in parts as they come; none of them may be empty.
+
+        Raises what `chunks` raises before the first of them. After it, an error is a last part that `failed` makes
+        of it: a client never takes a broken answer for a whole one.
+        """
+        started = False
+        async with contextlib.aclosing(chunks):
+            try:
+                async for chunk in chunks:
+                    if not started:
+                        headers = [(b"content-type", media), (b"cache-control", b"no-store"), *self.common_headers()]
+                        await self._link.start(200, headers)
+                        started = True
+                    await self._link.write(chunk)
+            except Exception as cause:
+                if not started:
+                    raise
+                error = cause if isinstance(cause, ServiceError) else self.failed(cause)
+                self.note(error)
+                if not isinstance(error, ClientGone):
+                    with contextlib.suppress(ClientGone):
+                        await self._link.write(failed(error))
+                        await self._link.end()
+                return
+        if not started:
+            raise self.failed(RuntimeError("an answer in parts had none"))
+        await self._link.end()
         self.outcome = OK
 
     async def refuse(self, error: ServiceError) -> None:
         """Send the problem that ``error`` is; nothing if nobody is there to read it."""
         self.note(error)
         if not isinstance(error, ClientGone):
-            body = body_of(error, request_id=self.call.request_id)
-            await self._send(kind_of(error).status, headers_of(error), body)
+            body = self.dialect.body(error, self.call.request_id)
+            await self._send(kind_of(error).status, headers_of(error, self.dialect.media), body)
 
     def note(self, error: ServiceError) -> None:
         """Count the error that the request ends with."""

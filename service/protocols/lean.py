@@ -4,8 +4,6 @@ A framework's middleware costs several times what a small model needs for its an
 knows nothing of how the engine answers, nor of how bytes come and go.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -14,6 +12,7 @@ from service.errors import NotFound, ServiceError, UnknownModel, shown
 from service.protocols import schemas
 from service.protocols.asgi import AsgiLink, Receive, Scope, Send, head_of
 from service.protocols.exchange import Exchange, Head, Link
+from service.protocols.routes import READ, Reply, Route, Routes, Stream
 from service.worker import Worker
 
 
@@ -48,7 +47,7 @@ async def _models(exchange: Exchange, _: bytes) -> Any:
 
 
 async def _model(exchange: Exchange, _: bytes) -> Any:
-    name = exchange.head.path.removeprefix(MODEL_PREFIX)
+    name = exchange.names["id"]
     cards = {card["id"]: card for card in exchange.worker.engine.cards()}
     if name not in cards:
         raise UnknownModel(
@@ -58,37 +57,20 @@ async def _model(exchange: Exchange, _: bytes) -> Any:
     return cards[name]
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A path, or a pattern of paths, and what answers it."""
-
-    pattern: str
-    methods: tuple[str, ...]
-    run: Callable[[Exchange, bytes], Awaitable[Any]]
-    reads: bool  # whether it has a body
-    task: str = ""  # whose work it is
+async def _unknown(exchange: Exchange, _: bytes) -> Any:
+    available = [route.pattern for route in ROUTES.all]
+    raise NotFound(f"there is no route {shown(exchange.head.path)}", available=available)
 
 
-READ = ("GET", "HEAD")
-MODEL_PREFIX = "/v1/models/"
-MODEL = Route("/v1/models/{id}", READ, _model, reads=False)
-ROUTES = {
-    route.pattern: route
-    for route in (
+ROUTES = Routes(
+    (
         Route("/v1/tag", ("POST",), _tag, reads=True, task="tag"),
         Route("/v1/classify", ("POST",), _classify, reads=True, task="classify"),
         Route("/v1/generate", ("POST",), _generate, reads=True, task="generate"),
         Route("/v1/models", READ, _models, reads=False),
+        Route("/v1/models/{id}", READ, _model, reads=False),
     )
-}
-
-
-async def _unknown(exchange: Exchange, _: bytes) -> Any:
-    path = exchange.head.path
-    available = [*ROUTES, MODEL.pattern]
-    raise NotFound(f"there is no route {shown(path)}", available=available)
-
-
+)
 UNKNOWN = Route("unknown", (), _unknown, reads=False)  # one label for all the paths that clients make up
 
 
@@ -108,8 +90,9 @@ class Lean:
 
     async def answer(self, head: Head, link: Link) -> None:
         """Answer one HTTP request. Raises nothing but what the link raises."""
-        route = _route(head.path)
-        exchange = Exchange(self.worker, route.pattern, head, link)
+        found, names = ROUTES.find(head.path)
+        route = found or UNKNOWN
+        exchange = Exchange(self.worker, route.pattern, head, link, names=names, dialect=route.dialect)
         try:
             try:
                 if route.methods:
@@ -117,19 +100,16 @@ class Lean:
                 if route.task:
                     self.worker.engine.check_room(route.task)
                 body = await exchange.read() if route.reads else b""
-                answer = orjson.dumps(await route.run(exchange, body))
+                answer = await route.run(exchange, body)
+                if isinstance(answer, Stream):
+                    await exchange.stream(answer.media, answer.chunks, answer.failed)
+                    return
+                reply = answer if isinstance(answer, Reply) else Reply(body=orjson.dumps(answer))
             except ServiceError as error:
                 await exchange.refuse(error)
             except Exception as error:
                 await exchange.refuse(exchange.failed(error))
             else:
-                await exchange.answer(answer)
+                await exchange.answer(reply.body, reply.media, reply.headers)
         finally:
             exchange.close()
-
-
-def _route(path: str) -> Route:
-    known = ROUTES.get(path)
-    if known is not None:
-        return known
-    return MODEL if path.startswith(MODEL_PREFIX) and len(path) > len(MODEL_PREFIX) else UNKNOWN

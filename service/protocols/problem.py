@@ -1,9 +1,11 @@
-"""Domain errors as HTTP answers: the one table error -> status, and RFC 9457 bodies.
+"""Domain errors as HTTP answers: the one table error -> status, the headers that go with it, and RFC 9457 bodies.
 
 Knows nothing of how an error came about and nothing of ASGI.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import orjson
@@ -45,9 +47,9 @@ def kind_of(error: errors.ServiceError) -> Kind:
     return TABLE.get(type(error)) or next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
 
 
-def headers_of(error: errors.ServiceError) -> Headers:
+def headers_of(error: errors.ServiceError, media: bytes = b"application/problem+json") -> Headers:
     """Return the headers that the status of ``error`` calls for, lower case."""
-    headers: Headers = [(b"content-type", b"application/problem+json")]
+    headers: Headers = [(b"content-type", media)]
     retry_after_s = error.details.get("retry_after_s")
     if isinstance(retry_after_s, int | float):
         # The header holds whole seconds: rounded up, so that nobody comes back too early.
@@ -72,3 +74,16 @@ def body_of(error: errors.ServiceError, *, request_id: str) -> bytes:
             "request_id": request_id,
         }
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How the clients of some routes are told of an error. Its status is TABLE's everywhere."""
+
+    media: bytes
+    body: Callable[[errors.ServiceError, str], bytes]  # of the error and the request's id
+
+
+PROBLEM = Dialect(
+    media=b"application/problem+json", body=lambda error, request_id: body_of(error, request_id=request_id)
+)

@@ -7,7 +7,8 @@ import time
 
 from service.protocols.exchange import Head, mint_id
 from service.protocols.lean import ROUTES
-from service.protocols.problem import body_of, headers_of, kind_of
+from service.protocols.problem import headers_of, kind_of
+from service.protocols.routes import Route
 from service.worker import Worker
 
 FRESH_S = 0.01  # how long one is given again: it tells a client when to come back, in whole seconds
@@ -27,7 +28,7 @@ class Refusals:
 
         Only for requests without a word about themselves: keys, deadlines and wrong media types come first.
         """
-        route = ROUTES.get(head.path)
+        route = ROUTES.literal.get(head.path)
         worker = self._worker
         if route is None or not route.task or not head.plain or head.method != "POST" or worker.settings.api_keys:
             return None
@@ -36,7 +37,7 @@ class Refusals:
         now_s = time.monotonic()
         until_s, lines, body, end = self._prepared.get(head.path, (0.0, b"", b"", b""))
         if now_s >= until_s:
-            lines, body, end = self._prepare(route.task)
+            lines, body, end = self._prepare(route)
             self._prepared[head.path] = now_s + FRESH_S, lines, body, end
         sent_id = mint_id(head)
         body = b"%b%b%b" % (body, sent_id, end)
@@ -44,9 +45,9 @@ class Refusals:
         worker.telemetry.rejected("queue-full")
         return b"%bx-request-id: %b\r\ncontent-length: %d\r\n" % (lines, sent_id, len(body)), body
 
-    def _prepare(self, task: str) -> tuple[bytes, bytes, bytes]:
-        error = self._worker.engine.overload(task)
+    def _prepare(self, route: Route) -> tuple[bytes, bytes, bytes]:
+        error = self._worker.engine.overload(route.task)
         assert kind_of(error).slug == "queue-full"
-        lines = b"".join(b"%b: %b\r\n" % header for header in headers_of(error)) + TIMING
-        body, _, end = body_of(error, request_id=ID).partition(ID.encode())
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers_of(error, route.dialect.media)) + TIMING
+        body, _, end = route.dialect.body(error, ID).partition(ID.encode())
         return lines, body, end
