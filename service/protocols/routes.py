@@ -25,7 +25,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """An answer in parts. An error before the first of them is answered as ever, after it by what `failed` makes of it."""
+    """An answer in parts. An error before the first is answered as ever, a later one by what `failed` makes of it."""
 
     media: bytes
     chunks: AsyncGenerator[bytes, None]
