@@ -120,6 +120,8 @@ def _check_labels(recipe: Recipe) -> None:
         raise ValueError("auxiliary data are tagged words: they go with task 'tag' or 'joint' and codec 'words'")
     if recipe.variation and recipe.task not in ("tag", "joint"):
         raise ValueError(f"variation changes tagged sentences, and task {recipe.task!r} has none: leave it out")
+    if recipe.variation and recipe.variation.join > 1 and recipe.task == "joint":
+        raise ValueError("variation.join makes one of several sentences, and each has a label of its own: leave it out")
     parts = [part for labels in recipe.merge.values() for part in labels]
     if len(parts) != len(set(parts)):
         raise ValueError(f"merge: the label {max(parts, key=parts.count)!r} stands for two answers: give it to one")

@@ -7,6 +7,7 @@ which they were. Knows tags in spans and words. Knows no codec and no network.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Variation(BaseModel):
     borrow: float = Field(default=0.0, ge=0, le=1, description="of the replacements, taken from `lenders`")
     split: float = Field(default=0.0, ge=0, le=1, description="of the sentences, cut into words at signs too")
     lowercase: float = Field(default=0.0, ge=0, le=1, description="of the sentences")
+    join: int = Field(default=1, ge=1, description="most sentences in one, of those that follow each other")
     lenders: tuple[Lender, ...] = ()
 
 
@@ -56,8 +58,9 @@ class Varier:
     known: frozenset[str]  # the tags of the training data: no others may come about
 
     def vary(self, examples: Sequence[Sentence], random: np.random.Generator) -> list[Sentence]:
-        """The examples in other forms, in the same order; tags stay with their words."""
-        return [self._vary(example, random) for example in examples]
+        """The examples in other forms, in the same order; tags stay with their words. Fewer where they are joined."""
+        varied = [self._vary(example, random) for example in examples]
+        return _join(varied, self.variation.join, random) if self.variation.join > 1 else varied
 
     def _vary(self, example: Sentence, random: np.random.Generator) -> Sentence:
         words, tags = list(example.tokens), list(example.tags)
@@ -119,6 +122,19 @@ def _lent(lender: Lender) -> dict[str, list[tuple[str, ...]]]:
             if kind in lender.kinds and end - first <= LONGEST:
                 found.setdefault(lender.kinds[kind], {})[tuple(example.tokens[first:end])] = None
     return {kind: list(mentions) for kind, mentions in found.items()}
+
+
+def _join(examples: Sequence[Sentence], most: int, random: np.random.Generator) -> list[Sentence]:
+    """Runs of one to `most` examples, each as one: a tagger of streams learns what follows a full stop."""
+    joined: list[Sentence] = []
+    start = 0
+    while start < len(examples):
+        run = examples[start : start + int(random.integers(1, most + 1))]
+        start += len(run)
+        words = tuple(chain.from_iterable(example.tokens for example in run))
+        tags = tuple(chain.from_iterable(example.tags for example in run))
+        joined.append(replace(run[0], tokens=words, tags=tags))
+    return joined
 
 
 def _split(words: Sequence[str], tags: Sequence[str]) -> tuple[list[str], list[str]]:

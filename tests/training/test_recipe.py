@@ -42,6 +42,7 @@ def test_fields_are_changed_by_their_dotted_names() -> None:
         ({"task": "generate", "architecture.bidirectional": False}, "needs codec.kind = 'characters', not 'words'"),
         ({"architecture.crf": True, "training.class_weights": "balanced"}, "class_weights have no meaning for a crf"),
         ({"merge": {"a": ["x"], "b": ["y"]}}, "merge needs task = 'classify'"),
+        ({"task": "joint", "variation.join": 2}, "variation.join makes one of several sentences"),
         ({"training.learning_rate": -1}, "training.learning_rate: Input should be greater than 0"),
     ],
 )

@@ -55,6 +55,14 @@ def test_nothing_asked_for_is_nothing_changed() -> None:
     assert varied() == TRAIN
 
 
+def test_sentences_that_follow_each_other_become_one_and_none_is_lost() -> None:
+    many = [Tagged(tokens=(str(place), "."), tags=("NUM", "PUNCT")) for place in range(50)]
+    joined = make_varier(Variation(join=4), many).vary(many, np.random.default_rng(0))
+    assert [word for example in joined for word in example.tokens] == [w for e in many for w in e.tokens]
+    assert [tag for example in joined for tag in example.tags] == [t for e in many for t in e.tags]
+    assert {len(example.tokens) for example in joined[:-1]} == {2, 4, 6, 8}
+
+
 def test_lower_case_is_for_whole_sentences() -> None:
     assert [example.tokens for example in varied(lowercase=1.0)] == [
         ("ann", "lee", "lives", "in", "rome", "!!"),
