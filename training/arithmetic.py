@@ -1,4 +1,4 @@
-"""The numbers a network is trained in: bfloat16 where it helps, and the same bits on a repeat where that is asked for.
+"""Where a network is trained and in which numbers: bfloat16 where it helps, the same bits on a repeat where asked for.
 
 Knows the processor and the size of a network. Knows no task.
 """
@@ -13,10 +13,28 @@ from torch import nn
 LARGE = 128  # units; on a Zen 4 core an LSTM gains 1.5 to 2 times from 64 on, a GRU loses below 100 and gains from 128
 
 
+def place(choice: str) -> torch.device:
+    """Where the steps are taken; raises ValueError for a GPU that is not there."""
+    available = torch.cuda.is_available()
+    if choice == "cuda" and not available:
+        raise ValueError("training.device is 'cuda', but PyTorch sees no GPU here: set it to 'cpu' or 'auto'")
+    return torch.device("cuda" if available and choice != "cpu" else "cpu")
+
+
+def place_of(network: nn.Module) -> torch.device:
+    """Where the weights of a network are."""
+    return next(network.parameters()).device
+
+
 def precision(choice: str, network: nn.Module) -> Callable[[], AbstractContextManager[Any]]:
-    """What a forward pass runs in. "auto": bfloat16 where the processor multiplies it and the layers are large."""
-    if choice == "bf16" or (choice == "auto" and _multiplies_bfloat16() and _largest(network) >= LARGE):
-        return lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+    """What a forward pass runs in. "auto": bfloat16 where the processor multiplies it and the layers are large.
+
+    Not on a GPU, where steps of networks of this size are bound by what it takes to launch them.
+    """
+    device = place_of(network).type
+    auto = choice == "auto" and device == "cpu" and _multiplies_bfloat16() and _largest(network) >= LARGE
+    if choice == "bf16" or auto:
+        return lambda: torch.autocast(device, dtype=torch.bfloat16)
     return nullcontext
 
 

@@ -20,6 +20,11 @@ def tensors(feeds: dict[str, NDArray[Any]]) -> Feeds:
     return {name: tensor if tensor.is_floating_point() else tensor.long() for name, tensor in whole.items()}
 
 
+def moved(feeds: Feeds, device: torch.device) -> Feeds:
+    """The same on another device."""
+    return {name: tensor.to(device) for name, tensor in feeds.items()}
+
+
 def buckets(lengths: Sequence[int], budget: int, random: np.random.Generator | None) -> list[list[int]]:
     """Indices grouped so that the longest times the count of a group stays within `budget` padded tokens.
 

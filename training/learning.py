@@ -11,6 +11,7 @@ ScheduleName = Literal["cosine", "constant", "linear", "one-cycle", "plateau"]
 OptimiserName = Literal["adamw", "sgd"]
 WeightsName = Literal["none", "balanced"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 class Training(BaseModel):
@@ -74,8 +75,10 @@ class Training(BaseModel):
         default="none", description="balanced: every label weighs the same in the loss, however rare (not with a crf)"
     )
 
+    device: DeviceName = Field(default="auto", description="where the steps are taken; auto: on a GPU if there is one")
     precision: PrecisionName = Field(
-        default="auto", description="auto: bfloat16 where the processor multiplies it and the network is large enough"
+        default="auto",
+        description="auto: bfloat16 where the processor multiplies it and the network is large enough; on a GPU fp32",
     )
     deterministic: bool = Field(
         default=False, description="the same bits on a repeat: one thread, and only operations that have one result"

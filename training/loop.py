@@ -59,7 +59,9 @@ def best_epoch(history: list[dict[str, float]], metric: str, *, higher_is_better
 def kept(folder: Path) -> list[dict[str, float]]:
     """The history of the epochs from which `fit` would go on in this folder; none if it would start."""
     path = folder / CHECKPOINT
-    found: list[dict[str, float]] = torch.load(path, weights_only=True)["history"] if path.exists() else []
+    found: list[dict[str, float]] = (
+        torch.load(path, map_location="cpu", weights_only=True)["history"] if path.exists() else []
+    )
     return found
 
 
@@ -141,7 +143,7 @@ class Loop:
         )
 
     def _restore(self) -> None:
-        saved: dict[str, Any] = torch.load(self._folder / CHECKPOINT, weights_only=True)
+        saved: dict[str, Any] = torch.load(self._folder / CHECKPOINT, map_location="cpu", weights_only=True)
         self._objective.network.load_state_dict(saved["network"])
         if self._stepper.average is not None:
             self._stepper.average.load_state_dict(saved["average"])

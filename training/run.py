@@ -50,7 +50,7 @@ class Run:
             text_labels=self.text_labels,
             merge=self.recipe.merge,
         )
-        weights = torch.load(self.folder / loop.BEST, weights_only=True)
+        weights = torch.load(self.folder / loop.BEST, map_location="cpu", weights_only=True)
         network.load_state_dict({name: w for name, w in weights.items() if not name.startswith("auxiliary.")})
         return network.eval()
 
@@ -144,7 +144,7 @@ def _decisive(description: dict[str, Any]) -> dict[str, Any]:
     choice = recipe.pop("data")
     if choice["path"] is not None:  # the columns of a published data set are its reader's, not the recipe's
         recipe["data"] = choice
-    training = {f"training.{key}": value for key, value in recipe.pop("training").items()}
+    training = {f"training.{key}": value for key, value in recipe.pop("training").items() if key != "device"}
     labels = {"labels": description["labels"], "text labels": description.get("text_labels", [])}
     files, examples = description["source"]["files"], description["examples"]["sha256"]
     return {**recipe, **training, **labels, "the data files": files, "the examples": examples}

@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from models.codecs import Codec
 from training import metrics, reading
-from training.batches import Feeds, buckets, tensors
+from training.arithmetic import place_of
+from training.batches import Feeds, buckets, moved, tensors
 from training.chain import obeys
 from training.data.examples import Framed, Splits
 from training.encoders import FrameEncoder, WordEncoder
@@ -37,6 +38,11 @@ class Batch:
     steps: Tensor | None
     text: Tensor | None
     beside: bool = False  # whether the steps are those of the auxiliary task
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        steps, text = (None if part is None else part.to(device) for part in (self.steps, self.text))
+        return replace(self, feeds=moved(self.feeds, device), steps=steps, text=text)
 
 
 class Sequences:
@@ -130,15 +136,16 @@ class Sequences:
         return len(counted) if weights is None or batch.beside else float(weights[counted].sum())
 
     def loss(self, batch: Batch) -> Tensor:
+        batch = batch.to(place_of(self.network))
         logits = self.network(**batch.feeds)
         if batch.beside:
             return self._loss_beside(logits["auxiliary"].float(), batch)
         smoothing = self._training.label_smoothing
-        loss = torch.zeros(())
+        loss = torch.zeros((), device=batch.feeds["lengths"].device)
         if batch.steps is not None:
             loss = loss + self._step_loss(logits["steps"].float(), batch, smoothing)
         if batch.text is not None:
-            weights = self._text_weights
+            weights = _beside(logits["text"], self._text_weights)
             loss = loss + cross_entropy(logits["text"].float(), batch.text, weights, label_smoothing=smoothing)
         return loss
 
@@ -155,14 +162,14 @@ class Sequences:
             targets = batch.steps.clamp(min=0)
             if self._training.margin and self._outside is not None:
                 missed = (targets != self._outside).float() * self._training.margin  # what O would cost at each step
-                outside = one_hot(torch.tensor(self._outside), logits.shape[2])  # (K,)
+                outside = one_hot(torch.tensor(self._outside, device=logits.device), logits.shape[2])  # (K,)
                 logits = logits + missed[:, :, None] * outside
             mean = self.network.chain.loss(logits, targets, batch.feeds["lengths"])
         else:
             mean = cross_entropy(
                 logits.flatten(0, 1),
                 batch.steps.flatten(),
-                self._step_weights,
+                _beside(logits, self._step_weights),
                 ignore_index=IGNORED,
                 label_smoothing=smoothing,
             )
@@ -183,7 +190,8 @@ class Sequences:
         loss, total = 0.0, 0
         for group in buckets(self._dev.lengths, 4096, None):
             batch = self._dev.batch(group)
-            answers = network.answers(**batch.feeds)
+            answers = network.answers(**moved(batch.feeds, place_of(network)))
+            answers = {name: tensor.cpu() for name, tensor in answers.items()}
             for index, answer in zip(group, self._read(answers, batch), strict=True):
                 found[index] = answer
             for name, targets in (("probabilities", batch.steps), ("text_probabilities", batch.text)):
@@ -208,6 +216,11 @@ class Sequences:
             name = "probabilities" if batch.steps is None else "text_probabilities"
             text = [self._of_text[number] for number in answers[name].argmax(-1).tolist()]
         return [Answer(steps=a, text=b) for a, b in zip(steps, text, strict=True)]
+
+
+def _beside(logits: Tensor, weights: Tensor | None) -> Tensor | None:
+    """Weights of labels where the logits are."""
+    return None if weights is None else weights.to(logits.device)
 
 
 def _some(encoded: "_Encoded", share: float, random: np.random.Generator, below: int = 0) -> list[int]:

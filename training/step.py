@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from training import parallel
-from training.arithmetic import precision
+from training.arithmetic import place, precision
 from training.averaging import Average
 from training.learning import Training
 from training.objectives import Objective
@@ -32,7 +32,7 @@ class Stepper:
 
     def __init__(self, objective: Objective, training: Training) -> None:
         self._objective, self._training = objective, training
-        self._network: nn.Module = objective.network
+        self._network: nn.Module = objective.network.to(place(training.device))
         parallel.begin_alike(self._network)
         self._weights = [parameter for parameter in self._network.parameters() if parameter.requires_grad]
         self.optimiser = make_optimiser(training, self._network)

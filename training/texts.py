@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from models.codecs.characters import UNKNOWN, CharactersCodec
 from training import metrics
+from training.arithmetic import place_of
 from training.batches import streams
 from training.networks import LanguageModel, Network
 from training.recipe import Recipe
@@ -52,7 +53,7 @@ class Text:
 
     def loss(self, batch: tuple[Tensor, Tensor, bool]) -> Tensor:
         inputs, targets, first = batch
-        lengths = torch.full((inputs.shape[1],), len(inputs))
+        inputs, targets, lengths = _placed(self.network, inputs, targets)
         logits, state = self.network(inputs, lengths, None if first else self._state)
         self._state = [tuple(part.detach() for part in layer) for layer in state]
         return cross_entropy(logits.float().flatten(0, 1), targets.flatten())
@@ -65,10 +66,16 @@ class Text:
         """
         state, loss, total = None, 0.0, 0
         count = max(1, min(10, len(self._dev) // SHORTEST_STREAM))
-        for inputs, targets, _ in streams(self._dev, count, 512):
-            lengths = torch.full((inputs.shape[1],), len(inputs))
+        for piece, following, _ in streams(self._dev, count, 512):
+            inputs, targets, lengths = _placed(network, piece, following)
             logits, state = network(inputs, lengths, state)
             known = targets.masked_fill(targets == UNKNOWN, IGNORED).flatten()
             loss += float(cross_entropy(logits.float().flatten(0, 1), known, ignore_index=IGNORED, reduction="sum"))
             total += int((known != IGNORED).sum())
         return {"nats_per_character": loss / total, "loss": loss / total}
+
+
+def _placed(network: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs and targets (T, B) and the lengths (B,) of their columns, where the network is."""
+    device = place_of(network)
+    return inputs.to(device), targets.to(device), torch.full((inputs.shape[1],), len(inputs), device=device)
