@@ -1,4 +1,4 @@
-"""Tag, classify, generate: the bundles, each with its scheduler, behind three coroutines.
+"""Tag, classify, generate, write: the bundles, each with its scheduler, behind four coroutines.
 
 Loads, checks and drains. Knows no HTTP and no BentoML; the order of work is left to batching/, the meaning of
 arrays to models/.
@@ -6,20 +6,16 @@ arrays to models/.
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, cast
 
 from models import bundle as bundles
 from models import reference
 from models.manifest import BundleError
 from models.network import Placement
-from models.sampling import Sampling
 from models.tasks import Generation
-from models.tasks.generate import GenerateOptions as WriteOptions
 from service.batching.ticket import Ticket
 from service.call import Call
 from service.errors import ClientGone, Overloaded, TooLarge, Unavailable, UnknownModel
@@ -27,28 +23,14 @@ from service.inputs import Frames, Inputs
 from service.lanes import Lane, open_lane
 from service.settings import Settings
 from service.telemetry import Telemetry
+from service.writing import GenerateOptions, Writing
 
 log = logging.getLogger(__name__)
 
 ENCODE_SLICE = 32_768  # characters encoded, at least, before the loop may serve others: about 5 ms of English
 ANSWER_SLICE = 8_192  # words or characters answered, at least, before the loop may serve others
-SEED_BITS = 53  # of a seed that is drawn here: what a JavaScript number still holds exactly
 DRAIN_POLL_S = 0.01
 TASKS = ("tag", "classify", "generate")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateOptions:
-    """What one request for generation asks; `seed` None draws one."""
-
-    max_new_tokens: int = 100
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    return_full_text: bool = False
-    details: bool = False
 
 
 class Engine:
@@ -134,12 +116,23 @@ class Engine:
         alone = isinstance(inputs, str)
         prompts = [inputs] if isinstance(inputs, str) else inputs
         items = await self._encode(lane, prompts, beside=options.max_new_tokens, alone=alone)
-        texts = [task.start(prompt, _write_options(options)) for prompt in prompts]
+        texts = [task.start(prompt, options.of_model()) for prompt in prompts]
         wanted = [(item.rows, text) for item, text in zip(items, texts, strict=True) if item.length]
         if wanted:
             await self._wait(lane, call, wanted)
         answers = await _paced(items, texts, lambda _, text: text.answer(), beside=options.max_new_tokens)
         return answers[0] if alone else answers
+
+    async def write(
+        self, prompts: Sequence[str], *, model: str | None = None, options: Sequence[GenerateOptions], call: Call
+    ) -> Writing:
+        """As `generate`, to be read while it is written; each prompt has options of its own."""
+        lane = self._lane("generate", model)
+        task = cast(Generation, lane.bundle.task)
+        beside = max((each.max_new_tokens for each in options), default=0)
+        items = await self._encode(lane, prompts, beside=beside, alone=len(prompts) == 1)
+        texts = [task.start(prompt, each.of_model()) for prompt, each in zip(prompts, options, strict=True)]
+        return Writing(lane, items, texts, call)
 
     def check_room(self, task: str) -> None:
         """Raise Overloaded or Unavailable if a request of `task` would be refused whatever it says."""
@@ -228,15 +221,11 @@ class Engine:
         """Submit a ticket of these parts and wait for its results; raises its error."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def settle(ticket: Ticket) -> None:
-            lane.open.discard(ticket)
+        def wake() -> None:
             if not future.done():
                 future.set_result(None)
 
-        ticket = Ticket(call, len(parts), settle, time.monotonic())
-        lane.scheduler.submit(ticket, parts)
-        lane.open.add(ticket)
-        lane.pump.wake()
+        ticket = lane.submit(call, parts, wake)
         try:
             await future
         except asyncio.CancelledError:
@@ -275,14 +264,3 @@ async def _paced(
             since = 0
             await asyncio.sleep(0)
     return answers
-
-
-def _write_options(options: GenerateOptions) -> WriteOptions:
-    seed = secrets.randbits(SEED_BITS) if options.seed is None else options.seed
-    return WriteOptions(
-        max_new_tokens=options.max_new_tokens,
-        sampling=Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, seed=seed),
-        stop=options.stop,
-        return_full_text=options.return_full_text,
-        details=options.details,
-    )

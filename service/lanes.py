@@ -27,8 +27,10 @@ from service.batching.pump import Pump
 from service.batching.sequences import SequenceScheduler
 from service.batching.steps import StepScheduler
 from service.batching.ticket import Ticket
+from service.call import Call
 from service.errors import InvalidRequest, Overloaded, TooLarge
 from service.inputs import are_one, hold_numbers
+from service.observers import TellBatches, TellSteps
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -70,6 +72,21 @@ class Lane:
             retry_after_s=1.0,
             limit=self.most,
         )
+
+    def submit(
+        self, call: Call, parts: Sequence[Any], settled: Callable[[], None], follow: Callable[[], None] | None = None
+    ) -> Ticket:
+        """Queue the parts of a request; `settled` is called once, `follow` whenever its texts have got on."""
+
+        def settle(ticket: Ticket) -> None:
+            self.open.discard(ticket)
+            settled()
+
+        ticket = Ticket(call, len(parts), settle, monotonic(), follow)
+        self.scheduler.submit(ticket, parts)
+        self.open.add(ticket)
+        self.pump.wake()
+        return ticket
 
     @property
     def name(self) -> str:
@@ -174,7 +191,7 @@ def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor
                 slots=settings.slots, queue_items=settings.queue_items, queue_tokens=settings.queue_tokens
             ),
             clock=monotonic,
-            observer=_TellSteps(telemetry, name),
+            observer=TellSteps(telemetry, name),
         )
     else:
         scheduler = SequenceScheduler(
@@ -188,7 +205,7 @@ def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor
             ),
             cost=CostModel(),
             clock=monotonic,
-            observer=_TellBatches(telemetry, name),
+            observer=TellBatches(telemetry, name),
         )
     pump = Pump(scheduler, executor)
     return Lane(
@@ -239,53 +256,3 @@ class Writer:
             if found is not None:
                 return found
         return self._task.advance(self._run, tokens, lengths, memory)
-
-
-class _TellBatches:
-    """A sequence scheduler's observer: its figures under the name of its bundle."""
-
-    def __init__(self, telemetry: Telemetry, name: str) -> None:
-        self._telemetry, self._name = telemetry, name
-
-    def batch(
-        self,
-        *,
-        items: int,
-        padded_tokens: int,
-        real_tokens: int,
-        reason: str,
-        compute_s: float,
-        waits_s: Sequence[float],
-    ) -> None:
-        self._telemetry.batch(self._name, items, padded_tokens, real_tokens, reason, compute_s, waits_s)
-
-    def queue_depth(self, items: int) -> None:
-        self._telemetry.queue_depth(self._name, items)
-
-
-class _TellSteps:
-    """A step scheduler's observer."""
-
-    def __init__(self, telemetry: Telemetry, name: str) -> None:
-        self._telemetry, self._name = telemetry, name
-
-    def steps(self, *, rows: int, count: int, compute_s: float) -> None:
-        self._telemetry.steps(self._name, rows, count, compute_s)
-
-    def prefill(self, *, rows: int, padded_tokens: int, real_tokens: int, compute_s: float) -> None:
-        self._telemetry.batch(self._name, rows, padded_tokens, real_tokens, "prefill", compute_s, ())
-
-    def first_token(self, seconds: float) -> None:
-        self._telemetry.first_token(self._name, seconds)
-
-    def waited(self, seconds: float) -> None:
-        self._telemetry.waited(self._name, seconds)
-
-    def tokens(self, *, count: int, gap_s: float) -> None:
-        self._telemetry.generated(self._name, count)
-        if gap_s:
-            self._telemetry.inter_token(self._name, gap_s, count)
-
-    def table(self, *, waiting: int, active: int) -> None:
-        self._telemetry.queue_depth(self._name, waiting)
-        self._telemetry.active_slots(self._name, active)

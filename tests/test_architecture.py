@@ -47,10 +47,12 @@ SERVICE = {
     # The schedulers see states, paddings and tasks, never a bundle, a graph or a setting.
     "service.batching": {"service.call", "service.errors"}
     | {"models.padding", "models.sampling", "models.state", "models.tasks"},
-    "service.lanes": {"service.batching", *LEAVES, *MODELS},
-    "service.engine": {"service.lanes", "service.batching", *LEAVES, *MODELS},
+    "service.observers": {"service.telemetry"},
+    "service.lanes": {"service.batching", "service.observers", *LEAVES, *MODELS},
+    "service.writing": {"service.lanes", "service.call", "service.errors", *MODELS},
+    "service.engine": {"service.lanes", "service.batching", "service.writing", *LEAVES, *MODELS},
     "service.worker": {"service.engine", *LEAVES},
-    "service.protocols": {"service.engine", "service.worker", *LEAVES},
+    "service.protocols": {"service.engine", "service.worker", "service.writing", *LEAVES},
     "service.app": {"service.protocols", "service.engine", "service.worker", "service.logs", *LEAVES},
     "service.__main__": {"service.engine", *LEAVES},
 }

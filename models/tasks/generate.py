@@ -33,6 +33,7 @@ class GenerateOptions:
     stop: tuple[str, ...] = ()
     return_full_text: bool = False
     details: bool = False
+    logprobs: bool = False  # whether those of the tokens are noted, which `details` needs too
 
 
 class Generation:
@@ -73,12 +74,12 @@ class Continuation:
         "_block_index",
         "_codec",
         "_longest_stop",
-        "_pieces",
         "_tail",
         "drawn",
         "finish_reason",
         "log_probabilities",
         "options",
+        "pieces",
         "prompt",
         "tokens",
     )
@@ -90,7 +91,7 @@ class Continuation:
         self.finish_reason: FinishReason | None = None
         self.drawn = 0
         self._codec = codec
-        self._pieces: list[str] = []
+        self.pieces: list[str] = []  # what each token stands for; the last to grow when a token is pushed
         self._tail = ""
         self._longest_stop = max((len(stop) for stop in options.stop), default=0)
         self._block, self._block_index = sampling.uniforms(options.sampling.seed, 0), 0
@@ -110,7 +111,7 @@ class Continuation:
         self.drawn += 1
         self.tokens.append(token)
         piece = self._codec.decode(token)
-        self._pieces.append(piece)
+        self.pieces.append(piece)
         if self._longest_stop:
             # Only the newest piece can have completed a stop string, so a tail of that length is enough.
             self._tail = (self._tail + piece)[-(self._longest_stop + len(piece)) :]
@@ -124,7 +125,7 @@ class Continuation:
 
     @property
     def text(self) -> str:
-        return "".join(self._pieces)
+        return "".join(self.pieces)
 
     def answer(self) -> dict[str, Any]:
         """The answer in the shape of API.md. As in Text Generation Inference, a stop string stays in the text."""
@@ -141,7 +142,7 @@ class Continuation:
                 "prefill": [],
                 "tokens": [
                     {"id": token, "text": piece, "logprob": round(logprob, 6), "special": False}
-                    for token, piece, logprob in zip(self.tokens, self._pieces, self.log_probabilities, strict=True)
+                    for token, piece, logprob in zip(self.tokens, self.pieces, self.log_probabilities, strict=True)
                 ],
             },
         }
@@ -202,7 +203,8 @@ class Chooser:
     def __init__(self, texts: Sequence[Continuation]) -> None:
         self._texts = tuple(texts)
         self._settings = sampling.Rows.of([text.options.sampling for text in texts])
-        self._noting = [(row, text.log_probabilities) for row, text in enumerate(texts) if text.options.details]
+        noting = (text.options.details or text.options.logprobs for text in texts)
+        self._noting = [(row, texts[row].log_probabilities) for row, notes in enumerate(noting) if notes]
         self._row = np.arange(len(texts))  # (B,)
         if not self._settings.all_greedy:
             blocks = np.concatenate([text.block() for text in texts])  # np.stack takes three times as long

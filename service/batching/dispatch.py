@@ -71,6 +71,7 @@ class Prefill:
                     table.finish(text)
                 else:
                     joining.append((text, outcome, state))
+                text.ticket.tell(now)  # at once: the first token is what a reader waits for
         if joining:
             joined, tokens, parts = zip(*joining, strict=True)
             if not table.active:
@@ -145,7 +146,8 @@ class Steps:
         table.observer.steps(rows=rows, count=self._ran, compute_s=self._seconds)
         table.observer.tokens(count=rows * self._ran - len(self._failed), gap_s=(now - table.stepped_s) / self._ran)
         table.stepped_s = now
-        for ticket in {text.ticket for text in table.active}:
+        tickets = {text.ticket for text in table.active}
+        for ticket in tickets:
             ticket.ran(self._seconds, rows)
         # From the last row to the first: removing a row moves only rows that were dealt with.
         for row in sorted({*self._done, *self._failed}, reverse=True):
@@ -155,4 +157,5 @@ class Steps:
                 table.fail(text, self._failed[row])
             else:
                 table.finish(text)
+        table.tell(tickets, now)
         table.in_hand = []

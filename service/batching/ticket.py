@@ -16,20 +16,36 @@ class Ticket:
     """Collects the results of `size` parts, in their order, and settles exactly once.
 
     `settle` is called with the ticket when all parts have results, or with the first error. What comes later
-    is ignored, and parts that have not run yet are skipped (`settled` is True).
+    is ignored, and parts that have not run yet are skipped (`settled` is True). `follow` is for who reads the parts
+    while they grow: called now and then when they have.
     """
 
-    __slots__ = ("_left", "_settle", "arrived_s", "call", "error", "results", "settled", "started_s")
+    __slots__ = (
+        "_left",
+        "_settle",
+        "arrived_s",
+        "call",
+        "error",
+        "follow",
+        "results",
+        "settled",
+        "started_s",
+        "told_s",
+    )
 
-    def __init__(self, call: Call, size: int, settle: Settle, arrived_s: float) -> None:
+    def __init__(
+        self, call: Call, size: int, settle: Settle, arrived_s: float, follow: Callable[[], None] | None = None
+    ) -> None:
         self.call = call
         self.results: list[Any] = [None] * size
         self.error: ServiceError | None = None
         self.settled = False
         self.arrived_s = arrived_s
         self.started_s: float | None = None
+        self.follow = follow
+        self.told_s = arrived_s  # when `follow` was called last
         self._left = size
-        self._settle = settle
+        self._settle: Settle | None = settle
 
     def start(self, now_s: float) -> None:
         """Note that the first of its parts begins to run."""
@@ -41,6 +57,12 @@ class Ticket:
         """Note what a batch that held some of its parts cost."""
         self.call.compute_s += compute_s
         self.call.batch_items = max(self.call.batch_items, batch_items)
+
+    def tell(self, now_s: float) -> None:
+        """Let who follows know that there is more to read."""
+        if self.follow is not None:
+            self.told_s = now_s
+            self.follow()
 
     def succeed(self, index: int, result: Any) -> None:
         if self.settled:
@@ -74,4 +96,7 @@ class Ticket:
 
     def _finish(self) -> None:
         self.settled = True
-        self._settle(self)
+        settle, self._settle = self._settle, None
+        self.follow = None  # who follows holds the ticket: no cycle is left to the collector
+        if settle is not None:
+            settle(self)

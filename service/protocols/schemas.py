@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, NotRequired, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from service.engine import GenerateOptions
 from service.errors import InvalidRequest, TooLarge, Value, shown
 from service.inputs import are_one
 from service.settings import Settings
+from service.writing import GenerateOptions
 
 # A list stops at its first bad element: a megabyte of them would otherwise make a megabyte of errors.
 Strings = Annotated[list[str], Field(fail_fast=True)]

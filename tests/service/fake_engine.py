@@ -1,20 +1,22 @@
 """An engine without models: answers in the shapes of the contract, and fails on request.
 
 Inputs that begin with ``!`` make it misbehave: ``!bug``, ``!full``, ``!late``, ``!gone``, ``!too-long``,
-``!slow <seconds>``.
+``!slow <seconds>``; behind ``then ``, after the first token: ``then !late``.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from service.call import Call
-from service.engine import GenerateOptions
 from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.inputs import are_one
 from service.settings import Settings
 from service.telemetry import Telemetry
+from service.writing import Delta, GenerateOptions
 
 NAMES = {"tag": "pos-en", "classify": "sentiment-en", "generate": "shakespeare"}
+TEXT = " ünd so"
 
 
 class FakeEngine:
@@ -73,12 +75,20 @@ class FakeEngine:
         await self._work("generate", inputs, model, options, call)
 
         def one(prompt: str) -> dict[str, Any]:
-            answer: dict[str, Any] = {"generated_text": (prompt if options.return_full_text else "") + " ünd so"}
+            answer: dict[str, Any] = {"generated_text": (prompt if options.return_full_text else "") + TEXT}
             if options.details:
                 answer["details"] = {"finish_reason": "length", "generated_tokens": 7, "seed": options.seed or 0}
             return answer
 
         return one(inputs) if isinstance(inputs, str) else [one(prompt) for prompt in inputs]
+
+    async def write(
+        self, prompts: Sequence[str], *, model: str | None, options: Sequence[GenerateOptions], call: Call
+    ) -> "FakeWriting":
+        await self._work("write", list(prompts), model, list(options), call)
+        if len(prompts) == 1:
+            await _misbehave(prompts[0], call)
+        return FakeWriting(self, prompts, options, call)
 
     async def drain(self, timeout_s: float) -> None:
         self.ready = False
@@ -89,16 +99,66 @@ class FakeEngine:
     async def _work(self, task: str, inputs: Any, model: str | None, asked: Any, call: Call) -> None:
         if not self.ready:
             raise Unavailable("draining", retry_after_s=2)
-        if model is not None and model != NAMES[task]:
-            raise UnknownModel(f"no model {model[:20]!r}", value=model, available=[NAMES[task]])
+        name = NAMES["generate" if task == "write" else task]
+        if model is not None and model != name:
+            raise UnknownModel(f"no model {model[:20]!r}", value=model, available=[name])
         self.calls.append((task, inputs, asked, call))
         self.running += 1
         try:
             call.queue_s, call.compute_s, call.batch_items = 0.0015, 0.0005, 4
-            self.telemetry.batch(NAMES[task], 1, 4, 3, "idle", 0.0005, [0.0015])
+            self.telemetry.batch(name, 1, 4, 3, "idle", 0.0005, [0.0015])
             await _misbehave(inputs if isinstance(inputs, str) else "", call)
         finally:
             self.running -= 1
+
+
+class FakeWriting:
+    """Duck-types service.writing.Writing: TEXT for each prompt, a character a look; nothing after an empty one."""
+
+    def __init__(
+        self, engine: FakeEngine, prompts: Sequence[str], options: Sequence[GenerateOptions], call: Call
+    ) -> None:
+        self.prompt_tokens = tuple(map(len, prompts))
+        self.closed = False
+        self._engine, self._prompts, self._options, self._call = engine, prompts, options, call
+        self._looks = 0
+        engine.running += 1
+
+    def __aiter__(self) -> "FakeWriting":
+        return self
+
+    async def __anext__(self) -> list[Delta]:
+        await asyncio.sleep(0)
+        if self._looks == 1 and self._prompts[0].startswith("then "):
+            await _misbehave(self._prompts[0].removeprefix("then "), self._call)
+        look, self._looks = self._looks, self._looks + 1
+        deltas = [self._delta(index, look) for index, _ in enumerate(self._prompts) if look < self._count(index)]
+        if not look:  # an empty prompt has an empty text
+            empty = [index for index, _ in enumerate(self._prompts) if not self._count(index)]
+            deltas += [Delta(index=i, tokens=[], pieces=[], logprobs=[], finish_reason="length") for i in empty]
+        if not deltas:
+            raise StopAsyncIteration
+        return deltas
+
+    async def aclose(self) -> None:
+        self._engine.running -= not self.closed
+        self.closed = True
+
+    def answer(self, index: int) -> dict[str, Any]:
+        options, count = self._options[index], self._count(index)
+        text = TEXT[: min(self._looks, count)]
+        answer: dict[str, Any] = {"generated_text": (self._prompts[index] if options.return_full_text else "") + text}
+        if options.details:
+            answer["details"] = {"finish_reason": "length", "generated_tokens": count, "seed": options.seed or 0}
+        return answer
+
+    def _count(self, index: int) -> int:
+        return min(self._options[index].max_new_tokens, len(TEXT)) if self._prompts[index] else 0
+
+    def _delta(self, index: int, look: int) -> Delta:
+        reason: Any = "length" if look + 1 == self._count(index) else None
+        logprobs = [-0.5] if self._options[index].logprobs else []
+        return Delta(index=index, tokens=[look + 2], pieces=[TEXT[look]], logprobs=logprobs, finish_reason=reason)
 
 
 async def _misbehave(text: str, call: Call) -> None:

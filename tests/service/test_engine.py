@@ -16,10 +16,11 @@ from models.bundle import Bundle
 from models.manifest import BundleError
 from service.batching.pump import Pump
 from service.call import Call
-from service.engine import Engine, GenerateOptions
+from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.settings import Settings
 from service.telemetry import Telemetry
+from service.writing import GenerateOptions
 from tests import bundles
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from models import reference
 from models.bundle import Bundle
-from service.engine import Engine, GenerateOptions
+from service.engine import Engine
 from service.errors import InvalidRequest, Overloaded, RequestError, TooLarge, UnknownModel
 from service.settings import Settings
 from service.telemetry import Telemetry
+from service.writing import GenerateOptions
 from tests import bundles
 from tests.bundles import FRAMES
 from tests.service.test_engine import call

@@ -29,9 +29,16 @@ class Waiter:
 
     def __init__(self, clock: Clock, size: int = 1, *, timeout_s: float = inf) -> None:
         self.connected = True
-        self.settled = 0
+        self.settled = self.told = 0
         self.call = Call(request_id="r", route="/v1/x", deadline_s=clock() + timeout_s, gone=lambda: not self.connected)
         self.ticket = Ticket(self.call, size, self._settle, clock())
+
+    def follow(self) -> None:
+        """Be told from now on whenever its texts have grown."""
+        self.ticket.follow = self._tell
+
+    def _tell(self) -> None:
+        self.told += 1
 
     def _settle(self, ticket: Ticket) -> None:
         assert ticket is self.ticket

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from service.batching.cost import CostModel
 from service.batching.steps import Limits, Prefill, Steps, StepScheduler
+from service.batching.table import TELL_S
 from service.errors import InternalError, Overloaded, Unavailable
 from tests.service.batching.fakes import CODEC, Author, Clock, Observer, Waiter, expected, following, text
 
@@ -211,6 +212,48 @@ def test_who_is_not_waited_for_frees_the_slot_before_the_next_step(how: str, err
     assert (gone.error, desk.author.calls[-1]) == (error, (1, 1))
     desk.work()
     assert texts(there) == [expected("there", 6)]
+
+
+def test_who_follows_a_text_is_told_of_its_first_token_before_a_step_is_taken() -> None:
+    desk = Desk()
+    waiter = desk.ask("abc")
+    waiter.follow()
+    assert isinstance(desk.turn(), Prefill)
+    assert waiter.told == 1
+
+
+def test_who_follows_alone_is_told_after_every_dispatch() -> None:
+    desk = Desk()
+    waiter = desk.ask("abc", max_new_tokens=6)
+    waiter.follow()
+    told = []
+    while desk.turn():
+        told.append(waiter.told)
+    assert told == [1, 2, 3, 4, 5, 5]  # with the last token the ticket settles, which tells as much
+    assert waiter.settled == 1
+
+
+def test_many_who_follow_are_told_as_often_as_there_is_time_for_it() -> None:
+    desk = Desk(slots=64)
+    waiters = [desk.ask("a", max_new_tokens=1000) for _ in range(40)]
+    for waiter in waiters:
+        waiter.follow()
+    desk.turn()
+    for _ in range(60):  # of a millisecond each
+        desk.turn()
+    assert pytest.approx(0.012) == 40 * TELL_S
+    assert {waiter.told for waiter in waiters} <= {1 + 4, 1 + 5}  # the first tokens, then every 12 or 13 ms
+
+
+def test_who_does_not_follow_changes_nothing_for_who_does() -> None:
+    desk = Desk()
+    for _ in range(7):
+        desk.ask("a", max_new_tokens=1000)
+    waiter = desk.ask("b", max_new_tokens=1000)
+    waiter.follow()
+    for _ in range(9):
+        desk.turn()
+    assert waiter.told == 9
 
 
 @pytest.mark.parametrize("stage", ["waiting", "reading"])

@@ -1,0 +1,130 @@
+"""Texts while they are being written, for one reader: each look has the tokens that came since the last one.
+
+Tokens are kept by their texts, which `max_new_tokens` bounds, and copied when the reader looks: nothing is queued for
+it, and one that is slow holds nobody up. Knows no HTTP, and neither slots nor turns.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.codecs.symbols import Symbols
+from models.sampling import Sampling
+from models.tasks.generate import Continuation, FinishReason
+from models.tasks.generate import GenerateOptions as WriteOptions
+from service.call import Call
+from service.errors import ClientGone
+from service.lanes import Lane
+
+SEED_BITS = 53  # of a seed that is drawn here: what a JavaScript number still holds exactly
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateOptions:
+    """What one request for generation asks; `seed` None draws one."""
+
+    max_new_tokens: int = 100
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    return_full_text: bool = False
+    details: bool = False
+    logprobs: bool = False  # of the tokens, for who reads them as they come; `details` has them anyway
+
+    def of_model(self) -> WriteOptions:
+        """The same for models/, with a seed."""
+        seed = secrets.randbits(SEED_BITS) if self.seed is None else self.seed
+        return WriteOptions(
+            max_new_tokens=self.max_new_tokens,
+            sampling=Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=seed),
+            stop=self.stop,
+            return_full_text=self.return_full_text,
+            details=self.details,
+            logprobs=self.logprobs,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """What one text has got since the last look. The lists are of equal length, but that `logprobs` may be empty."""
+
+    index: int  # of the prompt
+    tokens: list[int]
+    pieces: list[str]  # what the tokens stand for
+    logprobs: list[float]  # if they were asked for
+    finish_reason: FinishReason | None  # set once, with the last tokens
+
+
+class Writing:
+    """An asynchronous iterator over looks; a look has a Delta for each text that has grown, one at least.
+
+    What was written before an error comes first, then the error is raised. Whoever does not read to the end calls
+    `aclose` (contextlib.aclosing does): nothing more is written then.
+    """
+
+    def __init__(self, lane: Lane, prompts: Sequence[Symbols], texts: Sequence[Continuation], call: Call) -> None:
+        self.texts = tuple(texts)
+        self.prompt_tokens = tuple(prompt.length for prompt in prompts)
+        self._left = dict.fromkeys(range(len(texts)), 0)  # texts that go on -> how many of their tokens were seen
+        filled = [index for index, prompt in enumerate(prompts) if prompt.length]
+        self._parts = {index: part for part, index in enumerate(filled)}  # an empty prompt is no part of the ticket
+        self._news = len(filled) < len(texts)
+        self._waiting: asyncio.Future[None] | None = None
+        parts = [(prompts[index].rows, texts[index]) for index in filled]
+        self._ticket = lane.submit(call, parts, self._wake, follow=self._wake) if parts else None
+
+    def __aiter__(self) -> "Writing":
+        return self
+
+    async def __anext__(self) -> list[Delta]:
+        """Wait until something has come since the last look. Raises what ends the texts before their end."""
+        while self._left:
+            if self._news:
+                self._news = False
+                if deltas := self._look():
+                    return deltas
+            if self._ticket is not None and self._ticket.error is not None:
+                raise self._ticket.error
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Stop writing: the slots are free before the next step."""
+        if self._ticket is not None:
+            self._ticket.fail(ClientGone())
+        self._left.clear()
+
+    def answer(self, index: int) -> dict[str, Any]:
+        """The text so far, in the shape in which `Engine.generate` has it."""
+        return self.texts[index].answer()
+
+    def _wake(self) -> None:
+        self._news = True
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def _look(self) -> list[Delta]:
+        deltas = []
+        for index, seen in list(self._left.items()):
+            text, done = self.texts[index], self._is_done(index)
+            pieces = text.pieces[seen:]  # the last of its lists to grow, perhaps right now, in another thread
+            if not pieces and not done:
+                continue
+            self._left[index] = end = seen + len(pieces)
+            reason = (text.finish_reason or "length") if done else None
+            tokens, logprobs = text.tokens[seen:end], text.log_probabilities[seen:end]
+            deltas.append(Delta(index=index, tokens=tokens, pieces=pieces, logprobs=logprobs, finish_reason=reason))
+            if done:
+                del self._left[index]
+        return deltas
+
+    def _is_done(self, index: int) -> bool:
+        """Whether a text was handed out by its scheduler, or has nothing to continue."""
+        if self._ticket is None or index not in self._parts:
+            return True
+        return self._ticket.results[self._parts[index]] is not None
