@@ -1,4 +1,4 @@
-"""The command line: python -m models inspect. Arguments and printing only; the work is in models/inspect."""
+"""The command line: python -m models inspect, measure. Arguments and printing only; the work is in the modules."""
 
 import argparse
 import json
@@ -12,7 +12,8 @@ from models.inspect import rows, terminal, units
 from models.inspect.operators import DIRECTIONS, PARTS, UnknownOperator
 from models.inspect.trace import PARITY, VARIANT, Inspection, Layer, NotInstalled, inspect
 from models.manifest import BundleError
-from models.network import Placement
+from models.measure import ROWS, measure
+from models.network import Device, DeviceUnavailable, Placement
 
 EPILOG = """try:
   python -m models inspect models/zoo/pos-en "They can fish ."
@@ -32,10 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add(verb)
+    verb.set_defaults(do=_inspect)
+    verb = verbs.add_parser("measure", help="whether bundles come out right on a device, and how fast")
+    verb.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
+    verb.add_argument("--device", choices=get_args(Device), default="auto")
+    verb.add_argument("--threads", type=int, default=1, help="of the processor, for one network (default: 1)")
+    verb.add_argument("--rows", type=_numbers, metavar="N,N…", default=ROWS, help="sizes of batches")
+    verb.add_argument("--to", type=Path, metavar="JSON", help="also a file")
+    verb.set_defaults(do=_measure)
     options = parser.parse_args(arguments)
     try:
-        _inspect(options)
-    except (BundleError, NotInstalled, UnknownOperator, ValueError, OSError) as error:
+        options.do(options)
+    except (BundleError, NotInstalled, UnknownOperator, DeviceUnavailable, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -86,6 +95,23 @@ def _inspect(options: argparse.Namespace) -> None:
         groups = [(f"mean of {layer.hidden} units", means), (f"{part} of single units", of_units)]
         picture.draw(found.steps, [group for group in groups if group[1]], options.out, _title(found, layer))
         print(f"written: {options.out}")
+
+
+def _measure(options: argparse.Namespace) -> None:
+    """One line a variant; the file is written after each bundle, so that what was measured is kept."""
+    placement = Placement(device=options.device, threads=options.threads)
+    found: list[dict[str, Any]] = []
+    for path in options.bundles:
+        for entry in measure(path, placement, options.rows):
+            found.append(entry)
+            speeds = ", ".join(f"{count}: {rate:,.0f}" for count, rate in entry["per_s"].items())
+            alike = "the same bits in company" if all(entry["same_bits"].values()) else "OTHER BITS in company"
+            print(
+                f"{entry['bundle']} {entry['variant']} on {entry['device']}: self-test {entry['self_test']}; {alike}; "
+                f"{entry['unit']}/s by rows {speeds}"
+            )
+        if options.to:
+            options.to.write_text(json.dumps({"variants": found}, indent=1) + "\n", "utf-8")
 
 
 def _read(options: argparse.Namespace) -> Any:

@@ -35,7 +35,7 @@ def label(example: Sequenced) -> str | None:
 
 def merge(examples: Iterable[Sequenced], parts: Mapping[str, Sequence[str]]) -> list[Sequenced]:
     """The examples with the labels that they are answered with; those that are never answered are left out."""
-    answered = {label: whole for whole, labels in parts.items() for label in labels}
+    answered = {part: whole for whole, labels in parts.items() for part in labels}
     return [
         replace(example, label=answered[found]) for example in examples if (found := label(example) or "") in answered
     ]
