@@ -6,6 +6,7 @@ Knows no vocabulary. The expressions are named, never read from a bundle: a bund
 import re
 from collections.abc import Iterable
 from itertools import accumulate
+from operator import add
 
 # A word is a run of what is neither space nor punctuation: so letters of every script keep their combining
 # marks (which Python's \w lacks), and an emoji with its joiners (U+200C, U+200D) stays one word. Signs of Latin-1
@@ -40,24 +41,28 @@ TOKENIZERS = ("words", "whitespace")
 _SPACED_AT_MOST = 8192  # characters; beyond, the limit on words is worth watching from the first word on
 
 
+def runs(text: str) -> tuple[list[str], list[int]]:
+    """The runs of what is not space, with their starts in characters."""
+    spaced = text.split() if len(text) <= _SPACED_AT_MOST else []
+    if " ".join(spaced) != text:
+        found = list(_WHITESPACE.finditer(text))
+        return [match.group() for match in found], [match.start() for match in found]
+    # As most texts are: one space between two words, so that their places follow from their lengths.
+    return spaced, [0, *(end + number for number, end in enumerate(accumulate(map(len, spaced[:-1])), 1))]
+
+
 def tokenize(text: str, kind: str, limit: int | None = None) -> tuple[list[str], list[int], list[int]]:
     """The words of `text` with their starts and ends, in characters; `kind` is a name of TOKENIZERS.
 
-    Stops soon after `limit` words: enough to see that a text is too long, without walking through a megabyte.
+    A word lies in one run of what is not space, and what the run is cut into depends on nothing around it. Stops soon
+    after `limit` words: enough to see that a text is too long, without walking through a megabyte.
     """
-    whole = kind == "whitespace"
-    spaced = text.split() if len(text) <= _SPACED_AT_MOST else []
-    if " ".join(spaced) != text:
-        runs = ((match.group(), *match.span()) for match in _WHITESPACE.finditer(text))
-        return _words(text, runs, whole, limit)
-    if limit is not None:
-        del spaced[limit + 1 :]
-    # As most texts are: one space between two words, so that their places follow from their lengths.
-    afters = [end + number for number, end in enumerate(accumulate(map(len, spaced)), 1)]  # where the next one starts
-    starts, ends = [0, *afters[:-1]], [after - 1 for after in afters]
-    if whole or all(map(str.isalnum, spaced)):
-        return spaced, starts[: len(spaced)], ends
-    return _words(text, zip(spaced, starts, ends, strict=False), whole, limit)
+    if len(text) > _SPACED_AT_MOST:
+        spans = ((match.group(), *match.span()) for match in _WHITESPACE.finditer(text))
+        return _words(text, spans, kind == "whitespace", limit)
+    parts, places = runs(text)
+    ends = map(add, places, map(len, parts))
+    return _words(text, zip(parts, places, ends, strict=False), kind == "whitespace", limit)
 
 
 def _words(

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codecs.tokenizer import tokenize
+from models.codecs.tokenizer import runs, tokenize
 from models.manifest import WordsSpec
 from models.padding import pad
 
@@ -66,6 +66,7 @@ class WordsCodec:
         self._reads_form = bool(self.characters or spec.subwords)
         # The words that a vocabulary lacks come again, too; an entry is some hundred bytes.
         self._cached_split = lru_cache(maxsize=_SPLIT_WORDS)(self._split)
+        self._runs: dict[str, int | Words] = {}
 
     @property
     def vocabularies(self) -> dict[str, tuple[str, ...]]:
@@ -89,9 +90,48 @@ class WordsCodec:
         if limit is not None and not isinstance(raw, str):
             raw = raw[: limit + 1]
         if isinstance(raw, str):
+            if len(raw) <= (_LONGEST_BY_RUNS if limit is None else min(limit, _LONGEST_BY_RUNS)):
+                return self._encode_runs(raw)
             tokens, starts, ends = tokenize(raw, self.spec.tokenizer, limit)
             return self._encode(raw, tokens, starts, ends)
         return self._encode(None, raw, range(len(raw)), range(1, len(raw) + 1))
+
+    def _encode_runs(self, text: str) -> Words:
+        """As `_encode` of the words of a text, from what its runs of letters were before: most come again and again."""
+        tokens: list[str] = []
+        starts: list[int] = []
+        ends: list[int] = []
+        rows: list[int] = []
+        spelled: list[tuple[int, Ints]] = []
+        subwords: list[Ints] = []
+        parts, places = runs(text)
+        for run, place, known in zip(parts, places, map(self._runs.get, parts), strict=False):
+            if known is None:
+                known = self._learn(run)
+            if isinstance(known, int):
+                tokens.append(run)
+                starts.append(place)
+                ends.append(place + len(run))
+                rows.append(known)
+                continue
+            spelled += [(len(tokens) + nth, characters) for nth, characters in known.spelled]
+            subwords += known.subwords
+            tokens += known.tokens
+            starts += [place + start for start in known.starts]
+            ends += [place + end for end in known.ends]
+            rows += known.rows.tolist()
+        found = np.array(rows, np.int32)
+        return Words(text=text, tokens=tokens, starts=starts, ends=ends, rows=found, spelled=spelled, subwords=subwords)
+
+    def _learn(self, run: str) -> "int | Words":
+        """What a run without a space is: the row of a word that has one, else its words, encoded."""
+        words = self._encode(run, *tokenize(run, self.spec.tokenizer))
+        known = int(words.rows[0]) if words.length == 1 and words.tokens[0] == run and not words.spelled else words
+        if len(run) <= _LONGEST_RUN:
+            if len(self._runs) >= _RUNS:
+                self._runs.clear()
+            self._runs[run] = known
+        return known
 
     def _encode(self, text: str | None, tokens: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> Words:
         keys = [token.lower() for token in tokens] if self.spec.lowercase else tokens
@@ -203,6 +243,9 @@ class WordsCodec:
 
 _NOTHING = np.array([PADDING], np.int32)
 _LONGEST_NORMALISED = 256  # no vocabulary has longer words; normalising a megabyte would take milliseconds
+# Characters of a text; one of more than the limit on words is cut there before it has been walked through.
+_LONGEST_BY_RUNS = 8192
+_RUNS, _LONGEST_RUN = 8192, 48  # runs that are remembered, and their characters: a few megabytes; then all anew
 _SPLIT_WORDS = 4096  # whose n-grams are remembered: to hash them takes about 15 µs a word
 # FNV-1a, 32 bit, of Fowler, Noll and Vo: http://www.isthe.com/chongo/tech/comp/fnv/
 _FNV_OFFSET, _FNV_PRIME = 0x811C9DC5, 0x01000193

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models import codecs
 from models.codecs.characters import CharactersCodec
 from models.codecs.tokenizer import TOKENIZERS, tokenize
-from models.codecs.words import FIRST, PADDING, UNKNOWN, WordsCodec
+from models.codecs.words import FIRST, PADDING, UNKNOWN, Words, WordsCodec
 from models.manifest import CharactersSpec, WordsSpec
 
 # Pieces that text breaks on, more often than chance would bring them together.
@@ -207,3 +207,28 @@ def test_characters_are_collated_time_first() -> None:
     feeds = codec.collate([codec.encode("ab"), codec.encode("b")])
     assert feeds["characters"].tolist() == [[2, 3], [3, PADDING]]
     assert feeds["lengths"].tolist() == [2, 1]
+
+
+MET = WordsSpec(stems="stems.json", characters="characters.json")
+OFTEN = st.lists(
+    st.sampled_from(["the", "The", "cat.", "don't", "U.S.", "zebra", "", "\t", "a@b.c", "3,000!"]) | PIECES
+)
+
+
+def parts_of(words: Words) -> object:
+    spelled = [(place, characters.tolist()) for place, characters in words.spelled]
+    return list(words.tokens), list(words.starts), list(words.ends), words.rows.tolist(), spelled
+
+
+@given(OFTEN.map(" ".join))
+def test_a_text_of_runs_that_were_seen_is_encoded_as_word_for_word(text: str) -> None:
+    codec = WordsCodec(MET, ("the", "cat", "."), ("the", "cat", "zebra"), "abcdefghijklmnopqrstuvwxyz")
+    expected = parts_of(codec._encode(text, *tokenize(text, "words")))
+    assert [parts_of(codec.encode(text)) for _ in range(2)] == [expected] * 2
+
+
+def test_runs_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.codecs.words._RUNS", 3)
+    codec = WordsCodec(WordsSpec(), ("a",))
+    codec.encode("a b c d " + "x" * 100)
+    assert set(codec._runs) == {"d"}
