@@ -149,6 +149,7 @@ class Lane:
             "created": int(created.timestamp()),
             "owned_by": "seqserve",
             "task": manifest.task,
+            "tasks": list(self.tasks),
             "description": manifest.description,
             "languages": list(manifest.languages),
             "codec": manifest.codec.kind,

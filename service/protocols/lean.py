@@ -11,8 +11,9 @@ import orjson
 from service.errors import NotFound, ServiceError, UnknownModel, shown
 from service.protocols import schemas
 from service.protocols.asgi import AsgiLink, Receive, Scope, Send, head_of
+from service.protocols.cards import ModelCard, ModelList
 from service.protocols.exchange import Exchange, Head, Link
-from service.protocols.routes import READ, Reply, Route, Routes, Stream
+from service.protocols.routes import READ, Docs, Reply, Route, Routes, Stream
 from service.worker import Worker
 
 
@@ -62,13 +63,40 @@ async def _unknown(exchange: Exchange, _: bytes) -> Any:
     raise NotFound(f"there is no route {shown(exchange.head.path)}", available=available)
 
 
+TAG_DOCS = Docs(
+    group="Tag, classify, generate",
+    summary="Label every step: word, letter, base or frame",
+    about="One input gives a list; a list of inputs gives a list of lists, in its order.",
+    body=schemas.TagRequest,
+    answer=schemas.TagAnswer,
+    example=schemas.example("tag"),
+)
+CLASSIFY_DOCS = Docs(
+    group="Tag, classify, generate",
+    summary="Score every label of the whole",
+    about="One list of labels an input, best first.",
+    body=schemas.ClassifyRequest,
+    answer=list[list[schemas.LabelScore]],
+    example=schemas.example("classify"),
+)
+GENERATE_DOCS = Docs(
+    group="Tag, classify, generate",
+    summary="Continue a text",
+    about="A list of prompts gives a list of texts, in its order.",
+    body=schemas.GenerateRequest,
+    answer=schemas.GenerateAnswer,
+    example=schemas.example("generate"),
+)
+MODELS_DOCS = Docs(group="Models", summary="The bundles that are served, defaults first", answer=ModelList)
+MODEL_DOCS = Docs(group="Models", summary="One bundle", answer=ModelCard)
+
 ROUTES = Routes(
     (
-        Route("/v1/tag", ("POST",), _tag, reads=True, task="tag"),
-        Route("/v1/classify", ("POST",), _classify, reads=True, task="classify"),
-        Route("/v1/generate", ("POST",), _generate, reads=True, task="generate"),
-        Route("/v1/models", READ, _models, reads=False),
-        Route("/v1/models/{id}", READ, _model, reads=False),
+        Route("/v1/tag", ("POST",), _tag, reads=True, task="tag", docs=TAG_DOCS),
+        Route("/v1/classify", ("POST",), _classify, reads=True, task="classify", docs=CLASSIFY_DOCS),
+        Route("/v1/generate", ("POST",), _generate, reads=True, task="generate", docs=GENERATE_DOCS),
+        Route("/v1/models", READ, _models, reads=False, docs=MODELS_DOCS),
+        Route("/v1/models/{id}", READ, _model, reads=False, docs=MODEL_DOCS),
     )
 )
 UNKNOWN = Route("unknown", (), _unknown, reads=False)  # one label for all the paths that clients make up

@@ -6,9 +6,10 @@ Knows nothing of how an error came about and nothing of ASGI.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, NotRequired
 
 import orjson
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from service import errors
 
@@ -82,8 +83,26 @@ class Dialect:
 
     media: bytes
     body: Callable[[errors.ServiceError, str], bytes]  # of the error and the request's id
+    schema: Any  # the type of the body, for the OpenAPI document
+
+
+class Problem(TypedDict):
+    """An error as RFC 9457 has it, with what a program needs where it applies."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    field: NotRequired[str]
+    limit: NotRequired[float | str]
+    value: NotRequired[str | float | bool]
+    available: NotRequired[list[str]]
+    retry_after_s: NotRequired[float]
 
 
 PROBLEM = Dialect(
-    media=b"application/problem+json", body=lambda error, request_id: body_of(error, request_id=request_id)
+    media=b"application/problem+json",
+    body=lambda error, request_id: body_of(error, request_id=request_id),
+    schema=Problem,
 )

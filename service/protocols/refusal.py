@@ -21,7 +21,7 @@ class Refusals:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._prepared: dict[str, tuple[float, bytes, bytes, bytes]] = {}  # path -> until when, head, body, its end
+        self._prepared: dict[str, tuple[float, bytes, list[bytes]]] = {}  # path -> until when, head, body around its id
 
     def find(self, head: Head) -> tuple[bytes, bytes] | None:
         """Return the last lines of the answer's head and its body; None for a request that has to be looked at.
@@ -35,19 +35,18 @@ class Refusals:
         if not worker.ready or not worker.engine.is_full(route.task):
             return None
         now_s = time.monotonic()
-        until_s, lines, body, end = self._prepared.get(head.path, (0.0, b"", b"", b""))
+        until_s, lines, parts = self._prepared.get(head.path, (0.0, b"", []))
         if now_s >= until_s:
-            lines, body, end = self._prepare(route)
-            self._prepared[head.path] = now_s + FRESH_S, lines, body, end
+            lines, parts = self._prepare(route)
+            self._prepared[head.path] = now_s + FRESH_S, lines, parts
         sent_id = mint_id(head)
-        body = b"%b%b%b" % (body, sent_id, end)
+        body = sent_id.join(parts)  # of one part in dialects that do not tell the id
         worker.telemetry.request(head.path, worker.default_model(route.task) or "", "queue-full", 0.0)
         worker.telemetry.rejected("queue-full")
         return b"%bx-request-id: %b\r\ncontent-length: %d\r\n" % (lines, sent_id, len(body)), body
 
-    def _prepare(self, route: Route) -> tuple[bytes, bytes, bytes]:
+    def _prepare(self, route: Route) -> tuple[bytes, list[bytes]]:
         error = self._worker.engine.overload(route.task)
         assert kind_of(error).slug == "queue-full"
         lines = b"".join(b"%b: %b\r\n" % header for header in headers_of(error, route.dialect.media)) + TIMING
-        body, _, end = route.dialect.body(error, ID).partition(ID.encode())
-        return lines, body, end
+        return lines, route.dialect.body(error, ID).split(ID.encode())

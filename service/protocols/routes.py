@@ -33,6 +33,27 @@ class Stream:
 
 
 Run = Callable[[Exchange, bytes], Awaitable[Any]]  # to what orjson can dump, a Reply or a Stream
+Card = Mapping[str, Any]  # what /v1/models tells of a bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Docs:
+    """What the OpenAPI document says of a route that the route does not say by itself.
+
+    `body`, `answer` and `event` are types that pydantic has a schema of (models, TypedDicts, unions): those that read
+    the request, where it has some. Statuses are derived: every route has those of its head and of a bug, one that reads
+    has those of bodies and of work, a pattern has 404; `errors` are what it has beside.
+    """
+
+    group: str  # the heading under which the page shows it
+    summary: str  # one line; `about` says more, in Markdown
+    answer: Any  # of the body of a 200; None: it has none, `bytes`: it is no JSON
+    about: str = ""
+    body: Any = None  # of the request
+    media: str = "application/json"  # of the answer
+    event: Any = None  # of the data of one server-sent event, where the answer may be a stream of them
+    example: Callable[[Card], Any] = lambda _: None  # a body for a bundle that can do it, None for any other
+    errors: tuple[type[ServiceError], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +66,7 @@ class Route:
     reads: bool  # whether it has a body
     task: str = ""  # whose work it is: refused before it is read if there is no room for more of it
     dialect: Dialect = PROBLEM  # in which its errors are told
+    docs: Docs | None = None  # None only in tests: tests/service/test_openapi.py wants it of every route that is served
 
 
 class Routes:

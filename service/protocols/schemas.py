@@ -4,7 +4,7 @@ Shapes as ``huggingface_hub.InferenceClient`` sends them. A field whose meaning 
 name; one that asks for nothing (``stream: false``, ``do_sample: true``) is accepted. Knows no HTTP.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
@@ -190,6 +190,18 @@ ClassifyInputs = Annotated[WholeInputs, _one_of(_TEXT, _list_of(_TEXT), *_FRAME_
 TextInputs = Annotated[Texts, _one_of(_TEXT, _list_of(_TEXT))]
 TagAnswer = Annotated[list[Entity] | list[list[Entity]], _one_of(_list_of(_ENTITY), _list_of(_list_of(_ENTITY)))]
 GenerateAnswer = Annotated[Generated | list[Generated], _one_of(_GENERATED, _list_of(_GENERATED))]
+
+
+def example(task: str) -> Callable[[Mapping[str, Any]], Any]:
+    """Return what makes a request for ``task`` out of a bundle's card; None for a bundle of another task."""
+
+    def of(card: Mapping[str, Any]) -> Any:
+        if task not in card["tasks"]:
+            return None
+        return {"inputs": card["examples"][0], "model": card["id"]}
+
+    return of
+
 
 T = TypeVar("T", TagRequest, ClassifyRequest, GenerateRequest)
 

@@ -42,7 +42,10 @@ class FakeEngine:
 
     def cards(self) -> list[dict[str, Any]]:
         return [
-            {"id": name, "object": "model", "created": 0, "owned_by": "seqserve", "task": task, "labels": ["A"]}
+            {
+                **{"id": name, "object": "model", "created": 0, "owned_by": "seqserve", "task": task, "tasks": [task]},
+                **{"labels": ["A"], "examples": ["a b"]},
+            }
             for task, name in NAMES.items()
         ]
 
