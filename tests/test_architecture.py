@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("models", "service", "training", "loadtest")
+PACKAGES = ("models", "service", "training", "loadtest", "seqserve")
+FOLDERS = {"seqserve": "client"}  # where a package is, if it is not at the root
 
 # From unit to the units that it may import. A leaf imports none. `codecs`, `tasks`, `batching`, `protocols` stand
 # for all files of the folder of that name, which may import one another as long as there is no cycle.
@@ -60,7 +61,8 @@ SERVICE = {
 }
 TRAINING = {"training": {"training", *MODELS}}
 LOADTEST = {"loadtest": {"loadtest"}, "loadtest.peers": set(MODELS)}
-ALLOWED: dict[str, set[str]] = MODELS | INSPECT | SERVICE | TRAINING | LOADTEST
+CLIENT: dict[str, set[str]] = {"seqserve": set()}
+ALLOWED: dict[str, set[str]] = MODELS | INSPECT | SERVICE | TRAINING | LOADTEST | CLIENT
 
 # Third parties with one door each: package -> the units that may import it.
 DOORS = {
@@ -96,8 +98,9 @@ def modules(root: Path) -> dict[str, Path]:
     """Dotted name -> file, for every module of the packages."""
     found = {}
     for package in PACKAGES:
-        for file in sorted((root / package).rglob("*.py")):
-            parts = file.relative_to(root).with_suffix("").parts
+        home = root / FOLDERS.get(package, "")
+        for file in sorted((home / package).rglob("*.py")):
+            parts = file.relative_to(home).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
     return found
 
@@ -215,7 +218,12 @@ def test_every_row_of_the_table_exists() -> None:
 def test_the_packages_with_generic_names_are_packages() -> None:
     # Without an __init__.py Python would merge or shadow them with others of the same name.
     for package in (*PACKAGES, "tests"):
-        assert (ROOT / package / "__init__.py").is_file(), package
+        assert (ROOT / FOLDERS.get(package, "") / package / "__init__.py").is_file(), package
+
+
+def test_the_client_needs_httpx_and_nothing_else() -> None:
+    foreign = {each.target.split(".")[0] for each in imports(ROOT) if each.source.startswith("seqserve")}
+    assert foreign - set(sys.stdlib_module_names) == {"seqserve", "httpx"}
 
 
 def test_the_service_starts_without_torch() -> None:
