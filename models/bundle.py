@@ -101,10 +101,11 @@ def make_task(manifest: Manifest, codec: codecs.Codec) -> Task:
             )
         return Generation(codec, manifest.state)
     if manifest.task == "tag":
-        return Tagging(codec, manifest.labels, manifest.scheme)
+        return Tagging(codec, manifest.labels, manifest.scheme, manifest.state)
+    embeds = manifest.embedding_width > 0
     if manifest.task == "classify":
-        return Classification(codec, manifest.labels)
-    return Joint(codec, manifest.labels, manifest.text_labels, manifest.scheme)
+        return Classification(codec, manifest.labels, embeds=embeds)
+    return Joint(codec, manifest.labels, manifest.text_labels, manifest.scheme, embeds=embeds)
 
 
 def vocabulary(path: Path) -> list[str]:
@@ -193,10 +194,10 @@ def _check_tensors(path: Path, manifest: Manifest, network: Network) -> None:
         )
 
 
-OUTPUTS = {  # of each task, in order; an optional one in brackets
+OUTPUTS = {  # of each task, in order; optional ones in brackets
     "tag": ("probabilities", "[path]"),
-    "classify": ("probabilities",),
-    "joint": ("probabilities", "[path]", "text_probabilities"),
+    "classify": ("probabilities", "[embedding]"),
+    "joint": ("probabilities", "[path]", "text_probabilities", "[embedding]"),
     "generate": ("log_probabilities",),
 }
 
@@ -205,17 +206,19 @@ def _check_outputs(path: Path, manifest: Manifest) -> None:
     """The outputs must be those of the task."""
     names = [tensor.name for tensor in manifest.outputs]
     wanted = OUTPUTS[manifest.task]
-    if names not in ([n for n in wanted if n[0] != "["], [n.strip("[]") for n in wanted]):
+    if names != [name.strip("[]") for name in wanted if name[0] != "[" or name.strip("[]") in names]:
         raise BundleError(f"{path}: the task {manifest.task!r} has the outputs {', '.join(wanted)}, not {names}")
 
 
 def _check_widths(path: Path, manifest: Manifest, network: Network, codec: codecs.Codec) -> None:
-    """The last axis of the answers must be the labels, or the rows of a language model's vocabulary."""
+    """The last axis of an answer must be the labels, the rows of a language model's vocabulary, or as it is said."""
     expected = {"probabilities": (len(manifest.labels), "labels")}
     if manifest.task == "joint":
         expected["text_probabilities"] = (len(manifest.text_labels), "text_labels")
     if isinstance(codec, CharactersCodec) and manifest.task == "generate":
         expected = {"log_probabilities": (codec.table_rows, "rows of the vocabulary")}
+    if manifest.embedding_width:
+        expected["embedding"] = (manifest.embedding_width, "in the shape of its output 'embedding'")
     for output, (count, what) in expected.items():
         found = network.widths[output]
         if found not in (count, None):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-FORMAT_VERSION = 2  # what is written; format 1, which has less, is read as well
+FORMAT_VERSION = 3  # what is written; formats 1 and 2, which have less, are read as well
 MANIFEST_FILE = "manifest.json"
 
 TaskName = Literal["tag", "classify", "generate", "joint"]
@@ -152,7 +152,7 @@ class Example(_Part):
 class Manifest(_Part):
     """The whole of manifest.json."""
 
-    format: Literal[1, 2]
+    format: Literal[1, 2, 3]
     name: Name
     version: str = "1"
     task: TaskName
@@ -180,15 +180,25 @@ class Manifest(_Part):
         places = self.codec.positions if isinstance(self.codec, DnaSpec) else 0
         return min(self.limits.max_length, places) if places else self.limits.max_length
 
+    @property
+    def streams(self) -> bool:
+        """Whether its tags come step by step, from a state that can be carried on."""
+        return self.task == "tag" and bool(self.state)
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers of the vector that it gives of a whole; 0 if it gives none."""
+        found = [tensor.shape[-1] for tensor in self.outputs if tensor.name == "embedding"]
+        return int(found[0]) if found else 0
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.format == 1:
-            _check_format_1(self)
+        _check_format(self)
         if self.default_variant not in self.variants:
             raise ValueError(f"default_variant {self.default_variant!r} is none of {sorted(self.variants)}")
         _check_labels(self)
-        if self.task == "generate" and not self.state:
-            raise ValueError("task 'generate' needs state tensors")
+        _check_state(self)
+        _check_embedding(self)
         codec_files = {value for key, value in self.codec.model_dump().items() if key in _FILE_FIELDS and value}
         for file in sorted(codec_files | {variant.file for variant in self.variants.values()}):
             if file not in self.files:
@@ -211,11 +221,39 @@ def _check_labels(manifest: Manifest) -> None:
             raise ValueError(f"{field} repeat")
 
 
-def _check_format_1(manifest: Manifest) -> None:
-    """Nothing in it that a reader of format 1 would refuse, or would misread."""
-    newer = next(_newer_than_format_1(manifest), None)
-    if newer is not None:
-        raise ValueError(f'format 1 has no {newer}: write "format": 2, or leave it out')
+def _check_state(manifest: Manifest) -> None:
+    """A state where the task goes on from one, and nothing beside it that needs the whole."""
+    task, codec = manifest.task, manifest.codec
+    if task == "generate" and not manifest.state:
+        raise ValueError("task 'generate' needs state tensors")
+    if not manifest.state:
+        return
+    if task not in ("generate", "tag"):
+        raise ValueError(f"task {task!r} has no state: leave it out")
+    if any(tensor.name == "path" for tensor in manifest.outputs):
+        raise ValueError("a path is decided by the whole and a state goes on before its end: leave one of them out")
+    if isinstance(codec, DnaSpec) and codec.positions:
+        raise ValueError(
+            "codec.positions count from the beginning, which a state has left behind: leave one of them out"
+        )
+
+
+def _check_embedding(manifest: Manifest) -> None:
+    """Its width is known before the graph is open."""
+    for tensor in manifest.outputs:
+        shape = tensor.shape
+        if tensor.name == "embedding" and (
+            tensor.dtype != "float32" or len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 1
+        ):
+            raise ValueError(f"output 'embedding' is float32 of shape (B, a number), not {tensor.dtype} of {shape}")
+
+
+def _check_format(manifest: Manifest) -> None:
+    """Nothing in it that a reader of its format would refuse, or would misread."""
+    for since, newer in ((2, _newer_than_format_1), (3, _newer_than_format_2)):
+        found = next(newer(manifest), None) if manifest.format < since else None
+        if found is not None:
+            raise ValueError(f'format {manifest.format} has no {found}: write "format": {since}, or leave it out')
 
 
 def _newer_than_format_1(manifest: Manifest) -> Iterator[str]:
@@ -236,6 +274,14 @@ def _newer_than_format_1(manifest: Manifest) -> Iterator[str]:
         yield "output 'path'"
     if not all(isinstance(example.inputs, str) for example in manifest.examples):
         yield "example whose inputs are no string"
+
+
+def _newer_than_format_2(manifest: Manifest) -> Iterator[str]:
+    """What only format 3 has."""
+    if manifest.state and manifest.task == "tag":
+        yield "state for task 'tag'"
+    if any(tensor.name == "embedding" for tensor in manifest.outputs):
+        yield "output 'embedding'"
 
 
 def read(directory: Path) -> Manifest:
@@ -260,7 +306,7 @@ def _first_problem(error: ValidationError, text: str) -> str:
         if problem["loc"] == ("format",) and isinstance(problem["input"], int):
             how = "newer than" if problem["input"] > FORMAT_VERSION else "none of"
             return (
-                f"format {problem['input']} is {how} the formats 1 and {FORMAT_VERSION} that this version reads: "
+                f"format {problem['input']} is {how} the formats 1 to {FORMAT_VERSION} that this version reads: "
                 "install a newer seqserve, or export the bundle again"
             )
     field = ".".join(str(part) for part in first["loc"]) or "the document"

@@ -6,12 +6,14 @@ What the service must equal, bit for bit; also the self-test that a bundle has t
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models import state
 from models.bundle import Bundle
 from models.manifest import BundleError
 from models.sampling import Sampling
-from models.tasks import Classification, Generation, Joint
+from models.state import State
+from models.tasks import Classification, Generation, Joint, Piece, Tagging, Whole
 from models.tasks.generate import Chooser, GenerateOptions
 
 Part = Literal["tag", "classify"]
@@ -39,6 +41,35 @@ def answer(bundle: Bundle, raw: Any, parameters: dict[str, Any] | None = None, *
             return task.tags(item, row, **tagging) if part == "tag" else task.labels(item, row, **classifying)
         return task.answer(item, row, **tagging, **classifying)
     return task.answer(item, row, **(classifying if isinstance(task, Classification) else tagging))
+
+
+def follow(bundle: Bundle, raw: Any, memory: State | None = None) -> tuple[list[dict[str, Any]], State]:
+    """The entities of a piece of a stream, a label a step, and the state after it; None: the stream begins.
+
+    Pieces of any cut give the answers of the whole. Raises BundleError for a bundle that has no state.
+    """
+    task = bundle.task
+    if not isinstance(task, Tagging) or not task.state:
+        raise BundleError(f"{bundle.manifest.name}: reads whole sequences and has no state to go on from")
+    memory = task.start() if memory is None else memory
+    piece = Piece(task.encode(raw), memory)
+    if not piece.length:
+        return [], memory
+    (row,) = task.decode([piece], bundle.network.run(task.collate([piece])))
+    return task.answer(piece.item, row, aggregation="none"), row.memory
+
+
+def embed(bundle: Bundle, raw: Any) -> NDArray[np.float32]:
+    """The vector (W,) of one input. Raises BundleError for a bundle that gives none, and for an input without steps."""
+    task = bundle.task
+    if not isinstance(task, Classification | Joint) or not task.embeds:
+        raise BundleError(f"{bundle.manifest.name}: its graph has no output 'embedding'")
+    whole = Whole(task.encode(raw))
+    if not whole.length:
+        raise BundleError(f"{bundle.manifest.name}: an input without steps has no vector")
+    vector: NDArray[np.float32]
+    (vector,) = task.decode([whole], bundle.network.run(task.collate([whole])))
+    return vector
 
 
 def options(parameters: dict[str, Any]) -> GenerateOptions:

@@ -1,4 +1,4 @@
-"""Tag, classify, generate, write: the bundles, each with its scheduler, behind four coroutines.
+"""Tag, classify, embed, generate, write: the bundles, each with its scheduler, behind a coroutine each.
 
 Loads, checks and drains. Knows no HTTP and no BentoML; the order of work is left to batching/, the meaning of
 arrays to models/.
@@ -11,14 +11,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models import bundle as bundles
 from models import reference
 from models.manifest import BundleError
 from models.network import Placement
-from models.tasks import Generation
+from models.tasks import Generation, Whole
 from service.batching.ticket import Ticket
 from service.call import Call
-from service.errors import ClientGone, Overloaded, TooLarge, Unavailable, UnknownModel
+from service.errors import ClientGone, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.inputs import Frames, Inputs
 from service.lanes import Lane, open_lane
 from service.settings import Settings
@@ -30,7 +33,7 @@ log = logging.getLogger(__name__)
 ENCODE_SLICE = 32_768  # characters encoded, at least, before the loop may serve others: about 5 ms of English
 ANSWER_SLICE = 8_192  # words or characters answered, at least, before the loop may serve others
 DRAIN_POLL_S = 0.01
-TASKS = ("tag", "classify", "generate")
+TASKS = ("tag", "classify", "generate", "embed", "stream")
 
 
 class Engine:
@@ -106,6 +109,20 @@ class Engine:
         items = await self._encode(lane, inputs)
         rows = await self._run_filled(lane, items, call)
         return await _paced(items, rows, lambda item, row: answer(item, row, top_k=top_k))
+
+    async def embed(
+        self, inputs: str | Sequence[Any], *, model: str | None = None, call: Call
+    ) -> list[tuple[NDArray[np.float32], int]]:
+        """The vector (W,) of each input and how many steps it was read from."""
+        lane = self._lane("embed", model)
+        alone = isinstance(inputs, str) or lane.is_one(list(inputs))
+        items = await self._encode(lane, [inputs] if alone else inputs, alone=alone)
+        for place, item in enumerate(items):
+            if not item.length:
+                field = "inputs" if alone else f"inputs[{place}]"
+                raise InvalidRequest(f"{field}: has no {lane.unit}, so there is no vector of it", field=field)
+        vectors = await self._run(lane, [Whole(item) for item in items], call) if items else []
+        return [(vector, item.length) for vector, item in zip(vectors, items, strict=True)]
 
     async def generate(
         self, inputs: str | list[str], *, model: str | None = None, options: GenerateOptions, call: Call

@@ -102,7 +102,10 @@ class Lane:
     @property
     def tasks(self) -> tuple[str, ...]:
         """What can be asked of it."""
-        return SERVES[self.bundle.manifest.task]
+        manifest = self.bundle.manifest
+        embed = ("embed",) if manifest.embedding_width else ()
+        stream = ("stream",) if manifest.streams else ()
+        return (*SERVES[manifest.task], *embed, *stream)
 
     def is_one(self, inputs: list[Any]) -> bool:
         """Whether a list is one input, as frames are, and not a list of them."""
@@ -155,6 +158,8 @@ class Lane:
             "codec": manifest.codec.kind,
             "labels": list(manifest.labels),
             "text_labels": list(manifest.text_labels),
+            "streams": manifest.streams,
+            "embeddings": manifest.embedding_width,
             "limits": {**manifest.limits.model_dump(), "max_length": manifest.longest},
             "version": manifest.version,
             "digest": self.bundle.digest,

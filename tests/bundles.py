@@ -15,6 +15,7 @@ from models import bundle, reference
 from models.bundle import Bundle, vocabulary_text
 from models.codecs.dna import CODES
 from models.manifest import (
+    FORMAT_VERSION,
     AnySpec,
     CharactersSpec,
     Data,
@@ -77,12 +78,10 @@ def generator(root: Path, *, name: str = "tiny-generate", max_length: int = 300)
     pen = Pen(seed=3)
     rows = 2 + len(CHARACTERS)
     x, lengths = pen.symbols("characters", rows)
-    memory = [pen.op.Unsqueeze(pen.state_input(part), [0]) for part in "hc"]
-    y, *after = pen.lstm(x, lengths, 1, memory)
-    logits = pen.dense(pen.op.Squeeze(y, [1]), HIDDEN, rows, never=2)
+    y, after = pen.forwards(x, lengths)
+    logits = pen.dense(y, HIDDEN, rows, never=2)
     pen.output(pen.op.LogSoftmax(logits, axis=-1), "log_probabilities", "T", "B", rows)
-    for part, value in zip("hc", after, strict=True):
-        pen.named(pen.op.Squeeze(value, [0]), f"{part}_next", "B", HIDDEN)
+    pen.carry(after)
     described = {"task": "generate", "limits": Limits(max_length=max_length), "codec": CharactersSpec()}
     return _write(root, name, pen, ["ROMEO:", "a cat"], GENERATION, **described)
 
@@ -128,6 +127,63 @@ def of_frames(root: Path, task: str, *, name: str | None = None) -> Path:
     _head(pen, task, *pen.frames(FEATURES))
     described = {**_described(task), "limits": Limits(max_length=64), "codec": FramesSpec(features=FEATURES)}
     return _write(root, name or f"tiny-frames-{task}", pen, [FRAMES, FRAMES[:1]], **described)
+
+
+def live_tagger(root: Path, *, name: str = "tiny-live", labels: Sequence[str] = UPOS, max_length: int = 64) -> Path:
+    """A tagger of words that reads forwards only, with its state in and out."""
+    pen = Pen(seed=9)
+    return _live(root, name, pen, pen.words(ROWS, 2 + len(LETTERS)), SENTENCES, SPELLED, labels, max_length)
+
+
+def live_frames(root: Path, *, name: str = "tiny-live-frames") -> Path:
+    """The same for frames of FEATURES numbers."""
+    pen = Pen(seed=10)
+    return _live(root, name, pen, pen.frames(FEATURES), [FRAMES, FRAMES[:1]], FramesSpec(features=FEATURES), UPOS, 64)
+
+
+def _live(
+    root: Path,
+    name: str,
+    pen: Pen,
+    read: tuple[Any, Any],
+    inputs: Sequence[Any],
+    codec: AnySpec,
+    labels: Sequence[str],
+    max_length: int,
+) -> Path:
+    steps, after = pen.forwards(*read)
+    pen.output(pen.probabilities(steps, HIDDEN, len(labels)), "probabilities", "T", "B", len(labels))
+    pen.carry(after)
+    described = {"task": "tag", "labels": tuple(labels), "scheme": "iob2" if "O" in labels else None}
+    return _write(root, name, pen, inputs, codec=codec, limits=Limits(max_length=max_length), **described)
+
+
+def embedder(root: Path, *, name: str = "tiny-embed") -> Path:
+    """A classifier that gives the vector which its labels are read from."""
+    pen = Pen(seed=11)
+    _, last = pen.both_ways(*pen.words(ROWS, 2 + len(LETTERS)))
+    _labels(pen, last, SENTIMENTS)
+    pen.output(last, "embedding", "B", 2 * HIDDEN)
+    described = {"task": "classify", "labels": SENTIMENTS, "limits": Limits(max_length=64)}
+    return _write(root, name, pen, ["a lovely film", "the film sat"], codec=SPELLED, **described)
+
+
+def embedding_joint(root: Path, *, name: str = "tiny-embed-joint") -> Path:
+    """The same with tags."""
+    pen = Pen(seed=12)
+    steps, last = pen.both_ways(*pen.words(ROWS, 2 + len(LETTERS)))
+    _tags(pen, steps, IOB2)
+    _labels(pen, last, SENTIMENTS, "text_probabilities")
+    pen.output(last, "embedding", "B", 2 * HIDDEN)
+    described = {"task": "joint", "labels": IOB2, "text_labels": SENTIMENTS, "scheme": "iob2"}
+    return _write(root, name, pen, SENTENCES, codec=SPELLED, **described)
+
+
+def of_format_3(root: Path) -> Path:
+    """What only format 3 has: taggers that stream, bundles that embed."""
+    for make in (live_tagger, live_frames, embedder, embedding_joint):
+        make(root)
+    return root
 
 
 def of_every_kind(root: Path) -> Path:
@@ -178,7 +234,7 @@ def _write(
     files = {file: vocabulary_text(entries).encode() for file, entries in vocabularies.items()}
     files["fp32.onnx"] = pen.model()
     manifest = Manifest(
-        format=2,
+        format=FORMAT_VERSION,
         name=name,
         description="A tiny model for the tests.",
         inputs=tuple(pen.inputs),

@@ -26,6 +26,12 @@ def tiny_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_live(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with tiny-live, tiny-live-frames, tiny-embed and tiny-embed-joint: see bundles.of_format_3."""
+    return bundles.of_format_3(tmp_path_factory.mktemp("live"))
+
+
+@pytest.fixture(scope="session")
 def joint(tiny_kinds: Path) -> Bundle:
     return bundles.opened(tiny_kinds / "tiny-joint")
 

@@ -104,6 +104,19 @@ class Pen:
         steps = self.op.Reshape(self.op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, 2 * HIDDEN])
         return steps, self.op.Reshape(self.op.Transpose(last, perm=[1, 0, 2]), [0, 2 * HIDDEN])
 
+    def forwards(self, x: Any, lengths: Any) -> tuple[Any, list[Any]]:
+        """A layer that reads forwards from a state, declared as inputs h and c: every step (T, B, H), and the last
+        h and c, for `carry`.
+        """
+        memory = [self.op.Unsqueeze(self.state_input(part), [0]) for part in "hc"]
+        y, *after = self.lstm(x, lengths, 1, memory)
+        return self.op.Squeeze(y, [1]), after
+
+    def carry(self, after: Sequence[Any]) -> None:
+        """Declare what `forwards` ended at, once all outputs are."""
+        for part, value in zip("hc", after, strict=True):
+            self.named(self.op.Squeeze(value, [0]), f"{part}_next", "B", HIDDEN)
+
     def probabilities(self, x: Any, width: int, labels: int) -> Any:
         """(…, width) to probabilities (…, labels)."""
         return self.op.Softmax(self.dense(x, width, labels), axis=-1)

@@ -16,6 +16,7 @@ from models import bundle as bundles
 from models import reference
 from models.bundle import Bundle, vocabulary_text
 from models.manifest import (
+    FORMAT_VERSION,
     MANIFEST_FILE,
     BundleError,
     Data,
@@ -106,7 +107,7 @@ def _manifest(
     recipe, drawing = finished.recipe, drawings["fp32"]
     spans = recipe.task in ("tag", "joint") and metrics.in_spans(finished.labels)
     return Manifest(
-        format=2,
+        format=FORMAT_VERSION,
         name=recipe.name,
         task=recipe.task,
         description=recipe.description,

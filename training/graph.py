@@ -24,6 +24,7 @@ from training.encoders import (
 )
 from training.networks import LanguageModel, Network, SequenceNetwork
 from training.pooling import Attention, Pooling
+from training.recurrent import Stack
 
 LOWEST = float(np.finfo(np.float32).min)
 
@@ -44,7 +45,8 @@ def _draw_sequences(network: SequenceNetwork, precision: Precision) -> Drawing:
         signal, lengths = _encode_frames(pen, encoder)
     else:
         signal, lengths = _encode_symbols(pen, encoder)
-    signal, _ = draw_stack(pen, network.stack, signal, lengths)
+    memory = _memory(pen, network.stack) if network.streams else None
+    signal, after = draw_stack(pen, network.stack, signal, lengths, memory)
     if network.step_head is not None:
         emissions = _dense(pen, signal, network.step_head, "step_head")
         labels = network.step_head.out_features
@@ -62,7 +64,29 @@ def _draw_sequences(network: SequenceNetwork, precision: Precision) -> Drawing:
         if network.merged is not None:
             probabilities, labels = _merge(pen, probabilities, network.merged.numpy()), len(network.merged)
         pen.output(probabilities, "probabilities" if network.step_head is None else "text_probabilities", "B", labels)
+        pen.output(pooled, "embedding", "B", network.pooling.width)
+    _carry(pen, network.stack, after)
     return pen.finish()
+
+
+def _states(stack: Stack) -> list[list[tuple[str, int]]]:
+    """Name and width of each state of each layer."""
+    return [
+        [(f"{part}{number}", layer.hidden) for part in layer.forwards.parts]
+        for number, layer in enumerate(stack.layers)
+    ]
+
+
+def _memory(pen: Pen, stack: Stack) -> list[list[Any]]:
+    """The states that a sequence goes on from, as inputs of the graph."""
+    return [[pen.state_input(name, width) for name, width in layer] for layer in _states(stack)]
+
+
+def _carry(pen: Pen, stack: Stack, after: list[list[Any]] | None) -> None:
+    """The states at which each row ends, as outputs of the graph, if it has any."""
+    for values, layer in zip(after or (), _states(stack), strict=after is not None):
+        for value, (name, width) in zip(values, layer, strict=True):
+            pen.state_output(value, name, width)
 
 
 def _merge(pen: Pen, probabilities: Any, merged: Floats) -> Any:
@@ -260,17 +284,12 @@ def _draw_language_model(network: LanguageModel, precision: Precision) -> Drawin
     characters, lengths = pen.input("characters", "T", "B"), pen.input("lengths", "B")
     table = network.table().detach().numpy()
     signal = _look_up(pen, table, characters)
-    names = [[f"{part}{number}" for part in layer.forwards.parts] for number, layer in enumerate(network.stack.layers)]
-    hidden = [layer.hidden for layer in network.stack.layers]
-    memory = [[pen.state_input(name, width) for name in layer] for layer, width in zip(names, hidden, strict=True)]
-    signal, after = draw_stack(pen, network.stack, signal, lengths, memory)
+    signal, after = draw_stack(pen, network.stack, signal, lengths, _memory(pen, network.stack))
     if network.narrow is not None:
         x = _dense(pen, signal, network.narrow, "narrow")
         signal = Signal(x=x, columns=np.arange(table.shape[1]), width=table.shape[1], reach=np.inf)
     bias = network.head.bias.detach().numpy() + network.never.numpy()
     logits = pen.dense(signal.x, signal.spread(network.head.weight.detach().numpy()), bias, "head")
     pen.output(pen.op.LogSoftmax(logits, axis=-1), "log_probabilities", "T", "B", len(bias))
-    for values, layer, width in zip(after, names, hidden, strict=True):
-        for value, name in zip(values, layer, strict=True):
-            pen.state_output(value, name, width)
+    _carry(pen, network.stack, after)
     return pen.finish()

@@ -67,9 +67,25 @@ class SequenceNetwork(nn.Module):
             self.pooling = Pooling(shape, self.stack)
             self.text_head = nn.Linear(self.pooling.width, text_labels)
 
-    def forward(self, *, lengths: Tensor, **feeds: Tensor) -> dict[str, Tensor]:
-        """Feeds of the codec's collate -> logits: "steps" (T, B, K), "text" (B, L), as far as there are heads."""
-        y, _ = self.stack(self.encoder(**feeds), lengths)  # (T, B, W)
+    @property
+    def streams(self) -> bool:
+        """Whether its labels come step by step, so that it can go on from a state."""
+        alone = self.step_head is not None and self.text_head is None and self.chain is None
+        forwards = all(layer.directions == 1 for layer in self.stack.layers)
+        of_places = isinstance(self.encoder, SymbolEncoder) and self.encoder.place is not None
+        return alone and forwards and not of_places
+
+    def read(self, *, lengths: Tensor, state: State | None = None, **feeds: Tensor) -> tuple[Tensor, State]:
+        """Feeds of the codec's collate -> the stack's output (T, B, W), and the state after the last step T."""
+        y: Tensor
+        y, after = self.stack(self.encoder(**feeds), lengths, state)
+        return y, after
+
+    def forward(self, *, lengths: Tensor, state: State | None = None, **feeds: Tensor) -> dict[str, Tensor]:
+        """Feeds of the codec's collate -> logits: "steps" (T, B, K), "text" (B, L), as far as there are heads; beside
+        "text" what it is read from, "embedding" (B, pooling's width).
+        """
+        y, _ = self.read(lengths=lengths, state=state, **feeds)
         logits = {}
         if self.auxiliary is not None and self.training:
             logits["auxiliary"] = self.auxiliary(self.dropout(y))
@@ -77,13 +93,13 @@ class SequenceNetwork(nn.Module):
             logits["steps"] = self.step_head(self.dropout(y))
         if self.pooling is not None and self.text_head is not None:
             pooled = self.pooling(y, lengths, self.stack.final(y, lengths))
-            logits["text"] = self.text_head(self.dropout(pooled))
+            logits["text"], logits["embedding"] = self.text_head(self.dropout(pooled)), pooled
         return logits
 
     @torch.no_grad()
-    def answers(self, *, lengths: Tensor, **feeds: Tensor) -> dict[str, Tensor]:
-        """What the bundle answers: "probabilities", "path" where there is a chain, "text_probabilities"."""
-        logits = {name: part.float() for name, part in self(lengths=lengths, **feeds).items()}
+    def answers(self, *, lengths: Tensor, state: State | None = None, **feeds: Tensor) -> dict[str, Tensor]:
+        """What the bundle answers, under the names of its outputs."""
+        logits = {name: part.float() for name, part in self(lengths=lengths, state=state, **feeds).items()}
         found = {}
         if "steps" in logits and self.chain is not None:
             found["probabilities"] = self.chain.marginals(logits["steps"], lengths)
@@ -96,6 +112,7 @@ class SequenceNetwork(nn.Module):
             if self.merged is not None:
                 shares = found[name] @ self.merged.T  # (B, M)
                 found[name] = shares / shares.sum(1, keepdim=True)
+            found["embedding"] = logits["embedding"]
         return found
 
 
@@ -125,6 +142,12 @@ class LanguageModel(nn.Module):
         table = self.embedding.weight.clone()
         table[UNKNOWN] = table[UNKNOWN + 1 :].mean(dim=0)
         return table
+
+    def read(self, *, characters: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """As `forward`, by the names of the codec's feeds."""
+        logits: Tensor
+        logits, after = self(characters, lengths, state)
+        return logits, after
 
     def forward(self, characters: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """characters (T, B) -> logits (T, B, V), and the state after the last step."""

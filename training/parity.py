@@ -32,8 +32,9 @@ def worst_difference(network: Network, codec: Codec, drawing: Drawing, dev: Any)
         feeds = codec.collate(items)
         memory = {t.input: random.uniform(-0.9, 0.9, (size, t.width)).astype(np.float32) for t in drawing.state}
         found = dict(zip(names, session.run(None, feeds | memory), strict=True))
-        if isinstance(network, LanguageModel):
-            worst = max(worst, _state_difference(network, items, memory, [found[t.output] for t in drawing.state]))
+        if drawing.state:
+            after = [found[tensor.output] for tensor in drawing.state]
+            worst = max(worst, _state_difference(network, codec, items, memory, after))
         lengths = [item.length for item in items]
         for name, expected in _expected(network, feeds, memory).items():
             # Differences are those of probabilities: of what is nearly impossible the logarithm is anything.
@@ -57,15 +58,14 @@ def _difference(found: Any, expected: Any, lengths: Sequence[int]) -> float:
 
 
 def _state_difference(
-    network: LanguageModel, items: Sequence[Any], memory: Mapping[str, Any], after: Sequence[Any]
+    network: Network, codec: Codec, items: Sequence[Any], memory: Mapping[str, Any], after: Sequence[Any]
 ) -> float:
-    """The largest difference between the states after each text, at its own length."""
+    """The largest difference between the states after each input, at its own length."""
     worst = 0.0
     for row, item in enumerate(items):
         start = _layers(network, [torch.from_numpy(part[row : row + 1]) for part in memory.values()])
-        characters = torch.from_numpy(item.rows).long()[:, None]
         with torch.no_grad():
-            _, state = network(characters, torch.tensor([len(characters)]), start)
+            _, state = network.read(state=start, **tensors(dict(codec.collate([item]))))
         expected = [part for layer in state for part in layer]
         for ours, theirs in zip(after, expected, strict=True):
             # The state of an LSTM's cell is not bounded by 1: beyond, the difference is relative.
@@ -74,7 +74,7 @@ def _state_difference(
     return worst
 
 
-def _layers(network: LanguageModel, parts: Sequence[Any]) -> list[tuple[Any, ...]]:
+def _layers(network: Network, parts: Sequence[Any]) -> list[tuple[Any, ...]]:
     """State tensors in the order of the graph, grouped by layer."""
     count = len(parts) // len(network.stack.layers)
     return [tuple(parts[start : start + count]) for start in range(0, len(parts), count)]
@@ -90,11 +90,11 @@ def _ragged(codec: Codec, dev: Any, size: int, random: np.random.Generator) -> l
 
 
 def _expected(network: Network, feeds: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, Any]:
-    """What PyTorch answers, under the names of the graph's outputs; a language model starts from `memory`."""
+    """What PyTorch answers, under the names of the graph's outputs; what has a state starts from `memory`."""
     fed = tensors(dict(feeds))
+    state = _layers(network, [torch.from_numpy(part) for part in memory.values()]) if memory else None
     with torch.no_grad():
         if not isinstance(network, LanguageModel):
-            return {name: answer.numpy() for name, answer in network.answers(**fed).items()}
-        state = _layers(network, [torch.from_numpy(part) for part in memory.values()])
+            return {name: answer.numpy() for name, answer in network.answers(state=state, **fed).items()}
         logits, _ = network(fed["characters"], fed["lengths"], state)
     return {"log_probabilities": torch.log_softmax(logits, -1).numpy()}

@@ -95,7 +95,7 @@ def _feeds(bundle: Bundle, item: Any) -> dict[str, NDArray[Any]]:
     """The feeds of one input; a language model starts from the state before the first step."""
     task: Any = bundle.task
     if not isinstance(task, Generation):
-        return dict(task.collate([item]))
+        return dict(task.collate([item]))  # a tagger with a state starts from zeros by itself
     memory = zip(task.state, states.zeros(task.state, 1), strict=True)
     return {**task.codec.collate([item]), **{tensor.input: array for tensor, array in memory}}
 

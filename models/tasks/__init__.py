@@ -3,6 +3,7 @@
 Knows codecs and numpy. Knows no graph, no batch policy and no HTTP.
 """
 
+from models.tasks.asked import Piece, Whole
 from models.tasks.classify import Classification
 from models.tasks.generate import Generation
 from models.tasks.joint import Joint
@@ -10,4 +11,4 @@ from models.tasks.tag import Tagging
 
 Task = Tagging | Classification | Joint | Generation
 
-__all__ = ["Classification", "Generation", "Joint", "Tagging", "Task"]
+__all__ = ["Classification", "Generation", "Joint", "Piece", "Tagging", "Task", "Whole"]

@@ -7,32 +7,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codecs import Codec
+from models.tasks.asked import Whole, plain
 
 SCORE_DECIMALS = 6
 
 
 class Classification:
-    """Encodes, collates and decodes for a classifier."""
+    """Encodes, collates and decodes for a classifier; `embeds`: its graph also gives the vector of the whole."""
 
     nothing: Sequence[float] = ()  # the row of an input without a step, which no network sees
 
-    def __init__(self, codec: Codec, labels: Sequence[str]) -> None:
-        self.codec, self.labels = codec, tuple(labels)
+    def __init__(self, codec: Codec, labels: Sequence[str], *, embeds: bool = False) -> None:
+        self.codec, self.labels, self.embeds = codec, tuple(labels), embeds
 
     def encode(self, raw: Any, *, limit: int | None = None) -> Any:
         """One input as its codec takes it; `limit` and what may be raised: see there."""
         return self.codec.encode(raw, limit=limit)
 
     def collate(self, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
-        return self.codec.collate(items)
+        return self.codec.collate(plain(items) if self.embeds else items)
 
     def decode(
         self, items: Sequence[Any], outputs: Mapping[str, NDArray[Any]], *, output: str = "probabilities"
-    ) -> list[list[float]]:
-        """outputs[`output`] (B, K) to the K probabilities of each item."""
-        del items  # nothing to cut off: the sequence has already been summed up
+    ) -> list[Any]:
+        """outputs[`output`] (B, K) to the K probabilities of each item; for a Whole its vector, see `vectors`."""
         rounded: list[list[float]] = outputs[output].astype(np.float64).round(SCORE_DECIMALS).tolist()
-        return rounded
+        return vectors(items, rounded, outputs) if self.embeds else rounded
 
     def answer(self, item: Any, row: Sequence[float], *, top_k: int | None = None) -> list[dict[str, Any]]:
         """Labels with their scores, best first (ties in label order); an empty input has an empty answer."""
@@ -40,3 +40,12 @@ class Classification:
             return []
         order = sorted(range(len(row)), key=lambda label: -row[label])[:top_k]
         return [{"label": self.labels[label], "score": row[label]} for label in order]
+
+
+def vectors(items: Sequence[Any], rows: Sequence[Any], outputs: Mapping[str, NDArray[Any]]) -> list[Any]:
+    """The rows, in the place of each Whole its row of outputs["embedding"] (B, W): an array (W,)."""
+    embedding = outputs["embedding"]
+    return [
+        embedding[place].copy() if isinstance(item, Whole) else row
+        for place, (item, row) in enumerate(zip(items, rows, strict=True))
+    ]

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from models.codecs import Codec
-from models.tasks.classify import Classification
+from models.tasks.asked import plain
+from models.tasks.classify import Classification, vectors
 from models.tasks.tag import NOTHING, Tagging, TagRow
 
 
@@ -21,12 +22,20 @@ class JointRow(NamedTuple):
 
 
 class Joint:
-    """Encodes, collates and decodes for a tagger that is a classifier too."""
+    """Encodes, collates and decodes for a tagger that is a classifier too; `embeds`: as a classifier's."""
 
     nothing = JointRow(NOTHING, ())  # the row of an input without a step, which no network sees
 
-    def __init__(self, codec: Codec, labels: Sequence[str], text_labels: Sequence[str], scheme: str | None) -> None:
-        self.codec = codec
+    def __init__(
+        self,
+        codec: Codec,
+        labels: Sequence[str],
+        text_labels: Sequence[str],
+        scheme: str | None,
+        *,
+        embeds: bool = False,
+    ) -> None:
+        self.codec, self.embeds = codec, embeds
         self.tagging = Tagging(codec, labels, scheme)
         self.classification = Classification(codec, text_labels)
 
@@ -35,13 +44,14 @@ class Joint:
         return self.codec.encode(raw, limit=limit)
 
     def collate(self, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
-        return self.codec.collate(items)
+        return self.codec.collate(plain(items) if self.embeds else items)
 
-    def decode(self, items: Sequence[Any], outputs: Mapping[str, NDArray[Any]]) -> list[JointRow]:
-        """As a tagger's, with text_probabilities (B, L) beside."""
+    def decode(self, items: Sequence[Any], outputs: Mapping[str, NDArray[Any]]) -> list[Any]:
+        """As a tagger's, with text_probabilities (B, L) beside; for a Whole its vector."""
         tags = self.tagging.decode(items, outputs)
         texts = self.classification.decode(items, outputs, output="text_probabilities")
-        return list(map(JointRow, tags, texts))
+        rows = list(map(JointRow, tags, texts))
+        return vectors(items, rows, outputs) if self.embeds else rows
 
     def tags(self, item: Any, row: JointRow, *, aggregation: str | None = None) -> list[dict[str, Any]]:
         """The entities of one input: see Tagging.answer."""

@@ -6,7 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models import state as states
 from models.codecs import Codec
+from models.manifest import StateTensor
+from models.state import State
+from models.tasks.asked import Piece, plain
 
 SCORE_DECIMALS = 6
 
@@ -14,35 +18,52 @@ Span = tuple[str, int, int, float]  # label, first token, one past the last toke
 
 
 class TagRow(NamedTuple):
-    """What the network says of one input: the best label of each step and its probability."""
+    """What the network says of one input: the best label of each step and its probability; the state after a piece."""
 
     labels: list[int]
     scores: list[float]
+    memory: State = ()  # arrays (1, width)
 
 
 NOTHING = TagRow([], [])
 
 
 class Tagging:
-    """Encodes, collates and decodes for a tagger."""
+    """Encodes, collates and decodes for a tagger; with `state` for one that reads forwards only, in pieces if asked.
+
+    Whole sequences begin from zeros, a Piece from the state that it brings.
+    """
 
     nothing = NOTHING  # the row of an input without a step, which no network sees
 
-    def __init__(self, codec: Codec, labels: Sequence[str], scheme: str | None = None) -> None:
-        self.codec, self.labels, self.scheme = codec, tuple(labels), scheme
+    def __init__(
+        self, codec: Codec, labels: Sequence[str], scheme: str | None = None, state: Sequence[StateTensor] = ()
+    ) -> None:
+        self.codec, self.labels, self.scheme, self.state = codec, tuple(labels), scheme, tuple(state)
+        self._begin = states.zeros(self.state, 1)
 
     def encode(self, raw: Any, *, limit: int | None = None) -> Any:
         """One input as its codec takes it; `limit` and what may be raised: see there."""
         return self.codec.encode(raw, limit=limit)
 
+    def start(self) -> State:
+        """The state before the first step of a stream: arrays (1, width)."""
+        return self._begin
+
     def collate(self, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
-        return self.codec.collate(items)
+        if not self.state:
+            return self.codec.collate(items)
+        memory = states.join([item.memory if isinstance(item, Piece) else self._begin for item in items])
+        return self.codec.collate(plain(items)) | {
+            tensor.input: rows for tensor, rows in zip(self.state, memory, strict=True)
+        }
 
     def decode(self, items: Sequence[Any], outputs: Mapping[str, NDArray[Any]]) -> list[TagRow]:
         """outputs["probabilities"] (T, B, K) to a row an item; the padding is cut off.
 
         With outputs["path"] (T, B), labels that were decoded together, these are the labels; else the likeliest of
-        each step. A score is the probability of the label at its step, either way.
+        each step. A score is the probability of the label at its step, either way. The row of a Piece has the state
+        after it.
         """
         probabilities, path = outputs["probabilities"], outputs.get("path")
         if path is None:
@@ -54,10 +75,16 @@ class Tagging:
             index = np.clip(path, 0, probabilities.shape[2] - 1)[:, :, None]
             best = np.take_along_axis(probabilities, index, axis=2)[:, :, 0]
         scores = best.T.astype(np.float64).round(SCORE_DECIMALS).tolist()
-        return [
+        rows = [
             TagRow(chosen[: item.length], score[: item.length])
             for item, chosen, score in zip(items, labels.T.tolist(), scores, strict=True)
         ]
+        if self.state:
+            after = tuple(outputs[tensor.output] for tensor in self.state)
+            for place, item in enumerate(items):
+                if isinstance(item, Piece):
+                    rows[place] = rows[place]._replace(memory=states.take(after, [place]))
+        return rows
 
     def answer(self, item: Any, row: TagRow, *, aggregation: str | None = None) -> list[dict[str, Any]]:
         """The entities of one input, in the shape of API.md.

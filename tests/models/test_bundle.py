@@ -52,8 +52,8 @@ def test_a_manifest_that_is_no_json_is_refused(copy: Path) -> None:
 
 
 def test_a_newer_format_says_so_before_anything_else(copy: Path) -> None:
-    edit(copy, lambda manifest: manifest.update(aaa_new_field=1, format=3, task="summarise"))
-    assert "format 3 is newer than the formats 1 and 2 that this version reads: install a newer seqserve" in refused(
+    edit(copy, lambda manifest: manifest.update(aaa_new_field=1, format=4, task="summarise"))
+    assert "format 4 is newer than the formats 1 to 3 that this version reads: install a newer seqserve" in refused(
         copy
     )
 

@@ -78,7 +78,7 @@ def test_labels_are_those_of_the_path_and_scores_their_probabilities() -> None:
     probabilities[:, 0], probabilities[:, 1] = [[0.25, 0.75], [0, 0]], [[0.5, 0.5], [0.125, 0.875]]
     path = np.array([[0, 1], [-7, 0]], np.int32)  # what stands in the padding means nothing
     rows = task.decode([task.encode("a"), task.encode("a a")], {"probabilities": probabilities, "path": path})
-    assert [tuple(row) for row in rows] == [([0], [0.25]), ([1, 0], [0.5, 0.125])]
+    assert [row[:2] for row in rows] == [([0], [0.25]), ([1, 0], [0.5, 0.125])]
 
 
 def test_the_parts_of_a_joint_answer_are_those_of_a_tagger_and_a_classifier(joint: Bundle) -> None:
@@ -119,7 +119,7 @@ def test_labels_are_those_of_the_task(joint: Bundle, changes: dict[str, Any], se
     [
         ("tiny-joint", {"text_labels": ("A", "B")}, "answers 3 numbers a step, but there are 2 text_labels"),
         ("tiny-joint", {"labels": ("O",)}, "answers 5 numbers a step, but there are 1 labels"),
-        ("tiny-path", {"task": "classify"}, r"task 'classify' has the outputs probabilities, not .*'path'"),
+        ("tiny-path", {"task": "classify"}, r"task 'classify' has the outputs probabilities, .* not .*'path'"),
     ],
 )
 def test_a_manifest_that_the_graph_contradicts_is_refused(

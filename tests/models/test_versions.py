@@ -1,7 +1,8 @@
-"""Format 1 and format 2: what each reader takes, and what it says of the other."""
+"""Formats 1, 2 and 3: what each reader takes, and what it says of the others."""
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,17 @@ def test_a_bundle_of_format_1_loads_and_passes_its_examples(tmp_path: Path, task
     assert loaded.manifest.format == 1
 
 
-def test_what_is_written_is_of_format_2(tmp_path: Path) -> None:
+def test_what_is_written_is_of_format_3(tmp_path: Path) -> None:
     path = as_format_1(bundles.classifier(tmp_path))
     files = {file: (path / file).read_bytes() for file in read(path).files}
     bundle.save(path, read(path), files)
-    assert read(path).format == 2
+    assert read(path).format == 3
 
 
-@pytest.mark.parametrize("number", [3, 0, -1, 17])
+@pytest.mark.parametrize("number", [4, 0, -1, 17])
 def test_another_format_is_refused_by_asking_for_a_newer_reader(tmp_path: Path, number: int) -> None:
     path = as_format_1(bundles.classifier(tmp_path), lambda content: content.update(format=number))
-    with pytest.raises(BundleError, match=f"format {number} is .* the formats 1 and 2 .* install a newer seqserve"):
+    with pytest.raises(BundleError, match=f"format {number} is .* the formats 1 to 3 .* install a newer seqserve"):
         read(path)
 
 
@@ -87,3 +88,52 @@ def test_a_joint_task_is_none_of_format_1(tmp_path: Path) -> None:
 def test_lower_case_characters_are_none_of_format_1(tmp_path: Path) -> None:
     path = as_format_1(bundles.generator(tmp_path), lambda content: content["codec"].update(lowercase=False))
     assert "format 1 has no codec.lowercase" in refused(path)
+
+
+@pytest.mark.parametrize("task", MAKERS)
+def test_a_bundle_of_format_2_loads_and_passes_its_examples(tmp_path: Path, task: str) -> None:
+    loaded = bundles.opened(as_format_2(MAKERS[task](tmp_path)))
+    reference.self_test(loaded)
+    assert loaded.manifest.format == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [(bundles.live_tagger, "state for task 'tag'"), (bundles.embedder, "output 'embedding'")],
+)
+def test_format_2_with_something_of_format_3_is_refused_by_name(
+    tmp_path: Path, make: Callable[[Path], Path], named: str
+) -> None:
+    assert f'format 2 has no {named}: write "format": 3, or leave it out' in refused(as_format_2(make(tmp_path)))
+
+
+def as_format_2(path: Path) -> Path:
+    file = path / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), "format": 2}), "utf-8")
+    return path
+
+
+STATE = {"input": "h", "output": "h_next", "width": 6}
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "said"),
+    [
+        (bundles.classifier, {"state": [STATE]}, "task 'classify' has no state: leave it out"),
+        (partial(bundles.tagger, path=True), {"state": [STATE]}, "a path is decided by the whole"),
+        (partial(bundles.of_bases, task="tag"), {"state": [STATE]}, "codec.positions count from the beginning"),
+        (
+            bundles.embedder,
+            {"outputs": [{"name": "embedding", "dtype": "float32", "shape": ["B", "W"]}]},
+            r"output 'embedding' is float32 of shape \(B, a number\)",
+        ),
+    ],
+)
+def test_a_state_or_a_vector_that_cannot_be_is_refused(
+    tmp_path: Path, make: Callable[[Path], Path], changes: Content, said: str
+) -> None:
+    path = make(tmp_path)
+    file = path / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | changes), "utf-8")
+    with pytest.raises(BundleError, match=said):
+        read(path)

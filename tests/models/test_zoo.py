@@ -6,6 +6,7 @@ Works for whatever lies in models/zoo: a bundle of another kind needs no line he
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from models.codecs.words import WordsCodec
 from models.manifest import MANIFEST_FILE, SERVES, TaskName, Tensor, read
 from models.padding import pad
 from models.state import State
-from models.tasks import Generation
+from models.tasks import Generation, Piece, Tagging
 from tests import bundles
 
 ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
@@ -110,6 +111,31 @@ def test_a_row_has_the_same_bits_alone_and_in_any_batch(name: str, variant: str,
 def _of_row(tensor: Tensor, output: NDArray[Any], column: int, item: Any) -> NDArray[Any]:
     """What an output says of one input: (T, …) without the padding, or (…)."""
     return output[: item.length, column] if tensor.shape[:2] == ("T", "B") else output[column]
+
+
+STREAMS = [(manifest.name, variant) for manifest in FOUND if manifest.streams for variant in manifest.variants]
+
+
+@pytest.mark.parametrize(("name", "variant"), STREAMS)
+@THOROUGH
+@given(length=st.integers(1, 60), cuts=st.lists(st.integers(0, 60), max_size=5), seed=SEED)
+def test_a_stream_cut_anywhere_has_the_bits_of_the_whole(
+    name: str, variant: str, length: int, cuts: list[int], seed: int
+) -> None:
+    loaded = opened(name, variant)
+    task = loaded.task
+    assert isinstance(task, Tagging)
+    (raw,) = raw_inputs(task.codec, [length], np.random.default_rng(seed))
+    outputs = loaded.network.run(task.collate([task.encode(raw)]))
+    memory, found = task.start(), []
+    for first, last in pairwise([0, *sorted(min(cut, length) for cut in cuts), length]):
+        if first < last:
+            piece = Piece(task.encode(raw[first:last]), memory)
+            after = loaded.network.run(task.collate([piece]))
+            found.append(after["probabilities"])
+            memory = tuple(after[tensor.output] for tensor in task.state)
+    assert np.array_equal(np.concatenate(found), outputs["probabilities"])
+    assert all(np.array_equal(part, outputs[t.output]) for t, part in zip(task.state, memory, strict=True))
 
 
 Logs = NDArray[np.float32]

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from service.call import Call
 from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.inputs import are_one
@@ -15,7 +17,13 @@ from service.settings import Settings
 from service.telemetry import Telemetry
 from service.writing import Delta, GenerateOptions
 
-NAMES = {"tag": "pos-en", "classify": "sentiment-en", "generate": "shakespeare"}
+NAMES = {
+    "tag": "pos-en",
+    "classify": "sentiment-en",
+    "generate": "shakespeare",
+    "embed": "sentiment-en",
+    "stream": "pos-en-live",
+}
 TEXT = " ünd so"
 
 
@@ -47,6 +55,7 @@ class FakeEngine:
                 **{"labels": ["A"], "examples": ["a b"]},
             }
             for task, name in NAMES.items()
+            if task not in ("embed", "stream")
         ]
 
     def defaults(self) -> dict[str, str]:
@@ -73,6 +82,11 @@ class FakeEngine:
         await self._work("classify", inputs, model, top_k, call)
         labels = [{"label": "positive", "score": 0.75}, {"label": "negative", "score": 0.25}][:top_k]
         return [labels for _ in ([inputs] if isinstance(inputs, str) or are_one(inputs) else inputs)]
+
+    async def embed(self, inputs: Any, *, model: str | None, call: Call) -> list[tuple[Any, int]]:
+        await self._work("embed", inputs, model, None, call)
+        texts = [inputs] if isinstance(inputs, str) else inputs
+        return [(np.array([0.5, -1.0, len(text)], np.float32), len(text.split())) for text in texts]
 
     async def generate(self, inputs: Any, *, model: str | None, options: GenerateOptions, call: Call) -> Any:
         await self._work("generate", inputs, model, options, call)

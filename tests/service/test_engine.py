@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from models import reference
@@ -17,7 +18,7 @@ from models.manifest import BundleError
 from service.batching.pump import Pump
 from service.call import Call
 from service.engine import Engine
-from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
+from service.errors import ClientGone, DeadlinePassed, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.settings import Settings
 from service.telemetry import Telemetry
 from service.writing import GenerateOptions
@@ -310,3 +311,31 @@ async def test_equal_prompts_without_a_seed_get_texts_of_their_own(engine: Engin
     seeds = {answer["details"]["seed"] for answer in found}
     assert len(seeds) == 4
     assert max(seeds) < 2**53
+
+
+async def test_a_vector_is_that_of_the_reference_path_with_the_steps_that_it_was_read_from(tiny_live: Path) -> None:
+    engine, loaded = load(tiny_live), bundles.opened(tiny_live / "tiny-embed")
+    texts = ["the cat sat", "Paris", "a lovely film about zebras ."]
+    found, labels = await asyncio.gather(
+        engine.embed(texts, model="tiny-embed", call=call()), engine.classify(texts, model="tiny-embed", call=call())
+    )
+    assert [steps for _, steps in found] == [3, 1, 6]
+    assert all(
+        np.array_equal(vector, reference.embed(loaded, text)) for (vector, _), text in zip(found, texts, strict=True)
+    )
+    assert labels == [reference.answer(loaded, text) for text in texts]
+    ((vector, steps),) = await engine.embed("Paris", model="tiny-embed-joint", call=call())
+    assert (vector.shape, steps) == ((12,), 1)
+    await engine.drain(5)
+
+
+async def test_nothing_has_no_vector_and_a_bundle_without_them_is_none_to_ask(tiny_live: Path) -> None:
+    engine = load(tiny_live)
+    with pytest.raises(InvalidRequest, match=r"inputs\[1\]: has no words, so there is no vector of it"):
+        await engine.embed(["the", ""], call=call())
+    with pytest.raises(UnknownModel, match="those that can: tiny-embed, tiny-embed-joint"):
+        await engine.embed("the", model="tiny-live", call=call())
+    cards = {card["id"]: (card["streams"], card["embeddings"]) for card in engine.cards()}
+    assert cards["tiny-live"] == (True, 0)
+    assert cards["tiny-embed"] == (False, 12)
+    await engine.drain(5)

@@ -1,6 +1,6 @@
 """The ONNX twins: fp32 equals PyTorch, int8 is near it, and no answer depends on the rest of its batch."""
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from tests.training import tiny
@@ -36,6 +38,11 @@ SHAPES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "dna-gru": ("classify", tiny.dna_codec, {"bidirectional": True, "cell": "gru"}),
     "frames": ("classify", tiny.frames_codec, {"bidirectional": True}),
     "frames-gru": ("tag", tiny.frames_codec, {"cell": "gru"}),
+    **{f"live-{cell}": ("tag", tiny.words_codec, {"cell": cell, "layers": 2}) for cell in CELLS},
+    "live-frames": ("tag", tiny.frames_codec, {"layers": 2, "skip": "dense"}),
+    "live-characters": ("tag", tiny.text_codec, {"cell": "lstm-peephole"}),
+    "live-bases": ("tag", tiny.plain_dna_codec, {"cell": "lstm-coupled"}),
+    "live-subwords": ("tag", partial(tiny.words_codec, subwords=True), {"skip": "highway", "layers": 2}),
     "characters": ("classify", tiny.text_codec, {"bidirectional": True, "cell": "gru"}),
     "tied": ("generate", tiny.text_codec, {"layers": 2, "tied": True}),
 }
@@ -102,6 +109,63 @@ def test_fp32_equals_pytorch_on_ragged_batches(shape: str) -> None:
             possible = np.isfinite(torchs)
             assert np.array_equal(np.isfinite(mine), possible)
             assert np.abs(mine[possible] - torchs[possible]).max() <= 1e-5
+
+
+def live(precision: str) -> list[str]:
+    return [
+        name for name in SHAPES if name.startswith("live") and (precision == "fp32" or has_int8(made_of(name)[0].stack))
+    ]
+
+
+@pytest.mark.parametrize(("shape", "precision"), [(s, p) for p in ("fp32", "int8") for s in live(p)])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_sequence_cut_anywhere_has_the_bits_of_the_whole(shape: str, precision: Any, data: st.DataObject) -> None:
+    run, codec, drawing = live_session(shape, precision)
+    whole = tiny.items(codec, 1, seed=data.draw(st.integers(0, 99)))[0]
+    cuts = data.draw(st.lists(st.integers(1, whole.length), max_size=4).map(sorted))
+    expected, *end = run.run(None, codec.collate([whole]) | state(drawing, 1))
+    memory, found = state(drawing, 1), []
+    for piece in tiny.cut(codec, whole, cuts):
+        part, *after = run.run(None, codec.collate([piece]) | memory)
+        memory = {tensor.input: rows for tensor, rows in zip(drawing.state, after, strict=True)}
+        found.append(part)
+    assert np.array_equal(np.concatenate(found), expected)
+    assert all(map(np.array_equal, memory.values(), end))
+
+
+@cache
+def live_session(shape: str, precision: Any) -> tuple[onnxruntime.InferenceSession, Any, Drawing]:
+    made, codec = made_of(shape)
+    drawing = draw(made, precision)
+    assert drawing.state
+    return session(drawing.model), codec, drawing
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"bidirectional": True}, {"crf": True}],
+)
+def test_a_tagger_that_needs_the_whole_has_no_state(options: dict[str, Any]) -> None:
+    assert draw(tiny.network("tag", **options), "fp32").state == ()
+
+
+def test_bases_that_have_a_place_have_no_state() -> None:
+    assert draw(tiny.network("tag", codec=tiny.dna_codec()), "fp32").state == ()
+
+
+@pytest.mark.parametrize("task", ["classify", "joint"])
+def test_the_vector_of_a_whole_is_what_its_labels_are_read_from(task: str) -> None:
+    made = tiny.network(task, bidirectional=True)
+    drawing, codec = draw(made, "int8"), tiny.words_codec()
+    assert drawing.outputs[-1].name == "embedding"
+    batch = tiny.items(codec, 5)
+    found = answers(session(drawing.model), codec, batch, {})
+    head = made.text_head
+    for row in found:
+        logits = row[-1] @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+        odds = np.exp(logits - logits.max())
+        assert row[-2] == pytest.approx(odds / odds.sum(), abs=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

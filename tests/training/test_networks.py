@@ -95,6 +95,7 @@ def test_one_stack_answers_for_the_steps_and_for_the_whole() -> None:
         "probabilities": 3,
         "path": 3,
         "text_probabilities": 2,
+        "embedding": 48,
     }
 
 

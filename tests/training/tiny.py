@@ -99,6 +99,10 @@ def dna_codec() -> Codec:
     return codecs.build(DnaSpec(positions=30), lambda name: ())
 
 
+def plain_dna_codec() -> Codec:
+    return codecs.build(DnaSpec(), lambda name: ())
+
+
 def frames_codec() -> Codec:
     return codecs.build(FramesSpec(features=3), lambda name: ())
 
@@ -153,6 +157,14 @@ def items(codec: Any, count: int, seed: int = 0) -> list[Any]:
         ]
     lexicon = [*NOUNS, *ADJECTIVES["bad"], "the", "is", "Film", "PLOT", "unheard", "quux-like", "ñandú", "☃"]
     return [codec.encode([draw.choice(lexicon) for _ in range(draw.randint(1, 30))]) for _ in range(count)]
+
+
+def cut(codec: Codec, whole: Any, cuts: list[int]) -> list[Any]:
+    """An encoded input as pieces that begin at these steps."""
+    raw = whole.frames if isinstance(codec, FramesCodec) else list(whole.tokens)
+    places = [0, *cuts, whole.length]
+    pieces: list[Any] = [codec.encode(raw[first:last]) for first, last in itertools.pairwise(places)]
+    return [piece for piece in pieces if piece.length]
 
 
 def answers(made: Network, feeds: dict[str, Any]) -> dict[str, Any]:
