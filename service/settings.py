@@ -78,6 +78,12 @@ class Settings(BaseModel):
     deadline_max_s: Seconds = Field(
         default=300.0, description="Seconds that a request can ask for; more is cut down to this."
     )
+    keepalive_s: Seconds = Field(
+        default=15.0, description="Seconds after which a stream that has nothing to say sends a comment."
+    )
+    write_timeout_s: Seconds = Field(
+        default=30.0, description="Seconds for which the reader of a stream may take nothing; then it is disconnected."
+    )
     drain_s: Seconds = Field(default=30.0, description="Seconds after SIGTERM to answer what was accepted; then 503.")
     body_bytes: Count = Field(default=1 << 20, description="Bytes of a request's body, at most; then 413.")
     request_tokens: Count = Field(

@@ -68,6 +68,9 @@ PROCESSED = _counter("seqserve_processed_tokens_total", M, "Tokens of inputs tha
 PADDED = _counter("seqserve_padded_tokens_total", M, "Tokens of inputs that were run, with padding.")
 QUEUE_ITEMS = Metric(name="seqserve_queue_items", kind="gauge", labels=M, about="Inputs that are waiting now.")
 ACTIVE_SLOTS = Metric(name="seqserve_active_slots", kind="gauge", labels=M, about="Texts that are being generated now.")
+ACTIVE_STREAMS = Metric(
+    name="seqserve_active_streams", kind="gauge", labels=M, about="Answers in parts that are being sent now."
+)
 GENERATED = _counter("seqserve_generated_tokens_total", M, "Tokens generated.")
 STEP_ROWS = _histogram("seqserve_step_rows", M, ROWS, "Texts in one step of generation.")
 STEP_SECONDS = _histogram("seqserve_step_seconds", M, TOKEN_SECONDS, "Seconds that the network took for one step.")
@@ -91,7 +94,7 @@ LOAD_SECONDS = Metric(
 METRICS = (
     *(REQUESTS, REQUEST_SECONDS, REJECTED, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ITEMS, PADDING_WASTE, RELEASED),
     *(PROCESSED, PADDED, QUEUE_ITEMS, ACTIVE_SLOTS, GENERATED, STEP_ROWS, STEP_SECONDS, FIRST_TOKEN, INTER_TOKEN),
-    *(BUNDLE, LOAD_SECONDS),
+    *(ACTIVE_STREAMS, BUNDLE, LOAD_SECONDS),
 )
 
 Labels = tuple[str, ...]
@@ -120,6 +123,7 @@ class Telemetry:
         self._values: dict[tuple[Metric, Labels], float] = {}
         self._histograms: dict[tuple[Metric, Labels], _Histogram] = {}
         self._models: set[str] = set()
+        self._streams: defaultdict[str, int] = defaultdict(int)
         self._families: dict[Metric, Any] = {}
         self.registry: CollectorRegistry | None = None
 
@@ -185,6 +189,12 @@ class Telemetry:
     def active_slots(self, model: str, rows: int) -> None:
         """Set how many texts are being generated."""
         self._values[ACTIVE_SLOTS, (model,)] = rows
+
+    def streams(self, model: str, change: int) -> None:
+        """Count the answers in parts that began or ended; a ``model`` that is not loaded is counted as unknown."""
+        model = model if model in self._models else UNKNOWN
+        self._streams[model] += change
+        self._values[ACTIVE_STREAMS, (model,)] = self._streams[model]
 
     def bundle(self, model: str, version: str, variant: str, load_s: float) -> None:
         """Announce a loaded bundle: from now on its name is a label."""

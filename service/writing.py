@@ -60,7 +60,9 @@ class Delta:
 
 
 class Writing:
-    """An asynchronous iterator over looks; a look has a Delta for each text that has grown, one at least.
+    """An asynchronous iterator over looks; a look has a Delta for each text that has grown.
+
+    A look that has none says that nothing has come for `remind_s`, where that is set.
 
     What was written before an error comes first, then the error is raised. Whoever does not read to the end calls
     `aclose` (contextlib.aclosing does): nothing more is written then.
@@ -69,10 +71,15 @@ class Writing:
     def __init__(self, lane: Lane, prompts: Sequence[Symbols], texts: Sequence[Continuation], call: Call) -> None:
         self.texts = tuple(texts)
         self.prompt_tokens = tuple(prompt.length for prompt in prompts)
+        self.seeds = tuple(text.options.sampling.seed for text in texts)
+        self.remind_s: float | None = None
         self._left = dict.fromkeys(range(len(texts)), 0)  # texts that go on -> how many of their tokens were seen
         filled = [index for index, prompt in enumerate(prompts) if prompt.length]
         self._parts = {index: part for part, index in enumerate(filled)}  # an empty prompt is no part of the ticket
+        self._come = dict.fromkeys(filled, 0)  # how many of their tokens were there when they were told of last
         self._news = len(filled) < len(texts)
+        self._looked_s = 0.0
+        self._reminder: asyncio.TimerHandle | None = None
         self._waiting: asyncio.Future[None] | None = None
         parts = [(prompts[index].rows, texts[index]) for index in filled]
         self._ticket = lane.submit(call, parts, self._wake, follow=self._wake) if parts else None
@@ -89,8 +96,10 @@ class Writing:
                     return deltas
             if self._ticket is not None and self._ticket.error is not None:
                 raise self._ticket.error
-            self._waiting = asyncio.get_running_loop().create_future()
-            await self._waiting
+            await self._wait()
+            if not self._news:
+                return []
+        self._put_by()
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
@@ -98,12 +107,42 @@ class Writing:
         if self._ticket is not None:
             self._ticket.fail(ClientGone())
         self._left.clear()
+        self._put_by()
+
+    def generated_tokens(self, index: int) -> int:
+        """How long the text is so far."""
+        return len(self.texts[index].tokens)
 
     def answer(self, index: int) -> dict[str, Any]:
         """The text so far, in the shape in which `Engine.generate` has it."""
         return self.texts[index].answer()
 
+    async def _wait(self) -> None:
+        """Until there is news, or it is time for a reminder."""
+        loop = asyncio.get_running_loop()
+        self._looked_s = loop.time()
+        if self.remind_s is not None and self._reminder is None:
+            self._reminder = loop.call_later(self.remind_s, self._remind)
+        self._waiting = loop.create_future()
+        await self._waiting
+
+    def _remind(self) -> None:
+        """One timer a text and not one a look: most looks come long before it, and it is set anew when it rings."""
+        loop, remind_s = asyncio.get_running_loop(), self.remind_s or 0.0
+        left_s = self._looked_s + remind_s - loop.time()
+        if left_s <= 0 and self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+        self._reminder = loop.call_later(left_s if left_s > 0 else remind_s, self._remind)
+
+    def _put_by(self) -> None:
+        if self._reminder is not None:
+            self._reminder.cancel()
+            self._reminder = None
+
     def _wake(self) -> None:
+        # Counted now, on the loop: while a step runs in a thread, a text may have a token and not yet its end.
+        for index in self._come:
+            self._come[index] = len(self.texts[index].pieces)
         self._news = True
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
@@ -112,13 +151,19 @@ class Writing:
         deltas = []
         for index, seen in list(self._left.items()):
             text, done = self.texts[index], self._is_done(index)
-            pieces = text.pieces[seen:]  # the last of its lists to grow, perhaps right now, in another thread
-            if not pieces and not done:
+            end = len(text.pieces) if done else self._come[index]
+            if end == seen and not done:
                 continue
-            self._left[index] = end = seen + len(pieces)
-            reason = (text.finish_reason or "length") if done else None
-            tokens, logprobs = text.tokens[seen:end], text.log_probabilities[seen:end]
-            deltas.append(Delta(index=index, tokens=tokens, pieces=pieces, logprobs=logprobs, finish_reason=reason))
+            deltas.append(
+                Delta(
+                    index=index,
+                    tokens=text.tokens[seen:end],
+                    pieces=text.pieces[seen:end],
+                    logprobs=text.log_probabilities[seen:end],
+                    finish_reason=(text.finish_reason or "length") if done else None,
+                )
+            )
+            self._left[index] = end
             if done:
                 del self._left[index]
         return deltas

@@ -87,6 +87,12 @@ class AsgiLink:
         """See Link."""
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    def abort(self) -> None:
+        """See Link. Of other servers than uvicorn there is nothing to be had: they see to it themselves."""
+        transport = getattr(self._cycle, "transport", None)
+        if transport is not None:
+            transport.abort()
+
     def close(self) -> None:
         """Watch no longer."""
         if self._watcher is not None:

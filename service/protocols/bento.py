@@ -102,6 +102,7 @@ class Framed:
                 exchange.check(("POST",), body=True)
                 body = await exchange.read()
                 request = schemas.parse(APIS[path], body, self.worker.settings)
+                schemas.check_whole(request)
             except ServiceError as error:
                 await exchange.refuse(error)
                 return

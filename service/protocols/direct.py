@@ -174,6 +174,10 @@ class Direct(HttpToolsProtocol):
             self.transport.write(b"0\r\n\r\n")
             self._answered = True
 
+    def abort(self) -> None:
+        """See Link."""
+        self.transport.abort()
+
     def _write(self, status_line: bytes, lines: bytes, body: bytes) -> None:
         """Send an answer with uvicorn's headers and the `lines` of more."""
         server = self._front.lines_of(self.server_state.default_headers) if self._front is not None else b""

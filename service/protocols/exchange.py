@@ -3,6 +3,7 @@
 Knows no model, no dialect and no server: it never looks into a body, and bytes come and go through a Link.
 """
 
+import asyncio
 import contextlib
 import hmac
 import itertools
@@ -107,6 +108,10 @@ class Link(Protocol):
         """Say that there are no more parts. An answer that was begun and is not ended was broken off."""
         ...
 
+    def abort(self) -> None:
+        """Break the connection: its client has gone from now on."""
+        ...
+
 
 class Exchange:
     """A request that is being read and the answer that is being sent.
@@ -189,6 +194,8 @@ class Exchange:
         of it: a client never takes a broken answer for a whole one.
         """
         started = False
+        telemetry, loop = self.worker.telemetry, asyncio.get_running_loop()
+        telemetry.streams(self.model or "", 1)
         async with contextlib.aclosing(chunks):
             try:
                 async for chunk in chunks:
@@ -196,7 +203,12 @@ class Exchange:
                         headers = [(b"content-type", media), (b"cache-control", b"no-store"), *self.common_headers()]
                         await self._link.start(200, headers)
                         started = True
-                    await self._link.write(chunk)
+                    # One that does not read holds a text and a connection, but not for ever.
+                    stalled = loop.call_later(self.worker.settings.write_timeout_s, self._link.abort)
+                    try:
+                        await self._link.write(chunk)
+                    finally:
+                        stalled.cancel()
             except Exception as cause:
                 if not started:
                     raise
@@ -207,6 +219,8 @@ class Exchange:
                         await self._link.write(failed(error))
                         await self._link.end()
                 return
+            finally:
+                telemetry.streams(self.model or "", -1)
         if not started:
             raise self.failed(RuntimeError("an answer in parts had none"))
         await self._link.end()

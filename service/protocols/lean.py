@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from service.errors import NotFound, ServiceError, UnknownModel, shown
-from service.protocols import schemas
+from service.protocols import schemas, sse
 from service.protocols.asgi import AsgiLink, Receive, Scope, Send, head_of
 from service.protocols.cards import ModelCard, ModelList
 from service.protocols.exchange import Exchange, Head, Link
@@ -36,6 +36,8 @@ async def _classify(exchange: Exchange, body: bytes) -> Any:
 async def _generate(exchange: Exchange, body: bytes) -> Any:
     settings = exchange.worker.settings
     request = schemas.parse(schemas.GENERATE, body, settings)
+    if request.stream:  # as clients of Text Generation Inference ask for it, whatever the route
+        return await sse.stream(exchange, request)
     exchange.model = request.model or exchange.worker.default_model("generate")
     options = schemas.options(request.parameters, limit=settings.max_new_tokens)
     return await exchange.worker.engine.generate(
@@ -85,6 +87,7 @@ GENERATE_DOCS = Docs(
     about="A list of prompts gives a list of texts, in its order.",
     body=schemas.GenerateRequest,
     answer=schemas.GenerateAnswer,
+    event=sse.Event,
     example=schemas.example("generate"),
 )
 MODELS_DOCS = Docs(group="Models", summary="The bundles that are served, defaults first", answer=ModelList)
@@ -95,6 +98,7 @@ ROUTES = Routes(
         Route("/v1/tag", ("POST",), _tag, reads=True, task="tag", docs=TAG_DOCS),
         Route("/v1/classify", ("POST",), _classify, reads=True, task="classify", docs=CLASSIFY_DOCS),
         Route("/v1/generate", ("POST",), _generate, reads=True, task="generate", docs=GENERATE_DOCS),
+        *sse.ROUTES,
         Route("/v1/models", READ, _models, reads=False, docs=MODELS_DOCS),
         Route("/v1/models/{id}", READ, _model, reads=False, docs=MODEL_DOCS),
     )

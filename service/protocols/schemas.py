@@ -98,7 +98,7 @@ class GenerateRequest(_Body):
     inputs: Texts
     model: ModelName | None = None
     parameters: GenerateParameters | None = None
-    stream: bool | None = Field(default=None, description="true is not offered on this route")
+    stream: bool | None = Field(default=None, description="true: the answer of /v1/generate_stream, on /v1/ only")
 
 
 NEW_TOKENS = 100  # max_new_tokens of a request that says nothing, as Text Generation Inference has it
@@ -220,9 +220,15 @@ def parse(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
             limit=settings.inputs_max,
             value=len(inputs),
         )
-    if isinstance(request, GenerateRequest) and request.stream:
-        raise InvalidRequest("stream: this route does not offer streaming; send false or leave it out", field="stream")
     return request
+
+
+def check_whole(request: BaseModel) -> None:
+    """Raise InvalidRequest if a stream is asked for, where there is none."""
+    if isinstance(request, GenerateRequest) and request.stream:
+        raise InvalidRequest(
+            "stream: this route does not stream: send false, or post to /v1/generate_stream", field="stream"
+        )
 
 
 def invalid(error: ValidationError) -> InvalidRequest:

@@ -136,6 +136,8 @@ class FakeWriting:
         self, engine: FakeEngine, prompts: Sequence[str], options: Sequence[GenerateOptions], call: Call
     ) -> None:
         self.prompt_tokens = tuple(map(len, prompts))
+        self.seeds = tuple(each.seed or 0 for each in options)
+        self.remind_s: float | None = None
         self.closed = False
         self._engine, self._prompts, self._options, self._call = engine, prompts, options, call
         self._looks = 0
@@ -160,6 +162,9 @@ class FakeWriting:
     async def aclose(self) -> None:
         self._engine.running -= not self.closed
         self.closed = True
+
+    def generated_tokens(self, index: int) -> int:
+        return min(self._looks, self._count(index))
 
     def answer(self, index: int) -> dict[str, Any]:
         options, count = self._options[index], self._count(index)

@@ -60,8 +60,9 @@ def test_every_route_is_documented_with_its_methods() -> None:
     assert documented == ours | dict.fromkeys(APIS, "POST") | dict.fromkeys(OF_BENTOML, "GET, HEAD")
 
 
-CURLS = re.findall(r"curl -s localhost:3000/v1/(\w+) --json '(.*)'", (DOCS / "routes.md").read_text())
+CURLS = re.findall(r"curl -sN? localhost:3000/v1/(\w+) --json '(.*)'", (DOCS / "routes.md").read_text())
 ADAPTERS: dict[str, TypeAdapter[Any]] = {"tag": schemas.TAG, "classify": schemas.CLASSIFY, "generate": schemas.GENERATE}
+ADAPTERS["generate_stream"] = schemas.GENERATE
 
 
 @pytest.mark.parametrize(("task", "body"), CURLS)

@@ -21,7 +21,7 @@ def read(adapter: TypeAdapter[Any], body: object) -> Any:
 
 def refusal(adapter: TypeAdapter[Any], body: object) -> dict[str, Any]:
     with pytest.raises(InvalidRequest) as caught:
-        read(adapter, body)
+        schemas.check_whole(read(adapter, body))
     return {"detail": caught.value.message, **caught.value.details}
 
 

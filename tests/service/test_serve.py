@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import bentoml
 import httpx
 import psutil
 import pytest
 from huggingface_hub import InferenceClient
+from huggingface_hub.errors import GenerationError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,11 +29,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(home: Path, **environ: str) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
+def served(
+    home: Path, *, service: str = "tests.service.fake_app:svc", **environ: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
     """Run the service until the block ends; yield its address, its process and its log."""
     address, log = f"http://127.0.0.1:{free_port()}", home / "log"
     port = address.rpartition(":")[2]
-    command = [sys.executable, "-m", "bentoml", "serve", "tests.service.fake_app:svc", "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1"]
     # BentoML keeps the workers' metrics in its home, where two services would overwrite each other's.
     environ = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", **environ}
     with log.open("wb") as out:
@@ -89,6 +93,34 @@ def test_the_client_of_hugging_face_generates(address: str) -> None:
     assert client.text_generation("a", stream=False, do_sample=True) == " ünd so"
     found = client.text_generation("a", max_new_tokens=7, temperature=0.5, stop=["\n"], seed=3, details=True)
     assert (found.generated_text, found.details and found.details.finish_reason) == (" ünd so", "length")
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory, tiny_zoo: Path) -> Iterator[str]:
+    """The address of the service as it is, two workers of it, with the tiny bundles."""
+    home, zoo = tmp_path_factory.mktemp("bentoml"), str(tiny_zoo)
+    real = "service.app:Seqserve"
+    with served(home, service=real, SEQSERVE_WORKERS="2", SEQSERVE_BUNDLES=zoo, SEQSERVE_DEVICE="cpu") as (address, *_):
+        yield address
+
+
+@pytest.mark.parametrize("route", ["generate_stream", "generate"])
+def test_the_client_of_hugging_face_reads_a_stream(real: str, route: str) -> None:
+    client = InferenceClient(model=f"{real}/v1/{route}")
+    asked: dict[str, Any] = {"max_new_tokens": 50, "seed": 7}
+    whole = InferenceClient(model=f"{real}/v1/generate").text_generation("ROMEO:", **asked)
+    assert "".join(client.text_generation("ROMEO:", stream=True, **asked)) == whole
+    events = list(client.text_generation("ROMEO:", stream=True, details=True, **asked))
+    assert "".join(event.token.text for event in events) == events[-1].generated_text == whole
+    assert events[-1].details is not None
+    assert (events[-1].details.finish_reason, events[-1].details.generated_tokens) == ("length", 50)
+    assert [event.index for event in events] == list(range(1, 51))
+
+
+def test_the_client_of_hugging_face_raises_what_ends_a_stream(address: str) -> None:
+    client = InferenceClient(model=f"{address}/v1/generate_stream")
+    with pytest.raises(GenerationError, match="the deadline of 30 s passed"):
+        list(client.text_generation("then !late", stream=True))
 
 
 def test_the_client_of_bentoml_parses_all_three(address: str) -> None:

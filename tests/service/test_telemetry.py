@@ -94,7 +94,7 @@ def test_a_histogram_counts_as_prometheus_client_does(seconds: float) -> None:
 
 
 def test_every_metric_says_its_unit_or_what_it_counts() -> None:
-    units = ("_seconds", "_total", "_items", "_rows", "_ratio", "_slots", "_info")
+    units = ("_seconds", "_total", "_items", "_rows", "_ratio", "_slots", "_streams", "_info")
     for metric in METRICS:
         assert metric.name.startswith("seqserve_")
         assert metric.name.endswith(units)
