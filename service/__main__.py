@@ -5,7 +5,9 @@ Serves nothing itself: that is what ``bentoml serve`` is for.
 
 import os
 import sys
+import time
 
+from service.gate import open_gate
 from service.settings import Settings, is_secret, variable
 from service.telemetry import Telemetry
 
@@ -39,10 +41,12 @@ def settings() -> None:
 
 
 def check() -> None:
-    """Load every bundle and run its examples."""
+    """Read the keys, load every bundle and run its examples."""
     from service.engine import Engine  # late: it brings ONNX Runtime, which the other commands need not wait for
 
-    for card in Engine.load(Settings.read(os.environ), Telemetry()).cards():
+    values = Settings.read(os.environ)
+    open_gate(values, time.monotonic)
+    for card in Engine.load(values, Telemetry()).cards():
         print(f"{card['id']} ({card['task']}, {card['variant']}): sound")
 
 

@@ -10,6 +10,7 @@
     │   ├── MethodNotAllowed    the route has other methods
     │   └── UnsupportedMedia    a body that is not plain JSON
     ├── Overloaded              the queue is full: come back later
+    ├── RateLimited             this client has had what it may have for now
     ├── DeadlinePassed          the answer would have come too late, so the work was not done
     ├── Unavailable             not ready yet, or shutting down
     ├── ClientGone              nobody is waiting any more: nothing is sent
@@ -104,6 +105,13 @@ class Overloaded(ServiceError):
 
     def __init__(self, message: str, *, retry_after_s: float, limit: int | None = None) -> None:
         super().__init__(message, limit=limit, retry_after_s=retry_after_s)
+
+
+class RateLimited(ServiceError):
+    """``policy``: which limit it is; ``limit``: its requests; ``retry_after_s``: when the next one may be had."""
+
+    def __init__(self, message: str, *, policy: str, limit: int, retry_after_s: float) -> None:
+        super().__init__(message, policy=policy, limit=limit, retry_after_s=round(retry_after_s, 3))
 
 
 class DeadlinePassed(ServiceError):

@@ -101,6 +101,28 @@ class Settings(BaseModel):
         description="Keys of which a request must bring one (Authorization: Bearer …), separated by commas;"
         " none: open to all.",
     )
+    api_keys_file: str = Field(
+        default="",
+        description="File of more such keys, read again within seconds when it changes: a line for each, `key` or"
+        " `name key`, the key as it is or as sha256:…, then rate=… and day_requests=… if it has limits of its own.",
+    )
+    rate_limit: str = Field(
+        default="",
+        pattern=r"^([1-9][0-9]{0,8}/(s|min|h))?$",
+        description="Requests that a key, or where there are no keys an address, may send: 100/s, 600/min, 1000/h;"
+        " then 429. Each worker has its part of them.",
+    )
+    day_requests: int = Field(
+        default=0,
+        ge=0,
+        description="Requests that a key, or where there are no keys an address, may send in 24 hours; then 429."
+        " Each worker has its part of them. 0: no limit.",
+    )
+    cors_origins: Parts = Field(
+        default=(),
+        description="Origins whose pages may call the service from a browser, separated by commas"
+        " (https://example.org); *: all.",
+    )
     state_key: str = Field(
         default="",
         repr=False,

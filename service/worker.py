@@ -17,12 +17,14 @@ import gc
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from service.errors import Unavailable
+from service.gate import Gate, open_gate
 from service.settings import Settings
 from service.telemetry import Telemetry, drop_dead_workers
 
@@ -41,6 +43,7 @@ class Worker:
         self.settings = settings
         self.telemetry = Telemetry()
         self.draining = False
+        self.gate: Gate | None = None  # None: open to all
         self._load_engine = load_engine
         self._engine: Engine | None = None
         self._defaults: dict[str, str] = {}
@@ -68,6 +71,7 @@ class Worker:
 
     def load(self) -> None:
         """Load and self-test every bundle. Blocks; raises what the engine raises."""
+        self.gate = open_gate(self.settings, time.monotonic)
         self._engine = self._load_engine(self.settings, self.telemetry)
         self._defaults = self._engine.defaults()
         # What start-up made stays for good. Out of the collector's sight, a full collection no longer stops every
@@ -143,6 +147,8 @@ class Worker:
         while True:
             await asyncio.sleep(FLUSH_S)
             self.telemetry.flush()
+            if self.gate is not None:
+                self.gate.refresh()
 
 
 def _shutting_down() -> Unavailable:

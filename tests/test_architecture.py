@@ -54,10 +54,20 @@ SERVICE = {
     "service.lanes": {"service.batching", "service.observers", *LEAVES, *MODELS},
     "service.writing": {"service.lanes", "service.call", "service.errors", *MODELS},
     "service.engine": {"service.lanes", "service.batching", "service.writing", *LEAVES, *MODELS},
-    "service.worker": {"service.engine", *LEAVES},
-    "service.protocols": {"service.engine", "service.worker", "service.writing", *LEAVES},
+    "service.limits": {"service.errors"},
+    "service.keys": {"service.limits"},
+    "service.gate": {"service.keys", "service.limits", "service.errors", "service.settings"},
+    "service.worker": {"service.engine", "service.gate", *LEAVES},
+    "service.protocols": {
+        "service.engine",
+        "service.worker",
+        "service.writing",
+        "service.gate",
+        "service.limits",
+        *LEAVES,
+    },
     "service.app": {"service.protocols", "service.engine", "service.worker", "service.logs", *LEAVES},
-    "service.__main__": {"service.engine", *LEAVES},
+    "service.__main__": {"service.engine", "service.gate", *LEAVES},
 }
 TRAINING = {"training": {"training", *MODELS}}
 LOADTEST = {"loadtest": {"loadtest"}, "loadtest.peers": set(MODELS)}

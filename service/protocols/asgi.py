@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from service.errors import ClientGone
-from service.protocols.exchange import Head, too_large
+from service.protocols.exchange import too_large
+from service.protocols.head import Head
 from service.protocols.problem import Headers
 
 Scope = MutableMapping[str, Any]
@@ -21,6 +22,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 def head_of(scope: Scope) -> Head:
     """Return the head of the request that ``scope`` describes."""
     return Head.of(scope["method"], scope["path"], scope["headers"])
+
+
+def address_of(peer: Any) -> str:
+    """Return the host of a socket's peer name; a Unix socket's has none."""
+    return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
 class AsgiLink:
@@ -41,6 +47,11 @@ class AsgiLink:
     def gone(self) -> bool:
         """See Link."""
         return self._gone if self._cycle is None else bool(self._cycle.disconnected)
+
+    def address(self) -> str:
+        """See Link. That of the connection, whatever a proxy's headers say: anybody can write those."""
+        transport = getattr(self._cycle, "transport", None)
+        return address_of(transport.get_extra_info("peername")) if transport is not None else ""
 
     @property
     def arrived(self) -> bool:

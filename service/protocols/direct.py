@@ -15,8 +15,9 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors import ClientGone
-from service.protocols.exchange import Head, too_large
+from service.protocols.exchange import too_large
 from service.protocols.front import Front
+from service.protocols.head import Head
 from service.protocols.heads import split
 from service.protocols.problem import Headers
 
@@ -117,6 +118,7 @@ class Direct(HttpToolsProtocol):
         names = [name for name, _ in self.headers]
         plain = (
             cycle.keep_alive
+            and not (self._front.cors is not None and b"origin" in names)  # answered by where it comes from
             and self.scope["http_version"] == "1.1"
             and not self.scope["query_string"]
             and names.count(b"content-length") == 1
@@ -134,6 +136,10 @@ class Direct(HttpToolsProtocol):
     def gone(self) -> bool:
         """See Link."""
         return self._lost
+
+    def address(self) -> str:
+        """See Link."""
+        return self.client[0] if self.client else ""
 
     @property
     def arrived(self) -> bool:

@@ -5,16 +5,13 @@ Knows no model, no dialect and no server: it never looks into a body, and bytes 
 
 import asyncio
 import contextlib
-import hmac
 import itertools
 import logging
 import math
 import re
 import secrets
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
@@ -27,10 +24,12 @@ from service.errors import (
     MethodNotAllowed,
     ServiceError,
     TooLarge,
-    Unauthorized,
     UnsupportedMedia,
     shown,
 )
+from service.gate import Gate, Guest
+from service.protocols.admission import key_of, limits_of
+from service.protocols.head import Head
 from service.protocols.problem import PROBLEM, Dialect, Headers, headers_of, kind_of
 from service.worker import Worker
 
@@ -39,35 +38,10 @@ log = logging.getLogger(__name__)
 JSON = "application/json"
 OK, CANCELLED = "ok", "cancelled"  # the outcomes that are no problem's slug
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
-HEADS = frozenset(
-    (b"content-length", b"content-type", b"content-encoding", b"authorization", b"x-request-id", b"x-request-timeout-s")
-)
-PLAIN = frozenset((b"content-type", b"x-request-id"))
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 # Ids are minted as a prefix of the process and a number: as unique as a UUID, without its cost.
 _PREFIX = secrets.token_hex(6).encode()
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What is read of a request's head. Of a field that came several times, ``fields`` has the last."""
-
-    method: str
-    path: str
-    fields: Mapping[bytes, bytes]
-    repeated: Collection[bytes]
-    plain: bool  # nothing in it but, perhaps, a media type, and that is JSON
-
-    @classmethod
-    def of(cls, method: str, path: str, headers: Headers) -> "Head":
-        """Pick the fields that are read from ``headers``, whose names are in lower case."""
-        heads = [(name, value) for name, value in headers if name in HEADS]
-        fields = dict(heads)
-        # Of a header that comes twice, one reader takes the first and another the last: none may be believed.
-        repeated = [name for name, times in Counter(name for name, _ in heads).items() if times > 1]
-        plain = not repeated and fields.keys() <= PLAIN and fields.get(b"content-type", b"") in (b"", JSON.encode())
-        return cls(method, path, fields, repeated, plain)
 
 
 def mint_id(head: Head) -> bytes:
@@ -81,6 +55,10 @@ class Link(Protocol):
 
     def gone(self) -> bool:
         """Return whether nobody is there any more. Asked at every step of the work: cheap."""
+        ...
+
+    def address(self) -> str:
+        """Return the address at the other end of the connection, "" if it has none."""
         ...
 
     @property
@@ -121,7 +99,10 @@ class Exchange:
     neither. Errors are told in ``dialect``.
     """
 
-    __slots__ = ("_link", "call", "dialect", "head", "model", "names", "outcome", "route", "started_s", "worker")
+    __slots__ = (
+        *("_link", "added", "call", "dialect", "guest", "head", "model", "names", "outcome", "route", "started_s"),
+        "worker",
+    )
 
     def __init__(
         self,
@@ -141,6 +122,8 @@ class Exchange:
         self.outcome = CANCELLED
         self.model: str | None = None
         self.started_s = time.monotonic()
+        self.guest: Guest | None = None
+        self.added: Headers | None = None  # to those of every answer
         self._link = link
         self.call = Call(
             request_id=mint_id(head).decode(),
@@ -159,8 +142,8 @@ class Exchange:
                 f"{self.route} has no {shown(self.head.method)}; use {' or '.join(methods)}",
                 available=list(methods),
             )
-        if key:
-            self._check_key()
+        if key and self.worker.gate is not None:
+            self._enter(self.worker.gate)
         if not self.head.plain:
             self._set_deadline()
             if body:
@@ -249,7 +232,10 @@ class Exchange:
         call = self.call
         queue_ms, compute_ms = call.queue_s * 1e3, call.compute_s * 1e3
         timing = f'queue;dur={queue_ms:.3f}, compute;dur={compute_ms:.3f}, batch;desc="{call.batch_items}"'
-        return [(b"x-request-id", call.request_id.encode()), (b"server-timing", timing.encode())]
+        headers = [(b"x-request-id", call.request_id.encode()), (b"server-timing", timing.encode())]
+        if self.added is not None:
+            headers += self.added
+        return headers
 
     def close(self) -> None:
         """Count the request. To be called once, however it ended."""
@@ -261,17 +247,15 @@ class Exchange:
         headers.append((b"content-length", b"%d" % len(body)))
         await self._link.send(status, headers, body)
 
-    def _check_key(self) -> None:
-        keys = self.worker.settings.api_keys
-        if not keys:
-            return
-        if b"authorization" in self.head.repeated:
-            raise Unauthorized("this service wants one API key, but there are several Authorization headers: send one")
-        scheme, _, given = self.head.fields.get(b"authorization", b"").partition(b" ")
-        # Every key is compared, in constant time: how long it takes tells nothing about any of them.
-        matches = [hmac.compare_digest(given.strip(), key.encode()) for key in keys]
-        if scheme.lower() != b"bearer" or not any(matches):
-            raise Unauthorized("this service wants an API key: send it as 'Authorization: Bearer <key>'")
+    def _enter(self, gate: Gate) -> None:
+        """Let the client in, or raise Unauthorized or RateLimited."""
+        self.guest = gate.enter(key_of(self.head) if gate.wants_keys else None, self._link.address)
+        meter = self.guest.meter
+        if meter is not None:
+            refused = meter.take()
+            self.added = limits_of(meter)
+            if refused is not None:
+                raise refused
 
     def _check_media(self) -> None:
         for name, available in ((b"content-type", JSON), (b"content-encoding", "identity")):

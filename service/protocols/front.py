@@ -1,10 +1,13 @@
 """Sends every request its way: to the lean application, through BentoML's APIs, or to BentoML's own pages."""
 
+from collections.abc import Sequence
+
 from starlette.applications import Starlette
 
 from service.protocols.asgi import Receive, Scope, Send
 from service.protocols.bento import APIS, Framed, Own
-from service.protocols.lean import Lean
+from service.protocols.cors import Cors
+from service.protocols.lean import ROUTES, Lean
 from service.protocols.problem import Headers
 from service.protocols.refusal import Refusals
 from service.worker import Worker
@@ -15,6 +18,8 @@ class Front:
 
     def __init__(self, worker: Worker, inner: Starlette) -> None:
         self.lean, self.refusals = Lean(worker), Refusals(worker)
+        origins = worker.settings.cors_origins
+        self.cors = Cors(origins) if origins else None
         self._default_headers: Headers = []
         self._lines = b""
         self._framed, self._own, self._inner = Framed(worker, inner), Own(worker, inner), inner
@@ -32,9 +37,26 @@ class Front:
             await self._inner(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})  # refused with 403 before the handshake
-        elif scope["path"] in APIS:
+        elif self.cors is not None:
+            send = self.cors.framed(scope, send)
+            if not await self.cors.preflight(scope, send, self._methods(scope["path"])):
+                await self._answer(scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in APIS:
             await self._framed(scope, receive, send)
         elif self._own.has(scope["path"]):
             await self._own(scope, receive, send)
         else:
             await self.lean(scope, receive, send)
+
+    def _methods(self, path: str) -> Sequence[str]:
+        """Return the methods of a path, none if there is no such path."""
+        if path in APIS:
+            return ("POST",)
+        if self._own.has(path):
+            return self._own.methods[path]
+        route, _ = ROUTES.find(path)
+        return route.methods if route is not None else ()

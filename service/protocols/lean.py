@@ -12,7 +12,8 @@ from service.errors import NotFound, ServiceError, UnknownModel, shown
 from service.protocols import schemas, sse
 from service.protocols.asgi import AsgiLink, Receive, Scope, Send, head_of
 from service.protocols.cards import ModelCard, ModelList
-from service.protocols.exchange import Exchange, Head, Link
+from service.protocols.exchange import Exchange, Link
+from service.protocols.head import Head
 from service.protocols.routes import READ, Docs, Reply, Route, Routes, Stream
 from service.worker import Worker
 

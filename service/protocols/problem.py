@@ -33,6 +33,7 @@ TABLE: dict[type[errors.ServiceError], Kind] = {
     errors.MethodNotAllowed: Kind(405, "method-not-allowed", "The route does not have this method"),
     errors.UnsupportedMedia: Kind(415, "unsupported-media", "The body's media type is not read here"),
     errors.Overloaded: Kind(429, "queue-full", "The queue is full"),
+    errors.RateLimited: Kind(429, "rate-limited", "The client has used up its requests"),
     errors.DeadlinePassed: Kind(504, "deadline-passed", "The deadline has passed"),
     errors.Unavailable: Kind(503, "unavailable", "The service is not taking requests"),
     # Never sent: nobody is there to read it. The status is what proxies log for it.

@@ -5,7 +5,8 @@ Knows the routes' tasks and how a problem looks; what is full is the engine's af
 
 import time
 
-from service.protocols.exchange import Head, mint_id
+from service.protocols.exchange import mint_id
+from service.protocols.head import Head
 from service.protocols.lean import ROUTES
 from service.protocols.problem import headers_of, kind_of
 from service.protocols.routes import Route
@@ -30,7 +31,7 @@ class Refusals:
         """
         route = ROUTES.literal.get(head.path)
         worker = self._worker
-        if route is None or not route.task or not head.plain or head.method != "POST" or worker.settings.api_keys:
+        if route is None or not route.task or not head.plain or head.method != "POST" or worker.gate is not None:
             return None
         if not worker.ready or not worker.engine.is_full(route.task):
             return None
