@@ -34,6 +34,10 @@ def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
     return device
 
 
+class GraphRefused(Exception):
+    """ONNX Runtime did not run a graph with the arrays that it was fed. The message is its own."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """Where and how a graph runs."""
@@ -82,6 +86,13 @@ class Network:
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once. `feeds` has one array for each name in `inputs`; returns one for each in `outputs`."""
         return dict(zip(self.outputs, self._session.run(None, feeds), strict=True))
+
+    def run_foreign(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """As `run`, for arrays that a stranger made. Raises GraphRefused for what ONNX Runtime does not run."""
+        try:
+            return self.run(feeds)
+        except Exception as error:  # ONNX Runtime raises a dozen types that have no base of their own
+            raise GraphRefused(str(error)) from error
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
         """A run that reads and writes these very arrays, C-contiguous and in the memory of the CPU, at every call.

@@ -21,7 +21,8 @@ from models.network import Placement
 from models.tasks import Generation, Whole
 from service.batching.ticket import Ticket
 from service.call import Call
-from service.errors import ClientGone, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
+from service.errors import ClientGone, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel, shown
+from service.graphs import Arrays, Graph, Work
 from service.inputs import Frames, Inputs
 from service.lanes import Lane, open_lane
 from service.settings import Settings
@@ -151,6 +152,23 @@ class Engine:
         texts = [task.start(prompt, each.of_model()) for prompt, each in zip(prompts, options, strict=True)]
         return Writing(lane, items, texts, call)
 
+    def graphs(self) -> dict[str, Graph]:
+        """The graph of each bundle by its name."""
+        return {name: lane.graph for name, lane in self._lanes.items()}
+
+    async def run_arrays(self, arrays: Arrays, *, model: str, call: Call) -> Arrays:
+        """The outputs of a bundle's graph for arrays that were made elsewhere, all of them by name."""
+        if model not in self._lanes:
+            names = ", ".join(self._lanes)
+            raise UnknownModel(
+                f"there is no model {shown(model)!r}; there are {names}", value=model, available=list(self._lanes)
+            )
+        lane = self._lanes[model]
+        if lane.is_full():
+            raise lane.overload()
+        (outputs,) = await self._wait(lane, call, lane.graph.check(arrays))
+        return cast(Arrays, outputs)
+
     def check_room(self, task: str) -> None:
         """Raise Overloaded or Unavailable if a request of `task` would be refused whatever it says."""
         lanes = self._by_task[task]
@@ -234,8 +252,8 @@ class Engine:
         rows = iter(found)
         return [next(rows) if item.length else lane.nothing for item in items]
 
-    async def _wait(self, lane: Lane, call: Call, parts: Sequence[Any]) -> list[Any]:
-        """Submit a ticket of these parts and wait for its results; raises its error."""
+    async def _wait(self, lane: Lane, call: Call, parts: Sequence[Any] | Work) -> list[Any]:
+        """Submit a ticket of these parts, or of arrays, and wait for its results; raises its error."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def wake() -> None:
@@ -257,6 +275,7 @@ class Engine:
         self.ready = False
         for lane in self._lanes.values():
             lane.scheduler.close()
+            lane.graph.scheduler.close()
         until = time.monotonic() + timeout_s
         while self._under_way() and time.monotonic() < until:
             await asyncio.sleep(DRAIN_POLL_S)

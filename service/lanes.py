@@ -29,6 +29,7 @@ from service.batching.steps import StepScheduler
 from service.batching.ticket import Ticket
 from service.call import Call
 from service.errors import InvalidRequest, Overloaded, TooLarge
+from service.graphs import Graph, Work
 from service.inputs import are_one, hold_numbers
 from service.observers import TellBatches, TellSteps
 from service.settings import Settings
@@ -48,6 +49,7 @@ class Lane:
     bundle: Bundle
     scheduler: SequenceScheduler | StepScheduler
     pump: Pump
+    graph: Graph  # for arrays that come as they are
     most: int  # requests under way
     limit: int  # steps of the longest input
     answers: Mapping[str, Answer]  # by the task that is asked for
@@ -63,6 +65,7 @@ class Lane:
         """Whether as many requests as may be are under way."""
         if len(self.open) >= self.most:
             self.scheduler.drop_the_gone()
+            self.graph.scheduler.drop_the_gone()
         return len(self.open) >= self.most
 
     def overload(self) -> Overloaded:
@@ -74,18 +77,28 @@ class Lane:
         )
 
     def submit(
-        self, call: Call, parts: Sequence[Any], settled: Callable[[], None], follow: Callable[[], None] | None = None
+        self,
+        call: Call,
+        parts: Sequence[Any] | Work,
+        settled: Callable[[], None],
+        follow: Callable[[], None] | None = None,
     ) -> Ticket:
-        """Queue the parts of a request; `settled` is called once, `follow` whenever its texts have got on."""
+        """Queue the parts of a request, or arrays for the graph; `settled` is called once, `follow` whenever its texts
+        have got on.
+        """
 
         def settle(ticket: Ticket) -> None:
             self.open.discard(ticket)
             settled()
 
-        ticket = Ticket(call, len(parts), settle, monotonic(), follow)
-        self.scheduler.submit(ticket, parts)
+        if isinstance(parts, Work):
+            ticket = Ticket(call, 1, settle, monotonic())
+            self.graph.scheduler.submit(ticket, parts)
+        else:
+            ticket = Ticket(call, len(parts), settle, monotonic(), follow)
+            self.scheduler.submit(ticket, parts)
         self.open.add(ticket)
-        self.pump.wake()
+        (self.graph if isinstance(parts, Work) else self).pump.wake()
         return ticket
 
     @property
@@ -218,6 +231,7 @@ def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor
         bundle=bundle,
         scheduler=scheduler,
         pump=pump,
+        graph=Graph(bundle, settings, executor),
         most=settings.queue_requests,
         limit=bundle.manifest.longest,
         answers=_answers(bundle),

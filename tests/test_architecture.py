@@ -29,6 +29,7 @@ MODELS = {
     "models.codecs": {"models.manifest", "models.padding"},
     "models.tasks": {"models.codecs", "models.manifest", "models.sampling", "models.state"},
     "models.bundle": {"models.manifest", "models.codecs", "models.network", "models.tasks"},
+    "models.feeds": {"models.codecs", "models.manifest"},
     "models.reference": {"models.bundle", "models.manifest", "models.sampling", "models.state", "models.tasks"},
 }
 # What looks into a bundle: nothing that serves one may import it.
@@ -51,15 +52,18 @@ SERVICE = {
     "service.batching": {"service.call", "service.errors"}
     | {"models.padding", "models.sampling", "models.state", "models.tasks"},
     "service.observers": {"service.telemetry"},
-    "service.lanes": {"service.batching", "service.observers", *LEAVES, *MODELS},
+    "service.graphs": {"service.batching", *LEAVES, *MODELS},
+    "service.lanes": {"service.batching", "service.graphs", "service.observers", *LEAVES, *MODELS},
     "service.writing": {"service.lanes", "service.call", "service.errors", *MODELS},
-    "service.engine": {"service.lanes", "service.batching", "service.writing", *LEAVES, *MODELS},
+    "service.engine": {"service.lanes", "service.graphs", "service.batching", "service.writing", *LEAVES, *MODELS},
     "service.limits": {"service.errors"},
     "service.keys": {"service.limits"},
     "service.gate": {"service.keys", "service.limits", "service.errors", "service.settings"},
     "service.worker": {"service.engine", "service.gate", *LEAVES},
     "service.protocols": {
+        "service",
         "service.engine",
+        "service.graphs",
         "service.worker",
         "service.writing",
         "service.gate",

@@ -99,7 +99,7 @@ class Framed:
         exchange = Exchange(self.worker, path, head_of(scope), link)
         try:
             try:
-                exchange.check(("POST",), body=True)
+                exchange.check(("POST",))
                 body = await exchange.read()
                 request = schemas.parse(APIS[path], body, self.worker.settings)
                 schemas.check_whole(request)
@@ -179,7 +179,7 @@ class Own:
         path = scope["path"]
         exchange = Exchange(self.worker, path, head_of(scope), AsgiLink(receive, send))
         try:
-            exchange.check(self.methods[path], body=False, key=path not in HEALTH)
+            exchange.check(self.methods[path], media=(), key=path not in HEALTH)
         except ServiceError as error:
             await exchange.refuse(error)
             exchange.close()

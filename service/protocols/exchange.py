@@ -11,7 +11,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -29,13 +29,12 @@ from service.errors import (
 )
 from service.gate import Gate, Guest
 from service.protocols.admission import key_of, limits_of
-from service.protocols.head import Head
+from service.protocols.head import HEADER_LENGTH, JSON, Head
 from service.protocols.problem import PROBLEM, Dialect, Headers, headers_of, kind_of
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
 
-JSON = "application/json"
 OK, CANCELLED = "ok", "cancelled"  # the outcomes that are no problem's slug
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
@@ -132,10 +131,11 @@ class Exchange:
             gone=link.gone,
         )
 
-    def check(self, methods: Collection[str], *, body: bool, key: bool = True) -> None:
+    def check(self, methods: Collection[str], *, media: Sequence[str] = (JSON,), key: bool = True) -> None:
         """Check everything that the head of the request tells. Raises the RequestError that applies first.
 
-        ``body``: whether the route reads one; ``key``: whether it wants an API key, where keys are set.
+        ``media``: of the body, none where the route reads none; ``key``: whether it wants an API key, where keys are
+        set.
         """
         if self.head.method not in methods:
             raise MethodNotAllowed(
@@ -146,8 +146,8 @@ class Exchange:
             self._enter(self.worker.gate)
         if not self.head.plain:
             self._set_deadline()
-            if body:
-                self._check_media()
+            if media:
+                self._check_media(media)
                 self._check_length()
 
     async def read(self) -> bytes:
@@ -257,16 +257,17 @@ class Exchange:
             if refused is not None:
                 raise refused
 
-    def _check_media(self) -> None:
-        for name, available in ((b"content-type", JSON), (b"content-encoding", "identity")):
+    def _check_media(self, available: Sequence[str]) -> None:
+        for name, values in ((b"content-type", available), (b"content-encoding", ["identity"]), (HEADER_LENGTH, [])):
             if name in self.head.repeated:
                 raise UnsupportedMedia(
-                    f"{name.decode()} came more than once; send it once", value="several", available=[available]
+                    f"{name.decode()} came more than once; send it once", value="several", available=values
                 )
         media = self.head.fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if media not in (b"", b"application/json"):
-            sent = media.decode("latin-1")
-            raise UnsupportedMedia(f"the body is {shown(sent)}; send {JSON}", value=sent, available=[JSON])
+        sent = media.decode("latin-1")
+        if media and sent not in available:
+            wanted = " or ".join(available)
+            raise UnsupportedMedia(f"the body is {shown(sent)}; send {wanted}", value=sent, available=available)
         encoding = self.head.fields.get(b"content-encoding", b"identity").strip().lower()
         if encoding != b"identity":
             sent = encoding.decode("latin-1")

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 
 from service.protocols.problem import Headers
 
-JSON = "application/json"
+JSON, OCTETS = "application/json", "application/octet-stream"
+HEADER_LENGTH = b"inference-header-content-length"  # of the JSON in a body, where the bytes of tensors follow it
 HEADS = frozenset(
-    (b"content-length", b"content-type", b"content-encoding", b"authorization", b"x-request-id", b"x-request-timeout-s")
+    (
+        *(b"content-length", b"content-type", b"content-encoding", b"authorization"),
+        *(b"x-request-id", b"x-request-timeout-s", HEADER_LENGTH),
+    )
 )
 PLAIN = frozenset((b"content-type", b"x-request-id"))
 

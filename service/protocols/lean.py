@@ -1,4 +1,4 @@
-"""The routes under /v1/: JSON in, engine, JSON out, with no framework in between.
+"""The routes that no framework serves, those of every dialect: JSON in, engine, JSON out, with nothing in between.
 
 A framework's middleware costs several times what a small model needs for its answer. Knows what the bodies are;
 knows nothing of how the engine answers, nor of how bytes come and go.
@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from service.errors import NotFound, ServiceError, UnknownModel, shown
-from service.protocols import schemas, sse
+from service.protocols import schemas, sse, v2
 from service.protocols.asgi import AsgiLink, Receive, Scope, Send, head_of
 from service.protocols.cards import ModelCard, ModelList
 from service.protocols.exchange import Exchange, Link
@@ -102,13 +102,16 @@ ROUTES = Routes(
         *sse.ROUTES,
         Route("/v1/models", READ, _models, reads=False, docs=MODELS_DOCS),
         Route("/v1/models/{id}", READ, _model, reads=False, docs=MODEL_DOCS),
+        *v2.ROUTES,
     )
 )
-UNKNOWN = Route("unknown", (), _unknown, reads=False)  # one label for all the paths that clients make up
+# One label for all the paths that clients make up, in the dialect of those who read the answer.
+UNKNOWN = Route("unknown", (), _unknown, reads=False)
+UNKNOWN_V2 = Route("unknown", (), _unknown, reads=False, dialect=v2.DIALECT)
 
 
 class Lean:
-    """Answers every request under /v1/, and with 404 every path that nobody else has."""
+    """Answers every request under /v1/ and /v2/, and with 404 every path that nobody else has."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -124,12 +127,12 @@ class Lean:
     async def answer(self, head: Head, link: Link) -> None:
         """Answer one HTTP request. Raises nothing but what the link raises."""
         found, names = ROUTES.find(head.path)
-        route = found or UNKNOWN
+        route = found or (UNKNOWN_V2 if head.path.startswith("/v2/") else UNKNOWN)
         exchange = Exchange(self.worker, route.pattern, head, link, names=names, dialect=route.dialect)
         try:
             try:
                 if route.methods:
-                    exchange.check(route.methods, body=route.reads)
+                    exchange.check(route.methods, media=route.media if route.reads else (), key=not route.open)
                 if route.task:
                     self.worker.engine.check_room(route.task)
                 body = await exchange.read() if route.reads else b""

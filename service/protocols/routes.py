@@ -9,6 +9,7 @@ from typing import Any
 
 from service.errors import ServiceError
 from service.protocols.exchange import Exchange
+from service.protocols.head import JSON
 from service.protocols.problem import PROBLEM, Dialect, Headers
 
 READ = ("GET", "HEAD")
@@ -66,6 +67,8 @@ class Route:
     reads: bool  # whether it has a body
     task: str = ""  # whose work it is: refused before it is read if there is no room for more of it
     dialect: Dialect = PROBLEM  # in which its errors are told
+    media: tuple[str, ...] = (JSON,)  # of the bodies that it reads
+    open: bool = False  # without a key: who probes has none
     docs: Docs | None = None  # None only in tests: tests/service/test_openapi.py wants it of every route that is served
 
 

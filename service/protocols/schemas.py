@@ -238,7 +238,7 @@ def invalid(error: ValidationError) -> InvalidRequest:
     errors = error.errors(include_url=False)
     first = errors[0]
     kind, given, context = first["type"], first["input"], first.get("ctx", {})
-    field = _field(first["loc"])
+    field = _field(first["loc"], whole=error.title in _INPUTS_ALLOWED)
     if kind == "json_invalid":
         # The parser's own words (position included) never hold the text itself.
         return InvalidRequest(f"the body is not valid JSON: {context['error']}")
@@ -246,7 +246,7 @@ def invalid(error: ValidationError) -> InvalidRequest:
         return InvalidRequest(f"{field}: unknown field; remove it", field=field)
     if kind == "missing":
         return InvalidRequest(f"{field}: required, but missing", field=field)
-    if field == "inputs":
+    if field == "inputs" and error.title in _INPUTS_ALLOWED:
         place = _deepest([each["loc"] for each in errors])
         where = f"; what is at inputs{place} fits none of these" if place else ""
         return InvalidRequest(f"inputs must be {_INPUTS_ALLOWED[error.title]}{where}", field=field, value=given)
@@ -254,12 +254,12 @@ def invalid(error: ValidationError) -> InvalidRequest:
     return InvalidRequest(f"{field or 'the body'} {said}", field=field or None, limit=_limit(context), value=given)
 
 
-def _field(location: Sequence[int | str]) -> str:
-    """Return the path of a field, without the parts by which pydantic names members of a union.
+def _field(location: Sequence[int | str], *, whole: bool) -> str:
+    """Return the path of a field, of ``inputs`` no more where that is ``whole``: a union, whose members pydantic names.
 
     The names in it may be the client's own: as any value, they are shown cut short.
     """
-    if location and location[0] == "inputs":
+    if whole and location and location[0] == "inputs":
         return "inputs"
     return "".join(f"[{part}]" if isinstance(part, int) else f".{shown(part)}" for part in location).lstrip(".")
 

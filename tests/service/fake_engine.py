@@ -58,6 +58,9 @@ class FakeEngine:
             if task not in ("embed", "stream")
         ]
 
+    def graphs(self) -> dict[str, Any]:
+        return {}
+
     def defaults(self) -> dict[str, str]:
         return dict(NAMES)
 

@@ -1,0 +1,368 @@
+"""The Open Inference Protocol V2 in process, over an engine with tiny bundles of every kind."""
+
+import asyncio
+import struct
+import time
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import numpy as np
+import orjson
+import pytest
+
+from models import reference, state
+from models.bundle import Bundle
+from service.engine import Engine
+from service.protocols.lean import Lean
+from service.settings import Settings
+from service.worker import Worker
+from tests import bundles
+
+TEXTS = ["the cat sat on zebras .", "", "Paris"]
+
+
+class Site:
+    """The lean application with an engine and a client for it."""
+
+    def __init__(self, *folders: Path, **settings: Any) -> None:
+        paths = tuple(map(str, folders))
+        self.worker = Worker(Settings(bundles=paths, device="cpu", **settings), Engine.load)
+        self.worker.load()
+        transport = httpx.ASGITransport(Lean(self.worker))
+        self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
+
+    def bundle(self, name: str) -> Bundle:
+        return self.worker.engine._lanes[name].bundle
+
+    async def infer(self, model: str, *inputs: dict[str, Any], **more: Any) -> dict[str, Any]:
+        response = await self.client.post(f"/v2/models/{model}/infer", json={"inputs": inputs, **more})
+        assert response.status_code == 200, response.text
+        return {tensor["name"]: tensor for tensor in response.json()["outputs"]}
+
+    async def refused(self, model: str, *inputs: dict[str, Any], **more: Any) -> tuple[int, str]:
+        return said(await self.client.post(f"/v2/models/{model}/infer", json={"inputs": inputs, **more}))
+
+    async def close(self) -> None:
+        await self.client.aclose()
+        await self.worker.close()
+
+
+def said(response: httpx.Response) -> tuple[int, str]:
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert list(body) == ["error"]
+    return response.status_code, body["error"]
+
+
+@pytest.fixture
+async def site(tiny_zoo: Path, tiny_kinds: Path) -> AsyncIterator[Site]:
+    site = Site(tiny_zoo, tiny_kinds)
+    yield site
+    await site.close()
+
+
+def texts(*values: str, name: str = "text") -> dict[str, Any]:
+    return {"name": name, "datatype": "BYTES", "shape": [len(values)], "data": list(values)}
+
+
+def array(name: str, values: Any) -> dict[str, Any]:
+    datatype = "FP32" if values.dtype == np.float32 else "INT32"
+    return {"name": name, "datatype": datatype, "shape": list(values.shape), "data": values.tolist()}
+
+
+async def test_tags_of_several_texts_lie_in_one_row(site: Site) -> None:
+    found = await site.infer("tiny-tag-spans", texts(*TEXTS), parameters={"aggregation_strategy": "none"})
+    parameters = {"aggregation_strategy": "none"}
+    expected = [reference.answer(site.bundle("tiny-tag-spans"), text, parameters) for text in TEXTS]
+    offsets = found["offsets"]["data"]
+    assert offsets == [0, 6, 6, 7]
+    for row, (first, end) in zip(expected, pairwise(offsets), strict=True):
+        for key, name in (("entity", "label"), ("word", "word"), ("start", "start"), ("end", "end")):
+            assert found[name]["data"][first:end] == [entity[key] for entity in row]
+        assert found["score"]["data"][first:end] == pytest.approx([entity["score"] for entity in row])
+
+
+async def test_labels_are_a_matrix_with_nothing_for_an_empty_text(site: Site) -> None:
+    found = await site.infer("tiny-classify", texts(*TEXTS), parameters={"top_k": 2})
+    expected = [reference.answer(site.bundle("tiny-classify"), text, {"top_k": 2}) for text in TEXTS]
+    assert (found["label"]["shape"], found["score"]["datatype"]) == ([3, 2], "FP32")
+    labels = [label["label"] for row in expected for label in row or [{"label": ""}] * 2]
+    assert found["label"]["data"] == labels
+    assert found["score"]["data"][2:4] == [0, 0]
+
+
+async def test_a_joint_bundle_gives_both(site: Site) -> None:
+    found = await site.infer("tiny-joint", texts("the cat"), parameters={"top_k": 1, "aggregation_strategy": "none"})
+    expected = reference.answer(site.bundle("tiny-joint"), "the cat", {"aggregation_strategy": "none"})
+    assert found["label"]["data"] == [entity["entity"] for entity in expected["tags"]]
+    assert found["text_label"]["data"] == [expected["labels"][0]["label"]]
+
+
+async def test_texts_are_generated(site: Site) -> None:
+    parameters = {"max_new_tokens": 12, "temperature": 0, "stop": "never"}
+    found = await site.infer("tiny-generate", texts("ROMEO:", ""), parameters=parameters)
+    expected = reference.answer(site.bundle("tiny-generate"), "ROMEO:", bundles.GENERATION)
+    assert found["text"]["data"] == [expected["generated_text"], ""]
+
+
+async def test_parameters_may_come_as_an_input(site: Site) -> None:
+    asked = texts('{"max_new_tokens": 3, "stop": ["a", "b"]}', name="parameters")
+    assert len((await site.infer("tiny-generate", texts("ROMEO:"), asked))["text"]["data"][0]) <= 3
+
+
+async def test_inputs_and_answers_may_be_json_documents(site: Site) -> None:
+    documents = [orjson.dumps(frames).decode() for frames in (bundles.FRAMES, [])]
+    found = await site.infer("tiny-frames-tag", texts(*documents, name="json"), outputs=[{"name": "json"}])
+    assert list(found) == ["json"]
+    expected = [reference.answer(site.bundle("tiny-frames-tag"), frames) for frames in (bundles.FRAMES, [])]
+    assert [orjson.loads(text) for text in found["json"]["data"]] == expected
+    tokens = await site.infer("tiny-tag", texts('["the", "cat"]', name="json"))
+    assert tokens["start"]["data"] == [0, 1]
+
+
+RAW: dict[str, list[Any]] = {
+    "tiny-joint": ["the cat sat", "zebras"],
+    "tiny-path": ["the cat sat", "zebras"],
+    "tiny-subwords": ["the cat sat", "zebras"],
+    "tiny-classify": ["the cat sat", "zebras"],
+    "tiny-letters-classify": ["Rossi", "Li"],
+    "tiny-dna-tag": ["ACGT", "gat"],
+    "tiny-frames-classify": [bundles.FRAMES, bundles.FRAMES[:1]],
+    "tiny-generate": ["ROMEO:", "a cat"],
+}
+
+
+def feeds_of(bundle: Bundle, inputs: list[Any]) -> dict[str, Any]:
+    codec = bundle.task.codec
+    zeros = state.zeros(bundle.manifest.state, len(inputs))
+    named = {part.input: rows for part, rows in zip(bundle.manifest.state, zeros, strict=True)}
+    return codec.collate([codec.encode(raw) for raw in inputs]) | named
+
+
+@pytest.mark.parametrize("name", RAW)
+async def test_raw_tensors_are_answered_by_the_graph(site: Site, name: str) -> None:
+    bundle = site.bundle(name)
+    feeds = feeds_of(bundle, RAW[name])
+    found = await site.infer(name, *(array(tensor, values) for tensor, values in feeds.items()))
+    expected = bundle.network.run(feeds)
+    assert list(found) == list(expected)
+    for tensor, values in expected.items():
+        assert found[tensor]["shape"] == list(values.shape)
+        answered = np.array(found[tensor]["data"], values.dtype)
+        assert np.array_equal(answered, np.nan_to_num(values).ravel()), tensor
+
+
+async def test_the_metadata_list_what_is_taken_and_what_is_answered(site: Site) -> None:
+    for graph in site.worker.engine.graphs().values():
+        described = (await site.client.get(f"/v2/models/{graph.name}/versions/1")).json()
+        assert (described["name"], described["versions"]) == (graph.name, ["1"])
+        raw = {port.name for port in (*graph.inputs, *graph.outputs)}
+        outputs = [each for each in described["outputs"] if each["name"] not in raw]
+        first = orjson.dumps(site.bundle(graph.name).manifest.examples[0].inputs).decode()
+        asked = [{"name": each["name"]} for each in outputs]
+        found = await site.infer(graph.name, texts(first, name="json"), outputs=asked)
+        for each in outputs:
+            assert found[each["name"]]["datatype"] == each["datatype"]
+            assert len(found[each["name"]]["shape"]) == len(each["shape"])
+
+
+async def test_outputs_come_in_the_order_asked_and_the_id_comes_back(site: Site) -> None:
+    body = {"id": "a-7", "inputs": [texts("the cat")], "outputs": [{"name": "score"}, {"name": "label"}]}
+    answer = (await site.client.post("/v2/models/tiny-classify/versions/1/infer", json=body)).json()
+    assert (answer["id"], answer["model_name"], answer["model_version"]) == ("a-7", "tiny-classify", "1")
+    assert [tensor["name"] for tensor in answer["outputs"]] == ["score", "label"]
+
+
+def packed(*values: str) -> bytes:
+    return b"".join(struct.pack("<I", len(value.encode())) + value.encode() for value in values)
+
+
+async def test_tensors_go_as_bytes_both_ways(site: Site) -> None:
+    content = packed("the cat", "ü")
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": len(content)}}
+    outputs = [{"name": "label"}, {"name": "score", "parameters": {"binary_data": False}}]
+    asked = {"inputs": [tensor], "outputs": outputs, "parameters": {"binary_data_output": True}}
+    head = orjson.dumps(asked)
+    headers = {"inference-header-content-length": str(len(head)), "content-type": "application/octet-stream"}
+    response = await site.client.post("/v2/models/tiny-classify/infer", content=head + content, headers=headers)
+    length = int(response.headers["inference-header-content-length"])
+    label, score = orjson.loads(response.content[:length])["outputs"]
+    plain = await site.infer("tiny-classify", texts("the cat", "ü"))
+    assert response.content[length:] == packed(*plain["label"]["data"])
+    assert (label["parameters"], score["data"]) == (
+        {"binary_data_size": len(response.content) - length},
+        plain["score"]["data"],
+    )
+
+
+GOOD = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 7}}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "content", "length", "sentence"),
+    [
+        (GOOD, packed("abc") + b"more", None, "4 bytes after the JSON belong to no input"),
+        (GOOD, packed("ab"), None, r"binary_data_size is 7, but 6 bytes are left"),
+        (GOOD | {"shape": [2]}, packed("abc"), None, "its bytes are not the 2 elements"),
+        (GOOD, struct.pack("<I", 99) + b"abc", None, "its bytes are not the 1 elements"),
+        (GOOD | {"parameters": {"binary_data_size": 2}}, b"ab", None, "its bytes are not the 1 elements"),
+        (GOOD | {"datatype": "FP32"}, packed("abc"), None, "comes as 7 bytes, but its shape and datatype take 4"),
+        (GOOD | {"data": ["a"]}, packed("abc"), None, "has data and binary_data_size"),
+        (GOOD, packed("abc"), "999", "Inference-Header-Content-Length must be 0 to"),
+        (GOOD, packed("abc"), "-1", "Inference-Header-Content-Length must be 0 to"),
+        (GOOD, packed("abc"), "3", "the body is not valid JSON"),
+    ],
+)
+async def test_bytes_that_do_not_add_up_are_refused(
+    site: Site, tensor: dict[str, Any], content: bytes, length: str | None, sentence: str
+) -> None:
+    head = orjson.dumps({"inputs": [tensor]})
+    headers = {"inference-header-content-length": length or str(len(head))}
+    response = await site.client.post("/v2/models/tiny-tag/infer", content=head + content, headers=headers)
+    status, error = said(response)
+    assert status == 422
+    assert sentence in error
+
+
+BASES, LENGTHS = array("bases", np.full((2, 1), 3, np.int32)), array("lengths", np.full(1, 2, np.int32))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "more", "status", "sentence"),
+    [
+        ([], {}, 422, "inputs List should have at least 1 item"),
+        ([texts("A"), texts("A")], {}, 422, "two of them have the same name"),
+        ([texts("A"), BASES], {}, 422, "'bases' is not read beside text"),
+        ([texts("A"), texts('"A"', name="json")], {}, 422, "both text and json came"),
+        ([texts("A", name="nope")], {}, 422, "'nope' is no input of tiny-dna-tag: send text or json, or all of bases"),
+        ([texts("A") | {"shape": [2]}], {}, 422, "inputs[0].data has 1 elements, but its shape has 2"),
+        ([texts("A") | {"shape": [1, 1, 1], "data": [[["A"]]]}], {}, 422, "send BYTES [N] or [N, 1]"),
+        ([texts("A") | {"data": [1]}], {}, 422, "inputs[0].data holds what is no text"),
+        ([texts("A") | {"data": None}], {}, 422, "inputs[0].data must be a list of the"),
+        ([texts("A") | {"shape": [-1]}], {}, 422, "inputs[0].shape must be up to 8 sizes"),
+        ([texts("A") | {"shape": [2**40, 2**40]}], {}, 422, "inputs[0].shape must be up to 8 sizes"),
+        ([texts("A") | {"datatype": "FP16"}], {}, 422, "inputs[0].datatype is FP16; send FP32, INT32 and BYTES"),
+        ([texts("A") | {"nope": 1}], {}, 422, "inputs[0].nope: unknown field"),
+        ([texts("A") | {"parameters": {"shared_memory_region": "a"}}], {}, 422, "shared_memory_region: unknown field"),
+        ([texts("X")], {}, 422, "inputs[0]: character 0 is 'X', which is no base"),
+        ([texts("A" * 21)], {}, 413, "more than 20 bases"),
+        ([texts("A")], {"outputs": [{"name": "probabilities"}]}, 422, "outputs[0].name is 'probabilities'"),
+        ([texts("A")], {"parameters": {"top_k": 1}}, 422, "parameters.top_k: unknown field"),
+        ([texts("A")], {"parameters": {"aggregation_strategy": 1}}, 422, "parameters.aggregation_strategy should be"),
+        ([texts("A")], {"parameters": {"timeout": -1}}, 422, "parameters.timeout must be"),
+        ([texts("A")], {"parameters": {"binary_data_output": 1}}, 422, "binary_data_output must be true or false"),
+        ([texts("A"), texts("[]", name="parameters")], {}, 422, "parameters must be one JSON object"),
+        ([texts("{", name="json")], {}, 422, "element 0 of json is no JSON document"),
+        ([texts("3", name="json")], {}, 422, "every element of json must be a string, a list of tokens or a list"),
+        ([BASES], {}, 422, "lengths is missing"),
+        ([BASES, LENGTHS], {"parameters": {"priority": 1}}, 422, "parameters.priority: unknown field"),
+        ([BASES, LENGTHS], {"outputs": [{"name": "label"}]}, 422, "these inputs give probabilities"),
+        ([BASES, LENGTHS | {"datatype": "FP32"}], {}, 422, "lengths is FP32, but the graph takes INT32"),
+        ([BASES, LENGTHS | {"data": [2**40]}], {}, 422, "inputs[1].data holds a number beyond 32 bits"),
+        ([BASES, LENGTHS | {"data": [True]}], {}, 422, "inputs[1].data must be numbers that INT32 holds"),
+        ([BASES, LENGTHS | {"data": [[2], 3]}], {}, 422, "inputs[1].data must be numbers that INT32 holds"),
+        ([BASES | {"data": [3, 999]}, LENGTHS], {}, 422, "bases holds 999, but its values are 0 to 321"),
+        ([array("bases", np.ones((20, 200), np.int32)), LENGTHS], {}, 422, "lengths has shape [1]"),
+    ],
+)
+async def test_what_is_wrong_with_a_request_is_said(
+    site: Site, inputs: list[Any], more: dict[str, Any], status: int, sentence: str
+) -> None:
+    found = await site.refused("tiny-dna-tag", *inputs, **more)
+    assert found[0] == status, found
+    assert sentence in found[1]
+
+
+async def test_bytes_that_are_no_text_are_refused(site: Site) -> None:
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}}
+    head = orjson.dumps({"inputs": [tensor]})
+    headers = {"inference-header-content-length": str(len(head))}
+    content = head + b"\1\0\0\0\xff"
+    response = await site.client.post("/v2/models/tiny-tag/infer", content=content, headers=headers)
+    assert said(response) == (422, "inputs: element 0 is no UTF-8 from byte 0 on: send text")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "sentence"),
+    [
+        ("GET", "/v2/models/nope", 404, "there is no model 'nope'; there are"),
+        ("GET", "/v2/models/tiny-tag/versions/2", 404, "tiny-tag has no version '2'; it has 1"),
+        ("GET", "/v2/models/tiny-tag/versions/2/ready", 404, "no version"),
+        ("POST", "/v2/models/nope/infer", 404, "no model"),
+        ("POST", "/v2/models/tiny-tag/versions/2/infer", 404, "no version"),
+        ("GET", "/v2/models/tiny-tag/infer", 405, "use POST"),
+        ("GET", "/v2/models/tiny-tag/stats", 404, "there is no route"),
+        ("POST", "/v2/repository/models/tiny-tag/load", 404, "there is no route"),
+        ("GET", "/v2/nope", 404, "there is no route"),
+    ],
+)
+async def test_what_is_not_there_is_said_in_the_protocols_own_shape(
+    site: Site, method: str, path: str, status: int, sentence: str
+) -> None:
+    found = said(await site.client.request(method, path, content=b"{}" if method == "POST" else None))
+    assert found[0] == status
+    assert sentence in found[1]
+
+
+async def test_health_is_open_and_the_rest_wants_a_key(tiny_zoo: Path) -> None:
+    site = Site(tiny_zoo / "tiny-tag", api_keys=("right-key",))
+    for path in ("/v2/health/live", "/v2/health/ready"):
+        assert (await site.client.get(path)).status_code == 200
+    for path in ("/v2", "/v2/models/tiny-tag", "/v2/models/tiny-tag/ready"):
+        assert said(await site.client.get(path))[0] == 401
+        headers = {"authorization": "Bearer right-key"}
+        assert (await site.client.get(path, headers=headers)).status_code == 200
+    await site.close()
+
+
+async def test_a_service_that_drains_lives_but_is_not_ready(site: Site) -> None:
+    site.worker.draining = True
+    assert (await site.client.get("/v2/health/live")).status_code == 200
+    assert said(await site.client.get("/v2/health/ready"))[0] == 503
+    assert said(await site.client.get("/v2/models/tiny-tag/ready"))[0] == 503
+    site.worker.draining = False
+
+
+async def test_limits_hold(tiny_zoo: Path) -> None:
+    site = Site(tiny_zoo, inputs_max=2, batch_tokens=10, body_bytes=4000)
+    assert await site.refused("tiny-tag", texts("a", "b", "c")) == (
+        413,
+        "3 inputs in one request; the limit is 2: send several requests",
+    )
+    feeds = feeds_of(site.bundle("tiny-classify"), ["a"] * 65)
+    status, error = await site.refused("tiny-classify", *(array(name, values) for name, values in feeds.items()))
+    assert (status, "one request may have 64" in error) == (413, True)
+    assert (await site.refused("tiny-tag", texts("a" * 4000)))[0] == 413
+    await site.close()
+
+
+async def test_work_whose_time_is_over_is_not_done(site: Site) -> None:
+    runs = 0
+    graph = site.worker.engine.graphs()["tiny-dna-tag"]
+    run = graph.scheduler.run
+
+    def counted(work: Any) -> Any:
+        nonlocal runs
+        runs += 1
+        time.sleep(0.05)
+        return run(work)
+
+    graph.scheduler.run = counted
+    graph.scheduler.cost.call_s = 1.0  # long work: in a thread
+    first = asyncio.create_task(site.infer("tiny-dna-tag", BASES, LENGTHS))
+    await asyncio.sleep(0.02)
+    late = await site.refused("tiny-dna-tag", BASES, LENGTHS, parameters={"timeout": 1000})
+    await first
+    assert (late[0], runs) == (504, 1)
+
+
+async def test_many_at_once_are_all_answered(site: Site) -> None:
+    feeds = {name: feeds_of(site.bundle(name), RAW[name]) for name in RAW}
+    raw = [site.infer(name, *(array(t, v) for t, v in feeds[name].items())) for name in RAW for _ in range(10)]
+    text = [site.infer("tiny-tag", texts("the cat")) for _ in range(50)]
+    answers = cast(list[Any], await asyncio.gather(*raw, *text))
+    assert all(answer == answers[place - place % 10] for place, answer in enumerate(answers[:-50]))
+    assert all(answer == answers[-1] for answer in answers[-50:])

@@ -1,0 +1,120 @@
+"""The real clients of the Open Inference Protocol V2 against ``bentoml serve`` with tiny bundles."""
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+
+from models import reference
+from models.bundle import Bundle
+from tests import bundles
+from tests.service.test_serve import served
+from tests.service.test_v2 import RAW, feeds_of
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("v2-zoo")
+    for make in (bundles.tagger, bundles.classifier, bundles.generator, bundles.of_every_kind):
+        make(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def address(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    environ = {"SEQSERVE_BUNDLES": str(zoo), "SEQSERVE_WORKERS": "2", "SEQSERVE_DEVICE": "cpu"}
+    with served(tmp_path_factory.mktemp("bentoml"), service="service.app:Seqserve", **environ) as (address, _, _):
+        yield address.removeprefix("http://")
+    gc.collect()  # tritonclient's objects belong to this thread: another one must not be the one that ends them
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[Any]:
+    with triton.InferenceServerClient(address) as client:
+        yield client
+
+
+def tensor(name: str, values: Any, *, binary: bool = True) -> Any:
+    """An input as tritonclient has it."""
+    datatype = {"f": "FP32", "i": "INT32"}.get(values.dtype.kind, "BYTES")
+    made = triton.InferInput(name, list(values.shape), datatype)
+    made.set_data_from_numpy(values, binary_data=binary)
+    return made
+
+
+def texts(*values: str) -> Any:
+    return np.array([value.encode() for value in values], np.object_)
+
+
+def test_health_and_metadata(client: Any) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("tiny-tag")
+    assert client.is_model_ready("tiny-tag", "1")
+    assert not client.is_model_ready("tiny-tag", "2")
+    assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+    assert client.get_model_metadata("tiny-tag")["inputs"][0] == {"name": "text", "datatype": "BYTES", "shape": [-1]}
+    assert client.get_model_config("tiny-tag", "1")["input"][0]["data_type"] == "TYPE_STRING"
+    names = {model["name"] for model in client.get_model_repository_index()}
+    assert {"tiny-tag", "tiny-generate", "tiny-joint"} <= names
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_texts_are_classified(client: Any, zoo: Path, binary: bool) -> None:
+    outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("score", "label")]
+    given = tensor("text", texts("a lovely film", "ü"), binary=binary)
+    found = client.infer("tiny-classify", [given], outputs=outputs, request_id="a-1")
+    expected = reference.answer(bundles.opened(zoo / "tiny-classify"), "a lovely film")
+    assert [np.array(label).item() for label in found.as_numpy("label")[0]] in (
+        [each["label"].encode() for each in expected],
+        [each["label"] for each in expected],
+    )
+    assert found.as_numpy("score")[0] == pytest.approx([each["score"] for each in expected])
+    assert found.get_response()["id"] == "a-1"
+
+
+def test_texts_are_tagged_and_generated(client: Any, zoo: Path) -> None:
+    found = client.infer("tiny-tag", [tensor("text", texts("the cat", ""))])
+    assert found.as_numpy("offsets").tolist() == [0, 2, 2]
+    assert found.as_numpy("word").tolist() == [b"the", b"cat"]
+    asked = tensor("parameters", texts('{"max_new_tokens": 12, "temperature": 0}'))
+    written = client.infer("tiny-generate", [tensor("text", texts("ROMEO:")), asked]).as_numpy("text")
+    expected = reference.answer(bundles.opened(zoo / "tiny-generate"), "ROMEO:", bundles.GENERATION)
+    assert written.tolist() == [expected["generated_text"].encode()]
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("name", RAW)
+def test_raw_tensors_of_every_kind(client: Any, zoo: Path, name: str, binary: bool) -> None:
+    bundle: Bundle = bundles.opened(zoo / name)
+    feeds = feeds_of(bundle, RAW[name])
+    found = client.infer(name, [tensor(each, values, binary=binary) for each, values in feeds.items()])
+    for output, values in bundle.network.run(feeds).items():
+        assert np.array_equal(found.as_numpy(output), values), output
+
+
+def test_an_error_says_what_is_wrong(client: Any) -> None:
+    with pytest.raises(InferenceServerException, match="there is no model 'nope'"):
+        client.infer("nope", [tensor("text", texts("a"))])
+    with pytest.raises(InferenceServerException, match="has no version '9'"):
+        client.infer("tiny-tag", [tensor("text", texts("a"))], model_version="9")
+    with pytest.raises(InferenceServerException, match=r"parameters\.priority: unknown field"):
+        client.infer("tiny-tag", [tensor("text", texts("a"))], priority=1)
+    with pytest.raises(InferenceServerException, match="there is no route"):
+        client.get_inference_statistics("tiny-tag")
+
+
+async def test_many_clients_at_once(address: str) -> None:
+    asked = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["the cat sat"]}]}
+    async with httpx.AsyncClient(base_url=f"http://{address}", timeout=30) as client:
+        sent = [client.post("/v2/models/tiny-tag/infer", json={**asked, "id": str(number)}) for number in range(100)]
+        answers = [answer.json() for answer in await asyncio.gather(*sent)]
+    assert [answer["id"] for answer in answers] == [str(number) for number in range(100)]
+    assert all(answer["outputs"] == answers[0]["outputs"] for answer in answers)
