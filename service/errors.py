@@ -8,7 +8,10 @@
     │   ├── Unauthorized        no key, or a wrong one, where keys are set
     │   ├── NotFound            no such route
     │   ├── MethodNotAllowed    the route has other methods
-    │   └── UnsupportedMedia    a body that is not plain JSON
+    │   ├── UnsupportedMedia    a body that is not plain JSON
+    │   ├── HeadTooLarge        a request's head over its limit
+    │   ├── HeadTooSlow         a head that did not come in time
+    │   └── Malformed           no request at all
     ├── Overloaded              the queue is full: come back later
     ├── RateLimited             this client has had what it may have for now
     ├── DeadlinePassed          the answer would have come too late, so the work was not done
@@ -98,6 +101,24 @@ class UnsupportedMedia(RequestError):
 
     def __init__(self, message: str, *, value: str, available: Sequence[str]) -> None:
         super().__init__(message, value=shown(value), available=list(available))
+
+
+class HeadTooLarge(RequestError):
+    """``limit``: in bytes or header fields, as the message says."""
+
+    def __init__(self, message: str, *, limit: int) -> None:
+        super().__init__(message, limit=limit)
+
+
+class HeadTooSlow(RequestError):
+    """``limit``: the seconds that a head may take."""
+
+    def __init__(self, message: str, *, limit: float) -> None:
+        super().__init__(message, limit=limit)
+
+
+class Malformed(RequestError):
+    """The connection is of no more use."""
 
 
 class Overloaded(ServiceError):

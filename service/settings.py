@@ -82,9 +82,15 @@ class Settings(BaseModel):
         default=15.0, description="Seconds after which a stream that has nothing to say sends a comment."
     )
     write_timeout_s: Seconds = Field(
-        default=30.0, description="Seconds for which the reader of a stream may take nothing; then it is disconnected."
+        default=30.0, description="Seconds for which a client may take nothing of its answer; then it is disconnected."
     )
     drain_s: Seconds = Field(default=30.0, description="Seconds after SIGTERM to answer what was accepted; then 503.")
+    header_bytes: Count = Field(default=16_384, description="Bytes of a request's head, at most; then 431.")
+    header_timeout_s: Seconds = Field(
+        default=10.0,
+        description="Seconds for a request's head, and from the connection to the first one; then 408.",
+    )
+    connections_max: Count = Field(default=4096, description="Connections to one worker, at most; then 503.")
     body_bytes: Count = Field(default=1 << 20, description="Bytes of a request's body, at most; then 413.")
     request_tokens: Count = Field(
         default=65_536,

@@ -7,8 +7,8 @@ circus send SIGTERM to every worker and wait (a day) for it. uvicorn notices wit
 connections, waits without limit for the running requests, then runs the shutdown hooks. It does not tell the
 application. So the worker chains a handler of its own in front of uvicorn's: from the signal on, readiness is
 false and new requests get 503, and what the engine has accepted is answered. After ``drain_s`` the engine gives
-up what is left, and a client that is still sending its body gets 503. Not bounded here: a client that does not
-take its answer, which uvicorn waits for until the supervisor kills the process.
+up what is left, and a client that is still sending its body gets 503. A client that does not take
+its answer, for which uvicorn waits, is given up by protocols/bounded.py.
 """
 
 import asyncio
@@ -43,6 +43,7 @@ class Worker:
         self.settings = settings
         self.telemetry = Telemetry()
         self.draining = False
+        self.chores: list[Callable[[], None]] = []  # done once a second
         self.gate: Gate | None = None  # None: open to all
         self._load_engine = load_engine
         self._engine: Engine | None = None
@@ -149,6 +150,8 @@ class Worker:
             self.telemetry.flush()
             if self.gate is not None:
                 self.gate.refresh()
+            for chore in self.chores:
+                chore()
 
 
 def _shutting_down() -> Unavailable:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from uvicorn.config import HTTP_PROTOCOLS
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.errors import ClientGone
+from service.protocols.bounded import Bounded
 from service.protocols.exchange import too_large
 from service.protocols.front import Front
 from service.protocols.head import Head
@@ -29,14 +30,13 @@ def install() -> None:
     HTTP_PROTOCOLS["auto"] = f"{__name__}:{Direct.__name__}"
 
 
-class Direct(HttpToolsProtocol):
+class Direct(Bounded):
     """One connection. The Link of the one request that is on the short way, if there is one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         app = self.config.app
         self._front = app if isinstance(app, Front) else None  # not ours: everything goes uvicorn's way
-        self._between = True  # the parser is between two requests
         self._running = False
         self._lost = False
         self._last = False  # the server shuts down: the connection ends with this answer
@@ -45,25 +45,9 @@ class Direct(HttpToolsProtocol):
         self._answered = False  # the request on the short way has its whole answer
         self._begun = False  # and the beginning of it
         self._known: tuple[bytes, Head] | None = None  # the last head that was parsed, see heads.py
-        self._idle_since_s = 0.0
         self._idle: asyncio.TimerHandle | None = None
 
     # What uvicorn's protocol is told
-
-    def on_message_begin(self) -> None:
-        """See uvicorn."""
-        self._between = False
-        super().on_message_begin()
-
-    def on_message_complete(self) -> None:
-        """See uvicorn."""
-        self._between = True
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        """See uvicorn."""
-        self._idle_since_s = self.loop.time()
-        super().on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         """Take a request the short way, or leave it to uvicorn."""
@@ -87,7 +71,6 @@ class Direct(HttpToolsProtocol):
             self._running = True
             Run(self._front.lean.answer(head, self), self._done, self.loop).step()
             return
-        self._idle_since_s = self.loop.time()
         super().data_received(data)
         self._learn(data)
 
@@ -130,6 +113,9 @@ class Direct(HttpToolsProtocol):
             parts = split(data)
             head = Head.of(self.scope["method"], self.scope["path"], fields)
             self._known = (parts[0], head) if parts is not None else None
+
+    def _is_the_clients_turn(self) -> bool:
+        return not self._running and super()._is_the_clients_turn()
 
     # The Link
 
@@ -204,7 +190,7 @@ class Direct(HttpToolsProtocol):
         if self._last:
             self.transport.close()
             return
-        self._idle_since_s = self.loop.time()
+        self._turn_since_s = self.loop.time()
         if self._idle is None:
             self._idle = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
         if self._later:
@@ -215,7 +201,7 @@ class Direct(HttpToolsProtocol):
     def _close_if_idle(self) -> None:
         """End a connection that has had nothing to do; one timer a connection, not one a request."""
         busy = self._running or not self._between or not (self.cycle is None or self.cycle.response_complete)
-        left_s = self.timeout_keep_alive - (0.0 if busy else self.loop.time() - self._idle_since_s)
+        left_s = self.timeout_keep_alive - (0.0 if busy else self.loop.time() - self._turn_since_s)
         if left_s <= 0:
             self._idle = None
             self.timeout_keep_alive_handler()

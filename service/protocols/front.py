@@ -6,6 +6,7 @@ from starlette.applications import Starlette
 
 from service.protocols.asgi import Receive, Scope, Send
 from service.protocols.bento import APIS, Framed, Own
+from service.protocols.bounded import Bounds
 from service.protocols.cors import Cors
 from service.protocols.lean import ROUTES, Lean
 from service.protocols.problem import Headers
@@ -18,6 +19,8 @@ class Front:
 
     def __init__(self, worker: Worker, inner: Starlette) -> None:
         self.lean, self.refusals = Lean(worker), Refusals(worker)
+        self.bounds = Bounds(settings=worker.settings, telemetry=worker.telemetry)
+        worker.chores.append(self.bounds.sweep)
         origins = worker.settings.cors_origins
         self.cors = Cors(origins) if origins else None
         self._default_headers: Headers = []

@@ -231,7 +231,8 @@ def test_the_documentation_has_examples_and_our_errors(address: str) -> None:
         post = document["paths"][path]["post"]
         body = post["requestBody"]["content"]["application/json"]["schema"]
         assert body["properties"]["inputs"]["example"] == example
-        assert set(post["responses"]) == {"200", "401", "404", "405", "413", "415", "422", "429", "500", "503", "504"}
+        statuses = {"200", "400", "401", "404", "405", "408", "413", "415", "422", "429", "431", "500", "503", "504"}
+        assert set(post["responses"]) == statuses
 
 
 def test_what_a_client_makes_up_mints_no_series(address: str) -> None:

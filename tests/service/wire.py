@@ -27,7 +27,7 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
-        self.closed = self.paused = False
+        self.closed = self.paused = self.aborted = False
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -37,6 +37,9 @@ class Transport(asyncio.Transport):
 
     def close(self) -> None:
         self.closed = True
+
+    def abort(self) -> None:
+        self.closed = self.aborted = True
 
     def pause_reading(self) -> None:
         self.paused = True
