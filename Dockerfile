@@ -16,6 +16,7 @@ ENV PATH=/opt/seqserve/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     BENTOML_DO_NOT_TRACK=True \
+    SEQSERVE_GRPC_HOST=0.0.0.0 \
     BENTOML_HOME=/tmp/bentoml \
     HOME=/tmp
 WORKDIR /app

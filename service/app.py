@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 
 from service import logs
 from service.engine import Engine
-from service.protocols import direct, schemas
+from service.protocols import direct, rpc, schemas
 from service.protocols.asgi import Application
 from service.protocols.bento import answered, document_problems, exchange_of
 from service.protocols.front import Front
@@ -45,6 +45,7 @@ class Api:
     """Tags, classifies and generates text with small recurrent networks."""
 
     worker: ClassVar[Worker]  # build_service makes a subclass that has one
+    rpc: Any = None  # the gRPC server, where there is one
 
     def __init__(self) -> None:
         logs.configure(self.worker.settings.log_format)
@@ -56,10 +57,14 @@ class Api:
     @bentoml.on_startup
     async def start(self) -> None:
         self.worker.start()
+        if self.worker.settings.grpc_port:
+            self.rpc, _ = await rpc.start(self.worker)
 
     @bentoml.on_shutdown
     async def close(self) -> None:
         await self.worker.close()
+        if self.rpc is not None:
+            await rpc.stop(self.rpc)
 
     @bentoml.api
     @answered

@@ -135,6 +135,15 @@ class Settings(BaseModel):
         json_schema_extra=SECRET,
         description="Key that will sign the states handed to clients; states are not offered yet, so it has no effect.",
     )
+    grpc_port: int = Field(
+        default=0,
+        ge=0,
+        le=65_535,
+        description="Port of the Open Inference Protocol over gRPC, in plain text. 0: none.",
+    )
+    grpc_host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address on which that port listens; 0.0.0.0: all."
+    )
     log_format: Literal["text", "json"] = Field(default="text", description="Lines for people or for programs.")
 
     @classmethod

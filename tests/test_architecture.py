@@ -87,6 +87,8 @@ DOORS = {
     "locust": {"loadtest"},
     "starlette": {"service.app", "service.protocols", "loadtest.peers"},
     "prometheus_client": {"service.telemetry"},
+    "grpc": {"service.protocols"},
+    "google": {"service.protocols"},
 }
 # What a package says that it deliberately does not know, beyond the doors.
 FORBIDDEN = {

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from service import VERSION
 from service.errors import InvalidRequest
 from service.graphs import Graph
-from service.protocols import schemas, v2_infer
+from service.protocols import schemas, v2_infer, v2_inputs
 from service.protocols import v2_bodies as bodies
 from service.protocols.exchange import Exchange
 from service.protocols.head import HEADER_LENGTH, JSON, OCTETS
@@ -84,7 +84,7 @@ Described = list[tuple[str, str, list[int]]]  # name, datatype and shape; -1: of
 
 def tensors(graph: Graph) -> tuple[Described, Described]:
     """The inputs and the outputs of a model: those of text first, then those of its graph."""
-    inputs: Described = [(name, BYTES, [-1]) for name in v2_infer.text_inputs(graph)]
+    inputs: Described = [(name, BYTES, [-1]) for name in v2_inputs.text_inputs(graph)]
     outputs = [(name, *v2_infer.described(name, graph)) for name in v2_infer.text_outputs(graph)]
     for side, ports in ((inputs, graph.inputs), (outputs, graph.outputs)):
         side += [(p.name, DATATYPES[p.dtype], [-1 if size is None else size for size in p.shape]) for p in ports]
@@ -107,11 +107,8 @@ async def _infer(exchange: Exchange, body: bytes) -> Reply:
         raise InvalidRequest(
             "parameters.binary_data_output must be true or false", field="parameters.binary_data_output", value=binary
         )
-    names = [tensor.name for tensor in asked.inputs]
-    if len(set(names)) < len(names):
-        raise InvalidRequest("inputs: two of them have the same name", field="inputs")
     request = v2_infer.Request(
-        inputs={tensor.name: tensor for tensor in _inputs(asked.inputs, rest)},
+        inputs=v2_inputs.by_name(_inputs(asked.inputs, rest)),
         outputs=[output.name for output in asked.outputs],
         parameters=parameters,
     )
@@ -189,7 +186,7 @@ def _reply(graph: Graph, request_id: str | None, found: Sequence[Tensor], binary
 def example(card: Card) -> Any:
     """The body of an inference: the bundle's own example, as a JSON document."""
     document = orjson.dumps(card["examples"][0]).decode()
-    return {"inputs": [{"name": v2_infer.JSON, "datatype": BYTES, "shape": [1], "data": [document]}]}
+    return {"inputs": [{"name": v2_inputs.JSON, "datatype": BYTES, "shape": [1], "data": [document]}]}
 
 
 GROUP = "Open Inference Protocol V2"

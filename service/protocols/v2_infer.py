@@ -5,24 +5,21 @@ arrays of the graph. Knows tensors and the engine. Knows neither HTTP nor gRPC.
 N inputs, K labels, M entities of all inputs together.
 """
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from service.call import Call
 from service.errors import InvalidRequest, TooLarge, UnknownModel, shown
 from service.graphs import Graph
-from service.protocols import schemas
+from service.protocols import schemas, v2_inputs
 from service.protocols.v2_answers import OUTPUTS, answered
+from service.protocols.v2_inputs import JSON, PARAMETERS, TEXT, text_inputs
 from service.protocols.v2_tensors import BYTES, DATATYPES, Tensor, of_array
 from service.worker import Worker
-
-TEXT, JSON, PARAMETERS = "text", "json", "parameters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +48,6 @@ def graph_of(worker: Worker, model: str, version: str) -> Graph:
     return graph
 
 
-def text_inputs(graph: Graph) -> list[str]:
-    """The names of the inputs that a model takes instead of its graph's own."""
-    return [TEXT, JSON] if graph.reads_text else [JSON]
-
-
 def text_outputs(graph: Graph) -> list[str]:
     """What it gives for those."""
     return [*(name for task in graph.tasks for name in OUTPUTS[_kind(graph, task)]), JSON]
@@ -72,7 +64,7 @@ def described(name: str, graph: Graph) -> tuple[str, list[int]]:
 async def infer(worker: Worker, graph: Graph, request: Request, call: Call) -> list[Tensor]:
     """The tensors that were asked for. Raises ServiceError."""
     parameters = dict(request.parameters)
-    _set_deadline(call, parameters.pop("timeout", None))
+    v2_inputs.set_deadline(call, parameters.pop("timeout", None))
     if TEXT in request.inputs or JSON in request.inputs:
         found = await _of_texts(worker, graph, request, parameters, call)
     else:
@@ -109,11 +101,11 @@ async def _of_arrays(worker: Worker, graph: Graph, inputs: Mapping[str, Tensor],
 async def _of_texts(
     worker: Worker, graph: Graph, request: Request, parameters: dict[str, Any], call: Call
 ) -> list[Tensor]:
-    _check_inputs(graph, request.inputs)
+    v2_inputs.check_inputs(graph, request.inputs)
     _check_outputs(request.outputs, text_outputs(graph))
     wanted = set(request.outputs) or set(text_outputs(graph))
     tasks = [t for t in graph.tasks if JSON in wanted or wanted.intersection(OUTPUTS[_kind(graph, t)])]
-    inputs = _read_inputs(request.inputs, graph.tasks)
+    inputs = v2_inputs.read_inputs(request.inputs, graph.tasks)
     if len(inputs) > worker.settings.inputs_max:
         limit = worker.settings.inputs_max
         raise TooLarge(
@@ -122,7 +114,7 @@ async def _of_texts(
             limit=limit,
             value=len(inputs),
         )
-    asked = _read_parameters(graph, request.inputs.get(PARAMETERS), parameters)
+    asked = v2_inputs.read_parameters(graph, request.inputs.get(PARAMETERS), parameters)
     answers: dict[str, list[Any]] = {task: await _ask(worker, graph, task, inputs, asked, call) for task in tasks}
     found = [
         tensor
@@ -161,26 +153,6 @@ def _as_json(answers: Mapping[str, list[Any]]) -> Tensor:
     return Tensor(name=JSON, datatype=BYTES, shape=(len(texts),), data=texts)
 
 
-# What is read
-
-
-def _check_inputs(graph: Graph, inputs: Mapping[str, Tensor]) -> None:
-    taken = text_inputs(graph)
-    if TEXT in inputs and JSON in inputs:
-        raise InvalidRequest("inputs: both text and json came; send one of them", field="inputs")
-    for name, tensor in inputs.items():
-        if name not in (*taken, PARAMETERS):
-            raise InvalidRequest(
-                f"inputs: {shown(name)!r} is not read beside text: {graph.name} takes {' or '.join(taken)}, and "
-                f"{PARAMETERS} with it",
-                field="inputs",
-            )
-        if tensor.datatype != BYTES or not (len(tensor.shape) == 1 or tensor.shape[1:] == (1,)):
-            raise InvalidRequest(
-                f"inputs: {name} is {tensor.datatype} {list(tensor.shape)}; send BYTES [N] or [N, 1]", field="inputs"
-            )
-
-
 def _check_outputs(outputs: Collection[str], available: Sequence[str]) -> None:
     for place, name in enumerate(outputs):
         if name not in available:
@@ -188,110 +160,6 @@ def _check_outputs(outputs: Collection[str], available: Sequence[str]) -> None:
             raise InvalidRequest(
                 f"{field} is {shown(name)!r}; these inputs give {', '.join(available)}", field=field, value=name
             )
-
-
-_TOKENS_TOO: TypeAdapter[Any] = TypeAdapter(
-    Annotated[schemas.Strings | schemas.Tokenised | schemas.FrameLists, Field(union_mode="left_to_right")]
-)
-_WHOLE: TypeAdapter[Any] = TypeAdapter(
-    Annotated[schemas.Strings | schemas.FrameLists, Field(union_mode="left_to_right")]
-)
-
-
-def _read_inputs(inputs: Mapping[str, Tensor], tasks: Collection[str]) -> list[Any]:
-    """The inputs as the engine takes them. Raises InvalidRequest for bytes that are no text, or no input."""
-    if TEXT in inputs:
-        texts = cast(Sequence[bytes], inputs[TEXT].data)
-        return [_decoded(text, place) for place, text in enumerate(texts)]
-    documents = [_loaded(text, place) for place, text in enumerate(cast(Sequence[bytes], inputs[JSON].data))]
-    adapter, tokens = (_TOKENS_TOO, ", a list of tokens") if tuple(tasks) == ("tag",) else (_WHOLE, "")
-    try:
-        return cast(list[Any], adapter.validate_python(documents, strict=True))
-    except ValidationError:
-        raise InvalidRequest(
-            f"inputs: every element of json must be a string{tokens} or a list of frames, all of one kind",
-            field="inputs",
-        ) from None
-
-
-def _decoded(text: bytes, place: int) -> str:
-    try:
-        return text.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"inputs: element {place} is no UTF-8 from byte {error.start} on: send text", field="inputs"
-        ) from None
-
-
-def _loaded(text: bytes, place: int) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        raise InvalidRequest(f"inputs: element {place} of json is no JSON document", field="inputs") from None
-
-
-class _Both(schemas.TagParameters, schemas.ClassifyParameters):
-    """Of a bundle that does both."""
-
-
-class _Asked(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)
-
-
-class _AskedOfTag(_Asked):
-    parameters: schemas.TagParameters
-
-
-class _AskedOfClassify(_Asked):
-    parameters: schemas.ClassifyParameters
-
-
-class _AskedOfBoth(_Asked):
-    parameters: _Both
-
-
-class _AskedOfGenerate(_Asked):
-    parameters: schemas.GenerateParameters
-
-
-_ASKED: dict[tuple[str, ...], type[Any]] = {
-    ("tag",): _AskedOfTag,
-    ("classify",): _AskedOfClassify,
-    ("tag", "classify"): _AskedOfBoth,
-    ("generate",): _AskedOfGenerate,
-}
-
-
-def _read_parameters(graph: Graph, more: Tensor | None, parameters: dict[str, Any]) -> Any:
-    """The parameters of the tasks: those of the request, and those in the input of that name, one JSON object.
-
-    The protocol's own parameters are single values: one string stands for a list of one.
-    """
-    if isinstance(parameters.get("stop"), str):
-        parameters["stop"] = [parameters["stop"]]
-    if more is not None:
-        found = _loaded(more.data[0], 0) if len(more.data) == 1 else None
-        if not isinstance(found, dict):
-            raise InvalidRequest("inputs: parameters must be one JSON object, BYTES [1]", field="inputs")
-        parameters |= found
-    try:
-        return _ASKED[graph.tasks](parameters=parameters).parameters
-    except ValidationError as error:
-        raise schemas.invalid(error) from None
-
-
-def _set_deadline(call: Call, timeout_us: object) -> None:
-    """Triton's parameter: how many microseconds the request may take. 0: it does not say."""
-    if timeout_us is None or (isinstance(timeout_us, int) and timeout_us == 0):
-        return
-    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or timeout_us < 0:
-        raise InvalidRequest(
-            "parameters.timeout must be a whole number of microseconds, at least 0",
-            field="parameters.timeout",
-            limit=0,
-            value=timeout_us,
-        )
-    call.deadline_s = min(call.deadline_s, time.monotonic() + timeout_us / 1e6)
 
 
 def _unknown_field(field: str) -> InvalidRequest:

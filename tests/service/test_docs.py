@@ -17,6 +17,7 @@ from service.protocols import schemas
 from service.protocols.bento import APIS
 from service.protocols.lean import ROUTES
 from service.protocols.problem import PREFIX, TABLE
+from service.protocols.rpc import CODES
 from service.settings import ELSEWHERE, Settings, is_secret, variable
 from service.telemetry import METRICS
 
@@ -49,7 +50,8 @@ def test_every_metric_is_documented_with_its_kind_and_labels() -> None:
 
 def test_every_error_is_documented_with_its_status() -> None:
     expected = {
-        PREFIX + kind.slug: [str(kind.status), kind.title, f"`{error.__name__}`"] for error, kind in TABLE.items()
+        PREFIX + kind.slug: [str(kind.status), CODES[error].name, kind.title, f"`{error.__name__}`"]
+        for error, kind in TABLE.items()
     }
     assert rows("errors.md") == expected
 

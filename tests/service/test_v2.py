@@ -234,7 +234,7 @@ BASES, LENGTHS = array("bases", np.full((2, 1), 3, np.int32)), array("lengths", 
     ("inputs", "more", "status", "sentence"),
     [
         ([], {}, 422, "inputs List should have at least 1 item"),
-        ([texts("A"), texts("A")], {}, 422, "two of them have the same name"),
+        ([texts("A"), texts("A")], {}, 422, "two of them are called 'text'"),
         ([texts("A"), BASES], {}, 422, "'bases' is not read beside text"),
         ([texts("A"), texts('"A"', name="json")], {}, 422, "both text and json came"),
         ([texts("A", name="nope")], {}, 422, "'nope' is no input of tiny-dna-tag: send text or json, or all of bases"),

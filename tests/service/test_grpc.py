@@ -1,0 +1,276 @@
+"""The Open Inference Protocol V2 over gRPC: its messages, its statuses, and tritonclient against the real thing."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from models import reference
+from service.protocols import inference_pb2 as pb
+from service.protocols import rpc
+from service.protocols.problem import TABLE
+from tests import bundles
+from tests.service.test_serve import ROOT, free_port, served
+from tests.service.test_v2 import RAW, Site, feeds_of
+
+PROTO = "service/protocols/inference.proto"
+
+
+class Service:
+    """A gRPC server over an engine with tiny bundles, and a client for it."""
+
+    def __init__(self, site: Site, server: Any, port: int) -> None:
+        self.site, self.server = site, server
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+
+    async def ask(self, method: str, request: Any, answer: Any, **more: Any) -> Any:
+        path = f"/{rpc.SERVICE}/{method}"
+        call = self.channel.unary_unary(path, type(request).SerializeToString, answer.FromString)
+        return await call(request, **{"timeout": 20, **more})
+
+    async def infer(self, request: Any, **more: Any) -> Any:
+        return await self.ask("ModelInfer", request, pb.ModelInferResponse, **more)
+
+    async def refused(self, request: Any, **more: Any) -> tuple[grpc.StatusCode, str]:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await self.infer(request, **more)
+        return caught.value.code(), caught.value.details() or ""
+
+    async def close(self) -> None:
+        await self.channel.close()
+        await self.site.close()
+        await rpc.stop(self.server)
+
+
+async def open_service(*folders: Path, **settings: Any) -> Service:
+    site = Site(*folders, grpc_port=0, **settings)
+    server, port = await rpc.start(site.worker)
+    return Service(site, server, port)
+
+
+@pytest.fixture
+async def service(tiny_zoo: Path, tiny_kinds: Path) -> AsyncIterator[Service]:
+    service = await open_service(tiny_zoo, tiny_kinds)
+    yield service
+    await service.close()
+
+
+def text(model: str, *values: str, **more: Any) -> Any:
+    request = pb.ModelInferRequest(model_name=model, **more)
+    contents = pb.InferTensorContents(bytes_contents=[value.encode() for value in values])
+    request.inputs.add(name="text", datatype="BYTES", shape=[len(values)], contents=contents)
+    return request
+
+
+def raw(model: str, feeds: dict[str, Any]) -> Any:
+    request = pb.ModelInferRequest(model_name=model)
+    for name, values in feeds.items():
+        datatype = "FP32" if values.dtype == np.float32 else "INT32"
+        request.inputs.add(name=name, datatype=datatype, shape=values.shape)
+        request.raw_input_contents.append(values.tobytes())
+    return request
+
+
+def test_the_generated_module_is_that_of_the_proto(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}"]
+    subprocess.run([*command, PROTO], cwd=ROOT, check=True)
+    for name in ("inference_pb2.py", "inference_pb2.pyi"):
+        made, kept = tmp_path / "service/protocols" / name, ROOT / "service/protocols" / name
+        assert made.read_text() == kept.read_text(), f"write {name} anew: docs/routes.md says how"
+
+
+def test_every_error_has_a_status() -> None:
+    assert set(rpc.CODES) == set(TABLE)
+
+
+async def test_texts_are_answered(service: Service) -> None:
+    request = text("tiny-classify", "a lovely film", id="a-1", model_version="1")
+    request.parameters["top_k"].int64_param = 2
+    found = await service.infer(request)
+    assert (found.id, found.model_name, found.model_version) == ("a-1", "tiny-classify", "1")
+    assert [(each.name, each.datatype, list(each.shape)) for each in found.outputs] == [
+        ("label", "BYTES", [1, 2]),
+        ("score", "FP32", [1, 2]),
+    ]
+    expected = reference.answer(service.site.bundle("tiny-classify"), "a lovely film", {"top_k": 2})
+    scores = np.frombuffer(found.raw_output_contents[1], "<f4")
+    assert scores.tolist() == pytest.approx([each["score"] for each in expected])
+
+
+@pytest.mark.parametrize("name", RAW)
+async def test_raw_tensors_are_answered_by_the_graph(service: Service, name: str) -> None:
+    bundle = service.site.bundle(name)
+    feeds = feeds_of(bundle, RAW[name])
+    found = await service.infer(raw(name, feeds))
+    for output, values, content in zip(
+        found.outputs, bundle.network.run(feeds).values(), found.raw_output_contents, strict=True
+    ):
+        assert (list(output.shape), content) == (list(values.shape), values.tobytes())
+
+
+async def test_numbers_may_come_as_contents(service: Service) -> None:
+    request = pb.ModelInferRequest(model_name="tiny-dna-tag")
+    for name, shape, values in (("bases", [2, 1], [3, 4]), ("lengths", [1], [2])):
+        contents = pb.InferTensorContents(int_contents=values)
+        request.inputs.add(name=name, datatype="INT32", shape=shape, contents=contents)
+    assert (await service.infer(request)).outputs[0].name == "probabilities"
+
+
+def changed(request: Any, change: Any) -> Any:
+    change(request)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "sentence"),
+    [
+        (text("nope", "a"), "NOT_FOUND", "there is no model 'nope'"),
+        (text("tiny-tag", "a", model_version="2"), "NOT_FOUND", "has no version '2'"),
+        (text("tiny-tag", "a " * 65), "OUT_OF_RANGE", "more than 64 words"),
+        (pb.ModelInferRequest(model_name="tiny-tag"), "INVALID_ARGUMENT", "send 1 to 64 of them"),
+        (
+            changed(text("tiny-tag", "a"), lambda r: r.inputs[0].shape.append(2)),
+            "INVALID_ARGUMENT",
+            "1 bytes_contents, but its shape has 2",
+        ),
+        (
+            changed(text("tiny-tag", "a"), lambda r: r.raw_input_contents.append(b"")),
+            "INVALID_ARGUMENT",
+            "has contents and raw_input_contents",
+        ),
+        (
+            changed(text("tiny-tag", "a"), lambda r: r.raw_input_contents.extend([b"", b""])),
+            "INVALID_ARGUMENT",
+            "2 entries for 1 inputs",
+        ),
+        (
+            changed(text("tiny-tag", "a"), lambda r: r.parameters["top_k"].SetInParent()),
+            "INVALID_ARGUMENT",
+            "parameters.top_k has no value",
+        ),
+        (
+            changed(text("tiny-tag", "a"), lambda r: r.inputs[0].parameters["region"].SetInParent()),
+            "INVALID_ARGUMENT",
+            "inputs[0].parameters.region: unknown field",
+        ),
+    ],
+)
+async def test_what_is_wrong_is_said_with_its_status(service: Service, request_: Any, code: str, sentence: str) -> None:
+    found = await service.refused(request_)
+    assert found[0].name == code, found
+    assert sentence in found[1]
+
+
+async def test_a_message_over_the_limit_is_refused(tiny_zoo: Path) -> None:
+    service = await open_service(tiny_zoo, body_bytes=1000)
+    assert (await service.refused(text("tiny-tag", "a" * 2000)))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await service.close()
+
+
+async def test_all_but_health_wants_a_key(tiny_zoo: Path) -> None:
+    service = await open_service(tiny_zoo, api_keys=("right-key",))
+    assert (await service.ask("ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse)).ready
+    for sent in ((), (("authorization", "Bearer wrong-key"),)):
+        assert (await service.refused(text("tiny-tag", "a"), metadata=sent))[0] is grpc.StatusCode.UNAUTHENTICATED
+    assert await service.infer(text("tiny-tag", "a"), metadata=(("authorization", "Bearer right-key"),))
+    await service.close()
+
+
+async def test_a_rate_is_kept(tiny_zoo: Path) -> None:
+    service = await open_service(tiny_zoo, rate_limit="1/h")
+    await service.infer(text("tiny-tag", "a"))
+    assert (await service.refused(text("tiny-tag", "a")))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await service.close()
+
+
+async def under_way(service: Service, count: int) -> bool:
+    lane = service.site.worker.engine._lanes["tiny-generate"]
+    for _ in range(400):
+        if len(lane.open) == count:
+            return True
+        await asyncio.sleep(0.005)
+    return False
+
+
+@pytest.mark.parametrize("how", ["cancelled", "late"])
+async def test_a_client_that_leaves_frees_its_slot(service: Service, how: str) -> None:
+    request = text("tiny-generate", "ROMEO:")
+    request.parameters["max_new_tokens"].int64_param = 4096
+    lane = service.site.worker.engine._lanes["tiny-generate"]
+    advance = lane.scheduler._table.advance
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.002)
+        return advance(*args)
+
+    lane.scheduler._table.advance = slow
+    more = {"timeout": 0.2} if how == "late" else {}
+    asked = asyncio.ensure_future(service.infer(request, **more))
+    assert await under_way(service, 1)
+    if how == "cancelled":
+        asked.cancel()
+    await asyncio.wait([asked])
+    assert await under_way(service, 0)
+
+
+async def test_while_draining_nothing_new_is_taken(service: Service) -> None:
+    service.site.worker.draining = True
+    assert (await service.refused(text("tiny-tag", "a")))[0] is grpc.StatusCode.UNAVAILABLE
+    assert not (await service.ask("ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse)).ready
+    service.site.worker.draining = False
+
+
+async def test_calls_are_counted(service: Service) -> None:
+    await service.infer(text("tiny-tag", "a"))
+    await service.refused(text("nope", "a"))
+    telemetry = service.site.worker.telemetry
+    telemetry.flush()
+    for model, outcome in (("tiny-tag", "ok"), ("unknown", "unknown-model")):
+        labels = {"route": f"/{rpc.SERVICE}/ModelInfer", "model": model, "outcome": outcome}
+        assert telemetry.registry is not None
+        assert telemetry.registry.get_sample_value("seqserve_requests_total", labels) == 1
+
+
+def test_tritonclient_speaks_to_the_real_service(tmp_path: Path) -> None:
+    for make in (bundles.tagger, bundles.classifier, bundles.generator, bundles.of_every_kind):
+        make(tmp_path / "zoo")
+    port = str(free_port())
+    feeds = {name: feeds_of(bundles.opened(tmp_path / "zoo" / name), inputs) for name, inputs in RAW.items()}
+    given = {name: {tensor: [v.tolist(), str(v.dtype)] for tensor, v in each.items()} for name, each in feeds.items()}
+    environ = {"SEQSERVE_BUNDLES": str(tmp_path / "zoo"), "SEQSERVE_WORKERS": "2", "SEQSERVE_GRPC_PORT": port}
+    with served(tmp_path, service="service.app:Seqserve", **environ, SEQSERVE_DEVICE="cpu") as (_, process, log):
+        command = [sys.executable, "-m", "tests.service.triton_grpc", f"127.0.0.1:{port}"]
+        pure = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
+        done = subprocess.run(
+            command, cwd=ROOT, env=pure, input=json.dumps(given), capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr + log.read_text()
+        process.terminate()
+        assert process.wait(20) == 0
+    found = json.loads(done.stdout)
+    classifier, generator = (bundles.opened(tmp_path / "zoo" / name) for name in ("tiny-classify", "tiny-generate"))
+    assert found["live"] is True
+    assert (found["server"], found["id"]) == ("seqserve", "a-1")
+    assert found["inputs"][:2] == ["text", "json"]
+    assert found["config"] == {"name": "text", "data_type": "TYPE_STRING", "dims": ["-1"]}
+    assert {"tiny-tag", "tiny-joint"} <= set(found["index"])
+    assert found["labels"][:3] == [each["label"] for each in reference.answer(classifier, "a lovely film")]
+    assert found["written"] == reference.answer(generator, "ROMEO:", bundles.GENERATION)["generated_text"]
+    for name, each in feeds.items():
+        expected = bundles.opened(tmp_path / "zoo" / name).network.run(each)
+        for output, values in expected.items():
+            assert np.array_equal(np.array(found["graphs"][name][output], values.dtype), np.nan_to_num(values)), name
+    assert [answer.split()[0] for answer in found["refused"]] == [
+        "StatusCode.NOT_FOUND",
+        "StatusCode.NOT_FOUND",
+        "StatusCode.INVALID_ARGUMENT",
+    ]
