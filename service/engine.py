@@ -18,12 +18,13 @@ from models import bundle as bundles
 from models import reference
 from models.manifest import BundleError
 from models.network import Placement
-from models.tasks import Generation, Whole
+from models.tasks import Generation, Piece, Tagging, Whole
 from service.batching.ticket import Ticket
 from service.call import Call
 from service.errors import ClientGone, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel, shown
+from service.following import Following
 from service.graphs import Arrays, Graph, Work
-from service.inputs import Frames, Inputs
+from service.inputs import Frames, Inputs, Piecewise
 from service.lanes import Lane, open_lane
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -124,6 +125,27 @@ class Engine:
                 raise InvalidRequest(f"{field}: has no {lane.unit}, so there is no vector of it", field=field)
         vectors = await self._run(lane, [Whole(item) for item in items], call) if items else []
         return [(vector, item.length) for vector, item in zip(vectors, items, strict=True)]
+
+    def stream(self, model: str | None = None) -> Following:
+        """A stream at its beginning, of a bundle that has a state."""
+        lane = self._lane("stream", model)
+        return Following(model=lane.name, memory=cast(Tagging, lane.bundle.task).start())
+
+    async def follow(self, stream: Following, inputs: Piecewise, *, call: Call) -> list[dict[str, Any]]:
+        """The entity of each step of the next piece; places count steps since the stream began."""
+        lane = self._lane("stream", stream.model)
+        task = cast(Tagging, lane.bundle.task)
+        single = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], int | float)
+        lane.check_kind([inputs])
+        item = self._encode_one(lane, [inputs] if single else inputs)
+        if not item.length:
+            return []
+        (row,) = await self._run(lane, (Piece(item, stream.memory),), call)
+        before, stream.memory, stream.steps = stream.steps, row.memory, stream.steps + item.length
+        return [
+            {**entity, "start": before + place, "end": before + place + 1}
+            for place, entity in enumerate(task.answer(item, row, aggregation="none"))
+        ]
 
     async def generate(
         self, inputs: str | list[str], *, model: str | None = None, options: GenerateOptions, call: Call

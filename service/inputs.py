@@ -6,6 +6,7 @@ Knows no model and no HTTP.
 from typing import Any
 
 Frames = list[list[float]]
+Piecewise = str | list[str] | list[float] | Frames  # what a stream goes on with: a text, steps, a frame, frames
 Inputs = str | list[str] | list[list[str]] | Frames | list[Frames]
 
 

@@ -97,6 +97,10 @@ class Settings(BaseModel):
         description="Words or characters in all inputs of one request, and new tokens asked for, at most; then 413.",
     )
     inputs_max: Count = Field(default=1024, description="Inputs in one request, at most; then 413.")
+    streams: Count = Field(default=256, description="Streams of /v1/stream open in one worker, at most; then 429.")
+    stream_idle_s: Seconds = Field(
+        default=300.0, description="Seconds that a stream waits for its client to send or to read; then it is closed."
+    )
     max_new_tokens: Count = Field(
         default=4096, description="Highest max_new_tokens that a request may ask for; then 422."
     )

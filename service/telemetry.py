@@ -69,7 +69,7 @@ PADDED = _counter("seqserve_padded_tokens_total", M, "Tokens of inputs that were
 QUEUE_ITEMS = Metric(name="seqserve_queue_items", kind="gauge", labels=M, about="Inputs that are waiting now.")
 ACTIVE_SLOTS = Metric(name="seqserve_active_slots", kind="gauge", labels=M, about="Texts that are being generated now.")
 ACTIVE_STREAMS = Metric(
-    name="seqserve_active_streams", kind="gauge", labels=M, about="Answers in parts that are being sent now."
+    name="seqserve_active_streams", kind="gauge", labels=M, about="Answers in parts, and WebSockets, that are open now."
 )
 GENERATED = _counter("seqserve_generated_tokens_total", M, "Tokens generated.")
 STEP_ROWS = _histogram("seqserve_step_rows", M, ROWS, "Texts in one step of generation.")
@@ -191,7 +191,7 @@ class Telemetry:
         self._values[ACTIVE_SLOTS, (model,)] = rows
 
     def streams(self, model: str, change: int) -> None:
-        """Count the answers in parts that began or ended; a ``model`` that is not loaded is counted as unknown."""
+        """Count the streams that began or ended; a ``model`` that is not loaded is counted as unknown."""
         model = model if model in self._models else UNKNOWN
         self._streams[model] += change
         self._values[ACTIVE_STREAMS, (model,)] = self._streams[model]

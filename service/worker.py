@@ -51,6 +51,7 @@ class Worker:
         self._flusher: asyncio.Task[None] | None = None
         self._drain: asyncio.Task[None] | None = None
         self._reads: set[asyncio.Timeout] = set()
+        self._drain_hooks: list[Callable[[], None]] = []
 
     @property
     def ready(self) -> bool:
@@ -69,6 +70,10 @@ class Worker:
     def default_model(self, task: str) -> str | None:
         """Return the bundle that answers a request of ``task`` which names none: the first one that can."""
         return self._defaults.get(task)
+
+    def on_drain(self, hook: "Callable[[], None]") -> None:
+        """Call ``hook`` on the event loop when the drain begins."""
+        self._drain_hooks.append(hook)
 
     def load(self) -> None:
         """Load and self-test every bundle. Blocks; raises what the engine raises."""
@@ -137,6 +142,8 @@ class Worker:
             return
         log.info("shutting down: answering what was accepted, for %g s at most", self.settings.drain_s)
         loop = asyncio.get_running_loop()
+        for hook in self._drain_hooks:
+            hook()
         self._drain = loop.create_task(self._engine.drain(self.settings.drain_s))
         end_s = loop.time() + self.settings.drain_s
         for timeout in self._reads:

@@ -55,7 +55,9 @@ SERVICE = {
     "service.graphs": {"service.batching", *LEAVES, *MODELS},
     "service.lanes": {"service.batching", "service.graphs", "service.observers", *LEAVES, *MODELS},
     "service.writing": {"service.lanes", "service.call", "service.errors", *MODELS},
-    "service.engine": {"service.lanes", "service.graphs", "service.batching", "service.writing", *LEAVES, *MODELS},
+    "service.following": {"models.state"},
+    "service.engine": {"service.lanes", "service.graphs", "service.batching", "service.writing", "service.following"}
+    | {*LEAVES, *MODELS},
     "service.limits": {"service.errors"},
     "service.keys": {"service.limits"},
     "service.gate": {"service.keys", "service.limits", "service.errors", "service.settings"},
@@ -66,6 +68,7 @@ SERVICE = {
         "service.graphs",
         "service.worker",
         "service.writing",
+        "service.following",
         "service.gate",
         "service.limits",
         *LEAVES,

@@ -11,8 +11,9 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.config import HTTP_PROTOCOLS, WS_PROTOCOLS, Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from service.errors import ClientGone
 from service.protocols.bounded import Bounded
@@ -26,8 +27,19 @@ log = logging.getLogger(__name__)
 
 
 def install() -> None:
-    """Make uvicorn take this protocol where it would pick one itself: BentoML leaves it no other way to be told."""
+    """Make uvicorn take these protocols where it would pick some itself: BentoML leaves it no other way to be told."""
     HTTP_PROTOCOLS["auto"] = f"{__name__}:{Direct.__name__}"
+    WS_PROTOCOLS["auto"] = f"{__name__}:{Narrow.__name__}"
+
+
+class Narrow(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket with messages of at most our size, and none that is small only until it is unpacked."""
+
+    def __init__(self, config: Config, *args: Any, **kwargs: Any) -> None:
+        if isinstance(config.app, Front):
+            config.ws_max_size = config.app.message_bytes
+            config.ws_per_message_deflate = False
+        super().__init__(config, *args, **kwargs)
 
 
 class Direct(Bounded):

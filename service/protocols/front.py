@@ -11,6 +11,7 @@ from service.protocols.cors import Cors
 from service.protocols.lean import ROUTES, Lean
 from service.protocols.problem import Headers
 from service.protocols.refusal import Refusals
+from service.protocols.streams import Streams
 from service.worker import Worker
 
 
@@ -21,6 +22,8 @@ class Front:
         self.lean, self.refusals = Lean(worker), Refusals(worker)
         self.bounds = Bounds(settings=worker.settings, telemetry=worker.telemetry)
         worker.chores.append(self.bounds.sweep)
+        self.message_bytes = worker.settings.body_bytes  # of one message of a stream
+        self._streams = Streams(worker)
         origins = worker.settings.cors_origins
         self.cors = Cors(origins) if origins else None
         self._default_headers: Headers = []
@@ -39,7 +42,7 @@ class Front:
         if scope["type"] == "lifespan":
             await self._inner(scope, receive, send)
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close"})  # refused with 403 before the handshake
+            await self._streams(scope, receive, send)
         elif self.cors is not None:
             send = self.cors.framed(scope, send)
             if not await self.cors.preflight(scope, send, self._methods(scope["path"])):

@@ -66,19 +66,22 @@ def headers_of(error: errors.ServiceError, media: bytes = b"application/problem+
     return headers
 
 
+def problem_of(error: errors.ServiceError, *, request_id: str) -> dict[str, object]:
+    """Return the members of the problem that ``error`` is."""
+    status, slug, title = kind_of(error)
+    return {
+        "type": PREFIX + slug,
+        "title": title,
+        "status": status,
+        "detail": error.message,
+        **error.details,
+        "request_id": request_id,
+    }
+
+
 def body_of(error: errors.ServiceError, *, request_id: str) -> bytes:
     """Return the ``application/problem+json`` body."""
-    status, slug, title = kind_of(error)
-    return orjson.dumps(
-        {
-            "type": PREFIX + slug,
-            "title": title,
-            "status": status,
-            "detail": error.message,
-            **error.details,
-            "request_id": request_id,
-        }
-    )
+    return orjson.dumps(problem_of(error, request_id=request_id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from service.errors import InvalidRequest, TooLarge, Value, shown
-from service.inputs import are_one
+from service.inputs import Piecewise, are_one
 from service.settings import Settings
 from service.writing import GenerateOptions
 
@@ -33,6 +33,13 @@ ERRORS_READ = 64  # with more errors than this in one body, only their number is
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class StreamMessage(_Body):
+    """A message of ``/v1/stream``. The first that is good opens the stream, with inputs or without."""
+
+    model: ModelName | None = None
+    inputs: Piecewise | None = None
 
 
 class TagParameters(_Body):
@@ -274,6 +281,7 @@ _FRAMES_TOO = "frames (a list of lists of numbers, all of one length) or a list 
 _INPUTS_ALLOWED = {
     "TagRequest": f"a string, a list of strings, a list of lists of strings (tokens), {_FRAMES_TOO}",
     "ClassifyRequest": f"a string, a list of strings, {_FRAMES_TOO}",
+    "StreamMessage": "a string, a list of strings (steps), a frame (a list of numbers) or a list of frames",
     "GenerateRequest": "a string or a list of strings",
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from service.call import Call
 from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
+from service.following import Following
 from service.inputs import are_one
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -90,6 +91,21 @@ class FakeEngine:
         await self._work("embed", inputs, model, None, call)
         texts = [inputs] if isinstance(inputs, str) else inputs
         return [(np.array([0.5, -1.0, len(text)], np.float32), len(text.split())) for text in texts]
+
+    def stream(self, model: str | None = None) -> Following:
+        if model not in (None, NAMES["stream"]):
+            raise UnknownModel(f"no model {model!r}", value=str(model), available=[NAMES["stream"]])
+        return Following(model=NAMES["stream"], memory=())
+
+    async def follow(self, stream: Following, inputs: Any, *, call: Call) -> list[dict[str, Any]]:
+        await self._work("stream", inputs, None, None, call)
+        words = inputs.split() if isinstance(inputs, str) else inputs
+        stream.steps += len(words)
+        first = stream.steps - len(words)
+        return [
+            {"entity": "A", "score": 0.75, "word": word, "start": first + place, "end": first + place + 1}
+            for place, word in enumerate(words)
+        ]
 
     async def generate(self, inputs: Any, *, model: str | None, options: GenerateOptions, call: Call) -> Any:
         await self._work("generate", inputs, model, options, call)

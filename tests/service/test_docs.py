@@ -18,6 +18,7 @@ from service.protocols.bento import APIS
 from service.protocols.lean import ROUTES
 from service.protocols.problem import PREFIX, TABLE
 from service.protocols.rpc import CODES
+from service.protocols.streams import PATH
 from service.settings import ELSEWHERE, Settings, is_secret, variable
 from service.telemetry import METRICS
 
@@ -59,7 +60,9 @@ def test_every_error_is_documented_with_its_status() -> None:
 def test_every_route_is_documented_with_its_methods() -> None:
     documented = {route: cells[0] for route, cells in rows("routes.md").items()}
     ours = {route.pattern: ", ".join(route.methods) for route in ROUTES.all}
-    assert documented == ours | dict.fromkeys(APIS, "POST") | dict.fromkeys(OF_BENTOML, "GET, HEAD")
+    assert documented == ours | dict.fromkeys(APIS, "POST") | dict.fromkeys(OF_BENTOML, "GET, HEAD") | {
+        PATH: "WebSocket"
+    }
 
 
 CURLS = re.findall(r"curl -sN? localhost:3000/v1/(\w+) --json '(.*)'", (DOCS / "routes.md").read_text())

@@ -339,3 +339,53 @@ async def test_nothing_has_no_vector_and_a_bundle_without_them_is_none_to_ask(ti
     assert cards["tiny-live"] == (True, 0)
     assert cards["tiny-embed"] == (False, 12)
     await engine.drain(5)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"), [("tiny-live", ["the", "cat", "zebras", "."] * 5), ("tiny-live-frames", bundles.FRAMES * 6)]
+)
+async def test_streams_beside_whole_sequences_have_the_answers_of_the_whole(
+    tiny_live: Path, name: str, steps: list[Any]
+) -> None:
+    engine, loaded = load(tiny_live), bundles.opened(tiny_live / name)
+    whole = reference.answer(loaded, steps, {"aggregation_strategy": "none"})
+
+    async def follow(size: int) -> list[Any]:
+        stream, found = engine.stream(name), []
+        for first in range(0, len(steps), size):
+            piece = steps[first] if size == 1 else steps[first : first + size]
+            found += await engine.follow(stream, piece, call=call())
+        assert stream.steps == len(steps)
+        return found
+
+    tagged = [engine.tag([steps], model=name, call=call()) for _ in range(3)]
+    found = await asyncio.gather(*(follow(size) for size in (1, 1, 2, 5, 7)), *tagged)
+    assert found[:5] == [whole] * 5
+    assert found[5:] == [[whole]] * 3
+    await engine.drain(5)
+
+
+async def test_a_piece_that_fails_leaves_its_stream_as_it_was(tiny_live: Path) -> None:
+    engine = load(tiny_live)
+    stream = engine.stream("tiny-live")
+    (alone,) = await engine.follow(engine.stream("tiny-live"), "cat", call=call())
+    with pytest.raises(InvalidRequest, match="reads text, not numbers"):
+        await engine.follow(stream, [[1.0, 2.0]], call=call())
+    with pytest.raises(TooLarge):
+        await engine.follow(stream, ["cat"] * 65, call=call())
+    with pytest.raises(DeadlinePassed):
+        await engine.follow(stream, "cat", call=call(timeout_s=-1))
+    assert await engine.follow(stream, [], call=call()) == []
+    assert await engine.follow(stream, "cat", call=call()) == [alone]
+    await engine.drain(5)
+
+
+async def test_the_state_of_a_stream_does_not_grow(tiny_live: Path) -> None:
+    engine = load(tiny_live)
+    stream = engine.stream("tiny-live")
+    begin = [part.nbytes for part in stream.memory]
+    for _ in range(300):
+        await engine.follow(stream, "cat", call=call())
+    assert [part.nbytes for part in stream.memory] == begin
+    assert all(part.base is None for part in stream.memory)
+    await engine.drain(5)

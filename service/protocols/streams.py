@@ -1,0 +1,260 @@
+"""WS /v1/stream: words or frames in as they come, an answer for each, from the state of one stream.
+
+One message is in work at a time: the next is not read before the answer is sent, so that neither a fast writer nor a
+slow reader is given memory. Knows the messages of a stream and of ASGI; knows nothing of how the engine answers.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from service.call import Call
+from service.errors import (
+    ClientGone,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    ServiceError,
+    TooLarge,
+    Unavailable,
+)
+from service.following import Following
+from service.protocols import schemas
+from service.protocols.asgi import Receive, Scope, Send, address_of
+from service.protocols.exchange import OK, Exchange
+from service.protocols.head import Head
+from service.protocols.problem import Headers, kind_of, problem_of
+from service.worker import Worker
+
+PATH = "/v1/stream"
+TOO_BIG, RESTART, IDLE = 1009, 1012, 4408  # codes of closing; RFC 6455's registry, and from 4000 on our own
+MESSAGE: TypeAdapter[schemas.StreamMessage] = TypeAdapter(schemas.StreamMessage)
+T = TypeVar("T")
+
+
+class Closed(Exception):
+    """The stream ends, with this code; None: the client has ended it."""
+
+    def __init__(self, code: int | None, reason: str = "") -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+class Streams:
+    """All streams of one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._open = 0
+        self._waits: set[asyncio.Timeout] = set()  # of those that wait for their client
+        worker.on_drain(self._close_the_waiting)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one stream from its handshake to its end, as an ASGI application."""
+        head = Head.of("GET", scope["path"], scope["headers"])
+        handshake = Handshake(scope, send)
+        exchange = Exchange(self._worker, PATH if scope["path"] == PATH else "unknown", head, handshake)
+        try:
+            await receive()  # websocket.connect
+            self._check(exchange)
+        except ServiceError as error:
+            await exchange.refuse(error)
+            exchange.close()
+            return
+        self._open += 1
+        stream = Stream(self, self._worker, exchange, receive, send)
+        try:
+            await send({"type": "websocket.accept", "headers": [(b"x-request-id", exchange.call.request_id.encode())]})
+            await stream.serve()
+        except Closed as end:
+            if end.code is not None:
+                with contextlib.suppress(OSError):
+                    await send({"type": "websocket.close", "code": end.code, "reason": end.reason})
+        except OSError:  # so the server says that nobody is there any more
+            pass
+        finally:
+            self._open -= 1
+            stream.leave()
+
+    def _check(self, exchange: Exchange) -> None:
+        if exchange.route != PATH:
+            raise NotFound("streams are at /v1/stream", available=[PATH])
+        exchange.check(("GET",), media=())
+        self._worker.engine.defaults()  # Unavailable while there is none
+        most = self._worker.settings.streams
+        if self._open >= most:
+            raise Overloaded(f"{self._open} streams are open already: come back later", retry_after_s=1.0, limit=most)
+
+    async def waited(self, what: Awaitable[T]) -> T:
+        """Wait for the client: for so long, and no longer once the worker drains. Raises Closed."""
+        try:
+            async with asyncio.timeout(self._worker.settings.stream_idle_s) as wait:
+                self._waits.add(wait)
+                try:
+                    return await what
+                finally:
+                    self._waits.discard(wait)
+        except TimeoutError:
+            if self._worker.draining:
+                raise _restart() from None
+            seconds = self._worker.settings.stream_idle_s
+            raise Closed(IDLE, f"nothing was sent or taken for {seconds:g} s") from None
+
+    def _close_the_waiting(self) -> None:
+        for wait in self._waits:
+            wait.reschedule(asyncio.get_running_loop().time())
+
+
+class Stream:
+    """One stream whose handshake is done."""
+
+    def __init__(self, all_: Streams, worker: Worker, exchange: Exchange, receive: Receive, send: Send) -> None:
+        self._streams, self._worker, self._exchange = all_, worker, exchange
+        self._receive, self._send = receive, send
+        self._time_s = exchange.call.deadline_s - exchange.started_s  # for each message
+        self._following: Following | None = None
+
+    async def serve(self) -> None:
+        """Answer message after message. Raises Closed, and OSError when the client has gone."""
+        request_id = self._exchange.call.request_id
+        while True:
+            text = await self._next()
+            started_s = time.monotonic()
+            outcome = OK
+            try:
+                answer = await self._answer(text)
+            except ServiceError as error:
+                outcome = self._note(error)
+                answer = {"error": problem_of(error, request_id=request_id)}
+            except Exception as cause:  # a bug of ours must not end the stream without a word
+                bug = self._exchange.failed(cause)
+                outcome, answer = kind_of(bug).slug, {"error": problem_of(bug, request_id=request_id)}
+            model = self._following.model if self._following else ""
+            self._worker.telemetry.request(PATH, model, outcome, time.monotonic() - started_s)
+            message = {"type": "websocket.send", "text": orjson.dumps(answer).decode()}
+            await self._streams.waited(self._send(message))
+
+    def leave(self) -> None:
+        """The stream has ended, however it did."""
+        if self._following is not None:
+            self._worker.telemetry.streams(self._following.model, -1)
+
+    async def _next(self) -> str | bytes:
+        if self._worker.draining:
+            raise _restart()
+        message = await self._streams.waited(self._receive())
+        if message["type"] == "websocket.disconnect":
+            raise Closed(None)
+        text: str | bytes = message.get("text") or message.get("bytes") or b""
+        limit = self._worker.settings.body_bytes
+        if len(text) > limit:
+            raise Closed(TOO_BIG, f"a message has at most {limit} bytes")
+        return text
+
+    async def _answer(self, text: str | bytes) -> dict[str, Any]:
+        try:
+            message = MESSAGE.validate_json(text)
+        except ValidationError as error:
+            raise schemas.invalid(error) from None
+        inputs, most = message.inputs, self._worker.settings.inputs_max
+        if isinstance(inputs, list) and len(inputs) > most:
+            raise TooLarge(
+                f"{len(inputs)} steps in one message; the limit is {most}: send several", limit=most, field="inputs"
+            )
+        self._meter()
+        following = self._opened(message)
+        if inputs is None:
+            return {"model": following.model, "steps": following.steps}
+        call = Call(
+            request_id=self._exchange.call.request_id,
+            route=PATH,
+            deadline_s=time.monotonic() + self._time_s,
+            gone=lambda: False,  # one message is in work and the next is not read: its answer shows who has gone
+        )
+        entities = await self._worker.engine.follow(following, inputs, call=call)
+        return {"entities": entities, "steps": following.steps}
+
+    def _meter(self) -> None:
+        """Each message is a request to the limits of its key. Raises RateLimited."""
+        guest = self._exchange.guest
+        refused = guest.meter.take() if guest is not None and guest.meter is not None else None
+        if refused is not None:
+            raise refused
+
+    def _opened(self, message: schemas.StreamMessage) -> Following:
+        """The stream, which the first good message opens."""
+        if self._following is None:
+            self._following = self._worker.engine.stream(message.model)
+            self._worker.telemetry.streams(self._following.model, 1)
+        elif message.model not in (None, self._following.model):
+            raise InvalidRequest(
+                f"model: this stream is one of {self._following.model}; open another for another model", field="model"
+            )
+        return self._following
+
+    def _note(self, error: ServiceError) -> str:
+        slug = kind_of(error).slug
+        if isinstance(error, Unavailable) and self._worker.draining:
+            raise _restart()
+        if not isinstance(error, ClientGone | InternalError):
+            self._worker.telemetry.rejected(slug)
+        return slug
+
+
+class Handshake:
+    """A Link to a client that asks for a stream: what it can be told is why it gets none."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._speaks = "websocket.http.response" in scope.get("extensions", {})
+        self._send, self._peer = send, scope.get("client")
+
+    def gone(self) -> bool:
+        """See Link."""
+        return False
+
+    def address(self) -> str:
+        """See Link."""
+        return address_of(self._peer)
+
+    @property
+    def arrived(self) -> bool:
+        """See Link."""
+        return True
+
+    async def read(self, limit: int) -> bytes:
+        """See Link."""
+        del limit
+        return b""
+
+    async def send(self, status: int, headers: Headers, body: bytes) -> None:
+        """See Link. A server that cannot say why says 403."""
+        if not self._speaks:
+            await self._send({"type": "websocket.close"})
+            return
+        await self._send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "websocket.http.response.body", "body": body})
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Not for a handshake."""
+        raise NotImplementedError
+
+    async def write(self, data: bytes) -> None:
+        """Not for a handshake."""
+        raise NotImplementedError
+
+    async def end(self) -> None:
+        """Not for a handshake."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """See Link."""
+
+
+def _restart() -> Closed:
+    return Closed(RESTART, "the service is shutting down: open the stream at another replica")

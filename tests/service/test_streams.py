@@ -1,0 +1,217 @@
+"""/v1/stream as an ASGI server sees it, with the fake engine: order, errors that harm nothing, ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import orjson
+import pytest
+
+from service.engine import Engine
+from service.protocols.streams import IDLE, PATH, RESTART, TOO_BIG, Streams
+from service.settings import Settings
+from service.worker import Worker
+from tests.service.fake_engine import FakeEngine
+
+CONNECT, GONE = {"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1001}
+
+
+class Client:
+    """Both ends of what an ASGI server would be between."""
+
+    def __init__(self, streams: Streams, path: str = PATH, headers: Any = (), *, speaks: bool = True) -> None:
+        self.sent: asyncio.Queue[Any] = asyncio.Queue()
+        self.got: asyncio.Queue[Any] = asyncio.Queue()
+        extensions = {"websocket.http.response": {}} if speaks else {}
+        scope = {"type": "websocket", "path": path, "headers": list(headers), "extensions": extensions}
+        self.sent.put_nowait(CONNECT)
+        self.task = asyncio.create_task(streams(scope, self.sent.get, self.got.put))
+
+    def say(self, message: Any) -> None:
+        text = message if isinstance(message, str) else orjson.dumps(message).decode()
+        self.sent.put_nowait({"type": "websocket.receive", "text": text})
+
+    async def hear(self) -> Any:
+        message = await asyncio.wait_for(self.got.get(), 5)
+        return orjson.loads(message["text"]) if message["type"] == "websocket.send" else message
+
+    async def ask(self, message: Any) -> Any:
+        self.say(message)
+        return await self.hear()
+
+
+def worker_of(**settings: Any) -> Worker:
+    worker = Worker(Settings(**settings), lambda *args: cast(Engine, FakeEngine(*args)))
+    worker.load()
+    return worker
+
+
+@asynccontextmanager
+async def opened(**settings: Any) -> AsyncIterator[tuple[Client, Worker]]:
+    worker = worker_of(**settings)
+    client = Client(Streams(worker))
+    assert (await client.hear())["type"] == "websocket.accept"
+    yield client, worker
+    client.sent.put_nowait(GONE)
+    await asyncio.wait_for(client.task, 5)
+
+
+def active(worker: Worker) -> list[str]:
+    worker.telemetry.flush()
+    from prometheus_client import generate_latest
+
+    assert worker.telemetry.registry is not None
+    lines = generate_latest(worker.telemetry.registry).decode().splitlines()
+    return [line for line in lines if line.startswith("seqserve_active_streams{")]
+
+
+async def test_the_first_message_may_be_inputs_and_every_message_is_answered_in_order() -> None:
+    async with opened() as (client, _):
+        for text in ("a b", "c"):
+            client.say({"inputs": text})
+        first, second = await client.hear(), await client.hear()
+    assert [(each["word"], each["start"], each["end"]) for each in first["entities"]] == [("a", 0, 1), ("b", 1, 2)]
+    assert [(each["word"], each["start"]) for each in second["entities"]] == [("c", 2)]
+    assert (first["steps"], second["steps"]) == (2, 3)
+
+
+async def test_a_stream_is_opened_by_name_and_stays_with_its_model() -> None:
+    async with opened() as (client, worker):
+        assert await client.ask({"model": "pos-en-live"}) == {"model": "pos-en-live", "steps": 0}
+        assert (await client.ask({"model": "other", "inputs": "a"}))["error"]["status"] == 422
+        assert (await client.ask({"model": "pos-en-live", "inputs": "a"}))["steps"] == 1
+        assert active(worker) == ['seqserve_active_streams{model="pos-en-live"} 1.0']
+    assert active(worker) == ['seqserve_active_streams{model="pos-en-live"} 0.0']
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "field"),
+    [
+        ("{", 422, None),
+        ("[]", 422, None),
+        ({"nope": 1}, 422, "nope"),
+        ({"inputs": {"a": 1}}, 422, "inputs"),
+        ({"inputs": ["a", 1]}, 422, "inputs"),
+        ({"inputs": ["a"] * 9}, 413, "inputs"),
+        ({"inputs": "!full"}, 429, None),
+        ({"inputs": "!late"}, 504, None),
+        ({"inputs": "!bug"}, 500, None),
+        ({"model": "nope"}, 404, "model"),
+    ],
+)
+async def test_an_error_is_told_and_the_stream_goes_on_as_if_it_had_not_been(
+    message: Any, status: int, field: str | None
+) -> None:
+    async with opened(inputs_max=8) as (client, _):
+        if "model" not in message:
+            await client.ask({"inputs": "a"})
+        error = (await client.ask(message))["error"]
+        assert (error["status"], error.get("field")) == (status, field)
+        assert error["request_id"]
+        before = 0 if "model" in message else 1
+        assert (await client.ask({"inputs": "b"}))["entities"][0]["start"] == before
+
+
+async def test_one_message_is_in_work_and_the_next_is_not_read_before_its_answer() -> None:
+    async with opened() as (client, _):
+        client.say({"inputs": "!slow 0.1"})
+        client.say({"inputs": "b"})
+        client.say({"inputs": "c"})
+        await asyncio.sleep(0.03)
+        assert client.sent.qsize() == 2
+        assert [(await client.hear())["steps"] for _ in range(3)] == [2, 3, 4]
+
+
+async def test_a_client_that_does_not_read_holds_its_one_answer_and_no_more() -> None:
+    worker = worker_of()
+    client = Client(Streams(worker))
+    await client.hear()
+    client.got._maxsize = 1  # type: ignore[attr-defined]
+    for _ in range(5):
+        client.say({"inputs": "a"})
+    await asyncio.sleep(0.05)
+    assert client.got.qsize() == 1
+    assert client.sent.qsize() == 3  # one was answered, one waits to be sent
+    client.task.cancel()
+
+
+async def test_a_stream_that_nobody_uses_is_closed_and_so_is_one_that_nobody_reads() -> None:
+    async with opened(stream_idle_s=0.05) as (client, _):
+        assert (await client.hear())["code"] == IDLE
+    async with opened(stream_idle_s=0.05) as (client, _):
+        client.got._maxsize = 1  # type: ignore[attr-defined]
+        client.say({"inputs": "a"})
+        client.say({"inputs": "b"})
+        await asyncio.sleep(0.2)
+        assert (await client.hear())["steps"] == 1
+        assert (await client.hear())["code"] == IDLE
+
+
+async def test_a_drain_closes_streams_that_wait_at_once_and_answers_those_at_work() -> None:
+    worker = worker_of()
+    streams = Streams(worker)
+    idle, busy = Client(streams), Client(streams)
+    for client in (idle, busy):
+        await client.hear()
+    busy.say({"inputs": "!slow 0.1"})
+    await asyncio.sleep(0.03)
+    closing = asyncio.create_task(worker.close())
+    assert (await idle.hear())["code"] == RESTART
+    assert (await busy.hear())["steps"] == 2
+    assert (await busy.hear())["code"] == RESTART
+    await closing
+
+
+async def test_too_large_a_message_ends_the_stream() -> None:
+    async with opened(body_bytes=40) as (client, _):
+        assert (await client.ask({"inputs": "a" * 40}))["code"] == TOO_BIG
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "settings", "status"),
+    [
+        ("/v1/other", [], {}, 404),
+        (PATH, [], {"api_keys": ("secret-key",)}, 401),
+        (PATH, [(b"authorization", b"Bearer wrong")], {"api_keys": ("secret-key",)}, 401),
+        (PATH, [(b"x-request-timeout-s", b"no")], {}, 422),
+    ],
+)
+async def test_a_handshake_is_refused_as_a_request_would_be(
+    path: str, headers: Any, settings: dict[str, Any], status: int
+) -> None:
+    client = Client(Streams(worker_of(**settings)), path, headers)
+    start, body = await client.hear(), await client.hear()
+    assert (start["status"], orjson.loads(body["body"])["status"]) == (status, status)
+    await client.task
+
+
+async def test_the_right_key_opens_a_stream_and_a_server_without_words_says_403() -> None:
+    settings = {"api_keys": ("secret-key",)}
+    right = Client(Streams(worker_of(**settings)), headers=[(b"authorization", b"Bearer secret-key")])
+    assert (await right.hear())["type"] == "websocket.accept"
+    right.sent.put_nowait(GONE)
+    await right.task
+    wordless = Client(Streams(worker_of(**settings)), speaks=False)
+    assert await wordless.hear() == {"type": "websocket.close"}
+    await wordless.task
+
+
+async def test_more_streams_than_may_be_are_refused_until_one_ends() -> None:
+    streams = Streams(worker_of(streams=1))
+    first, second = Client(streams), Client(streams)
+    assert (await first.hear())["type"] == "websocket.accept"
+    assert (await second.hear())["status"] == 429
+    first.sent.put_nowait(GONE)
+    await first.task
+    third = Client(streams)
+    assert (await third.hear())["type"] == "websocket.accept"
+    third.sent.put_nowait(GONE)
+    await third.task
+
+
+async def test_a_message_is_a_request_to_the_limits_of_its_client() -> None:
+    async with opened(rate_limit="3/min") as (client, _):
+        assert (await client.ask({"inputs": "a"}))["steps"] == 1
+        assert (await client.ask({"inputs": "b"}))["steps"] == 2
+        assert (await client.ask({"inputs": "c"}))["error"]["status"] == 429
