@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Call:
     """Who is waiting, until when, and where the time went.
 
-    Mutable, alone among the service's records: the schedulers write the last three fields while the call
+    Mutable, alone among the service's records: the schedulers write the last four fields while the call
     runs, and the edge reads them when it writes ``Server-Timing``.
     """
 
@@ -19,3 +19,4 @@ class Call:
     queue_s: float = 0.0
     compute_s: float = 0.0
     batch_items: int = 0
+    ran_s: float | None = None  # when its work began to run, on the monotonic clock

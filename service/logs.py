@@ -36,12 +36,22 @@ class _Json(_Quiet):
             "pid": record.process,
             "message": record.getMessage(),
         }
+        line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
 
 
-TEXT = _Quiet("%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+class _Text(_Quiet):
+    """One line for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        fields: dict[str, object] = getattr(record, "fields", {})
+        return " ".join([line, *(f"{name}={value}" for name, value in fields.items())])
+
+
+TEXT = _Text("%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", "%Y-%m-%dT%H:%M:%SZ")
 JSON = _Json()
 
 

@@ -148,6 +148,9 @@ class Settings(BaseModel):
     grpc_host: str = Field(
         default="127.0.0.1", min_length=1, description="Address on which that port listens; 0.0.0.0: all."
     )
+    access_log: Literal["off", "errors", "all"] = Field(
+        default="off", description="Requests of which a line is logged when they end, without what was in them."
+    )
     log_format: Literal["text", "json"] = Field(default="text", description="Lines for people or for programs.")
 
     @classmethod

@@ -129,9 +129,13 @@ class Telemetry:
 
     def request(self, route: str, model: str, outcome: str, total_s: float) -> None:
         """Count one request of a known ``route``; a ``model`` that is not loaded is counted as unknown."""
-        model = model if model in self._models else UNKNOWN
+        model = self.known(model)
         self._counts[REQUESTS, (route, model, outcome)] += 1
         self._observe(REQUEST_SECONDS, (route, model), total_s)
+
+    def known(self, model: str) -> str:
+        """Return the name of a loaded bundle as it is, and for all others the one that stands for them."""
+        return model if model in self._models else UNKNOWN
 
     def rejected(self, reason: str) -> None:
         """Count one refused request."""

@@ -23,10 +23,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from service.accesslog import AccessLog
+from service.ended import Ended
 from service.errors import Unavailable
 from service.gate import Gate, open_gate
 from service.settings import Settings
 from service.telemetry import Telemetry, drop_dead_workers
+from service.tracing import Tracer, open_tracer
 
 if TYPE_CHECKING:
     from service.engine import Engine
@@ -44,6 +47,8 @@ class Worker:
         self.telemetry = Telemetry()
         self.draining = False
         self.chores: list[Callable[[], None]] = []  # done once a second
+        self.watchers: tuple[Callable[[Ended], None], ...] = ()  # are told of every request that has ended
+        self._tracer: Tracer | None = None
         self.gate: Gate | None = None  # None: open to all
         self._load_engine = load_engine
         self._engine: Engine | None = None
@@ -78,6 +83,10 @@ class Worker:
     def load(self) -> None:
         """Load and self-test every bundle. Blocks; raises what the engine raises."""
         self.gate = open_gate(self.settings, time.monotonic)
+        self._tracer = open_tracer(os.environ)
+        which = self.settings.access_log
+        log_of = () if which == "off" else (AccessLog(which),)
+        self.watchers = (*log_of, *(() if self._tracer is None else (self._tracer,)))
         self._engine = self._load_engine(self.settings, self.telemetry)
         self._defaults = self._engine.defaults()
         # What start-up made stays for good. Out of the collector's sight, a full collection no longer stops every
@@ -135,6 +144,8 @@ class Worker:
             await self._drain
         if self._flusher is not None:
             self._flusher.cancel()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
         self.telemetry.flush()
 
     def _begin_drain(self) -> None:

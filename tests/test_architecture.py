@@ -40,6 +40,7 @@ INSPECT = {
     "models.__main__": {"models.inspect", "models.measure", "models.bundle", "models.manifest", "models.network"},
 }
 LEAVES = {"service.errors", "service.settings", "service.telemetry", "service.call", "service.inputs"}
+WATCHING = {"service.ended", "service.accesslog", "service.tracing"}
 SERVICE = {
     "service": set(),
     "service.errors": set(),
@@ -61,18 +62,12 @@ SERVICE = {
     "service.limits": {"service.errors"},
     "service.keys": {"service.limits"},
     "service.gate": {"service.keys", "service.limits", "service.errors", "service.settings"},
-    "service.worker": {"service.engine", "service.gate", *LEAVES},
-    "service.protocols": {
-        "service",
-        "service.engine",
-        "service.graphs",
-        "service.worker",
-        "service.writing",
-        "service.following",
-        "service.gate",
-        "service.limits",
-        *LEAVES,
-    },
+    "service.ended": {"service.call"},
+    "service.accesslog": {"service.ended"},
+    "service.tracing": {"service.ended"},
+    "service.worker": {"service.engine", "service.gate", *WATCHING, *LEAVES},
+    "service.protocols": {"service", "service.engine", "service.graphs", "service.worker", "service.writing"}
+    | {"service.ended", "service.following", "service.gate", "service.limits", *LEAVES},
     "service.app": {"service.protocols", "service.engine", "service.worker", "service.logs", *LEAVES},
     "service.__main__": {"service.engine", "service.gate", *LEAVES},
 }
@@ -92,6 +87,7 @@ DOORS = {
     "prometheus_client": {"service.telemetry"},
     "grpc": {"service.protocols"},
     "google": {"service.protocols"},
+    "opentelemetry": {"service.tracing"},
 }
 # What a package says that it deliberately does not know, beyond the doors.
 FORBIDDEN = {

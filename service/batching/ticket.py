@@ -52,6 +52,7 @@ class Ticket:
         if self.started_s is None:
             self.started_s = now_s
             self.call.queue_s = now_s - self.arrived_s
+            self.call.ran_s = now_s
 
     def ran(self, compute_s: float, batch_items: int) -> None:
         """Note what a batch that held some of its parts cost."""

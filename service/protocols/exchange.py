@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from service.call import Call
+from service.ended import Ended
 from service.errors import (
     ClientGone,
     DeadlinePassed,
@@ -30,11 +31,13 @@ from service.errors import (
 from service.gate import Gate, Guest
 from service.protocols.admission import key_of, limits_of
 from service.protocols.head import HEADER_LENGTH, JSON, Head
-from service.protocols.problem import PROBLEM, Dialect, Headers, headers_of, kind_of
+from service.protocols.problem import PROBLEM, STATUSES, Dialect, Headers, headers_of, kind_of
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
 
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))  # of which a log may speak
+GIVEN_UP = 499  # what proxies log where nothing was answered
 OK, CANCELLED = "ok", "cancelled"  # the outcomes that are no problem's slug
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
@@ -99,8 +102,8 @@ class Exchange:
     """
 
     __slots__ = (
-        *("_link", "added", "call", "dialect", "guest", "head", "model", "names", "outcome", "route", "started_s"),
-        "worker",
+        *("_link", "added", "call", "dialect", "guest", "head", "model", "names", "outcome", "route", "sent"),
+        *("started_s", "worker"),
     )
 
     def __init__(
@@ -123,6 +126,7 @@ class Exchange:
         self.started_s = time.monotonic()
         self.guest: Guest | None = None
         self.added: Headers | None = None  # to those of every answer
+        self.sent = 0  # bytes of a whole answer
         self._link = link
         self.call = Call(
             request_id=mint_id(head).decode(),
@@ -239,10 +243,29 @@ class Exchange:
 
     def close(self) -> None:
         """Count the request. To be called once, however it ended."""
-        total_s = time.monotonic() - self.started_s
-        self.worker.telemetry.request(self.route, self.model or "", self.outcome, total_s)
+        ended_s = time.monotonic()
+        self.worker.telemetry.request(self.route, self.model or "", self.outcome, ended_s - self.started_s)
+        if self.worker.watchers:
+            self._tell(ended_s)
+
+    def _tell(self, ended_s: float) -> None:
+        ended = Ended(
+            call=self.call,
+            method=self.head.method if self.head.method in METHODS else "_OTHER",
+            model=self.worker.telemetry.known(self.model or ""),
+            outcome=self.outcome,
+            status=STATUSES.get(self.outcome, 200 if self.outcome == OK else GIVEN_UP),
+            key=self.guest.name if self.guest is not None else "",
+            sent=self.sent,
+            started_s=self.started_s,
+            ended_s=ended_s,
+            parent=self.head.fields.get(b"traceparent", b"").decode("latin-1"),
+        )
+        for watch in self.worker.watchers:
+            watch(ended)
 
     async def _send(self, status: int, headers: Headers, body: bytes) -> None:
+        self.sent = len(body)
         headers += self.common_headers()
         headers.append((b"content-length", b"%d" % len(body)))
         await self._link.send(status, headers, body)

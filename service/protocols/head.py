@@ -11,10 +11,10 @@ HEADER_LENGTH = b"inference-header-content-length"  # of the JSON in a body, whe
 HEADS = frozenset(
     (
         *(b"content-length", b"content-type", b"content-encoding", b"authorization"),
-        *(b"x-request-id", b"x-request-timeout-s", HEADER_LENGTH),
+        *(b"x-request-id", b"x-request-timeout-s", b"traceparent", HEADER_LENGTH),
     )
 )
-PLAIN = frozenset((b"content-type", b"x-request-id"))
+PLAIN = frozenset((b"content-type", b"x-request-id", b"traceparent"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Head:
     path: str
     fields: Mapping[bytes, bytes]
     repeated: Collection[bytes]
-    plain: bool  # nothing in it but, perhaps, a media type, and that is JSON
+    plain: bool  # nothing in it that has to be checked: ids and, perhaps, a media type, and that is JSON
 
     @classmethod
     def of(cls, method: str, path: str, headers: Headers) -> "Head":

@@ -45,6 +45,7 @@ TABLE: dict[type[errors.ServiceError], Kind] = {
 }
 
 Headers = list[tuple[bytes, bytes]]
+STATUSES = {kind.slug: kind.status for kind in TABLE.values()}
 
 
 def kind_of(error: errors.ServiceError) -> Kind:

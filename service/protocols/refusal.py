@@ -31,7 +31,14 @@ class Refusals:
         """
         route = ROUTES.literal.get(head.path)
         worker = self._worker
-        if route is None or not route.task or not head.plain or head.method != "POST" or worker.gate is not None:
+        if (
+            route is None
+            or not route.task
+            or not head.plain
+            or head.method != "POST"
+            or worker.gate is not None
+            or worker.watchers
+        ):
             return None
         if not worker.ready or not worker.engine.is_full(route.task):
             return None

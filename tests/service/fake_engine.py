@@ -5,6 +5,7 @@ Inputs that begin with ``!`` make it misbehave: ``!bug``, ``!full``, ``!late``, 
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -142,6 +143,7 @@ class FakeEngine:
         self.running += 1
         try:
             call.queue_s, call.compute_s, call.batch_items = 0.0015, 0.0005, 4
+            call.ran_s = time.monotonic()
             self.telemetry.batch(name, 1, 4, 3, "idle", 0.0005, [0.0015])
             await _misbehave(inputs if isinstance(inputs, str) else "", call)
         finally:
