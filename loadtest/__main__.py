@@ -1,4 +1,4 @@
-"""`python -m loadtest run | poison | bench | limits`: the command line and nothing else.
+"""`python -m loadtest run | poison | bench | limits | stalls | streams | states`: the command line and nothing else.
 
 python -m loadtest run --url http://127.0.0.1:3000 --scenario mixed --users 32 --seconds 60 --p99-ms 200
 """
@@ -7,10 +7,18 @@ import argparse
 import sys
 from types import ModuleType
 
-from loadtest import bench, limits, poison, run
+from loadtest import bench, limits, poison, run, stalls, states, streams
 from loadtest.server import ServerError, end_on_signals
 
-VERBS: dict[str, ModuleType] = {"run": run, "poison": poison, "bench": bench, "limits": limits}
+VERBS: dict[str, ModuleType] = {
+    "run": run,
+    "poison": poison,
+    "bench": bench,
+    "limits": limits,
+    "stalls": stalls,
+    "streams": streams,
+    "states": states,
+}
 
 
 def main(words: list[str] | None = None) -> int:

@@ -125,7 +125,8 @@ class Connection:
         self._rest = b""
 
     @classmethod
-    async def open(cls, address: Address) -> Self:
+    async def open(cls, address: Address, *, buffer_bytes: int | None = None) -> Self:
+        """`buffer_bytes`: how much of an answer this side's kernel takes while nobody reads."""
         loop = asyncio.get_running_loop()
         family, kind, protocol, _, target = (
             await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
@@ -133,6 +134,8 @@ class Connection:
         sock = socket.socket(family, kind, protocol)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if buffer_bytes is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         try:
             await loop.sock_connect(sock, target)
         except BaseException:
@@ -153,6 +156,10 @@ class Connection:
 
     async def send(self, data: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(self._sock, data)
+
+    async def receive(self, most: int = CHUNK_BYTES) -> bytes:
+        """What has come, at most so many bytes of it; nothing when the server has closed. Waits for it."""
+        return await asyncio.get_running_loop().sock_recv(self._sock, most)
 
     async def _read(self) -> Reply:
         loop = asyncio.get_running_loop()

@@ -1,10 +1,13 @@
 """A service that obeys the HTTP contract without any model: `python -m tests.loadtest.fake_service --port N`.
 
 What `--broken` breaks: `answers` (an eighth of the tags are wrong), `statuses` (500 for an unknown model), `start`
-(it ends at once), `ready` (it is never ready). Answers depend on the request alone.
+(it ends at once), `ready` (it is never ready), `states` (a continuation leaves out a character), `forged` (any state
+is believed), `leak` (a gauge stays above 0), `cut` (a stream ends too early). Answers depend on the request alone.
 """
 
 import argparse
+import base64
+import hashlib
 import json
 import random
 import sys
@@ -28,6 +31,8 @@ PARAMETERS = {
         "seed": lambda value: type(value) is int,
         "stop": lambda value: isinstance(value, list),
         "details": lambda value: isinstance(value, bool),
+        "state": lambda value: isinstance(value, str),
+        "return_state": lambda value: isinstance(value, bool),
     },
 }
 
@@ -44,8 +49,15 @@ class Service:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
+        if scope["path"] == "/metrics":
+            await plain(send, metrics(self.broken))
+            return
         status, answer = 200, b""
         try:
+            if scope["path"] == "/v1/generate_stream":
+                body = parse("generate", await read(receive), self.broken)
+                await stream(send, generate(body["inputs"], body.get("parameters") or {}), self.broken)
+                return
             answer = json.dumps(await self.route(scope, receive)).encode()
         except Refused as refused:
             status = refused.status
@@ -76,6 +88,7 @@ class Service:
     def answer(self, task: str, body: dict[str, Any]) -> Any:
         inputs, parameters = body["inputs"], body.get("parameters") or {}
         one = {"tag": tag, "classify": classify, "generate": generate}[task]
+        parameters = {**parameters, "broken": self.broken}
         answers = [one(text, parameters) for text in (inputs if isinstance(inputs, list) else [inputs])]
         if self.broken == "answers" and task == "tag" and random.random() < 0.125:
             answers = [[{**entry, "word": "?"} for entry in tags] for tags in answers]
@@ -144,11 +157,63 @@ def classify(text: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def generate(text: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    tokens = parameters.get("max_new_tokens", 20)
-    answer: dict[str, Any] = {"generated_text": "x" * tokens}
+    """Letters that depend on the prompt, the seed and their place alone."""
+    tokens, broken = parameters.get("max_new_tokens", 20), parameters.get("broken")
+    prompt, seed, place = text, parameters.get("seed", 0), 0
+    if "state" in parameters:
+        prompt, seed, place = opened(parameters["state"], broken)
+        place += broken == "states"
+    letters = [chr(97 + sum(f"{prompt} {seed} {at}".encode()) % 26) for at in range(place, place + tokens)]
+    answer: dict[str, Any] = {"generated_text": "".join(letters)}
     if parameters.get("details"):
         answer["details"] = {"finish_reason": "length", "generated_tokens": tokens, "seed": 0}
+    if parameters.get("return_state"):
+        answer["state"] = sealed(json.dumps([prompt, seed, place + tokens]).encode())
     return answer
+
+
+def sealed(payload: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(payload).digest() + payload).decode().rstrip("=")
+
+
+def opened(state: str, broken: str | None) -> Any:
+    """What was sealed; a state of another spelling is none, even if it stands for the same bytes."""
+    try:
+        data = base64.urlsafe_b64decode(state + "=" * (-len(state) % 4))
+        if sealed(data[32:]) == state:
+            return json.loads(data[32:])
+    except ValueError:
+        pass
+    if broken == "forged":
+        return "", 0, 0
+    raise Refused(422, "no such state")
+
+
+async def stream(send: Any, answer: dict[str, Any], broken: str) -> None:
+    text = answer["generated_text"]
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    for at, letter in enumerate(text):
+        last = at == len(text) - 1
+        if last and broken == "cut":
+            break
+        token = {"id": 1, "text": letter, "logprob": -1.0, "special": False}
+        event = {"token": token, "generated_text": text if last else None, "details": None}
+        chunk = b"data: %s\n\n" % json.dumps(event).encode()
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def plain(send: Any, text: str) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(text))]})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
+def metrics(broken: str) -> str:
+    slots = 1 if broken == "leak" else 0
+    return f"""seqserve_active_slots{{model="shakespeare-fake"}} {slots}.0
+seqserve_step_seconds_sum{{model="shakespeare-fake"}} 0.5
+seqserve_step_seconds_count{{model="shakespeare-fake"}} 1000.0
+"""
 
 
 if __name__ == "__main__":
