@@ -15,7 +15,7 @@ from loadtest.closed_loop import run_loop
 from loadtest.wire import Address, Connection
 
 HOLD_S = (2.0, 20.0)  # for how long a stalled client keeps its connection
-BETWEEN_S = (0.2, 1.0)  # a hung-up client comes back after
+BETWEEN_S = (1.0, 4.0)  # a hung-up client comes back after
 BYTE_S = 1.0
 SMALL_BUFFER_BYTES = 1024  # of a slow reader: or its kernel would take the answer
 ANSWER_BYTES = 4000  # a client that hangs up in an answer has read fewer
@@ -138,8 +138,11 @@ async def _crowd(pipe: Pipe, asked: Asked, count: int, seed: int, arrive_s: floa
     pipe.send(visits)
 
 
-async def _come_again(asked: Asked, name: str, how: tuple[Visit, bytes], random: Random, visits: Counter[str]) -> None:
+async def _come_again(
+    asked: Asked, name: str, how: tuple[Visit, bytes], random: Random, visits: Counter[str], arrive_s: float
+) -> None:
     visit, request = how
+    await asyncio.sleep(random.uniform(0.0, arrive_s))
     while True:
         visits[name] += 1
         # To be thrown out is what such a client has to expect.

@@ -36,6 +36,21 @@ def test_the_three_tasks(client: Client) -> None:
     assert [(each.text, each.finish_reason, each.seed) for each in found] == [(" ünd so", "length", 3)] * 2
 
 
+async def test_a_stream_is_the_text_that_comes_whole(address: str, client: Client) -> None:
+    options: Any = {"max_new_tokens": 7, "seed": 3}
+    with client.generate_stream("a", **options) as tokens:
+        text = "".join(token.text for token in tokens)
+    assert tokens.generation is not None
+    assert tokens.generation.text == text == client.generate("a", **options).text
+    async with AsyncClient(address) as aio:
+        assert "".join([token.text async for token in aio.generate_stream("a", **options)]) == text
+
+
+def test_a_stream_may_fail_before_it_begins(client: Client) -> None:
+    with pytest.raises(Overloaded):
+        list(client.generate_stream("!full"))
+
+
 def test_frames_and_steps_are_told_from_texts(client: Client) -> None:
     frames = [[0.5, 1.0], [2.0, 3.0]]
     assert [entity.start for entity in client.tag(frames)] == [0, 1]
@@ -88,10 +103,10 @@ def test_a_key_is_sent(tmp_path: Path) -> None:
 
 
 def test_the_readme_works(address: str) -> None:
-    first, calls, _, refused = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    first, calls, stream, refused = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     out, names = io.StringIO(), dict[str, Any]()
     with contextlib.redirect_stdout(out):
-        exec((first + calls + refused).replace("http://localhost:3000", address), names)
+        exec((first + calls + stream + refused).replace("http://localhost:3000", address), names)
     names["client"].close()
     lines = out.getvalue().splitlines()
     assert lines[0] == "Harry A 0.75"

@@ -34,6 +34,15 @@ def test_a_slot_that_is_left_over_fails(tmp_path: Path, monkeypatch: pytest.Monk
     assert "left over: seqserve_active_slots" in [each["what"] for each in result["checks"] if not each["met"]]
 
 
+def broken_crowd(*how: object) -> None:
+    """The crowd's process ends at once."""
+
+
+def test_a_crowd_that_has_broken_is_no_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stalls, "crowd", broken_crowd)
+    assert run("stalls", tmp_path / "stalls.json") == (2, {})
+
+
 def missed(before: Left, after: Left) -> list[str]:
     return [each["what"] for each in stalls.left_over(before, after) if not each["met"]]
 
