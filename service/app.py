@@ -6,6 +6,7 @@ to uvicorn: overriding it puts our front before BentoML's middleware and keeps i
 """
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from service.protocols import direct, rpc, schemas
 from service.protocols.asgi import Application
 from service.protocols.bento import answered, document_problems, exchange_of
 from service.protocols.front import Front
-from service.settings import ROOT, BadSetting, Settings
+from service.settings import ROOT, BadSetting, Settings, variable
 from service.telemetry import Telemetry
 from service.worker import Worker
 
@@ -131,6 +132,9 @@ def build_service(settings: Settings, load_engine: LoadEngine, *, check: Callabl
         @staticmethod
         def check() -> None:
             logs.configure(settings.log_format)
+            if not settings.state_key:
+                # The workers, which are started after this, take over the environment: states of one are taken by all.
+                os.environ.setdefault(variable("state_key"), secrets.token_urlsafe())
             check()
 
     class Fronted(Service[Any]):

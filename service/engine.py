@@ -6,6 +6,7 @@ arrays to models/.
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +28,10 @@ from service.graphs import Arrays, Graph, Work
 from service.inputs import Frames, Inputs, Piecewise
 from service.lanes import Lane, open_lane
 from service.settings import Settings
+from service.states import States
 from service.telemetry import Telemetry
-from service.writing import GenerateOptions, Writing
+from service.texts import GenerateOptions, Texts
+from service.writing import Writing
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +44,17 @@ TASKS = ("tag", "classify", "generate", "embed", "stream")
 class Engine:
     """All bundles of one worker process. `load` makes it; everything else belongs to the event loop's thread."""
 
-    def __init__(self, lanes: Sequence[Lane], executor: ThreadPoolExecutor, *, request_tokens: int) -> None:
+    def __init__(
+        self, lanes: Sequence[Lane], executor: ThreadPoolExecutor, *, request_tokens: int, states: States
+    ) -> None:
         self._lanes = {lane.name: lane for lane in lanes}
         self._by_task = {
             task: {name: lane for name, lane in self._lanes.items() if task in lane.tasks} for task in TASKS
+        }
+        self._texts = {
+            lane.name: Texts(lane.bundle, lane.bundle.task, states)
+            for lane in lanes
+            if isinstance(lane.bundle.task, Generation)
         }
         self._request_tokens = request_tokens
         self._executor = executor
@@ -69,7 +79,9 @@ class Engine:
             lanes[manifest.name] = open_lane(bundle, settings, telemetry, executor)
             telemetry.bundle(manifest.name, manifest.version, bundle.variant, load_s)
             log.info("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, bundle.network.device, load_s)
-        return cls(list(lanes.values()), executor, request_tokens=settings.request_tokens)
+        keys = settings.state_key or (secrets.token_urlsafe(),)  # a service has one of its start, see app.py
+        states = States(keys, ttl_s=settings.state_ttl_s, clock=time.time)
+        return cls(list(lanes.values()), executor, request_tokens=settings.request_tokens, states=states)
 
     def cards(self) -> list[dict[str, Any]]:
         """What /v1/models tells of each bundle, in the order in which they were given."""
@@ -152,15 +164,16 @@ class Engine:
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """The continuation of each prompt; an empty prompt has an empty one."""
         lane = self._lane("generate", model)
-        task = cast(Generation, lane.bundle.task)
         alone = isinstance(inputs, str)
         prompts = [inputs] if isinstance(inputs, str) else inputs
         items = await self._encode(lane, prompts, beside=options.max_new_tokens, alone=alone)
-        texts = [task.start(prompt, options.of_model()) for prompt in prompts]
-        wanted = [(item.rows, text) for item, text in zip(items, texts, strict=True) if item.length]
+        texts = self._texts[lane.name]
+        starts = texts.begin(prompts, items, [options] * len(prompts))
+        wanted = [(start.reading, start.text) for start in starts if len(start.reading)]
         if wanted:
             await self._wait(lane, call, wanted)
-        answers = await _paced(items, texts, lambda _, text: text.answer(), beside=options.max_new_tokens)
+        written = [start.text for start in starts]
+        answers = await _paced(items, written, lambda _, text: texts.answer(text), beside=options.max_new_tokens)
         return answers[0] if alone else answers
 
     async def write(
@@ -168,11 +181,10 @@ class Engine:
     ) -> Writing:
         """As `generate`, to be read while it is written; each prompt has options of its own."""
         lane = self._lane("generate", model)
-        task = cast(Generation, lane.bundle.task)
         beside = max((each.max_new_tokens for each in options), default=0)
         items = await self._encode(lane, prompts, beside=beside, alone=len(prompts) == 1)
-        texts = [task.start(prompt, each.of_model()) for prompt, each in zip(prompts, options, strict=True)]
-        return Writing(lane, items, texts, call)
+        texts = self._texts[lane.name]
+        return Writing(lane, texts, texts.begin(prompts, items, options), call)
 
     def graphs(self) -> dict[str, Graph]:
         """The graph of each bundle by its name."""

@@ -28,6 +28,7 @@ def _split(value: object) -> object:
 
 Parts = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Key = Annotated[str, Field(min_length=8)]
+StateKey = Annotated[str, Field(min_length=16)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 SECRET: dict[str, Any] = {"secret": True}
@@ -133,11 +134,15 @@ class Settings(BaseModel):
         description="Origins whose pages may call the service from a browser, separated by commas"
         " (https://example.org); *: all.",
     )
-    state_key: str = Field(
-        default="",
+    state_key: Annotated[tuple[StateKey, ...], BeforeValidator(_split)] = Field(
+        default=(),
         repr=False,
         json_schema_extra=SECRET,
-        description="Key that will sign the states handed to clients; states are not offered yet, so it has no effect.",
+        description="Keys of the states that clients are handed, separated by commas: the first signs, all are taken."
+        " The same on all replicas; none: a new one for each start.",
+    )
+    state_ttl_s: Annotated[float, Field(gt=0, le=31_536_000)] = Field(
+        default=86_400.0, description="Seconds after which a state is refused; then 422."
     )
     grpc_port: int = Field(
         default=0,

@@ -5,47 +5,15 @@ it, and one that is slow holds nobody up. Knows no HTTP, and neither slots nor t
 """
 
 import asyncio
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.codecs.symbols import Symbols
-from models.sampling import Sampling
-from models.tasks.generate import Continuation, FinishReason
-from models.tasks.generate import GenerateOptions as WriteOptions
+from models.tasks.generate import FinishReason
 from service.call import Call
 from service.errors import ClientGone
 from service.lanes import Lane
-
-SEED_BITS = 53  # of a seed that is drawn here: what a JavaScript number still holds exactly
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateOptions:
-    """What one request for generation asks; `seed` None draws one."""
-
-    max_new_tokens: int = 100
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    return_full_text: bool = False
-    details: bool = False
-    logprobs: bool = False  # of the tokens, for who reads them as they come; `details` has them anyway
-
-    def of_model(self) -> WriteOptions:
-        """The same for models/, with a seed."""
-        seed = secrets.randbits(SEED_BITS) if self.seed is None else self.seed
-        return WriteOptions(
-            max_new_tokens=self.max_new_tokens,
-            sampling=Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=seed),
-            stop=self.stop,
-            return_full_text=self.return_full_text,
-            details=self.details,
-            logprobs=self.logprobs,
-        )
+from service.texts import Start, Texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,20 +36,21 @@ class Writing:
     `aclose` (contextlib.aclosing does): nothing more is written then.
     """
 
-    def __init__(self, lane: Lane, prompts: Sequence[Symbols], texts: Sequence[Continuation], call: Call) -> None:
-        self.texts = tuple(texts)
-        self.prompt_tokens = tuple(prompt.length for prompt in prompts)
-        self.seeds = tuple(text.options.sampling.seed for text in texts)
+    def __init__(self, lane: Lane, texts: Texts, starts: Sequence[Start], call: Call) -> None:
+        self.texts = tuple(start.text for start in starts)
+        self.prompt_tokens = tuple(start.length for start in starts)
+        self.seeds = tuple(text.options.sampling.seed for text in self.texts)
+        self._answer = texts.answer
         self.remind_s: float | None = None
-        self._left = dict.fromkeys(range(len(texts)), 0)  # texts that go on -> how many of their tokens were seen
-        filled = [index for index, prompt in enumerate(prompts) if prompt.length]
-        self._parts = {index: part for part, index in enumerate(filled)}  # an empty prompt is no part of the ticket
+        self._left = dict.fromkeys(range(len(starts)), 0)  # texts that go on -> how many of their tokens were seen
+        filled = [index for index, start in enumerate(starts) if len(start.reading)]
+        self._parts = {index: part for part, index in enumerate(filled)}  # what has nothing to read is none
         self._come = dict.fromkeys(filled, 0)  # how many of their tokens were there when they were told of last
-        self._news = len(filled) < len(texts)
+        self._news = len(filled) < len(starts)
         self._looked_s = 0.0
         self._reminder: asyncio.TimerHandle | None = None
         self._waiting: asyncio.Future[None] | None = None
-        parts = [(prompts[index].rows, texts[index]) for index in filled]
+        parts = [(starts[index].reading, starts[index].text) for index in filled]
         self._ticket = lane.submit(call, parts, self._wake, follow=self._wake) if parts else None
 
     def __aiter__(self) -> "Writing":
@@ -115,7 +84,7 @@ class Writing:
 
     def answer(self, index: int) -> dict[str, Any]:
         """The text so far, in the shape in which `Engine.generate` has it."""
-        return self.texts[index].answer()
+        return self._answer(self.texts[index])
 
     async def _wait(self) -> None:
         """Until there is news, or it is time for a reminder."""

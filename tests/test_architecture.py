@@ -55,10 +55,12 @@ SERVICE = {
     "service.observers": {"service.telemetry"},
     "service.graphs": {"service.batching", *LEAVES, *MODELS},
     "service.lanes": {"service.batching", "service.graphs", "service.observers", *LEAVES, *MODELS},
-    "service.writing": {"service.lanes", "service.call", "service.errors", *MODELS},
+    "service.states": {"service.errors"},
+    "service.texts": {"service.states", *MODELS},
+    "service.writing": {"service.lanes", "service.texts", "service.call", "service.errors", *MODELS},
     "service.following": {"models.state"},
-    "service.engine": {"service.lanes", "service.graphs", "service.batching", "service.writing", "service.following"}
-    | {*LEAVES, *MODELS},
+    "service.engine": {"service.lanes", "service.graphs", "service.batching", "service.following"}
+    | {"service.states", "service.texts", "service.writing", *LEAVES, *MODELS},
     "service.limits": {"service.errors"},
     "service.keys": {"service.limits"},
     "service.gate": {"service.keys", "service.limits", "service.errors", "service.settings"},
@@ -67,7 +69,7 @@ SERVICE = {
     "service.tracing": {"service.ended"},
     "service.worker": {"service.engine", "service.gate", *WATCHING, *LEAVES},
     "service.protocols": {"service", "service.engine", "service.graphs", "service.worker", "service.writing"}
-    | {"service.ended", "service.following", "service.gate", "service.limits", *LEAVES},
+    | {"service.ended", "service.following", "service.texts", "service.gate", "service.limits", *LEAVES},
     "service.app": {"service.protocols", "service.engine", "service.worker", "service.logs", *LEAVES},
     "service.__main__": {"service.engine", "service.gate", *LEAVES},
 }

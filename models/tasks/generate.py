@@ -18,6 +18,7 @@ from models.codecs.symbols import Symbols
 from models.manifest import StateTensor
 from models.sampling import Sampling
 from models.state import State
+from models.tasks.memory import TAIL_CHARACTERS, Memory
 
 Run = Callable[[Mapping[str, NDArray[Any]]], Sequence[NDArray[Any]]]
 Bind = Callable[[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]], Callable[[], None]]  # see Network.bind
@@ -34,6 +35,7 @@ class GenerateOptions:
     return_full_text: bool = False
     details: bool = False
     logprobs: bool = False  # whether those of the tokens are noted, which `details` needs too
+    return_state: bool = False  # whether the text keeps where it stands when it is done
 
 
 class Generation:
@@ -46,8 +48,8 @@ class Generation:
         """`limit`: see CharactersCodec.encode."""
         return self.codec.encode(raw, limit=limit)
 
-    def start(self, prompt: str, options: GenerateOptions) -> "Continuation":
-        return Continuation(self.codec, prompt, options)
+    def start(self, prompt: str, options: GenerateOptions, *, drawn: int = 0, tail: str = "") -> "Continuation":
+        return Continuation(self.codec, prompt, options, drawn=drawn, tail=tail)
 
     def advance(
         self, run: Run, tokens: NDArray[np.int32], lengths: NDArray[np.int32], state: State
@@ -67,9 +69,14 @@ class Generation:
 
 
 class Continuation:
-    """One text being generated: what was asked, what has come, and whether it is done."""
+    """One text being generated: what was asked, what has come, and whether it is done.
+
+    One that goes on has made `drawn` draws before and ended with `tail`. `rows` is the state that it begins with, None
+    for zeros, and `newest` the last token of its prompt.
+    """
 
     __slots__ = (
+        "_before",
         "_block",
         "_block_index",
         "_codec",
@@ -78,23 +85,34 @@ class Continuation:
         "drawn",
         "finish_reason",
         "log_probabilities",
+        "memory",
+        "newest",
         "options",
         "pieces",
         "prompt",
+        "rows",
         "tokens",
     )
 
-    def __init__(self, codec: CharactersCodec, prompt: str, options: GenerateOptions) -> None:
+    def __init__(
+        self, codec: CharactersCodec, prompt: str, options: GenerateOptions, *, drawn: int = 0, tail: str = ""
+    ) -> None:
         self.prompt, self.options = prompt, options
         self.tokens: list[int] = []
         self.log_probabilities: list[float] = []
         self.finish_reason: FinishReason | None = None
-        self.drawn = 0
+        self.drawn = drawn
+        self.rows: State | None = None
+        self.newest = 0
+        self.memory: Memory | None = None  # set when the text is done, if it was asked for
         self._codec = codec
         self.pieces: list[str] = []  # what each token stands for; the last to grow when a token is pushed
-        self._tail = ""
+        self._before = self._tail = tail
         self._longest_stop = max((len(stop) for stop in options.stop), default=0)
-        self._block, self._block_index = sampling.uniforms(options.sampling.seed, 0), 0
+        self._block, self._block_index = (
+            sampling.uniforms(options.sampling.seed, drawn),
+            drawn // sampling.UNIFORMS_BLOCK,
+        )
 
     def block(self) -> NDArray[np.float64]:
         """The random numbers (UNIFORMS_BLOCK,) that the next draw takes one of, the `drawn` % UNIFORMS_BLOCK-th.
@@ -113,15 +131,27 @@ class Continuation:
         piece = self._codec.decode(token)
         self.pieces.append(piece)
         if self._longest_stop:
-            # Only the newest piece can have completed a stop string, so a tail of that length is enough.
-            self._tail = (self._tail + piece)[-(self._longest_stop + len(piece)) :]
-            if any(stop in self._tail for stop in self.options.stop):
+            # Only the newest piece can complete a stop string, so a tail of that length is enough. What is complete
+            # before it, in the text that this one goes on with, ended that or was not asked for.
+            self._tail = (self._tail + piece)[-(self._longest_stop + len(piece) - 1) :]
+            if piece and any(stop in self._tail[-(len(stop) + len(piece) - 1) :] for stop in self.options.stop):
                 self.finish_reason = "stop"
                 return True
         if len(self.tokens) >= self.options.max_new_tokens:
             self.finish_reason = "length"
             return True
         return False
+
+    def leave(self, rows: State) -> None:
+        """Keep where the text stands; `rows` (1, width) have read all but its newest token."""
+        tail = "" if self.finish_reason == "stop" else (self._before + self.text)[-TAIL_CHARACTERS:]
+        self.memory = Memory(
+            rows=rows,
+            token=self.tokens[-1] if self.tokens else self.newest,
+            seed=self.options.sampling.seed,
+            drawn=self.drawn,
+            tail=tail,
+        )
 
     @property
     def text(self) -> str:

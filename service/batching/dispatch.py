@@ -40,7 +40,12 @@ class Prefill:
         tokens, lengths = pad(pieces)
         started = table.clock()
         following, state = table.advance(tokens, lengths, states.join([state for _, state in group]))
-        ended = [row for row, text in enumerate(texts) if text.fed + len(pieces[row]) >= len(text.prompt)]
+        # Of one that wants no token only the state is of interest.
+        ended = [
+            row
+            for row, text in enumerate(texts)
+            if text.fed + len(pieces[row]) >= len(text.prompt) and text.continuation.options.max_new_tokens
+        ]
         drawn: dict[int, int] = {}
         if ended:
             chooser = Chooser([texts[row].continuation for row in ended])
@@ -58,26 +63,35 @@ class Prefill:
             table.cost.learn(len(texts), padded // len(texts), seconds)
             for ticket in {text.ticket for text in texts}:
                 ticket.ran(seconds, len(texts))
-        joining: list[tuple[Text, int, State]] = []
-        for text, state, outcome in self._outcomes:
-            if isinstance(outcome, BaseException):
-                table.fail(text, outcome)
-            elif state is not None and outcome is None:
-                table.reading.append((text, state))
-            elif state is not None and isinstance(outcome, int):
-                table.observer.first_token(now - text.ticket.arrived_s)
-                table.observer.tokens(count=1, gap_s=0.0)
-                if text.continuation.push(outcome):
-                    table.finish(text)
-                else:
-                    joining.append((text, outcome, state))
-                text.ticket.tell(now)  # at once: the first token is what a reader waits for
+        joining = [joins for outcome in self._outcomes if (joins := self._deal(*outcome, now))]
         if joining:
             joined, tokens, parts = zip(*joining, strict=True)
             if not table.active:
                 table.stepped_s = now
             table.join(joined, tokens, states.join(parts))
         table.in_hand = []
+
+    def _deal(
+        self, text: Text, state: State | None, outcome: int | BaseException | None, now: float
+    ) -> tuple[Text, int, State] | None:
+        """Let one text go where it belongs; what is returned joins the table."""
+        table = self._table
+        if isinstance(outcome, BaseException):
+            table.fail(text, outcome)
+        elif state is not None and outcome is None:
+            if text.fed < len(text.prompt):
+                table.reading.append((text, state))
+            else:
+                table.finish(text, state)
+        elif state is not None and outcome is not None:
+            table.observer.first_token(now - text.ticket.arrived_s)
+            table.observer.tokens(count=1, gap_s=0.0)
+            done = text.continuation.push(outcome)
+            if done:
+                table.finish(text, state)
+            text.ticket.tell(now)  # at once: the first token is what a reader waits for
+            return None if done else (text, outcome, state)
+        return None
 
 
 class Steps:
@@ -152,10 +166,10 @@ class Steps:
         # From the last row to the first: removing a row moves only rows that were dealt with.
         for row in sorted({*self._done, *self._failed}, reverse=True):
             text = table.active[row]
-            table.remove(row)
             if row in self._failed:
                 table.fail(text, self._failed[row])
             else:
-                table.finish(text)
+                table.finish(text, table.state, row)
+            table.remove(row)
         table.tell(tickets, now)
         table.in_hand = []

@@ -120,7 +120,8 @@ class StepScheduler:
                 continue
             text.ticket.start(now)
             self._table.observer.waited(now - text.ticket.arrived_s)
-            self._table.reading.append((text, self._table.writer.zeros(1)))
+            begins = text.continuation.rows
+            self._table.reading.append((text, self._table.writer.zeros(1) if begins is None else begins))
             free -= 1
 
     def abandon(self, error: ServiceError) -> None:

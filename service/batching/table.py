@@ -131,8 +131,10 @@ class Table:
             if now - ticket.told_s >= pace_s:
                 ticket.tell(now)
 
-    def finish(self, text: Text) -> None:
-        """Hand a finished text to its waiter."""
+    def finish(self, text: Text, state: State, row: int = 0) -> None:
+        """Hand a finished text to its waiter, with its row of the state if that was asked for."""
+        if text.continuation.options.return_state:
+            text.continuation.leave(states.take(state, [row]))
         text.ticket.succeed(text.index, text.continuation)
 
     def fail(self, text: Text, error: BaseException) -> None:

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 from service.errors import InvalidRequest, TooLarge, Value, shown
 from service.inputs import Piecewise, are_one
 from service.settings import Settings
-from service.writing import GenerateOptions
+from service.texts import GenerateOptions
 
 # A list stops at its first bad element: a megabyte of them would otherwise make a megabyte of errors.
 Strings = Annotated[list[str], Field(fail_fast=True)]
@@ -84,7 +84,9 @@ class ClassifyRequest(_Body):
 class GenerateParameters(_Body):
     """How to draw. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 keep the whole vocabulary."""
 
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="0, with return_state: read only"
+    )
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -93,8 +95,8 @@ class GenerateParameters(_Body):
     return_full_text: bool | None = None
     details: bool | None = None
     do_sample: bool | None = Field(default=None, description="false: greedy, whatever the temperature")
-    state: Annotated[str, Field(max_length=65_536)] | None = Field(default=None, description="not offered yet")
-    return_state: bool | None = Field(default=None, description="not offered yet")
+    state: str | None = Field(default=None, description="of an earlier answer: the text that this one goes on with")
+    return_state: bool | None = Field(default=None, description="true: the answer has a state to go on from")
     decoder_input_details: Literal[False] | None = None
     watermark: Literal[False] | None = None
 
@@ -115,11 +117,6 @@ _NOTHING_ASKED = GenerateParameters()
 def options(parameters: GenerateParameters | None, *, limit: int) -> GenerateOptions:
     """Return what the engine is asked for; ``limit`` is the highest max_new_tokens. Raises InvalidRequest."""
     asked = parameters or _NOTHING_ASKED
-    if asked.state is not None or asked.return_state:
-        field = "state" if asked.state is not None else "return_state"
-        raise InvalidRequest(
-            f"parameters.{field}: this route does not offer states yet; leave it out", field=f"parameters.{field}"
-        )
     new_tokens = min(NEW_TOKENS, limit) if asked.max_new_tokens is None else asked.max_new_tokens
     if new_tokens > limit:
         raise InvalidRequest(
@@ -127,6 +124,13 @@ def options(parameters: GenerateParameters | None, *, limit: int) -> GenerateOpt
             field="parameters.max_new_tokens",
             limit=limit,
             value=new_tokens,
+        )
+    if not new_tokens and not asked.return_state:
+        raise InvalidRequest(
+            "parameters.max_new_tokens is 0, which only has an answer with return_state: ask for 1 at least",
+            field="parameters.max_new_tokens",
+            limit=1,
+            value=0,
         )
     temperature = 1.0 if asked.temperature is None else asked.temperature
     return GenerateOptions(
@@ -138,6 +142,8 @@ def options(parameters: GenerateParameters | None, *, limit: int) -> GenerateOpt
         stop=tuple(asked.stop or ()),
         return_full_text=bool(asked.return_full_text),
         details=bool(asked.details),
+        state=asked.state,
+        return_state=bool(asked.return_state),
     )
 
 
@@ -164,6 +170,7 @@ class Generated(TypedDict):
 
     generated_text: str
     details: NotRequired[dict[str, Any]]
+    state: NotRequired[str | None]
 
 
 TAG: TypeAdapter[TagRequest] = TypeAdapter(TagRequest)

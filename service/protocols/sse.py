@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired
 
 import orjson
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -132,6 +132,7 @@ class Event(TypedDict):
     token: Token
     generated_text: str | None
     details: Details | None
+    state: NotRequired[str | None]
 
 
 DOCS = Docs(

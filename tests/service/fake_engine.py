@@ -17,7 +17,8 @@ from service.following import Following
 from service.inputs import are_one
 from service.settings import Settings
 from service.telemetry import Telemetry
-from service.writing import Delta, GenerateOptions
+from service.texts import GenerateOptions
+from service.writing import Delta
 
 NAMES = {
     "tag": "pos-en",
@@ -27,6 +28,7 @@ NAMES = {
     "stream": "pos-en-live",
 }
 TEXT = " ünd so"
+STATE = "c28gd2VpdA=="
 
 
 class FakeEngine:
@@ -113,6 +115,8 @@ class FakeEngine:
 
         def one(prompt: str) -> dict[str, Any]:
             answer: dict[str, Any] = {"generated_text": (prompt if options.return_full_text else "") + TEXT}
+            if options.return_state:
+                answer["state"] = STATE
             if options.details:
                 answer["details"] = {"finish_reason": "length", "generated_tokens": 7, "seed": options.seed or 0}
             return answer
@@ -191,6 +195,8 @@ class FakeWriting:
         options, count = self._options[index], self._count(index)
         text = TEXT[: min(self._looks, count)]
         answer: dict[str, Any] = {"generated_text": (self._prompts[index] if options.return_full_text else "") + text}
+        if options.return_state:
+            answer["state"] = STATE
         if options.details:
             answer["details"] = {"finish_reason": "length", "generated_tokens": count, "seed": options.seed or 0}
         return answer

@@ -21,7 +21,7 @@ from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.settings import Settings
 from service.telemetry import Telemetry
-from service.writing import GenerateOptions
+from service.texts import GenerateOptions
 from tests import bundles
 
 

@@ -13,7 +13,7 @@ from service.engine import Engine
 from service.errors import InvalidRequest, Overloaded, RequestError, TooLarge, UnknownModel
 from service.settings import Settings
 from service.telemetry import Telemetry
-from service.writing import GenerateOptions
+from service.texts import GenerateOptions
 from tests import bundles
 from tests.bundles import FRAMES
 from tests.service.test_engine import call

@@ -164,12 +164,14 @@ def test_a_list_is_not_searched_beyond_its_first_error() -> None:
     assert caught.value.error_count() == 5  # one for each shape that inputs may have
 
 
-def test_states_are_refused_until_they_exist() -> None:
-    for field, value in (("state", "abc"), ("return_state", True)):
-        parameters = read(GENERATE, {"inputs": "a", "parameters": {field: value}}).parameters
+def test_no_new_token_is_of_no_use_without_a_state() -> None:
+    for parameters in ({"max_new_tokens": 0}, {"max_new_tokens": 0, "state": "abc"}):
+        asked = read(GENERATE, {"inputs": "a", "parameters": parameters}).parameters
         with pytest.raises(InvalidRequest) as caught:
-            schemas.options(parameters, limit=500)
-        assert caught.value.details["field"] == f"parameters.{field}"
+            schemas.options(asked, limit=500)
+        assert caught.value.details["field"] == "parameters.max_new_tokens"
+    asked = read(GENERATE, {"inputs": "a", "parameters": {"max_new_tokens": 0, "return_state": True}}).parameters
+    assert schemas.options(asked, limit=500).max_new_tokens == 0
 
 
 def test_more_tokens_than_the_limit_are_refused() -> None:

@@ -117,6 +117,39 @@ def test_the_client_of_hugging_face_reads_a_stream(real: str, route: str) -> Non
     assert [event.index for event in events] == list(range(1, 51))
 
 
+def test_a_state_goes_on_with_another_worker_another_process_and_through_bentoml(
+    tmp_path: Path, tiny_zoo: Path
+) -> None:
+    setup = {"SEQSERVE_BUNDLES": str(tiny_zoo), "SEQSERVE_DEVICE": "cpu", "SEQSERVE_STATE_KEY": "a key of sixteen"}
+    asked: dict[str, Any] = {"max_new_tokens": 10, "seed": 3, "return_state": True}
+
+    def post(address: str, path: str, inputs: str, parameters: dict[str, Any]) -> Any:
+        answer = httpx.post(address + path, json={"inputs": inputs, "parameters": parameters})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    with served(tmp_path, service="service.app:Seqserve", **setup) as (address, _, _):
+        whole = post(address, "/v1/generate", "ROMEO:", {**asked, "max_new_tokens": 40})["generated_text"]
+        begun = post(address, "/generate", "ROMEO:", asked)
+    with served(tmp_path, service="service.app:Seqserve", **setup) as (address, _, _):
+        text, state = begun["generated_text"], begun["state"]
+        for path in ("/v1/generate", "/generate", "/v1/generate"):
+            found = post(address, path, "", {"max_new_tokens": 10, "state": state, "return_state": True})
+            text, state = text + found["generated_text"], found["state"]
+    assert text == whole
+
+
+def test_without_a_key_all_workers_of_a_start_take_the_states_of_each(real: str) -> None:
+    asked = {"max_new_tokens": 5, "return_state": True}
+    state = httpx.post(f"{real}/v1/generate", json={"inputs": "a", "parameters": asked}).json()["state"]
+    workers = set()
+    for _ in range(30):  # a connection each, so that both workers get some
+        answer = httpx.post(f"{real}/v1/generate", json={"inputs": "", "parameters": {"state": state}})
+        assert answer.status_code == 200, answer.text
+        workers.add(answer.headers["x-request-id"].partition("-")[0])
+    assert len(workers) == 2
+
+
 def test_the_client_of_hugging_face_raises_what_ends_a_stream(address: str) -> None:
     client = InferenceClient(model=f"{address}/v1/generate_stream")
     with pytest.raises(GenerationError, match="the deadline of 30 s passed"):

@@ -60,7 +60,7 @@ def test_the_default_deadline_is_not_over_the_highest() -> None:
 @pytest.mark.parametrize("name", ["SEQSERVE_API_KEYS", "SEQSERVE_APIKEYS", "SEQSERVE_STATEKEY"])
 def test_the_value_of_a_secret_is_never_shown(name: str) -> None:
     assert "hush" not in refusal(**{name: "hush"})
-    assert "hush" not in repr(Settings(api_keys=("hush-hush",), state_key="hush"))
+    assert "hush" not in repr(Settings(api_keys=("hush-hush",), state_key=("hush-hush-hush-hush",)))
 
 
 def test_a_directory_of_bundles_stands_for_all_of_them(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_path_without_a_bundle_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_shows_every_setting(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEQSERVE_WORKERS", "2")
-    monkeypatch.setenv("SEQSERVE_STATE_KEY", "hush-hush")
+    monkeypatch.setenv("SEQSERVE_STATE_KEY", "hush-hush-hush-hush")
     assert main(["settings"]) == 0
     shown = capsys.readouterr().out
     assert "SEQSERVE_WORKERS = 2  (default 1)" in shown

@@ -17,7 +17,8 @@ from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, TooLarge
 from service.settings import Settings
 from service.telemetry import Telemetry
-from service.writing import Delta, GenerateOptions, Writing
+from service.texts import GenerateOptions
+from service.writing import Delta, Writing
 
 
 def call(*, timeout_s: float = 60.0, gone: Callable[[], bool] = lambda: False) -> Call:
