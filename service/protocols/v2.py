@@ -11,7 +11,7 @@ import orjson
 from pydantic import ValidationError
 
 from service import VERSION
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, shown
 from service.graphs import Graph
 from service.protocols import schemas, v2_infer, v2_inputs
 from service.protocols import v2_bodies as bodies
@@ -101,6 +101,12 @@ def _graph(exchange: Exchange) -> Graph:
 async def _infer(exchange: Exchange, body: bytes) -> Reply:
     graph = _graph(exchange)
     asked, rest = _parse(body, exchange.head.fields.get(HEADER_LENGTH))
+    for field, said, is_so in (
+        ("model_name", asked.model_name, graph.name),
+        ("model_version", asked.model_version, graph.version),
+    ):
+        if said not in (None, is_so):
+            raise InvalidRequest(f"{field} is {shown(said)!r}, but the path says {is_so!r}", field=field, value=said)
     parameters = dict(asked.parameters)
     binary = parameters.pop("binary_data_output", False)
     if not isinstance(binary, bool):

@@ -49,6 +49,8 @@ class InferRequest(_Part):
     """Texts, or the tensors of a graph. ``parameters``: those of the task, ``timeout``, ``binary_data_output``."""
 
     id: Annotated[str, Field(max_length=256)] | None = None
+    model_name: Name | None = Field(default=None, description="as in the path: KServe's client says it again")
+    model_version: Annotated[str, Field(max_length=128)] | None = Field(default=None, description="as in the path")
     parameters: dict[str, Any] = {}
     inputs: Annotated[list[InferInput], Field(min_length=1, max_length=64, fail_fast=True)]
     outputs: Annotated[list[InferOutput], Field(max_length=64, fail_fast=True)] = []

@@ -117,6 +117,12 @@ async def test_raw_tensors_are_answered_by_the_graph(service: Service, name: str
         assert (list(output.shape), content) == (list(values.shape), values.tobytes())
 
 
+async def test_the_length_of_raw_contents_may_be_said(service: Service) -> None:
+    request = pb.ModelInferRequest(model_name="tiny-tag", raw_input_contents=[b"\1\0\0\0a"])
+    request.inputs.add(name="text", datatype="BYTES", shape=[1]).parameters["binary_data_size"].int64_param = 5
+    assert (await service.infer(request)).outputs[0].name == "label"
+
+
 async def test_numbers_may_come_as_contents(service: Service) -> None:
     request = pb.ModelInferRequest(model_name="tiny-dna-tag")
     for name, shape, values in (("bases", [2, 1], [3, 4]), ("lengths", [1], [2])):

@@ -176,6 +176,16 @@ async def test_outputs_come_in_the_order_asked_and_the_id_comes_back(site: Site)
     assert [tensor["name"] for tensor in answer["outputs"]] == ["score", "label"]
 
 
+async def test_a_model_that_is_named_in_the_body_must_be_that_of_the_path(site: Site) -> None:
+    given = texts("the cat")
+    assert await site.infer("tiny-tag", given, model_name="tiny-tag", model_version="1")
+    for name, value in (("model_name", "tiny-path"), ("model_version", "2")):
+        assert await site.refused("tiny-tag", given, **{name: value}) == (
+            422,
+            f"{name} is {value!r}, but the path says {'tiny-tag' if name == 'model_name' else '1'!r}",
+        )
+
+
 def packed(*values: str) -> bytes:
     return b"".join(struct.pack("<I", len(value.encode())) + value.encode() for value in values)
 
