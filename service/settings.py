@@ -153,6 +153,11 @@ class Settings(BaseModel):
     grpc_host: str = Field(
         default="127.0.0.1", min_length=1, description="Address on which that port listens; 0.0.0.0: all."
     )
+    cache_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Bytes for answers of /v1/tag and /v1/classify, given again to the same body; 0: none are kept.",
+    )
     access_log: Literal["off", "errors", "all"] = Field(
         default="off", description="Requests of which a line is logged when they end, without what was in them."
     )

@@ -11,6 +11,7 @@ import orjson
 from service.errors import NotFound, ServiceError, UnknownModel, shown
 from service.protocols import schemas, sse, v2
 from service.protocols.asgi import AsgiLink, Receive, Scope, Send, head_of
+from service.protocols.cache import TASKS, Cache, Kept
 from service.protocols.cards import ModelCard, ModelList
 from service.protocols.exchange import Exchange, Link
 from service.protocols.head import Head
@@ -115,6 +116,8 @@ class Lean:
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
+        room = worker.settings.cache_bytes
+        self._cache = Cache(room) if room else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request as an ASGI application."""
@@ -136,7 +139,10 @@ class Lean:
                 if route.task:
                     self.worker.engine.check_room(route.task)
                 body = await exchange.read() if route.reads else b""
-                answer = await route.run(exchange, body)
+                if self._cache is not None and route.task in TASKS:
+                    answer = await self._remembered(self._cache, route, exchange, body)
+                else:
+                    answer = await route.run(exchange, body)
                 if isinstance(answer, Stream):
                     await exchange.stream(answer.media, answer.chunks, answer.failed)
                     return
@@ -149,3 +155,17 @@ class Lean:
                 await exchange.answer(reply.body, reply.media, reply.headers)
         finally:
             exchange.close()
+
+    async def _remembered(self, cache: Cache, route: Route, exchange: Exchange, body: bytes) -> Any:
+        """Return what was answered to this body before, or what is now."""
+        found = cache.find(route.pattern, body)
+        self.worker.telemetry.cached(found is not None)
+        if found is not None:
+            exchange.model = found.model
+            return Reply(body=found.body, headers=[(b"x-cache", b"hit")])
+        answer = await route.run(exchange, body)
+        if isinstance(answer, Reply | Stream):
+            return answer
+        kept = Kept(body=orjson.dumps(answer), model=exchange.model)
+        cache.keep(route.pattern, body, kept)
+        return Reply(body=kept.body)
