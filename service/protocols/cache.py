@@ -1,7 +1,7 @@
 """Answers that were given before: by route and body, byte for byte, as many as fit. Only where settings give it room.
 
 Only what depends on nothing but the body is kept: a bundle stays for the life of its worker, and taggers and
-classifiers draw nothing. Texts that users sent are held in memory until others take their room. Knows no model and no HTTP.
+classifiers draw nothing. Texts that users sent are held in memory until others take their room. Knows no model.
 """
 
 from collections import OrderedDict
