@@ -23,7 +23,7 @@ from models.tasks import Generation, Piece, Tagging, Whole
 from service.batching.ticket import Ticket
 from service.call import Call
 from service.errors import ClientGone, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel, shown
-from service.following import Following
+from service.following import Following, size
 from service.graphs import Arrays, Graph, Work
 from service.inputs import Frames, Inputs, Piecewise
 from service.lanes import Lane, open_lane
@@ -56,6 +56,7 @@ class Engine:
             for lane in lanes
             if isinstance(lane.bundle.task, Generation)
         }
+        self._states = states
         self._request_tokens = request_tokens
         self._executor = executor
         self.ready = True
@@ -138,10 +139,21 @@ class Engine:
         vectors = await self._run(lane, [Whole(item) for item in items], call) if items else []
         return [(vector, item.length) for vector, item in zip(vectors, items, strict=True)]
 
-    def stream(self, model: str | None = None) -> Following:
-        """A stream at its beginning, of a bundle that has a state."""
+    def stream(self, model: str | None = None, *, state: str | None = None) -> Following:
+        """A stream at its beginning, or where `keep` left it, of a bundle that has a state. Raises InvalidRequest."""
         lane = self._lane("stream", model)
-        return Following(model=lane.name, memory=cast(Tagging, lane.bundle.task).start())
+        task = cast(Tagging, lane.bundle.task)
+        if state is None:
+            return Following(model=lane.name, memory=task.start())
+        try:
+            payload = self._states.open(state, _owner(lane), most_bytes=size(task.state))
+        except InvalidRequest as error:  # which names the field by its place in a request for text
+            raise InvalidRequest(error.message.removeprefix("parameters."), field="state") from None
+        return Following.unpack(lane.name, payload, task.state)
+
+    def keep(self, stream: Following) -> str:
+        """The stream as a value, for `stream`, here or on any replica that has the key."""
+        return self._states.seal(stream.pack(), _owner(self._lane("stream", stream.model)))
 
     async def follow(self, stream: Following, inputs: Piecewise, *, call: Call) -> list[dict[str, Any]]:
         """The entity of each step of the next piece; places count steps since the stream began."""
@@ -319,6 +331,11 @@ class Engine:
 
     def _under_way(self) -> list[Ticket]:
         return [ticket for lane in self._lanes.values() for ticket in lane.open]
+
+
+def _owner(lane: Lane) -> str:
+    """What the state of a stream belongs to: to no other weights."""
+    return f"stream {lane.name} {lane.bundle.digest} {lane.bundle.variant}"
 
 
 async def _paced(

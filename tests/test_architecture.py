@@ -58,7 +58,7 @@ SERVICE = {
     "service.states": {"service.errors"},
     "service.texts": {"service.states", *MODELS},
     "service.writing": {"service.lanes", "service.texts", "service.call", "service.errors", *MODELS},
-    "service.following": {"models.state"},
+    "service.following": {"models.manifest", "models.state"},
     "service.engine": {"service.lanes", "service.graphs", "service.batching", "service.following"}
     | {"service.states", "service.texts", "service.writing", *LEAVES, *MODELS},
     "service.limits": {"service.errors"},

@@ -39,7 +39,9 @@ class StreamMessage(_Body):
     """A message of ``/v1/stream``. The first that is good opens the stream, with inputs or without."""
 
     model: ModelName | None = None
+    state: str | None = None
     inputs: Piecewise | None = None
+    return_state: bool | None = None
 
 
 class TagParameters(_Body):

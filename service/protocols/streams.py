@@ -169,16 +169,22 @@ class Stream:
             )
         self._meter()
         following = self._opened(message)
-        if inputs is None:
-            return {"model": following.model, "steps": following.steps}
-        call = Call(
+        answer: dict[str, Any] = {"model": following.model}
+        if inputs is not None:
+            answer = {"entities": await self._worker.engine.follow(following, inputs, call=self._call())}
+        answer["steps"] = following.steps
+        if message.return_state:
+            answer["state"] = self._worker.engine.keep(following)
+        return answer
+
+    def _call(self) -> Call:
+        """Of one message."""
+        return Call(
             request_id=self._exchange.call.request_id,
             route=PATH,
             deadline_s=time.monotonic() + self._time_s,
             gone=lambda: False,  # one message is in work and the next is not read: its answer shows who has gone
         )
-        entities = await self._worker.engine.follow(following, inputs, call=call)
-        return {"entities": entities, "steps": following.steps}
 
     def _meter(self) -> None:
         """Each message is a request to the limits of its key. Raises RateLimited."""
@@ -190,8 +196,10 @@ class Stream:
     def _opened(self, message: schemas.StreamMessage) -> Following:
         """The stream, which the first good message opens."""
         if self._following is None:
-            self._following = self._worker.engine.stream(message.model)
+            self._following = self._worker.engine.stream(message.model, state=message.state)
             self._worker.telemetry.streams(self._following.model, 1)
+        elif message.state is not None:
+            raise InvalidRequest("state: this stream has begun; open another to go on from a state", field="state")
         elif message.model not in (None, self._following.model):
             raise InvalidRequest(
                 f"model: this stream is one of {self._following.model}; open another for another model", field="model"

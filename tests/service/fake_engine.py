@@ -95,10 +95,13 @@ class FakeEngine:
         texts = [inputs] if isinstance(inputs, str) else inputs
         return [(np.array([0.5, -1.0, len(text)], np.float32), len(text.split())) for text in texts]
 
-    def stream(self, model: str | None = None) -> Following:
+    def keep(self, stream: Following) -> str:
+        return f"after {stream.steps}"
+
+    def stream(self, model: str | None = None, *, state: str | None = None) -> Following:
         if model not in (None, NAMES["stream"]):
             raise UnknownModel(f"no model {model!r}", value=str(model), available=[NAMES["stream"]])
-        return Following(model=NAMES["stream"], memory=())
+        return Following(model=NAMES["stream"], memory=(), steps=int(state.split()[1]) if state else 0)
 
     async def follow(self, stream: Following, inputs: Any, *, call: Call) -> list[dict[str, Any]]:
         await self._work("stream", inputs, None, None, call)

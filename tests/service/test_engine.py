@@ -389,3 +389,32 @@ async def test_the_state_of_a_stream_does_not_grow(tiny_live: Path) -> None:
     assert [part.nbytes for part in stream.memory] == begin
     assert all(part.base is None for part in stream.memory)
     await engine.drain(5)
+
+
+@pytest.mark.parametrize("name", ["tiny-live", "tiny-live-frames"])
+async def test_a_stream_goes_on_from_its_state_in_another_engine_and_in_several_streams(
+    tiny_live: Path, name: str
+) -> None:
+    first, second = (load(tiny_live, state_key=("a-key-of-some-length",)) for _ in range(2))
+    steps: list[Any] = bundles.FRAMES * 4 if name.endswith("frames") else ["the", "cat", "zebras", "."] * 3
+    whole = reference.answer(bundles.opened(tiny_live / name), steps, {"aggregation_strategy": "none"})
+    for cut in range(len(steps)):
+        stream = first.stream(name)
+        await first.follow(stream, steps[:cut], call=call())
+        state = first.keep(stream)
+        for engine in (first, second, second):
+            again = engine.stream(name, state=state)
+            assert again.steps == cut
+            assert await engine.follow(again, steps[cut:], call=call()) == whole[cut:]
+    for engine in (first, second):
+        await engine.drain(5)
+
+
+async def test_a_state_that_is_not_good_is_refused_by_its_field(tiny_live: Path) -> None:
+    engine = load(tiny_live)
+    state = engine.keep(engine.stream("tiny-live"))
+    for name, bad in (("tiny-live", state[:-4]), ("tiny-live", "x" * 10_000), ("tiny-live-frames", state)):
+        with pytest.raises(InvalidRequest, match=r"^state: the state") as caught:
+            engine.stream(name, state=bad)
+        assert caught.value.details["field"] == "state"
+    await engine.drain(5)

@@ -144,3 +144,14 @@ def test_a_drain_closes_streams_with_the_code_of_a_restart(tiny_live: Path, tmp_
         assert caught.value.rcvd.code == 1012
         process.wait(20)
         assert "Traceback" not in log.read_text()
+
+
+def test_a_state_forks_into_streams_that_go_on_from_it(address: str, live: Bundle) -> None:
+    whole = reference.answer(live, WORDS)
+    with stream(address) as connection:
+        state = ask(connection, inputs=WORDS[:25], return_state=True)["state"]
+    for _ in range(2):
+        with stream(address) as connection:
+            assert ask(connection, model="tiny-live", state=state, inputs=WORDS[25:])["entities"] == whole[25:]
+    with stream(address) as connection:
+        assert ask(connection, model="tiny-live", state=state[::-1])["error"]["field"] == "state"

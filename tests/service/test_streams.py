@@ -215,3 +215,13 @@ async def test_a_message_is_a_request_to_the_limits_of_its_client() -> None:
         assert (await client.ask({"inputs": "a"}))["steps"] == 1
         assert (await client.ask({"inputs": "b"}))["steps"] == 2
         assert (await client.ask({"inputs": "c"}))["error"]["status"] == 429
+
+
+async def test_a_state_is_handed_out_when_it_is_asked_for_and_only_begins_a_stream() -> None:
+    async with opened() as (client, _):
+        assert "state" not in await client.ask({"inputs": "a"})
+        assert (await client.ask({"inputs": "b", "return_state": True}))["state"] == "after 2"
+        assert (await client.ask({"return_state": True}))["state"] == "after 2"
+        assert (await client.ask({"state": "after 2", "inputs": "c"}))["error"]["field"] == "state"
+    async with opened() as (client, _):
+        assert (await client.ask({"state": "after 2", "inputs": "c"}))["entities"][0]["start"] == 2
