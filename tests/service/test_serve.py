@@ -337,3 +337,20 @@ def test_sigterm_answers_what_was_accepted_and_leaves_nothing(tmp_path: Path) ->
         assert process.wait(10) == 0
         assert not [worker for worker in workers if worker.is_running()]
         assert '"message": "shutting down' in log.read_text()
+
+
+def test_a_head_that_dawdles_is_let_go_and_keys_change_while_it_runs(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("alice alices-key\n")
+    given = {"SEQSERVE_API_KEYS_FILE": str(keys), "SEQSERVE_HEADER_TIMEOUT_S": "1"}
+    with served(tmp_path, **given) as (address, _, _), contextlib.ExitStack() as stack:
+        host, port = address.removeprefix("http://").split(":")
+        clients = [stack.enter_context(socket.create_connection((host, int(port)), timeout=10)) for _ in range(50)]
+        for client in clients:
+            client.sendall(b"POST /v1/tag HT")
+        keys.write_text("bob bobs-new-key\n")
+        assert {client.recv(12) for client in clients} == {b"HTTP/1.1 408"}
+        time.sleep(1.5)
+        for key, status in (("alices-key", 401), ("bobs-new-key", 200)):
+            head = {"authorization": f"Bearer {key}"}
+            assert httpx.post(f"{address}/v1/tag", content=b'{"inputs": "a"}', headers=head).status_code == status
