@@ -30,7 +30,8 @@ from loadtest.limits_stand import check
 from loadtest.open_loop import Arrivals, allow_connections, drive_open
 from loadtest.payloads import Card
 from loadtest.server import Server, serving, workers
-from loadtest.stalls_clients import Asked, crowd, frame
+from loadtest.stalls_clients import Asked, crowd
+from loadtest.websocket import frame, handshake
 from loadtest.wire import Address, Connection, fetch, request_bytes
 
 RATIO_MOST = 1.5
@@ -163,16 +164,15 @@ async def _asked(address: Address, cards: tuple[Card, ...]) -> Asked:
     plain = json.dumps({"inputs": text, **parameters}).encode()
     long = json.dumps({"inputs": text, "parameters": {"max_new_tokens": STREAM_TOKENS}}).encode()
     stream = request_bytes(address, "/v1/generate_stream", long)
-    heads = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13"}
-    key = {"sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}
-    handshake = request_bytes(address, "/v1/stream", method="GET", content_type=None, headers={**heads, **key})
-    handshake = handshake.replace(b"content-length: 0\r\n", b"")
-    words = b"".join(frame(word.encode(), b"mask") for word in ("the", "king", "and", "a", "film") * 40)
+    opening = handshake(address, "/v1/stream")
+    words = b"".join(
+        frame(b'{"inputs": "%b"}' % word, b"mask") for word in (b"the", b"king", b"and", b"a", b"film") * 40
+    )
     return Asked(
         address=address,
         plain=request_bytes(address, f"/v1/{task}", plain),
         stream=stream if await _status(address, stream) == 200 else None,
-        socket=handshake + words if await _status(address, handshake) == 101 else None,
+        socket=opening + words if await _status(address, opening) == 101 else None,
     )
 
 

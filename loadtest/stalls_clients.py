@@ -149,10 +149,3 @@ async def _come_again(
         with contextlib.suppress(OSError, TimeoutError):
             await visit(asked, request, random)
         await asyncio.sleep(random.uniform(*BETWEEN_S))
-
-
-def frame(payload: bytes, mask: bytes) -> bytes:
-    """One text message of a client, below 64 KiB."""
-    length = len(payload)
-    head = bytes([0x81, 0x80 | length]) if length < 126 else b"\x81\xfe" + length.to_bytes(2, "big")
-    return head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))

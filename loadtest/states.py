@@ -64,6 +64,7 @@ class Begun:
     whole: str
     first: str
     state: str
+    ended: bool  # the model has ended the text before the cut: there is no rest
     worker: str  # that wrote the first part
 
 
@@ -122,7 +123,7 @@ async def begin(address: Address, split: Split) -> Begun:
     """The whole text and its first part; ConnectionError where the service does not offer states."""
     whole, _ = await _written(address, split.body(split.tokens))
     first, reply = await _written(address, split.body(split.cut, return_state=True))
-    state = first.get("state") or first.get("details", {}).get("state")
+    state = first.get("state")
     if not isinstance(state, str):
         raise ConnectionError(f"return_state was asked for, but there is no state in the answer: {sorted(first)}")
     return Begun(
@@ -130,6 +131,7 @@ async def begin(address: Address, split: Split) -> Begun:
         whole=whole["generated_text"],
         first=first["generated_text"],
         state=state,
+        ended=first["details"]["finish_reason"] == "eos",
         worker=_worker(reply),
     )
 
@@ -137,6 +139,8 @@ async def begin(address: Address, split: Split) -> Begun:
 async def go_on(address: Address, begun: Begun) -> dict[str, Any]:
     """Whether the rest is that of the whole, and whether another worker wrote it."""
     split = begun.split
+    if begun.ended:
+        return {"equal": begun.first == begun.whole, "elsewhere": False}
     rest, reply = await _written(address, split.body(split.tokens - split.cut, state=begun.state))
     equal = begun.first + rest["generated_text"] == begun.whole
     return {"equal": equal, "elsewhere": _worker(reply) != begun.worker}
@@ -235,7 +239,7 @@ def conclude(
         "splits": len(found),
         "models": sorted({one.split.model for one in begun}),
         "workers": len({one.worker for one in begun}),
-        "continued_by_another_worker": sum(each["elsewhere"] for each in found),
+        "continued_by_another_process": sum(each["elsewhere"] for each in found),
         "state_bytes": {one.split.model: len(one.state) for one in begun},
         "forged": {"statuses": {str(status): statuses.count(status) for status in sorted(set(statuses))}, **spread},
         "checks": [

@@ -1,7 +1,7 @@
 """`python -m loadtest streams`: what it costs to send a text as it is written.
 
 The time to the first event beside that of one step, on an idle service; 64 streams at once beside 64 plain requests
-for the same texts, in turns.
+for the same texts, in turns; where a model answers word by word, the cost of a word along one stream.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from rich.progress import Progress
 from rich.table import Table
 
-from loadtest import report
+from loadtest import report, streams_words
 from loadtest.closed_loop import run_loop
 from loadtest.limits_stand import check
 from loadtest.open_loop import percentiles
@@ -41,6 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--probes", type=int, default=300, help="first events that are timed")
     parser.add_argument("--texts", type=int, default=512, help="of one round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--words", type=int, default=100_000, help="of one stream, if a model streams")
     parser.add_argument("--quick", action="store_true", help="see in seconds whether everything works")
     parser.add_argument("--report", type=Path, default=Path("build/streams.json"), metavar="FILE")
 
@@ -48,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     """0 if the first event came in time and streaming cost no more than it may, else 1."""
     if arguments.quick:
-        arguments.probes, arguments.texts, arguments.rounds = 10, 64, 1
+        arguments.probes, arguments.texts, arguments.rounds, arguments.words = 10, 64, 1, 300
     console, address = report.console(), Address.parse(arguments.url)
     with contextlib.ExitStack() as stack:
         if arguments.serve:
@@ -56,7 +57,9 @@ def command(arguments: argparse.Namespace) -> int:
         with Progress(console=console, transient=True) as progress:
             first = first_events(address, arguments.probes, progress)
             rounds = _rounds(address, arguments, progress)
-    result = {**report.circumstances(), **conclude(first, rounds)}
+            name = streams_words.model(address)
+            words = streams_words.measure(address, name, arguments.words, progress) if name else None
+    result = {**report.circumstances(), **conclude(first, rounds, words)}
     report.write_json(arguments.report, result)
     draw(result, arguments.report.with_suffix(".png"))
     console.print(table(result))
@@ -183,24 +186,29 @@ async def _tokens_per_s(address: Address, path: str, texts: int) -> float:
     return texts * NEW_TOKENS / taken_s
 
 
-def conclude(first: Mapping[str, Any], rounds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def conclude(
+    first: Mapping[str, Any], rounds: Mapping[str, Sequence[float]], words: Mapping[str, Any] | None
+) -> dict[str, Any]:
     plain, streamed = (statistics.median(rounds[path]) for path in (PLAIN, STREAMED))
     over_ms = first["first_event"]["p50_ms"] - first["step_ms"]
     return {
         "first": first,
         "tokens_per_s": {path: list(rates) for path, rates in rounds.items()},
         "medians": {PLAIN: plain, STREAMED: streamed},
+        "words": words,
         "checks": [
             check("first event, ms over one step", over_ms, most=FIRST_EVENT_MS),
             check("tokens/s of 64 streams over 64 plain requests", streamed / plain, least=SHARE_LEAST),
+            *(streams_words.checks(words) if words else ()),
         ],
     }
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Both measurements side by side."""
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    """The measurements side by side."""
+    words = result["words"]
+    figure = Figure(figsize=(13 if words else 9, 3.5), layout="constrained")
+    left, right, *third = figure.subplots(1, 3 if words else 2)
     first = result["first"]
     times = {"one step": first["step_ms"]}
     times |= {"first event, p50": first["first_event"]["p50_ms"], "p99": first["first_event"]["p99_ms"]}
@@ -209,6 +217,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     rates = [result["tokens_per_s"][name] for name in (PLAIN, STREAMED)]
     right.boxplot(rates, tick_labels=["whole", "streamed"])
     right.set(ylabel="tokens/s", title="64 texts at once", ylim=(0, None))
+    for axes in third:
+        streams_words.draw(words, axes)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 

@@ -11,7 +11,8 @@ import pytest
 from loadtest import stalls, stalls_clients
 from loadtest.open_loop import Arrivals
 from loadtest.stalls import Left
-from loadtest.stalls_clients import Asked, frame
+from loadtest.stalls_clients import Asked
+from loadtest.websocket import frame
 from loadtest.wire import Address, request_bytes
 from tests.loadtest.fakes import run
 
