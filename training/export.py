@@ -47,11 +47,12 @@ EXAMPLES, CANDIDATES, PROMPT = 5, 50, 16  # examples from the data: how many, ou
 Say = Callable[[str], None]
 
 
-def export(finished: Run, target: Path, say: Say, *, force: bool = False) -> Manifest:
+def export(finished: Run, target: Path, say: Say, *, force: bool = False, only: str | None = None) -> Manifest:
     """Make the bundle of a run in directory `target`; returns its manifest.
 
-    Raises BundleError when the graph differs from the network by more than PARITY, when no example holds in every
-    variant, or when `target` already holds a bundle with a better score (unless `force`).
+    With `only` it has that variant alone, which is judged beside the others all the same. Raises BundleError when the
+    graph differs from the network by more than PARITY, when no example holds in every variant, when the variant asked
+    for does not pay, or when `target` already holds a bundle with a better score (unless `force`).
     """
     _check_target(target)
     splits = choice.answered(finished.recipe, choice.splits(finished.recipe))
@@ -77,6 +78,7 @@ def export(finished: Run, target: Path, say: Say, *, force: bool = False) -> Man
         bundles.save(draft, manifest, files)
         variants = {name: bundles.load(draft, variant=name, placement=Placement(device="cpu")) for name in drawings}
         manifest = _measured(manifest, variants, splits.dev, say)
+        manifest = manifest if only is None else _with_one(manifest, only)
         variants = {name: variants[name] for name in manifest.variants}
         files = {name: content for name, content in files.items() if not _is_of_another(name, manifest)}
         manifest = manifest.model_copy(update={"examples": _examples(finished, variants, manifest, splits.dev)})
@@ -165,6 +167,15 @@ def _measured(manifest: Manifest, variants: Mapping[str, Bundle], dev: Any, say:
     alone = TIMING_NOISE * measured["fp32"].milliseconds["batch_1"]
     default = [name for name, variant in measured.items() if variant.milliseconds["batch_1"] <= alone][-1]
     return manifest.model_copy(update={"variants": measured, "default_variant": default})
+
+
+def _with_one(manifest: Manifest, only: str) -> Manifest:
+    if only not in manifest.variants:
+        there = ", ".join(manifest.variants)
+        raise BundleError(
+            f"{manifest.name}: no variant {only!r} is worth its place: there are {there}; leave --only out"
+        )
+    return manifest.model_copy(update={"variants": {only: manifest.variants[only]}, "default_variant": only})
 
 
 def _no_gain(metric: str, exact: Variant, quantised: Variant) -> str:

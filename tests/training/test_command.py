@@ -71,6 +71,14 @@ def test_from_a_file_to_a_bundle_and_its_score(desk: Path, capsys: pytest.Captur
     )
 
 
+def test_one_variant_can_be_published_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "tagger", "--data", "mine.conll", "--name", "mine", *TINY]) == 0
+    assert main(["export", "runs/mine", "--only", "fp32", "--to", "alone"]) == 0
+    assert sorted(file.name for file in Path("alone").glob("*.onnx")) == ["fp32.onnx"]
+    assert main(["export", "runs/mine", "--only", "fp4"]) == 2
+    assert "no variant 'fp4' is worth its place: there are fp32" in capsys.readouterr().err
+
+
 def test_columns_and_encoding_of_a_table_are_options(desk: Path) -> None:
     (desk / "mine.csv").write_bytes(("review;stars\n" + "café;1\nthé;2\n" * 20).encode("latin-1"))
     columns = ["--text", "review", "--label", "stars", "--encoding", "latin-1"]
