@@ -29,7 +29,7 @@ SERVE := env BENTOML_HOME=$(CURDIR)/build/bentoml/$(PORT) $(BIN)/python -m bento
 export BENTOML_DO_NOT_TRACK = True
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check train bundle load bench image bento lock clean
+.PHONY: help setup serve test check train bundle load bench image bento lock clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -46,6 +46,9 @@ test: $(VENV)/all.stamp ## pass the tests: ARGS='-k packaging'
 
 check: $(VENV)/all.stamp ## linters, formatting and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+setup: $(VENV)/all.stamp ## install what training, load tests and tests need into .venv, a few minutes
+	@echo "seqserve: all is installed; next: . $(BIN)/activate"
 
 train: $(VENV)/all.stamp ## train by a recipe: RECIPE=pos-en
 	@$(BIN)/python -m training fit $(RECIPE) $(ARGS)

@@ -31,6 +31,8 @@ how sure a score is, and what to change:
 your own data:
   python -m training fit tagger --data mine.conll --name my-tagger
   python -m training fit classifier --data mine.csv --name my-classifier
+  python -m training fit dna --data mine.fa --name my-dna
+  python -m training fit frames --data mine.csv --series run --name my-frames
   python -m training fit language-model --data mine.txt --name my-writer
 """
 AS_IT_IS: Any = {"formatter_class": argparse.RawDescriptionHelpFormatter}  # lines of a description stay lines

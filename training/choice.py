@@ -9,12 +9,13 @@ from typing import Any
 
 from models import codecs
 from training import data, reading
-from training.data import labels, own
-from training.data.examples import Source, Splits, where
+from training.data import labels, own, tokens
+from training.data.examples import Framed, Source, Splits, where
 from training.reading import Sequenced
 from training.recipe import DataChoice, Recipe
 
 HELD_OUT_SEED = 1  # whatever the seed of the weights: runs of several seeds are scored on the same examples
+FEW = 20  # held out examples: with fewer, one more right is over 5 points of the score
 SHORTEST_TEXT = 100  # characters of a part of a text: with fewer there is nothing to learn or to measure
 
 
@@ -38,6 +39,14 @@ def splits(recipe: Recipe) -> Splits[Any]:
         files[f"dev/{choice.dev.name}"] = data.sha256_of(choice.dev)
     source = Source(name=choice.path.name, url="", licence="the user's own", files=files)
     return Splits(train=train, dev=dev, source=source)
+
+
+def counted(recipe: Recipe) -> Recipe:
+    """The recipe for frames of a user's own file, with as many features as the first frame there has numbers."""
+    if recipe.data.path is None or recipe.codec.kind != "frames":
+        return recipe
+    first: Framed = _read(recipe, recipe.data.path)[0]
+    return recipe.model_copy(update={"codec": recipe.codec.model_copy(update={"features": len(first.frames[0])})})
 
 
 def answered(recipe: Recipe, examples: Splits[Any]) -> Splits[Any]:
@@ -83,6 +92,7 @@ def _read(recipe: Recipe, path: Path) -> Any:
     columns = own.Columns(
         text=choice.text,
         label=choice.label,
+        series=choice.series,
         token=choice.token_column,
         tag=choice.tag_column,
         encoding=choice.encoding,
@@ -94,7 +104,7 @@ def _held_out(rows: Any, choice: DataChoice) -> tuple[Any, Any]:
     try:
         return own.hold_out(rows, dev_share=choice.dev_share, seed=HELD_OUT_SEED)
     except data.DataError as error:
-        raise data.DataError(f"{choice.path}: {error} (--set data.dev_share=0.3, or --dev FILE)") from None
+        raise data.DataError(f"{choice.path}: {error}") from None
 
 
 def check(recipe: Recipe, codec: codecs.Codec, examples: Splits[Any]) -> tuple[str, ...]:
@@ -130,9 +140,21 @@ def _check_examples(recipe: Recipe, codec: codecs.Codec, examples: Splits[Any]) 
     _, whole = reading.labels_of("joint", examples.train)
     if unknown := sorted({part for parts in recipe.merge.values() for part in parts} - set(whole)):
         raise data.DataError(f"{name}: merge names the label {unknown[0]!r}; the data have {', '.join(whole)}")
+    if recipe.task in ("tag", "joint"):
+        notes = (*notes, *tokens.check([*examples.train, *examples.dev]))
+    if len(examples.dev) < FEW:
+        notes = (*notes, _few(len(examples.dev)))
     for example in (*examples.train, *examples.dev):
         _check_input(recipe, codec, example, name)
     return notes
+
+
+def _few(count: int) -> str:
+    means = "a score of one means nothing" if count == 1 else f"one more right is {100 / count:.0f} points"
+    return (
+        f"only {count} held out for the scores ({means}; from {FEW} on a score says something): give more data, or "
+        "cross-validate, which holds every example out once"
+    )
 
 
 def _check_input(recipe: Recipe, codec: codecs.Codec, example: Sequenced, name: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.manifest import CodecSpec, Name, TaskName
+from training import problems
 from training.architecture import Architecture
 from training.learning import Training
 from training.variation import Variation
@@ -21,6 +22,7 @@ CODECS: dict[str, tuple[str, ...]] = {  # the inputs that a task can work with
     "joint": ("words",),
     "generate": ("characters",),
 }
+DEFAULTS: dict[str, dict[str, Any]] = {"frames": {"features": 1}}  # what a kind cannot be without; `fit` counts them
 
 
 class RecipeError(ValueError):
@@ -44,6 +46,7 @@ class DataChoice(_Part):
     dev: Path | None = Field(default=None, description="a file of development data; then none is held out of `path`")
     text: str = "text"
     label: str = "label"
+    series: str = "id"
     token_column: int | str | None = None
     tag_column: int | str | None = None
     encoding: str = "utf-8"
@@ -143,7 +146,10 @@ def names() -> list[str]:
 
 
 def load(name_or_path: str, **changes: Any) -> Recipe:
-    """A recipe by name or by path; `changes` replace whole dotted fields, e.g. {"training.seed": 2}."""
+    """A recipe by name or by path; `changes` replace whole dotted fields, e.g. {"training.seed": 2}.
+
+    Another `codec.kind` replaces the whole codec by that kind's defaults; `changes` after it are of the new one.
+    """
     path = Path(name_or_path) if name_or_path.endswith(".toml") else RECIPES / f"{name_or_path}.toml"
     if not path.is_file():
         raise RecipeError(f"no recipe {name_or_path!r}: give a path to a .toml file or one of {', '.join(names())}")
@@ -155,26 +161,21 @@ def load(name_or_path: str, **changes: Any) -> Recipe:
         )
         raise RecipeError(f"{path}: is not TOML: {error}{hint}") from None
     for dotted, value in changes.items():
-        *parents, last = dotted.split(".")
-        part = fields
-        for parent in parents:
-            part = part.setdefault(parent, {})
-            if not isinstance(part, dict):
-                raise RecipeError(f"{dotted}: {parent!r} is a field without fields of its own")
-        part[last] = value
+        _change(fields, dotted, value)
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        problems = "; ".join(
-            _problem(".".join(map(str, problem["loc"])), problem["msg"], problem["input"])
-            for problem in error.errors(include_url=False)
-        )
-        raise RecipeError(f"{path}: {problems}") from None
+        raise RecipeError(problems.sentences(error, Recipe, name_or_path, changes)) from None
 
 
-def _problem(field: str, message: str, found: Any) -> str:
-    """One sentence; a problem of the whole recipe has no field and says by itself what was found."""
-    message = message.removeprefix("Value error, ")
-    if field == "name":
-        message = "lower-case letters, digits, dots, dashes and underscores only, at most 64"
-    return f"{field}: {message} (got {str(found)[:80]!r})" if field else message
+def _change(fields: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    part = fields
+    for parent in parents:
+        part = part.setdefault(parent, {})
+        if not isinstance(part, dict):
+            raise RecipeError(f"{dotted}: {parent!r} is a field without fields of its own")
+    if dotted == "codec.kind" and part.get("kind") != value:
+        part.clear()  # what was said of another kind of input has no meaning for this one
+        part.update(DEFAULTS.get(value, {}))
+    part[last] = value

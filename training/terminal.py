@@ -15,11 +15,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from models.manifest import BundleError, Manifest, read
+from training import choice
 from training import recipe as recipes
 from training.recipe import Recipe, RecipeError
 
 RUNS = Path("runs")
-OWN_DATA = ("dev", "text", "label", "token_column", "tag_column", "encoding")  # options, and fields of [data]
+OWN_DATA = ("dev", "text", "label", "series", "token_column", "tag_column", "encoding")  # options, and fields of [data]
 
 WIDE = 160  # columns of what goes into a file or a pipe: a table there should not be cut to a terminal's width
 OTHER = os.environ.get("RANK", "0") != "0"  # of the processes that torchrun starts, the first alone speaks
@@ -73,6 +75,9 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--dev", type=Path, help="development data (default: a tenth of --data is held out)")
     own.add_argument("--text", metavar="COLUMN", help="column or key of the text (default: text)")
     own.add_argument("--label", metavar="COLUMN", help="column or key of the label (default: label)")
+    own.add_argument(
+        "--series", metavar="COLUMN", help="column that is the same in all frames of a series (default: id)"
+    )
     own.add_argument("--token-column", type=_column, metavar="N", help="from 0 (default: the first; in .conllu FORM)")
     own.add_argument("--tag-column", type=_column, metavar="N", help="from 0 (default: the last; in .conllu UPOS)")
     own.add_argument("--encoding", help="e.g. latin-1, cp1252, utf-16 (default: utf-8)")
@@ -81,10 +86,23 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def recipe_of(options: argparse.Namespace, **changes: Any) -> Recipe:
     """The recipe that the options of `add_recipe` choose; `changes` are dotted fields that win over --set."""
-    recipe = recipes.load(options.recipe, **_changes(options), **changes)
+    chosen = {**_changes(options), **changes}
+    recipe = recipes.load(options.recipe, **chosen)
     if recipe.data.path is None and (given := [name for name in OWN_DATA if getattr(options, name) is not None]):
         raise RecipeError(f"--{given[0].replace('_', '-')} describes your own file: give it with --data")
-    return recipe
+    return recipe if "codec.features" in chosen else choice.counted(recipe)
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """The manifest of a bundle; who names its run is told where the bundle is."""
+    try:
+        return read(folder)
+    except BundleError:
+        if not (folder / "run.json").is_file():
+            raise
+    made = folder / "bundle"
+    remedy = f"try {made}" if made.is_dir() else f"make its bundle with python -m training export {folder}"
+    raise BundleError(f"{folder} is a run, not a bundle: {remedy}")
 
 
 def command_of(options: argparse.Namespace, *more: str) -> str:

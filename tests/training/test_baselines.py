@@ -64,6 +64,11 @@ def test_dna_of_one_length_is_told_by_its_places_and_other_dna_by_its_n_grams() 
     assert of == "n-grams of 1 to 4 letters"
 
 
+def test_labels_that_seldom_come_again_bring_no_warning_of_the_solver() -> None:
+    rows = [Labelled(text=f"word {i}", label=f"label {i % 7}") for i in range(10)]
+    assert baselines("classify", rows, rows)
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e6])
 def test_frames_are_told_by_mean_and_deviation_in_any_unit(scale: float) -> None:
     draw = random.Random(0)

@@ -5,12 +5,13 @@ import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from models.manifest import read
 from tests.training import tiny
-from tests.training.test_own_data import conll, table
+from tests.training.test_own_data import conll, frames, table
 from training import loop, recipe, terminal, verbs
 from training.__main__ import main
 
@@ -79,6 +80,36 @@ def test_one_variant_can_be_published_alone(capsys: pytest.CaptureFixture[str]) 
     assert "no variant 'fp4' is worth its place: there are fp32" in capsys.readouterr().err
 
 
+DNA = "sequence,class\n" + "".join(f"{row.text},{row.label}\n" for row in tiny.dna(60))
+WAVES = frames("csv").replace("id,x,y,z,label", "run,x,y,z,state")
+
+
+@pytest.mark.parametrize(
+    ("words", "content", "codec"),
+    [
+        (["dna", "--text", "sequence", "--label", "class"], DNA, {"kind": "dna", "positions": 0}),
+        (
+            ["classifier", "--text", "sequence", "--label", "class", "--set", "codec.kind=dna"],
+            DNA,
+            {"kind": "dna", "positions": 0},
+        ),
+        (["frames", "--series", "run", "--label", "state"], WAVES, {"kind": "frames", "features": 3}),
+        (
+            ["classifier", "--series", "run", "--label", "state", "--set", "codec.kind=frames"],
+            WAVES,
+            {"kind": "frames", "features": 3},
+        ),
+    ],
+)
+def test_dna_and_frames_of_ones_own_are_trained_on(
+    desk: Path, words: list[str], content: str, codec: dict[str, Any]
+) -> None:
+    (desk / "own.csv").write_text(content)
+    assert main(["fit", *words, "--data", "own.csv", "--name", "own", *TINY]) == 0
+    assert main(["export", "runs/own"]) == 0
+    assert read(desk / "runs/own/bundle").codec.model_dump() == codec
+
+
 def test_columns_and_encoding_of_a_table_are_options(desk: Path) -> None:
     (desk / "mine.csv").write_bytes(("review;stars\n" + "café;1\nthé;2\n" * 20).encode("latin-1"))
     columns = ["--text", "review", "--label", "stars", "--encoding", "latin-1"]
@@ -118,6 +149,18 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
     assert said in printed.err
     assert printed.err.count("\n") == 1
     assert "Traceback" not in printed.err + printed.out
+
+
+@pytest.mark.parametrize("verb", ["show", "score"])
+def test_a_run_that_is_taken_for_a_bundle_leads_to_its_bundle(
+    desk: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "classifier", "--data", "mine.csv", "--text", "review", "--label", "stars", *TINY]) == 0
+    assert main([verb, "runs/classifier"]) == 2
+    assert "make its bundle with python -m training export runs/classifier" in capsys.readouterr().err
+    (desk / "runs/classifier/bundle").mkdir()
+    assert main([verb, "runs/classifier"]) == 2
+    assert "runs/classifier is a run, not a bundle: try runs/classifier/bundle" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_no_number_is_an_error_like_any_other(

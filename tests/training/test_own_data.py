@@ -191,7 +191,17 @@ def test_a_variant_is_kept_only_where_it_loses_little_and_is_not_slower() -> Non
         ),
         ("mine.conll", "a\tX\n\n" * 20, r"mine.conll, line 1: .* has the tag 'X'; at least two.*--tag-column"),
         ("mine.csv", "text,label\na,x\nb,y\nc,x\n", r"mine.csv: 3 rows are too few.*--set data.dev_share=0.3"),
-        ("mine.conll", "a\tX\nb\tY\n" * 20, r"mine.conll: one sentence only, of 40 tokens: put a blank line"),
+        ("mine.conll", "a\tX\nb\tY\n" * 20, r"mine.conll: one sentence only, of 40 tokens: put a blank line [^()]*$"),
+        (
+            "mine.conll",
+            "1\ta\tX\n2\tb\tY\n\n" * 20,
+            r"mine.conll, line \d+: .* every token is its number.*--token-column 1",
+        ),
+        (
+            "mine.csv",
+            "text,label\n" + "".join(f"fine,{i}.5\n" for i in range(40)),
+            r"csv, line \d+: 36 labels for 36 training .* is this a number to predict\? That is not supported",
+        ),
         ("mine.txt", "too short\n" * 5, r"45 characters to train on and 5 held out; each part needs at least 100"),
         ("mine.txt", "ab" * 900 + "xy" * 100, "shares no character with the rest"),
         ("mine.csv", table("csv") + "so " * 4100 + ",good\n", r"mine.csv, line 62: .* has more than 4096"),
@@ -214,9 +224,16 @@ def test_labels_that_only_the_development_file_has_are_noted(tmp_path: Path) -> 
     done = fitted(tmp_path, "mine.csv", **{"data.dev": str(tmp_path / "dev.csv")})
     assert done.notes == (
         f"labels only in the development data, which count as errors: neutral ({tmp_path}/dev.csv, line 3)",
+        "only 2 held out for the scores (one more right is 50 points; from 20 on a score says something): give more "
+        "data, or cross-validate, which holds every example out once",
     )
     assert set(done.source.files) == {"mine.csv", "dev/dev.csv"}
     assert export.export(done, tmp_path / "bundle", silent).labels == ("bad", "good")
+
+
+def test_one_example_held_out_measures_nothing(tmp_path: Path) -> None:
+    done = fitted(tmp_path, "mine.csv", "text,label\na,x\nb,y\nc,x\n", **{"data.dev_share": 0.3})
+    assert any(note.startswith("only 1 held out for the scores (a score of one means nothing;") for note in done.notes)
 
 
 def test_a_label_that_looks_mistyped_is_noted_with_its_line(tmp_path: Path) -> None:

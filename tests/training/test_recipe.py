@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from models.manifest import DnaSpec, FramesSpec
 from training.recipe import RecipeError, load, names
 
-OWN = {"tagger": "tag", "classifier": "classify", "language-model": "generate"}
+OWN = {"tagger": "tag", "classifier": "classify", "language-model": "generate", "dna": "classify", "frames": "classify"}
 
 
 @pytest.mark.parametrize("name", names())
@@ -32,14 +33,23 @@ def test_fields_are_changed_by_their_dotted_names() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"training.epoch": 3}, r"training.epoch: Extra inputs are not permitted \(got '3'\)"),
-        ({"architecture.hiden": 3}, "architecture.hiden: Unexpected keyword"),
+        ({"training.epoch": 3}, "^--set training.epoch: there is no such field; did you mean training.epochs[?]$"),
+        (
+            {"architecture.hiden": 3},
+            "^--set architecture.hiden: there is no such field; did you mean architecture.hidden",
+        ),
+        ({"epochs": 3}, "^--set epochs: there is no such field; did you mean training.epochs[?]"),
+        ({"codec.lower": True}, "^--set codec.lower: there is no such field; did you mean codec.lowercase[?]"),
+        ({"codec.kind": "dan"}, "^--set codec.kind: 'dan' is none of words, characters, dna, frames; did you mean dna"),
         ({"architecture.layers": 0}, "architecture.layers: Input should be greater than or equal to 1"),
         ({"architecture.dropout": 1.0}, "architecture.dropout: Input should be less than 1"),
         ({"architecture.cell": "lstmm"}, "architecture.cell: Input should be 'rnn', 'rnn-relu', 'lstm', .*'mlstm'"),
         ({"name.first": "x"}, "name.first: 'name' is a field without fields of its own"),
-        ({"name": "My Tagger"}, r"name: lower-case letters, digits.*\(got 'My Tagger'\)"),
-        ({"task": "generate", "architecture.bidirectional": False}, "needs codec.kind = 'characters', not 'words'"),
+        ({"name": "My Tagger"}, r"^--name: lower-case letters, digits.*\(got 'My Tagger'\)"),
+        (
+            {"task": "generate", "architecture.bidirectional": False},
+            "^tagger: task .* needs codec.kind = 'characters', not 'words'",
+        ),
         ({"architecture.crf": True, "training.class_weights": "balanced"}, "class_weights have no meaning for a crf"),
         ({"merge": {"a": ["x"], "b": ["y"]}}, "merge needs task = 'classify'"),
         ({"task": "joint", "variation.join": 2}, "variation.join makes one of several sentences"),
@@ -49,6 +59,31 @@ def test_fields_are_changed_by_their_dotted_names() -> None:
 def test_a_wrong_field_is_named_with_what_is_allowed(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         load("tagger", **changes)
+
+
+@pytest.mark.parametrize(
+    ("without", "said"),
+    [
+        ('name = "mine"\n', 'mine.toml: name: is missing; for example name = "mine"$'),
+        ("features = 3\n", "mine.toml: codec.features: is missing; for example features = 12$"),
+        ('kind = "frames"\n', 'mine.toml: codec.kind: is missing; for example kind = "words"$'),
+    ],
+)
+def test_a_field_that_is_missing_is_named_with_an_example(tmp_path: Path, without: str, said: str) -> None:
+    whole = 'name = "mine"\ntask = "classify"\ndescription = "d"\n[data]\n[codec]\nkind = "frames"\nfeatures = 3\n'
+    file = tmp_path / "mine.toml"
+    file.write_text(whole)
+    assert load(str(file)).name == "mine"
+    file.write_text(whole.replace(without, ""))
+    with pytest.raises(RecipeError, match=said):
+        load(str(file))
+
+
+def test_another_kind_of_input_brings_its_own_defaults() -> None:
+    changed = load("classifier", **{"codec.kind": "dna", "codec.positions": 60}).codec
+    assert changed == DnaSpec(positions=60)
+    assert load("splice", **{"codec.kind": "dna"}).codec == DnaSpec(positions=60), "the same kind changes nothing"
+    assert load("classifier", **{"codec.kind": "frames"}).codec == FramesSpec(features=1)
 
 
 def test_a_language_model_has_one_direction() -> None:

@@ -20,20 +20,20 @@ SERIES, STEP = "id", "step"  # columns of a table: which series a row belongs to
 
 
 def read_framed(
-    path: str | Path, *, frames: str = "frames", label: str = "label", encoding: str = "utf-8"
+    path: str | Path, *, frames: str = "frames", label: str = "label", series: str = SERIES, encoding: str = "utf-8"
 ) -> list[Framed]:
     """By the suffix: .ts, .jsonl with {"frames": [[…], …], "label": …}, else a table with a row a frame.
 
-    In a table the rows of one series stand together and in order; the column "id" says which they are, "step" is left
-    alone, and every other column but the label is a feature. In JSON `frames` names the key. Every frame of the file
-    has the same count of finite numbers.
+    In a table the rows of one series stand together and in order; the column `series` says which they are, "step" is
+    left alone, and every other column but the label is a feature. In JSON `frames` names the key. Every frame of the
+    file has the same count of finite numbers.
     """
     path = Path(path)
     lines = read_lines(path, encoding=encoding)
     if path.suffix.lower() == ".ts":
         examples = list(_ts(path, lines))
     else:
-        examples = list(_objects(path, lines, frames, label) if is_json(path) else _table(path, lines, label))
+        examples = list(_objects(path, lines, frames, label) if is_json(path) else _table(path, lines, label, series))
     if not examples:
         raise DataError(f"{path}: no series found; give at least one with its label")
     _check_width(examples)
@@ -83,18 +83,16 @@ def _objects(path: Path, lines: list[str], frames: str, label: str) -> Iterator[
         )
 
 
-def _table(path: Path, lines: list[str], label: str) -> Iterator[Framed]:
-    rows = delimited(path, lines, (SERIES, label))
+def _table(path: Path, lines: list[str], label: str, series_column: str) -> Iterator[Framed]:
+    rows = delimited(path, lines, (series_column, label))
     line_number, header = next(rows)
     head = Place(str(path), line_number)
-    check_header(str(head), header, {"label": label})
-    if SERIES not in header:
-        raise DataError(f"{head}: no column {SERIES!r}; add one that is the same in all rows of a series")
-    features = [column for column, name in enumerate(header) if name not in (SERIES, STEP, label)]
+    check_header(str(head), header, {"label": label, "series": series_column})
+    features = [column for column, name in enumerate(header) if name not in (series_column, STEP, label)]
     if not features:
-        raise DataError(f"{head}: no column of numbers beside {SERIES!r} and {label!r}; add at least one")
-    series_at, label_at = header.index(SERIES), header.index(label)
-    for series, group in _together(path, rows, series_at):
+        raise DataError(f"{head}: no column of numbers beside {series_column!r} and {label!r}; add at least one")
+    series_at, label_at = header.index(series_column), header.index(label)
+    for series, group in _together(path, rows, series_at, series_column):
         places = [Place(str(path), line_number) for line_number, _ in group]
         given = filled(str(places[0]), label, group[0][1][label_at])
         for place, (_, cells) in zip(places, group, strict=True):
@@ -112,7 +110,7 @@ def _table(path: Path, lines: list[str], label: str) -> Iterator[Framed]:
 
 
 def _together(
-    path: Path, rows: Iterable[tuple[int, list[str]]], series_at: int
+    path: Path, rows: Iterable[tuple[int, list[str]]], series_at: int, series_column: str
 ) -> Iterator[tuple[str, list[tuple[int, list[str]]]]]:
     """The rows of one series after another; a series that goes on after another one is refused."""
     done: dict[str, int] = {}  # series -> its last line
@@ -126,7 +124,7 @@ def _together(
         if series in done:
             raise DataError(
                 f"{path}, line {line_number}: series {series!r} goes on here, after line {done[series]}; sort the rows "
-                f"by {SERIES!r}"
+                f"by {series_column!r}"
             )
         group.append((line_number, cells))
     if group:

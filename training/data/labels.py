@@ -15,6 +15,7 @@ Thing = Literal["tag", "label"]  # of a step, of the whole
 THINGS: dict[str, tuple[Thing, ...]] = {"tag": ("tag",), "classify": ("label",), "joint": ("tag", "label")}
 KINDS: dict[str, tuple[type, ...]] = {"tag": (Tagged,), "classify": (Labelled, Framed), "joint": (Joint,)}
 FREQUENT = 5  # occurrences from which on a label is not taken for a typo, and a rare one for a typo of it
+ENOUGH = 10  # examples from which on labels ought to come again
 SHORTEST = 4  # letters: among shorter labels many that are meant are one letter apart (NN, NNS)
 SHOWN = 10  # labels in a note, and notes of typos
 
@@ -47,6 +48,10 @@ def check(
         known, held_out = seen(thing, train), seen(thing, dev)
         if len(known) < 2:
             raise DataError(_too_few(thing, train, next(iter(known))))
+        if thing == "label":
+            _check_repeated(known, len(train))
+        else:
+            notes += _without_beginning((*train, *dev))
         notes += _unseen(thing, {*known, *answered}, held_out)
         likely = list(typos(thing, seen(thing, (*train, *dev))))
         notes += likely[:SHOWN] + ([f"{len(likely) - SHOWN} more {thing}s may be typos"] if likely[SHOWN:] else [])
@@ -107,6 +112,44 @@ def _unseen(thing: Thing, known: Set[str], held_out: Mapping[str, Seen]) -> Iter
         shown = [f"{label} ({held_out[label].place})" if held_out[label].place else label for label in unseen[:SHOWN]]
         more = f" and {len(unseen) - SHOWN} more" if len(unseen) > SHOWN else ""
         yield f"{thing}s only in the development data, which count as errors: {', '.join(shown)}{more}"
+
+
+def _check_repeated(known: Mapping[str, Seen], count: int) -> None:
+    """Labels that hardly come again are no classes. Mostly they are numbers that somebody wants predicted."""
+    numbers = all(map(_is_number, known))
+    if count < ENOUGH or len(known) <= (count // 2 if numbers else count - 1):
+        return
+    what = (
+        ", all of them numbers: is this a number to predict? That is not supported, a classifier chooses among labels "
+        "that come again: write one for each range of numbers"
+        if numbers
+        else ": nothing can be learnt of a label that comes once: give labels that come again"
+    )
+    place = next(iter(known.values())).place
+    raise DataError(
+        f"{place}: {len(known)} labels for {count} training examples{what}, or name another column with --label"
+    )
+
+
+def _is_number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True
+
+
+def _without_beginning(examples: Iterable[Any]) -> Iterator[str]:
+    """A note if spans go on (I-x) that never began (B-x), as in files of IOB1, or where a line is wrong."""
+    count, first = 0, ""
+    for example in examples:
+        for step, tag in enumerate(example.tags):
+            before = example.tags[step - 1] if step else "O"
+            if tag.startswith("I-") and before not in (tag, f"B-{tag[2:]}"):
+                count, first = count + 1, first or f"{tag} ({where(example, step)})" if example.place else tag
+    if count:
+        times = "once" if count == 1 else f"{count} times"
+        yield f"I- without B- before it, {times}, first {first}: taken for the beginning of a span, as conlleval does"
 
 
 def _folded(label: str) -> str:

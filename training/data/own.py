@@ -26,6 +26,7 @@ class Columns:
 
     text: str = "text"
     label: str = "label"
+    series: str = "id"
     token: Column = None
     tag: Column = None
     encoding: str = "utf-8"
@@ -46,7 +47,7 @@ def read(path: Path, task: str, codec: str, columns: Columns = USUAL) -> Any:
         return _sentences(path, task, columns)
     if codec == "frames":
         key = "frames" if columns.text == USUAL.text else columns.text
-        return read_framed(path, frames=key, label=columns.label, encoding=columns.encoding)
+        return read_framed(path, frames=key, label=columns.label, series=columns.series, encoding=columns.encoding)
     reader = read_bases if codec == "dna" else read_labelled
     return reader(path, text=columns.text, label=columns.label, encoding=columns.encoding)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from training.data.errors import DataError
 
 USUAL = "utf-8"
+HALVES = 0.4  # share of the pairs of bytes whose half is NUL from which on a file is taken for UTF-16
 
 
 def read_text(path: str | Path, *, encoding: str = USUAL) -> str:
@@ -29,10 +30,7 @@ def read_text(path: str | Path, *, encoding: str = USUAL) -> str:
         raise DataError(f"{path}{place}: {_refusal(data, error, encoding)}") from None
     if "\0" in text:
         line_number = text.replace("\r\n", "\n").replace("\r", "\n").split("\0")[0].count("\n") + 1
-        raise DataError(
-            f"{path}, line {line_number}: a NUL character, so this is not {encoding} text; save it as UTF-8 text, or "
-            "name its encoding (fit: --encoding utf-16)"
-        )
+        raise DataError(f"{path}, line {line_number}: a NUL character, so this is not {encoding} text; {_remedy(data)}")
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise DataError(f"{path}: the file is empty; give a file with text")
@@ -55,7 +53,7 @@ def _refusal(data: bytes, error: UnicodeError, encoding: str) -> str:
     """What is wrong and what to do: another encoding, or, where all but a few bytes are UTF-8, those bytes."""
     found = f"0x{data[error.start]:02x}" if isinstance(error, UnicodeDecodeError) else str(error)
     if encoding != USUAL:
-        return f"{found} is not {encoding}; name the encoding that the file has (fit: --encoding NAME)"
+        return f"{found} is not {encoding}; name the encoding that the file has: --encoding NAME"
     lenient = data.decode(USUAL, "replace")
     wrong = lenient.count("\ufffd")
     if sum(character > "\x7f" for character in lenient) > 2 * wrong:
@@ -63,9 +61,20 @@ def _refusal(data: bytes, error: UnicodeError, encoding: str) -> str:
             f"{found} is not utf-8, though most of the file is ({wrong} such places): a part in another encoding was "
             "pasted into it; retype what is wrong there, or convert that part to UTF-8"
         )
+    return f"{found} is not utf-8; {_remedy(data)}"
+
+
+def _remedy(data: bytes) -> str:
+    """Another encoding: UTF-16 where every second byte is NUL, as it is in text of Latin letters; else one to try."""
+    pairs = len(data) // 2
+    for half, name in ((data[1::2], "utf-16-le"), (data[::2], "utf-16-be")):
+        if half.count(0) > HALVES * pairs:
+            return f"it looks like UTF-16 without a byte order mark: --encoding {name}, or save the file as UTF-8"
+    if b"\0" in data:
+        return "remove it, or name the encoding that the file has: --encoding NAME"
     return (
-        f"{found} is not utf-8; save the file as UTF-8, or name its encoding, e.g. encoding='cp1252' "
-        "(fit: --encoding cp1252)"
+        "save the file as UTF-8, or name its encoding, e.g. --encoding cp1252 (in a recipe: encoding = 'cp1252' under "
+        "[data])"
     )
 
 

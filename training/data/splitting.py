@@ -74,6 +74,6 @@ def _dev_count(count: int, dev_share: float, unit: str) -> int:
     if not 0 < dev_count < count:
         raise DataError(
             f"{count} {unit} are too few to hold out {dev_share:.0%} for development; "
-            "give more data, change dev_share, or give a development file of your own"
+            "give more data, hold out more (--set data.dev_share=0.3), or give a development file (--dev FILE)"
         )
     return dev_count

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,8 @@ def objects(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, A
 def delimited(path: Path, lines: list[str], likely: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """(line number where it starts, cells) of every row that is not blank, the header first.
 
-    The suffix says what stands between cells, or else the header does: what gives it most of the `likely` names. TSV
-    has no quoting, but a cell that stands in quotes altogether loses them.
+    The suffix says what stands between cells, or else the header does: what gives it most of the `likely` names.
+    Between tabs a row is one line, see `_between_tabs`.
     """
     suffix, header = path.suffix.lower(), next(filter(str.strip, lines))
     delimiter = DELIMITERS.get(suffix) or _sniff(header, likely)
@@ -51,9 +52,11 @@ def delimited(path: Path, lines: list[str], likely: Sequence[str]) -> Iterator[t
     yield line_number, names
     for line_number, cells in rows:
         if len(cells) != len(names):
+            remedy = f"put a text that holds {delimiter!r} in double quotes"
+            if delimiter == "\t":
+                remedy += ", on one line (texts that run over lines: as .csv or .jsonl)"
             raise DataError(
-                f"{path}, line {line_number}: {len(cells)} columns, but the header has {len(names)}; put a text that "
-                f"holds {delimiter!r} in double quotes"
+                f"{path}, line {line_number}: {len(cells)} columns, but the header has {len(names)}; {remedy}"
             )
         yield line_number, cells
 
@@ -73,8 +76,9 @@ def check_columns(where: str, there: Sequence[str], wanted: dict[str, str]) -> N
             raise DataError(f"{where}: {there.count(name)} columns are called {name!r}; rename all but the {option}")
         if name not in there:
             names = ", ".join(repr(column) for column in there) or "none"
+            thing = "series (the same in all its rows)" if option == "series" else option
             raise DataError(
-                f"{where}: no column {name!r}; there are {names}: say which is the {option} (fit: --{option} NAME)"
+                f"{where}: no column {name!r}; there are {names}: say which is the {thing} (fit: --{option} NAME)"
             )
 
 
@@ -104,7 +108,7 @@ def _cells(path: Path, lines: list[str], delimiter: str) -> Iterator[tuple[int, 
     if delimiter == "\t":
         for line_number, line in enumerate(lines, start=1):
             if line.strip():
-                yield line_number, [_unquoted(cell) for cell in line.split("\t")]
+                yield line_number, _between_tabs(line)
         return
     reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
     line_number = 1
@@ -114,14 +118,37 @@ def _cells(path: Path, lines: list[str], delimiter: str) -> Iterator[tuple[int, 
                 yield line_number, cells
             line_number = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(
-            f"{path}, line {line_number}: {error}; close every double quote, and double those inside a quoted text"
-        ) from None
+        said = _too_long(lines[line_number - 1 :], delimiter) or (
+            f"{error}; close every double quote, and double those inside a quoted text"
+        )
+        raise DataError(f"{path}, line {line_number}: {said}") from None
 
 
-def _unquoted(cell: str) -> str:
-    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
-    return cell[1:-1].replace('""', '"') if quoted else cell
+def _between_tabs(line: str) -> list[str]:
+    """The cells of a line of TSV: as CSV has them if every quote that opens a cell closes it, else quotes are text.
+
+    Programs that quote (csv.writer, pandas, Excel) write "a ""good"" film"; others leave quotes as they stand in texts.
+    """
+    if '"' in line:
+        try:
+            return next(csv.reader([line], delimiter="\t", strict=True))
+        except csv.Error:
+            pass
+    return line.split("\t")
+
+
+def _too_long(lines: list[str], delimiter: str) -> str:
+    """What to say of the first cell over the limit of Python's reader of CSV, if there is one."""
+    limit = csv.field_size_limit()
+    cell = re.compile(rf'"(?:[^"]|"")*"?|[^{re.escape(delimiter)}\n]+')
+    sizes = (len(found.group()) for found in cell.finditer("\n".join(lines)))
+    size = next((size for size in sizes if size > limit), 0)
+    if not size:
+        return ""
+    return (
+        f"a cell of {size:,} characters, and the limit of a table is {limit:,}: cut it, or write such texts as JSON "
+        "lines (.jsonl); if no text here is so long, a double quote was opened and not closed"
+    )
 
 
 def _sniff(header: str, likely: Sequence[str]) -> str:

@@ -6,24 +6,23 @@ from pathlib import Path
 
 from rich.table import Table
 
-from training.terminal import console, say
+from training.terminal import console, manifest_of, say
 
 HELP = "score a bundle on its development data, as it would be served"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--variant", default="all")
+    parser.add_argument("bundle", type=Path, help="a bundle's folder, e.g. runs/NAME/bundle")
+    parser.add_argument("--variant", default="all", help="one of the bundle's, e.g. fp32 or int8 (default: all)")
 
 
 def run(options: argparse.Namespace) -> None:
     from models import bundle
-    from models.manifest import read
     from training import score
     from training.choice import answered, splits
     from training.recipe import Recipe
 
-    manifest = read(options.bundle)
+    manifest = manifest_of(options.bundle)
     recipe = Recipe.model_validate(json.loads(manifest.provenance.recipe))
     examples = answered(recipe, splits(recipe))
     known = manifest.provenance.data.sha256

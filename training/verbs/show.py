@@ -3,17 +3,16 @@
 import argparse
 from pathlib import Path
 
-from training.terminal import say
+from training.terminal import manifest_of, say
 
 HELP = "what a bundle is"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=Path, help="a bundle's folder, e.g. runs/NAME/bundle")
 
 
 def run(options: argparse.Namespace) -> None:
-    from models.manifest import read
     from training import card
 
-    say(card.write(read(options.bundle)))
+    say(card.write(manifest_of(options.bundle)))

@@ -47,6 +47,13 @@ def test_keys_and_columns_have_the_names_that_the_user_says(tmp_path: Path) -> N
     assert read_framed(path, frames="points", label="who") == [Framed(frames=((1.0,),), label="3")]
 
 
+def test_the_column_of_the_series_has_the_name_that_the_user_says(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.csv", CSV.replace("id,step", "run,step"))
+    assert read_framed(path, series="run") == SERIES
+    with pytest.raises(DataError, match=r"line 4: series '1' goes on here, .*; sort the rows by 'run'"):
+        read_framed(written(tmp_path, "b.csv", "run,x,label\n1,2,a\n2,2,b\n1,2,a\n"), series="run")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -76,7 +83,7 @@ def test_a_wrong_series_in_json_is_refused_with_its_line(tmp_path: Path, content
         ("id,x,label\n1,2,a\n1,,a\n", r"a.csv, line 3: 'x' is ''; give a finite number"),
         ("id,x,label\n1,2,a\n1,2,b\n", r"line 3: series '1' has the label 'b' here, but 'a' in line 2"),
         ("id,x,label\n1,2,a\n2,2,b\n1,2,a\n", r"line 4: series '1' goes on here, after line 2; sort the rows by 'id'"),
-        ("x,label\n2,a\n", r"line 1: no column 'id'; add one that is the same in all rows of a series"),
+        ("x,label\n2,a\n", r"line 1: no column 'id'; .*which is the series \(the same .*--series NAME"),
         ("id,x\n1,2\n", r"line 1: no column 'label'"),
         ("id,step,label\n1,2,a\n", r"line 1: no column of numbers"),
         ("id,x,label\n1,2\n", r"line 2: 2 columns, but the header has 3"),

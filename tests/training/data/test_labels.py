@@ -83,3 +83,35 @@ def test_labels_that_are_meant_are_not_taken_for_typos(names: list[str]) -> None
 def test_examples_of_another_task_are_refused() -> None:
     with pytest.raises(DataError, match=r"a.csv, line 2: a Labelled example, but task 'tag' learns from Tagged ones"):
         labels.check("tag", texts(*"xy"), [])
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            [f"{i}.25" for i in range(10)],
+            r"a.csv, line 2: 10 labels for 10 .*is this a number to predict\? That is not",
+        ),
+        ([str(i % 6) for i in range(10)], r"6 labels for 10 .*a number to predict"),
+        ([f"id-{i}" for i in range(10)], r"10 labels for 10 .*give labels that come again, .* with --label"),
+    ],
+)
+def test_labels_that_do_not_come_again_are_refused(names: list[str], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        labels.check("classify", texts(*names), [])
+
+
+@pytest.mark.parametrize(
+    "names", [[str(i % 5) for i in range(10)], [f"id-{i % 9}" for i in range(10)], [str(i) for i in range(9)]]
+)
+def test_labels_that_may_be_classes_are_taken(names: list[str]) -> None:
+    assert labels.check("classify", texts(*names), []) == ()
+
+
+def test_a_span_that_goes_on_without_having_begun_is_noted_with_its_line() -> None:
+    tags = ("I-per", "O", "B-per", "I-per", "I-per", "I-loc")
+    sentence = Tagged(tokens=tuple("abcdef"), tags=tags, place=Place("a.conll", 4, tuple(range(4, 10))))
+    assert labels.check("tag", [sentence], []) == (
+        "I- without B- before it, 2 times, first I-per (a.conll, line 4): taken for the beginning of a span, as "
+        "conlleval does",
+    )

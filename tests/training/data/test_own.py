@@ -1,5 +1,6 @@
 """Users' own files: what is read, and that each refusal names the file, the line and the remedy."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,10 @@ def test_a_no_break_space_is_part_of_its_token(tmp_path: Path) -> None:
     assert read_tagged(path)[0].tokens == ("10\u00a0000", "people")
 
 
+def test_between_tabs_a_token_may_hold_spaces(tmp_path: Path) -> None:
+    assert read_tagged(written(tmp_path, "a.conll", "in\tO\nNew York\tLOC\n"))[0].tokens == ("in", "New York")
+
+
 def test_sentences_and_their_tokens_know_their_lines(tmp_path: Path) -> None:
     path = written(tmp_path, "a.conll", "-DOCSTART- O\n\n# c\nThe DET\ndog NOUN\n\na DET\n# note\ncat NOUN\n")
     first, second = read_tagged(path)
@@ -84,10 +89,12 @@ def test_conllu_is_read_word_by_word_with_universal_tags_or_those_of_a_named_col
         ("The\ndog\n", r"line 1: no column 0, there are 1: 'The'"),
         ("\n# nothing\n", r"no sentence found; expected a token and its tag"),
         ("", r"the file is empty"),
-        (b"caf\xe9\tNOUN\n", r"line 1, byte 4: 0xe9 is not utf-8; .* encoding='cp1252'"),
+        (b"caf\xe9\tNOUN\n", r"line 1, byte 4: 0xe9 is not utf-8; .* --encoding cp1252 .*encoding = 'cp1252'"),
         (b"The\tDET\r\ncaf\xe9\tNOUN\n", r"line 2, byte 4"),
-        ("The\tDET\r\nd\tNOUN\n".encode("utf-16-le"), r"line 1: a NUL character.*--encoding utf-16"),
-        (b"The\tDET\r\nd\0g\tNOUN\n", r"line 2: a NUL character"),
+        ("The\tDET\r\nd\tNOUN\n".encode("utf-16-le"), r"line 1: a NUL .*--encoding utf-16-le"),
+        ("The\tDET\r\nd\tNOUN\n".encode("utf-16-be"), r"line 1: a NUL .*--encoding utf-16-be"),
+        ("The\tÖET\r\n".encode("utf-16-le"), r"0xd6 is not utf-8; it looks like UTF-16 .*--encoding utf-16-le"),
+        (b"The\tDET\r\nd\0g\tNOUN\n", r"line 2: a NUL character, .*; remove it, or name"),
         ("The,DET\ndog,NOUN\n", r"line 1: no column 0, there are 1: 'The,DET'.*turn each comma .* into a tab"),
     ],
 )
@@ -141,12 +148,36 @@ GOOD_FILM = Labelled(text='a "good", film', label="pos")
         ("a.csv", '\ufeff"text","label"\n"a ""good"", film","pos"\n'),
         ("a.tsv", 'label\ttext\npos\ta "good", film\n'),
         ("a.tsv", 'label\ttext\npos\t"a ""good"", film"\n'),
+        ("a.tsv", 'label\ttext\n"pos"\t"a ""good"", film"\n'),
         ("a.txt", 'label|text\npos|"a ""good"", film"\n'),
         ("a.jsonl", '{"text": "a \\"good\\", film", "label": "pos", "id": 7}\n\n'),
     ],
 )
 def test_a_row_is_read_from_tables_of_any_build(tmp_path: Path, name: str, content: str) -> None:
     assert read_labelled(written(tmp_path, name, content)) == [GOOD_FILM]
+
+
+def test_a_quoted_tab_is_read_as_csv_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t").writerows([("text", "label"), ('one\t"two"', "x")])
+    assert read_labelled(path) == [Labelled(text='one\t"two"', label="x")]
+
+
+@pytest.mark.parametrize("text", ['"never closed', '"so" they say', 'she said "yes"', '"', '""" and more'])
+def test_quotes_of_a_tsv_that_do_not_close_a_cell_are_text(tmp_path: Path, text: str) -> None:
+    assert read_labelled(written(tmp_path, "a.tsv", f"text\tlabel\n{text}\tx\n"))[0].text == text
+
+
+LONG = "so " * 50_000
+
+
+@pytest.mark.parametrize("cell", [LONG, f'"{LONG}"', f'"{LONG}\n{LONG}"'])
+def test_a_cell_over_the_limit_is_refused_with_its_size_and_the_limit(tmp_path: Path, cell: str) -> None:
+    path = written(tmp_path, "a.csv", f"text,label\nfine,x\n{cell},y\n")
+    said = rf"line 3: a cell of {len(cell):,} characters, and the limit of a table is 131,072: .*\.jsonl.*double quote"
+    with pytest.raises(DataError, match=said):
+        read_labelled(path)
 
 
 def test_columns_have_the_names_that_the_user_says(tmp_path: Path) -> None:
@@ -169,7 +200,7 @@ def test_a_text_may_run_over_lines_in_csv_and_be_tokens_in_json(tmp_path: Path) 
         ("a.csv", "text,label\nfine,pos\nbad,\n", r"line 3: 'label' is ''; fill in a label"),
         ("a.csv", 'text,label\n"two\nlines",x\n" ",neg\n', r"line 4: 'text' is ' '; fill in a text"),
         ("a.csv", "text,label\n", r"no row below the header"),
-        ("a.tsv", "text\tlabel\nno tab here\n", r"line 2: 1 columns, but the header has 2"),
+        ("a.tsv", "text\tlabel\nno tab here\n", r"line 2: 1 columns, but the header has 2; .* on one line .*csv"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', r"a.jsonl, line 2: not JSON"),
         ("a.json", '[\n{"text": "a", "label": "b"}\n]', r"line 1: not JSON .* one whole object a line"),
         ("a.jsonl", '["a", "b"]', r"line 1: list, not an object"),
