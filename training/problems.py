@@ -46,11 +46,11 @@ def _field(problem: Mapping[str, Any], recipe: type[BaseModel]) -> str:
 
 
 def _said(problem: Mapping[str, Any], field: str, recipe: type[BaseModel]) -> str:
-    kind, value = problem["type"], problem["input"]
+    kind, value, last = problem["type"], problem["input"], field.split(".")[-1]
     if kind in UNKNOWN:
-        return f"there is no such field{_meant(field, list(names(recipe)))}"
+        return _unknown([str(part) for part in problem["loc"]], field, recipe)
     if kind in MISSING:
-        return f"is missing; for example {EXAMPLES.get(field, field.split('.')[-1] + ' = …')}"
+        return f"is missing; for example {EXAMPLES.get(field, f'{last} = …')}"
     if kind == "union_tag_invalid":
         value, known = problem["ctx"]["tag"], list(_kinds(recipe, field.split(".")[0]))
         return f"{value!r} is none of {', '.join(known)}{_meant(value, known)}"
@@ -58,6 +58,14 @@ def _said(problem: Mapping[str, Any], field: str, recipe: type[BaseModel]) -> st
     if field == "name":
         message = "lower-case letters, digits, dots, dashes and underscores only, at most 64"
     return f"{message} (got {str(value)[:80]!r})" if field else message
+
+
+def _unknown(place: list[str], field: str, recipe: type[BaseModel]) -> str:
+    kinds = _kinds(recipe, place[0])
+    if len(place) < 3 or place[1] not in kinds:
+        return f"there is no such field{_meant(field, list(names(recipe)))}"
+    there = [name for name in _fields(kinds[place[1]]) if name != "kind"]
+    return f"kind {place[1]!r} has no such field, it has {', '.join(there)}{_meant(place[-1], there)}"
 
 
 def _meant(found: str, known: list[str]) -> str:
@@ -75,12 +83,11 @@ def names(recipe: type[BaseModel]) -> Iterator[str]:
             yield from (f"{name}.{inner}" for inner in _fields(part))
 
 
-def _kinds(recipe: type[BaseModel], name: str) -> Iterator[str]:
-    """What `kind` can be, where a field is one of several models."""
+def _kinds(recipe: type[BaseModel], name: str) -> dict[str, type[BaseModel]]:
+    """What `kind` can be, where a field is one of several models, and which of them it then is."""
     field = recipe.model_fields.get(name)
-    for part in _parts(field.annotation) if field else ():
-        if issubclass(part, BaseModel) and (kind := part.model_fields.get("kind")):
-            yield kind.default
+    models = [part for part in _parts(field.annotation if field else None) if issubclass(part, BaseModel)]
+    return {part.model_fields["kind"].default: part for part in models if "kind" in part.model_fields}
 
 
 def _parts(annotation: Any) -> Iterator[type]:

@@ -39,7 +39,11 @@ def test_fields_are_changed_by_their_dotted_names() -> None:
             "^--set architecture.hiden: there is no such field; did you mean architecture.hidden",
         ),
         ({"epochs": 3}, "^--set epochs: there is no such field; did you mean training.epochs[?]"),
-        ({"codec.lower": True}, "^--set codec.lower: there is no such field; did you mean codec.lowercase[?]"),
+        (
+            {"codec.lower": True},
+            "^--set codec.lower: kind 'words' has no such field, it has .*; did you mean lowercase[?]$",
+        ),
+        ({"codec.features": 3}, "^--set codec.features: kind 'words' has no such field, it has tokenizer, [^?]*$"),
         ({"codec.kind": "dan"}, "^--set codec.kind: 'dan' is none of words, characters, dna, frames; did you mean dna"),
         ({"architecture.layers": 0}, "architecture.layers: Input should be greater than or equal to 1"),
         ({"architecture.dropout": 1.0}, "architecture.dropout: Input should be less than 1"),
