@@ -65,7 +65,7 @@ def test_dna_of_one_length_is_told_by_its_places_and_other_dna_by_its_n_grams() 
 
 
 def test_labels_that_seldom_come_again_bring_no_warning_of_the_solver() -> None:
-    rows = [Labelled(text=f"word {i}", label=f"label {i % 7}") for i in range(10)]
+    rows = [Labelled(text=f"word {i}", label=f"label {i % 20}") for i in range(30)]
     assert baselines("classify", rows, rows)
 
 
