@@ -154,7 +154,10 @@ class Worker:
         log.info("shutting down: answering what was accepted, for %g s at most", self.settings.drain_s)
         loop = asyncio.get_running_loop()
         for hook in self._drain_hooks:
-            hook()
+            try:
+                hook()
+            except Exception:  # a bug of ours: the drain goes on without it
+                log.exception("a hook of the drain failed")
         self._drain = loop.create_task(self._engine.drain(self.settings.drain_s))
         end_s = loop.time() + self.settings.drain_s
         for timeout in self._reads:

@@ -28,7 +28,7 @@ from service.errors import (
     UnsupportedMedia,
     shown,
 )
-from service.gate import Gate, Guest
+from service.gate import Guest
 from service.protocols.admission import key_of, limits_of
 from service.protocols.head import HEADER_LENGTH, JSON, Head
 from service.protocols.problem import PROBLEM, STATUSES, Dialect, Headers, headers_of, kind_of
@@ -146,13 +146,26 @@ class Exchange:
                 f"{self.route} has no {shown(self.head.method)}; use {' or '.join(methods)}",
                 available=list(methods),
             )
-        if key and self.worker.gate is not None:
-            self._enter(self.worker.gate)
+        if key:
+            self.enter()
         if not self.head.plain:
             self._set_deadline()
             if media:
                 self._check_media(media)
                 self._check_length()
+
+    def enter(self) -> None:
+        """Let the client in, for one request or one message of a stream. Raises Unauthorized and RateLimited."""
+        gate = self.worker.gate
+        if gate is None:
+            return
+        self.guest = gate.enter(key_of(self.head) if gate.wants_keys else None, self._link.address)
+        meter = self.guest.meter
+        if meter is not None:
+            refused = meter.take()
+            self.added = limits_of(meter)
+            if refused is not None:
+                raise refused
 
     async def read(self) -> bytes:
         """Return the whole body. Raises TooLarge and ClientGone; for a client that dawdles, DeadlinePassed, or
@@ -269,16 +282,6 @@ class Exchange:
         headers += self.common_headers()
         headers.append((b"content-length", b"%d" % len(body)))
         await self._link.send(status, headers, body)
-
-    def _enter(self, gate: Gate) -> None:
-        """Let the client in, or raise Unauthorized or RateLimited."""
-        self.guest = gate.enter(key_of(self.head) if gate.wants_keys else None, self._link.address)
-        meter = self.guest.meter
-        if meter is not None:
-            refused = meter.take()
-            self.added = limits_of(meter)
-            if refused is not None:
-                raise refused
 
     def _check_media(self, available: Sequence[str]) -> None:
         for name, values in ((b"content-type", available), (b"content-encoding", ["identity"]), (HEADER_LENGTH, [])):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from service.errors import InvalidRequest, TooLarge, Value, shown
-from service.inputs import Piecewise, are_one
+from service.inputs import are_one
 from service.settings import Settings
 from service.texts import GenerateOptions
 
@@ -27,6 +27,7 @@ FrameLists = Annotated[list[Frames], Field(fail_fast=True)]
 # were tried.
 AnyInputs = Annotated[Texts | Tokenised | Frames | FrameLists, Field(union_mode="left_to_right")]
 WholeInputs = Annotated[Texts | Frames | FrameLists, Field(union_mode="left_to_right")]
+PieceInputs = Annotated[str | Strings | Numbers | Frames, Field(union_mode="left_to_right")]
 ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 ERRORS_READ = 64  # with more errors than this in one body, only their number is reported
 
@@ -40,7 +41,7 @@ class StreamMessage(_Body):
 
     model: ModelName | None = None
     state: str | None = None
-    inputs: Piecewise | None = None
+    inputs: PieceInputs | None = None
     return_state: bool | None = None
 
 

@@ -22,6 +22,7 @@ from service.errors import (
     Overloaded,
     ServiceError,
     TooLarge,
+    Unauthorized,
     Unavailable,
 )
 from service.following import Following
@@ -33,7 +34,12 @@ from service.protocols.problem import Headers, kind_of, problem_of
 from service.worker import Worker
 
 PATH = "/v1/stream"
-TOO_BIG, RESTART, IDLE = 1009, 1012, 4408  # codes of closing; RFC 6455's registry, and from 4000 on our own
+TOO_BIG, RESTART, UNKNOWN, IDLE = (
+    1009,
+    1012,
+    4401,
+    4408,
+)  # codes of closing; RFC 6455's registry, and from 4000 on our own
 MESSAGE: TypeAdapter[schemas.StreamMessage] = TypeAdapter(schemas.StreamMessage)
 T = TypeVar("T")
 
@@ -74,8 +80,9 @@ class Streams:
             await stream.serve()
         except Closed as end:
             if end.code is not None:
-                with contextlib.suppress(OSError):
-                    await send({"type": "websocket.close", "code": end.code, "reason": end.reason})
+                with contextlib.suppress(OSError):  # TimeoutError is one
+                    async with asyncio.timeout(self._worker.settings.write_timeout_s):
+                        await send({"type": "websocket.close", "code": end.code, "reason": end.reason})
         except OSError:  # so the server says that nobody is there any more
             pass
         finally:
@@ -107,7 +114,7 @@ class Streams:
             raise Closed(IDLE, f"nothing was sent or taken for {seconds:g} s") from None
 
     def _close_the_waiting(self) -> None:
-        for wait in self._waits:
+        for wait in [each for each in self._waits if not each.expired()]:  # one that is running out ends by itself
             wait.reschedule(asyncio.get_running_loop().time())
 
 
@@ -158,6 +165,7 @@ class Stream:
         return text
 
     async def _answer(self, text: str | bytes) -> dict[str, Any]:
+        self._exchange.enter()  # a bad message counts as well; keys and limits are those of now
         try:
             message = MESSAGE.validate_json(text)
         except ValidationError as error:
@@ -167,7 +175,6 @@ class Stream:
             raise TooLarge(
                 f"{len(inputs)} steps in one message; the limit is {most}: send several", limit=most, field="inputs"
             )
-        self._meter()
         following = self._opened(message)
         answer: dict[str, Any] = {"model": following.model}
         if inputs is not None:
@@ -185,13 +192,6 @@ class Stream:
             deadline_s=time.monotonic() + self._time_s,
             gone=lambda: False,  # one message is in work and the next is not read: its answer shows who has gone
         )
-
-    def _meter(self) -> None:
-        """Each message is a request to the limits of its key. Raises RateLimited."""
-        guest = self._exchange.guest
-        refused = guest.meter.take() if guest is not None and guest.meter is not None else None
-        if refused is not None:
-            raise refused
 
     def _opened(self, message: schemas.StreamMessage) -> Following:
         """The stream, which the first good message opens."""
@@ -212,6 +212,8 @@ class Stream:
             raise _restart()
         if not isinstance(error, ClientGone | InternalError):
             self._worker.telemetry.rejected(slug)
+        if isinstance(error, Unauthorized):
+            raise Closed(UNKNOWN, "the API key of this stream is no longer taken: open another with one that is")
         return slug
 
 

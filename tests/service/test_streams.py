@@ -1,15 +1,18 @@
 """/v1/stream as an ASGI server sees it, with the fake engine: order, errors that harm nothing, ends."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import orjson
 import pytest
+from pydantic import ValidationError
 
 from service.engine import Engine
-from service.protocols.streams import IDLE, PATH, RESTART, TOO_BIG, Streams
+from service.protocols.streams import IDLE, MESSAGE, PATH, RESTART, TOO_BIG, UNKNOWN, Streams
 from service.settings import Settings
 from service.worker import Worker
 from tests.service.fake_engine import FakeEngine
@@ -163,6 +166,43 @@ async def test_a_drain_closes_streams_that_wait_at_once_and_answers_those_at_wor
     await closing
 
 
+async def test_a_stream_that_is_just_running_out_of_time_does_not_hold_up_the_drain(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    worker = worker_of()
+    streams = Streams(worker)
+    client = Client(streams)
+    await client.hear()
+    (wait,) = streams._waits
+    loop = asyncio.get_running_loop()
+    wait.reschedule(loop.time() - 1)  # expires in the next turn of the loop, and the drain begins in it
+    loop.call_soon(worker._begin_drain)
+    assert "code" in await client.hear()
+    assert worker._drain is not None
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_drain_goes_on_where_a_hook_of_it_fails(caplog: pytest.LogCaptureFixture) -> None:
+    worker = worker_of()
+    worker.on_drain(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+    streams = Streams(worker)
+    client = Client(streams)
+    await client.hear()
+    await worker.close()
+    assert (await client.hear())["code"] == RESTART
+    assert "a hook of the drain failed" in caplog.text
+
+
+async def test_a_stream_whose_close_cannot_be_sent_is_left() -> None:
+    worker = worker_of(stream_idle_s=0.02, write_timeout_s=0.02, streams=1)
+    streams = Streams(worker)
+    client = Client(streams)
+    client.got._maxsize = 1  # type: ignore[attr-defined]
+    await asyncio.sleep(0.01)  # the queue is full of the accept: the close has to wait
+    await asyncio.wait_for(client.task, 5)
+    assert streams._open == 0
+
+
 async def test_too_large_a_message_ends_the_stream() -> None:
     async with opened(body_bytes=40) as (client, _):
         assert (await client.ask({"inputs": "a" * 40}))["code"] == TOO_BIG
@@ -215,6 +255,36 @@ async def test_a_message_is_a_request_to_the_limits_of_its_client() -> None:
         assert (await client.ask({"inputs": "a"}))["steps"] == 1
         assert (await client.ask({"inputs": "b"}))["steps"] == 2
         assert (await client.ask({"inputs": "c"}))["error"]["status"] == 429
+
+
+async def test_a_bad_message_is_a_request_too() -> None:
+    async with opened(rate_limit="3/min") as (client, _):
+        assert [(await client.ask("{"))["error"]["status"] for _ in range(3)] == [422, 422, 429]
+
+
+async def test_keys_and_limits_are_those_of_the_message_and_not_of_the_handshake(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("alice alices-key\n")
+    worker = worker_of(api_keys_file=str(keys))
+    client = Client(Streams(worker), headers=[(b"authorization", b"Bearer alices-key")])
+    await client.hear()
+    assert (await client.ask({"inputs": "a"}))["steps"] == 1
+    for line in ("alice alices-key rate=1/h", "bob another-key"):
+        keys.with_suffix(".new").write_text(line)
+        keys.with_suffix(".new").replace(keys)
+        assert worker.gate is not None
+        worker.gate.refresh()
+        if "rate" in line:
+            assert (await client.ask({"inputs": "a"}))["steps"] == 2
+            assert (await client.ask({"inputs": "a"}))["error"]["status"] == 429
+    assert (await client.ask({"inputs": "a"}))["code"] == UNKNOWN
+    await client.task
+
+
+def test_a_message_of_nothing_good_has_few_errors() -> None:
+    with pytest.raises(ValidationError) as caught:
+        MESSAGE.validate_json(b'{"inputs": [' + b",".join([b"{}"] * 1000) + b"]}")
+    assert caught.value.error_count() < 10
 
 
 async def test_a_state_is_handed_out_when_it_is_asked_for_and_only_begins_a_stream() -> None:
