@@ -20,9 +20,9 @@ from starlette.applications import Starlette
 
 from service import logs
 from service.engine import Engine
-from service.protocols import direct, rpc, schemas
+from service.protocols import direct, lean, openapi, rpc, schemas
 from service.protocols.asgi import Application
-from service.protocols.bento import answered, document_problems, exchange_of
+from service.protocols.bento import answered, exchange_of
 from service.protocols.front import Front
 from service.settings import ROOT, BadSetting, Settings, variable
 from service.telemetry import Telemetry
@@ -148,9 +148,8 @@ def build_service(settings: Settings, load_engine: LoadEngine, *, check: Callabl
 
         @property
         def openapi_spec(self) -> Any:
-            document = super().openapi_spec
-            document_problems(document.paths)
-            return document
+            # What `bentoml build` puts into a Bento: no bundle is loaded there. A running service has its own route.
+            return openapi.document(lean.DOCUMENTED, (), keys=bool(settings.api_keys or settings.api_keys_file))
 
     return bentoml_service(
         name="seqserve",

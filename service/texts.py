@@ -37,6 +37,7 @@ class GenerateOptions:
     return_full_text: bool = False
     details: bool = False
     logprobs: bool = False  # of the tokens, for who reads them as they come; `details` has them anyway
+    alternatives: int = 0  # likewise, of the likeliest tokens of each step
     state: str | None = None  # of a text to go on with, before the prompt
     return_state: bool = False
 
@@ -49,6 +50,7 @@ class GenerateOptions:
             return_full_text=self.return_full_text,
             details=self.details,
             logprobs=self.logprobs,
+            alternatives=self.alternatives,
             return_state=self.return_state,
         )
 

@@ -6,7 +6,7 @@ it, and one that is slow holds nobody up. Knows no HTTP, and neither slots nor t
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from models.tasks.generate import FinishReason
@@ -18,13 +18,14 @@ from service.texts import Start, Texts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """What one text has got since the last look. The lists are of equal length, but that `logprobs` may be empty."""
+    """What one text has got since the last look. Its lists are of equal length, but for what was not asked for."""
 
     index: int  # of the prompt
     tokens: list[int]
     pieces: list[str]  # what the tokens stand for
     logprobs: list[float]  # if they were asked for
     finish_reason: FinishReason | None  # set once, with the last tokens
+    alternatives: list[list[tuple[str, float]]] = field(default_factory=list)  # if asked for: pieces, likeliest first
 
 
 class Writing:
@@ -129,6 +130,7 @@ class Writing:
                     tokens=text.tokens[seen:end],
                     pieces=text.pieces[seen:end],
                     logprobs=text.log_probabilities[seen:end],
+                    alternatives=text.alternatives[seen:end],
                     finish_reason=(text.finish_reason or "length") if done else None,
                 )
             )

@@ -36,6 +36,7 @@ class GenerateOptions:
     details: bool = False
     logprobs: bool = False  # whether those of the tokens are noted, which `details` needs too
     return_state: bool = False  # whether the text keeps where it stands when it is done
+    alternatives: int = 0  # of each step, how many of the likeliest tokens are noted
 
 
 class Generation:
@@ -82,6 +83,7 @@ class Continuation:
         "_codec",
         "_longest_stop",
         "_tail",
+        "alternatives",
         "drawn",
         "finish_reason",
         "log_probabilities",
@@ -100,6 +102,7 @@ class Continuation:
         self.prompt, self.options = prompt, options
         self.tokens: list[int] = []
         self.log_probabilities: list[float] = []
+        self.alternatives: list[list[tuple[str, float]]] = []  # what each step might have said, likeliest first
         self.finish_reason: FinishReason | None = None
         self.drawn = drawn
         self.rows: State | None = None
@@ -123,6 +126,12 @@ class Continuation:
         if index != self._block_index:
             self._block, self._block_index = sampling.uniforms(self.options.sampling.seed, self.drawn), index
         return self._block
+
+    def rank(self, log_probabilities: NDArray[np.float32]) -> None:
+        """Note the likeliest of the tokens (V,) that might come next; none that never can."""
+        best = np.argsort(-log_probabilities, kind="stable")[: self.options.alternatives].tolist()
+        found = [(self._codec.decode(token), float(log_probabilities[token])) for token in best]
+        self.alternatives.append([(piece, logprob) for piece, logprob in found if np.isfinite(logprob)])
 
     def push(self, token: int) -> bool:
         """Take the token that was drawn; True when the text is done."""
@@ -235,6 +244,7 @@ class Chooser:
         self._settings = sampling.Rows.of([text.options.sampling for text in texts])
         noting = (text.options.details or text.options.logprobs for text in texts)
         self._noting = [(row, texts[row].log_probabilities) for row, notes in enumerate(noting) if notes]
+        self._ranking = [(row, text) for row, text in enumerate(texts) if text.options.alternatives]
         self._row = np.arange(len(texts))  # (B,)
         if not self._settings.all_greedy:
             blocks = np.concatenate([text.block() for text in texts])  # np.stack takes three times as long
@@ -252,6 +262,8 @@ class Chooser:
             self._place += 1
         for row, noted in self._noting:
             noted.append(float(log_probabilities[row, tokens[row]]))
+        for row, text in self._ranking:
+            text.rank(log_probabilities[row])
         return tokens
 
 

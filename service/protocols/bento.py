@@ -28,7 +28,7 @@ from service.errors import ServiceError
 from service.protocols import schemas
 from service.protocols.asgi import Application, AsgiLink, Message, Receive, Scope, Send, head_of
 from service.protocols.exchange import OK, Exchange
-from service.protocols.problem import TABLE, body_of, headers_of, kind_of
+from service.protocols.problem import body_of, headers_of, kind_of
 from service.worker import Worker
 
 KEY = "seqserve.exchange"  # where the request's Exchange is in the ASGI scope
@@ -66,18 +66,6 @@ def answered(method: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Conc
         return cast(R, Response(content, kind_of(error).status, headers))
 
     return inner
-
-
-def document_problems(paths: Mapping[str, Any]) -> None:
-    """Put our errors in the place of BentoML's in the ``paths`` of its OpenAPI document."""
-    fields = {name: {"type": kind} for name, kind in (("type", "string"), ("title", "string"), ("status", "integer"))}
-    problem = {"type": "object", "properties": {**fields, "detail": {"type": "string"}}}
-    content = {"application/problem+json": {"schema": problem}}
-    kinds = sorted(kind for kind in TABLE.values() if kind.slug not in ("client-gone", "not-found"))
-    errors = {kind.status: {"description": kind.title, "content": content} for kind in kinds}
-    for path in APIS:
-        responses = paths[path].post["responses"]
-        paths[path].post["responses"] = {HTTPStatus.OK.value: responses[HTTPStatus.OK.value], **errors}
 
 
 def exchange_of(request: Request) -> Exchange:

@@ -53,7 +53,7 @@ class Front:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in APIS:
             await self._framed(scope, receive, send)
-        elif self._own.has(scope["path"]):
+        elif self._own.has(scope["path"]) and scope["path"] not in ROUTES.literal:
             await self._own(scope, receive, send)
         else:
             await self.lean(scope, receive, send)

@@ -4,12 +4,13 @@ A framework's middleware costs several times what a small model needs for its an
 knows nothing of how the engine answers, nor of how bytes come and go.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from service.errors import NotFound, ServiceError, UnknownModel, shown
-from service.protocols import schemas, sse, v2
+from service.protocols import completions, embeddings, openapi, schemas, sse, v2
 from service.protocols.asgi import AsgiLink, Receive, Scope, Send, head_of
 from service.protocols.cache import TASKS, Cache, Kept
 from service.protocols.cards import ModelCard, ModelList
@@ -72,7 +73,7 @@ TAG_DOCS = Docs(
     summary="Label every step: word, letter, base or frame",
     about="One input gives a list; a list of inputs gives a list of lists, in its order.",
     body=schemas.TagRequest,
-    answer=schemas.TagAnswer,
+    answer=list[schemas.Entity] | list[list[schemas.Entity]],
     example=schemas.example("tag"),
 )
 CLASSIFY_DOCS = Docs(
@@ -88,12 +89,21 @@ GENERATE_DOCS = Docs(
     summary="Continue a text",
     about="A list of prompts gives a list of texts, in its order.",
     body=schemas.GenerateRequest,
-    answer=schemas.GenerateAnswer,
+    answer=schemas.Generated | list[schemas.Generated],
     event=sse.Event,
     example=schemas.example("generate"),
 )
+
+
+async def _document(exchange: Exchange, _: bytes) -> Any:
+    gate = exchange.worker.gate
+    keys = gate is not None and gate.wants_keys
+    return Reply(body=orjson.dumps(openapi.document(DOCUMENTED, exchange.worker.engine.cards(), keys=keys)))
+
+
 MODELS_DOCS = Docs(group="Models", summary="The bundles that are served, defaults first", answer=ModelList)
 MODEL_DOCS = Docs(group="Models", summary="One bundle", answer=ModelCard)
+DOCUMENT_DOCS = Docs(group=openapi.PAGES_GROUP, summary="This document", answer=dict[str, Any])
 
 ROUTES = Routes(
     (
@@ -103,8 +113,16 @@ ROUTES = Routes(
         *sse.ROUTES,
         Route("/v1/models", READ, _models, reads=False, docs=MODELS_DOCS),
         Route("/v1/models/{id}", READ, _model, reads=False, docs=MODEL_DOCS),
+        *completions.ROUTES,
+        *embeddings.ROUTES,
         *v2.ROUTES,
+        Route("/docs.json", READ, _document, reads=False, docs=DOCUMENT_DOCS),
     )
+)
+# As the document lists them: those that BentoML's API machinery answers take and answer the same.
+DOCUMENTED = (
+    *ROUTES.all,
+    *(replace(ROUTES.literal[f"/v1/{task}"], pattern=f"/{task}") for task in ("tag", "classify", "generate")),
 )
 # One label for all the paths that clients make up, in the dialect of those who read the answer.
 UNKNOWN = Route("unknown", (), _unknown, reads=False)

@@ -32,11 +32,13 @@ ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 ERRORS_READ = 64  # with more errors than this in one body, only their number is reported
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """An object in a request: no field that has no meaning, no value of another type."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class StreamMessage(_Body):
+class StreamMessage(Body):
     """A message of ``/v1/stream``. The first that is good opens the stream, with inputs or without."""
 
     model: ModelName | None = None
@@ -45,13 +47,13 @@ class StreamMessage(_Body):
     return_state: bool | None = None
 
 
-class TagParameters(_Body):
+class TagParameters(Body):
     """``none``: an answer for every token; ``simple``: merged spans, where the bundle has them."""
 
     aggregation_strategy: Literal["none", "simple"] | None = None
 
 
-class TagRequest(_Body):
+class TagRequest(Body):
     """Body of ``/tag``."""
 
     inputs: AnyInputs
@@ -64,14 +66,14 @@ class TagRequest(_Body):
         return self.parameters.aggregation_strategy if self.parameters else None
 
 
-class ClassifyParameters(_Body):
+class ClassifyParameters(Body):
     """``top_k``: how many labels, all by default. Scores are always probabilities over all labels."""
 
     top_k: Annotated[int, Field(ge=1, le=100_000)] | None = None
     function_to_apply: Literal["softmax"] | None = None
 
 
-class ClassifyRequest(_Body):
+class ClassifyRequest(Body):
     """Body of ``/classify``."""
 
     inputs: WholeInputs
@@ -84,7 +86,7 @@ class ClassifyRequest(_Body):
         return self.parameters.top_k if self.parameters else None
 
 
-class GenerateParameters(_Body):
+class GenerateParameters(Body):
     """How to draw. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 keep the whole vocabulary."""
 
     max_new_tokens: Annotated[int, Field(ge=0)] | None = Field(
@@ -104,7 +106,7 @@ class GenerateParameters(_Body):
     watermark: Literal[False] | None = None
 
 
-class GenerateRequest(_Body):
+class GenerateRequest(Body):
     """Body of ``/generate``."""
 
     inputs: Texts
@@ -223,12 +225,17 @@ def example(task: str) -> Callable[[Mapping[str, Any]], Any]:
 T = TypeVar("T", TagRequest, ClassifyRequest, GenerateRequest)
 
 
-def parse(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
-    """Return the request in ``body``. Raises InvalidRequest, and TooLarge for too many inputs."""
+def validated(adapter: TypeAdapter[Any], body: bytes) -> Any:
+    """Return what is in ``body``. Raises InvalidRequest."""
     try:
-        request: T = adapter.validator.validate_json(body)  # TypeAdapter.validate_json adds as much again
+        return adapter.validator.validate_json(body)  # TypeAdapter.validate_json adds as much again
     except ValidationError as error:
         raise invalid(error) from None
+
+
+def parse(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
+    """Return the request in ``body``. Raises InvalidRequest, and TooLarge for too many inputs."""
+    request: T = validated(adapter, body)
     inputs = request.inputs
     if isinstance(inputs, list) and len(inputs) > settings.inputs_max and not are_one(inputs):
         raise TooLarge(
@@ -255,7 +262,7 @@ def invalid(error: ValidationError) -> InvalidRequest:
     errors = error.errors(include_url=False)
     first = errors[0]
     kind, given, context = first["type"], first["input"], first.get("ctx", {})
-    field = _field(first["loc"], whole=error.title in _INPUTS_ALLOWED)
+    field = _field(first["loc"], whole=(error.title, "".join(map(str, first["loc"][:1]))) in _ALLOWED)
     if kind == "json_invalid":
         # The parser's own words (position included) never hold the text itself.
         return InvalidRequest(f"the body is not valid JSON: {context['error']}")
@@ -263,21 +270,21 @@ def invalid(error: ValidationError) -> InvalidRequest:
         return InvalidRequest(f"{field}: unknown field; remove it", field=field)
     if kind == "missing":
         return InvalidRequest(f"{field}: required, but missing", field=field)
-    if field == "inputs" and error.title in _INPUTS_ALLOWED:
-        place = _deepest([each["loc"] for each in errors])
-        where = f"; what is at inputs{place} fits none of these" if place else ""
-        return InvalidRequest(f"inputs must be {_INPUTS_ALLOWED[error.title]}{where}", field=field, value=given)
+    if allowed := _ALLOWED.get((error.title, field)):
+        place = _deepest([each["loc"] for each in errors if each["loc"][0] == field])
+        where = f"; what is at {field}{place} fits none of these" if place else ""
+        return InvalidRequest(f"{field} must be {allowed}{where}", field=field, value=given)
     said = first["msg"].removeprefix("Input ")
     return InvalidRequest(f"{field or 'the body'} {said}", field=field or None, limit=_limit(context), value=given)
 
 
 def _field(location: Sequence[int | str], *, whole: bool) -> str:
-    """Return the path of a field, of ``inputs`` no more where that is ``whole``: a union, whose members pydantic names.
+    """Return the path of a field, its first part where that is ``whole``: a union, whose members pydantic names.
 
     The names in it may be the client's own: as any value, they are shown cut short.
     """
-    if whole and location and location[0] == "inputs":
-        return "inputs"
+    if whole:
+        return str(location[0])
     return "".join(f"[{part}]" if isinstance(part, int) else f".{shown(part)}" for part in location).lstrip(".")
 
 
@@ -288,11 +295,15 @@ def _deepest(locations: Sequence[Sequence[int | str]]) -> str:
 
 
 _FRAMES_TOO = "frames (a list of lists of numbers, all of one length) or a list of frames"
-_INPUTS_ALLOWED = {
-    "TagRequest": f"a string, a list of strings, a list of lists of strings (tokens), {_FRAMES_TOO}",
-    "ClassifyRequest": f"a string, a list of strings, {_FRAMES_TOO}",
-    "StreamMessage": "a string, a list of strings (steps), a frame (a list of numbers) or a list of frames",
-    "GenerateRequest": "a string or a list of strings",
+_STRINGS = "a string or a list of strings"
+_ALLOWED = {
+    ("TagRequest", "inputs"): f"a string, a list of strings, a list of lists of strings (tokens), {_FRAMES_TOO}",
+    ("ClassifyRequest", "inputs"): f"a string, a list of strings, {_FRAMES_TOO}",
+    ("StreamMessage", "inputs"): "a string, a list of strings (steps), a frame (a list of numbers) or a list of frames",
+    ("GenerateRequest", "inputs"): _STRINGS,
+    ("CompletionRequest", "prompt"): f"{_STRINGS} (token ids are not read here)",
+    ("CompletionRequest", "stop"): "a string or a list of up to 4 strings, none of them empty",
+    ("EmbeddingRequest", "input"): f"{_STRINGS} (token ids are not read here)",
 }
 
 

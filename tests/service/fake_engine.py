@@ -56,7 +56,7 @@ class FakeEngine:
         return [
             {
                 **{"id": name, "object": "model", "created": 0, "owned_by": "seqserve", "task": task, "tasks": [task]},
-                **{"labels": ["A"], "examples": ["a b"]},
+                **{"labels": ["A"], "examples": ["a b"], "version": "1"},
             }
             for task, name in NAMES.items()
             if task not in ("embed", "stream")

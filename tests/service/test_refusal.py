@@ -5,6 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
+from service.protocols.head import Head
+from service.protocols.openai import OPENAI
 from tests.service.wire import TAGGED, Wire, known, request
 
 
@@ -58,3 +60,11 @@ async def test_other_reasons_to_refuse_come_first(
     wire.send(request({"inputs": "a"}, head))
     assert wire.known
     assert (await wire.answers(3))[2][0] == status
+
+
+async def test_a_dialect_that_tells_no_id_has_none_in_its_body() -> None:
+    wire = Wire()
+    wire.engine.full = True
+    found = wire.front.refusals.find(Head.of("POST", "/v1/completions", [(b"x-request-id", b"r-1")]))
+    assert found is not None
+    assert (b"r-1" in found[0], found[1]) == (True, OPENAI.body(wire.engine.overload("generate"), ""))
