@@ -24,7 +24,12 @@ def first_value(inputs: Any) -> tuple[Any, int]:
 def hold_numbers(inputs: list[Any]) -> bool:
     """Whether these are frames, one list of them or several, rather than text."""
     value, _ = first_value(inputs)
-    return value is not None and not isinstance(value, str)
+    return _depth(inputs) > 2 if value is None else not isinstance(value, str)
+
+
+def _depth(inputs: Any) -> int:
+    """How deep the lists go. Text has two at most, so deeper ones with nothing in them are frames without a number."""
+    return 1 + max(map(_depth, inputs), default=0) if isinstance(inputs, list) else 0
 
 
 def are_one(inputs: list[Any]) -> bool:

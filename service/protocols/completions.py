@@ -34,7 +34,7 @@ class StreamOptions(schemas.Body):
     """`include_usage`: a last chunk without choices that counts the tokens."""
 
     include_usage: bool | None = None
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: schemas.No | None = None
 
 
 class CompletionRequest(schemas.Body):

@@ -164,8 +164,9 @@ def _answer_content(route: Route, docs: Docs, found: Found) -> Json:
         content[docs.media] = {"schema": found[route.pattern, "answer"]}
     if docs.event is not None:
         name = found[route.pattern, "event"].get("$ref", "").rpartition("/")[2]
-        about = f"Server-sent events; the data of each is a {name}."
-        content["text/event-stream"] = {"schema": {"type": "string", "description": about}}
+        content["text/event-stream"] = {}  # a schema would be taken for that of one event, as OpenAPI 3.2 has it
+        about = f"The answer; where it is a stream of server-sent events, the data of each is a `{name}`"
+        return {"description": about, "content": content}
     return {"content": content} if content else {}
 
 

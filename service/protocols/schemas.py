@@ -7,7 +7,7 @@ name; one that asks for nothing (``stream: false``, ``do_sample: true``) is acce
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from service.errors import InvalidRequest, TooLarge, Value, shown
@@ -30,6 +30,16 @@ WholeInputs = Annotated[Texts | Frames | FrameLists, Field(union_mode="left_to_r
 PieceInputs = Annotated[str | Strings | Numbers | Frames, Field(union_mode="left_to_right")]
 ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 ERRORS_READ = 64  # with more errors than this in one body, only their number is reported
+
+
+def _no(value: bool) -> bool:
+    if value:
+        raise ValueError("is not offered: send false or leave it out")
+    return value
+
+
+# Literal[False] would take a 0 for it.
+No = Annotated[bool, AfterValidator(_no), WithJsonSchema({"type": "boolean", "const": False})]
 
 
 class Body(BaseModel):
@@ -102,8 +112,8 @@ class GenerateParameters(Body):
     do_sample: bool | None = Field(default=None, description="false: greedy, whatever the temperature")
     state: str | None = Field(default=None, description="of an earlier answer: the text that this one goes on with")
     return_state: bool | None = Field(default=None, description="true: the answer has a state to go on from")
-    decoder_input_details: Literal[False] | None = None
-    watermark: Literal[False] | None = None
+    decoder_input_details: No | None = None
+    watermark: No | None = None
 
 
 class GenerateRequest(Body):

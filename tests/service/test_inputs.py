@@ -39,3 +39,7 @@ def test_the_first_value_is_found_however_deep(inputs: Any, value: Any, depth: i
 )
 def test_frames_are_one_input_and_lists_of_them_are_several(inputs: Any, numbers: bool, one: bool) -> None:
     assert (hold_numbers(inputs), are_one(inputs)) == (numbers, one)
+
+
+def test_lists_that_are_too_deep_for_text_are_frames_though_they_hold_no_number() -> None:
+    assert [hold_numbers(inputs) for inputs in ([], [[]], [[[]]], [[], [[]]])] == [False, False, True, True]
