@@ -13,7 +13,7 @@ from models.codecs.characters import CharactersCodec
 from models.codecs.dna import DnaCodec
 from models.codecs.frames import FramesCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec
-from service.protocols import completions, schemas
+from service.protocols import completions, embeddings, schemas
 from service.protocols.bento import APIS
 from service.protocols.lean import ROUTES
 from service.protocols.problem import PREFIX, TABLE
@@ -68,7 +68,7 @@ def test_every_route_is_documented_with_its_methods() -> None:
 CURLS = re.findall(r"curl -sN? localhost:3000/v1/(\w+) --json '(.*)'", (DOCS / "routes.md").read_text())
 ADAPTERS: dict[str, TypeAdapter[Any]] = {"tag": schemas.TAG, "classify": schemas.CLASSIFY, "generate": schemas.GENERATE}
 ADAPTERS["generate_stream"] = schemas.GENERATE
-ADAPTERS["completions"] = completions.COMPLETION
+ADAPTERS |= {"completions": completions.COMPLETION, "embeddings": embeddings.EMBEDDING}
 
 
 @pytest.mark.parametrize(("task", "body"), CURLS)
