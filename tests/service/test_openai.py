@@ -103,7 +103,7 @@ def test_a_stream_has_every_choice_and_the_usage_last(client: OpenAI) -> None:
 
 
 def test_an_error_in_mid_stream_is_raised(address: str) -> None:
-    late = {"x-request-timeout-s": "0.5"}
+    late = {"x-request-timeout-s": "0.15"}
     with OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0, default_headers=late) as client:
         chunks = client.completions.create(**DRAWN | {"max_tokens": 4000}, n=15, stream=True)
         with pytest.raises(openai.APIError, match="deadline"):
