@@ -7,7 +7,7 @@ own connection, no task and no slot. Knows bytes and time, and nothing of what i
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -21,13 +21,21 @@ from service.telemetry import Telemetry
 FIELDS_MOST = 128  # header fields of one request; browsers send about 20
 
 
+class Connection(Protocol):
+    """What is looked at: one that speaks HTTP, or has become a WebSocket."""
+
+    def look(self) -> None:
+        """End the connection if its client has had its time."""
+        ...
+
+
 @dataclass(kw_only=True, eq=False)
 class Bounds:
     """What connections may hold, and those that there are."""
 
     settings: Settings
     telemetry: Telemetry
-    connections: "set[Bounded]" = field(default_factory=set)
+    connections: set[Connection] = field(default_factory=set)
 
     def sweep(self) -> None:
         """Look at every connection. To be called once a second."""
@@ -65,7 +73,7 @@ class Bounded(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        """See uvicorn: another protocol takes the connection from here on."""
+        """See uvicorn: another protocol takes the connection from here on, and its place here."""
         if self._bounds is not None:
             self._bounds.connections.discard(self)
         super().handle_websocket_upgrade()

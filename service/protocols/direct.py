@@ -11,9 +11,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from uvicorn.config import HTTP_PROTOCOLS, WS_PROTOCOLS, Config
+from uvicorn.config import HTTP_PROTOCOLS, WS_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from service.errors import ClientGone
 from service.protocols.bounded import Bounded
@@ -21,6 +20,7 @@ from service.protocols.exchange import too_large
 from service.protocols.front import Front
 from service.protocols.head import Head
 from service.protocols.heads import split
+from service.protocols.narrow import Narrow
 from service.protocols.problem import Headers
 
 log = logging.getLogger(__name__)
@@ -29,17 +29,7 @@ log = logging.getLogger(__name__)
 def install() -> None:
     """Make uvicorn take these protocols where it would pick some itself: BentoML leaves it no other way to be told."""
     HTTP_PROTOCOLS["auto"] = f"{__name__}:{Direct.__name__}"
-    WS_PROTOCOLS["auto"] = f"{__name__}:{Narrow.__name__}"
-
-
-class Narrow(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket with messages of at most our size, and none that is small only until it is unpacked."""
-
-    def __init__(self, config: Config, *args: Any, **kwargs: Any) -> None:
-        if isinstance(config.app, Front):
-            config.ws_max_size = config.app.message_bytes
-            config.ws_per_message_deflate = False
-        super().__init__(config, *args, **kwargs)
+    WS_PROTOCOLS["auto"] = f"{Narrow.__module__}:{Narrow.__name__}"
 
 
 class Direct(Bounded):
@@ -92,6 +82,12 @@ class Direct(Bounded):
         if self._idle is not None:
             self._idle.cancel()
         super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        """See uvicorn. The connection is no longer one that can be idle."""
+        if self._idle is not None:
+            self._idle.cancel()
+        super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
         """End the connection, after the answer that is under way."""

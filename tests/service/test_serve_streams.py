@@ -155,3 +155,41 @@ def test_a_state_forks_into_streams_that_go_on_from_it(address: str, live: Bundl
             assert ask(connection, model="tiny-live", state=state, inputs=WORDS[25:])["entities"] == whole[25:]
     with stream(address) as connection:
         assert ask(connection, model="tiny-live", state=state[::-1])["error"]["field"] == "state"
+
+
+def stuck(address: str) -> socket.socket:
+    """A client that asks and does not read, until nothing more is taken from it."""
+    host, port = address.removeprefix("http://").split(":")
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect((host, int(port)))
+    client.sendall(
+        b"GET /v1/stream HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
+    )
+    assert client.recv(12) == b"HTTP/1.1 101"
+    message = json.dumps({"inputs": ["the"] * 60}).encode()
+    client.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            client.sendall(bytes([0x81, 0x80 | 126]) + len(message).to_bytes(2, "big") + bytes(4) + message)
+    return client
+
+
+def test_a_client_that_does_not_read_keeps_neither_its_slot_nor_the_service(tiny_live: Path, tmp_path: Path) -> None:
+    settings = {"SEQSERVE_STREAMS": "1", "SEQSERVE_WRITE_TIMEOUT_S": "2", "SEQSERVE_BUNDLES": str(tiny_live)}
+    with served(tmp_path, service=APP, **settings) as (address, process, _):
+        with stuck(address):
+            until = time.monotonic() + 10
+            with contextlib.suppress(InvalidStatus), stream(address):
+                pytest.fail("the slot is taken")
+            while time.monotonic() < until:
+                with contextlib.suppress(InvalidStatus), stream(address) as connection:
+                    assert ask(connection, inputs="the")["steps"] == 1
+                    break
+                time.sleep(0.1)
+            else:
+                pytest.fail("the slot was not given back")
+        with stuck(address):
+            process.send_signal(signal.SIGTERM)
+            process.wait(15)
