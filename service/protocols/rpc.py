@@ -101,6 +101,9 @@ async def _infer(worker: Worker, request: Any, call: Call) -> Any:
     return messages.answer_of(graph, request.id, found)
 
 
+STREAMS = 64  # calls at once on one connection, more wait at the client
+IDLE_MS, AGE_MS = 300_000, 3_600_000  # of a connection: without a call, and at all; its calls end in peace
+
 METHODS = (
     Method(name="ServerLive", takes=pb.ServerLiveRequest, run=_live, open=True),
     Method(name="ServerReady", takes=pb.ServerReadyRequest, run=_ready, open=True),
@@ -122,7 +125,13 @@ async def start(worker: Worker) -> tuple[Any, int]:
             ("grpc.max_receive_message_length", settings.body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.absolute_max_metadata_size", HEADS_BYTES),
-        ]
+            # A message is held while it comes, before a key is looked at and a deadline begins: few at a time, then.
+            ("grpc.max_concurrent_streams", STREAMS),
+            ("grpc.max_connection_idle_ms", IDLE_MS),
+            ("grpc.max_connection_age_ms", AGE_MS),
+            ("grpc.max_connection_age_grace_ms", int(settings.deadline_max_s * 1000)),
+        ],
+        maximum_concurrent_rpcs=settings.queue_requests,
     )
     handlers = {
         method.name: grpc.unary_unary_rpc_method_handler(

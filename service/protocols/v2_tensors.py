@@ -109,12 +109,15 @@ def from_values(field: str, name: str, datatype: str, shape: Sequence[int], valu
     if not isinstance(values, list):
         raise InvalidRequest(f"{field}.data must be a list of the tensor's elements", field=f"{field}.data")
     if datatype == BYTES:
-        texts = list(_flat(field, values, len(shape)))
+        texts = list(_flat(field, values, len(shape), (str,), "strings"))
         _check_count(field, len(texts), elements)
         data = [text.encode("utf-8", "surrogatepass") for text in texts]
         return Tensor(name=name, datatype=BYTES, shape=tuple(shape), data=data)
-    array = _numbers(field, datatype, values)
-    _check_count(field, array.size, elements)
+    kinds = (int,) if datatype == "INT32" else (int, float)
+    # One by one, before numpy sees them: of a few long texts among them it would make an array of gigabytes.
+    numbers = list(_flat(field, values, len(shape), kinds, f"numbers that {datatype} holds"))
+    _check_count(field, len(numbers), elements)
+    array = _numbers(field, datatype, numbers)
     return Tensor(name=name, datatype=datatype, shape=tuple(shape), data=array.reshape(tuple(shape)))
 
 
@@ -128,39 +131,27 @@ def _check_count(field: str, found: int, elements: int) -> None:
         )
 
 
-def _flat(field: str, values: list[Any], depth: int) -> Iterable[str]:
+def _flat(field: str, values: list[Any], depth: int, kinds: tuple[type, ...], what: str) -> Iterable[Any]:
+    """The elements of lists in lists, at most `depth` of them; of these types and no subtype, as truth values are."""
     for value in values:
-        if isinstance(value, str):
+        if type(value) in kinds:
             yield value
         elif isinstance(value, list) and depth > 1:
-            yield from _flat(field, value, depth - 1)
+            yield from _flat(field, value, depth - 1, kinds, what)
         else:
             raise InvalidRequest(
-                f"{field}.data holds what is no text; send strings, flat or nested as the shape is",
-                field=f"{field}.data",
-                value=value,
+                f"{field}.data must be {what}, flat or nested as the shape is", field=f"{field}.data", value=value
             )
 
 
-def _numbers(field: str, datatype: str, values: list[Any]) -> NDArray[Any]:
-    """An array of numbers. No truth values, no texts, and nothing that the type does not hold."""
+def _numbers(field: str, datatype: str, numbers: list[Any]) -> NDArray[Any]:
+    """An array (N,) of numbers, and nothing that the type does not hold."""
     try:
-        found = np.array(values)
-    except (ValueError, OverflowError):  # ragged, too deep, or an integer that nothing holds
-        found = np.array(None)
-    if not values:
-        return np.zeros(0, DTYPES[datatype])
-    if found.dtype.kind not in ("i" if datatype == "INT32" else "iuf"):
-        raise InvalidRequest(
-            f"{field}.data must be numbers that {datatype} holds, flat or nested as the shape is", field=f"{field}.data"
-        )
-    with np.errstate(over="ignore"):  # infinite then, which whoever takes the tensor looks for
-        array = found.astype(DTYPES[datatype])
-    if datatype == "INT32" and (array != found).any():
-        raise InvalidRequest(
-            f"{field}.data holds a number beyond 32 bits", field=f"{field}.data", value=int(np.abs(found).max())
-        )
-    return array
+        # A number beyond float32 is infinite then, which whoever takes the tensor looks for.
+        with np.errstate(over="ignore"):
+            return np.array(numbers, DTYPES[datatype])
+    except OverflowError:
+        raise InvalidRequest(f"{field}.data holds a number beyond {datatype}", field=f"{field}.data") from None
 
 
 def to_values(tensor: Tensor) -> Any:

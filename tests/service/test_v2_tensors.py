@@ -1,0 +1,21 @@
+"""Tensors of V2 out of JSON."""
+
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from service.errors import InvalidRequest
+from service.protocols.v2_tensors import from_values
+
+
+@pytest.mark.parametrize("data", [["a" * 20_000, *[""] * 5_000], [[[1]]], [1, True], [10**400]])
+def test_no_element_reaches_an_array_before_it_was_looked_at(data: list[Any]) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest, match="data"):
+            from_values("inputs[0]", "x", "FP32", [len(data)], data)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1_000_000
