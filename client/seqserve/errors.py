@@ -66,7 +66,8 @@ class Problem(SeqserveError):
         self.value: Any = said.get("value")
         self.available: list[str] | None = said.get("available")
         self.request_id: str | None = said.get("request_id") or headers.get("x-request-id")
-        self.retry_after_s = _seconds(headers)
+        # In the middle of a stream there are no headers left to say it.
+        self.retry_after_s: float | None = _seconds(headers) or said.get("retry_after_s")
         super().__init__(f"{status}: {self.detail}" + (f" (request {self.request_id})" if self.request_id else ""))
 
 

@@ -25,7 +25,7 @@ Ints = NDArray[np.int32]
 
 # One reader of a stream is told and sent to in about 30 µs. At most once in so long for each reader that there is, so
 # that all of them together take a tenth of the time; one that is alone is told after every dispatch.
-TELL_S = 0.0003
+TELL_S = 0.0005
 
 
 class Writer(Protocol):

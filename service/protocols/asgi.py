@@ -32,7 +32,7 @@ def address_of(peer: Any) -> str:
 class AsgiLink:
     """One request as ASGI has it. ``close`` it when the answer is out."""
 
-    __slots__ = ("_cycle", "_gone", "_receive", "_send", "_watcher")
+    __slots__ = ("_cycle", "_gone", "_receive", "_send", "_watcher", "_whole")
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -43,6 +43,7 @@ class AsgiLink:
         # O(1) what ASGI can only answer by a task per request that awaits receive().
         cycle: Any = getattr(receive, "__self__", None)
         self._cycle = cycle if hasattr(cycle, "disconnected") else None
+        self._whole: tuple[int, Headers, bytearray] | None = None  # an answer in parts that is sent at its end
 
     def gone(self) -> bool:
         """See Link."""
@@ -85,17 +86,27 @@ class AsgiLink:
         await self._send({"type": "http.response.body", "body": body})
 
     async def start(self, status: int, headers: Headers) -> None:
-        """See Link."""
+        """See Link. HTTP/1.0 knows no parts, though uvicorn would send them: the whole goes out at its end."""
+        if self._cycle is not None and self._cycle.scope["http_version"] == "1.0":
+            self._whole = status, headers, bytearray()
+            return
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
         """See Link. uvicorn's `send` waits for the client by itself, and sends nothing to one that has gone."""
         if self.gone():
             raise ClientGone
+        if self._whole is not None:
+            self._whole[2].extend(data)
+            return
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
         """See Link."""
+        if self._whole is not None:
+            status, headers, body = self._whole
+            await self.send(status, [*headers, (b"content-length", b"%d" % len(body))], bytes(body))
+            return
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def abort(self) -> None:

@@ -15,7 +15,10 @@ class CardLimits(TypedDict):
 
 
 class ModelCard(TypedDict):
-    """One bundle. `tasks` are what can be asked of it. `scores` are those of each variant; `metric` is quoted first."""
+    """One bundle. `tasks` are what can be asked of it. `scores` are those of each variant; `metric` is quoted first.
+
+    `streams`: whether WS /v1/stream takes it. `embeddings`: numbers of its vectors, 0 for none.
+    """
 
     id: str
     object: Literal["model"]
@@ -32,6 +35,8 @@ class ModelCard(TypedDict):
     version: str
     digest: str
     variant: str
+    streams: bool
+    embeddings: int
     metric: str
     scores: dict[str, dict[str, float]]
     examples: list[Any]

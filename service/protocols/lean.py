@@ -154,11 +154,12 @@ class Lean:
             try:
                 if route.methods:
                     exchange.check(route.methods, media=route.media if route.reads else (), key=not route.open)
-                if route.task:
+                cache = self._cache if route.task in TASKS else None
+                if route.task and cache is None:
                     self.worker.engine.check_room(route.task)
                 body = await exchange.read() if route.reads else b""
-                if self._cache is not None and route.task in TASKS:
-                    answer = await self._remembered(self._cache, route, exchange, body)
+                if cache is not None:
+                    answer = await self._remembered(cache, route, exchange, body)
                 else:
                     answer = await route.run(exchange, body)
                 if isinstance(answer, Stream):
@@ -181,6 +182,7 @@ class Lean:
         if found is not None:
             exchange.model = found.model
             return Reply(body=found.body, headers=[(b"x-cache", b"hit")])
+        self.worker.engine.check_room(route.task)  # what was answered before needs none
         answer = await route.run(exchange, body)
         if isinstance(answer, Reply | Stream):
             return answer

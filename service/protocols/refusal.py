@@ -38,6 +38,7 @@ class Refusals:
             or head.method != "POST"
             or worker.gate is not None
             or worker.watchers
+            or worker.settings.cache_bytes  # what was answered before needs no room
         ):
             return None
         if not worker.ready or not worker.engine.is_full(route.task):

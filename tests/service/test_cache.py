@@ -1,5 +1,7 @@
 """Answers that were given before."""
 
+import asyncio
+
 from service.protocols.cache import OVERHEAD_BYTES, Cache, Kept
 from tests.service.wire import TAGGED, Wire, request
 
@@ -45,6 +47,16 @@ async def test_a_body_that_came_before_does_not_reach_the_engine() -> None:
     assert telemetry.registry is not None
     values = [telemetry.registry.get_sample_value("seqserve_cache_total", {"result": r}) for r in ("hit", "miss")]
     assert values == [2, 1]
+
+
+async def test_what_was_answered_before_needs_no_room() -> None:
+    wire = Wire(settings={"cache_bytes": 1 << 16})
+    for full, text in ((False, "a"), (True, "a"), (True, "b")):
+        wire.engine.full = full
+        wire.send(request({"inputs": text}))
+        await wire.answers(1)
+        await asyncio.sleep(0.01)
+    assert [status for status, _ in await wire.answers(3)] == [200, 200, 429]
 
 
 async def test_errors_and_generated_texts_are_not_kept() -> None:

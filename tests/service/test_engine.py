@@ -19,6 +19,7 @@ from service.batching.pump import Pump
 from service.call import Call
 from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
+from service.protocols.cards import ModelCard
 from service.settings import Settings
 from service.telemetry import Telemetry
 from service.texts import GenerateOptions
@@ -278,6 +279,7 @@ async def test_cards_say_what_there_is(engine: Engine) -> None:
     cards = {card["id"]: card for card in engine.cards()}
     assert list(cards) == ["tiny-classify", "tiny-generate", "tiny-tag", "tiny-tag-spans"]
     card = cards["tiny-tag"]
+    assert card.keys() == ModelCard.__annotations__.keys()
     assert (card["object"], card["owned_by"], card["task"]) == ("model", "seqserve", "tag")
     assert (card["labels"], card["limits"]) == (list(bundles.UPOS), {"max_length": 64})
     assert (card["variant"], card["scores"]) == ("fp32", {"fp32": {"accuracy": 50.0}})

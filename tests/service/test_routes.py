@@ -145,3 +145,13 @@ async def test_parts_go_out_over_asgi(parts: Parts) -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         answer = await client.post("/v1/parts", content=b"{}")
     assert (answer.text, answer.headers["content-type"]) == ("onetwo", "text/plain")
+
+
+async def test_http_1_0_gets_the_whole_at_its_end(parts: Parts) -> None:
+    line = wire.Wire()
+    line.send(wire.request({}, path="/v1/parts", version="1.0"))
+    for part in (b"one", b"two", None):
+        parts.queue.put_nowait(part)
+    await until(line, b"onetwo")
+    head = line.transport.written.partition(b"\r\n\r\n")[0]
+    assert (b"content-length: 6" in head, b"transfer-encoding" in head) == (True, False)
