@@ -5,6 +5,7 @@
     │   ├── InvalidRequest      no JSON, a wrong type, an unknown field, a value out of range
     │   ├── UnknownModel        no such model, or a model of another task
     │   ├── TooLarge            a body, a sequence or a list over its limit
+    │   ├── ForeignOrigin       a page of an origin that may not open streams
     │   ├── Unauthorized        no key, or a wrong one, where keys are set
     │   ├── NotFound            no such route
     │   ├── MethodNotAllowed    the route has other methods
@@ -80,6 +81,13 @@ class TooLarge(RequestError):
 
 class Unauthorized(RequestError):
     """A key is required; nothing is said about the one that came."""
+
+
+class ForeignOrigin(RequestError):
+    """``value``: the origin that the browser named."""
+
+    def __init__(self, message: str, *, value: str) -> None:
+        super().__init__(message, value=shown(value))
 
 
 class NotFound(RequestError):

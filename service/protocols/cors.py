@@ -37,7 +37,7 @@ class Cors:
         heads = dict(scope["headers"])
         if scope["method"] != "OPTIONS" or not methods or b"access-control-request-method" not in heads:
             return False
-        if not self._may(heads.get(b"origin")):
+        if not self.may(heads.get(b"origin")):
             return False
         headers = [
             (b"access-control-allow-methods", ", ".join(methods).encode()),
@@ -51,12 +51,13 @@ class Cors:
         await send({"type": "http.response.body", "body": b""})
         return True
 
-    def _may(self, origin: bytes | None) -> bool:
+    def may(self, origin: bytes | None) -> bool:
+        """Whether pages of ``origin`` may call the service."""
         return origin is not None and (self._all or origin in self._origins)
 
     def _allowed(self, origin: bytes | None) -> Headers:
         vary = [] if self._all else [(b"vary", b"Origin")]  # for a cache between us: another origin, another answer
-        if origin is None or not self._may(origin):
+        if origin is None or not self.may(origin):
             return vary
         allowed = b"*" if self._all else origin
         return [*vary, (b"access-control-allow-origin", allowed), (b"access-control-expose-headers", EXPOSED)]

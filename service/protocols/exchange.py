@@ -258,10 +258,12 @@ class Exchange:
         """Count the request. To be called once, however it ended."""
         ended_s = time.monotonic()
         self.worker.telemetry.request(self.route, self.model or "", self.outcome, ended_s - self.started_s)
-        if self.worker.watchers:
-            self._tell(ended_s)
+        self.tell(ended_s)
 
-    def _tell(self, ended_s: float) -> None:
+    def tell(self, ended_s: float | None = None) -> None:
+        """Tell those who watch that the request has ended, a stream as one."""
+        if not self.worker.watchers:
+            return
         ended = Ended(
             call=self.call,
             method=self.head.method if self.head.method in METHODS else "_OTHER",
@@ -271,7 +273,7 @@ class Exchange:
             key=self.guest.name if self.guest is not None else "",
             sent=self.sent,
             started_s=self.started_s,
-            ended_s=ended_s,
+            ended_s=time.monotonic() if ended_s is None else ended_s,
             parent=self.head.fields.get(b"traceparent", b"").decode("latin-1"),
         )
         for watch in self.worker.watchers:

@@ -29,6 +29,7 @@ TABLE: dict[type[errors.ServiceError], Kind] = {
     errors.UnknownModel: Kind(404, "unknown-model", "No such model"),
     errors.TooLarge: Kind(413, "too-large", "The request is over a limit"),
     errors.Unauthorized: Kind(401, "unauthorized", "A valid API key is required"),
+    errors.ForeignOrigin: Kind(403, "foreign-origin", "Pages of this origin may not open streams"),
     errors.NotFound: Kind(404, "not-found", "No such route"),
     errors.MethodNotAllowed: Kind(405, "method-not-allowed", "The route does not have this method"),
     errors.UnsupportedMedia: Kind(415, "unsupported-media", "The body's media type is not read here"),

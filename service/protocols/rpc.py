@@ -42,6 +42,7 @@ CODES: dict[type[ServiceError], grpc.StatusCode] = {
     errors.HeadTooLarge: Code.RESOURCE_EXHAUSTED,
     errors.HeadTooSlow: Code.DEADLINE_EXCEEDED,
     errors.Unauthorized: Code.UNAUTHENTICATED,
+    errors.ForeignOrigin: Code.PERMISSION_DENIED,
     errors.NotFound: Code.UNIMPLEMENTED,
     errors.MethodNotAllowed: Code.UNIMPLEMENTED,
     errors.UnsupportedMedia: Code.INVALID_ARGUMENT,

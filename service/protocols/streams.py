@@ -27,19 +27,17 @@ from service.errors import (
 )
 from service.following import Following
 from service.protocols import schemas
-from service.protocols.asgi import Receive, Scope, Send, address_of
+from service.protocols.asgi import Receive, Scope, Send
+from service.protocols.cors import Cors
 from service.protocols.exchange import OK, Exchange
+from service.protocols.handshake import Handshake, check_origin
 from service.protocols.head import Head
-from service.protocols.problem import Headers, kind_of, problem_of
+from service.protocols.problem import kind_of, problem_of
 from service.worker import Worker
 
 PATH = "/v1/stream"
-TOO_BIG, RESTART, UNKNOWN, IDLE = (
-    1009,
-    1012,
-    4401,
-    4408,
-)  # codes of closing; RFC 6455's registry, and from 4000 on our own
+# Codes of closing: RFC 6455's registry, and from 4000 on our own.
+TOO_BIG, FAILED, RESTART, UNKNOWN, IDLE = 1009, 1011, 1012, 4401, 4408
 MESSAGE: TypeAdapter[schemas.StreamMessage] = TypeAdapter(schemas.StreamMessage)
 T = TypeVar("T")
 
@@ -57,6 +55,7 @@ class Streams:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._cors = Cors(worker.settings.cors_origins)
         self._open = 0
         self._waits: set[asyncio.Timeout] = set()  # of those that wait for their client
         worker.on_drain(self._close_the_waiting)
@@ -68,30 +67,40 @@ class Streams:
         exchange = Exchange(self._worker, PATH if scope["path"] == PATH else "unknown", head, handshake)
         try:
             await receive()  # websocket.connect
-            self._check(exchange)
-        except ServiceError as error:
-            await exchange.refuse(error)
+            self._check(exchange, scope)
+        except Exception as cause:
+            with contextlib.suppress(OSError):  # nobody is there any more
+                await exchange.refuse(cause if isinstance(cause, ServiceError) else exchange.failed(cause))
             exchange.close()
             return
         self._open += 1
         stream = Stream(self, self._worker, exchange, receive, send)
         try:
-            await send({"type": "websocket.accept", "headers": [(b"x-request-id", exchange.call.request_id.encode())]})
+            await send({"type": "websocket.accept", "headers": exchange.common_headers()})
+            exchange.outcome = OK
             await stream.serve()
         except Closed as end:
-            if end.code is not None:
-                with contextlib.suppress(OSError):  # TimeoutError is one
-                    async with asyncio.timeout(self._worker.settings.write_timeout_s):
-                        await send({"type": "websocket.close", "code": end.code, "reason": end.reason})
+            await self._close(send, end)
         except OSError:  # so the server says that nobody is there any more
             pass
+        except Exception as cause:  # a bug of ours
+            exchange.note(exchange.failed(cause))
+            await self._close(send, Closed(FAILED, "an unexpected error"))
         finally:
             self._open -= 1
             stream.leave()
 
-    def _check(self, exchange: Exchange) -> None:
+    async def _close(self, send: Send, end: Closed) -> None:
+        """Say why the stream ends, to a client that may not read."""
+        if end.code is not None:
+            with contextlib.suppress(OSError):  # TimeoutError is one
+                async with asyncio.timeout(self._worker.settings.write_timeout_s):
+                    await send({"type": "websocket.close", "code": end.code, "reason": end.reason})
+
+    def _check(self, exchange: Exchange, scope: Scope) -> None:
         if exchange.route != PATH:
             raise NotFound("streams are at /v1/stream", available=[PATH])
+        check_origin(scope["headers"], self._cors.may)
         exchange.check(("GET",), media=())
         self._worker.engine.defaults()  # Unavailable while there is none
         most = self._worker.settings.streams
@@ -144,13 +153,16 @@ class Stream:
                 outcome, answer = kind_of(bug).slug, {"error": problem_of(bug, request_id=request_id)}
             model = self._following.model if self._following else ""
             self._worker.telemetry.request(PATH, model, outcome, time.monotonic() - started_s)
-            message = {"type": "websocket.send", "text": orjson.dumps(answer).decode()}
-            await self._streams.waited(self._send(message))
+            sent = orjson.dumps(answer)
+            self._exchange.sent += len(sent)
+            await self._streams.waited(self._send({"type": "websocket.send", "text": sent.decode()}))
 
     def leave(self) -> None:
         """The stream has ended, however it did."""
         if self._following is not None:
+            self._exchange.model = self._following.model
             self._worker.telemetry.streams(self._following.model, -1)
+        self._exchange.tell()
 
     async def _next(self) -> str | bytes:
         if self._worker.draining:
@@ -215,55 +227,6 @@ class Stream:
         if isinstance(error, Unauthorized):
             raise Closed(UNKNOWN, "the API key of this stream is no longer taken: open another with one that is")
         return slug
-
-
-class Handshake:
-    """A Link to a client that asks for a stream: what it can be told is why it gets none."""
-
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._speaks = "websocket.http.response" in scope.get("extensions", {})
-        self._send, self._peer = send, scope.get("client")
-
-    def gone(self) -> bool:
-        """See Link."""
-        return False
-
-    def address(self) -> str:
-        """See Link."""
-        return address_of(self._peer)
-
-    @property
-    def arrived(self) -> bool:
-        """See Link."""
-        return True
-
-    async def read(self, limit: int) -> bytes:
-        """See Link."""
-        del limit
-        return b""
-
-    async def send(self, status: int, headers: Headers, body: bytes) -> None:
-        """See Link. A server that cannot say why says 403."""
-        if not self._speaks:
-            await self._send({"type": "websocket.close"})
-            return
-        await self._send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "websocket.http.response.body", "body": body})
-
-    async def start(self, status: int, headers: Headers) -> None:
-        """Not for a handshake."""
-        raise NotImplementedError
-
-    async def write(self, data: bytes) -> None:
-        """Not for a handshake."""
-        raise NotImplementedError
-
-    async def end(self) -> None:
-        """Not for a handshake."""
-        raise NotImplementedError
-
-    def abort(self) -> None:
-        """See Link."""
 
 
 def _restart() -> Closed:

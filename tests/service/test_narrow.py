@@ -24,6 +24,7 @@ class Socket(Wire):
     def __init__(self, path: str = "/v1/stream", heads: str = "", **settings: Any) -> None:
         super().__init__(settings=settings)
         self.narrow = Narrow(config=self.protocol.config, server_state=self.state, app_state={})
+        self.transport.peer = ("127.0.0.1", 9)
         self.narrow.connection_made(self.transport)
         lines = [f"GET {path} HTTP/1.1", "host: test", "connection: upgrade", "upgrade: websocket"]
         lines += ["sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==", "sec-websocket-version: 13", heads]
@@ -122,3 +123,13 @@ async def test_neither_a_handshake_nor_its_refusal_writes_a_line(caplog: pytest.
         await asyncio.sleep(0.02)
         assert socket.taken().startswith(b"HTTP/1.1 " + status)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("forwarded", ["203.0.113.7", "a:zz"])
+async def test_a_header_does_not_say_whose_limits_count(forwarded: str) -> None:
+    socket = Socket(heads=f"x-forwarded-for: {forwarded}", rate_limit="2/h")
+    await asyncio.sleep(0.02)
+    assert socket.taken().startswith(b"HTTP/1.1 101 ")
+    gate = socket.front.lean.worker.gate
+    assert gate is not None
+    assert [*gate._addresses] == ["127.0.0.1"]

@@ -11,8 +11,9 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from service.ended import Ended
 from service.engine import Engine
-from service.protocols.streams import IDLE, MESSAGE, PATH, RESTART, TOO_BIG, UNKNOWN, Streams
+from service.protocols.streams import FAILED, IDLE, MESSAGE, PATH, RESTART, TOO_BIG, UNKNOWN, Stream, Streams
 from service.settings import Settings
 from service.worker import Worker
 from tests.service.fake_engine import FakeEngine
@@ -224,6 +225,64 @@ async def test_a_handshake_is_refused_as_a_request_would_be(
     start, body = await client.hear(), await client.hear()
     assert (start["status"], orjson.loads(body["body"])["status"]) == (status, status)
     await client.task
+
+
+@pytest.mark.parametrize(
+    ("origins", "status"),
+    [
+        ([], None),
+        ([b"https://example.org"], None),
+        ([b"http://Here:3000"], None),
+        ([b"http://here"], 403),
+        ([b"https://evil.example"], 403),
+        ([b"null"], 403),
+        ([b"https://example.org", b"https://evil.example"], 403),
+    ],
+)
+async def test_a_page_of_another_origin_opens_no_stream(origins: list[bytes], status: int | None) -> None:
+    heads = [(b"host", b"here:3000"), *((b"origin", each) for each in origins)]
+    client = Client(Streams(worker_of(cors_origins=("https://example.org",))), headers=heads)
+    answer = await client.hear()
+    assert answer.get("status") == status
+    client.sent.put_nowait(GONE)
+    await asyncio.wait_for(client.task, 5)
+
+
+async def test_a_bug_is_told_at_the_handshake_and_later_and_is_counted() -> None:
+    worker = worker_of()
+    streams = Streams(worker)
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(streams, "_check", broken)
+        refused = Client(streams)
+        assert (await refused.hear())["status"] == 500
+        await refused.task
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(streams, "waited", broken)
+        patched.setattr(Stream, "_next", broken)
+        opened = Client(streams)
+        assert (await opened.hear())["type"] == "websocket.accept"
+        assert (await opened.hear())["code"] == FAILED
+        await opened.task
+    assert streams._open == 0
+
+
+async def test_a_stream_is_told_to_those_who_watch_once_at_its_end() -> None:
+    worker, told = worker_of(), list[Ended]()
+    worker.watchers = (told.append,)
+    client = Client(Streams(worker), headers=[(b"x-request-id", b"mine")])
+    names = [name for name, _ in (await client.hear())["headers"]]
+    assert {b"x-request-id", b"server-timing"} <= set(names)
+    for _ in range(2):
+        await client.ask({"inputs": "a"})
+    assert not told
+    client.sent.put_nowait(GONE)
+    await client.task
+    assert [(each.call.request_id, each.model, each.outcome) for each in told] == [("mine", "pos-en-live", "ok")]
+    assert told[0].sent > 0
 
 
 async def test_the_right_key_opens_a_stream_and_a_server_without_words_says_403() -> None:

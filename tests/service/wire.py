@@ -28,6 +28,10 @@ class Transport(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.closed = self.paused = self.aborted = False
+        self.peer: Any = None
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.peer if name == "peername" else default
 
     def write(self, data: Any) -> None:
         self.written += data
