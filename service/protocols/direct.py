@@ -84,7 +84,8 @@ class Direct(Bounded):
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        """See uvicorn. The connection is no longer one that can be idle."""
+        """See uvicorn. The connection is no longer one that can be idle, and its head is none of a request."""
+        self._front = None
         if self._idle is not None:
             self._idle.cancel()
         super().handle_websocket_upgrade()

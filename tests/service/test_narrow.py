@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from service.protocols.narrow import FRAGMENTS_MOST, PIECE_BYTES, POLICY_VIOLATION, Narrow
-from tests.service.wire import Wire
+from tests.service.wire import Wire, known, request
 
 TEXT, CONT, PING = 1, 0, 9
 PONG = bytes([0x80 | 10, 0])
@@ -18,6 +18,12 @@ def frame(kind: int, data: bytes = b"", *, last: bool = True) -> bytes:
     return bytes([last << 7 | kind, 0x80 | len(data), 0, 0, 0, 0]) + data
 
 
+def handshake(path: str = "/v1/stream", heads: str = "") -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "host: test", "connection: upgrade", "upgrade: websocket"]
+    lines += ["sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==", "sec-websocket-version: 13", heads]
+    return "\r\n".join([line for line in lines if line] + ["", ""]).encode()
+
+
 class Socket(Wire):
     """A connection that asks for a stream, and what the service has written since."""
 
@@ -26,9 +32,7 @@ class Socket(Wire):
         self.narrow = Narrow(config=self.protocol.config, server_state=self.state, app_state={})
         self.transport.peer = ("127.0.0.1", 9)
         self.narrow.connection_made(self.transport)
-        lines = [f"GET {path} HTTP/1.1", "host: test", "connection: upgrade", "upgrade: websocket"]
-        lines += ["sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==", "sec-websocket-version: 13", heads]
-        self.narrow.data_received("\r\n".join([line for line in lines if line] + ["", ""]).encode())
+        self.narrow.data_received(handshake(path, heads))
 
     def say(self, *frames: bytes) -> None:
         self.narrow.data_received(b"".join(frames))
@@ -133,3 +137,15 @@ async def test_a_header_does_not_say_whose_limits_count(forwarded: str) -> None:
     gate = socket.front.lean.worker.gate
     assert gate is not None
     assert [*gate._addresses] == ["127.0.0.1"]
+
+
+async def test_a_connection_that_became_a_websocket_is_not_closed_as_an_idle_one_and_is_still_looked_at() -> None:
+    wire = await known(keep_alive_s=cast(int, 0.05))
+    wire.protocol.ws_protocol_class = Narrow  # type: ignore[assignment]
+    wire.send(request({"inputs": "a"}))
+    await wire.answers(1)
+    wire.send(handshake())
+    await asyncio.sleep(0.15)
+    assert b"HTTP/1.1 101 " in wire.transport.written
+    assert not wire.transport.closed
+    assert wire.front.bounds.connections == {wire.transport.protocol}
