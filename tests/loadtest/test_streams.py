@@ -59,7 +59,9 @@ class Tagger(asyncio.Protocol):
             self._opened = True
             self._transport.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x89\x02hi")
             return
-        if data[0] & 0x0F == 10:  # the pong
+        if data[0] & 0x0F == 10:  # the pong: two bytes, the mask, "hi"; perhaps with what comes after it
+            data = data[8:]
+        if not data:
             return
         self._steps += 1
         answer = json.dumps({"entities": [], "steps": self._steps, "padding": "x" * 200}).encode()
