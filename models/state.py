@@ -63,3 +63,25 @@ def drop(state: State, row: int) -> State:
         if row != last:
             array[row] = array[last]
     return tuple(array[:last] for array in state)
+
+
+def pack(state: State) -> bytes:
+    """The arrays one behind the other, little-endian."""
+    return b"".join(array.astype(array.dtype.newbyteorder("<")).tobytes() for array in state)
+
+
+def packed_size(tensors: Sequence[StateTensor]) -> int:
+    """Bytes of a packed row."""
+    return sum(np.dtype(tensor.dtype).itemsize * tensor.width for tensor in tensors)
+
+
+def unpack(data: bytes, tensors: Sequence[StateTensor], place: int = 0) -> State:
+    """The row that was packed, from `place` to the end of `data`; raises ValueError for anything of another size."""
+    if len(data) - place != packed_size(tensors):
+        raise ValueError(f"{len(data) - place} bytes are no state of {packed_size(tensors)}")
+    rows = []
+    for tensor in tensors:
+        row = np.frombuffer(data, np.dtype(tensor.dtype).newbyteorder("<"), tensor.width, place)
+        rows.append(row.astype(tensor.dtype)[None])  # a copy, which may be written to
+        place += row.nbytes
+    return tuple(rows)

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
-
+from models import state as states
 from models.manifest import StateTensor
 from models.state import State
 
 STEPS = struct.Struct("<Q")
-NUMBER = np.dtype("<f4")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -23,22 +21,18 @@ class Following:
     steps: int = 0
 
     def pack(self) -> bytes:
-        """Steps, then the rows of the state as float32, little-endian."""
-        return STEPS.pack(self.steps) + b"".join(part.astype(NUMBER).tobytes() for part in self.memory)
+        """Steps, then the rows of the state."""
+        return STEPS.pack(self.steps) + states.pack(self.memory)
 
     @classmethod
     def unpack(cls, model: str, payload: bytes, tensors: Sequence[StateTensor]) -> Self:
         """What `pack` packed. Raises ValueError for anything of another size."""
         if len(payload) != size(tensors):
             raise ValueError(f"{len(payload)} bytes are no state of {size(tensors)}")
-        (steps,), memory, place = STEPS.unpack_from(payload), [], STEPS.size
-        for tensor in tensors:
-            row = np.frombuffer(payload, NUMBER, tensor.width, place)
-            memory.append(row.astype(np.float32).reshape(1, tensor.width))
-            place += row.nbytes
-        return cls(model=model, memory=tuple(memory), steps=steps)
+        (steps,) = STEPS.unpack_from(payload)
+        return cls(model=model, memory=states.unpack(payload, tensors, STEPS.size), steps=steps)
 
 
 def size(tensors: Sequence[StateTensor]) -> int:
     """Bytes of a packed stream."""
-    return STEPS.size + sum(tensor.width for tensor in tensors) * NUMBER.itemsize
+    return STEPS.size + states.packed_size(tensors)

@@ -7,8 +7,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from models import state as states
 from models.manifest import StateTensor
 from models.state import State
 
@@ -31,25 +30,18 @@ class Memory:
         """The same as bytes, of which `size` is the most."""
         tail = self.tail.encode("utf-8", "surrogatepass")
         head = HEAD.pack(self.token, self.seed, self.drawn, len(tail))
-        return b"".join([head, tail, *(row.astype(row.dtype.newbyteorder("<")).tobytes() for row in self.rows)])
+        return head + tail + states.pack(self.rows)
 
     @classmethod
     def unpack(cls, data: bytes, tensors: Sequence[StateTensor]) -> "Memory":
         """What was packed, for a model with these state tensors."""
         token, seed, drawn, length = HEAD.unpack_from(data)
         place = HEAD.size + length
-        tail, rows = data[HEAD.size : place].decode("utf-8", "surrogatepass"), []
-        for tensor in tensors:
-            dtype = np.dtype(tensor.dtype).newbyteorder("<")
-            row = np.frombuffer(data, dtype, tensor.width, place)
-            rows.append(row.astype(tensor.dtype)[None])  # a copy, which may be written to
-            place += row.nbytes
-        if place != len(data):
-            raise ValueError(f"{len(data)} bytes, where a text of this model comes to {place}")
-        return cls(rows=tuple(rows), token=token, seed=seed, drawn=drawn, tail=tail)
+        tail = data[HEAD.size : place].decode("utf-8", "surrogatepass")
+        rows = states.unpack(data, tensors, place)
+        return cls(rows=rows, token=token, seed=seed, drawn=drawn, tail=tail)
 
 
 def size(tensors: Sequence[StateTensor]) -> int:
     """Bytes of a packed Memory, at most."""
-    rows = sum(np.dtype(tensor.dtype).itemsize * tensor.width for tensor in tensors)
-    return HEAD.size + TAIL_CHARACTERS * BYTES_A_CHARACTER + rows
+    return HEAD.size + TAIL_CHARACTERS * BYTES_A_CHARACTER + states.packed_size(tensors)
