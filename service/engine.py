@@ -100,7 +100,7 @@ class Engine:
         answer = lane.answers["tag"]
         if isinstance(inputs, str) or lane.is_one(inputs):
             item = self._encode_one(lane, inputs)
-            (row,) = await self._run(lane, (item,), call) if item.length else (lane.nothing,)
+            (row,) = await self._wait(lane, call, (item,)) if item.length else (lane.nothing,)
             return answer(item, row, aggregation=aggregation)
         items = await self._encode(lane, inputs)
         rows = await self._run_filled(lane, items, call)
@@ -119,7 +119,7 @@ class Engine:
         answer = lane.answers["classify"]
         if isinstance(inputs, str) or lane.is_one(inputs):
             item = self._encode_one(lane, inputs)
-            (row,) = await self._run(lane, (item,), call) if item.length else (lane.nothing,)
+            (row,) = await self._wait(lane, call, (item,)) if item.length else (lane.nothing,)
             return [answer(item, row, top_k=top_k)]
         items = await self._encode(lane, inputs)
         rows = await self._run_filled(lane, items, call)
@@ -136,7 +136,7 @@ class Engine:
             if not item.length:
                 field = "inputs" if alone else f"inputs[{place}]"
                 raise InvalidRequest(f"{field}: has no {lane.unit}, so there is no vector of it", field=field)
-        vectors = await self._run(lane, [Whole(item) for item in items], call) if items else []
+        vectors = await self._wait(lane, call, [Whole(item) for item in items]) if items else []
         return [(vector, item.length) for vector, item in zip(vectors, items, strict=True)]
 
     def stream(self, model: str | None = None, *, state: str | None = None) -> Following:
@@ -164,7 +164,7 @@ class Engine:
         item = self._encode_one(lane, [inputs] if single else inputs)
         if not item.length:
             return []
-        (row,) = await self._run(lane, (Piece(item, stream.memory),), call)
+        (row,) = await self._wait(lane, call, (Piece(item, stream.memory),))
         before, stream.memory, stream.steps = stream.steps, row.memory, stream.steps + item.length
         return [
             {**entity, "start": before + place, "end": before + place + 1}
@@ -283,16 +283,12 @@ class Engine:
                 field="inputs",
             )
 
-    async def _run(self, lane: Lane, items: Sequence[Any], call: Call) -> list[Any]:
-        """The network's row for each item, none of which may be empty."""
-        return await self._wait(lane, call, items)
-
     async def _run_filled(self, lane: Lane, items: Sequence[Any], call: Call) -> list[Any]:
         """The network's row for each item; the lane's `nothing` for one without a step, which no network sees."""
         filled = [item for item in items if item.length]
         if not filled:
             return [lane.nothing] * len(items)
-        found = await self._run(lane, filled, call)
+        found = await self._wait(lane, call, filled)
         if len(filled) == len(items):
             return found
         rows = iter(found)
