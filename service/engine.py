@@ -222,13 +222,13 @@ class Engine:
             next(iter(lanes.values())).check_room(1)
 
     def is_full(self, task: str) -> bool:
-        """Whether `check_room` would raise Overloaded for the number of requests under way: cheap."""
+        """Whether `check_room` would raise Overloaded: cheap."""
         lanes = self._by_task[task]
-        return len(lanes) == 1 and next(iter(lanes.values())).is_full()
+        return len(lanes) == 1 and next(iter(lanes.values())).refuses()
 
     def overload(self, task: str) -> Overloaded:
-        """What to tell a request of `task` that is refused because as many as may be are under way."""
-        return next(iter(self._by_task[task].values())).overload()
+        """What it would raise."""
+        return next(iter(self._by_task[task].values())).refusal()
 
     def _lane(self, task: str, model: str | None) -> Lane:
         fitting = self._by_task[task]
@@ -268,8 +268,7 @@ class Engine:
         return items
 
     def _encode_one(self, lane: Lane, raw: Any) -> Any:
-        """As `_encode`, for one input."""
-        lane.check_room(1)
+        """As `_encode`, for one input: whether there is room is asked once, when it is submitted."""
         item = lane.encode(raw)
         self._check_tokens(lane, item.length)
         return item

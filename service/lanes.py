@@ -76,6 +76,14 @@ class Lane:
             limit=self.most,
         )
 
+    def refuses(self) -> bool:
+        """Whether `check_room` would raise Overloaded for one input: cheap."""
+        return self.is_full() or self.scheduler.is_full(1)
+
+    def refusal(self) -> Overloaded:
+        """What it would raise."""
+        return self.overload() if self.is_full() else self.scheduler.overload()
+
     def submit(
         self,
         call: Call,

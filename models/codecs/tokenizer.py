@@ -44,11 +44,11 @@ _SPACED_AT_MOST = 8192  # characters; beyond, the limit on words is worth watchi
 def runs(text: str) -> tuple[list[str], list[int]]:
     """The runs of what is not space, with their starts in characters."""
     spaced = text.split() if len(text) <= _SPACED_AT_MOST else []
-    if " ".join(spaced) != text:
+    if not spaced or " ".join(spaced) != text:
         found = list(_WHITESPACE.finditer(text))
         return [match.group() for match in found], [match.start() for match in found]
     # As most texts are: one space between two words, so that their places follow from their lengths.
-    return spaced, [0, *(end + number for number, end in enumerate(accumulate(map(len, spaced[:-1])), 1))]
+    return spaced, list(accumulate([len(run) + 1 for run in spaced[:-1]], initial=0))
 
 
 def tokenize(text: str, kind: str, limit: int | None = None) -> tuple[list[str], list[int], list[int]]:

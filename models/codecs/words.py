@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import repeat
-from typing import NamedTuple
+from operator import add
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,9 @@ class WordsCodec:
         self._reads_form = bool(self.characters or spec.subwords)
         # The words that a vocabulary lacks come again, too; an entry is some hundred bytes.
         self._cached_split = lru_cache(maxsize=_SPLIT_WORDS)(self._split)
-        self._runs: dict[str, int | Words] = {}
+        self._run_row: dict[str, int] = {}  # of the runs that are one word
+        self._cut_runs: dict[str, Words] = {}
+        self._forms: dict[str, tuple[Ints, Sequence[Ints]]] = {}  # of words to be spelled: characters, n-grams
 
     @property
     def vocabularies(self) -> dict[str, tuple[str, ...]]:
@@ -98,40 +101,40 @@ class WordsCodec:
 
     def _encode_runs(self, text: str) -> Words:
         """As `_encode` of the words of a text, from what its runs of letters were before: most come again and again."""
-        tokens: list[str] = []
-        starts: list[int] = []
-        ends: list[int] = []
-        rows: list[int] = []
+        if len(self._run_row) + len(self._cut_runs) + len(self._forms) > _REMEMBERED:
+            for remembered in (self._run_row, self._cut_runs, self._forms):
+                remembered.clear()
+        tokens, starts = runs(text)
+        rows: list[Any] = list(map(self._run_row.get, tokens))
+        ends = list(map(add, starts, map(len, tokens)))
+        if None in rows:  # runs of several words, or met for the first time
+            for place in [place for place, row in enumerate(rows) if row is None][::-1]:
+                run, start, after = tokens[place], starts[place], place + 1
+                if len(run) > _LONGEST_RUN:
+                    return self._encode(text, *tokenize(text, self.spec.tokenizer))
+                words = self._cut_runs.get(run) or self._learn(run)
+                tokens[place:after], rows[place:after] = words.tokens, words.rows.tolist()
+                starts[place:after] = [start + each for each in words.starts]
+                ends[place:after] = [start + each for each in words.ends]
         spelled: list[tuple[int, Ints]] = []
         subwords: list[Ints] = []
-        parts, places = runs(text)
-        for run, place, known in zip(parts, places, map(self._runs.get, parts), strict=False):
-            if known is None:
-                known = self._learn(run)
-            if isinstance(known, int):
-                tokens.append(run)
-                starts.append(place)
-                ends.append(place + len(run))
-                rows.append(known)
-                continue
-            spelled += [(len(tokens) + nth, characters) for nth, characters in known.spelled]
-            subwords += known.subwords
-            tokens += known.tokens
-            starts += [place + start for start in known.starts]
-            ends += [place + end for end in known.ends]
-            rows += known.rows.tolist()
-        found = np.array(rows, np.int32)
-        return Words(text=text, tokens=tokens, starts=starts, ends=ends, rows=found, spelled=spelled, subwords=subwords)
+        if not self._forms.keys().isdisjoint(tokens):
+            for place, form in enumerate(map(self._forms.get, tokens)):
+                if form is not None:
+                    spelled.append((place, form[0]))
+                    subwords += form[1]
+        return Words(text, tokens, starts, ends, np.array(rows, np.int32), spelled, subwords)
 
-    def _learn(self, run: str) -> "int | Words":
-        """What a run without a space is: the row of a word that has one, else its words, encoded."""
+    def _learn(self, run: str) -> Words:
+        """Remember what a run without a space is."""
         words = self._encode(run, *tokenize(run, self.spec.tokenizer))
-        known = int(words.rows[0]) if words.length == 1 and words.tokens[0] == run and not words.spelled else words
-        if len(run) <= _LONGEST_RUN:
-            if len(self._runs) >= _RUNS:
-                self._runs.clear()
-            self._runs[run] = known
-        return known
+        for nth, (place, characters) in enumerate(words.spelled):
+            self._forms[words.tokens[place]] = characters, words.subwords[nth : nth + 1]
+        if words.length == 1 and words.tokens[0] == run:
+            self._run_row[run] = int(words.rows[0])
+        else:
+            self._cut_runs[run] = words
+        return words
 
     def _encode(self, text: str | None, tokens: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> Words:
         keys = [token.lower() for token in tokens] if self.spec.lowercase else tokens
@@ -245,7 +248,7 @@ _NOTHING = np.array([PADDING], np.int32)
 _LONGEST_NORMALISED = 256  # no vocabulary has longer words; normalising a megabyte would take milliseconds
 # Characters of a text; one of more than the limit on words is cut there before it has been walked through.
 _LONGEST_BY_RUNS = 8192
-_RUNS, _LONGEST_RUN = 8192, 48  # runs that are remembered, and their characters: a few megabytes; then all anew
+_REMEMBERED, _LONGEST_RUN = 16_384, 48  # entries, and characters of a run: a few megabytes; then all anew
 _SPLIT_WORDS = 4096  # whose n-grams are remembered: to hash them takes about 15 µs a word
 # FNV-1a, 32 bit, of Fowler, Noll and Vo: http://www.isthe.com/chongo/tech/comp/fnv/
 _FNV_OFFSET, _FNV_PRIME = 0x811C9DC5, 0x01000193

@@ -18,6 +18,7 @@ class Backlog:
         self._rows = 12.0  # of a batch when there is enough to choose from; learned
         self._pace = 1.0  # seconds that pass for a second of work: what is done beside it, and by others; learned
         self._settled_s: float | None = None  # when the last batch was done, if others waited then
+        self._price()
 
     def add(self, length: int, extra: int) -> None:
         """Count one more sequence."""
@@ -34,9 +35,7 @@ class Backlog:
     @property
     def work_s(self) -> float:
         """Seconds in the network of all that waits, in batches as large as they have been, without padding."""
-        cost = self.cost
-        calls_s = self.items * cost.call_s / self._rows
-        return calls_s + self.tokens * (cost.cell_s + cost.step_s / self._rows) + self.extra * cost.extra_s
+        return self.items * self._item_s + self.tokens * self._token_s + self.extra * self._extra_s
 
     @property
     def wait_s(self) -> float:
@@ -54,3 +53,9 @@ class Backlog:
         else:  # nobody was kept waiting: whoever shared the core may have gone
             self._pace += STEP * (1.0 - self._pace)
             self._settled_s = None
+        self._price()
+
+    def _price(self) -> None:
+        """What a sequence, a token and a unit of extra work cost: asked for at every request, learned at a batch."""
+        cost, rows = self.cost, self._rows
+        self._item_s, self._token_s, self._extra_s = cost.call_s / rows, cost.cell_s + cost.step_s / rows, cost.extra_s

@@ -112,39 +112,48 @@ class SequenceScheduler:
 
     def submit(self, ticket: Ticket, items: Sequence[Sized]) -> None:
         """Queue all sequences of a ticket, or none: raises Overloaded, Unavailable or DeadlinePassed."""
-        tokens = sum(item.length for item in items)
-        self.check_room(len(items), tokens)
-        self._check_deadline(ticket.call.deadline_s)
-        for index, item in enumerate(items):
-            self._number += 1
-            entry = Entry(ticket, index, item, self._number)
-            self._by_age.append(entry)
+        entries = [Entry(ticket, index, item, self._number + index) for index, item in enumerate(items)]
+        self.check_room(len(entries), sum([entry.length for entry in entries]))
+        deadline_s = ticket.call.deadline_s
+        self._check_deadline(deadline_s)
+        self._number += len(entries)
+        self._by_age += entries
+        for entry in entries:
             insort(self._by_length, (entry.key, entry))
             self._backlog.add(entry.length, entry.extra)
-        self._earliest_deadline_s = min(self._earliest_deadline_s, ticket.call.deadline_s)
+        if deadline_s < self._earliest_deadline_s:
+            self._earliest_deadline_s = deadline_s
         self._observer.queue_depth(len(self._by_length))
 
     def check_room(self, items: int, tokens: int = 0) -> None:
         """Raise Overloaded or Unavailable if so much more is not taken: worth asking before it is encoded."""
         if self._closed:
             raise Unavailable("the service is shutting down: send the request to another replica")
-        if self._is_full(items, tokens):
-            self.drop_the_gone()
-        if self._is_full(items, tokens):
-            backlog = self._backlog
-            raise Overloaded(
-                f"{backlog.items} sequences of {backlog.tokens} tokens are waiting already: come back later",
-                retry_after_s=max(0.1, round(backlog.wait_s, 1)),
-                limit=self._limits.queue_items,
-            )
+        if self.is_full(items, tokens):
+            raise self.overload()
 
-    def _is_full(self, items: int, tokens: int) -> bool:
+    def is_full(self, items: int, tokens: int = 0) -> bool:
         """Whether so much more does not fit. A request that is alone fits: the limits on a request bound it."""
+        if not self._is_over(items, tokens):
+            return False
+        self.drop_the_gone()
+        return self._is_over(items, tokens)
+
+    def _is_over(self, items: int, tokens: int) -> bool:
         limits, backlog = self._limits, self._backlog
         return bool(backlog.items) and (
             backlog.items + items > limits.queue_items
             or backlog.tokens + tokens > limits.queue_tokens
             or backlog.wait_s > limits.queue_s
+        )
+
+    def overload(self) -> Overloaded:
+        """What is said when it is full."""
+        backlog = self._backlog
+        return Overloaded(
+            f"{backlog.items} sequences of {backlog.tokens} tokens are waiting already: come back later",
+            retry_after_s=max(0.1, round(backlog.wait_s, 1)),
+            limit=self._limits.queue_items,
         )
 
     def drop_the_gone(self) -> None:
@@ -158,6 +167,8 @@ class SequenceScheduler:
 
         A newcomer may be next, among others of its length, or last: half of what waits is before it on the average.
         """
+        if not self._backlog.items:
+            return
         left_s = deadline_s - self.clock()
         if not 0 < left_s < self._backlog.work_s / 2:  # what is late already is told so when its turn comes
             return
@@ -245,11 +256,12 @@ class SequenceScheduler:
     def settle(self, batch: Batch, results: Sequence[Any], error: BaseException | None, seconds: float) -> None:
         """Called by the batch when it has run."""
         self._running, entries = (), batch.entries
+        if error is None:
+            self.cost.learn(batch.rows, batch.steps, seconds, batch.extra)
         self._backlog.settled(self.clock(), batch.rows, seconds)
         if error is not None:
             self._isolate(entries, error)
             return
-        self.cost.learn(batch.rows, batch.steps, seconds, batch.extra)
         for ticket in {entry.ticket for entry in entries}:
             ticket.ran(seconds, batch.rows)
         for entry, result in zip(entries, results, strict=True):

@@ -57,14 +57,23 @@ class StepScheduler:
         """Raise Overloaded or Unavailable if so much more is not taken: worth asking before it is encoded."""
         if self._closed:
             raise Unavailable("the service is shutting down: send the request to another replica")
+        if self.is_full(items, tokens):
+            raise self.overload()
+
+    def is_full(self, items: int, tokens: int = 0) -> bool:
+        """Whether so much more does not fit. A request that is alone fits: the limits on a request bound it."""
         limits, waiting = self._table.limits, len(self._waiting)
-        too_much = waiting + items > limits.queue_items or self._waiting_tokens + tokens > limits.queue_tokens
-        if waiting and too_much:  # a request that is alone is bounded by the limits on a request
-            raise Overloaded(
-                f"{waiting} texts of {self._waiting_tokens} tokens are waiting already: come back later",
-                retry_after_s=1.0,
-                limit=limits.queue_items,
-            )
+        return bool(waiting) and (
+            waiting + items > limits.queue_items or self._waiting_tokens + tokens > limits.queue_tokens
+        )
+
+    def overload(self) -> Overloaded:
+        """What is said when it is full."""
+        return Overloaded(
+            f"{len(self._waiting)} texts of {self._waiting_tokens} tokens are waiting already: come back later",
+            retry_after_s=1.0,
+            limit=self._table.limits.queue_items,
+        )
 
     def take(self) -> "Prefill | Steps | None":
         """The next piece of work, None when there is nothing to do."""

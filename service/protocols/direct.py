@@ -19,7 +19,7 @@ from service.protocols.bounded import Bounded
 from service.protocols.exchange import too_large
 from service.protocols.front import Front
 from service.protocols.head import Head
-from service.protocols.heads import split
+from service.protocols.heads import Known
 from service.protocols.narrow import Narrow
 from service.protocols.problem import Headers
 
@@ -46,7 +46,7 @@ class Direct(Bounded):
         self._body = b""
         self._answered = False  # the request on the short way has its whole answer
         self._begun = False  # and the beginning of it
-        self._known: tuple[bytes, Head] | None = None  # the last head that was parsed, see heads.py
+        self._known: Known | None = None  # the last head that was parsed, see heads.py
         self._idle: asyncio.TimerHandle | None = None
 
     # What uvicorn's protocol is told
@@ -60,21 +60,22 @@ class Direct(Bounded):
         if self._front is None or not self._between or not self._is_free():
             super().data_received(data)
             return
-        parts = split(data) if self._known is not None else None
-        if parts is not None and self._known is not None and parts[0] == self._known[0]:
-            self._unset_keepalive_if_required()
-            head, self._body = self._known[1], parts[1]
-            self._answered = self._begun = False
-            refused = self._front.refusals.find(head)
-            if refused is not None:
-                self._write(STATUS_LINE[429], *refused)
-                self._done()
-                return
-            self._running = True
-            Run(self._front.lean.answer(head, self), self._done, self.loop).step()
+        body = self._known.body(data) if self._known is not None else None
+        if body is None or self._known is None:
+            super().data_received(data)
+            self._learn(data)
             return
-        super().data_received(data)
-        self._learn(data)
+        self._unset_keepalive_if_required()
+        self._body = body
+        self._answered = self._begun = False
+        head = self._known.head
+        refused = self._front.refusals.find(head)
+        if refused is not None:
+            self._write(STATUS_LINE[429], *refused)
+            self._done()
+            return
+        self._running = True
+        Run(self._front.lean.answer(head, self), self._done, self.loop).step()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See uvicorn."""
@@ -119,9 +120,7 @@ class Direct(Bounded):
         )
         if plain:
             fields = [(name, value) for name, value in self.headers if name != b"content-length"]
-            parts = split(data)
-            head = Head.of(self.scope["method"], self.scope["path"], fields)
-            self._known = (parts[0], head) if parts is not None else None
+            self._known = Known.of(data, Head.of(self.scope["method"], self.scope["path"], fields))
 
     def _is_the_clients_turn(self) -> bool:
         return not self._running and super()._is_the_clients_turn()
@@ -151,7 +150,7 @@ class Direct(Bounded):
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
         """See Link."""
         if not self._lost:
-            self._write(STATUS_LINE[status], b"".join(b"%b: %b\r\n" % header for header in headers), body)
+            self._write(STATUS_LINE[status], b"".join([b"%b: %b\r\n" % header for header in headers]), body)
 
     async def start(self, status: int, headers: Headers) -> None:
         """See Link."""

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))  # of which a log may speak
 GIVEN_UP = 499  # what proxies log where nothing was answered
 OK, CANCELLED = "ok", "cancelled"  # the outcomes that are no problem's slug
+TIMING = b'queue;dur=%.3f, compute;dur=%.3f, batch;desc="%d"'
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 # Ids are minted as a prefix of the process and a number: as unique as a UUID, without its cost.
@@ -48,8 +49,8 @@ _numbers = itertools.count(1)
 
 def mint_id(head: Head) -> bytes:
     """Return the request's own id, or a new one if it brings none or one that is not fit to be printed."""
-    sent_id = head.fields.get(b"x-request-id", b"")
-    return sent_id if SANE_ID(sent_id) else b"%b-%x" % (_PREFIX, next(_numbers))
+    sent_id = head.fields.get(b"x-request-id")
+    return sent_id if sent_id is not None and SANE_ID(sent_id) else b"%b-%x" % (_PREFIX, next(_numbers))
 
 
 class Link(Protocol):
@@ -247,9 +248,8 @@ class Exchange:
     def common_headers(self) -> Headers:
         """Return the headers that every answer carries."""
         call = self.call
-        queue_ms, compute_ms = call.queue_s * 1e3, call.compute_s * 1e3
-        timing = f'queue;dur={queue_ms:.3f}, compute;dur={compute_ms:.3f}, batch;desc="{call.batch_items}"'
-        headers = [(b"x-request-id", call.request_id.encode()), (b"server-timing", timing.encode())]
+        timing = TIMING % (call.queue_s * 1e3, call.compute_s * 1e3, call.batch_items)
+        headers = [(b"x-request-id", call.request_id.encode()), (b"server-timing", timing)]
         if self.added is not None:
             headers += self.added
         return headers

@@ -5,7 +5,7 @@ Knows the routes' tasks and how a problem looks; what is full is the engine's af
 
 import time
 
-from service.protocols.exchange import mint_id
+from service.protocols.exchange import TIMING, mint_id
 from service.protocols.head import Head
 from service.protocols.lean import ROUTES
 from service.protocols.problem import headers_of, kind_of
@@ -14,7 +14,7 @@ from service.worker import Worker
 
 FRESH_S = 0.01  # how long one is given again: it tells a client when to come back, in whole seconds
 ID = "the-id-goes-here"
-TIMING = b'server-timing: queue;dur=0.000, compute;dur=0.000, batch;desc="0"\r\n'
+NO_TIMING = b"server-timing: %b\r\n" % TIMING % (0.0, 0.0, 0)
 
 
 class Refusals:
@@ -57,5 +57,5 @@ class Refusals:
     def _prepare(self, route: Route) -> tuple[bytes, list[bytes]]:
         error = self._worker.engine.overload(route.task)
         assert kind_of(error).slug == "queue-full"
-        lines = b"".join(b"%b: %b\r\n" % header for header in headers_of(error, route.dialect.media)) + TIMING
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers_of(error, route.dialect.media)) + NO_TIMING
         return lines, route.dialect.body(error, ID).split(ID.encode())

@@ -228,7 +228,10 @@ def test_a_text_of_runs_that_were_seen_is_encoded_as_word_for_word(text: str) ->
 
 
 def test_runs_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.codecs.words._RUNS", 3)
+    monkeypatch.setattr("models.codecs.words._REMEMBERED", 3)
     codec = WordsCodec(WordsSpec(), ("a",))
-    codec.encode("a b c d " + "x" * 100)
-    assert set(codec._runs) == {"d"}
+    codec.encode("a b c d")
+    assert codec.encode("e " + "x" * 100).length == 2  # the last one is too long to be remembered
+    assert not codec._run_row
+    codec.encode("e")
+    assert set(codec._run_row) == {"e"}
