@@ -128,7 +128,7 @@ def cores() -> tuple[int, int]:
 
 def read_cards(ground: Ground) -> Mapping[str, Card]:
     """The first model that can do each task, of those that ours serves: what answers a request that names none."""
-    with running(catalogue.OURS_FIRST[0], Setting(), ground) as up:
+    with running(replace(catalogue.OURS_FIRST[0], environment={}), Setting(), ground) as up:
         cards = payloads.read_cards(up.address.url)
     return {task: card for card in reversed(cards) for task in card.tasks}
 

@@ -160,6 +160,8 @@ def running(entry: Entry, setting: Setting, ground: Ground) -> Iterator[Running]
         **entry.environment,
         **setting.environment,
     }
+    if entry.ours and ground.model:  # not every bundle of the zoo has every variant
+        environment["SEQSERVE_BUNDLES"] = str(ground.zoo / ground.model)
     with serving(
         entry.words(places),
         address,

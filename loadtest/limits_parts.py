@@ -25,7 +25,7 @@ def bulk(stand: Stand) -> Figures:
     """Requests of many inputs, and the same session called in process on the same sentences, sorted."""
     figures: Figures = {"checks": []}
     for variant in ("fp32", "int8"):
-        with stand.serving(variant=variant) as service:
+        with stand.serving(bundles=str(stand.defaults["tag"]), variant=variant) as service:
             texts = service.texts()
             groups = [texts[at : at + BULK] for at in range(0, TEXTS - BULK + 1, BULK)]
             requests = service.tagging(groups)
@@ -52,7 +52,7 @@ def padding(stand: Stand) -> Figures:
     """Padding of requests of 1 to 8 inputs, beside first-come batches of the same inputs."""
     figures: Figures = {"checks": []}
     for variant in ("fp32", "int8"):
-        with stand.serving(variant=variant) as service:
+        with stand.serving(bundles=str(stand.defaults["tag"]), variant=variant) as service:
             texts, random = service.texts(), Random(f"sizes {stand.seed}")
             groups = [random.choices(texts, k=random.randint(1, 8)) for _ in range(1000)]
             requests = service.tagging(groups)
@@ -78,7 +78,7 @@ def steps(stand: Stand) -> Figures:
     """Tokens/s of many texts at once, beside the bare loop of steps at that size."""
     figures: Figures = {"checks": []}
     for variant in ("fp32", "int8"):
-        with stand.serving(variant=variant) as service:
+        with stand.serving(bundles=str(stand.defaults["generate"]), variant=variant) as service:
             requests, model = service.writing(STREAMS * 4, NEW_TOKENS), service.model("generate").id
             ours, references = [], []
             for _ in range(stand.rounds):

@@ -7,9 +7,10 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ class Stand:
     overload_seconds: float
     rounds: int
     seed: int
+
+    @cached_property
+    def defaults(self) -> Mapping[str, Path]:
+        """The bundle that answers a request of each task which names none: not every one has every variant."""
+        with self.serving() as service:
+            cards = payloads.read_cards(service.address.url)
+        return {task: self.zoo / card.id for card in reversed(cards) for task in card.tasks}
 
     @contextmanager
     def serving(self, *, pinned: bool = True, **settings: str) -> Iterator["Service"]:
