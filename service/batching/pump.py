@@ -6,7 +6,9 @@ Work that is long runs in a thread, and the loop goes on reading and answering m
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from time import monotonic
 from typing import Any, Protocol
 
 from service.errors import InternalError, ServiceError
@@ -15,6 +17,9 @@ log = logging.getLogger(__name__)
 
 # docs/decisions.md, "On the loop or in a thread", has the measurement and how much it is worth.
 INLINE_S = 0.004
+# Of one turn. When a thousand clients come at once the loop is busy for a tenth of a second between two turns: a piece
+# of work a turn would leave those who wait already with a thirtieth of the core.
+TURN_S = 0.05
 
 
 class Work(Protocol):
@@ -32,11 +37,23 @@ class Scheduler(Protocol):
 
 
 class Pump:
-    """Takes work from one scheduler, a piece at a time, while there is any."""
+    """Takes work from one scheduler, a piece at a time, while there is any.
 
-    def __init__(self, scheduler: Scheduler, executor: Executor, *, inline_s: float = INLINE_S) -> None:
-        self._scheduler, self._executor, self._inline_s = scheduler, executor, inline_s
+    On the loop it takes one piece a turn. When the loop has had much else to do since the last turn, more than
+    `inline_s`, it takes that much longer, at most TURN_S.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        executor: Executor,
+        *,
+        inline_s: float = INLINE_S,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._scheduler, self._executor, self._inline_s, self._clock = scheduler, executor, inline_s, clock
         self._awake = False  # a turn is scheduled, or a piece of work is in a thread
+        self._turned_s: float | None = None  # when the last turn ended, if it left this one to come
 
     def wake(self) -> None:
         """There may be work: called from the loop after each submission."""
@@ -45,13 +62,21 @@ class Pump:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
+        began_s = self._clock()
+        passed_s = began_s - self._turned_s if self._turned_s is not None else 0.0
+        until_s = began_s + min(max(0.0, passed_s - self._inline_s), TURN_S)
         try:
-            work = self._scheduler.take()
+            while (work := self._scheduler.take()) is not None and work.estimate_s <= self._inline_s:
+                work.run()
+                work.settle()
+                self._turned_s = self._clock()
+                if self._turned_s >= until_s:
+                    # The next turn comes after the loop has read what arrived meanwhile: that fills the next batch.
+                    asyncio.get_running_loop().call_soon(self._turn)
+                    return
+            self._turned_s = None
             if work is None:
                 self._awake = False
-            elif work.estimate_s <= self._inline_s:
-                work.run()
-                self._settled(work)
             else:
                 self._send_away(work)
         except Exception as error:  # a bug of ours must not leave anybody waiting for ever
@@ -70,16 +95,13 @@ class Pump:
     def _came_back(self, work: Work, future: "Future[Any]") -> None:
         try:
             future.result()
-            self._settled(work)
+            work.settle()
+            asyncio.get_running_loop().call_soon(self._turn)
         except Exception as error:  # as in _turn
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
+        self._turned_s = None
         log.critical("a scheduler failed: everybody who waits for it is told", exc_info=error)
         self._scheduler.abandon(InternalError())
         asyncio.get_running_loop().call_soon(self._turn)  # what was abandoned is dropped there
-
-    def _settled(self, work: Work) -> None:
-        work.settle()
-        # The next turn comes after the loop has read what arrived meanwhile: that is what fills the next batch.
-        asyncio.get_running_loop().call_soon(self._turn)

@@ -40,6 +40,7 @@ class Limits:
     queue_s: float = 1.0  # of work, as it has been going lately
     batch_rows: int = 32  # beyond, a row costs the same on a CPU and only waits for the others
     batch_tokens: int = 2048  # padded; bounds how long one batch keeps the next waiting
+    brief_s: float = 0.003  # of a batch of short sequences: it runs on the loop, see pump.py, which waits meanwhile
 
 
 class Observer(Protocol):
@@ -215,7 +216,7 @@ class SequenceScheduler:
         start, end = max(0, place - WINDOW), min(len(queue), place + WINDOW + 1)
         lengths = [entry.length for _, entry in queue[start:end]]
         rows, tokens = limits.batch_rows, limits.batch_tokens
-        first, last = segment(lengths, place - start, self.cost, rows=rows, tokens=tokens)
+        first, last = segment(lengths, place - start, self.cost, rows=rows, tokens=tokens, brief_s=limits.brief_s)
         first, last = first + start, last + start
         if last - first == len(queue):
             reason = "queue_empty"

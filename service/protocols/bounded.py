@@ -50,6 +50,7 @@ class Bounded(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._bounds: Bounds | None = getattr(self.config.app, "bounds", None)
         self._between = True  # the parser is between two requests
+        self._new = True  # there was not one request yet
         self._in_head = False
         self._fed = 0  # bytes since the head began, and what came with its beginning
         self._turn_since_s = 0.0  # since when the service waits for the client, if it does
@@ -87,7 +88,7 @@ class Bounded(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """See uvicorn."""
-        self._between, self._in_head = False, True
+        self._between, self._in_head, self._new = False, True, False
         self._turn_since_s = self.loop.time()
         super().on_message_begin()
 
@@ -159,9 +160,8 @@ class Bounded(HttpToolsProtocol):
             if now_s - self._stuck_since_s > settings.write_timeout_s:
                 self.transport.abort()
         elif self._is_the_clients_turn():
-            new = self.cycle is None and self._between  # not one request yet
             patience_s = settings.header_timeout_s
-            if self._between and not new:
+            if self._between and not self._new:
                 patience_s = max(patience_s, self.timeout_keep_alive)
             if now_s - self._turn_since_s > patience_s:
                 if self._in_head:

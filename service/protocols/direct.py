@@ -1,7 +1,7 @@
 """The short way of a request to /v1/: from the socket to the engine and back, without ASGI, a task or a timer.
 
 uvicorn's own protocol with one addition: a head that is, but for the digits of Content-Length, the last one of its
-connection is not parsed again; what the parser made of that is taken. Only a request that arrives alone and whole
+connection (the last one of all, if it is the first) is not parsed again; what the parser made of that is taken. Only a request that arrives alone and whole
 goes this way; whatever else comes, uvicorn treats as ever. Its limit_concurrency, which BentoML does not set, is not
 looked at here. Knows uvicorn's protocol class and the lean application, and nothing of what is asked.
 """
@@ -60,15 +60,17 @@ class Direct(Bounded):
         if self._front is None or not self._between or not self._is_free():
             super().data_received(data)
             return
-        body = self._known.body(data) if self._known is not None else None
-        if body is None or self._known is None:
+        known = self._known or self._front.known
+        body = known.body(data) if known is not None else None
+        if body is None or known is None:
             super().data_received(data)
             self._learn(data)
             return
         self._unset_keepalive_if_required()
+        self._known, self._new = known, False
         self._body = body
         self._answered = self._begun = False
-        head = self._known.head
+        head = known.head
         refused = self._front.refusals.find(head)
         if refused is not None:
             self._write(STATUS_LINE[429], *refused)
@@ -121,6 +123,7 @@ class Direct(Bounded):
         if plain:
             fields = [(name, value) for name, value in self.headers if name != b"content-length"]
             self._known = Known.of(data, Head.of(self.scope["method"], self.scope["path"], fields))
+            self._front.known = self._known or self._front.known
 
     def _is_the_clients_turn(self) -> bool:
         return not self._running and super()._is_the_clients_turn()

@@ -8,6 +8,7 @@ from service.protocols.asgi import Receive, Scope, Send
 from service.protocols.bento import APIS, Framed, Own
 from service.protocols.bounded import Bounds
 from service.protocols.cors import Cors
+from service.protocols.heads import Known
 from service.protocols.lean import ROUTES, Lean
 from service.protocols.problem import Headers
 from service.protocols.refusal import Refusals
@@ -20,6 +21,7 @@ class Front:
 
     def __init__(self, worker: Worker, inner: Starlette) -> None:
         self.lean, self.refusals = Lean(worker), Refusals(worker)
+        self.known: Known | None = None  # the last head that any connection had parsed: a new one often sends the same
         self.bounds = Bounds(settings=worker.settings, telemetry=worker.telemetry)
         worker.chores.append(self.bounds.sweep)
         self.message_bytes = worker.settings.body_bytes  # of one message of a stream

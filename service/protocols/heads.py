@@ -1,8 +1,9 @@
 """A request's bytes apart: its head, whatever the digits of its length, and its body.
 
-The next request on a connection mostly has the same head, but for the length: it need not be parsed again. One head
-is remembered for each connection, so that nobody can fill a memory that others need. Knows bytes and nothing of HTTP
-but where a head ends and how it tells the length: a parser has accepted the same bytes before.
+The next request on a connection mostly has the same head, but for the length, and so has the first of the next
+connection: it need not be parsed again. One head is remembered for each connection and one for all, so that nobody can
+fill a memory that others need. Knows bytes and nothing of HTTP but where a head ends and how it tells the length: a
+parser has accepted the same bytes before.
 """
 
 import re

@@ -27,6 +27,20 @@ async def test_the_second_request_of_its_kind_is_not_parsed_again(monkeypatch: p
     assert wire.state.total_requests == 2
 
 
+async def test_the_first_request_of_a_connection_is_not_parsed_if_another_one_sent_its_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wire = await known(settings={"header_timeout_s": 1.0})
+    wire.connect()
+    monkeypatch.setattr(wire.protocol, "parser", None)
+    wire.send(request({"inputs": "a a"}))
+    ((status, tags),) = await wire.answers(1)
+    assert (status, len(tags)) == (200, 2)
+    cast(Direct, wire.protocol)._turn_since_s -= 2.0
+    cast(Direct, wire.protocol).look()  # it has had a request: it may be idle for longer than a head may take
+    assert not wire.transport.closed
+
+
 async def test_an_answer_has_the_headers_of_every_answer() -> None:
     wire = Wire()
     for _ in range(2):

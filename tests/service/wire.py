@@ -69,10 +69,15 @@ class Wire:
         worker.load()
         self.engine = cast(FakeEngine, worker.engine)
         self.front = Front(worker, Starlette())
-        config = uvicorn.Config(app=self.front, log_config=None, timeout_keep_alive=keep_alive_s)
+        self._config = uvicorn.Config(app=self.front, log_config=None, timeout_keep_alive=keep_alive_s)
+        self._protocol = protocol
         self.state = ServerState()
+        self.connect()
+
+    def connect(self) -> None:
+        """Go on with a new connection."""
         self.transport = Transport()
-        self.protocol = protocol(config=config, server_state=self.state, app_state={})
+        self.protocol = self._protocol(config=self._config, server_state=self.state, app_state={})
         self.protocol.connection_made(self.transport)
 
     def send(self, data: bytes) -> None:

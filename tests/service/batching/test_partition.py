@@ -56,3 +56,16 @@ def test_a_long_one_is_left_to_itself_and_the_short_ones_go_together() -> None:
 
 def test_one_that_is_over_the_tokens_of_a_batch_runs_alone() -> None:
     assert segment([9, 3000], 1, CostModel(call_s=1.0), rows=32, tokens=2048) == (1, 2)
+
+
+def test_batches_are_brief_where_enough_rows_are() -> None:
+    cost = CostModel(call_s=1e-4, step_s=0.0, cell_s=1e-5)
+    lengths = [10] * 40  # 0.1 ms each, and as much again for the call
+
+    def found(brief_s: float) -> set[tuple[int, int]]:
+        return {
+            segment(lengths, place, cost, rows=32, tokens=2048, brief_s=brief_s) for place in range(len(lengths))
+        }
+
+    assert found(0.00115) == {(0, 10), (10, 20), (20, 30), (30, 40)}
+    assert found(0.0007) == {(0, 27), (27, 40)}  # few rows take longer: nothing is cut short

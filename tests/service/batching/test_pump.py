@@ -144,3 +144,23 @@ async def test_a_bug_in_a_scheduler_is_told_to_its_waiters_and_the_pump_goes_on(
     Pump(queue, executor, inline_s=0.01).wake()
     await quiet(queue, 1)
     assert queue.log == ["run broken", "abandon InternalError", "run next", "settle next"]
+
+
+async def test_a_turn_is_the_longer_the_more_else_the_loop_had_to_do(executor: ThreadPoolExecutor) -> None:
+    queue, now_s = Queue(), [0.0]
+
+    def take() -> Work | None:
+        now_s[0] += 0.003  # what each piece takes
+        return Queue.take(queue)
+
+    queue.take = take  # type: ignore[method-assign]
+    for number in range(80):
+        queue.put(str(number))
+    turns: list[int] = []
+    Pump(queue, executor, inline_s=0.004, clock=lambda: now_s[0]).wake()
+    for passed_s in (0.0, 0.003, 0.0115, 0.0, 9.0):  # between two turns
+        before = len(queue.waiting)
+        now_s[0] += passed_s
+        await asyncio.sleep(0)
+        turns.append(before - len(queue.waiting))
+    assert turns == [1, 1, 3, 1, 17]
