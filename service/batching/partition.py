@@ -12,8 +12,8 @@ from service.batching.cost import CostModel
 # A cell is counted so much dearer than it is. The optimum is flat: in a simulation (once) weights from 1 to 1.5 changed
 # the time of all batches by less than 1 % and their padding by a fifth.
 PADDING_AVERSION = 1.4
-# Rows that a batch may have however long they take together: from here on, more of them hardly save any time.
-FEW_ROWS = 8
+# What keeping batches brief may cost: this share of the time of their rows, in calls and steps that larger ones save.
+BREVITY = 0.25
 
 
 def segment(
@@ -22,8 +22,8 @@ def segment(
     """The batch [first, last) of `lengths[place]` in the cheapest plan for all of `lengths`.
 
     `lengths` ascend. A batch costs cost.seconds(its rows, its longest), each cell PADDING_AVERSION times; it has at
-    most `rows` rows and at most `tokens` padded tokens, but always room for one. Where FEW_ROWS rows take no more than
-    `brief_s`, no batch takes more. Takes about len(lengths) · rows · 50 ns.
+    most `rows` rows and at most `tokens` padded tokens, but always room for one. It takes `brief_s` at most, unless
+    batches as brief as that cost too much, see BREVITY. Takes about len(lengths) · rows · 50 ns.
     """
     call_s, step_s, cell_s = cost.call_s, cost.step_s, cost.cell_s * PADDING_AVERSION
     best, cut = [0.0], [0]  # of the first j sequences: seconds, and where their last batch begins
@@ -31,8 +31,9 @@ def segment(
         row_s = cell_s * longest
         seconds, lowest, where = 0.0, float("inf"), last - 1
         most = min(last, rows, max(1, tokens // longest))
-        brief = int((brief_s - call_s - step_s * longest) / (cost.cell_s * longest))
-        if FEW_ROWS <= brief < most:
+        fixed_s = call_s + step_s * longest
+        brief = int((brief_s - fixed_s) / (cost.cell_s * longest))
+        if brief < most and fixed_s <= BREVITY * brief * cost.cell_s * longest:
             most = brief
         for first in range(last - 1, last - 1 - most, -1):
             seconds += row_s

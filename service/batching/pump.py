@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 # docs/decisions.md, "On the loop or in a thread", has the measurement and how much it is worth.
 INLINE_S = 0.004
-# Of one turn. When a thousand clients come at once the loop is busy for a tenth of a second between two turns: a piece
-# of work a turn would leave those who wait already with a thirtieth of the core.
-TURN_S = 0.05
+# Of one turn. When a thousand clients come at once the loop is busy for tens of milliseconds between two turns: a piece
+# of work a turn would leave those who wait already with a small part of the core. But every hiccup is prolonged by it.
+TURN_S = 0.008
 
 
 class Work(Protocol):

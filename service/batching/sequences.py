@@ -40,7 +40,7 @@ class Limits:
     queue_s: float = 1.0  # of work, as it has been going lately
     batch_rows: int = 32  # beyond, a row costs the same on a CPU and only waits for the others
     batch_tokens: int = 2048  # padded; bounds how long one batch keeps the next waiting
-    brief_s: float = 0.003  # of a batch of short sequences: it runs on the loop, see pump.py, which waits meanwhile
+    brief_s: float = 0.0025  # of a batch of short sequences: it runs on the loop, see pump.py, which waits meanwhile
 
 
 class Observer(Protocol):

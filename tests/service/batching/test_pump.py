@@ -163,4 +163,4 @@ async def test_a_turn_is_the_longer_the_more_else_the_loop_had_to_do(executor: T
         now_s[0] += passed_s
         await asyncio.sleep(0)
         turns.append(before - len(queue.waiting))
-    assert turns == [1, 1, 3, 1, 17]
+    assert turns == [1, 1, 3, 1, 3]  # of 3 ms each, for 8 ms at most
