@@ -55,7 +55,7 @@ def draw(log_probabilities: NDArray[np.float32], rows: "Rows", uniform: Floats) 
         weights = _truncate(weights, rows.top_k, rows.top_p)
     cumulative = weights.cumsum(axis=1)
     # Inverse transform: the first token whose cumulative weight exceeds the drawn share of the total.
-    token = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(axis=1)
+    token = (cumulative <= (uniform * cumulative[:, -1])[:, None]).argmin(axis=1)
     # It always has weight: uniform is at most 1 - 2^-53, and that share of a float64 rounds to less than the whole.
     chosen: NDArray[np.int64] = token
     return np.where(rows.greedy, log_probabilities.argmax(axis=1), chosen) if rows.any_greedy else chosen

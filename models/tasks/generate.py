@@ -117,15 +117,25 @@ class Continuation:
             drawn // sampling.UNIFORMS_BLOCK,
         )
 
-    def block(self) -> NDArray[np.float64]:
-        """The random numbers (UNIFORMS_BLOCK,) that the next draw takes one of, the `drawn` % UNIFORMS_BLOCK-th.
+    def block(self, drawn: int) -> NDArray[np.float64]:
+        """The random numbers (UNIFORMS_BLOCK,) that a draw takes one of, the `drawn` % UNIFORMS_BLOCK-th.
 
-        They are a function of the seed and of the number of draws before.
+        They are a function of the seed and of `drawn`, the number of draws before.
         """
-        index = self.drawn // sampling.UNIFORMS_BLOCK
+        index = drawn // sampling.UNIFORMS_BLOCK
         if index != self._block_index:
-            self._block, self._block_index = sampling.uniforms(self.options.sampling.seed, self.drawn), index
+            self._block, self._block_index = sampling.uniforms(self.options.sampling.seed, drawn), index
         return self._block
+
+    @property
+    def watched(self) -> bool:
+        """Whether any token may end it: those must be pushed one by one."""
+        return bool(self._longest_stop)
+
+    @property
+    def left(self) -> int:
+        """Tokens until its length ends it."""
+        return self.options.max_new_tokens - len(self.tokens)
 
     def rank(self, log_probabilities: NDArray[np.float32]) -> None:
         """Note the likeliest of the tokens (V,) that might come next; none that never can."""
@@ -146,10 +156,20 @@ class Continuation:
             if piece and any(stop in self._tail[-(len(stop) + len(piece) - 1) :] for stop in self.options.stop):
                 self.finish_reason = "stop"
                 return True
-        if len(self.tokens) >= self.options.max_new_tokens:
-            self.finish_reason = "length"
-            return True
-        return False
+        return self._ends()
+
+    def extend(self, tokens: list[int]) -> bool:
+        """As `push` of each, for a text that is not `watched`, at most as many as are `left`."""
+        self.drawn += len(tokens)
+        self.tokens += tokens
+        self.pieces += map(self._codec.decode, tokens)
+        return self._ends()
+
+    def _ends(self) -> bool:
+        if self.left > 0:
+            return False
+        self.finish_reason = "length"
+        return True
 
     def leave(self, rows: State) -> None:
         """Keep where the text stands; `rows` (1, width) have read all but its newest token."""
@@ -236,7 +256,7 @@ class Stepper:
 class Chooser:
     """Draws the next token of several texts at once; to be made anew when one of them leaves or another joins.
 
-    Each token that is chosen must be pushed to its text before the next is chosen.
+    Each token that was chosen must have been pushed to its text before another is made for it.
     """
 
     def __init__(self, texts: Sequence[Continuation]) -> None:
@@ -247,7 +267,8 @@ class Chooser:
         self._ranking = [(row, text) for row, text in enumerate(texts) if text.options.alternatives]
         self._row = np.arange(len(texts))  # (B,)
         if not self._settings.all_greedy:
-            blocks = np.concatenate([text.block() for text in texts])  # np.stack takes three times as long
+            self._drawn, self._chosen = [text.drawn for text in texts], 0
+            blocks = np.concatenate([text.block(text.drawn) for text in texts])  # np.stack takes three times as long
             self._blocks = blocks.reshape(len(texts), sampling.UNIFORMS_BLOCK)  # (B, UNIFORMS_BLOCK)
             self._place = np.array([text.drawn % sampling.UNIFORMS_BLOCK for text in texts])  # (B,)
 
@@ -257,9 +278,11 @@ class Chooser:
             tokens = sampling.draw(log_probabilities, self._settings, _NO_DRAW)
         else:
             for row in np.flatnonzero(self._place == sampling.UNIFORMS_BLOCK).tolist():
-                self._blocks[row], self._place[row] = self._texts[row].block(), 0
+                self._blocks[row] = self._texts[row].block(self._drawn[row] + self._chosen)
+                self._place[row] = 0
             tokens = sampling.draw(log_probabilities, self._settings, self._blocks[self._row, self._place])
             self._place += 1
+            self._chosen += 1
         for row, noted in self._noting:
             noted.append(float(log_probabilities[row, tokens[row]]))
         for row, text in self._ranking:

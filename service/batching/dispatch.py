@@ -5,6 +5,7 @@ and the others go on.  T steps, B rows, V vocabulary.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models import state as states
 from models.padding import pad
@@ -100,8 +101,11 @@ class Steps:
     def __init__(self, table: Table) -> None:
         self._table = table
         step_s = table.cost.seconds(len(table.active), 1)
-        self._count = max(1, int(table.limits.dispatch_s / step_s))
+        texts = [text.continuation for text in table.active]
+        self._watched = [row for row, text in enumerate(texts) if text.watched]
+        self._count = max(1, min(int(table.limits.dispatch_s / step_s), *[text.left for text in texts]))
         self.estimate_s = self._count * step_s
+        self._drawn: list[NDArray[np.int64]] = []  # (B,) of each step, those that only a length can end
         self._done: list[int] = []
         self._failed: dict[int, BaseException] = {}
         self._ran, self._seconds = 0, 0.0
@@ -112,6 +116,7 @@ class Steps:
         while count < self._count and not self._done and not self._failed:
             self._step()
             count += 1
+        self._push()
         self._ran, self._seconds = count, table.clock() - started
 
     def _step(self) -> None:
@@ -127,14 +132,26 @@ class Steps:
             self._step_apart()
             return
         table.state, table.tokens = state, drawn.astype(np.int32)
-        for row, token in enumerate(drawn.tolist()):
-            if active[row].continuation.push(token):
+        self._drawn.append(drawn)
+        for row in self._watched:
+            if active[row].continuation.push(int(drawn[row])):
+                self._done.append(row)
+
+    def _push(self) -> None:
+        """Give the texts what was drawn for them: together, where no text had to be watched."""
+        if not self._drawn:
+            return
+        drawn, self._drawn = np.stack(self._drawn, axis=1).tolist(), []  # (B, steps)
+        watched = set(self._watched)
+        for row, (text, tokens) in enumerate(zip(self._table.active, drawn, strict=True)):
+            if row not in watched and text.continuation.extend(tokens):
                 self._done.append(row)
 
     def _step_apart(self) -> None:
         """One step, row by row: slow, and only taken when the table failed as a whole."""
         table = self._table
         table.chooser = None
+        self._push()
         one = np.ones(1, np.int32)
         parts: list[State] = []
         tokens = table.tokens.copy()

@@ -147,7 +147,7 @@ def test_the_numbers_of_a_text_are_the_stream_of_its_seed() -> None:
     text = Continuation(LETTERS, "", GenerateOptions(max_new_tokens=1000, sampling=Sampling(seed=3)))
     stream = np.concatenate([uniforms(3, place) for place in (0, UNIFORMS_BLOCK, 2 * UNIFORMS_BLOCK)])
     for expected in stream:
-        assert text.block()[text.drawn % UNIFORMS_BLOCK] == expected
+        assert text.block(text.drawn)[text.drawn % UNIFORMS_BLOCK] == expected
         text.push(2)
 
 
