@@ -23,7 +23,7 @@ def segment(
 
     `lengths` ascend. A batch costs cost.seconds(its rows, its longest), each cell PADDING_AVERSION times; it has at
     most `rows` rows and at most `tokens` padded tokens, but always room for one. It takes `brief_s` at most, unless
-    batches as brief as that cost too much, see BREVITY. Takes about len(lengths) · rows · 50 ns.
+    batches as brief as that cost too much, see BREVITY. Takes about len(lengths) times the rows of a batch times 50 ns.
     """
     call_s, step_s, cell_s = cost.call_s, cost.step_s, cost.cell_s * PADDING_AVERSION
     best, cut = [0.0], [0]  # of the first j sequences: seconds, and where their last batch begins
@@ -35,7 +35,9 @@ def segment(
         brief = int((brief_s - fixed_s) / (cost.cell_s * longest))
         if brief < most and fixed_s <= BREVITY * brief * cost.cell_s * longest:
             most = brief
-        for first in range(last - 1, last - 1 - most, -1):
+        # The cut never goes back when the last sequence goes on: the costs are Monge (F. Yao 1980, "Efficient dynamic
+        # programming using quadrangle inequalities"). Where brevity begins to cost too much a better one may be missed.
+        for first in range(last - 1, max(last - most, cut[-1]) - 1, -1):
             seconds += row_s
             total = best[first] + seconds
             if total < lowest:

@@ -1,9 +1,10 @@
 """The short way of a request to /v1/: from the socket to the engine and back, without ASGI, a task or a timer.
 
 uvicorn's own protocol with one addition: a head that is, but for the digits of Content-Length, the last one of its
-connection (the last one of all, if it is the first) is not parsed again; what the parser made of that is taken. Only a request that arrives alone and whole
-goes this way; whatever else comes, uvicorn treats as ever. Its limit_concurrency, which BentoML does not set, is not
-looked at here. Knows uvicorn's protocol class and the lean application, and nothing of what is asked.
+connection (the last one of all, if it is the first) is not parsed again; what the parser made of that is taken. Only a
+request that arrives alone and whole goes this way; whatever else comes, uvicorn treats as ever. Its limit_concurrency,
+which BentoML does not set, is not looked at here. Knows uvicorn's protocol class and the lean application, and nothing
+of what is asked.
 """
 
 import asyncio
