@@ -77,7 +77,7 @@ class Graph:
         self.scheduler = ArrayScheduler(
             self._run, queue_tokens=settings.queue_tokens, cost=CostModel(), clock=monotonic
         )
-        self.pump = Pump(self.scheduler, executor)
+        self.pump = Pump(self.scheduler, executor, clock=monotonic)
 
     def check(self, arrays: Arrays) -> Work:
         """The work that these arrays are. Raises InvalidRequest and TooLarge, whose field is `inputs`."""

@@ -236,7 +236,7 @@ def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor
             clock=monotonic,
             observer=TellBatches(telemetry, name),
         )
-    pump = Pump(scheduler, executor)
+    pump = Pump(scheduler, executor, clock=monotonic)
     return Lane(
         bundle=bundle,
         scheduler=scheduler,

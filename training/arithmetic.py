@@ -29,17 +29,32 @@ def place_of(network: nn.Module) -> torch.device:
 def precision(choice: str, network: nn.Module) -> Callable[[], AbstractContextManager[Any]]:
     """What a forward pass runs in. "auto": bfloat16 where the processor multiplies it and the layers are large.
 
-    Not on a GPU, where steps of networks of this size are bound by what it takes to launch them.
+    Not on a GPU, where steps of networks of this size are bound by what it takes to launch them. Raises ValueError for
+    "bf16" on a processor for which PyTorch has no LSTM in it.
     """
     device = place_of(network).type
+    if choice == "bf16" and device == "cpu" and _has_lstm(network) and not takes_bfloat16():
+        raise ValueError(
+            "training.precision is 'bf16', but PyTorch has no LSTM in it for this processor (no AVX512): "
+            "set it to 'auto' or 'fp32'"
+        )
     auto = choice == "auto" and device == "cpu" and _multiplies_bfloat16() and _largest(network) >= LARGE
     if choice == "bf16" or auto:
         return lambda: torch.autocast(device, dtype=torch.bfloat16)
     return nullcontext
 
 
+def takes_bfloat16() -> bool:
+    """Whether oneDNN, which runs PyTorch's LSTM, has one in bfloat16 for this processor, be it slow."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def _multiplies_bfloat16() -> bool:
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
+def _has_lstm(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.LSTM) or getattr(module, "kind", "") == "lstm" for module in network.modules())
 
 
 def _largest(network: nn.Module) -> int:

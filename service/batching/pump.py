@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from time import monotonic
 from typing import Any, Protocol
 
 from service.errors import InternalError, ServiceError
@@ -48,8 +47,8 @@ class Pump:
         scheduler: Scheduler,
         executor: Executor,
         *,
+        clock: Callable[[], float],
         inline_s: float = INLINE_S,
-        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._scheduler, self._executor, self._inline_s, self._clock = scheduler, executor, inline_s, clock
         self._awake = False  # a turn is scheduled, or a piece of work is in a thread

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training.textbook import TEXTBOOK
 from training.architecture import CellName
+from training.arithmetic import takes_bfloat16
 from training.cells import GATES, Cell, Initial
 
 T, B, I, H = 7, 3, 4, 5  # noqa: E741
@@ -132,6 +133,8 @@ def test_a_state_carried_over_goes_on_as_if_the_sequence_were_whole(kind: CellNa
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_autocast_changes_outputs_and_gradients_by_no_more_than_bfloat16_does(kind: CellName) -> None:
+    if kind == "lstm" and not takes_bfloat16():
+        pytest.skip("PyTorch has no LSTM in bfloat16 for this processor")
     cell = a_cell(kind, torch.float32)
     x, state = a_batch(cell)
     found = []
