@@ -45,7 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--p99-share", type=float, default=0.5, help="with --at-least: of the peer's p99, at most")
     parser.add_argument("--peers", default=".venv-peers/bin/python", metavar="PYTHON", help="of their environment")
-    parser.add_argument("--zoo", type=Path, default=Path("models/zoo"), help="where the peers find the bundles")
+    parser.add_argument(
+        "--zoo", type=Path, default=Path("models/zoo"), help="where the bundles are that everybody serves"
+    )
     parser.add_argument("--checkpoint", type=Path, default=Path("runs/shakespeare/best.pt"), help="for PyTorch's loop")
     parser.add_argument("--seed", type=int, default=plan.seed, help="of texts and arrivals")
     parser.add_argument("--report", type=Path, default=Path("build/bench.json"), metavar="FILE")

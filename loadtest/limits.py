@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="of one measurement")
     parser.add_argument("--overload-seconds", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement that is compared; medians are told")
-    parser.add_argument("--zoo", type=Path, default=Path("models/zoo"), help="where the reference finds the bundles")
+    parser.add_argument("--zoo", type=Path, default=Path("models/zoo"), help="where the bundles are")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=Path, default=Path("build/limits.json"), metavar="FILE")
 

@@ -20,6 +20,7 @@ from models import reference
 from models.manifest import BundleError
 from models.network import Placement
 from models.tasks import Generation, Piece, Tagging, Whole
+from service.batching.pump import Turns
 from service.batching.ticket import Ticket
 from service.call import Call
 from service.errors import ClientGone, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel, shown
@@ -67,6 +68,7 @@ class Engine:
         # One thread: long work of several bundles queues up rather than fight for the cores of this worker.
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
         placement = Placement(device=settings.device, threads=settings.threads)
+        turns = Turns()
         lanes: dict[str, Lane] = {}
         for path in settings.bundle_paths():
             started = time.perf_counter()
@@ -77,7 +79,7 @@ class Engine:
             if manifest.name in lanes:
                 other = lanes[manifest.name].bundle.path
                 raise BundleError(f"{path}: {other} has the same name {manifest.name!r}: leave one of them out")
-            lanes[manifest.name] = open_lane(bundle, settings, telemetry, executor)
+            lanes[manifest.name] = open_lane(bundle, settings, telemetry, executor, turns)
             telemetry.bundle(manifest.name, manifest.version, bundle.variant, load_s)
             log.info("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, bundle.network.device, load_s)
         keys = settings.state_key or (secrets.token_urlsafe(),)  # a service has one of its start, see app.py
@@ -268,7 +270,8 @@ class Engine:
         return items
 
     def _encode_one(self, lane: Lane, raw: Any) -> Any:
-        """As `_encode`, for one input: whether there is room is asked once, when it is submitted."""
+        """As `_encode`, for one input."""
+        lane.check_room(1)
         item = lane.encode(raw)
         self._check_tokens(lane, item.length)
         return item

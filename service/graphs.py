@@ -19,7 +19,7 @@ from models.manifest import SERVES, Tensor
 from models.network import GraphRefused
 from service.batching.arrays import ArrayScheduler
 from service.batching.cost import CostModel
-from service.batching.pump import Pump
+from service.batching.pump import Pump, Turns
 from service.errors import InvalidRequest, TooLarge
 from service.settings import Settings
 
@@ -60,7 +60,7 @@ class Work:
 class Graph:
     """See the module; made by `open_graph`."""
 
-    def __init__(self, bundle: Bundle, settings: Settings, executor: Executor) -> None:
+    def __init__(self, bundle: Bundle, settings: Settings, executor: Executor, turns: Turns) -> None:
         manifest = bundle.manifest
         self.name, self.version = manifest.name, manifest.version
         self.tasks = SERVES[manifest.task]
@@ -77,7 +77,7 @@ class Graph:
         self.scheduler = ArrayScheduler(
             self._run, queue_tokens=settings.queue_tokens, cost=CostModel(), clock=monotonic
         )
-        self.pump = Pump(self.scheduler, executor, clock=monotonic)
+        self.pump = Pump(self.scheduler, executor, clock=monotonic, turns=turns)
 
     def check(self, arrays: Arrays) -> Work:
         """The work that these arrays are. Raises InvalidRequest and TooLarge, whose field is `inputs`."""

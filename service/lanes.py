@@ -23,7 +23,7 @@ from models.tasks import Generation, Joint
 from models.tasks.generate import Stepper
 from service.batching import sequences, table
 from service.batching.cost import CostModel
-from service.batching.pump import Pump
+from service.batching.pump import Pump, Turns
 from service.batching.sequences import SequenceScheduler
 from service.batching.steps import StepScheduler
 from service.batching.ticket import Ticket
@@ -209,7 +209,7 @@ def _answers(bundle: Bundle) -> dict[str, Answer]:
     return {} if isinstance(bundle.task, Generation) else {bundle.manifest.task: bundle.task.answer}
 
 
-def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor: Executor) -> Lane:
+def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor: Executor, turns: Turns) -> Lane:
     """Put a scheduler before a loaded bundle."""
     name = bundle.manifest.name
     scheduler: SequenceScheduler | StepScheduler
@@ -236,12 +236,12 @@ def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor
             clock=monotonic,
             observer=TellBatches(telemetry, name),
         )
-    pump = Pump(scheduler, executor, clock=monotonic)
+    pump = Pump(scheduler, executor, clock=monotonic, turns=turns)
     return Lane(
         bundle=bundle,
         scheduler=scheduler,
         pump=pump,
-        graph=Graph(bundle, settings, executor),
+        graph=Graph(bundle, settings, executor, turns),
         most=settings.queue_requests,
         limit=bundle.manifest.longest,
         answers=_answers(bundle),

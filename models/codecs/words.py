@@ -108,10 +108,13 @@ class WordsCodec:
         rows: list[Any] = list(map(self._run_row.get, tokens))
         ends = list(map(add, starts, map(len, tokens)))
         if None in rows:  # runs of several words, or met for the first time
+            if max(map(len, tokens)) > _LONGEST_RUN:
+                return self._encode(text, *tokenize(text, self.spec.tokenizer))
             for place in [place for place, row in enumerate(rows) if row is None][::-1]:
                 run, start, after = tokens[place], starts[place], place + 1
-                if len(run) > _LONGEST_RUN:
-                    return self._encode(text, *tokenize(text, self.spec.tokenizer))
+                if (row := self._run_row.get(run)) is not None:  # learned a moment ago
+                    rows[place] = row
+                    continue
                 words = self._cut_runs.get(run) or self._learn(run)
                 tokens[place:after], rows[place:after] = words.tokens, words.rows.tolist()
                 starts[place:after] = [start + each for each in words.starts]
@@ -126,14 +129,14 @@ class WordsCodec:
         return Words(text, tokens, starts, ends, np.array(rows, np.int32), spelled, subwords)
 
     def _learn(self, run: str) -> Words:
-        """Remember what a run without a space is."""
+        """What a run without a space is, which is remembered. The forms of its words are kept by word, not in it."""
         words = self._encode(run, *tokenize(run, self.spec.tokenizer))
         for nth, (place, characters) in enumerate(words.spelled):
             self._forms[words.tokens[place]] = characters, words.subwords[nth : nth + 1]
         if words.length == 1 and words.tokens[0] == run:
             self._run_row[run] = int(words.rows[0])
-        else:
-            self._cut_runs[run] = words
+        elif words.length <= _MOST_WORDS:
+            self._cut_runs[run] = words._replace(spelled=(), subwords=())
         return words
 
     def _encode(self, text: str | None, tokens: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> Words:
@@ -248,7 +251,8 @@ _NOTHING = np.array([PADDING], np.int32)
 _LONGEST_NORMALISED = 256  # no vocabulary has longer words; normalising a megabyte would take milliseconds
 # Characters of a text; one of more than the limit on words is cut there before it has been walked through.
 _LONGEST_BY_RUNS = 8192
-_REMEMBERED, _LONGEST_RUN = 16_384, 48  # entries, and characters of a run: a few megabytes; then all anew
+# Entries, characters of a run, words in one of several: ten or twenty megabytes at worst; then all anew.
+_REMEMBERED, _LONGEST_RUN, _MOST_WORDS = 16_384, 48, 8
 _SPLIT_WORDS = 4096  # whose n-grams are remembered: to hash them takes about 15 µs a word
 # FNV-1a, 32 bit, of Fowler, Noll and Vo: http://www.isthe.com/chongo/tech/comp/fnv/
 _FNV_OFFSET, _FNV_PRIME = 0x811C9DC5, 0x01000193

@@ -105,7 +105,7 @@ class Steps:
         self._watched = [row for row, text in enumerate(texts) if text.watched]
         self._count = max(1, min(int(table.limits.dispatch_s / step_s), *[text.left for text in texts]))
         self.estimate_s = self._count * step_s
-        self._drawn: list[NDArray[np.int64]] = []  # (B,) of each step, those that only a length can end
+        self._drawn: list[NDArray[np.int64]] = []  # (B,) of each step; not yet in the texts that only a length can end
         self._done: list[int] = []
         self._failed: dict[int, BaseException] = {}
         self._ran, self._seconds = 0, 0.0

@@ -22,8 +22,9 @@ def segment(
     """The batch [first, last) of `lengths[place]` in the cheapest plan for all of `lengths`.
 
     `lengths` ascend. A batch costs cost.seconds(its rows, its longest), each cell PADDING_AVERSION times; it has at
-    most `rows` rows and at most `tokens` padded tokens, but always room for one. It takes `brief_s` at most, unless
-    batches as brief as that cost too much, see BREVITY. Takes about len(lengths) times the rows of a batch times 50 ns.
+    most `rows` rows and at most `tokens` padded tokens, but always room for one. It takes `brief_s` at most, extra work
+    apart, unless batches as brief as that cost too much, see BREVITY. Takes about len(lengths) times the rows of a
+    batch times 50 ns.
     """
     call_s, step_s, cell_s = cost.call_s, cost.step_s, cost.cell_s * PADDING_AVERSION
     best, cut = [0.0], [0]  # of the first j sequences: seconds, and where their last batch begins
@@ -33,7 +34,7 @@ def segment(
         most = min(last, rows, max(1, tokens // longest))
         fixed_s = call_s + step_s * longest
         brief = int((brief_s - fixed_s) / (cost.cell_s * longest))
-        if brief < most and fixed_s <= BREVITY * brief * cost.cell_s * longest:
+        if 0 < brief < most and fixed_s <= BREVITY * brief * cost.cell_s * longest:
             most = brief
         # The cut never goes back when the last sequence goes on: the costs are Monge (F. Yao 1980, "Efficient dynamic
         # programming using quadrangle inequalities"). Where brevity begins to cost too much a better one may be missed.

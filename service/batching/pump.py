@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.errors import InternalError, ServiceError
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 # docs/decisions.md, "On the loop or in a thread", has the measurement and how much it is worth.
 INLINE_S = 0.004
 # Of one turn. When a thousand clients come at once the loop is busy for tens of milliseconds between two turns: a piece
-# of work a turn would leave those who wait already with a small part of the core. But every hiccup is prolonged by it.
+# of work a turn would leave those who wait already with a small part of the core. But every pause is prolonged by it.
 TURN_S = 0.008
 
 
@@ -35,11 +36,19 @@ class Scheduler(Protocol):
     def abandon(self, error: ServiceError) -> None: ...
 
 
+@dataclass
+class Turns:
+    """What all pumps of one loop have spent on it together."""
+
+    spent_s: float = 0.0
+
+
 class Pump:
     """Takes work from one scheduler, a piece at a time, while there is any.
 
-    On the loop it takes one piece a turn. When the loop has had much else to do since the last turn, more than
-    `inline_s`, it takes that much longer, at most TURN_S.
+    On the loop it takes one piece a turn. When the loop has had much else to do since the last turn, for longer than
+    `inline_s`, it goes on for as long as that was longer, TURN_S at most, and to the end of the piece it is at. What
+    other pumps do is none of that: they would prolong each other.
     """
 
     def __init__(
@@ -48,11 +57,14 @@ class Pump:
         executor: Executor,
         *,
         clock: Callable[[], float],
+        turns: Turns,
         inline_s: float = INLINE_S,
     ) -> None:
         self._scheduler, self._executor, self._inline_s, self._clock = scheduler, executor, inline_s, clock
+        self._turns = turns
         self._awake = False  # a turn is scheduled, or a piece of work is in a thread
-        self._turned_s: float | None = None  # when the last turn ended, if it left this one to come
+        # When the last turn ended, if it left the next one to come, less what all pumps had spent by then.
+        self._turned_s: float | None = None
 
     def wake(self) -> None:
         """There may be work: called from the loop after each submission."""
@@ -62,17 +74,19 @@ class Pump:
 
     def _turn(self) -> None:
         began_s = self._clock()
-        passed_s = began_s - self._turned_s if self._turned_s is not None else 0.0
+        passed_s = began_s - self._turns.spent_s - self._turned_s if self._turned_s is not None else 0.0
         until_s = began_s + min(max(0.0, passed_s - self._inline_s), TURN_S)
         try:
             while (work := self._scheduler.take()) is not None and work.estimate_s <= self._inline_s:
                 work.run()
                 work.settle()
-                self._turned_s = self._clock()
-                if self._turned_s >= until_s:
+                if (now_s := self._clock()) >= until_s:
+                    self._turns.spent_s += now_s - began_s
+                    self._turned_s = now_s - self._turns.spent_s
                     # The next turn comes after the loop has read what arrived meanwhile: that fills the next batch.
                     asyncio.get_running_loop().call_soon(self._turn)
                     return
+            self._turns.spent_s += self._clock() - began_s
             self._turned_s = None
             if work is None:
                 self._awake = False

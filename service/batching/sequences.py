@@ -40,7 +40,8 @@ class Limits:
     queue_s: float = 1.0  # of work, as it has been going lately
     batch_rows: int = 32  # beyond, a row costs the same on a CPU and only waits for the others
     batch_tokens: int = 2048  # padded; bounds how long one batch keeps the next waiting
-    brief_s: float = 0.0025  # of a batch of short sequences: it runs on the loop, see pump.py, which waits meanwhile
+    # Of a batch of short sequences, extra work apart: well below what runs on the loop, see pump.py.
+    brief_s: float = 0.0025
 
 
 class Observer(Protocol):
@@ -223,8 +224,11 @@ class SequenceScheduler:
         elif last - first >= rows:
             reason = "rows"
         else:
-            longer = queue[min(last, len(queue) - 1)][1].length
-            reason = "tokens" if (last - first + 1) * longer > tokens else "padding"
+            longest, longer = queue[last - 1][1].length, queue[min(last, len(queue) - 1)][1].length
+            if (last - first + 1) * longer > tokens:
+                reason = "tokens"
+            else:  # one more of the same length would not have been padded
+                reason = "brief" if last < len(queue) and longer == longest else "padding"
         return first, last, reason
 
     def _forget(self, first: int, count: int) -> list[Entry]:

@@ -11,7 +11,7 @@ from models import codecs
 from models.codecs.characters import CharactersCodec
 from models.codecs.tokenizer import TOKENIZERS, tokenize
 from models.codecs.words import FIRST, PADDING, UNKNOWN, Words, WordsCodec
-from models.manifest import CharactersSpec, WordsSpec
+from models.manifest import CharactersSpec, SubwordsSpec, WordsSpec
 
 # Pieces that text breaks on, more often than chance would bring them together.
 # fmt: off
@@ -209,15 +209,17 @@ def test_characters_are_collated_time_first() -> None:
     assert feeds["lengths"].tolist() == [2, 1]
 
 
-MET = WordsSpec(stems="stems.json", characters="characters.json")
+MET = WordsSpec(stems="stems.json", characters="characters.json", subwords=SubwordsSpec(buckets=100))
 OFTEN = st.lists(
-    st.sampled_from(["the", "The", "cat.", "don't", "U.S.", "zebra", "", "\t", "a@b.c", "3,000!"]) | PIECES
+    st.sampled_from(["the", "The", "cat.", "don't", "U.S.", "zebra", "", "\t", "a@b.c", "3,000!", "foo,bar", "foo"])
+    | PIECES
 )
 
 
 def parts_of(words: Words) -> object:
     spelled = [(place, characters.tolist()) for place, characters in words.spelled]
-    return list(words.tokens), list(words.starts), list(words.ends), words.rows.tolist(), spelled
+    subwords = [rows.tolist() for rows in words.subwords]
+    return list(words.tokens), list(words.starts), list(words.ends), words.rows.tolist(), spelled, subwords
 
 
 @given(OFTEN.map(" ".join))
@@ -229,9 +231,12 @@ def test_a_text_of_runs_that_were_seen_is_encoded_as_word_for_word(text: str) ->
 
 def test_runs_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.codecs.words._REMEMBERED", 3)
-    codec = WordsCodec(WordsSpec(), ("a",))
-    codec.encode("a b c d")
+    codec = WordsCodec(WordsSpec(characters="characters.json"), ("a",), (), "ab")
+    codec.encode("a b c, d")
+    assert set(codec._cut_runs) == {"c,"}
+    codec.encode(",".join("abcdefghij"))  # too many words for one run
+    assert not codec._cut_runs
     assert codec.encode("e " + "x" * 100).length == 2  # the last one is too long to be remembered
-    assert not codec._run_row
+    assert not [*codec._run_row, *codec._cut_runs, *codec._forms]
     codec.encode("e")
     assert set(codec._run_row) == {"e"}

@@ -36,9 +36,20 @@ async def test_the_first_request_of_a_connection_is_not_parsed_if_another_one_se
     wire.send(request({"inputs": "a a"}))
     ((status, tags),) = await wire.answers(1)
     assert (status, len(tags)) == (200, 2)
+    wire.front.known = None  # this connection has it by itself now
+    wire.send(request({"inputs": "a"}))
+    await wire.answers(2)
     cast(Direct, wire.protocol)._turn_since_s -= 2.0
     cast(Direct, wire.protocol).look()  # it has had a request: it may be idle for longer than a head may take
     assert not wire.transport.closed
+
+
+async def test_a_head_with_a_key_is_known_to_its_connection_alone() -> None:
+    wire = Wire()
+    wire.send(request({"inputs": "a"}, "authorization: Bearer secret"))
+    await wire.answers(1)
+    assert wire.known
+    assert wire.front.known is None
 
 
 async def test_an_answer_has_the_headers_of_every_answer() -> None:

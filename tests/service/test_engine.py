@@ -75,6 +75,16 @@ async def test_many_requests_at_once_have_the_answers_of_each_alone(
     assert await asyncio.gather(*waiting) == expected
 
 
+async def test_a_full_queue_is_seen_before_a_request_is_read(tiny_zoo: Path) -> None:
+    engine = load(tiny_zoo, queue_items=1)
+    waiting = asyncio.ensure_future(engine.classify("a film", call=call()))
+    await asyncio.sleep(0)
+    assert engine.is_full("classify")
+    assert "1 sequences of 2 tokens are waiting already" in engine.overload("classify").message
+    assert await waiting
+    await engine.drain(5)
+
+
 async def test_more_requests_than_may_be_under_way_are_refused(tiny_zoo: Path) -> None:
     engine = load(tiny_zoo, queue_requests=2)
     waiting = [asyncio.ensure_future(engine.classify("a film", call=call())) for _ in range(2)]
@@ -85,6 +95,7 @@ async def test_more_requests_than_may_be_under_way_are_refused(tiny_zoo: Path) -
     with pytest.raises(Overloaded):
         await engine.classify("a film", call=call())
     engine.check_room("tag")  # other bundles'
+    assert not engine.is_full("tag")
     assert all(await asyncio.gather(*waiting))
     assert not engine.is_full("classify")
     await engine.drain(5)
