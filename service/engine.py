@@ -224,13 +224,17 @@ class Engine:
             next(iter(lanes.values())).check_room(1)
 
     def is_full(self, task: str) -> bool:
-        """Whether `check_room` would raise Overloaded: cheap."""
+        """Whether a request of `task` that names no model would be refused with `overload`: cheap."""
         lanes = self._by_task[task]
-        return len(lanes) == 1 and next(iter(lanes.values())).refuses()
+        return bool(lanes) and next(iter(lanes.values())).refuses()
 
     def overload(self, task: str) -> Overloaded:
-        """What it would raise."""
+        """See `is_full`."""
         return next(iter(self._by_task[task].values())).refusal()
+
+    def choices(self, task: str) -> int:
+        """How many bundles can do it."""
+        return len(self._by_task[task])
 
     def _lane(self, task: str, model: str | None) -> Lane:
         fitting = self._by_task[task]

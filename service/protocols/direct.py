@@ -72,7 +72,7 @@ class Direct(Bounded):
         self._body = body
         self._answered = self._begun = False
         head = known.head
-        refused = self._front.refusals.find(head)
+        refused = self._front.refusals.find(head, body)
         if refused is not None:
             self._write(STATUS_LINE[429], *refused)
             self._done()

@@ -36,6 +36,7 @@ class FakeEngine:
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         self.ready, self.full = True, False
+        self.bundles = 1  # that can do each task
         self.calls: list[tuple[str, Any, Any, Call]] = []
         self.running = 0
         self.telemetry = telemetry
@@ -43,11 +44,14 @@ class FakeEngine:
             telemetry.bundle(name, "1", "int8", 0.1)
 
     def check_room(self, task: str) -> None:
-        if self.full:
+        if self.full and self.bundles == 1:
             raise self.overload(task)
 
     def is_full(self, task: str) -> bool:
         return self.full
+
+    def choices(self, task: str) -> int:
+        return self.bundles
 
     def overload(self, task: str) -> Overloaded:
         return Overloaded("full", retry_after_s=1.0, limit=1)

@@ -28,6 +28,18 @@ async def test_a_full_engine_refuses_before_it_reads() -> None:
     assert (await wire.answers(3))[2] == (200, TAGGED)
 
 
+async def test_of_several_bundles_the_one_that_is_named_may_have_room() -> None:
+    wire = await known()
+    wire.engine.full, wire.engine.bundles = True, 2
+    for body in (
+        b'{"inputs": "a"}',
+        b'{"inputs": "a", "model": "pos-en"}',
+        b'{"inputs": "a", "mod\\u0065l": "pos-en"}',
+    ):
+        wire.send(request(body))
+    assert [status for status, _ in await wire.answers(3)] == [429, 200, 200]
+
+
 async def test_what_is_refused_at_once_is_counted() -> None:
     wire = await known()
     wire.engine.full = True
@@ -65,6 +77,6 @@ async def test_other_reasons_to_refuse_come_first(
 async def test_a_dialect_that_tells_no_id_has_none_in_its_body() -> None:
     wire = Wire()
     wire.engine.full = True
-    found = wire.front.refusals.find(Head.of("POST", "/v1/completions", [(b"x-request-id", b"r-1")]))
+    found = wire.front.refusals.find(Head.of("POST", "/v1/completions", [(b"x-request-id", b"r-1")]), b"{}")
     assert found is not None
     assert (b"r-1" in found[0], found[1]) == (True, OPENAI.body(wire.engine.overload("generate"), ""))
