@@ -129,10 +129,9 @@ def cores() -> tuple[int, int]:
 
 
 def read_cards(ground: Ground) -> Mapping[str, Card]:
-    """The first model that can do each task, of those that ours serves: what answers a request that names none."""
+    """What answers a request of each task that names no model, of those that ours serves."""
     with running(replace(catalogue.OURS_FIRST[0], environment={}), Setting(), ground) as up:
-        cards = payloads.read_cards(up.address.url)
-    return {task: card for card in reversed(cards) for task in card.tasks}
+        return payloads.by_task(payloads.read_cards(up.address.url))
 
 
 def versions(python: str) -> dict[str, str]:

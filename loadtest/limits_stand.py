@@ -45,8 +45,8 @@ class Stand:
     def defaults(self) -> Mapping[str, Path]:
         """The bundle that answers a request of each task which names none: not every one has every variant."""
         with self.serving() as service:
-            cards = payloads.read_cards(service.address.url)
-        return {task: self.zoo / card.id for card in reversed(cards) for task in card.tasks}
+            cards = payloads.by_task(payloads.read_cards(service.address.url))
+        return {task: self.zoo / card.id for task, card in cards.items()}
 
     @contextmanager
     def serving(self, *, pinned: bool = True, **settings: str) -> Iterator["Service"]:
@@ -99,7 +99,7 @@ class Service:
 
     def model(self, task: str) -> payloads.Card:
         """The model that answers a request which names none."""
-        return next(card for card in payloads.read_cards(self.address.url) if task in card.tasks)
+        return payloads.by_task(payloads.read_cards(self.address.url))[task]
 
     def texts(self, task: str = "tag") -> list[str]:
         singles = payloads.build_single(self.model(task), count=TEXTS, seed=self.seed)

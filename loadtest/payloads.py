@@ -77,6 +77,11 @@ def read_cards(url: str) -> tuple[Card, ...]:
         raise ValueError(f"{url}/v1/models answered {reply.status} with no list of models ({error!r})") from None
 
 
+def by_task(cards: Sequence[Card]) -> Mapping[str, Card]:
+    """The first model that can do each task: what answers a request that names none."""
+    return {task: card for card in reversed(cards) for task in card.tasks}
+
+
 def _card(entry: Mapping[str, Any]) -> Card:
     limits, codec = entry.get("limits") or {}, str(entry.get("codec", "words"))
     texts = _texts(entry.get("examples"))

@@ -92,10 +92,8 @@ class Lane:
         follow: Callable[[], None] | None = None,
     ) -> Ticket:
         """Queue the parts of a request, or arrays for the graph; `settled` is called once, `follow` whenever its texts
-        have got on. Raises Overloaded, and what the scheduler raises.
+        have got on. Raises what the scheduler raises.
         """
-        if self.is_full():
-            raise self.overload()
 
         def settle(ticket: Ticket) -> None:
             self.open.discard(ticket)

@@ -123,8 +123,7 @@ class SequenceScheduler:
         for entry in entries:
             insort(self._by_length, (entry.key, entry))
             self._backlog.add(entry.length, entry.extra)
-        if deadline_s < self._earliest_deadline_s:
-            self._earliest_deadline_s = deadline_s
+        self._earliest_deadline_s = min(self._earliest_deadline_s, deadline_s)
         self._observer.queue_depth(len(self._by_length))
 
     def check_room(self, items: int, tokens: int = 0) -> None:

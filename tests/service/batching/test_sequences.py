@@ -168,6 +168,15 @@ def test_limits_end_a_batch(limits: dict[str, int], reason: str) -> None:
     assert [told["reason"] for told in desk.observer.told["batch"]] == [reason, "queue_empty"]
 
 
+def test_a_batch_is_brief_among_others_of_its_length() -> None:
+    desk = Desk(brief_s=0.0045, batch_tokens=10_000)  # of the costs that are assumed at first: 18 rows
+    for number in range(40):
+        desk.ask(Item(str(number), length=100))
+    desk.work()
+    assert len(desk.network.batches[0]) <= 18
+    assert desk.observer.told["batch"][0]["reason"] == "brief"
+
+
 def test_a_sequence_over_the_token_limit_runs_by_itself() -> None:
     desk = Desk(batch_tokens=10)
     waiter = desk.ask(Item("long", length=50))
