@@ -157,13 +157,14 @@ class _Connection(asyncio.Protocol):
 class _Load:
     """The pool and the requests that wait for it."""
 
-    def __init__(self, address: Address, requests: Sequence[bytes], seen: Arrivals, most: int, begin_s: float) -> None:
+    def __init__(self, address: Address, requests: Sequence[bytes], seen: Arrivals, most: int) -> None:
         self._address, self._requests, self._seen, self._most = address, requests, seen, most
-        self._begin_s, self._next = begin_s, 0
+        self._next = 0
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._waiting: deque[tuple[float, bytes]] = deque()
+        self.begin_s = 0.0  # of what is measured
         self.under_way = 0  # sent or waiting
 
     def due(self, due_s: float) -> None:
@@ -185,18 +186,24 @@ class _Load:
             task.add_done_callback(self._opening.discard)
             self._seen.connections = max(self._seen.connections, count + 1)
 
+    async def open(self, count: int) -> None:
+        """Open so many connections, one after the other. Raises OSError."""
+        for _ in range(count):
+            self.free(await self._reach())
+        self._seen.connections = len(self._open)
+
     async def _connect(self) -> None:
-        connection = _Connection(self)
         try:
-            await asyncio.get_running_loop().create_connection(
-                lambda: connection, self._address.host, self._address.port
-            )
+            self.free(await self._reach())
         except OSError:
             if self._waiting:
                 self.ended(self._waiting.popleft()[0], LOST)
-            return
+
+    async def _reach(self) -> _Connection:
+        connection = _Connection(self)
+        await asyncio.get_running_loop().create_connection(lambda: connection, self._address.host, self._address.port)
         self._open.add(connection)
-        self.free(connection)
+        return connection
 
     def free(self, connection: _Connection) -> None:
         if self._waiting:
@@ -206,7 +213,7 @@ class _Load:
 
     def ended(self, due_s: float, status: int) -> None:
         self.under_way -= 1
-        at_s = due_s - self._begin_s
+        at_s = due_s - self.begin_s
         if 0 <= at_s < self._seen.seconds:
             self._seen.note(at_s, (time.perf_counter() - due_s) * 1000, status)
 
@@ -254,13 +261,18 @@ async def drive_open(
     seconds: float,
     seed: int = 0,
     most: int = MOST_CONNECTIONS,
+    opened: int = 0,
 ) -> Arrivals:
-    """Send for WARMUP_S, then measure what is due in `seconds`; the same seed gives the same times."""
+    """Send for WARMUP_S, then measure what is due in `seconds`; the same seed gives the same times.
+
+    `opened` connections are open before the first request, as those of a pool are. OSError where they cannot be.
+    """
     seen = Arrivals(rate_per_s=rate_per_s, seconds=seconds)
+    load = _Load(address, requests, seen, most)
+    await load.open(opened)
     start_s = time.perf_counter()
-    begin_s = start_s + WARMUP_S
+    load.begin_s = begin_s = start_s + WARMUP_S
     end_s = begin_s + seconds
-    load = _Load(address, requests, seen, most, begin_s)
     sent = 0  # since answers were last read
     for after_s in arrivals(rate_per_s, Random(f"open {seed}")):
         due_s = start_s + after_s

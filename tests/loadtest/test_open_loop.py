@@ -96,9 +96,21 @@ async def test_refusals_are_counted_apart() -> None:
     seen = await load(lambda server: server.transport.write(next(turns)))
     found = seen.summary()
     assert found["statuses"].keys() == {"200", "429"}
-    assert found["goodput_per_s"] == pytest.approx(found["statuses"]["200"] / 0.3)
     assert len(seen.latencies_ms(ok=True)) + len(seen.latencies_ms(ok=False)) == len(seen.status)
     assert found["refused"]["p50_ms"] > 0
+
+
+def test_goodput_counts_answers_in_time_only() -> None:
+    seen = Arrivals(rate_per_s=3.0, seconds=2.0)
+    for due_s, latency_ms, status in ((0.5, 10.0, 200), (1.9, 50.0, 200), (1.9, 200.0, 200), (1.0, 1.0, 429)):
+        seen.note(due_s, latency_ms, status)
+    assert seen.summary()["goodput_per_s"] == 2 / 2.0
+
+
+async def test_connections_can_be_open_before_the_first_request() -> None:
+    seen = await load(answer, rate_per_s=10.0, opened=7)
+    assert seen.connections == 7
+    assert set(seen.statuses()) <= {200}
 
 
 async def test_what_is_never_answered_is_counted() -> None:

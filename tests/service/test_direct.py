@@ -166,6 +166,18 @@ async def test_a_request_leaves_no_cycle_and_no_body_behind() -> None:
     assert cast(Direct, wire.protocol)._body == b""
 
 
+async def test_what_waits_is_not_walked_through_at_every_arrival() -> None:
+    before = gc.get_threshold()
+    try:
+        await known()
+        collections = gc.get_stats()[0]["collections"]
+        waiting = [[] for _ in range(15_000)]  # type: ignore[var-annotated]
+        assert gc.get_stats()[0]["collections"] - collections <= 1
+        assert waiting
+    finally:
+        gc.set_threshold(*before)
+
+
 async def test_an_error_keeps_the_connection() -> None:
     wire = Wire()
     bodies = ({"inputs": "a"}, {"inputs": 1}, {"inputs": "a" * 400}, {"inputs": "!bug"}, {"inputs": "a"})
