@@ -1,8 +1,9 @@
 """`python -m loadtest bench`: seqserve against other servers of the same bundles, each on one core, in one run.
 
 For each server: does it answer as ours does, and which setting of its batching is its fastest? Then closed loops over
-rounds, one server running at a time, then open loops at rates that are the same for all, then generation. The file is
-written after each server: what breaks one peer loses nothing of the others.
+rounds, one server running at a time, then ours and the best peer side by side in turns, then open loops at rates that
+are the same for all, then generation. The file is written after each server: what breaks one peer loses nothing of the
+others.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from loadtest.open_loop import allow_connections
 from loadtest.payloads import Card
 
 POOL_SIZE = 2000  # texts
-QUICK = Plan(seconds=1.0, sweep_seconds=1.0, rounds=1, connections=(1, COMPARED_AT), shares=(0.6,), points=1)
+QUICK = Plan(seconds=1.0, sweep_seconds=1.0, rounds=1, connections=(1, COMPARED_AT), shares=(0.6,), points=1, pairs=2)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

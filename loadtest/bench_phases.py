@@ -12,6 +12,7 @@ from typing import Any
 from loadtest import bench_report, catalogue
 from loadtest.bench_report import COMPARED_AT
 from loadtest.bench_server import FAILURES, Closed, Ground, running
+from loadtest.bench_turns import compare_in_turns, told
 from loadtest.catalogue import Entry, Setting, Tags
 from loadtest.closed_loop import measure_ceiling
 from loadtest.wire import Address, request_bytes
@@ -32,6 +33,7 @@ class Plan:
     connections: Sequence[int] = (1, 4, 16, 32, 64)
     shares: Sequence[float] = (0.3, 0.6, 0.9)  # of the best peer's capacity: the rates of the open loops
     points: int | None = None  # of a sweep; None: all
+    pairs: int = 15  # of turns, ours and the best peer's
     seed: int = 0
 
 
@@ -67,6 +69,7 @@ def measure_tagging(stage: Stage, entries: Sequence[Entry]) -> None:
     closed_rounds(stage, chosen)
     comparisons = (bench_report.comparison(stage.servers, variant) for variant in expected)
     stage.result["comparisons"] = [each for each in comparisons if each is not None]
+    in_turns(stage, chosen)
     open_loops(stage, chosen)
     stage.result["client_ceiling_per_s"] = ceiling(stage, answer_bytes=sum(map(len, bodies)) // len(bodies))
     stage.save()
@@ -138,6 +141,25 @@ def closed_rounds(stage: Stage, chosen: Chosen) -> None:
             server["medians"] = bench_report.medians(server["closed"])
             stage.say(f"round {number}: {entry.name}: " + "; ".join(_told_of(each) for each in found))
             stage.save()
+
+
+def in_turns(stage: Stage, chosen: Chosen) -> None:
+    """Ours and the best peer once more on each file that both have, side by side; and what ours serves by default."""
+    by_name = {entry.name: (entry, setting) for entry, setting in chosen}
+    pairs = [(each["ours"], each["peer"]) for each in stage.result["comparisons"]]
+    default, peer = catalogue.DEFAULT, bench_report.best_peer(stage.servers)
+    if peer is not None and default in by_name and (default, peer) not in pairs:
+        pairs.append((default, peer))
+    turns = stage.result["turns"] = []
+    for ours, theirs in pairs:
+        try:
+            found = compare_in_turns(stage.ground, by_name[ours], by_name[theirs], pairs=stage.plan.pairs)
+        except FAILURES as error:
+            stage.say(f"in turns: {ours} and {theirs}: {error}")
+            continue
+        turns.append(found)
+        stage.say(told(found))
+        stage.save()
 
 
 def open_loops(stage: Stage, chosen: Chosen) -> None:

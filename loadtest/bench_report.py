@@ -76,7 +76,9 @@ def verdict(result: Result, *, at_least: float | None, p99_share: float) -> list
             reasons.append(f"{name}: {failed} requests failed in the closed loops")
     if at_least is None:
         return reasons
-    found = next((each for each in result.get("comparisons", ()) if each["variant"] == "fp32"), None)
+    # In turns where that was measured: it depends least on the machine.
+    measured = [*result.get("turns", ()), *result.get("comparisons", ())]
+    found = next((each for each in measured if each["variant"] == "fp32"), None)
     if found is None:
         return [*reasons, "there is no comparison at fp32: --at-least needs seqserve-fp32 and a peer that works"]
     ratios, peer = found["ratios"], found["peer"]
@@ -97,6 +99,12 @@ def warnings(result: Result) -> list[str]:
         if row and (row["foreign_share"] or 0.0) > DISTURBED:
             share = f"{100 * row['foreign_share']:.0f} %"
             found.append(f"{name}: other processes took {share} of its core: measure again on a quiet machine")
+    for turns in result.get("turns", ()):
+        if turns["idle_share"] > DISTURBED:
+            pair = f"{turns['ours']} and {turns['peer']} in turns"
+            found.append(
+                f"{pair}: the one that was idle, or others, took {100 * turns['idle_share']:.0f} % of the core"
+            )
     return found
 
 
@@ -112,9 +120,10 @@ def closed_table(result: Result) -> Table:
         row = at(server) or (server["sweep"] and best_setting(server["sweep"]))
         drawn.add_row(server["title"], server.get("setting") or NONE, *_figures(row))
     drawn.add_section()
-    for found in result.get("comparisons", ()):
-        cells = (f"{found['ratios'][figure]:.2f}" for figure in FIGURES[:4])
-        drawn.add_row(f"{found['ours']} / {found['peer']}", "", *cells)
+    for kind, how in (("comparisons", "rounds"), ("turns", "turns")):
+        for found in result.get(kind, ()):
+            cells = (f"{found['ratios'][figure]:.2f}" for figure in FIGURES[:4])
+            drawn.add_row(f"{found['ours']} / {found['peer']}", f"in {how}", *cells)
     if "client_ceiling_per_s" in result:
         drawn.add_row("the client, trivial server", "", f"{result['client_ceiling_per_s']:,.0f}")
     return drawn

@@ -131,6 +131,7 @@ def _fastapi(route: str, title: str) -> Entry:
 
 
 OURS_FIRST: tuple[Entry, ...] = (_seqserve("fp32"), _seqserve("int8"))  # what they answer is the reference
+DEFAULT = "seqserve-int8"  # what ours serves where nothing is set
 # The peers serve fp32, the file that both sides have: the best of them is measured with int8 as well.
 CATALOGUE: tuple[Entry, ...] = (
     *OURS_FIRST,

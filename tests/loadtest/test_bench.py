@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from loadtest import bench, bench_plot, bench_report, catalogue, closed_loop, open_loop
+from loadtest import bench, bench_plot, bench_report, bench_turns, catalogue, closed_loop, open_loop
 from loadtest.__main__ import main
 from loadtest.bench_phases import Plan
-from loadtest.bench_server import waste
+from loadtest.bench_server import Closed, waste
 from loadtest.catalogue import Entry
 
 
@@ -78,6 +78,21 @@ def test_without_gates_only_our_failures_count() -> None:
     assert "ours: broke" in reasons(result({**FAST, "error": "broke\nlog"}))
 
 
+def test_the_gates_believe_turns_before_rounds() -> None:
+    turns = {"variant": "fp32", "peer": "peer", "ratios": {"per_s": 1.2, "p99_ms": 0.4}, "idle_share": 0.0}
+    assert "1.20 times the requests" in reasons({**result(FAST, PEER), "turns": [turns]}, at_least=1.5)
+    disturbed = {**turns, "ours": "ours", "idle_share": 0.2}
+    (told,) = bench_report.warnings({**result(FAST, PEER), "turns": [disturbed]})
+    assert "ours and peer in turns: the one that was idle, or others, took 20 %" in told
+
+
+def test_the_ratios_of_turns_are_those_of_neighbours() -> None:
+    slow, fast = Closed(**point(per_s=100.0)), Closed(**point(per_s=200.0))
+    half, fifth = Closed(**point(per_s=50.0)), Closed(**point(per_s=40.0))
+    # The machine was twice as fast the second time: the medians of the two servers, 150 and 45, would say 3.3.
+    assert bench_turns.ratios_of([(slow, half), (fast, fifth)], "per_s") == [2.0, 5.0]
+
+
 def test_a_gate_without_a_peer_fails() -> None:
     assert "no comparison" in reasons(result(FAST), at_least=1.5)
 
@@ -131,8 +146,9 @@ def fake(entry: Entry, broken: str = "") -> Entry:
 @pytest.fixture
 def _fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(closed_loop, "WARMUP_S", 0.05)
+    monkeypatch.setattr(bench_turns, "TURN_S", 0.1)
     monkeypatch.setattr(open_loop, "WARMUP_S", 0.05)
-    plan = Plan(seconds=0.2, sweep_seconds=0.1, rounds=1, connections=(1, 32), shares=(0.1,), points=1)
+    plan = Plan(seconds=0.2, sweep_seconds=0.1, rounds=1, connections=(1, 32), shares=(0.1,), points=1, pairs=2)
     monkeypatch.setattr(bench, "QUICK", plan)
     ours, known = tuple(map(fake, catalogue.OURS_FIRST)), {entry.name: entry for entry in catalogue.CATALOGUE}
     broken = [fake(known["mosec"]), fake(known["ray"], "start"), fake(known["litserve"], "answers")]
@@ -156,6 +172,10 @@ def test_what_breaks_one_peer_loses_nothing_of_the_others(tmp_path: Path, capsys
         assert [row["connections"] for row in servers[name]["medians"]] == [1, 32]
         assert servers[name]["open"][0]["statuses"].keys() == {"200"}
     assert [each["peer"] for each in found["comparisons"]] == ["mosec", "mosec-int8"]
+    assert [(each["ours"], each["peer"]) for each in found["turns"]] == [
+        *(("seqserve-fp32", "mosec"), ("seqserve-int8", "mosec-int8"), ("seqserve-int8", "mosec"))
+    ]
+    assert [len(each["pairs"]) for each in found["turns"]] == [2, 2, 2]
     assert found["client_ceiling_per_s"] > 0
     assert "ray could not be measured" in capsys.readouterr().out
 
