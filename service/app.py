@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 
 from service import logs
 from service.engine import Engine
+from service.owner.start import new_socket
 from service.protocols import direct, lean, openapi, rpc, schemas
 from service.protocols.asgi import Application
 from service.protocols.bento import answered, exchange_of
@@ -136,6 +137,11 @@ def build_service(settings: Settings, load_engine: LoadEngine, *, check: Callabl
                 # The workers, which are started after this, take over the environment: states of one are taken by all.
                 os.environ.setdefault(variable("state_key"), secrets.token_urlsafe())
             check()
+            if settings.owner == "auto":  # from here on a path, which the workers find in the environment
+                try:
+                    os.environ[variable("owner")] = new_socket()
+                except BadSetting as error:
+                    sys.exit(str(error))
 
     class Fronted(Service[Any]):
         @property

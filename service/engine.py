@@ -8,26 +8,23 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models import bundle as bundles
-from models import reference
 from models.manifest import BundleError
-from models.network import Placement
 from models.tasks import Generation, Piece, Tagging, Whole
-from service.batching.pump import Turns
 from service.batching.ticket import Ticket
 from service.call import Call
-from service.errors import ClientGone, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel, shown
+from service.errors import ClientGone, InvalidRequest, Overloaded, Unavailable, UnknownModel, shown
 from service.following import Following, size
 from service.graphs import Arrays, Graph, Work
 from service.inputs import Frames, Inputs, Piecewise
-from service.lanes import Lane, open_lane
+from service.lanes import Lane
+from service.paced import answer_all, encode_all, encode_one
+from service.places import Place, place_of
 from service.settings import Settings
 from service.states import States
 from service.telemetry import Telemetry
@@ -36,8 +33,6 @@ from service.writing import Writing
 
 log = logging.getLogger(__name__)
 
-ENCODE_SLICE = 32_768  # characters encoded, at least, before the loop may serve others: about 5 ms of English
-ANSWER_SLICE = 8_192  # words or characters answered, at least, before the loop may serve others
 DRAIN_POLL_S = 0.01
 TASKS = ("tag", "classify", "generate", "embed", "stream")
 
@@ -45,9 +40,7 @@ TASKS = ("tag", "classify", "generate", "embed", "stream")
 class Engine:
     """All bundles of one worker process. `load` makes it; everything else belongs to the event loop's thread."""
 
-    def __init__(
-        self, lanes: Sequence[Lane], executor: ThreadPoolExecutor, *, request_tokens: int, states: States
-    ) -> None:
+    def __init__(self, lanes: Sequence[Lane], place: Place, *, request_tokens: int, states: States) -> None:
         self._lanes = {lane.name: lane for lane in lanes}
         self._by_task = {
             task: {name: lane for name, lane in self._lanes.items() if task in lane.tasks} for task in TASKS
@@ -59,32 +52,49 @@ class Engine:
         }
         self._states = states
         self._request_tokens = request_tokens
-        self._executor = executor
-        self.ready = True
+        self._place = place
+        self._open = True
 
     @classmethod
     def load(cls, settings: Settings, telemetry: Telemetry) -> "Engine":
-        """Open every bundle and run its examples. Blocks; raises BundleError or BadSetting."""
-        # One thread: long work of several bundles queues up rather than fight for the cores of this worker.
-        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
-        placement = Placement(device=settings.device, threads=settings.threads)
-        turns = Turns()
+        """Open every bundle and run its examples, here or where the owner is. Blocks.
+
+        Raises BundleError, BadSetting or, where there is to be an owner, OwnerFailed.
+        """
+        return cls.open(settings, telemetry, place_of(settings))
+
+    @classmethod
+    def open(cls, settings: Settings, telemetry: Telemetry, place: Place) -> "Engine":
+        """As `load`, at a place."""
         lanes: dict[str, Lane] = {}
         for path in settings.bundle_paths():
             started = time.perf_counter()
-            bundle = bundles.load(path, variant=settings.variant, placement=placement)
-            reference.self_test(bundle)
+            lane = place.open(path, telemetry)
             load_s = time.perf_counter() - started
-            manifest = bundle.manifest
+            bundle, manifest = lane.bundle, lane.bundle.manifest
             if manifest.name in lanes:
                 other = lanes[manifest.name].bundle.path
                 raise BundleError(f"{path}: {other} has the same name {manifest.name!r}: leave one of them out")
-            lanes[manifest.name] = open_lane(bundle, settings, telemetry, executor, turns)
+            lanes[manifest.name] = lane
             telemetry.bundle(manifest.name, manifest.version, bundle.variant, load_s)
-            log.info("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, bundle.network.device, load_s)
+            log.info("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, place.name(bundle), load_s)
         keys = settings.state_key or (secrets.token_urlsafe(),)  # a service has one of its start, see app.py
         states = States(keys, ttl_s=settings.state_ttl_s, clock=time.time)
-        return cls(list(lanes.values()), executor, request_tokens=settings.request_tokens, states=states)
+        return cls(list(lanes.values()), place, request_tokens=settings.request_tokens, states=states)
+
+    @property
+    def ready(self) -> bool:
+        """Whether work is taken."""
+        return self._open and self._place.ready
+
+    @property
+    def lanes(self) -> Mapping[str, Lane]:
+        """Every bundle with its scheduler, by name."""
+        return self._lanes
+
+    def begin(self) -> None:
+        """Do what needs the running loop, before the first request."""
+        self._place.begin()
 
     def cards(self) -> list[dict[str, Any]]:
         """What /v1/models tells of each bundle, in the order in which they were given."""
@@ -101,12 +111,12 @@ class Engine:
         lane = self._lane("tag", model)
         answer = lane.answers["tag"]
         if isinstance(inputs, str) or lane.is_one(inputs):
-            item = self._encode_one(lane, inputs)
+            item = encode_one(lane, inputs, self._request_tokens)
             (row,) = await self._wait(lane, call, (item,)) if item.length else (lane.nothing,)
             return answer(item, row, aggregation=aggregation)
-        items = await self._encode(lane, inputs)
+        items = await encode_all(lane, inputs, self._request_tokens)
         rows = await self._run_filled(lane, items, call)
-        return await _paced(items, rows, lambda item, row: answer(item, row, aggregation=aggregation))
+        return await answer_all(items, rows, lambda item, row: answer(item, row, aggregation=aggregation))
 
     async def classify(
         self,
@@ -120,12 +130,12 @@ class Engine:
         lane = self._lane("classify", model)
         answer = lane.answers["classify"]
         if isinstance(inputs, str) or lane.is_one(inputs):
-            item = self._encode_one(lane, inputs)
+            item = encode_one(lane, inputs, self._request_tokens)
             (row,) = await self._wait(lane, call, (item,)) if item.length else (lane.nothing,)
             return [answer(item, row, top_k=top_k)]
-        items = await self._encode(lane, inputs)
+        items = await encode_all(lane, inputs, self._request_tokens)
         rows = await self._run_filled(lane, items, call)
-        return await _paced(items, rows, lambda item, row: answer(item, row, top_k=top_k))
+        return await answer_all(items, rows, lambda item, row: answer(item, row, top_k=top_k))
 
     async def embed(
         self, inputs: str | Sequence[Any], *, model: str | None = None, call: Call
@@ -133,7 +143,7 @@ class Engine:
         """The vector (W,) of each input and how many steps it was read from."""
         lane = self._lane("embed", model)
         alone = isinstance(inputs, str) or lane.is_one(list(inputs))
-        items = await self._encode(lane, [inputs] if alone else inputs, alone=alone)
+        items = await encode_all(lane, [inputs] if alone else inputs, self._request_tokens, alone=alone)
         for place, item in enumerate(items):
             if not item.length:
                 field = "inputs" if alone else f"inputs[{place}]"
@@ -163,7 +173,7 @@ class Engine:
         task = cast(Tagging, lane.bundle.task)
         single = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], int | float)
         lane.check_kind([inputs])
-        item = self._encode_one(lane, [inputs] if single else inputs)
+        item = encode_one(lane, [inputs] if single else inputs, self._request_tokens)
         if not item.length:
             return []
         (row,) = await self._wait(lane, call, (Piece(item, stream.memory),))
@@ -180,14 +190,14 @@ class Engine:
         lane = self._lane("generate", model)
         alone = isinstance(inputs, str)
         prompts = [inputs] if isinstance(inputs, str) else inputs
-        items = await self._encode(lane, prompts, beside=options.max_new_tokens, alone=alone)
+        items = await encode_all(lane, prompts, self._request_tokens, beside=options.max_new_tokens, alone=alone)
         texts = self._texts[lane.name]
         starts = texts.begin(prompts, items, [options] * len(prompts))
         wanted = [(start.reading, start.text) for start in starts if len(start.reading)]
         if wanted:
             await self._wait(lane, call, wanted)
         written = [start.text for start in starts]
-        answers = await _paced(items, written, lambda _, text: texts.answer(text), beside=options.max_new_tokens)
+        answers = await answer_all(items, written, lambda _, text: texts.answer(text), beside=options.max_new_tokens)
         return answers[0] if alone else answers
 
     async def write(
@@ -196,7 +206,7 @@ class Engine:
         """As `generate`, to be read while it is written; each prompt has options of its own."""
         lane = self._lane("generate", model)
         beside = max((each.max_new_tokens for each in options), default=0)
-        items = await self._encode(lane, prompts, beside=beside, alone=len(prompts) == 1)
+        items = await encode_all(lane, prompts, self._request_tokens, beside=beside, alone=len(prompts) == 1)
         texts = self._texts[lane.name]
         return Writing(lane, texts, texts.begin(prompts, items, options), call)
 
@@ -252,43 +262,6 @@ class Engine:
             )
         return fitting[model]
 
-    async def _encode(self, lane: Lane, inputs: Sequence[Any], *, beside: int = 0, alone: bool = False) -> list[Any]:
-        """Encode every input, giving way to the loop now and then; `alone`: the one input came without a list.
-
-        Raises TooLarge for an input that is too long, or for all of them together with `beside` tokens for each;
-        InvalidRequest for one that cannot be read; Overloaded or Unavailable before anything is encoded in vain.
-        """
-        lane.check_room(len(inputs))
-        lane.check_kind(inputs)
-        items: list[Any] = []
-        since, tokens = 0, beside * len(inputs)
-        for place, raw in enumerate(inputs):
-            item = lane.encode(raw, None if alone else place)
-            tokens += item.length
-            self._check_tokens(lane, tokens)
-            items.append(item)
-            since += len(raw) if isinstance(raw, str) else 8 * len(raw)
-            if since > ENCODE_SLICE:
-                since = 0
-                await asyncio.sleep(0)
-        return items
-
-    def _encode_one(self, lane: Lane, raw: Any) -> Any:
-        """As `_encode`, for one input."""
-        lane.check_room(1)
-        item = lane.encode(raw)
-        self._check_tokens(lane, item.length)
-        return item
-
-    def _check_tokens(self, lane: Lane, tokens: int) -> None:
-        if tokens > self._request_tokens:
-            raise TooLarge(
-                f"the request comes to more than {self._request_tokens} {lane.unit}, sent and asked for: "
-                "spread it over several requests",
-                limit=self._request_tokens,
-                field="inputs",
-            )
-
     async def _run_filled(self, lane: Lane, items: Sequence[Any], call: Call) -> list[Any]:
         """The network's row for each item; the lane's `nothing` for one without a step, which no network sees."""
         filled = [item for item in items if item.length]
@@ -320,7 +293,7 @@ class Engine:
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new work and answer what was accepted; what is not answered in time fails with Unavailable."""
-        self.ready = False
+        self._open = False
         for lane in self._lanes.values():
             lane.scheduler.close()
             lane.graph.scheduler.close()
@@ -329,7 +302,7 @@ class Engine:
             await asyncio.sleep(DRAIN_POLL_S)
         for ticket in self._under_way():
             ticket.fail(Unavailable("the service shut down before the answer was ready: send the request again"))
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._place.close()
 
     def _under_way(self) -> list[Ticket]:
         return [ticket for lane in self._lanes.values() for ticket in lane.open]
@@ -338,18 +311,3 @@ class Engine:
 def _owner(lane: Lane) -> str:
     """What the state of a stream belongs to: to no other weights."""
     return f"stream {lane.name} {lane.bundle.digest} {lane.bundle.variant}"
-
-
-async def _paced(
-    items: Sequence[Any], rows: Sequence[Any], answer: Callable[[Any, Any], Any], *, beside: int = 0
-) -> list[Any]:
-    """The answer for each item and its row, giving way to the loop now and then."""
-    answers = []
-    since = 0
-    for item, row in zip(items, rows, strict=True):
-        answers.append(answer(item, row))
-        since += item.length + beside
-        if since > ANSWER_SLICE:
-            since = 0
-            await asyncio.sleep(0)
-    return answers

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -20,6 +21,7 @@ from models.network import GraphRefused
 from service.batching.arrays import ArrayScheduler
 from service.batching.cost import CostModel
 from service.batching.pump import Pump, Turns
+from service.batching.queue import Queue, Waker
 from service.errors import InvalidRequest, TooLarge
 from service.settings import Settings
 
@@ -58,9 +60,10 @@ class Work:
 
 
 class Graph:
-    """See the module; made by `open_graph`."""
+    """See the module; `open_graph` makes one that is run here."""
 
-    def __init__(self, bundle: Bundle, settings: Settings, executor: Executor, turns: Turns) -> None:
+    def __init__(self, bundle: Bundle, settings: Settings, scheduler: Queue, pump: Waker) -> None:
+        self.scheduler, self.pump = scheduler, pump
         manifest = bundle.manifest
         self.name, self.version = manifest.name, manifest.version
         self.tasks = SERVES[manifest.task]
@@ -73,11 +76,6 @@ class Graph:
         self.inputs = tuple(map(_port, self._feeds.tensors))
         self.outputs = tuple(map(_port, (*manifest.outputs, *state)))
         self._cells = settings.batch_tokens
-        self._network = bundle.network
-        self.scheduler = ArrayScheduler(
-            self._run, queue_tokens=settings.queue_tokens, cost=CostModel(), clock=monotonic
-        )
-        self.pump = Pump(self.scheduler, executor, clock=monotonic, turns=turns)
 
     def check(self, arrays: Arrays) -> Work:
         """The work that these arrays are. Raises InvalidRequest and TooLarge, whose field is `inputs`."""
@@ -88,15 +86,23 @@ class Graph:
         except InputError as error:
             raise InvalidRequest(str(error), field="inputs", limit=error.limit, value=error.value) from None
 
-    def _run(self, work: Work) -> Arrays:
-        try:
-            return self._network.run_foreign(work.arrays)
-        except GraphRefused as error:
-            log.warning("the graph of %s refused arrays that had passed our checks: %s", self.name, error)
-            raise InvalidRequest(
-                f"the graph of {self.name} cannot be run with these arrays: its metadata say what it takes",
-                field="inputs",
-            ) from None
+
+def open_graph(bundle: Bundle, settings: Settings, executor: Executor, turns: Turns) -> Graph:
+    """Put a scheduler before the graph of a loaded bundle."""
+    run = partial(_run, bundle)
+    scheduler = ArrayScheduler(run, queue_tokens=settings.queue_tokens, cost=CostModel(), clock=monotonic)
+    return Graph(bundle, settings, scheduler, Pump(scheduler, executor, clock=monotonic, turns=turns))
+
+
+def _run(bundle: Bundle, work: Work) -> Arrays:
+    try:
+        return bundle.network.run_foreign(work.arrays)
+    except GraphRefused as error:
+        name = bundle.manifest.name
+        log.warning("the graph of %s refused arrays that had passed our checks: %s", name, error)
+        raise InvalidRequest(
+            f"the graph of {name} cannot be run with these arrays: its metadata say what it takes", field="inputs"
+        ) from None
 
 
 def _port(tensor: Tensor) -> Port:

@@ -20,16 +20,17 @@ from models.codecs import InputError, TooLong
 from models.manifest import SERVES
 from models.state import State
 from models.tasks import Generation, Joint
-from models.tasks.generate import Stepper
+from models.tasks.generate import Begun, Continuation, Stepper
 from service.batching import sequences, table
 from service.batching.cost import CostModel
 from service.batching.pump import Pump, Turns
+from service.batching.queue import Roomy, Waker
 from service.batching.sequences import SequenceScheduler
 from service.batching.steps import StepScheduler
 from service.batching.ticket import Ticket
 from service.call import Call
 from service.errors import InvalidRequest, Overloaded, TooLarge
-from service.graphs import Graph, Work
+from service.graphs import Graph, Work, open_graph
 from service.inputs import are_one, hold_numbers
 from service.observers import TellBatches, TellSteps
 from service.settings import Settings
@@ -41,14 +42,14 @@ UNITS = {"words": "words", "characters": "characters", "dna": "bases", "frames":
 
 @dataclass(frozen=True, kw_only=True)
 class Lane:
-    """`scheduler` is a StepScheduler for generation, else a SequenceScheduler.
+    """`scheduler` is a StepScheduler for generation, else a SequenceScheduler, or stands for one in another process.
 
     A bundle of several tasks has one lane all the same: whichever is asked, one run of the network answers it.
     """
 
     bundle: Bundle
-    scheduler: SequenceScheduler | StepScheduler
-    pump: Pump
+    scheduler: Roomy
+    pump: Waker
     graph: Graph  # for arrays that come as they are
     most: int  # requests under way
     limit: int  # steps of the longest input
@@ -108,6 +109,12 @@ class Lane:
         self.open.add(ticket)
         (self.graph if isinstance(parts, Work) else self).pump.wake()
         return ticket
+
+    def resume(self, begun: Begun) -> Continuation:
+        """A text that another process has begun, of a bundle that generates."""
+        task = self.bundle.task
+        assert isinstance(task, Generation)
+        return task.resume(begun)
 
     @property
     def name(self) -> str:
@@ -235,11 +242,16 @@ def open_lane(bundle: Bundle, settings: Settings, telemetry: Telemetry, executor
             observer=TellBatches(telemetry, name),
         )
     pump = Pump(scheduler, executor, clock=monotonic, turns=turns)
+    return make_lane(bundle, settings, scheduler, pump, open_graph(bundle, settings, executor, turns))
+
+
+def make_lane(bundle: Bundle, settings: Settings, scheduler: Roomy, pump: Waker, graph: Graph) -> Lane:
+    """Put a bundle before what runs it."""
     return Lane(
         bundle=bundle,
         scheduler=scheduler,
         pump=pump,
-        graph=Graph(bundle, settings, executor, turns),
+        graph=graph,
         most=settings.queue_requests,
         limit=bundle.manifest.longest,
         answers=_answers(bundle),

@@ -13,7 +13,6 @@ its answer, for which uvicorn waits, is given up by protocols/bounded.py.
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -23,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from service import collector
 from service.accesslog import AccessLog
 from service.ended import Ended
 from service.errors import Unavailable
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Objects that are new and alive when the collector looks among them for cycles. A waiting request is some dozens, and
-# holds none: at Python's 700 every few arrivals have all who wait walked through, a fifth of the core where there are
-# 500 of them. The walk over so many takes 1.5 ms. docs/decisions.md, "The collector looks less often".
-YOUNG = 20_000
 FLUSH_S = 1.0  # how old a metric of another worker can be when /metrics is read
 
 
@@ -93,11 +89,7 @@ class Worker:
         self.watchers = (*log_of, *(() if self._tracer is None else (self._tracer,)))
         self._engine = self._load_engine(self.settings, self.telemetry)
         self._defaults = self._engine.defaults()
-        # What start-up made stays for good. Out of the collector's sight, a full collection no longer stops every
-        # request for tens of milliseconds (87,000 objects to walk; none after this).
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+        collector.settle()
 
     @contextlib.asynccontextmanager
     async def reading(self, timeout_s: float) -> AsyncIterator[None]:
@@ -124,6 +116,8 @@ class Worker:
         """Begin to flush metrics and to listen for signals. To be called on the running event loop."""
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             drop_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+        if self._engine is not None:
+            self._engine.begin()
         loop = asyncio.get_running_loop()
         self._flusher = loop.create_task(self._flush_forever())
         for number in (signal.SIGTERM, signal.SIGINT):

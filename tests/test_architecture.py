@@ -48,6 +48,7 @@ SERVICE = {
     "service.telemetry": set(),
     "service.call": set(),
     "service.inputs": set(),
+    "service.collector": set(),
     "service.logs": {"service.settings"},
     # The schedulers see states, paddings and tasks, never a bundle, a graph or a setting.
     "service.batching": {"service.call", "service.errors"}
@@ -59,7 +60,19 @@ SERVICE = {
     "service.texts": {"service.states", *MODELS},
     "service.writing": {"service.lanes", "service.texts", "service.call", "service.errors", *MODELS},
     "service.following": {"models.manifest", "models.state"},
-    "service.engine": {"service.lanes", "service.graphs", "service.batching", "service.following"}
+    # The owner's process and how a worker reaches it: tickets go over, and nothing of HTTP.
+    "service.owner": {"service.batching", "service.graphs", "service.lanes", *LEAVES}
+    | {"models.state", "models.tasks"},
+    "service.places": {"service.batching", "service.graphs", "service.lanes", "service.owner", *LEAVES, *MODELS},
+    "service.paced": {"service.lanes", *LEAVES},
+    "service.engine": {
+        "service.paced",
+        "service.places",
+        "service.lanes",
+        "service.graphs",
+        "service.batching",
+        "service.following",
+    }
     | {"service.states", "service.texts", "service.writing", *LEAVES, *MODELS},
     "service.limits": {"service.errors"},
     "service.keys": {"service.limits"},
@@ -67,11 +80,12 @@ SERVICE = {
     "service.ended": {"service.call"},
     "service.accesslog": {"service.ended"},
     "service.tracing": {"service.ended"},
-    "service.worker": {"service.engine", "service.gate", *WATCHING, *LEAVES},
+    "service.worker": {"service", "service.collector", "service.engine", "service.gate", *WATCHING, *LEAVES},
     "service.protocols": {"service", "service.engine", "service.graphs", "service.worker", "service.writing"}
     | {"service.ended", "service.following", "service.texts", "service.gate", "service.limits", *LEAVES},
-    "service.app": {"service.protocols", "service.engine", "service.worker", "service.logs", *LEAVES},
-    "service.__main__": {"service.engine", "service.gate", *LEAVES},
+    "service.app": {"service.protocols", "service.engine", "service.owner", "service.worker", "service.logs", *LEAVES},
+    "service.__main__": {"service", "service.collector", "service.engine", "service.gate", "service.logs"}
+    | {"service.owner", *LEAVES},
 }
 TRAINING = {"training": {"training", *MODELS}}
 LOADTEST = {"loadtest": {"loadtest"}, "loadtest.peers": set(MODELS)}

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from service.errors import ClientGone
-from service.protocols.exchange import too_large
 from service.protocols.head import Head
+from service.protocols.headers import too_large
 from service.protocols.problem import Headers
 
 Scope = MutableMapping[str, Any]

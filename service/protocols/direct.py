@@ -17,9 +17,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.errors import ClientGone
 from service.protocols.bounded import Bounded
-from service.protocols.exchange import too_large
 from service.protocols.front import Front
 from service.protocols.head import Head
+from service.protocols.headers import too_large
 from service.protocols.heads import Known
 from service.protocols.narrow import Narrow
 from service.protocols.problem import Headers

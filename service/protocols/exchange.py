@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import math
 import re
 import secrets
 import time
@@ -21,16 +20,14 @@ from service.errors import (
     ClientGone,
     DeadlinePassed,
     InternalError,
-    InvalidRequest,
     MethodNotAllowed,
     ServiceError,
-    TooLarge,
-    UnsupportedMedia,
     shown,
 )
 from service.gate import Guest
 from service.protocols.admission import key_of, limits_of
-from service.protocols.head import HEADER_LENGTH, JSON, Head
+from service.protocols.head import JSON, Head
+from service.protocols.headers import check_length, check_media, seconds_of
 from service.protocols.problem import PROBLEM, STATUSES, Dialect, Headers, headers_of, kind_of
 from service.worker import Worker
 
@@ -150,10 +147,12 @@ class Exchange:
         if key:
             self.enter()
         if not self.head.plain:
-            self._set_deadline()
+            seconds = seconds_of(self.head)
+            if seconds is not None:
+                self.call.deadline_s = self.started_s + min(seconds, self.worker.settings.deadline_max_s)
             if media:
-                self._check_media(media)
-                self._check_length()
+                check_media(self.head, media)
+                check_length(self.head, self.worker.settings.body_bytes)
 
     def enter(self) -> None:
         """Let the client in, for one request or one message of a stream. Raises Unauthorized and RateLimited."""
@@ -284,54 +283,3 @@ class Exchange:
         headers += self.common_headers()
         headers.append((b"content-length", b"%d" % len(body)))
         await self._link.send(status, headers, body)
-
-    def _check_media(self, available: Sequence[str]) -> None:
-        for name, values in ((b"content-type", available), (b"content-encoding", ["identity"]), (HEADER_LENGTH, [])):
-            if name in self.head.repeated:
-                raise UnsupportedMedia(
-                    f"{name.decode()} came more than once; send it once", value="several", available=values
-                )
-        media = self.head.fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        sent = media.decode("latin-1")
-        if media and sent not in available:
-            wanted = " or ".join(available)
-            raise UnsupportedMedia(f"the body is {shown(sent)}; send {wanted}", value=sent, available=available)
-        encoding = self.head.fields.get(b"content-encoding", b"identity").strip().lower()
-        if encoding != b"identity":
-            sent = encoding.decode("latin-1")
-            raise UnsupportedMedia(
-                f"the body is encoded as {shown(sent)}; send it as it is", value=sent, available=["identity"]
-            )
-
-    def _check_length(self) -> None:
-        if b"content-length" in self.head.repeated:
-            raise InvalidRequest("Content-Length came more than once; send it once", field="Content-Length")
-        length = int(self.head.fields.get(b"content-length", b"0"))
-        if length > self.worker.settings.body_bytes:
-            raise too_large(self.worker.settings.body_bytes, length)
-
-    def _set_deadline(self) -> None:
-        if b"x-request-timeout-s" in self.head.repeated:
-            raise InvalidRequest("X-Request-Timeout-S came more than once; send it once", field="X-Request-Timeout-S")
-        sent = self.head.fields.get(b"x-request-timeout-s")
-        if sent is None:
-            return
-        try:
-            seconds = float(sent)
-        except ValueError:
-            seconds = math.nan
-        if not 0 < seconds < math.inf:
-            raise InvalidRequest(
-                "X-Request-Timeout-S must be a number of seconds above 0",
-                field="X-Request-Timeout-S",
-                limit=0,
-                value=sent.decode("latin-1"),
-            )
-        self.call.deadline_s = self.started_s + min(seconds, self.worker.settings.deadline_max_s)
-
-
-def too_large(limit: int, length: int | None = None) -> TooLarge:
-    """Return the error for a body of more than ``limit`` bytes; ``length`` if it was announced."""
-    return TooLarge(
-        f"the body is over {limit} bytes, the limit; send less text in one request", limit=limit, value=length
-    )

@@ -19,11 +19,13 @@ from service.batching.pump import Pump
 from service.call import Call
 from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
+from service.paced import encode_all
 from service.protocols.cards import ModelCard
 from service.settings import Settings
 from service.telemetry import Telemetry
 from service.texts import GenerateOptions
 from tests import bundles
+from tests.service.owned import owned
 
 
 def call(*, timeout_s: float = 60.0, gone: Callable[[], bool] = lambda: False) -> Call:
@@ -34,8 +36,13 @@ def load(zoo: Path, **settings: Any) -> Engine:
     return Engine.load(Settings(bundles=(str(zoo),), device="cpu", **settings), Telemetry())
 
 
-@pytest.fixture
-async def engine(tiny_zoo: Path) -> AsyncIterator[Engine]:
+@pytest.fixture(params=["here", "there"])
+async def engine(tiny_zoo: Path, request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
+    """One that runs its networks, and one whose networks an owner runs: nobody can tell."""
+    if request.param == "there":
+        async with owned(tiny_zoo) as pair:
+            yield pair.engine
+        return
     engine = load(tiny_zoo)
     yield engine
     await engine.drain(5)
@@ -281,7 +288,7 @@ async def test_encoding_a_long_list_gives_way_to_the_loop(engine: Engine) -> Non
             await asyncio.sleep(0)
 
     task = asyncio.create_task(other())
-    items = await engine._encode(engine._lane("tag", None), ["x" * 9000] * 40)
+    items = await encode_all(engine._lane("tag", None), ["x" * 9000] * 40, 65_536)
     task.cancel()
     assert (len(items), turns >= 5) == (40, True)
 

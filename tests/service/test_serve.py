@@ -349,3 +349,37 @@ def test_a_head_that_dawdles_is_let_go_and_keys_change_while_it_runs(tmp_path: P
         for key, status in (("alices-key", 401), ("bobs-new-key", 200)):
             head = {"authorization": f"Bearer {key}"}
             assert httpx.post(f"{address}/v1/tag", content=b'{"inputs": "a"}', headers=head).status_code == status
+
+
+def owners(supervisor: int) -> list[psutil.Process]:
+    children = psutil.Process(supervisor).children(recursive=True)
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if child.cmdline()[1:] == ["-m", "service", "own"]]
+
+
+def test_workers_with_an_owner_outlive_it_and_leave_nothing_behind(tmp_path: Path, tiny_zoo: Path) -> None:
+    environ = {"SEQSERVE_BUNDLES": str(tiny_zoo), "SEQSERVE_DEVICE": "cpu", "TMPDIR": str(tmp_path)}
+    environ |= {"SEQSERVE_WORKERS": "2", "SEQSERVE_OWNER": "auto"}
+
+    def ask(address: str) -> int:
+        return httpx.post(f"{address}/v1/tag", json={"inputs": "the cat"}, timeout=30).status_code
+
+    with served(tmp_path, service="service.app:Seqserve", **environ) as (address, main, _):
+        (owner,) = owners(main.pid)
+        assert ask(address) == 200
+        time.sleep(1.0)  # the owner writes its figures out by itself, not when they are asked for
+        assert 'seqserve_batch_items_count{model="tiny-tag"} 1.0' in httpx.get(f"{address}/metrics").text
+        owner.kill()
+        until = time.monotonic() + 60
+        while (status := ask(address)) != 200:
+            assert status == 503
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        time.sleep(0.5)
+        children = psutil.Process(main.pid).children(recursive=True)
+        assert all(child.status() != psutil.STATUS_ZOMBIE for child in children)
+        (owner,) = owners(main.pid)
+        main.terminate()
+        main.wait(30)
+        owner.wait(30)
+    assert not list(tmp_path.glob("seqserve-*"))
