@@ -5,6 +5,7 @@ approximation of curves by line segments using dynamic programming"): the best p
 with one batch, and what comes before it is planned best, too. Knows lengths and costs, nothing else.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from service.batching.cost import CostModel
@@ -21,31 +22,47 @@ def segment(
 ) -> tuple[int, int]:
     """The batch [first, last) of `lengths[place]` in the cheapest plan for all of `lengths`.
 
-    `lengths` ascend. A batch costs cost.seconds(its rows, its longest), each cell PADDING_AVERSION times; it has at
-    most `rows` rows and at most `tokens` padded tokens, but always room for one. It takes `brief_s` at most, extra work
-    apart, unless batches as brief as that cost too much, see BREVITY. Takes about len(lengths) times the rows of a
-    batch times 50 ns.
+    `lengths` ascend. Those that are equal stay together, or, if they are more than a batch may have, in batches of
+    their own of about the same size: cuts among them hardly make a plan cheaper, and many are equal. A batch costs
+    cost.seconds(its rows, its longest), each cell PADDING_AVERSION times; it has at most `rows` rows and at most
+    `tokens` padded tokens, but always room for one. It takes `brief_s` at most, extra work apart, unless batches as
+    brief as that cost too much, see BREVITY. Takes about as many steps as there are different lengths, times those of
+    a batch.
     """
     call_s, step_s, cell_s = cost.call_s, cost.step_s, cost.cell_s * PADDING_AVERSION
-    best, cut = [0.0], [0]  # of the first j sequences: seconds, and where their last batch begins
-    for last, longest in enumerate(lengths, 1):
-        row_s = cell_s * longest
-        seconds, lowest, where = 0.0, float("inf"), last - 1
-        most = min(last, rows, max(1, tokens // longest))
-        fixed_s = call_s + step_s * longest
+    # Of the first so many lengths that differ: where they end; seconds; where their last batch begins, as an index
+    # into these lists, and in how many parts it is run.
+    ends, best, cut, parts = [0], [0.0], [0], [1]
+    last = 0
+    while last < len(lengths):
+        longest, begin = lengths[last], last
+        last = bisect_right(lengths, longest, begin)
+        fixed_s, row_s = call_s + step_s * longest, cell_s * longest
+        most = min(rows, max(1, tokens // longest))
         brief = int((brief_s - fixed_s) / (cost.cell_s * longest))
         if 0 < brief < most and fixed_s <= BREVITY * brief * cost.cell_s * longest:
             most = brief
-        # The cut never goes back when the last sequence goes on: the costs are Monge (F. Yao 1980, "Efficient dynamic
-        # programming using quadrangle inequalities"). Where brevity begins to cost too much a better one may be missed.
-        for first in range(last - 1, max(last - most, cut[-1]) - 1, -1):
-            seconds += row_s
-            total = best[first] + seconds
-            if total < lowest:
-                lowest, where = total, first
-        best.append(lowest + call_s + step_s * longest)
+        where, number = len(ends) - 1, -(-(last - begin) // most)
+        lowest = best[-1] + (last - begin) * row_s + number * fixed_s
+        if number == 1:
+            # The cut never goes back when the last sequence goes on: the costs are Monge (F. Yao 1980, "Efficient
+            # dynamic programming using quadrangle inequalities"). Where limits bind a better one may be missed.
+            for first in range(where - 1, cut[-1] - 1, -1):
+                if last - ends[first] > most:
+                    break
+                seconds = best[first] + (last - ends[first]) * row_s + fixed_s
+                if seconds < lowest:
+                    lowest, where = seconds, first
+        ends.append(last)
+        best.append(lowest)
         cut.append(where)
-    last = len(lengths)
-    while cut[last] > place:
-        last = cut[last]
-    return cut[last], last
+        parts.append(number)
+    at = len(ends) - 1
+    while ends[cut[at]] > place:
+        at = cut[at]
+    first, last = ends[cut[at]], ends[at]
+    if parts[at] > 1:
+        size = -(-(last - first) // parts[at])
+        first += (place - first) // size * size
+        last = min(last, first + size)
+    return first, last

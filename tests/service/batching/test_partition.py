@@ -13,10 +13,21 @@ from service.batching.partition import PADDING_AVERSION, segment
 Cut = tuple[int, ...]
 
 
-def cuts(count: int) -> Iterator[Cut]:
-    """Every way to cut so many sequences into runs: the bounds, ends included."""
-    for inner in range(2 ** (count - 1)):
-        yield (0, *(place for place in range(1, count) if inner >> (place - 1) & 1), count)
+def cuts(lengths: Sequence[int], rows: int, tokens: int) -> Iterator[Cut]:
+    """Every way to cut them into runs, the bounds, ends included, that leaves equal ones together.
+
+    But where those are more than a batch may have: they are cut into as few as it takes, of about the same size.
+    """
+    places = [place for place in range(1, len(lengths)) if lengths[place] != lengths[place - 1]]
+    for inner in range(2 ** len(places)):
+        bounds = [0, *(place for number, place in enumerate(places) if inner >> number & 1), len(lengths)]
+        cut = {0}
+        for first, last in pairwise(bounds):
+            most = min(rows, max(1, tokens // lengths[last - 1]))
+            alike = lengths[first] == lengths[last - 1]
+            size = -(-(last - first) // -(-(last - first) // most)) if alike else last - first
+            cut |= {*range(first + size, last, size), last}
+        yield tuple(sorted(cut))
 
 
 def price(lengths: Sequence[int], cut: Cut, cost: CostModel, rows: int, tokens: int) -> float:
@@ -43,7 +54,7 @@ def test_the_batches_of_all_places_are_a_cheapest_cut(
     found = {segment(lengths, place, cost, rows=rows, tokens=tokens) for place in range(len(lengths))}
     cut = (0, *sorted(last for _, last in found))
     assert {*pairwise(cut)} == found
-    best = min(price(lengths, other, cost, rows, tokens) for other in cuts(len(lengths)))
+    best = min(price(lengths, other, cost, rows, tokens) for other in cuts(lengths, rows, tokens))
     assert price(lengths, cut, cost, rows, tokens) == pytest.approx(best)
 
 
@@ -52,6 +63,13 @@ def test_a_long_one_is_left_to_itself_and_the_short_ones_go_together() -> None:
     cost = CostModel(call_s=1e-4, step_s=1e-6, cell_s=5e-6)
     assert segment(lengths, 0, cost, rows=32, tokens=2048) == (0, 4)
     assert segment(lengths, 4, cost, rows=32, tokens=2048) == (4, 5)
+
+
+def test_those_of_one_length_that_are_too_many_are_cut_evenly() -> None:
+    cost = CostModel(call_s=1e-4, step_s=1e-6, cell_s=5e-6)
+    lengths = [7] * 9 + [8]
+    found = {segment(lengths, place, cost, rows=4, tokens=2048) for place in range(10)}
+    assert found == {(0, 3), (3, 6), (6, 9), (9, 10)}
 
 
 def test_one_that_is_over_the_tokens_of_a_batch_runs_alone() -> None:
