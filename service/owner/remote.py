@@ -11,7 +11,7 @@ from typing import Any
 
 from models.tasks.generate import Continuation
 from service.batching.ticket import Ticket
-from service.errors import InternalError, Overloaded, ServiceError, Unavailable
+from service.errors import Overloaded, ServiceError, Unavailable
 from service.owner.message import Error, Gone, Hello, Joined, Room, Settled, Spent, Submit, Told, begun
 from service.owner.start import OwnerFailed, Starts
 from service.owner.wire import Peer
@@ -68,8 +68,9 @@ class Connection:
     def hand_over(self, ticket: Ticket, lane: str, parts: Any, *, graph: bool) -> None:
         """Let the owner settle a ticket. Raises the refusal of its lane; arrays have a queue of their own."""
         refusal = self.refusal(lane)
-        if self._peer is None or (refusal is not None and not graph):
-            raise refusal or InternalError()
+        if refusal is not None and not (graph and self.connected):
+            raise refusal
+        assert self._peer is not None
         texts: Sequence[Continuation] = []
         if not graph and isinstance(parts[0], tuple) and isinstance(parts[0][-1], Continuation):
             texts, parts = [text for _, text in parts], begun(parts)

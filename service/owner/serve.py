@@ -134,10 +134,11 @@ class Guest:
             self.peer.say(Settled(number=number, results=(), error=Error.of(InternalError()), spent=spent))
 
     def _lose(self) -> None:
-        for held in self._held.values():
-            held.gone = True  # seen before the next batch or step
-            held.release()
-        self._held = {}
+        left, self._held = self._held, {}
+        for held in left.values():
+            held.gone = True
+            if (ticket := held.release()) is not None:
+                ticket.fail(ClientGone())
         self._left(self)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from models import reference
 from models.bundle import Bundle
 from models.manifest import BundleError
 from service import errors
+from service.batching.pump import Pump
 from service.batching.steps import StepScheduler
 from service.call import Call
 from service.engine import Engine
@@ -122,6 +124,26 @@ async def test_who_stops_reading_frees_the_slot_of_the_owner(tiny_zoo: Path) -> 
         gone[0] = True
         with pytest.raises(ClientGone):
             await looks(writing)
+        await until(lambda: running(pair) == 0)
+
+
+async def test_a_worker_that_is_lost_takes_its_texts_along_and_nobody_elses(
+    tiny_zoo: Path, generator: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.lanes.Pump", partial(Pump, inline_s=0.0))  # steps are under way when it is lost
+    async with owned(tiny_zoo) as pair:
+        mine = asyncio.ensure_future(
+            pair.own.generate("ab", options=GenerateOptions(seed=5, max_new_tokens=300), call=call())
+        )
+        for _ in range(3):
+            writing = await pair.engine.write(["ab"], options=[LONG], call=call())
+            await anext(writing)
+            for guest in pair.owner._guests:
+                guest.peer.close()
+            with pytest.raises(Unavailable):
+                await looks(writing)
+            await until(lambda: pair.engine.ready)
+        assert await mine == reference.answer(generator, "ab", {"seed": 5, "max_new_tokens": 300})
         await until(lambda: running(pair) == 0)
 
 
