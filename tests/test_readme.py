@@ -74,10 +74,15 @@ def test_the_table_of_speed_is_that_of_the_result_file(name: str) -> None:
 
 
 def test_what_is_said_of_the_best_peer_is_in_the_result_file() -> None:
-    fp32, int8 = (each["ratios"] for each in BENCH["comparisons"])
-    assert f"{fp32['per_s']:.2f} times its requests per second" in README
-    assert f"same fp32 file at {fp32['p99_ms']:.2f} of its p99, {int8['per_s']:.2f} times" in README
-    assert f"(p99 {int8['p99_ms']:.2f})" in README
+    fp32, int8, default = BENCH["turns"]
+    assert (fp32["variant"], int8["variant"], default["peer"]) == ("fp32", "int8", fp32["peer"])
+    said = " ".join(README.replace("**", "").split())
+    lower, upper = fp32["quartiles"]["per_s"]
+    ratios = fp32["ratios"]
+    assert f"best peer, {fp32['peer']}, {ratios['per_s']:.2f} times its requests per second" in said
+    assert f"same fp32 file (quartiles {lower:.2f} and {upper:.2f}) at {ratios['p99_ms']:.2f} of its p99" in said
+    assert f"{int8['ratios']['per_s']:.2f} with the same int8 file" in said
+    assert f"its fp32, {default['ratios']['per_s']:.2f} at {default['ratios']['p99_ms']:.2f}." in said
     written = {name: server["median"]["tokens_per_s"] for name, server in BENCH["generate"]["servers"].items()}
     assert f"int8 {round(written['seqserve-int8'], -2):,.0f} characters" in README
     assert f"PyTorch loop {written['torch-loop']:,.0f}, the fastest of three ways" in README
