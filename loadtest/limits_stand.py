@@ -120,10 +120,6 @@ class Service:
             raise ConnectionError(f"requests have failed: {dict(seen.statuses)}")
         return seen
 
-    def capacity_per_s(self, requests: Sequence[bytes], *, seconds: float) -> float:
-        loops = (self.closed(requests, connections=count, seconds=seconds) for count in CAPACITY_AT)
-        return max(loop.per_s for loop in loops)
-
     def padding(self) -> tuple[int, int]:
         """(padded, real) tokens so far."""
         found = {kind: int(float(count)) for kind, _, count in TOKENS.findall(self._metrics())}
