@@ -13,6 +13,7 @@ from models import reference
 from models.bundle import Bundle
 from models.manifest import BundleError, read
 from models.network import Placement
+from models.tasks import Generation
 from service.batching.pump import Turns
 from service.graphs import Graph
 from service.lanes import Lane, make_lane, open_lane
@@ -100,7 +101,8 @@ class There:
         if bundle.digest != digest:
             raise BundleError(f"{path}: the process that has the models has another {name!r}: restart the service")
         connection, settings = self._connection, self._settings
-        remote, remote_graph = Remote(connection, name), Remote(connection, name, graph=True)
+        remote = Remote(connection, name, texts=isinstance(bundle.task, Generation))
+        remote_graph = Remote(connection, name, graph=True)
         graph = Graph(bundle, settings, remote_graph, remote_graph)
         return make_lane(bundle, settings, remote, remote, graph)
 

@@ -38,10 +38,7 @@ def segment(
         longest, begin = lengths[last], last
         last = bisect_right(lengths, longest, begin)
         fixed_s, row_s = call_s + step_s * longest, cell_s * longest
-        most = min(rows, max(1, tokens // longest))
-        brief = int((brief_s - fixed_s) / (cost.cell_s * longest))
-        if 0 < brief < most and fixed_s <= BREVITY * brief * cost.cell_s * longest:
-            most = brief
+        most = _most(min(rows, max(1, tokens // longest)), fixed_s, cost.cell_s * longest, brief_s)
         where, number = len(ends) - 1, -(-(last - begin) // most)
         lowest = best[-1] + (last - begin) * row_s + number * fixed_s
         if number == 1:
@@ -61,8 +58,12 @@ def segment(
     while ends[cut[at]] > place:
         at = cut[at]
     first, last = ends[cut[at]], ends[at]
-    if parts[at] > 1:
-        size = -(-(last - first) // parts[at])
-        first += (place - first) // size * size
-        last = min(last, first + size)
-    return first, last
+    size = -(-(last - first) // parts[at])
+    first += (place - first) // size * size
+    return first, min(last, first + size)
+
+
+def _most(most: int, fixed_s: float, row_s: float, brief_s: float) -> int:
+    """Rows of a batch that may have `most` and takes fixed_s + row_s a row: fewer where that makes it brief enough."""
+    brief = int((brief_s - fixed_s) / row_s)
+    return brief if 0 < brief < most and fixed_s <= BREVITY * brief * row_s else most

@@ -65,15 +65,12 @@ class Connection:
         full = self._full.get(lane)
         return None if full is None else full.error()
 
-    def hand_over(self, ticket: Ticket, lane: str, parts: Any, *, graph: bool) -> None:
+    def hand_over(self, ticket: Ticket, lane: str, parts: Any, *, graph: bool, texts: bool) -> None:
         """Let the owner settle a ticket. Raises the refusal of its lane; arrays have a queue of their own."""
         refusal = self.refusal(lane)
         if refusal is not None and not (graph and self.connected):
             raise refusal
         assert self._peer is not None
-        texts: Sequence[Continuation] = []
-        if not graph and isinstance(parts[0], tuple) and isinstance(parts[0][-1], Continuation):
-            texts, parts = [text for _, text in parts], begun(parts)
         self._number += 1
         call = ticket.call
         self._peer.say(
@@ -81,7 +78,7 @@ class Connection:
                 number=self._number,
                 lane=lane,
                 graph=graph,
-                parts=parts,
+                parts=begun(parts) if texts else parts,
                 request_id=call.request_id,
                 route=call.route,
                 deadline_s=call.deadline_s,
@@ -89,7 +86,7 @@ class Connection:
                 spent=Spent.of(call),
             )
         )
-        self._open[self._number] = ticket, texts
+        self._open[self._number] = ticket, [text for _, text in parts] if texts else []
 
     def sweep(self) -> None:
         """Tell the owner who has gone, and give up what it should have answered by now. SWEEP_EVERY_S at most."""
@@ -193,17 +190,20 @@ class Connection:
 
 
 class Remote:
-    """The scheduler, and the pump, of one lane or of its graph: everything is the owner's affair."""
+    """The scheduler, and the pump, of one lane or of its graph: everything is the owner's affair.
 
-    def __init__(self, connection: Connection, lane: str, *, graph: bool = False) -> None:
-        self._connection, self._lane, self._graph = connection, lane, graph
+    `texts`: what is handed over are texts, which grow over there.
+    """
+
+    def __init__(self, connection: Connection, lane: str, *, graph: bool = False, texts: bool = False) -> None:
+        self._connection, self._lane, self._graph, self._texts = connection, lane, graph, texts
         self._closed = False
 
     def submit(self, ticket: Ticket, parts: Any) -> None:
         """Hand a ticket over. Raises Overloaded or Unavailable."""
         if self._closed:
             raise _closed()
-        self._connection.hand_over(ticket, self._lane, parts, graph=self._graph)
+        self._connection.hand_over(ticket, self._lane, parts, graph=self._graph, texts=self._texts)
 
     def check_room(self, items: int, tokens: int = 0) -> None:
         """Raise Overloaded or Unavailable if the owner has said that it takes no more."""

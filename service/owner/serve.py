@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from models.tasks.generate import Begun, Continuation
+from models.tasks import Generation
+from models.tasks.generate import Continuation
 from service.batching.ticket import Ticket
 from service.call import Call
 from service.errors import ClientGone, InternalError, ServiceError
@@ -106,7 +107,7 @@ class Guest:
 
     def _submit(self, word: Submit, held: Held, call: Call) -> None:
         lane, parts, number = self._lanes[word.lane], word.parts, word.number
-        if not word.graph and isinstance(parts[0], tuple) and isinstance(parts[0][-1], Begun):
+        if not word.graph and isinstance(lane.bundle.task, Generation):
             parts = [(reading, lane.resume(start)) for reading, start in parts]
             held.texts = [text for _, text in parts]
             held.told = [0] * len(parts)
