@@ -62,8 +62,8 @@ def own() -> None:
     if path is None:
         raise BadSetting(f"SEQSERVE_OWNER={values.owner} is no path of a socket: workers start this by themselves")
     start.check_private(path)
-    with start.only_one(path) as alone:
-        if not alone:
+    with start.only_one(path) as lock:
+        if lock is None and not start.was_given(path):
             return
         from service.engine import Engine  # late, as in check
         from service.owner.own import serve

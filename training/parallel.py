@@ -5,6 +5,7 @@ that each has seen, so a step is that of one process with all the batches. Witho
 everything here is free. Knows tensors. Does not know networks, tasks or files.
 """
 
+import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ def joined() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or processes.is_initialized():
         yield
         return
+    # Its functions have the group of the moment of their import as a default. Optimizers import it late, and then
+    # nothing ends the group's threads; now and then one of them ends the process with SIGABRT at its exit.
+    importlib.import_module("torch.distributed.nn.functional")
     processes.init_process_group("gloo")  # the transport for CPUs
     try:
         yield

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from service.owner.message import Hello
 from service.owner.wire import LENGTH, Peer
@@ -85,11 +85,12 @@ class Starter:
         status, self._status = self._status, 0
         if status:
             raise OwnerFailed(f"the process that has the models ended with status {status}: see what it said above")
-        with only_one(self._path) as free:
-            if not free:  # one is there, and may still be loading
+        with only_one(self._path) as lock:
+            if lock is None:  # one is there, and may still be loading
                 return
-        # In a session of its own: Ctrl-C is for the workers, which have answers to finish that need it.
-        self.process = subprocess.Popen(self._command, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True)
+            # It is given the lock as its standard input, and has it from its first moment: nobody starts another while
+            # it loads. In a session of its own: Ctrl-C is for the workers, which have answers to finish that need it.
+            self.process = subprocess.Popen(self._command, cwd=ROOT, stdin=lock, start_new_session=True)
 
     def reap(self) -> None:
         """See Starts."""
@@ -121,15 +122,28 @@ def _first_word(path: str) -> Hello:
 
 
 @contextlib.contextmanager
-def only_one(path: str) -> Iterator[bool]:
-    """Hold the lock of a path; False if another process does."""
+def only_one(path: str) -> Iterator[TextIO | None]:
+    """Hold the lock of a path and yield its file; None if another process has it, or this one was given it."""
     with open(f"{path}.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            yield False
+            yield None
             return
-        yield True
+        # An owner that ended meanwhile has taken the file away: its lock is nobody's, and the next one is another's.
+        yield lock if _is(lock.fileno(), path) else None
+
+
+def was_given(path: str) -> bool:
+    """Whether this process has had the lock of a path from its start, as its standard input: see Starter."""
+    return _is(sys.stdin.fileno(), path) if sys.stdin is not None else False
+
+
+def _is(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(f"{path}.lock"))
+    except OSError:
+        return False
 
 
 async def serve(path: str, welcome: Callable[[], Peer], ended: Callable[[], Awaitable[None]]) -> None:

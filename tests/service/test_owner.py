@@ -1,6 +1,7 @@
 """The owner: what it runs for a worker is what the worker would have run, and nobody who waits for it is forgotten."""
 
 import asyncio
+import fcntl
 import gc
 import os
 import subprocess
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import pytest
@@ -366,9 +367,23 @@ def test_a_path_that_is_too_long_is_told_at_the_start(tmp_path: Path, monkeypatc
 def test_of_several_owners_that_start_at_once_one_stays(tmp_path: Path) -> None:
     path = str(tmp_path / "owner")
     with only_one(path) as first, only_one(path) as second:
-        assert (first, second) == (True, False)
+        assert first is not None
+        assert second is None
     with only_one(path) as again:
-        assert again
+        assert again is not None
+
+
+def test_the_lock_of_an_owner_that_has_ended_is_nobodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, take = str(tmp_path / "owner"), fcntl.flock
+
+    def late(lock: IO[str], how: int) -> None:
+        """The owner ends, and its file with it, between the opening of it and this."""
+        Path(f"{path}.lock").unlink()
+        take(lock, how)
+
+    monkeypatch.setattr("service.owner.start.fcntl.flock", late)
+    with only_one(path) as lock:
+        assert lock is None
 
 
 def test_an_owner_that_cannot_start_is_told(tmp_path: Path) -> None:
@@ -383,15 +398,21 @@ def test_an_owner_that_cannot_start_is_told(tmp_path: Path) -> None:
 
 
 def test_nobody_starts_an_owner_where_one_is_loading(tmp_path: Path) -> None:
-    path, ran = str(tmp_path / "owner"), tmp_path / "ran"
-    begin = Starter(path, [sys.executable, "-c", f"open({str(ran)!r}, 'w')"])
+    path = str(tmp_path / "owner")
+    # Its first moments are those of an owner that has not come to its first line: nobody else starts one in them.
+    program = f"import sys; from service.owner.start import was_given; sys.exit(not was_given({path!r}))"
+    begin, other = (Starter(path, [sys.executable, "-c", program]) for _ in range(2))
     with only_one(path):
         begin()
         assert begin.process is None
     begin()
+    other()
     assert begin.process is not None
+    assert other.process is None
     assert begin.process.wait(30) == 0
-    assert ran.exists()
+    other()
+    assert other.process is not None
+    assert other.process.wait(30) == 0
 
 
 def test_an_owner_needs_a_path(monkeypatch: pytest.MonkeyPatch) -> None:

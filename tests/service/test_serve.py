@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -352,9 +352,24 @@ def test_a_head_that_dawdles_is_let_go_and_keys_change_while_it_runs(tmp_path: P
 
 
 def owners(supervisor: int) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process(supervisor).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if child.cmdline()[1:] == ["-m", "service", "own"]:
+                found.append(child)
+    return found
+
+
+def zombies(supervisor: int) -> list[psutil.Process]:
     children = psutil.Process(supervisor).children(recursive=True)
-    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in alive if child.cmdline()[1:] == ["-m", "service", "own"]]
+    return [child for child in children if child.is_running() and child.status() == psutil.STATUS_ZOMBIE]
+
+
+def until(holds: Callable[[], bool], within_s: float = 30.0) -> None:
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_workers_with_an_owner_outlive_it_and_leave_nothing_behind(tmp_path: Path, tiny_zoo: Path) -> None:
@@ -367,17 +382,15 @@ def test_workers_with_an_owner_outlive_it_and_leave_nothing_behind(tmp_path: Pat
     with served(tmp_path, service="service.app:Seqserve", **environ) as (address, main, _):
         (owner,) = owners(main.pid)
         assert ask(address) == 200
-        time.sleep(1.0)  # the owner writes its figures out by itself, not when they are asked for
-        assert 'seqserve_batch_items_count{model="tiny-tag"} 1.0' in httpx.get(f"{address}/metrics").text
+        figure = 'seqserve_batch_items_count{model="tiny-tag"} 1.0'
+        until(lambda: figure in httpx.get(f"{address}/metrics").text)  # its owner writes it out in its own time
         owner.kill()
-        until = time.monotonic() + 60
+        end = time.monotonic() + 60
         while (status := ask(address)) != 200:
             assert status == 503
-            assert time.monotonic() < until
+            assert time.monotonic() < end
             time.sleep(0.1)
-        time.sleep(0.5)
-        children = psutil.Process(main.pid).children(recursive=True)
-        assert all(child.status() != psutil.STATUS_ZOMBIE for child in children)
+        until(lambda: not zombies(main.pid))
         (owner,) = owners(main.pid)
         main.terminate()
         main.wait(30)

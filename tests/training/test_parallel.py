@@ -61,6 +61,12 @@ def test_an_error_of_the_first_process_is_one_of_all(together: tuple[Path, str])
         assert told["refused"] == "the folder is taken"
 
 
+def test_no_thread_outlives_the_group(together: tuple[Path, str]) -> None:
+    for rank in (0, 1):
+        threads = torch.load(together[0] / f"process-{rank}.pt", weights_only=True)["threads"]
+        assert not [name for name in threads if "gloo" in name], threads
+
+
 def test_only_the_first_process_reports(together: tuple[Path, str]) -> None:
     lines = [json.loads(line) for line in together[1].splitlines()]
     assert [line[:4] for line in lines[:2]] == [[0, 1, 2, 4], [0, 1, 4, 4]]
