@@ -45,6 +45,7 @@ class Engine:
         self._by_task = {
             task: {name: lane for name, lane in self._lanes.items() if task in lane.tasks} for task in TASKS
         }
+        self._first = {task: next(iter(lanes.values())) for task, lanes in self._by_task.items() if lanes}
         self._texts = {
             lane.name: Texts(lane.bundle, lane.bundle.task, states)
             for lane in lanes
@@ -102,7 +103,7 @@ class Engine:
 
     def defaults(self) -> dict[str, str]:
         """The bundle that answers a request of each task which names none: the first that can, where there is one."""
-        return {task: next(iter(fitting)) for task, fitting in self._by_task.items() if fitting}
+        return {task: first.name for task, first in self._first.items()}
 
     async def tag(
         self, inputs: Inputs, *, model: str | None = None, aggregation: str | None = None, call: Call
@@ -229,18 +230,17 @@ class Engine:
 
     def check_room(self, task: str) -> None:
         """Raise Overloaded or Unavailable if a request of `task` would be refused whatever it says."""
-        lanes = self._by_task[task]
-        if len(lanes) == 1:  # of several, the request names the one that it wants
-            next(iter(lanes.values())).check_room(1)
+        if len(self._by_task[task]) == 1:  # of several, the request names the one that it wants
+            self._first[task].check_room(1)
 
     def is_full(self, task: str) -> bool:
         """Whether a request of `task` that names no model would be refused with `overload`: cheap."""
-        lanes = self._by_task[task]
-        return bool(lanes) and next(iter(lanes.values())).refuses()
+        first = self._first.get(task)
+        return first is not None and first.refuses()
 
     def overload(self, task: str) -> Overloaded:
         """See `is_full`."""
-        return next(iter(self._by_task[task].values())).refusal()
+        return self._first[task].refusal()
 
     def choices(self, task: str) -> int:
         """How many bundles can do it."""
@@ -251,7 +251,7 @@ class Engine:
         if model is None:
             if not fitting:
                 raise UnknownModel(f"no bundle is loaded that can {task}", value="", available=[])
-            return next(iter(fitting.values()))
+            return self._first[task]
         if model not in fitting:
             names = ", ".join(fitting) or "none"
             other = f" ({model!r} is loaded for another task)" if model in self._lanes else ""

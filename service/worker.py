@@ -61,7 +61,13 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether requests are taken."""
-        return self._engine is not None and self._engine.ready and not self.draining
+        return self.taking is not None
+
+    @property
+    def taking(self) -> "Engine | None":
+        """The engine while requests are taken."""
+        engine = self._engine
+        return engine if engine is not None and engine.ready and not self.draining else None
 
     @property
     def engine(self) -> "Engine":

@@ -5,8 +5,8 @@ Knows no vocabulary. The expressions are named, never read from a bundle: a bund
 
 import re
 from collections.abc import Iterable
-from itertools import accumulate
-from operator import add
+from itertools import accumulate, count
+from operator import add, sub
 
 # A word is a run of what is neither space nor punctuation: so letters of every script keep their combining
 # marks (which Python's \w lacks), and an emoji with its joiners (U+200C, U+200D) stays one word. Signs of Latin-1
@@ -41,14 +41,16 @@ TOKENIZERS = ("words", "whitespace")
 _SPACED_AT_MOST = 8192  # characters; beyond, the limit on words is worth watching from the first word on
 
 
-def runs(text: str) -> tuple[list[str], list[int]]:
-    """The runs of what is not space, with their starts in characters."""
+def runs(text: str) -> tuple[list[str], list[int], list[int]]:
+    """The runs of what is not space, with their starts and ends in characters."""
     spaced = text.split() if len(text) <= _SPACED_AT_MOST else []
     if not spaced or " ".join(spaced) != text:
         found = list(_WHITESPACE.finditer(text))
-        return [match.group() for match in found], [match.start() for match in found]
+        return [match.group() for match in found], [match.start() for match in found], [match.end() for match in found]
     # As most texts are: one space between two words, so that their places follow from their lengths.
-    return spaced, list(accumulate([len(run) + 1 for run in spaced[:-1]], initial=0))
+    lengths = list(map(len, spaced))
+    ends = list(map(add, accumulate(lengths), count()))
+    return spaced, list(map(sub, ends, lengths)), ends
 
 
 def tokenize(text: str, kind: str, limit: int | None = None) -> tuple[list[str], list[int], list[int]]:
@@ -60,9 +62,7 @@ def tokenize(text: str, kind: str, limit: int | None = None) -> tuple[list[str],
     if len(text) > _SPACED_AT_MOST:
         spans = ((match.group(), *match.span()) for match in _WHITESPACE.finditer(text))
         return _words(text, spans, kind == "whitespace", limit)
-    parts, places = runs(text)
-    ends = map(add, places, map(len, parts))
-    return _words(text, zip(parts, places, ends, strict=False), kind == "whitespace", limit)
+    return _words(text, zip(*runs(text), strict=True), kind == "whitespace", limit)
 
 
 def _words(

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import repeat
-from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,7 +66,7 @@ class WordsCodec:
         self._reads_form = bool(self.characters or spec.subwords)
         # The words that a vocabulary lacks come again, too; an entry is some hundred bytes.
         self._cached_split = lru_cache(maxsize=_SPLIT_WORDS)(self._split)
-        self._run_row: dict[str, int] = {}  # of the runs that are one word
+        self._run_row: dict[str, int] = {}  # of the runs that are one word, see _learn
         self._cut_runs: dict[str, Words] = {}
         self._forms: dict[str, tuple[Ints, Sequence[Ints]]] = {}  # of words to be spelled: characters, n-grams
 
@@ -104,9 +103,8 @@ class WordsCodec:
         if len(self._run_row) + len(self._cut_runs) + len(self._forms) > _REMEMBERED:
             for remembered in (self._run_row, self._cut_runs, self._forms):
                 remembered.clear()
-        tokens, starts = runs(text)
+        tokens, starts, ends = runs(text)
         rows: list[Any] = list(map(self._run_row.get, tokens))
-        ends = list(map(add, starts, map(len, tokens)))
         if None in rows:  # runs of several words, or met for the first time
             if max(map(len, tokens)) > _LONGEST_RUN:
                 return self._encode(text, *tokenize(text, self.spec.tokenizer))
@@ -121,22 +119,29 @@ class WordsCodec:
                 ends[place:after] = [start + each for each in words.ends]
         spelled: list[tuple[int, Ints]] = []
         subwords: list[Ints] = []
-        if not self._forms.keys().isdisjoint(tokens):
-            for place, form in enumerate(map(self._forms.get, tokens)):
-                if form is not None:
-                    spelled.append((place, form[0]))
-                    subwords += form[1]
+        if rows and min(rows) < 0:
+            for place, row in enumerate(rows):
+                if row < 0:
+                    rows[place] = ~row
+                    characters, grams = self._forms[tokens[place]]
+                    spelled.append((place, characters))
+                    subwords += grams
         return Words(text, tokens, starts, ends, np.array(rows, np.int32), spelled, subwords)
 
     def _learn(self, run: str) -> Words:
-        """What a run without a space is, which is remembered. The forms of its words are kept by word, not in it."""
+        """What a run without a space is, which is remembered: ~row for a word whose form is to be looked up, too.
+
+        The forms of its words are kept by word, not in it.
+        """
         words = self._encode(run, *tokenize(run, self.spec.tokenizer))
         for nth, (place, characters) in enumerate(words.spelled):
             self._forms[words.tokens[place]] = characters, words.subwords[nth : nth + 1]
+            words.rows[place] = ~words.rows[place]
+        words = words._replace(spelled=(), subwords=())
         if words.length == 1 and words.tokens[0] == run:
             self._run_row[run] = int(words.rows[0])
         elif words.length <= _MOST_WORDS:
-            self._cut_runs[run] = words._replace(spelled=(), subwords=())
+            self._cut_runs[run] = words
         return words
 
     def _encode(self, text: str | None, tokens: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> Words:

@@ -15,6 +15,7 @@ class Backlog:
     def __init__(self, cost: CostModel) -> None:
         self.cost = cost
         self.items = self.tokens = self.extra = 0
+        self.work_s = 0.0  # in the network, of all that waits, in batches as large as they have been, without padding
         self._rows = 12.0  # of a batch when there is enough to choose from; learned
         self._pace = 1.0  # seconds that pass for a second of work: what is done beside it, and by others; learned
         self._settled_s: float | None = None  # when the last batch was done, if others waited then
@@ -25,17 +26,14 @@ class Backlog:
         self.items += 1
         self.tokens += length
         self.extra += extra
+        self.work_s += self._item_s + length * self._token_s + extra * self._extra_s
 
     def remove(self, length: int, extra: int) -> None:
         """Count one sequence less."""
         self.items -= 1
         self.tokens -= length
         self.extra -= extra
-
-    @property
-    def work_s(self) -> float:
-        """Seconds in the network of all that waits, in batches as large as they have been, without padding."""
-        return self.items * self._item_s + self.tokens * self._token_s + self.extra * self._extra_s
+        self.work_s -= self._item_s + length * self._token_s + extra * self._extra_s
 
     @property
     def wait_s(self) -> float:
@@ -56,6 +54,10 @@ class Backlog:
         self._price()
 
     def _price(self) -> None:
-        """What a sequence, a token and a unit of extra work cost: asked for at every request, learned at a batch."""
+        """What a sequence, a token and a unit of extra work cost, learned at a batch, and what all that waits costs.
+
+        The latter is asked for at every request and therefore kept: what its sums lose by rounding is gone here.
+        """
         cost, rows = self.cost, self._rows
         self._item_s, self._token_s, self._extra_s = cost.call_s / rows, cost.cell_s + cost.step_s / rows, cost.extra_s
+        self.work_s = self.items * self._item_s + self.tokens * self._token_s + self.extra * self._extra_s

@@ -43,9 +43,10 @@ class Refusals:
             or worker.settings.cache_bytes  # what was answered before needs no room
         ):
             return None
-        if not worker.ready or not worker.engine.is_full(route.task):
+        engine = worker.taking
+        if engine is None or not engine.is_full(route.task):
             return None
-        if worker.engine.choices(route.task) > 1 and any(mark in body for mark in NAMING):
+        if engine.choices(route.task) > 1 and any(mark in body for mark in NAMING):
             return None
         now_s = time.monotonic()
         until_s, lines, parts = self._prepared.get(head.path, (0.0, b"", []))
