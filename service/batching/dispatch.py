@@ -5,13 +5,15 @@ and the others go on.  T steps, B rows, V vocabulary.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models import state as states
 from models.padding import pad
 from models.state import State
 from models.tasks.generate import Chooser
 from service.batching.table import Table, Text
+
+# Steps whose tokens are pushed together at most: to all texts one by one, that is a tenth of a small model's step.
+HELD = 32
 
 
 class Prefill:
@@ -100,58 +102,48 @@ class Steps:
 
     def __init__(self, table: Table) -> None:
         self._table = table
+        self._roster = table.roster
         step_s = table.cost.seconds(len(table.active), 1)
-        texts = [text.continuation for text in table.active]
-        self._watched = [row for row, text in enumerate(texts) if text.watched]
-        self._count = max(1, min(int(table.limits.dispatch_s / step_s), *[text.left for text in texts]))
+        self._count = max(1, min(int(table.limits.dispatch_s / step_s), self._roster.left))
         self.estimate_s = self._count * step_s
-        self._drawn: list[NDArray[np.int64]] = []  # (B,) of each step; not yet in the texts that only a length can end
         self._done: list[int] = []
         self._failed: dict[int, BaseException] = {}
         self._ran, self._seconds = 0, 0.0
 
     def run(self) -> None:
-        table = self._table
+        table, roster = self._table, self._roster
         started, count = table.clock(), 0
         while count < self._count and not self._done and not self._failed:
             self._step()
             count += 1
-        self._push()
+        roster.left -= count
+        if roster.left <= 0 or len(roster.drawn) >= HELD:
+            self._done += table.push()
         self._ran, self._seconds = count, table.clock() - started
 
     def _step(self) -> None:
-        table = self._table
+        table, roster = self._table, self._roster
         active = table.active
-        if table.chooser is None:
-            table.chooser = Chooser([text.continuation for text in active])
+        if roster.chooser is None:
+            roster.chooser = Chooser([text.continuation for text in active])
         try:
             lengths = np.ones(len(active), np.int32)
             following, state = table.advance(table.tokens[None, :], lengths, table.state)
-            drawn = table.chooser.choose(following)
+            drawn = roster.chooser.choose(following)
         except Exception:  # nothing has been changed yet: find the row at fault, and let the others go on
             self._step_apart()
             return
         table.state, table.tokens = state, drawn.astype(np.int32)
-        self._drawn.append(drawn)
-        for row in self._watched:
+        roster.drawn.append(drawn)
+        for row in roster.watched:
             if active[row].continuation.push(int(drawn[row])):
-                self._done.append(row)
-
-    def _push(self) -> None:
-        """Give the texts what was drawn for them: together, where no text had to be watched."""
-        if not self._drawn:
-            return
-        drawn, self._drawn = np.stack(self._drawn, axis=1).tolist(), []  # (B, steps)
-        watched = set(self._watched)
-        for row, (text, tokens) in enumerate(zip(self._table.active, drawn, strict=True)):
-            if row not in watched and text.continuation.extend(tokens):
                 self._done.append(row)
 
     def _step_apart(self) -> None:
         """One step, row by row: slow, and only taken when the table failed as a whole."""
         table = self._table
-        table.chooser = None
-        self._push()
+        self._roster.chooser = None
+        table.push()
         one = np.ones(1, np.int32)
         parts: list[State] = []
         tokens = table.tokens.copy()
@@ -177,7 +169,7 @@ class Steps:
         table.observer.steps(rows=rows, count=self._ran, compute_s=self._seconds)
         table.observer.tokens(count=rows * self._ran - len(self._failed), gap_s=(now - table.stepped_s) / self._ran)
         table.stepped_s = now
-        tickets = {text.ticket for text in table.active}
+        tickets = self._roster.tickets
         for ticket in tickets:
             ticket.ran(self._seconds, rows)
         # From the last row to the first: removing a row moves only rows that were dealt with.

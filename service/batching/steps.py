@@ -105,9 +105,11 @@ class StepScheduler:
 
     def _drop_the_dead(self, now: float) -> None:
         table = self._table
-        for row in range(len(table.active) - 1, -1, -1):
-            if table.active[row].ticket.expire(now):
-                table.remove(row)
+        # Before every step: so in one go, for there is hardly ever anything to do.
+        if table.active and any([ticket.expire(now) for ticket in table.roster.tickets]):
+            for row in range(len(table.active) - 1, -1, -1):
+                if table.active[row].ticket.settled:
+                    table.remove(row)
         table.reading = [(text, state) for text, state in table.reading if not text.ticket.expire(now)]
         self.drop_the_gone()
 

@@ -79,6 +79,22 @@ class Text:
         return len(self.prompt) + self.continuation.options.max_new_tokens
 
 
+class Roster:
+    """What holds of the active texts until one of them leaves or another joins: to look at each at every step is dear.
+
+    `left` counts the steps until the first of them has its length, `drawn` holds the tokens (B,) of the last steps that
+    have not been pushed to the texts that only a length can end.
+    """
+
+    def __init__(self, texts: Sequence[Text]) -> None:
+        continuations = [text.continuation for text in texts]
+        self.tickets = tuple({text.ticket: None for text in texts})
+        self.watched = [row for row, text in enumerate(continuations) if text.watched]
+        self.left = min(text.left for text in continuations)
+        self.chooser: Chooser | None = None  # made when it is needed
+        self.drawn: list[NDArray[np.int64]] = []
+
+
 class Table:
     """The texts that are being read or written, and everything that a piece of work needs to advance them."""
 
@@ -90,13 +106,35 @@ class Table:
         self.active: list[Text] = []  # row i of the state
         self.state: State = ()
         self.tokens: Ints = np.empty(0, np.int32)  # (B,) the newest token of each row, not yet consumed
-        self.chooser: Chooser | None = None  # for the active rows; None after the table has changed
+        self._roster: Roster | None = None  # None after the table has changed
         self.in_hand: list[Text] = []  # texts of the piece of work that has been handed out and has not settled
         self.stepped_s = 0.0  # when the active rows got their newest tokens
 
     def __len__(self) -> int:
         """Slots that are taken."""
         return len(self.active) + len(self.reading)
+
+    @property
+    def roster(self) -> Roster:
+        """Of the active texts: there must be one."""
+        if self._roster is None:
+            self._roster = Roster(self.active)
+        return self._roster
+
+    def push(self) -> list[int]:
+        """Give the texts what was drawn for them: many steps together, where no text has to be watched.
+
+        Returns the rows whose texts have their length by that.
+        """
+        if self._roster is None or not self._roster.drawn:
+            return []
+        drawn, self._roster.drawn = np.stack(self._roster.drawn, axis=1).tolist(), []  # (B, steps)
+        watched = set(self._roster.watched)
+        return [
+            row
+            for row, (text, tokens) in enumerate(zip(self.active, drawn, strict=True))
+            if row not in watched and text.continuation.extend(tokens)
+        ]
 
     def advance(self, tokens: Ints, lengths: Ints, state: State) -> tuple[NDArray[np.float32], State]:
         """As the writer's; raises ValueError unless it answers for every row."""
@@ -107,29 +145,35 @@ class Table:
 
     def join(self, texts: Sequence[Text], tokens: Sequence[int], state: State) -> None:
         """New rows below the table."""
+        self._change()
         if not self.active:
             self.state = self.writer.room()
         self.active.extend(texts)
         self.state = states.append(self.state, state)
         self.tokens = np.concatenate([self.tokens, np.asarray(tokens, np.int32)])
-        self.chooser = None
 
     def remove(self, row: int) -> None:
         """Free a slot: the last row takes its place."""
+        self._change()
         last = self.active.pop()
         if row < len(self.active):
             self.active[row] = last
         (self.tokens,) = states.drop((self.tokens,), row)
         self.state = states.drop(self.state, row)
-        self.chooser = None
+
+    def _change(self) -> None:
+        self.push()
+        self._roster = None
 
     def tell(self, tickets: Collection[Ticket], now: float) -> None:
         """Let those who follow their texts know that they have grown, as often as there is time for it."""
         followed = [ticket for ticket in tickets if ticket.follow is not None]
         pace_s = TELL_S * len(followed)
-        for ticket in followed:
-            if now - ticket.told_s >= pace_s:
-                ticket.tell(now)
+        due = [ticket for ticket in followed if now - ticket.told_s >= pace_s]
+        if due:
+            self.push()
+        for ticket in due:
+            ticket.tell(now)
 
     def finish(self, text: Text, state: State, row: int = 0) -> None:
         """Hand a finished text to its waiter, with its row of the state if that was asked for."""

@@ -56,8 +56,10 @@ class Ticket:
 
     def ran(self, compute_s: float, batch_items: int) -> None:
         """Note what a batch that held some of its parts cost."""
-        self.call.compute_s += compute_s
-        self.call.batch_items = max(self.call.batch_items, batch_items)
+        call = self.call
+        call.compute_s += compute_s
+        if batch_items > call.batch_items:
+            call.batch_items = batch_items
 
     def tell(self, now_s: float) -> None:
         """Let who follows know that there is more to read."""

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.batching.cost import CostModel
+from service.batching.dispatch import HELD
 from service.batching.steps import Limits, Prefill, Steps, StepScheduler
 from service.batching.table import TELL_S
-from service.errors import InternalError, Overloaded, Unavailable
+from service.errors import DeadlinePassed, InternalError, Overloaded, Unavailable
 from tests.service.batching.fakes import CODEC, Author, Clock, Observer, Waiter, expected, following, text
 
 
@@ -243,6 +244,30 @@ def test_many_who_follow_are_told_as_often_as_there_is_time_for_it() -> None:
         desk.turn()
     assert pytest.approx(0.020) == 40 * TELL_S
     assert {waiter.told for waiter in waiters} <= {1 + 2, 1 + 3}  # the first tokens, then every 20 or 21 ms
+
+
+def test_tokens_nobody_looks_at_are_pushed_together_and_none_is_lost() -> None:
+    desk = Desk()
+    length = 2 * HELD + 5
+    waiter = Waiter(desk.clock, 1)
+    writing = text("romeo", length)
+    desk.scheduler.submit(waiter.ticket, [writing])
+    grown = []
+    while desk.turn() is not None:
+        grown.append(len(writing[1].tokens))
+    assert sorted(set(grown)) == [1, 1 + HELD, 1 + 2 * HELD, length]
+    assert texts(waiter) == [expected("romeo", length)]
+
+
+def test_who_leaves_the_table_leaves_the_others_what_was_drawn_for_them() -> None:
+    desk = Desk()
+    long = desk.ask("romeo", max_new_tokens=20)
+    stopped = desk.ask("romeo", max_new_tokens=20, stop=(expected("romeo", 9)[5:8],))
+    late = desk.ask("juliet", max_new_tokens=20, timeout_s=0.0065)
+    desk.work()
+    assert texts(stopped) == [expected("romeo", 8)]
+    assert texts(long) == [expected("romeo", 20)]
+    assert isinstance(late.ticket.error, DeadlinePassed)
 
 
 def test_who_does_not_follow_changes_nothing_for_who_does() -> None:
