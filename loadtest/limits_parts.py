@@ -7,11 +7,12 @@ import asyncio
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import Random
 
 from loadtest.bench_server import waste
 from loadtest.closed_loop import run_loop
-from loadtest.limits_stand import CAPACITY_AT, TEXTS, Figures, Service, Stand, check
+from loadtest.limits_stand import CAPACITY_AT, TEXTS, Figures, Reference, Service, Stand, check
 from loadtest.open_loop import Arrivals, drive_open
 
 BULK, BULK_CONNECTIONS = 64, 8
@@ -23,6 +24,7 @@ WAYS = {
     "two with an owner": {"workers": "2", "owner": "auto"},
 }
 STREAMS, NEW_TOKENS = 64, 200
+TURN_S, TURNS_A_ROUND = 1.0, 5
 PROBES_PER_S = 20.0
 OVERLOAD, OVERLOAD_CONNECTIONS = 2.0, 1024
 
@@ -35,24 +37,31 @@ def bulk(stand: Stand) -> Figures:
             texts = service.texts()
             groups = [texts[at : at + BULK] for at in range(0, TEXTS - BULK + 1, BULK)]
             requests = service.tagging(groups)
-            model = service.model("tag").id
-            ours, references = [], []
-            for _ in range(stand.rounds):
-                loop = service.closed(requests, connections=BULK_CONNECTIONS, seconds=stand.seconds)
-                ours.append(loop.per_s * BULK)
-                references.append(stand.reference("bulk", model, variant, texts))
-        session = statistics.median(each["session_per_s"] for each in references)
-        everything = statistics.median(each["everything_per_s"] for each in references)
-        found = figures[variant] = {
-            "sentences_per_s": statistics.median(ours),
-            "session_per_s": session,
-            "session_best_per_s": max(each["session_best_per_s"] for each in references),
-            "everything_in_process_per_s": everything,
-        }
-        share = found["sentences_per_s"] / session
+            with stand.reference("bulk", service.model("tag").id, variant, texts) as reference:
+                turns = _in_turns(stand, partial(_sentences_per_s, service, requests), reference)
+        figures[variant] = turns
+        share = turns["share_of"]["session_per_s"]
         figures["checks"].append(check(f"{variant}: share of the sorted session alone", share, least=0.85))
-        found["share_of_everything_in_process"] = found["sentences_per_s"] / everything
     return figures
+
+
+def _sentences_per_s(service: Service, requests: Sequence[bytes]) -> float:
+    return BULK * service.closed(requests, connections=BULK_CONNECTIONS, seconds=TURN_S).per_s
+
+
+def _in_turns(stand: Stand, ours: Callable[[], float], reference: Reference) -> Figures:
+    """What is done per second, by us and by the reference, by turns: seconds apart the machine is the same for both.
+
+    Medians, the share of each figure of the reference as a median of turns, and the turns themselves.
+    """
+    ours()  # it has learned what batches cost
+    turns = [{"ours_per_s": ours(), **reference.turn()} for _ in range(stand.rounds * TURNS_A_ROUND)]
+    names = list(turns[0])
+    return {
+        **{name: statistics.median(turn[name] for turn in turns) for name in names},
+        "share_of": {name: statistics.median(turn["ours_per_s"] / turn[name] for turn in turns) for name in names[1:]},
+        "turns": turns,
+    }
 
 
 def padding(stand: Stand) -> Figures:
@@ -68,7 +77,8 @@ def padding(stand: Stand) -> Figures:
             share = waste(before, service.padding()) or 0.0
             model = service.model("tag").id
         asked = [text for group in groups for text in group]
-        first_come = stand.reference("bulk", model, variant, asked[:TEXTS])["first_come_waste"]
+        with stand.reference("bulk", model, variant, asked[:TEXTS]) as reference:
+            first_come = reference.about["first_come_waste"]
         figures[variant] = {
             "waste": share,
             "first_come_waste": first_come,
@@ -87,17 +97,10 @@ def steps(stand: Stand) -> Figures:
     for variant in ("fp32", "int8"):
         with stand.serving(bundles=str(stand.defaults["generate"]), variant=variant) as service:
             requests, model = service.writing(STREAMS * 4, NEW_TOKENS), service.model("generate").id
-            ours, references = [], []
-            for _ in range(stand.rounds):
-                ours.append(_tokens_per_s(service, requests, stand.seconds))
-                references.append(stand.reference("steps", model, variant, STREAMS))
-        found = figures[variant] = {
-            "tokens_per_s": statistics.median(ours),
-            "network_alone_per_s": statistics.median(each["network_per_s"] for each in references),
-            "network_best_per_s": max(each["network_best_per_s"] for each in references),
-            "with_draws_per_s": statistics.median(each["with_draws_per_s"] for each in references),
-        }
-        share = found["tokens_per_s"] / found["network_alone_per_s"]
+            with stand.reference("steps", model, variant, STREAMS) as reference:
+                turns = _in_turns(stand, partial(_tokens_per_s, service, requests, TURN_S), reference)
+        figures[variant] = turns
+        share = turns["share_of"]["network_per_s"]
         figures["checks"].append(check(f"{variant}: share of the bare step loop", share, least=0.7))
     return figures
 

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,20 +72,46 @@ class Stand:
         finally:
             os.sched_setaffinity(0, cores)
 
-    def reference(self, what: str, model: str, variant: str, asked: Any) -> Figures:
-        """What in_process.py finds, alone on the server's core."""
-        done = subprocess.run(
-            [self.python, "-m", "loadtest.peers.in_process", what],
-            input=json.dumps(asked),
-            env={**os.environ, "PEER_BUNDLE": str(self.zoo / model), "PEER_VARIANT": variant},
-            preexec_fn=lambda: os.sched_setaffinity(0, {self.server_core}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise LookupError(f"the reference in process has failed:\n{done.stderr[-2000:]}")
-        figures: Figures = json.loads(done.stdout)
+    @contextmanager
+    def reference(self, what: str, model: str, variant: str, asked: Any) -> Iterator["Reference"]:
+        """in_process.py, on the server's core. Raises LookupError if it fails."""
+        with (self.folder / "reference.log").open("w+") as log:
+            process = subprocess.Popen(
+                [self.python, "-m", "loadtest.peers.in_process", what],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "PEER_BUNDLE": str(self.zoo / model), "PEER_VARIANT": variant},
+                preexec_fn=lambda: os.sched_setaffinity(0, {self.server_core}),
+                text=True,
+            )
+            with process:
+                try:
+                    yield Reference(process, Path(log.name), asked)
+                finally:
+                    process.kill()
+
+
+class Reference:
+    """What the network does in process: `about` was told once, `turn` is taken again and again."""
+
+    def __init__(self, process: "subprocess.Popen[str]", log: Path, asked: Any) -> None:
+        self._process, self._log = process, log
+        self.about = self._ask(asked)
+
+    def turn(self) -> Figures:
+        """Figures of half a second or so."""
+        return self._ask("again")
+
+    def _ask(self, what: Any) -> Figures:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            print(json.dumps(what), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise LookupError(f"the reference in process has failed:\n{self._log.read_text()[-2000:]}")
+        figures: Figures = json.loads(line)
         return figures
 
 

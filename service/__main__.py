@@ -62,18 +62,25 @@ def own() -> None:
     if path is None:
         raise BadSetting(f"SEQSERVE_OWNER={values.owner} is no path of a socket: workers start this by themselves")
     start.check_private(path)
+    if start.keep_given(path):
+        _serve(values, path)
+        return
     with start.only_one(path) as lock:
-        if lock is None and not start.was_given(path):
-            return
-        from service.engine import Engine  # late, as in check
-        from service.owner.own import serve
+        if lock is not None:
+            _serve(values, path)
 
-        logs.configure(values.log_format)
-        telemetry = Telemetry()
-        engine = Engine.load(values.model_copy(update={"owner": "off"}), telemetry)
-        collector.settle()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(path, engine.lanes, telemetry))
+
+def _serve(values: Settings, path: str) -> None:
+    """Serve the workers that come to a path, whose lock is held."""
+    from service.engine import Engine  # late, as in check
+    from service.owner.own import serve
+
+    logs.configure(values.log_format)
+    telemetry = Telemetry()
+    engine = Engine.load(values.model_copy(update={"owner": "off"}), telemetry)
+    collector.settle()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(path, engine.lanes, telemetry))
 
 
 def table(values: Settings) -> str:

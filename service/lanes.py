@@ -58,7 +58,7 @@ class Lane:
 
     def check_room(self, inputs: int) -> None:
         """Raise Overloaded or Unavailable if a request of so many inputs is not taken: ask before the work on it."""
-        if len(self.open) >= self.most and self.is_full():
+        if len(self.open) >= self.most and self.is_full():  # asked first without a call: this is asked at every request
             raise self.overload()
         self.scheduler.check_room(inputs)
 

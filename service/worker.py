@@ -61,10 +61,10 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether requests are taken."""
-        return self.taking is not None
+        return self.ready_engine is not None
 
     @property
-    def taking(self) -> "Engine | None":
+    def ready_engine(self) -> "Engine | None":
         """The engine while requests are taken."""
         engine = self._engine
         return engine if engine is not None and engine.ready and not self.draining else None

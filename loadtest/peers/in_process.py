@@ -1,14 +1,15 @@
 """What the network does with nobody in between: the reference of `loadtest limits`. A program under test: see peers.
 
-python -m loadtest.peers.in_process bulk|steps < texts.json: prints one JSON object. One thread, as the service has it.
+python -m loadtest.peers.in_process bulk|steps: reads JSON, the texts or the rows of a table, from the first line that
+it is sent and prints what holds of them; then, for every further line, takes a turn and prints its figures as JSON.
+One thread, as the service has it.
 """
 
 import json
-import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -18,43 +19,55 @@ from models.bundle import load
 from models.sampling import Sampling
 from models.tasks.generate import Chooser, GenerateOptions
 
-ROUNDS = 5
 BATCHES = (8, 16, 32)  # rows of a sorted batch: the fastest is the reference
+WARM = 3
 FIRST_COME = 32
-STEPS = 200
+STEPS = 100  # of a turn
 
 
-def bulk(texts: Sequence[str]) -> dict[str, Any]:
+class Reference(Protocol):
+    """`about` is told once, `turn` again and again: items per second by what is done."""
+
+    @property
+    def about(self) -> Mapping[str, Any]: ...
+
+    def turn(self) -> dict[str, float]: ...
+
+
+class Bulk:
     """Sentences/s in batches sorted by length, of the session alone and with all that a service has to do besides."""
-    bundle = load(BUNDLE, variant=VARIANT)
-    task: Any = bundle.task
 
-    def session_alone(items: Sequence[Any]) -> Callable[[int], None]:
-        feeds = {rows: [task.collate(items[at : at + rows]) for at in range(0, len(items), rows)] for rows in BATCHES}
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._bundle = load(BUNDLE, variant=VARIANT)
+        self._task = cast(Any, self._bundle.task)
+        self._texts = texts
+        items, collate = self._sorted(), self._task.collate
+        self._feeds = {rows: [collate(items[at : at + rows]) for at in range(0, len(items), rows)] for rows in BATCHES}
+        # Measured where the neighbours let it: what is fastest with them is so without.
+        self._alone_rows = min(BATCHES, key=lambda rows: min(_seconds(self._alone, rows) for _ in range(WARM)))
+        self._whole_rows = min(BATCHES, key=lambda rows: min(_seconds(self._everything, rows) for _ in range(WARM)))
+        self.about = {"first_come_waste": _first_come([self._task.encode(text).length for text in texts])}
 
-        def go(rows: int) -> None:
-            for feed in feeds[rows]:
-                bundle.network.run(feed)
+    def turn(self) -> dict[str, float]:
+        return {
+            "session_per_s": len(self._texts) / _seconds(self._alone, self._alone_rows),
+            "everything_per_s": len(self._texts) / _seconds(self._everything, self._whole_rows),
+        }
 
-        return go
+    def _sorted(self) -> list[Any]:
+        return sorted((self._task.encode(text) for text in self._texts), key=lambda item: int(item.length))
 
-    def everything(rows: int) -> None:
-        items = sorted((task.encode(text) for text in texts), key=lambda item: int(item.length))
+    def _alone(self, rows: int) -> None:
+        for feed in self._feeds[rows]:
+            self._bundle.network.run(feed)
+
+    def _everything(self, rows: int) -> None:
+        items = self._sorted()
         for at in range(0, len(items), rows):
             batch = items[at : at + rows]
-            outputs = bundle.network.run(task.collate(batch))
-            decoded = zip(batch, task.decode(batch, outputs), strict=True)
-            json.dumps([task.answer(item, row) for item, row in decoded])
-
-    items = sorted((task.encode(text) for text in texts), key=lambda item: int(item.length))
-    alone = [_seconds(session_alone(items), rows) for rows in BATCHES]
-    whole = [_seconds(everything, rows) for rows in BATCHES]
-    return {
-        "session_per_s": len(texts) / min(each.median for each in alone),
-        "session_best_per_s": len(texts) / min(each.best for each in alone),
-        "everything_per_s": len(texts) / min(each.median for each in whole),
-        "first_come_waste": _first_come([task.encode(text).length for text in texts]),
-    }
+            outputs = self._bundle.network.run(self._task.collate(batch))
+            decoded = zip(batch, self._task.decode(batch, outputs), strict=True)
+            json.dumps([self._task.answer(item, row) for item, row in decoded])
 
 
 def _first_come(lengths: Sequence[int]) -> float:
@@ -63,55 +76,59 @@ def _first_come(lengths: Sequence[int]) -> float:
     return 1 - sum(lengths) / sum(len(batch) * max(batch) for batch in batches)
 
 
-def steps(rows: int) -> dict[str, Any]:
+class Steps:
     """Tokens/s of a loop of steps over `rows` texts: the network alone, and with the draw of each token."""
-    bundle = load(BUNDLE, variant=VARIANT)
-    task: Any = bundle.task
-    lengths = np.ones(rows, np.int32)
 
-    def network(count: int) -> None:
-        tokens, memory = np.full((1, rows), 5, np.int32), state.zeros(task.state, rows)
+    def __init__(self, rows: int) -> None:
+        self._bundle = load(BUNDLE, variant=VARIANT)
+        self._task = cast(Any, self._bundle.task)
+        self._rows, self._lengths = rows, np.ones(rows, np.int32)
+        for _ in range(WARM):
+            self.turn()
+        self.about: dict[str, Any] = {}
+
+    def turn(self) -> dict[str, float]:
+        tokens = self._rows * STEPS
+        return {
+            "network_per_s": tokens / _seconds(self._network, STEPS),
+            "with_draws_per_s": tokens / _seconds(self._draws, STEPS),
+        }
+
+    def _begin(self) -> tuple[Any, Any]:
+        return np.full((1, self._rows), 5, np.int32), state.zeros(self._task.state, self._rows)
+
+    def _network(self, count: int) -> None:
+        tokens, memory = self._begin()
         for _ in range(count):
-            _, memory = task.advance(bundle.network.run_lean, tokens, lengths, memory)
+            _, memory = self._task.advance(self._bundle.network.run_lean, tokens, self._lengths, memory)
 
-    def draws(count: int) -> None:
-        asked = [
-            GenerateOptions(max_new_tokens=count + 1, sampling=Sampling(temperature=0.8, seed=n)) for n in range(rows)
+    def _draws(self, count: int) -> None:
+        texts = [
+            self._task.start(
+                "", GenerateOptions(max_new_tokens=count + 1, sampling=Sampling(temperature=0.8, seed=seed))
+            )
+            for seed in range(self._rows)
         ]
-        texts = [task.start("", options) for options in asked]
         chooser = Chooser(texts)
-        tokens, memory = np.full((1, rows), 5, np.int32), state.zeros(task.state, rows)
+        tokens, memory = self._begin()
         for _ in range(count):
-            following, memory = task.advance(bundle.network.run_lean, tokens, lengths, memory)
+            following, memory = self._task.advance(self._bundle.network.run_lean, tokens, self._lengths, memory)
             chosen = chooser.choose(following)
             for text, token in zip(texts, chosen.tolist(), strict=True):
                 text.push(token)
             tokens = chosen.astype(np.int32)[None, :]
 
-    alone = _seconds(network, STEPS)
-    return {
-        "network_per_s": rows * STEPS / alone.median,
-        "network_best_per_s": rows * STEPS / alone.best,
-        "with_draws_per_s": rows * STEPS / _seconds(draws, STEPS).median,
-    }
+
+def _seconds(work: Callable[[int], None], argument: int) -> float:
+    started = time.perf_counter()
+    work(argument)
+    return time.perf_counter() - started
 
 
-class Seconds(NamedTuple):
-    """Of ROUNDS rounds: what it is compared with is a median, too, and on a shared machine the best one is luck."""
-
-    median: float
-    best: float
-
-
-def _seconds(work: Callable[[int], None], argument: int) -> Seconds:
-    times = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        work(argument)
-        times.append(time.perf_counter() - started)
-    return Seconds(statistics.median(times), min(times))
-
+KINDS: Mapping[str, Callable[[Any], Reference]] = {"bulk": Bulk, "steps": Steps}
 
 if __name__ == "__main__":
-    asked = json.load(sys.stdin)
-    print(json.dumps(bulk(asked) if sys.argv[1] == "bulk" else steps(asked)))
+    reference = KINDS[sys.argv[1]](json.loads(sys.stdin.readline()))
+    print(json.dumps(reference.about), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(reference.turn()), flush=True)

@@ -12,7 +12,7 @@ from models.state import State
 from models.tasks.generate import Chooser
 from service.batching.table import Table, Text
 
-# Steps whose tokens are pushed together at most: to all texts one by one, that is a tenth of a small model's step.
+# Tokens are pushed once so many steps have come together: to give each text one takes a twentieth of a small step.
 HELD = 32
 
 

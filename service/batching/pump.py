@@ -83,7 +83,8 @@ class Pump:
                 if (now_s := self._clock()) >= until_s:
                     self._turns.spent_s += now_s - began_s
                     self._turned_s = now_s - self._turns.spent_s
-                    asyncio.get_running_loop().call_soon(self._turn_next)
+                    # The next turn comes after the loop has read what arrived meanwhile: that fills the next batch.
+                    asyncio.get_running_loop().call_soon(self._turn)
                     return
             self._turns.spent_s += self._clock() - began_s
             self._turned_s = None
@@ -93,13 +94,6 @@ class Pump:
                 self._send_away(work)
         except Exception as error:  # a bug of ours must not leave anybody waiting for ever
             self._give_up(error)
-
-    def _turn_next(self) -> None:
-        """Called beside the answers to the last piece: the loop reads what arrived meanwhile before the next turn.
-
-        That fills the next batch, and who is to be refused waits for answers or for a batch, not for both.
-        """
-        asyncio.get_running_loop().call_soon(self._turn)
 
     def _send_away(self, work: Work) -> None:
         """Run in the thread, settle back on the loop."""

@@ -9,6 +9,7 @@ Knows slots and whose turn it is. Leaves the rows to table.py and the work on th
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from models.state import State
 from models.tasks.generate import Continuation
@@ -105,6 +106,8 @@ class StepScheduler:
 
     def _drop_the_dead(self, now: float) -> None:
         table = self._table
+        if table.active and now >= table.roster.deadline_s:
+            table.push()  # what was written before an error comes before it
         # Before every step: so in one go, for there is hardly ever anything to do.
         if table.active and any([ticket.expire(now) for ticket in table.roster.tickets]):
             for row in range(len(table.active) - 1, -1, -1):
@@ -138,6 +141,8 @@ class StepScheduler:
     def abandon(self, error: ServiceError) -> None:
         """Fail everybody, whatever state their texts are in."""
         table = self._table
+        with suppress(Exception):  # a scheduler failed: they are told that, whatever state the table is in
+            table.push()
         for text in [*table.in_hand, *self._waiting, *table.active, *(text for text, _ in table.reading)]:
             text.ticket.fail(error)
         table.in_hand = []

@@ -82,8 +82,8 @@ class Text:
 class Roster:
     """What holds of the active texts until one of them leaves or another joins: to look at each at every step is dear.
 
-    `left` counts the steps until the first of them has its length, `drawn` holds the tokens (B,) of the last steps that
-    have not been pushed to the texts that only a length can end.
+    `left` counts the steps until the first of them has its length, `deadline_s` is the first of their deadlines,
+    `drawn` holds the tokens (B,) of the last steps that have not been pushed to the texts that only a length can end.
     """
 
     def __init__(self, texts: Sequence[Text]) -> None:
@@ -91,6 +91,7 @@ class Roster:
         self.tickets = tuple({text.ticket: None for text in texts})
         self.watched = [row for row, text in enumerate(continuations) if text.watched]
         self.left = min(text.left for text in continuations)
+        self.deadline_s = min(ticket.call.deadline_s for ticket in self.tickets)
         self.chooser: Chooser | None = None  # made when it is needed
         self.drawn: list[NDArray[np.int64]] = []
 
@@ -124,7 +125,7 @@ class Table:
     def push(self) -> list[int]:
         """Give the texts what was drawn for them: many steps together, where no text has to be watched.
 
-        Returns the rows whose texts have their length by that.
+        Returns the rows whose texts have their length by that: none while the roster has steps `left`.
         """
         if self._roster is None or not self._roster.drawn:
             return []
@@ -182,5 +183,7 @@ class Table:
         text.ticket.succeed(text.index, text.continuation)
 
     def fail(self, text: Text, error: BaseException) -> None:
+        """Tell the waiter, and who follows the other texts of the request what was written of them before."""
+        self.push()
         log.error("a text failed after %d tokens", len(text.continuation.tokens), exc_info=error)
         text.ticket.fail(error if isinstance(error, ServiceError) else InternalError())

@@ -29,6 +29,7 @@ AGAIN_S = 0.2  # between two looks whether it is there
 OWN = ("-m", "service", "own")
 LONGEST_PATH = 100  # of a Unix socket, in bytes: Linux has room for 107, others for less
 PRIVATE = 0o700
+STDIN = 0
 
 
 class OwnerFailed(RuntimeError):
@@ -86,7 +87,7 @@ class Starter:
         if status:
             raise OwnerFailed(f"the process that has the models ended with status {status}: see what it said above")
         with only_one(self._path) as lock:
-            if lock is None:  # one is there, and may still be loading
+            if lock is None:  # one is there and may still be loading, or it is just ending: this is called again
                 return
             # It is given the lock as its standard input, and has it from its first moment: nobody starts another while
             # it loads. In a session of its own: Ctrl-C is for the workers, which have answers to finish that need it.
@@ -123,7 +124,7 @@ def _first_word(path: str) -> Hello:
 
 @contextlib.contextmanager
 def only_one(path: str) -> Iterator[TextIO | None]:
-    """Hold the lock of a path and yield its file; None if another process has it, or this one was given it."""
+    """Hold the lock of a path and yield its file; None if another process has it, or has had it until this moment."""
     with open(f"{path}.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,15 +132,27 @@ def only_one(path: str) -> Iterator[TextIO | None]:
             yield None
             return
         # An owner that ended meanwhile has taken the file away: its lock is nobody's, and the next one is another's.
-        yield lock if _is(lock.fileno(), path) else None
+        yield lock if _is_lock(lock.fileno(), path) else None
 
 
-def was_given(path: str) -> bool:
-    """Whether this process has had the lock of a path from its start, as its standard input: see Starter."""
-    return _is(sys.stdin.fileno(), path) if sys.stdin is not None else False
+def keep_given(path: str) -> bool:
+    """Keep the lock of a path that this process was given as its standard input (see Starter) for as long as it lives.
+
+    False if it was not given it.
+    """
+    try:
+        if not _is_lock(STDIN, path):
+            return False
+        fcntl.flock(STDIN, fcntl.LOCK_EX | fcntl.LOCK_NB)  # does nothing where it is held already
+    except OSError:
+        return False
+    os.dup(STDIN)  # a child that outlives this process must not have it: this one is not inherited
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), STDIN)
+    return True
 
 
-def _is(descriptor: int, path: str) -> bool:
+def _is_lock(descriptor: int, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(f"{path}.lock"))
     except OSError:

@@ -43,7 +43,7 @@ class Refusals:
             or worker.settings.cache_bytes  # what was answered before needs no room
         ):
             return None
-        engine = worker.taking
+        engine = worker.ready_engine
         if engine is None or not engine.is_full(route.task):
             return None
         if engine.choices(route.task) > 1 and any(mark in body for mark in NAMING):

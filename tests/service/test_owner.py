@@ -400,7 +400,7 @@ def test_an_owner_that_cannot_start_is_told(tmp_path: Path) -> None:
 def test_nobody_starts_an_owner_where_one_is_loading(tmp_path: Path) -> None:
     path = str(tmp_path / "owner")
     # Its first moments are those of an owner that has not come to its first line: nobody else starts one in them.
-    program = f"import sys; from service.owner.start import was_given; sys.exit(not was_given({path!r}))"
+    program = f"import sys; from service.owner.start import keep_given; sys.exit(not keep_given({path!r}))"
     begin, other = (Starter(path, [sys.executable, "-c", program]) for _ in range(2))
     with only_one(path):
         begin()

@@ -361,8 +361,12 @@ def owners(supervisor: int) -> list[psutil.Process]:
 
 
 def zombies(supervisor: int) -> list[psutil.Process]:
-    children = psutil.Process(supervisor).children(recursive=True)
-    return [child for child in children if child.is_running() and child.status() == psutil.STATUS_ZOMBIE]
+    found = []
+    for child in psutil.Process(supervisor).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                found.append(child)
+    return found
 
 
 def until(holds: Callable[[], bool], within_s: float = 30.0) -> None:

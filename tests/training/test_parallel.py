@@ -63,8 +63,11 @@ def test_an_error_of_the_first_process_is_one_of_all(together: tuple[Path, str])
 
 def test_no_thread_outlives_the_group(together: tuple[Path, str]) -> None:
     for rank in (0, 1):
-        threads = torch.load(together[0] / f"process-{rank}.pt", weights_only=True)["threads"]
-        assert not [name for name in threads if "gloo" in name], threads
+        told = torch.load(together[0] / f"process-{rank}.pt", weights_only=True)
+        if not told["threads"]:
+            pytest.skip("this system does not tell the names of threads")
+        assert [name for name in told["threads"] if "gloo" in name]
+        assert not [name for name in told["threads_after"] if "gloo" in name]
 
 
 def test_only_the_first_process_reports(together: tuple[Path, str]) -> None:

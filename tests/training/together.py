@@ -1,5 +1,6 @@
 """What torchrun starts in the test of several processes: a run of the points, a line of JSON a report."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -27,9 +28,18 @@ def main(folder: Path) -> None:
             refused = str(error)
         told = {"history": history, "weights": torch.cat(ends), "refused": refused}
         name = f"process-{parallel.rank()}.pt"
-    # Empty where there is no such file system: only Linux tells the names of threads so.
-    told["threads"] = [thread.read_text().strip() for thread in Path("/proc/self/task").glob("*/comm")]
+        told["threads"] = threads()
+    told["threads_after"] = threads()
     torch.save(told, folder / name)
+
+
+def threads() -> list[str]:
+    """The names of this process's threads; none where there is no such file system: only Linux tells them so."""
+    names = []
+    for thread in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it has just ended
+            names.append(thread.read_text().strip())
+    return names
 
 
 def refuse() -> None:

@@ -1,6 +1,6 @@
 """A clock that only moves when it is told to, requests, and networks whose answers say whom they are for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -30,6 +30,7 @@ class Waiter:
     def __init__(self, clock: Clock, size: int = 1, *, timeout_s: float = inf) -> None:
         self.connected = True
         self.settled = self.told = 0
+        self.at_the_end: Callable[[], None] | None = None
         self.call = Call(request_id="r", route="/v1/x", deadline_s=clock() + timeout_s, gone=lambda: not self.connected)
         self.ticket = Ticket(self.call, size, self._settle, clock())
 
@@ -43,6 +44,8 @@ class Waiter:
     def _settle(self, ticket: Ticket) -> None:
         assert ticket is self.ticket
         self.settled += 1
+        if self.at_the_end is not None:
+            self.at_the_end()
 
     @property
     def error(self) -> str | None:

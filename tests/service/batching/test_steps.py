@@ -11,7 +11,7 @@ from service.batching.cost import CostModel
 from service.batching.dispatch import HELD
 from service.batching.steps import Limits, Prefill, Steps, StepScheduler
 from service.batching.table import TELL_S
-from service.errors import DeadlinePassed, InternalError, Overloaded, Unavailable
+from service.errors import InternalError, Overloaded, Unavailable
 from tests.service.batching.fakes import CODEC, Author, Clock, Observer, Waiter, expected, following, text
 
 
@@ -261,13 +261,33 @@ def test_tokens_nobody_looks_at_are_pushed_together_and_none_is_lost() -> None:
 
 def test_who_leaves_the_table_leaves_the_others_what_was_drawn_for_them() -> None:
     desk = Desk()
-    long = desk.ask("romeo", max_new_tokens=20)
-    stopped = desk.ask("romeo", max_new_tokens=20, stop=(expected("romeo", 9)[5:8],))
-    late = desk.ask("juliet", max_new_tokens=20, timeout_s=0.0065)
+    late = desk.ask("tybalt", max_new_tokens=20, timeout_s=0.0065)
+    stopped = desk.ask("romeo", max_new_tokens=20, stop=(expected("romeo", 12)[8:11],))
+    others = [desk.ask(name, max_new_tokens=20) for name in ("juliet", "paris")]
     desk.work()
-    assert texts(stopped) == [expected("romeo", 8)]
-    assert texts(long) == [expected("romeo", 20)]
-    assert isinstance(late.ticket.error, DeadlinePassed)
+    assert late.error == "DeadlinePassed"
+    assert texts(stopped) == [expected("romeo", 11)]
+    assert [texts(other) for other in others] == [[expected("juliet", 20)], [expected("paris", 20)]]
+
+
+@pytest.mark.parametrize("how", ["deadline", "failure", "abandoned"])
+def test_what_was_drawn_before_an_error_comes_before_it(how: str) -> None:
+    desk = Desk(slots=64)
+    prompts = [f"{letter}romeo" for letter in "abcdefghijklmnopqrst"]
+    written, seen = [text(prompt, 1000) for prompt in prompts], []
+    for writing in written:
+        waiter = Waiter(desk.clock, 1, timeout_s=0.0165 if how == "deadline" else 1e9)
+        waiter.at_the_end = lambda writing=writing: seen.append(len(writing[1].tokens))  # type: ignore[misc]
+        desk.scheduler.submit(waiter.ticket, [writing])
+        waiter.follow()
+    for _ in range(11):  # the prompts, then ten steps: less than the pace of so many who follow
+        desk.turn()
+    if how == "failure":
+        desk.author.cursed |= {state_after(prompt, 12) for prompt in prompts}
+    elif how == "abandoned":
+        desk.scheduler.abandon(InternalError())
+    desk.work()
+    assert seen == [{"deadline": 17, "failure": 12, "abandoned": 11}[how]] * 20
 
 
 def test_who_does_not_follow_changes_nothing_for_who_does() -> None:
@@ -374,18 +394,24 @@ def test_the_table_is_told_when_it_is_empty_again() -> None:
     assert desk.observer.told["table"][-1] == {"waiting": 0, "active": 0}
 
 
+def until(whole: str, stop: tuple[str, ...]) -> str:
+    """A text to the end of the first letter of `stop` in it."""
+    return whole[: next((place + 1 for place, letter in enumerate(whole) if letter in stop), len(whole))]
+
+
 class Play:
     """A scheduler to which anything may happen in any order, and what it owes."""
 
     def __init__(self, dispatch_s: float) -> None:
         self.desk = Desk(slots=4, queue_items=5, prefill_steps=3, prefill_tokens=6, dispatch_s=dispatch_s)
-        self.accepted: list[tuple[Waiter, list[str], int]] = []
+        self.accepted: list[tuple[Waiter, list[str], list[str]]] = []  # and the texts that are owed
         self.work: Prefill | Steps | None = None
 
-    def ask(self, prompts: list[str], count: int, timeout_s: float) -> None:
+    def ask(self, prompts: list[str], count: int, timeout_s: float, stop: tuple[str, ...]) -> None:
         with suppress(Overloaded, Unavailable):
-            waiter = self.desk.ask(*prompts, max_new_tokens=count, timeout_s=timeout_s)
-            self.accepted.append((waiter, prompts, count))
+            waiter = self.desk.ask(*prompts, max_new_tokens=count, timeout_s=timeout_s, stop=stop)
+            owed = [expected(prompt, count) for prompt in prompts]
+            self.accepted.append((waiter, prompts, [until(whole, stop) for whole in owed]))
 
     def leave(self, number: int) -> None:
         if self.accepted:
@@ -413,7 +439,9 @@ class Play:
 
 PROMPTS = st.lists(st.text("abc", min_size=1, max_size=9) | st.just("ab!"), min_size=1, max_size=3)
 ACTIONS = st.one_of(
-    st.tuples(st.just("ask"), PROMPTS, st.integers(1, 12), st.sampled_from([0.01, 1e9])),
+    st.tuples(
+        st.just("ask"), PROMPTS, st.integers(1, 12), st.sampled_from([0.01, 1e9]), st.sampled_from([(), tuple("acegi")])
+    ),
     st.tuples(st.just("leave"), st.integers(0, 50)),
     st.tuples(st.just("curse"), st.text("abc", min_size=1, max_size=9), st.integers(0, 6)),
     st.tuples(st.sampled_from(["take", "settle", "take", "settle", "take", "settle", "close"])),
@@ -426,10 +454,10 @@ def test_no_interleaving_loses_duplicates_or_swaps_a_text(actions: list[tuple[An
     for action, *details in actions:
         getattr(play, action)(*details)
     play.end()
-    for waiter, prompts, count in play.accepted:
+    for waiter, prompts, owed in play.accepted:
         assert waiter.settled == 1
         if waiter.error is None:
-            assert texts(waiter) == [expected(prompt, count) for prompt in prompts]
+            assert texts(waiter) == owed
         elif waiter.error == "ClientGone":
             assert not waiter.connected
         elif waiter.error == "DeadlinePassed":
