@@ -58,7 +58,7 @@ class Lane:
 
     def check_room(self, inputs: int) -> None:
         """Raise Overloaded or Unavailable if a request of so many inputs is not taken: ask before the work on it."""
-        if len(self.open) >= self.most and self.is_full():  # asked first without a call: this is asked at every request
+        if self.is_full():
             raise self.overload()
         self.scheduler.check_room(inputs)
 
@@ -79,7 +79,7 @@ class Lane:
 
     def refuses(self) -> bool:
         """Whether `check_room` would raise Overloaded for one input: cheap."""
-        return (len(self.open) >= self.most and self.is_full()) or self.scheduler.is_full(1)
+        return self.is_full() or self.scheduler.is_full(1)
 
     def refusal(self) -> Overloaded:
         """What it would raise."""

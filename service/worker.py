@@ -72,11 +72,12 @@ class Worker:
     @property
     def engine(self) -> "Engine":
         """The engine. Raises Unavailable while the worker is not ready."""
+        engine = self.ready_engine
+        if engine is not None:
+            return engine
         if self.draining:
             raise _shutting_down()
-        if self._engine is None or not self._engine.ready:
-            raise Unavailable("the models are still being loaded; try again in a moment")
-        return self._engine
+        raise Unavailable("the models are still being loaded; try again in a moment")
 
     def default_model(self, task: str) -> str | None:
         """Return the bundle that answers a request of ``task`` which names none: the first one that can."""

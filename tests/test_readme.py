@@ -83,6 +83,9 @@ def test_what_is_said_of_the_best_peer_is_in_the_result_file() -> None:
     assert f"same fp32 file (quartiles {lower:.2f} and {upper:.2f}) at {ratios['p99_ms']:.2f} of its p99" in said
     assert f"{int8['ratios']['per_s']:.2f} with the same int8 file" in said
     assert f"its fp32, {default['ratios']['per_s']:.2f} at {default['ratios']['p99_ms']:.2f}." in said
+    again = json.loads((ROOT / "docs/results/bench-best.json").read_text("utf-8"))["turns"]
+    rates = [f"{each['ratios']['per_s']:.2f}" for each in again]
+    assert f"the same three were {rates[0]}, {rates[1]} and {rates[2]} at {again[2]['ratios']['p99_ms']:.2f}" in said
     written = {name: server["median"]["tokens_per_s"] for name, server in BENCH["generate"]["servers"].items()}
     assert f"int8 {round(written['seqserve-int8'], -2):,.0f} characters" in README
     assert f"PyTorch loop {written['torch-loop']:,.0f}, the fastest of three ways" in README

@@ -43,7 +43,7 @@ class Bulk:
         self._texts = texts
         items, collate = self._sorted(), self._task.collate
         self._feeds = {rows: [collate(items[at : at + rows]) for at in range(0, len(items), rows)] for rows in BATCHES}
-        # Measured where the neighbours let it: what is fastest with them is so without.
+        # By the best of a few: what others of this machine take time from is not slower for that.
         self._alone_rows = min(BATCHES, key=lambda rows: min(_seconds(self._alone, rows) for _ in range(WARM)))
         self._whole_rows = min(BATCHES, key=lambda rows: min(_seconds(self._everything, rows) for _ in range(WARM)))
         self.about = {"first_come_waste": _first_come([self._task.encode(text).length for text in texts])}

@@ -26,14 +26,14 @@ class Backlog:
         self.items += 1
         self.tokens += length
         self.extra += extra
-        self.work_s += self._item_s + length * self._token_s + extra * self._extra_s
+        self.work_s += self._seconds(1, length, extra)
 
     def remove(self, length: int, extra: int) -> None:
         """Count one sequence less."""
         self.items -= 1
         self.tokens -= length
         self.extra -= extra
-        self.work_s -= self._item_s + length * self._token_s + extra * self._extra_s
+        self.work_s -= self._seconds(1, length, extra)
 
     @property
     def wait_s(self) -> float:
@@ -60,4 +60,7 @@ class Backlog:
         """
         cost, rows = self.cost, self._rows
         self._item_s, self._token_s, self._extra_s = cost.call_s / rows, cost.cell_s + cost.step_s / rows, cost.extra_s
-        self.work_s = self.items * self._item_s + self.tokens * self._token_s + self.extra * self._extra_s
+        self.work_s = self._seconds(self.items, self.tokens, self.extra)
+
+    def _seconds(self, items: int, tokens: int, extra: int) -> float:
+        return items * self._item_s + tokens * self._token_s + extra * self._extra_s

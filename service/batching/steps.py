@@ -7,9 +7,9 @@ next step, and the last row moves into its place.
 Knows slots and whose turn it is. Leaves the rows to table.py and the work on them to dispatch.py.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from models.state import State
 from models.tasks.generate import Continuation
@@ -18,6 +18,8 @@ from service.batching.dispatch import Prefill, Steps
 from service.batching.table import Ints, Limits, Observer, Table, Text, Writer
 from service.batching.ticket import Ticket
 from service.errors import Overloaded, ServiceError, Unavailable
+
+log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 0.05  # the queue is searched for clients that have gone this often
 
@@ -106,13 +108,14 @@ class StepScheduler:
 
     def _drop_the_dead(self, now: float) -> None:
         table = self._table
-        if table.active and now >= table.roster.deadline_s:
-            table.push()  # what was written before an error comes before it
-        # Before every step: so in one go, for there is hardly ever anything to do.
-        if table.active and any([ticket.expire(now) for ticket in table.roster.tickets]):
-            for row in range(len(table.active) - 1, -1, -1):
-                if table.active[row].ticket.settled:
-                    table.remove(row)
+        if table.active:
+            if now >= table.roster.deadline_s:
+                table.push()  # what was written before an error comes before it
+            # Before every step: so in one go, for there is hardly ever anything to do.
+            if any([ticket.expire(now) for ticket in table.roster.tickets]):
+                for row in range(len(table.active) - 1, -1, -1):
+                    if table.active[row].ticket.settled:
+                        table.remove(row)
         table.reading = [(text, state) for text, state in table.reading if not text.ticket.expire(now)]
         self.drop_the_gone()
 
@@ -141,8 +144,10 @@ class StepScheduler:
     def abandon(self, error: ServiceError) -> None:
         """Fail everybody, whatever state their texts are in."""
         table = self._table
-        with suppress(Exception):  # a scheduler failed: they are told that, whatever state the table is in
+        try:
             table.push()
+        except Exception:  # a scheduler has failed: they must hear of that, whatever state the table is in
+            log.exception("what was drawn last is lost")
         for text in [*table.in_hand, *self._waiting, *table.active, *(text for text, _ in table.reading)]:
             text.ticket.fail(error)
         table.in_hand = []

@@ -351,22 +351,22 @@ def test_a_head_that_dawdles_is_let_go_and_keys_change_while_it_runs(tmp_path: P
             assert httpx.post(f"{address}/v1/tag", content=b'{"inputs": "a"}', headers=head).status_code == status
 
 
-def owners(supervisor: int) -> list[psutil.Process]:
+def offspring(supervisor: int, fits: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """The processes under another that fit; one that ends while it is looked at does not."""
     found = []
     for child in psutil.Process(supervisor).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            if child.cmdline()[1:] == ["-m", "service", "own"]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one when its command is asked for
+            if fits(child):
                 found.append(child)
     return found
+
+
+def owners(supervisor: int) -> list[psutil.Process]:
+    return offspring(supervisor, lambda child: child.cmdline()[1:] == ["-m", "service", "own"])
 
 
 def zombies(supervisor: int) -> list[psutil.Process]:
-    found = []
-    for child in psutil.Process(supervisor).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if child.status() == psutil.STATUS_ZOMBIE:
-                found.append(child)
-    return found
+    return offspring(supervisor, lambda child: child.status() == psutil.STATUS_ZOMBIE)
 
 
 def until(holds: Callable[[], bool], within_s: float = 30.0) -> None:

@@ -394,7 +394,7 @@ def test_the_table_is_told_when_it_is_empty_again() -> None:
     assert desk.observer.told["table"][-1] == {"waiting": 0, "active": 0}
 
 
-def until(whole: str, stop: tuple[str, ...]) -> str:
+def cut(whole: str, stop: tuple[str, ...]) -> str:
     """A text to the end of the first letter of `stop` in it."""
     return whole[: next((place + 1 for place, letter in enumerate(whole) if letter in stop), len(whole))]
 
@@ -411,7 +411,7 @@ class Play:
         with suppress(Overloaded, Unavailable):
             waiter = self.desk.ask(*prompts, max_new_tokens=count, timeout_s=timeout_s, stop=stop)
             owed = [expected(prompt, count) for prompt in prompts]
-            self.accepted.append((waiter, prompts, [until(whole, stop) for whole in owed]))
+            self.accepted.append((waiter, prompts, [cut(whole, stop) for whole in owed]))
 
     def leave(self, number: int) -> None:
         if self.accepted:
