@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from loadtest import bench, bench_plot, bench_report, bench_turns, catalogue, closed_loop, open_loop
 from loadtest.__main__ import main
 from loadtest.bench_phases import Plan
-from loadtest.bench_server import Closed, waste
+from loadtest.bench_server import waste
 from loadtest.catalogue import Entry
 
 
@@ -87,8 +88,7 @@ def test_the_gates_believe_turns_before_rounds() -> None:
 
 
 def test_the_ratios_of_turns_are_those_of_neighbours() -> None:
-    slow, fast = Closed(**point(per_s=100.0)), Closed(**point(per_s=200.0))
-    half, fifth = Closed(**point(per_s=50.0)), Closed(**point(per_s=40.0))
+    slow, fast, half, fifth = ({"per_s": per_s} for per_s in (100.0, 200.0, 50.0, 40.0))
     # The machine was twice as fast the second time: the medians of the two servers, 150 and 45, would say 3.3.
     assert bench_turns.ratios_of([(slow, half), (fast, fifth)], "per_s") == [2.0, 5.0]
 
@@ -175,7 +175,12 @@ def test_what_breaks_one_peer_loses_nothing_of_the_others(tmp_path: Path, capsys
     assert [(each["ours"], each["peer"]) for each in found["turns"]] == [
         *(("seqserve-fp32", "mosec"), ("seqserve-int8", "mosec-int8"), ("seqserve-int8", "mosec"))
     ]
-    assert [len(each["pairs"]) for each in found["turns"]] == [2, 2, 2]
+    for each in found["turns"]:
+        assert len(each["pairs"]) == len(each["at_rate"]["pairs"]) == 2
+        per_s = statistics.median(pair["peer"]["per_s"] for pair in each["pairs"])
+        assert each["at_rate"]["rate_per_s"] == pytest.approx(0.7 * per_s)
+        assert [pair["peer"]["statuses"].keys() for pair in each["at_rate"]["pairs"]] == [{"200"}] * 2
+        assert set(each["at_rate"]["ratios"]) == {"p50_ms", "p99_ms"}
     assert found["client_ceiling_per_s"] > 0
     assert "ray could not be measured" in capsys.readouterr().out
 
