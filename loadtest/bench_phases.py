@@ -61,6 +61,7 @@ def measure_tagging(stage: Stage, entries: Sequence[Entry]) -> None:
         with running(entry, Setting(), stage.ground) as up:
             bodies = up.ask(SAME_ANSWERS)
         expected[entry.variant] = [entry.read(json.loads(body)) for body in bodies]
+        answer_bytes = sum(map(len, bodies)) // len(bodies)  # of either variant: only scores differ
     found = [(entry, sweep(stage, entry, expected[entry.variant])) for entry in entries]
     if (best := bench_report.best_peer(stage.servers)) is not None:
         again = catalogue.on_int8(next(entry for entry in entries if entry.name == best))
@@ -71,7 +72,7 @@ def measure_tagging(stage: Stage, entries: Sequence[Entry]) -> None:
     stage.result["comparisons"] = [each for each in comparisons if each is not None]
     in_turns(stage, chosen)
     open_loops(stage, chosen)
-    stage.result["client_ceiling_per_s"] = ceiling(stage, answer_bytes=sum(map(len, bodies)) // len(bodies))
+    stage.result["client_ceiling_per_s"] = ceiling(stage, answer_bytes=answer_bytes)
     stage.save()
 
 

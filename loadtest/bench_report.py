@@ -66,6 +66,14 @@ def comparison(servers: Mapping[str, Result], variant: str) -> dict[str, Any] | 
     return {"ours": ours, "peer": peer, "variant": variant, "connections": mine["connections"], "ratios": ratios}
 
 
+def not_answered(turns: Result, whose: str) -> int:
+    """Requests of all turns of "ours" or the "peer" that were not answered with 200."""
+    closed = sum(pair[whose]["failed"] for pair in turns.get("pairs", ()))
+    opened = [pair[whose] for pair in turns.get("at_rate", {}).get("pairs", ())]
+    refused = sum(count for each in opened for status, count in each["statuses"].items() if status != "200")
+    return int(closed + refused + sum(each["unanswered"] for each in opened))
+
+
 def verdict(result: Result, *, at_least: float | None, p99_share: float) -> list[str]:
     """Why this is a failure, a sentence each; empty when it is none. A peer that breaks is not our failure."""
     reasons = []
@@ -74,6 +82,9 @@ def verdict(result: Result, *, at_least: float | None, p99_share: float) -> list
             reasons.append(f"{name}: {server['error'].splitlines()[0]}")
         if server["ours"] and (failed := sum(row["failed"] for row in server.get("medians", ()))):
             reasons.append(f"{name}: {failed} requests failed in the closed loops")
+    for turns in result.get("turns", ()):
+        if failed := not_answered(turns, "ours"):
+            reasons.append(f"{turns['ours']}: {failed} requests failed in turns with {turns['peer']}")
     if at_least is None:
         return reasons
     # In turns where that was measured: it depends least on the machine.
@@ -100,6 +111,8 @@ def warnings(result: Result) -> list[str]:
             share = f"{100 * row['foreign_share']:.0f} %"
             found.append(f"{name}: other processes took {share} of its core: measure again on a quiet machine")
     for turns in result.get("turns", ()):
+        if failed := not_answered(turns, "peer"):
+            found.append(f"{turns['peer']}: {failed} requests failed in turns, so its figures say less")
         if turns["idle_share"] > DISTURBED:
             pair = f"{turns['ours']} and {turns['peer']} in turns"
             found.append(

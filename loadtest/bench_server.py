@@ -72,7 +72,7 @@ class Running:
 
     def closed(self, *, connections: int, seconds: float) -> Closed:
         """Load it with a closed loop; ConnectionError when it answers nothing."""
-        before, tokens = self._clocks(), self._tokens()
+        tokens, before = self._tokens(), self._clocks()  # to count the tokens is work of the server's, too
         seen = run_loop(drive(self.address, self.requests, connections=connections, seconds=seconds))
         wall_s, cpu_s, core_s = (now - then for now, then in zip(self._clocks(), before, strict=True))
         if not seen.latencies_ms:

@@ -1,8 +1,9 @@
 """The bench's comparison: two servers side by side on one core, loaded in turns, and the ratios of neighbouring turns.
 
 A machine that is shared gives a server a third more or less from one minute to the next: what was measured minutes
-apart says as much of the minute as of the server. Two turns of a second in a row mostly have the same machine, and the
-one of the two servers that has nothing to do takes (almost) nothing of the core: `idle_share` says how much.
+apart says as much of the minute as of the server. Two turns of a second, with one to warm up, in a row mostly have the
+same machine, and the one of the two servers that has nothing to do takes (almost) nothing of the core: `idle_share`
+says how much.
 
 First in a closed loop, which asks each server as fast as it answers: by Little's law its latency is little else than
 its throughput once more. Then at the same rate of random arrivals, where who has time left answers sooner.
@@ -41,7 +42,6 @@ def compare_in_turns(
         "variant": ours[0].variant,
         "connections": COMPARED_AT,
         **_compared([(asdict(one), asdict(other)) for one, other in found], COMPARED),
-        "failed": sum(one.failed for one, _ in found),
         "idle_share": statistics.median(each.foreign_share for pair in found for each in pair),
         "at_rate": {"rate_per_s": rate_per_s, "share": RATE, **_compared(opened, AT_RATE)},
     }

@@ -168,6 +168,9 @@ def overload(stand: Stand) -> Figures:
     def median(figure: Callable[[Figures], float]) -> float:
         return statistics.median(figure(each) for each in rounds)
 
+    def lost(load: Figures) -> int:
+        return load["unanswered"] + sum(n for status, n in load["statuses"].items() if status not in ("200", "429"))
+
     goodput = median(lambda each: each["load"]["goodput_per_s"] / each["peak_per_s"])
     refused = median(lambda each: (each["load"]["refused"] or {"p99_ms": 0.0})["p99_ms"])
     memory = median(lambda each: each["memory_mb"][1] / each["memory_mb"][0])
@@ -178,6 +181,7 @@ def overload(stand: Stand) -> Figures:
         "checks": [
             check("goodput, share of the peak", goodput, least=0.9),
             check("p99 of refusals, ms", refused, most=10.0),
+            check("neither answered nor refused with 429", sum(lost(each["load"]) for each in rounds), most=0),
             check("memory after over before", memory, most=1.05),
             check("p99 a second after its end, ms", recovered, most=20.0),
         ],

@@ -33,8 +33,9 @@ class Writing:
 
     A look that has none says that nothing has come for `remind_s`, where that is set.
 
-    What was written before an error comes first, then the error is raised. Whoever does not read to the end calls
-    `aclose` (contextlib.aclosing does): nothing more is written then.
+    What was written before an error comes first, then the error is raised (but not all of it when the time of a
+    shutdown is over). Whoever does not read to the end calls `aclose` (contextlib.aclosing does): nothing more is
+    written then.
     """
 
     def __init__(self, lane: Lane, texts: Texts, starts: Sequence[Start], call: Call) -> None:

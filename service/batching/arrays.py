@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from service.batching.cost import CostModel
-from service.batching.ticket import Ticket
+from service.batching.ticket import Ticket, fail_all
 from service.errors import InternalError, Overloaded, ServiceError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -47,16 +47,19 @@ class Batch:
     def settle(self) -> None:
         """Hand the result, or the failure, to the waiter."""
         error, item = self._error, self._item
-        self._scheduler.running = None
         if isinstance(error, ServiceError):
             self._ticket.fail(error)
         elif error is not None:
-            log.error("arrays of %d rows and %d steps failed", item.rows, item.steps, exc_info=error)
+            request_id = self._ticket.call.request_id
+            log.error(
+                "request %s: arrays of %d rows, %d steps failed", request_id, item.rows, item.steps, exc_info=error
+            )
             self._ticket.fail(InternalError())
         else:
             self._scheduler.cost.learn(item.rows, item.steps, self._seconds, item.extra)
             self._ticket.ran(self._seconds, item.rows)
             self._ticket.succeed(0, self._result)
+        self._scheduler.running = None  # last: whom an error here leaves without an answer is still known to `abandon`
 
 
 class ArrayScheduler:
@@ -104,10 +107,9 @@ class ArrayScheduler:
 
     def abandon(self, error: ServiceError) -> None:
         """Fail everybody."""
-        waiting = [ticket for ticket, _ in self._waiting]
-        self.running, running = None, self.running
-        for ticket in [*waiting, *([running] if running else [])]:
-            ticket.fail(error)
+        running = [self.running] if self.running else []
+        fail_all([*running, *(ticket for ticket, _ in self._waiting)], error)
+        self.running = None
 
     def close(self) -> None:
         """Accept nothing more; what waits is still run."""

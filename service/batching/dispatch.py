@@ -160,7 +160,7 @@ class Steps:
             tokens[row] = token
             if text.continuation.push(token):
                 self._done.append(row)
-        table.state, table.tokens = states.join(parts), tokens
+        table.state, table.tokens = states.append(table.writer.room(), states.join(parts)), tokens
 
     def settle(self) -> None:
         table = self._table
@@ -180,5 +180,6 @@ class Steps:
             else:
                 table.finish(text, table.state, row)
             table.remove(row)
+            text.ticket.tell(now)  # at once: nothing more comes of it
         table.tell(tickets, now)
         table.in_hand = []

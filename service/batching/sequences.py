@@ -18,7 +18,7 @@ from service.batching.backlog import Backlog
 from service.batching.cost import CostModel
 from service.batching.entry import Entry, Sized
 from service.batching.partition import segment
-from service.batching.ticket import Ticket
+from service.batching.ticket import Ticket, fail_all
 from service.errors import DeadlinePassed, InternalError, Overloaded, ServiceError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -259,12 +259,13 @@ class SequenceScheduler:
 
     def settle(self, batch: Batch, results: Sequence[Any], error: BaseException | None, seconds: float) -> None:
         """Called by the batch when it has run."""
-        self._running, entries = (), batch.entries
+        entries = batch.entries
         if error is None:
             self.cost.learn(batch.rows, batch.steps, seconds, batch.extra)
         self._backlog.settled(self.clock(), batch.rows, seconds)
         if error is not None:
             self._isolate(entries, error)
+            self._running = ()
             return
         for ticket in {entry.ticket for entry in entries}:
             ticket.ran(seconds, batch.rows)
@@ -278,6 +279,7 @@ class SequenceScheduler:
             compute_s=seconds,
             waits_s=[batch.taken_s - entry.ticket.arrived_s for entry in entries],
         )
+        self._running = ()  # last: whom an error here leaves without an answer is still known to `abandon`
 
     def _isolate(self, entries: list[Entry], error: BaseException) -> None:
         """Halve a batch that failed until the bad sequence is alone: only it fails."""
@@ -285,16 +287,15 @@ class SequenceScheduler:
             middle = len(entries) // 2
             self._suspects += [entries[middle:], entries[:middle]]
             return
-        log.error("a sequence of length %d failed", entries[0].length, exc_info=error)
-        entries[0].ticket.fail(error if isinstance(error, ServiceError) else InternalError())
+        ticket, call = entries[0].ticket, entries[0].ticket.call
+        log.error("request %s: a sequence of length %d failed", call.request_id, entries[0].length, exc_info=error)
+        ticket.fail(error if isinstance(error, ServiceError) else InternalError())
 
     def abandon(self, error: ServiceError) -> None:
         """Fail everybody, in whatever state the queue is."""
         queued, suspects = (entry for _, entry in self._by_length), (entry for part in self._suspects for entry in part)
-        waiting = [*self._running, *queued, *suspects]
+        fail_all((entry.ticket for entry in [*self._running, *queued, *suspects]), error)
         self._running = ()
-        for entry in waiting:
-            entry.ticket.fail(error)
 
     def close(self) -> None:
         """Accept nothing more; what waits is still run."""

@@ -16,7 +16,7 @@ from models.tasks.generate import Continuation
 from service.batching.cost import CostModel
 from service.batching.dispatch import Prefill, Steps
 from service.batching.table import Ints, Limits, Observer, Table, Text, Writer
-from service.batching.ticket import Ticket
+from service.batching.ticket import Ticket, fail_all
 from service.errors import Overloaded, ServiceError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class StepScheduler:
         return None
 
     def _readers(self) -> list[tuple[Text, State]]:
-        """Take the prompts to be read in the next call out of those that are being read: the oldest that fit."""
+        """Take the prompts to be read in the next call out of those that are being read: by turns, as many as fit."""
         limits, reading, longest, count = self._table.limits, self._table.reading, 0, 0
         for text, _ in reading:
             longest = max(longest, min(len(text.prompt) - text.fed, limits.prefill_steps))
@@ -124,9 +124,8 @@ class StepScheduler:
         now = self._table.clock()
         if now >= self._next_sweep_s:
             self._next_sweep_s = now + SWEEP_EVERY_S
-            if any(text.ticket.expire(now) for text in self._waiting):
-                self._waiting = deque(text for text in self._waiting if not text.ticket.settled)
-                self._waiting_tokens = sum(text.cost_tokens for text in self._waiting)
+            self._waiting = deque([text for text in self._waiting if not text.ticket.expire(now)])
+            self._waiting_tokens = sum(text.cost_tokens for text in self._waiting)
 
     def _admit(self, now: float) -> None:
         free = self._table.limits.slots - len(self._table)
@@ -148,8 +147,8 @@ class StepScheduler:
             table.push()
         except Exception:  # a scheduler has failed: they must hear of that, whatever state the table is in
             log.exception("what was drawn last is lost")
-        for text in [*table.in_hand, *self._waiting, *table.active, *(text for text, _ in table.reading)]:
-            text.ticket.fail(error)
+        texts = [*table.in_hand, *self._waiting, *table.active, *(text for text, _ in table.reading)]
+        fail_all((text.ticket for text in texts), error)
         table.in_hand = []
 
     def close(self) -> None:

@@ -185,5 +185,6 @@ class Table:
     def fail(self, text: Text, error: BaseException) -> None:
         """Tell the waiter, and who follows the other texts of the request what was written of them before."""
         self.push()
-        log.error("a text failed after %d tokens", len(text.continuation.tokens), exc_info=error)
+        request_id, count = text.ticket.call.request_id, len(text.continuation.tokens)
+        log.error("request %s: a text failed after %d tokens", request_id, count, exc_info=error)
         text.ticket.fail(error if isinstance(error, ServiceError) else InternalError())

@@ -3,11 +3,14 @@
 Knows when a request is no longer worth running. Does not know what its parts are.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from service.call import Call
-from service.errors import ClientGone, DeadlinePassed, ServiceError
+from service.errors import ClientGone, DeadlinePassed, InternalError, ServiceError
+
+log = logging.getLogger(__name__)
 
 Settle = Callable[["Ticket"], None]
 
@@ -103,3 +106,12 @@ class Ticket:
         self.follow = None  # who follows holds the ticket: no cycle is left to the collector
         if settle is not None:
             settle(self)
+
+
+def fail_all(tickets: Iterable[Ticket], error: ServiceError) -> None:
+    """Fail all that are open. Of a bug of ours, which is in the log, the requests it was told to stand there, too."""
+    told = list({ticket: None for ticket in tickets if not ticket.settled})
+    if told and isinstance(error, InternalError):
+        log.error("told to requests %s", ", ".join(ticket.call.request_id for ticket in told))
+    for ticket in told:
+        ticket.fail(error)

@@ -4,7 +4,6 @@ Knows the lanes of an engine. Knows no HTTP.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -48,6 +47,4 @@ async def serve(path: str, lanes: Mapping[str, Lane], telemetry: Telemetry) -> N
     finally:
         room.cancel()
         telemetry.flush()
-        with contextlib.suppress(OSError):  # whoever comes now makes them anew
-            os.unlink(f"{path}.lock")
-            os.rmdir(os.path.dirname(path))
+        start.forget_socket(path)

@@ -15,6 +15,7 @@ from service.errors import Overloaded, ServiceError, Unavailable
 from service.owner.message import Error, Gone, Hello, Joined, Room, Settled, Spent, Submit, Told, begun
 from service.owner.start import OwnerFailed, Starts
 from service.owner.wire import Peer
+from service.settings import BadSetting
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class Connection:
     async def _restart(self) -> None:
         try:
             self._start()
-        except (OwnerFailed, OSError) as error:  # it is tried again: without an owner this worker is of no use
+        except (OwnerFailed, BadSetting, OSError) as error:  # tried again: without one this worker is of no use
             log.critical("%s", error)
             await asyncio.sleep(FAILED_S)
         await asyncio.sleep(AGAIN_S)

@@ -101,7 +101,7 @@ class Guest:
             self._submit(word, held, call)
         except Exception as error:  # its waiter must hear of it, whatever it is
             if not isinstance(error, ServiceError):
-                log.exception("a ticket of %s could not be queued", word.lane)
+                log.exception("request %s: what it asks of %s could not be queued", word.request_id, word.lane)
             del self._held[word.number]
             self._settle(word.number, (), error if isinstance(error, ServiceError) else InternalError(), call)
 
@@ -131,7 +131,7 @@ class Guest:
         try:
             self.peer.say(Settled(number=number, results=results, error=told, spent=spent))
         except Exception:  # its waiter must hear of it: what cannot be sent is a bug of ours
-            log.exception("the results of a ticket cannot be sent")
+            log.exception("request %s: its results cannot be sent", call.request_id)
             self.peer.say(Settled(number=number, results=(), error=Error.of(InternalError()), spent=spent))
 
     def _lose(self) -> None:

@@ -30,6 +30,7 @@ OWN = ("-m", "service", "own")
 LONGEST_PATH = 100  # of a Unix socket, in bytes: Linux has room for 107, others for less
 PRIVATE = 0o700
 STDIN = 0
+PREFIX = "seqserve-"  # of directories that are made here
 
 
 class OwnerFailed(RuntimeError):
@@ -38,12 +39,22 @@ class OwnerFailed(RuntimeError):
 
 def new_socket() -> str:
     """Return a path for the socket of an owner, in a directory that nobody else may enter. Raises BadSetting."""
-    folder = tempfile.mkdtemp(prefix="seqserve-")
+    folder = tempfile.mkdtemp(prefix=PREFIX)
     path = os.path.join(folder, "owner")
     if len(os.fsencode(path)) > LONGEST_PATH:
         os.rmdir(folder)
         raise BadSetting(f"{path} is too long for the path of a socket: set TMPDIR to a shorter one")
     return path
+
+
+def forget_socket(path: str) -> None:
+    """Remove the lock of a path, which must be held, and its directory if `new_socket` made it: no other is ours."""
+    with contextlib.suppress(OSError):  # whoever comes now makes them anew
+        os.unlink(f"{path}.lock")
+    folder = os.path.dirname(path)
+    if os.path.dirname(folder) == tempfile.gettempdir() and os.path.basename(folder).startswith(PREFIX):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
 
 
 def check_private(path: str) -> None:
@@ -62,7 +73,9 @@ class Starts(Protocol):
     """What can start an owner."""
 
     def __call__(self) -> None:
-        """Start one where there is none. Raises OwnerFailed once if the last one that was started from here failed."""
+        """Start one where there is none. Raises OwnerFailed once if the last one that was started from here failed, and
+        BadSetting if others may enter the directory of its socket.
+        """
         ...
 
     def reap(self) -> None:
@@ -86,6 +99,7 @@ class Starter:
         status, self._status = self._status, 0
         if status:
             raise OwnerFailed(f"the process that has the models ended with status {status}: see what it said above")
+        check_private(self._path)  # the last owner may have taken the directory away
         with only_one(self._path) as lock:
             if lock is None:  # one is there and may still be loading, or it is just ending: this is called again
                 return

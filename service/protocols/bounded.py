@@ -29,6 +29,30 @@ class Connection(Protocol):
         ...
 
 
+class Stuck:
+    """Since when a client has taken nothing of what is there for it."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+        self._left = 0  # bytes that were there for it at the last look
+
+    def begin(self, now_s: float) -> None:
+        """There is more for it than it has taken."""
+        self._since_s, self._left = now_s, 0
+
+    def end(self) -> None:
+        """It has taken (almost) all."""
+        self._since_s = None
+
+    def seconds(self, transport: asyncio.WriteTransport, now_s: float) -> float:
+        """Look. A client on a slow line may take a long answer for as long as it takes some of it between two looks."""
+        left = transport.get_write_buffer_size()
+        if self._since_s is None or left < self._left:
+            self._since_s = now_s
+        self._left = left
+        return now_s - self._since_s
+
+
 @dataclass(kw_only=True, eq=False)
 class Bounds:
     """What connections may hold, and those that there are."""
@@ -54,7 +78,7 @@ class Bounded(HttpToolsProtocol):
         self._in_head = False
         self._fed = 0  # bytes since the head began, and what came with its beginning
         self._turn_since_s = 0.0  # since when the service waits for the client, if it does
-        self._stuck_since_s: float | None = None  # since when the client takes nothing, or the connection is closing
+        self._stuck = Stuck()  # or closing
         self._wrong: ServiceError | None = None  # what a callback found: the parser tells only that there was something
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -128,12 +152,12 @@ class Bounded(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         """See uvicorn."""
-        self._stuck_since_s = self.loop.time()
+        self._stuck.begin(self.loop.time())
         super().pause_writing()
 
     def resume_writing(self) -> None:
         """See uvicorn."""
-        self._stuck_since_s = None
+        self._stuck.end()
         super().resume_writing()
 
     def reject(self, error: ServiceError) -> None:
@@ -156,8 +180,7 @@ class Bounded(HttpToolsProtocol):
         assert self._bounds is not None
         now_s, settings = self.loop.time(), self._bounds.settings
         if self.flow.write_paused or self.transport.is_closing():
-            self._stuck_since_s = now_s if self._stuck_since_s is None else self._stuck_since_s
-            if now_s - self._stuck_since_s > settings.write_timeout_s:
+            if self._stuck.seconds(self.transport, now_s) > settings.write_timeout_s:
                 self.transport.abort()
         elif self._is_the_clients_turn():
             patience_s = settings.header_timeout_s

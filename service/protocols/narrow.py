@@ -11,7 +11,7 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from service.protocols.bounded import Bounds
+from service.protocols.bounded import Bounds, Stuck
 from service.protocols.front import Front
 
 PIECE_BYTES = 16 * 1024  # of what came, for one turn of the loop: a frame has 6 bytes at least
@@ -35,7 +35,7 @@ class Narrow(WebSocketsSansIOProtocol):
         self.logger = self.conn.logger = log
         self._later = b""  # came, and is for the next turns of the loop
         self._called = False  # for the next turn
-        self._stuck_since_s: float | None = None  # since when the client takes nothing, or the connection is closing
+        self._stuck = Stuck()  # or closing
 
     def connection_made(self, transport: Any) -> None:
         """See uvicorn."""
@@ -58,13 +58,13 @@ class Narrow(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         """See uvicorn."""
-        self._stuck_since_s = self.loop.time()
+        self._stuck.begin(self.loop.time())
         super().pause_writing()
         self._pace()
 
     def resume_writing(self) -> None:
         """See uvicorn."""
-        self._stuck_since_s = None
+        self._stuck.end()
         super().resume_writing()
         self._pace()
 
@@ -98,8 +98,7 @@ class Narrow(WebSocketsSansIOProtocol):
         now_s = self.loop.time()
         if self.writable.is_set() and not self.transport.is_closing():
             return
-        self._stuck_since_s = now_s if self._stuck_since_s is None else self._stuck_since_s
-        if now_s - self._stuck_since_s > self._bounds.settings.write_timeout_s:
+        if self._stuck.seconds(self.transport, now_s) > self._bounds.settings.write_timeout_s:
             self.transport.abort()
 
     def _feed(self) -> None:

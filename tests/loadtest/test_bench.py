@@ -87,6 +87,16 @@ def test_the_gates_believe_turns_before_rounds() -> None:
     assert "ours and peer in turns: the one that was idle, or others, took 20 %" in told
 
 
+def test_who_refuses_in_turns_is_told() -> None:
+    closed = {"ours": {"failed": 2}, "peer": {"failed": 0}}
+    shed = {"statuses": {"200": 5, "429": 3}, "unanswered": 1}
+    opened = {"ours": {"statuses": {"200": 9}, "unanswered": 0}, "peer": shed}
+    turns = {"ours": "ours", "peer": "peer", "idle_share": 0.0, "pairs": [closed], "at_rate": {"pairs": [opened]}}
+    found = {**result(FAST, PEER), "turns": [turns]}
+    assert reasons(found) == "ours: 2 requests failed in turns with peer"
+    assert bench_report.warnings(found) == ["peer: 4 requests failed in turns, so its figures say less"]
+
+
 def test_the_ratios_of_turns_are_those_of_neighbours() -> None:
     slow, fast, half, fifth = ({"per_s": per_s} for per_s in (100.0, 200.0, 50.0, 40.0))
     # The machine was twice as fast the second time: the medians of the two servers, 150 and 45, would say 3.3.

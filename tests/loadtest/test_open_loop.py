@@ -72,6 +72,7 @@ async def test_every_request_that_was_due_is_counted() -> None:
     assert seen.statuses() == {200: len(seen.status)}
     assert 50 < len(seen.status) < 150
     assert seen.unanswered == 0
+    assert 0 <= seen.summary()["client_late_ms"] < median(seen.latency_ms)
     assert all(0 <= due_s < 0.3 for due_s in seen.due_s)
 
 

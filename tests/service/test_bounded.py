@@ -149,6 +149,19 @@ async def test_a_client_that_takes_nothing_is_cut_off() -> None:
     assert wire.transport.aborted
 
 
+async def test_a_client_on_a_slow_line_may_take_a_long_answer() -> None:
+    wire = Clocked(write_timeout_s=5)
+    wire.transport.left = 100_000
+    wire.protocol.pause_writing()
+    for _ in range(5):  # and never so much that writing goes on
+        wire.after(4)
+        wire.transport.left -= 1000
+    wire.after(4)
+    assert not wire.transport.aborted
+    wire.after(6)
+    assert wire.transport.aborted
+
+
 async def test_a_connection_that_cannot_be_closed_is_cut_off() -> None:
     wire = Clocked(write_timeout_s=5)
     wire.transport.close()

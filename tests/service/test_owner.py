@@ -364,6 +364,26 @@ def test_a_path_that_is_too_long_is_told_at_the_start(tmp_path: Path, monkeypatc
     assert list(deep.iterdir()) == []
 
 
+def test_an_owner_takes_away_only_a_directory_that_was_made_for_it(tmp_path: Path) -> None:
+    made, given = start.new_socket(), str(tmp_path / "seqserve-own" / "owner")
+    start.check_private(given)
+    for path in (made, given):
+        with only_one(path) as lock:
+            assert lock is not None
+            start.forget_socket(path)
+        assert not os.path.exists(f"{path}.lock")
+    assert not os.path.exists(os.path.dirname(made))
+    assert os.path.isdir(os.path.dirname(given))
+
+
+def test_an_owner_can_be_started_where_the_last_one_took_its_directory_away(tmp_path: Path) -> None:
+    path = str(tmp_path / "gone" / "owner")
+    starter = start.Starter(path, [sys.executable, "-c", ""])
+    starter()
+    assert starter.process is not None
+    assert starter.process.wait(30) == 0
+
+
 def test_of_several_owners_that_start_at_once_one_stays(tmp_path: Path) -> None:
     path = str(tmp_path / "owner")
     with only_one(path) as first, only_one(path) as second:

@@ -29,9 +29,13 @@ class Transport(asyncio.Transport):
         self.written = b""
         self.closed = self.paused = self.aborted = False
         self.peer: Any = None
+        self.left = 0  # bytes that the client has not taken
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self.peer if name == "peername" else default
+
+    def get_write_buffer_size(self) -> int:
+        return self.left
 
     def write(self, data: Any) -> None:
         self.written += data

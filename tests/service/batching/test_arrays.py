@@ -100,3 +100,16 @@ def test_abandoned_everybody_is_told() -> None:
     bench.scheduler.abandon(InternalError())
     assert running.settled
     assert waiting.settled
+
+
+def test_an_item_that_cannot_be_settled_is_still_known_to_who_gives_up() -> None:
+    bench = Bench()
+    ticket = bench.submit("a")
+    work = bench.scheduler.take()
+    assert work is not None
+    work.run()
+    bench.scheduler.cost.learn = None  # type: ignore[assignment]  # a bug
+    with pytest.raises(TypeError):
+        work.settle()
+    bench.scheduler.abandon(InternalError())
+    assert isinstance(ticket.error, InternalError)

@@ -314,3 +314,25 @@ def test_what_is_running_is_abandoned_too() -> None:
     desk.scheduler.abandon(InternalError())
     assert waiter.error == "InternalError"
     assert desk.scheduler.idle
+
+
+def test_a_batch_that_cannot_be_settled_is_still_known_to_who_gives_up() -> None:
+    desk = Desk()
+    waiter = desk.ask(Item("a"))
+    batch = desk.scheduler.take()
+    assert batch is not None
+    batch.run()
+    desk.scheduler.cost.learn = None  # type: ignore[assignment]  # a bug
+    with pytest.raises(TypeError):
+        batch.settle()
+    desk.scheduler.abandon(InternalError())
+    assert waiter.error == "InternalError"
+
+
+def test_a_failure_is_in_the_log_under_the_id_of_its_request(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk()
+    waiter = desk.ask(Item("bad", bad=True))
+    waiter.call.request_id = "the-id"
+    desk.work()
+    assert waiter.error == "InternalError"
+    assert [message for message in caplog.messages if "the-id" in message]

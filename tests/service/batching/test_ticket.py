@@ -1,7 +1,9 @@
 """A ticket settles exactly once, and remembers where the time went."""
 
-from service.batching.ticket import Ticket
-from service.errors import InternalError
+import pytest
+
+from service.batching.ticket import Ticket, fail_all
+from service.errors import InternalError, Unavailable
 from tests.service.batching.fakes import Clock, Waiter
 
 
@@ -52,3 +54,19 @@ def test_the_queue_ends_with_the_first_part_and_compute_adds_up() -> None:
     ticket.ran(0.25, 7)
     ticket.ran(0.25, 3)
     assert (waiter.call.queue_s, waiter.call.compute_s, waiter.call.batch_items) == (0.5, 0.5, 7)
+
+
+def test_of_a_bug_all_who_are_told_stand_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    waiters = [Waiter(Clock()), Waiter(Clock()), Waiter(Clock())]
+    for number, waiter in enumerate(waiters):
+        waiter.call.request_id = f"r{number}"
+    waiters[1].ticket.succeed(0, "before")
+    fail_all([waiter.ticket for waiter in [*waiters, waiters[0]]], InternalError())
+    assert [waiter.error for waiter in waiters] == ["InternalError", None, "InternalError"]
+    assert caplog.messages == ["told to requests r0, r2"]
+
+
+def test_of_a_shutdown_nobody_stands_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    waiter = Waiter(Clock())
+    fail_all([waiter.ticket], Unavailable("over"))
+    assert (waiter.error, caplog.messages) == ("Unavailable", [])
