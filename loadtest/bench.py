@@ -1,6 +1,6 @@
 """`python -m loadtest bench`: seqserve against other servers of the same bundles, each on one core, in one run.
 
-For each server: does it answer as ours does, and which setting of its batching is its fastest? Then closed loops over
+For each server: does it answer as ours does, and which setting of its batching is its best? Then closed loops over
 rounds, one server running at a time, then ours and the best peer side by side in turns, then open loops at rates that
 are the same for all, then generation. The file is written after each server: what breaks one peer loses nothing of the
 others.

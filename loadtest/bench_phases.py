@@ -90,7 +90,7 @@ def ceiling(stage: Stage, *, answer_bytes: int) -> float:
 
 
 def sweep(stage: Stage, entry: Entry, expected: Sequence[Tags]) -> Setting | None:
-    """Compare its answers, try its settings, return the fastest; None when it does not work at all."""
+    """Compare its answers, try its settings, return the best; None when it does not work at all."""
     points: list[dict[str, Any]] = []
     server = stage.servers[entry.name] = {
         "title": entry.title,

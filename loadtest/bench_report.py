@@ -13,6 +13,7 @@ COMPARED_AT = 32  # connections: of the sweep, the gates and the table
 FIGURES = ("per_s", "p50_ms", "p99_ms", "cpu_ms_per_request", "padding_waste", "foreign_share")
 # Above this the server did not have its core to itself, and its figures say less.
 DISTURBED = 0.05
+SAME = 0.95  # of the most requests per second: what is nearer to it than that differs by chance
 NONE = "-"
 Result = Mapping[str, Any]
 
@@ -37,9 +38,15 @@ def at(server: Result, connections: int = COMPARED_AT) -> Result | None:
 
 
 def best_setting(sweep: Sequence[Result]) -> Result | None:
-    """The point of a sweep with the most requests per second and no failure; None when all failed."""
+    """The point of a sweep without a failure that has the lowest p99 of those about as fast as the fastest, see SAME.
+
+    None when all have failures.
+    """
     able = [point for point in sweep if "error" not in point and not point["failed"]]
-    return max(able, key=lambda point: float(point["per_s"]), default=None)
+    least = SAME * max((float(point["per_s"]) for point in able), default=0.0)
+    return min(
+        (point for point in able if point["per_s"] >= least), key=lambda point: float(point["p99_ms"]), default=None
+    )
 
 
 def best_peer(servers: Mapping[str, Result], variant: str = "fp32") -> str | None:

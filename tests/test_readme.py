@@ -86,6 +86,9 @@ def test_what_is_said_of_the_best_peer_is_in_the_result_file() -> None:
     again = json.loads((ROOT / "docs/results/bench-best.json").read_text("utf-8"))["turns"]
     rates = [f"{each['ratios']['per_s']:.2f}" for each in again]
     assert f"the same three were {rates[0]}, {rates[1]} and {rates[2]} at {again[2]['ratios']['p99_ms']:.2f}" in said
+    tails = [f"{each['at_rate']['ratios']['p99_ms']:.2f}" for each in again]
+    assert f"p99 was {tails[0]}, {tails[1]} and {tails[2]} of its" in said
+    assert {each["at_rate"]["share"] for each in again} == {0.7}
     written = {name: server["median"]["tokens_per_s"] for name, server in BENCH["generate"]["servers"].items()}
     assert f"int8 {round(written['seqserve-int8'], -2):,.0f} characters" in README
     assert f"PyTorch loop {written['torch-loop']:,.0f}, the fastest of three ways" in README

@@ -58,6 +58,12 @@ def test_the_best_setting_has_no_failures() -> None:
     assert bench_report.best_setting(sweep[1:]) is None
 
 
+def test_of_settings_about_as_fast_the_one_with_the_shortest_tail_is_the_best() -> None:
+    settings = ((1000.0, 50.0), (960.0, 40.0), (940.0, 30.0))
+    sweep = [point(per_s=per_s, p99_ms=p99_ms) for per_s, p99_ms in settings]
+    assert bench_report.best_setting(sweep) == sweep[1]
+
+
 def test_the_best_peer_is_the_fastest_on_the_same_file() -> None:
     other = server("quantised", point(per_s=9000.0), variant="int8")
     assert bench_report.best_peer({"ours": FAST, "slow": SLOW, "peer": PEER, "quantised": other}) == "peer"
