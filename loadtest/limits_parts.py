@@ -169,7 +169,8 @@ def overload(stand: Stand) -> Figures:
         return statistics.median(figure(each) for each in rounds)
 
     def lost(load: Figures) -> int:
-        return load["unanswered"] + sum(n for status, n in load["statuses"].items() if status not in ("200", "429"))
+        others = (count for status, count in load["statuses"].items() if status not in ("200", "429"))
+        return int(load["unanswered"] + sum(others))
 
     goodput = median(lambda each: each["load"]["goodput_per_s"] / each["peak_per_s"])
     refused = median(lambda each: (each["load"]["refused"] or {"p99_ms": 0.0})["p99_ms"])
