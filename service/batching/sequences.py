@@ -259,14 +259,18 @@ class SequenceScheduler:
 
     def settle(self, batch: Batch, results: Sequence[Any], error: BaseException | None, seconds: float) -> None:
         """Called by the batch when it has run."""
-        entries = batch.entries
         if error is None:
             self.cost.learn(batch.rows, batch.steps, seconds, batch.extra)
         self._backlog.settled(self.clock(), batch.rows, seconds)
-        if error is not None:
-            self._isolate(entries, error)
-            self._running = ()
-            return
+        if error is None:
+            self._answer(batch, results, seconds)
+        else:
+            self._isolate(batch.entries, error)
+        self._running = ()  # last: whom an error here leaves without an answer is still known to `abandon`
+
+    def _answer(self, batch: Batch, results: Sequence[Any], seconds: float) -> None:
+        """Hand out what the network said, and tell of the batch."""
+        entries = batch.entries
         for ticket in {entry.ticket for entry in entries}:
             ticket.ran(seconds, batch.rows)
         for entry, result in zip(entries, results, strict=True):
@@ -279,7 +283,6 @@ class SequenceScheduler:
             compute_s=seconds,
             waits_s=[batch.taken_s - entry.ticket.arrived_s for entry in entries],
         )
-        self._running = ()  # last: whom an error here leaves without an answer is still known to `abandon`
 
     def _isolate(self, entries: list[Entry], error: BaseException) -> None:
         """Halve a batch that failed until the bad sequence is alone: only it fails."""

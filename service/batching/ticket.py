@@ -110,7 +110,7 @@ class Ticket:
 
 def fail_all(tickets: Iterable[Ticket], error: ServiceError) -> None:
     """Fail all that are open. Of a bug of ours, which is in the log, the requests it was told to stand there, too."""
-    told = list({ticket: None for ticket in tickets if not ticket.settled})
+    told = dict.fromkeys(ticket for ticket in tickets if not ticket.settled)
     if told and isinstance(error, InternalError):
         log.error("told to requests %s", ", ".join(ticket.call.request_id for ticket in told))
     for ticket in told:

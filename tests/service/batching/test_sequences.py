@@ -1,17 +1,14 @@
 """The sequence scheduler: who runs with whom, and that everybody is answered, whatever happens."""
 
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.sequences import Batch
-from service.errors import DeadlinePassed, InternalError, Overloaded, TooLarge, Unavailable
+from service.errors import InternalError, TooLarge, Unavailable
 from tests.service.batching.desk import Desk, answers
-from tests.service.batching.fakes import Item, Waiter
+from tests.service.batching.fakes import Item
 
 
 def test_sequences_that_wait_together_run_together() -> None:
@@ -234,77 +231,6 @@ def test_a_suspect_whose_client_has_gone_is_not_run_again() -> None:
     other.connected = False
     desk.work()
     assert (other.error, desk.network.batches) == ("ClientGone", [["bad", "other"], ["bad"]])
-
-
-class Play:
-    """A scheduler to which anything may happen in any order, and what it owes."""
-
-    def __init__(self) -> None:
-        self.desk = Desk(batch_rows=3, queue_items=12, queue_tokens=150)
-        self.accepted: list[tuple[Waiter, list[Item]]] = []
-        self.batch: Batch | None = None
-        self.lost = False
-
-    def ask(self, parts: list[tuple[int, int]], timeout_s: float) -> None:
-        number = len(self.accepted)
-        items = [Item(f"{number}.{i}", length, bad=luck == 0) for i, (length, luck) in enumerate(parts)]
-        with suppress(Overloaded, Unavailable, DeadlinePassed):
-            self.accepted.append((self.desk.ask(*items, timeout_s=timeout_s), items))
-
-    def leave(self, number: int) -> None:
-        if self.accepted:
-            self.accepted[number % len(self.accepted)][0].connected = False
-
-    def take(self) -> None:
-        self.batch = self.batch or self.desk.scheduler.take()
-
-    def settle(self) -> None:
-        if self.batch is not None:
-            self.batch.run()
-            self.batch.settle()
-            self.batch, self.desk.network.spare = None, 0
-
-    def rest(self, seconds: float) -> None:
-        self.desk.clock.now_s += seconds
-
-    def lose(self) -> None:
-        self.desk.network.spare, self.lost = -1, True
-
-    def close(self) -> None:
-        self.desk.scheduler.close()
-
-    def end(self) -> None:
-        self.settle()
-        self.desk.network.spare = 0
-        self.desk.work()
-
-
-PARTS = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 9)), min_size=1, max_size=5)
-ACTIONS = st.one_of(
-    st.tuples(st.just("ask"), PARTS, st.sampled_from([0.002, 1e9])),
-    st.tuples(st.just("leave"), st.integers(0, 50)),
-    st.tuples(st.just("rest"), st.sampled_from([0.001, 0.01])),
-    st.tuples(st.sampled_from(["take", "settle", "take", "settle", "lose", "close"])),
-)
-
-
-@given(actions=st.lists(ACTIONS, max_size=50))
-def test_no_interleaving_loses_duplicates_or_swaps_an_answer(actions: list[tuple[Any, ...]]) -> None:
-    play = Play()
-    for action, *details in actions:
-        getattr(play, action)(*details)
-    play.end()
-    for waiter, items in play.accepted:
-        assert waiter.settled == 1
-        if waiter.error is None:
-            assert waiter.ticket.results == answers(*items)
-        elif waiter.error == "ClientGone":
-            assert not waiter.connected
-        elif waiter.error == "DeadlinePassed":
-            assert waiter.call.deadline_s < 1e6
-        else:
-            assert waiter.error == "InternalError"
-            assert play.lost or any(item.bad for item in items)
 
 
 def test_what_is_running_is_abandoned_too() -> None:
