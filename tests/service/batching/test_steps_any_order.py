@@ -32,18 +32,23 @@ class Texts(Play):
         self.desk.author.cursed.add(state_after(prompt, tokens))
 
 
-PROMPTS = st.lists(st.text("abc", min_size=1, max_size=9) | st.just("ab!"), min_size=1, max_size=3)
-ACTIONS = st.one_of(
-    st.tuples(
-        st.just("ask"), PROMPTS, st.integers(1, 12), st.sampled_from([0.01, 1e9]), st.sampled_from([(), tuple("acegi")])
-    ),
-    st.tuples(st.just("leave"), st.integers(0, 50)),
-    st.tuples(st.just("curse"), st.text("abc", min_size=1, max_size=9), st.integers(0, 6)),
-    st.tuples(st.sampled_from(["take", "settle", "take", "settle", "take", "settle", "close"])),
+# Of what goes well more than of what does not: a text that fails says nothing of the rows beside it.
+PROMPT = st.text("abc", min_size=1, max_size=9)
+PROMPTS = st.lists(st.one_of(PROMPT, PROMPT, PROMPT, PROMPT, st.just("ab!")), min_size=1, max_size=3)
+ASK = st.tuples(
+    st.just("ask"),
+    PROMPTS,
+    st.integers(1, 12),
+    st.sampled_from([0.01, 1e9, 1e9]),
+    st.sampled_from([(), tuple("acegi")]),
 )
+WORK = st.tuples(st.sampled_from(["take", "settle"] * 6 + ["close"]))
+LEAVE = st.tuples(st.just("leave"), st.integers(0, 50))
+CURSE = st.tuples(st.just("curse"), st.text("abc", min_size=4, max_size=9), st.integers(0, 6))
+ACTIONS = st.one_of(ASK, ASK, ASK, WORK, WORK, WORK, LEAVE, CURSE)
 
 
-@settings(max_examples=400, deadline=None)  # a hundred missed a row that moved, once in four runs
+@settings(max_examples=400, deadline=None)
 @given(actions=st.lists(ACTIONS, max_size=50), dispatch_s=st.sampled_from([0.0, 0.004]))
 def test_no_interleaving_loses_duplicates_or_swaps_a_text(actions: list[tuple[Any, ...]], dispatch_s: float) -> None:
     play = Texts(dispatch_s)
