@@ -127,7 +127,7 @@ class _Connection(asyncio.Protocol):
         self._load = load
         self._answer = Answer()
         self._due_s: float | None = None
-        self._used = False
+        self.kept = False  # was open before this request: the service may be closing it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
@@ -140,7 +140,7 @@ class _Connection(asyncio.Protocol):
         status = self._answer.feed(data)
         if status is None:
             return
-        self._used = True
+        self.kept = True
         due_s, self._due_s = self._due_s, None
         if due_s is not None:  # not an answer that nobody asked for, such as 408 before an idle connection is closed
             self._load.ended(due_s, status)
@@ -149,9 +149,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         due_s, self._due_s = self._due_s, None
-        # A server may close an idle connection while a request is on its way to it: that one is sent once more, as
-        # every HTTP client does.
-        again = due_s is not None and self._used and not self._answer.data
+        # A server may close an idle connection, used or not, while a request is on its way: clients send it again.
+        again = due_s is not None and self.kept and not self._answer.data
         self._load.gone(self, due_s, self._request if again else None)
 
     def close(self) -> None:
@@ -214,6 +213,7 @@ class _Load:
         if self._waiting:
             connection.send(*self._waiting.popleft())
         else:
+            connection.kept = True
             self._idle.append(connection)
 
     def ended(self, due_s: float, status: int) -> None:

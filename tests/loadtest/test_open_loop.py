@@ -136,6 +136,15 @@ async def test_a_connection_closed_while_it_was_idle_loses_nothing() -> None:
     assert set(seen.statuses()) == {200}
 
 
+async def test_a_connection_closed_before_its_first_request_loses_nothing() -> None:
+    closed = iter(range(3))
+    seen = await load(
+        lambda server: answer(server) if next(closed, None) is None else server.transport.close(), opened=5
+    )
+    assert set(seen.statuses()) == {200}
+    assert next(closed, None) is None
+
+
 async def test_nobody_there_is_a_lost_request_too() -> None:
     async with served(answer) as address:
         pass
