@@ -25,8 +25,9 @@ TORCH = $(INSTALL) -c requirements/train.txt torch
 # BentoML empties the metrics of its home at every start: each port has a home of its own.
 SERVE := env BENTOML_HOME=$(CURDIR)/build/bentoml/$(PORT) $(BIN)/python -m bentoml serve service.app:Seqserve --host $(HOST) --port $(PORT)
 
-# BentoML reports usage to its makers unless told not to.
-export BENTOML_DO_NOT_TRACK = True
+# BentoML and ONNX Runtime report usage unless these are set.
+export BENTOML_DO_NOT_TRACK ?= True
+export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test check train bundle load bench image bento lock clean
