@@ -13,7 +13,7 @@ from models.inspect.operators import DIRECTIONS, PARTS, UnknownOperator
 from models.inspect.trace import PARITY, VARIANT, Inspection, Layer, NotInstalled, inspect
 from models.manifest import BundleError
 from models.measure import ROWS, measure
-from models.network import Device, DeviceUnavailable, Placement
+from models.onnx_session import Device, DeviceUnavailable, Placement
 
 EPILOG = """try:
   python -m models inspect models/zoo/pos-en "They can fish ."

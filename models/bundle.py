@@ -16,7 +16,7 @@ from pathlib import Path
 from models import codecs
 from models.codecs.characters import CharactersCodec
 from models.manifest import FORMAT_VERSION, MANIFEST_FILE, BundleError, Manifest, read
-from models.network import DeviceUnavailable, Network, Placement, resolve_device
+from models.onnx_session import DeviceUnavailable, Network, Placement, resolve_device
 from models.tasks import Classification, Generation, Joint, Tagging, Task
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from models import bundle, reference, state
+from models import bundle, state
+from models import self_test as reference
 from models.bundle import Bundle
 from models.manifest import BundleError
-from models.network import Placement
+from models.onnx_session import Placement
 from models.padding import pad
 from models.tasks import Generation
 

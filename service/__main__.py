@@ -11,7 +11,7 @@ import time
 import uvloop
 
 from service import collector, logs
-from service.gate import open_gate
+from service.auth import open_gate
 from service.owner import start
 from service.settings import BadSetting, Settings, is_secret, variable
 from service.telemetry import Telemetry

@@ -19,12 +19,15 @@ from pydantic import Field
 from starlette.applications import Starlette
 
 from service import logs
+from service.api import native as lean
+from service.api import oip_grpc as rpc
+from service.api import openapi, schemas
+from service.api.asgi import Application
+from service.api.bentoml_routes import answered, exchange_of
 from service.engine import Engine
 from service.owner.start import new_socket
-from service.protocols import direct, lean, openapi, rpc, schemas
-from service.protocols.asgi import Application
-from service.protocols.bento import answered, exchange_of
-from service.protocols.front import Front
+from service.server import fast_path as direct
+from service.server.root_app import Front
 from service.settings import ROOT, BadSetting, Settings, variable
 from service.telemetry import Telemetry
 from service.worker import Worker

@@ -15,21 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.manifest import BundleError
-from models.tasks import Generation, Piece, Tagging, Whole
-from service.batching.ticket import Ticket
-from service.call import Call
+from models.tasks import EmbeddingInput, Generation, StreamChunk, Tagging
 from service.errors import ClientGone, InvalidRequest, Overloaded, Unavailable, UnknownModel, shown
-from service.following import Following, size
-from service.graphs import Arrays, Graph, Work
+from service.generation import GenerateOptions, Texts
+from service.generation_stream import GenerationStream
 from service.inputs import Frames, Inputs, Piecewise
-from service.lanes import Lane
+from service.model_runtime import ModelRuntime
 from service.paced import answer_all, encode_all, encode_one
 from service.places import Place, place_of
+from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.job import Job
 from service.settings import Settings
-from service.states import States
+from service.state_tokens import StateSigner
+from service.streaming import TaggingStream, size
 from service.telemetry import Telemetry
-from service.texts import GenerateOptions, Texts
-from service.writing import Writing
+from service.tensor_runtime import Arrays, Graph, Work
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,9 @@ TASKS = ("tag", "classify", "generate", "embed", "stream")
 class Engine:
     """All bundles of one worker process. `load` makes it; everything else belongs to the event loop's thread."""
 
-    def __init__(self, lanes: Sequence[Lane], place: Place, *, request_tokens: int, states: States) -> None:
+    def __init__(
+        self, lanes: Sequence[ModelRuntime], place: Place, *, request_tokens: int, states: StateSigner
+    ) -> None:
         self._lanes = {lane.name: lane for lane in lanes}
         self._by_task = {
             task: {name: lane for name, lane in self._lanes.items() if task in lane.tasks} for task in TASKS
@@ -67,7 +69,7 @@ class Engine:
     @classmethod
     def open(cls, settings: Settings, telemetry: Telemetry, place: Place) -> "Engine":
         """As `load`, at a place."""
-        lanes: dict[str, Lane] = {}
+        lanes: dict[str, ModelRuntime] = {}
         for path in settings.bundle_paths():
             started = time.perf_counter()
             lane = place.open(path, telemetry)
@@ -80,7 +82,7 @@ class Engine:
             telemetry.bundle(manifest.name, manifest.version, bundle.variant, load_s)
             log.info("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, place.name(bundle), load_s)
         keys = settings.state_key or (secrets.token_urlsafe(),)  # a service has one of its start, see app.py
-        states = States(keys, ttl_s=settings.state_ttl_s, clock=time.time)
+        states = StateSigner(keys, ttl_s=settings.state_ttl_s, clock=time.time)
         return cls(list(lanes.values()), place, request_tokens=settings.request_tokens, states=states)
 
     @property
@@ -89,7 +91,7 @@ class Engine:
         return self._open and self._place.ready
 
     @property
-    def lanes(self) -> Mapping[str, Lane]:
+    def lanes(self) -> Mapping[str, ModelRuntime]:
         """Every bundle with its scheduler, by name."""
         return self._lanes
 
@@ -106,7 +108,7 @@ class Engine:
         return {task: first.name for task, first in self._first.items()}
 
     async def tag(
-        self, inputs: Inputs, *, model: str | None = None, aggregation: str | None = None, call: Call
+        self, inputs: Inputs, *, model: str | None = None, aggregation: str | None = None, call: InferenceRequest
     ) -> list[Any]:
         """Entities of one input, or a list of them for a list of texts, token lists or lists of frames."""
         lane = self._lane("tag", model)
@@ -125,7 +127,7 @@ class Engine:
         *,
         model: str | None = None,
         top_k: int | None = None,
-        call: Call,
+        call: InferenceRequest,
     ) -> list[list[dict[str, Any]]]:
         """The labels of each input, best first."""
         lane = self._lane("classify", model)
@@ -139,7 +141,7 @@ class Engine:
         return await answer_all(items, rows, lambda item, row: answer(item, row, top_k=top_k))
 
     async def embed(
-        self, inputs: str | Sequence[Any], *, model: str | None = None, call: Call
+        self, inputs: str | Sequence[Any], *, model: str | None = None, call: InferenceRequest
     ) -> list[tuple[NDArray[np.float32], int]]:
         """The vector (W,) of each input and how many steps it was read from."""
         lane = self._lane("embed", model)
@@ -149,26 +151,26 @@ class Engine:
             if not item.length:
                 field = "inputs" if alone else f"inputs[{place}]"
                 raise InvalidRequest(f"{field}: has no {lane.unit}, so there is no vector of it", field=field)
-        vectors = await self._wait(lane, call, [Whole(item) for item in items]) if items else []
+        vectors = await self._wait(lane, call, [EmbeddingInput(item) for item in items]) if items else []
         return [(vector, item.length) for vector, item in zip(vectors, items, strict=True)]
 
-    def stream(self, model: str | None = None, *, state: str | None = None) -> Following:
+    def stream(self, model: str | None = None, *, state: str | None = None) -> TaggingStream:
         """A stream at its beginning, or where `keep` left it, of a bundle that has a state. Raises InvalidRequest."""
         lane = self._lane("stream", model)
         task = cast(Tagging, lane.bundle.task)
         if state is None:
-            return Following(model=lane.name, memory=task.start())
+            return TaggingStream(model=lane.name, memory=task.start())
         try:
             payload = self._states.open(state, _owner(lane), most_bytes=size(task.state))
         except InvalidRequest as error:  # which names the field by its place in a request for text
             raise InvalidRequest(error.message.removeprefix("parameters."), field="state") from None
-        return Following.unpack(lane.name, payload, task.state)
+        return TaggingStream.unpack(lane.name, payload, task.state)
 
-    def keep(self, stream: Following) -> str:
+    def keep(self, stream: TaggingStream) -> str:
         """The stream as a value, for `stream`, here or on any replica that has the key."""
         return self._states.seal(stream.pack(), _owner(self._lane("stream", stream.model)))
 
-    async def follow(self, stream: Following, inputs: Piecewise, *, call: Call) -> list[dict[str, Any]]:
+    async def follow(self, stream: TaggingStream, inputs: Piecewise, *, call: InferenceRequest) -> list[dict[str, Any]]:
         """The entity of each step of the next piece; places count steps since the stream began."""
         lane = self._lane("stream", stream.model)
         task = cast(Tagging, lane.bundle.task)
@@ -177,7 +179,7 @@ class Engine:
         item = encode_one(lane, [inputs] if single else inputs, self._request_tokens)
         if not item.length:
             return []
-        (row,) = await self._wait(lane, call, (Piece(item, stream.memory),))
+        (row,) = await self._wait(lane, call, (StreamChunk(item, stream.memory),))
         before, stream.memory, stream.steps = stream.steps, row.memory, stream.steps + item.length
         return [
             {**entity, "start": before + place, "end": before + place + 1}
@@ -185,7 +187,7 @@ class Engine:
         ]
 
     async def generate(
-        self, inputs: str | list[str], *, model: str | None = None, options: GenerateOptions, call: Call
+        self, inputs: str | list[str], *, model: str | None = None, options: GenerateOptions, call: InferenceRequest
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """The continuation of each prompt; an empty prompt has an empty one."""
         lane = self._lane("generate", model)
@@ -202,20 +204,25 @@ class Engine:
         return answers[0] if alone else answers
 
     async def write(
-        self, prompts: Sequence[str], *, model: str | None = None, options: Sequence[GenerateOptions], call: Call
-    ) -> Writing:
+        self,
+        prompts: Sequence[str],
+        *,
+        model: str | None = None,
+        options: Sequence[GenerateOptions],
+        call: InferenceRequest,
+    ) -> GenerationStream:
         """As `generate`, to be read while it is written; each prompt has options of its own."""
         lane = self._lane("generate", model)
         beside = max((each.max_new_tokens for each in options), default=0)
         items = await encode_all(lane, prompts, self._request_tokens, beside=beside, alone=len(prompts) == 1)
         texts = self._texts[lane.name]
-        return Writing(lane, texts, texts.begin(prompts, items, options), call)
+        return GenerationStream(lane, texts, texts.begin(prompts, items, options), call)
 
     def graphs(self) -> dict[str, Graph]:
         """The graph of each bundle by its name."""
         return {name: lane.graph for name, lane in self._lanes.items()}
 
-    async def run_arrays(self, arrays: Arrays, *, model: str, call: Call) -> Arrays:
+    async def run_arrays(self, arrays: Arrays, *, model: str, call: InferenceRequest) -> Arrays:
         """The outputs of a bundle's graph for arrays that were made elsewhere, all of them by name."""
         if model not in self._lanes:
             names = ", ".join(self._lanes)
@@ -246,7 +253,7 @@ class Engine:
         """How many bundles can do it."""
         return len(self._by_task[task])
 
-    def _lane(self, task: str, model: str | None) -> Lane:
+    def _lane(self, task: str, model: str | None) -> ModelRuntime:
         fitting = self._by_task[task]
         if model is None:
             if not fitting:
@@ -262,7 +269,7 @@ class Engine:
             )
         return fitting[model]
 
-    async def _run_filled(self, lane: Lane, items: Sequence[Any], call: Call) -> list[Any]:
+    async def _run_filled(self, lane: ModelRuntime, items: Sequence[Any], call: InferenceRequest) -> list[Any]:
         """The network's row for each item; the lane's `nothing` for one without a step, which no network sees."""
         filled = [item for item in items if item.length]
         if not filled:
@@ -273,7 +280,7 @@ class Engine:
         rows = iter(found)
         return [next(rows) if item.length else lane.nothing for item in items]
 
-    async def _wait(self, lane: Lane, call: Call, parts: Sequence[Any] | Work) -> list[Any]:
+    async def _wait(self, lane: ModelRuntime, call: InferenceRequest, parts: Sequence[Any] | Work) -> list[Any]:
         """Submit a ticket of these parts, or of arrays, and wait for its results; raises its error."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -304,10 +311,10 @@ class Engine:
             ticket.fail(Unavailable("the service shut down before the answer was ready: send the request again"))
         self._place.close()
 
-    def _under_way(self) -> list[Ticket]:
+    def _under_way(self) -> list[Job]:
         return [ticket for lane in self._lanes.values() for ticket in lane.open]
 
 
-def _owner(lane: Lane) -> str:
+def _owner(lane: ModelRuntime) -> str:
     """What the state of a stream belongs to: to no other weights."""
     return f"stream {lane.name} {lane.bundle.digest} {lane.bundle.variant}"

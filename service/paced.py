@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.errors import TooLarge
-from service.lanes import Lane
+from service.model_runtime import ModelRuntime
 
 ENCODE_SLICE = 32_768  # characters encoded, at least, before the loop may serve others: about 5 ms of English
 ANSWER_SLICE = 8_192  # words or characters answered, at least, before the loop may serve others
 
 
 async def encode_all(
-    lane: Lane, inputs: Sequence[Any], most: int, *, beside: int = 0, alone: bool = False
+    lane: ModelRuntime, inputs: Sequence[Any], most: int, *, beside: int = 0, alone: bool = False
 ) -> list[Any]:
     """Encode every input, giving way to the loop now and then; `alone`: the one input came without a list.
 
@@ -36,7 +36,7 @@ async def encode_all(
     return items
 
 
-def encode_one(lane: Lane, raw: Any, most: int) -> Any:
+def encode_one(lane: ModelRuntime, raw: Any, most: int) -> Any:
     """As `encode_all`, for one input."""
     lane.check_room(1)
     item = lane.encode(raw)
@@ -44,7 +44,7 @@ def encode_one(lane: Lane, raw: Any, most: int) -> Any:
     return item
 
 
-def _check_tokens(lane: Lane, tokens: int, most: int) -> None:
+def _check_tokens(lane: ModelRuntime, tokens: int, most: int) -> None:
     if tokens > most:
         raise TooLarge(
             f"the request comes to more than {most} {lane.unit}, sent and asked for: spread it over several requests",

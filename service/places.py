@@ -9,18 +9,18 @@ from time import monotonic
 from typing import Protocol
 
 from models import bundle as bundles
-from models import reference
+from models import self_test as reference
 from models.bundle import Bundle
 from models.manifest import BundleError, read
-from models.network import Placement
+from models.onnx_session import Placement
 from models.tasks import Generation
-from service.batching.pump import Turns
-from service.graphs import Graph
-from service.lanes import Lane, make_lane, open_lane
+from service.model_runtime import ModelRuntime, make_lane, open_lane
 from service.owner.remote import Connection, Remote
 from service.owner.start import Starter, check_private, meet
+from service.scheduling.loop import LoopBudget
 from service.settings import BadSetting, Settings
 from service.telemetry import Telemetry
+from service.tensor_runtime import Graph
 
 
 class Place(Protocol):
@@ -31,7 +31,7 @@ class Place(Protocol):
         """Whether work can be handed over."""
         ...
 
-    def open(self, path: Path, telemetry: Telemetry) -> Lane:
+    def open(self, path: Path, telemetry: Telemetry) -> ModelRuntime:
         """Open a bundle. Blocks; raises BundleError."""
         ...
 
@@ -57,9 +57,9 @@ class Here:
         self._settings = settings
         # One thread: long work of several bundles queues up rather than fight for the cores of this worker.
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
-        self._turns = Turns()
+        self._turns = LoopBudget()
 
-    def open(self, path: Path, telemetry: Telemetry) -> Lane:
+    def open(self, path: Path, telemetry: Telemetry) -> ModelRuntime:
         """Open a bundle and run its examples."""
         settings = self._settings
         placement = Placement(device=settings.device, threads=settings.threads)
@@ -90,7 +90,7 @@ class There:
         """See Place."""
         return self._connection.connected
 
-    def open(self, path: Path, telemetry: Telemetry) -> Lane:
+    def open(self, path: Path, telemetry: Telemetry) -> ModelRuntime:
         """Read a bundle that the owner has opened and tested."""
         name = read(path).name
         bundles_there = self._connection.hello.bundles

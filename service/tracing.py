@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from service.ended import Ended
+from service.request_record import Ended
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor

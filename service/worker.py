@@ -23,10 +23,10 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from service import collector
-from service.accesslog import AccessLog
-from service.ended import Ended
+from service.access_log import AccessLog
+from service.auth import Gate, open_gate
 from service.errors import Unavailable
-from service.gate import Gate, open_gate
+from service.request_record import Ended
 from service.settings import Settings
 from service.telemetry import Telemetry, drop_dead_workers
 from service.tracing import Tracer, open_tracer

@@ -11,7 +11,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from models import bundle, reference
+from models import bundle
+from models import self_test as reference
 from models.bundle import Bundle, vocabulary_text
 from models.codecs.dna import CODES
 from models.manifest import (
@@ -29,7 +30,7 @@ from models.manifest import (
     Variant,
     WordsSpec,
 )
-from models.network import Placement
+from models.onnx_session import Placement
 from tests.pen import HIDDEN, Pen
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "Paris", "film", "lovely", ".")

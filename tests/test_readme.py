@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from models import bundle, manifest, reference
+from models import bundle, manifest
+from models import self_test as reference
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent

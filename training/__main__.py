@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 
 from models.manifest import BundleError
-from training import verbs
+from training import commands as verbs
 from training.data import DataError
 from training.recipe import RecipeError
 from training.terminal import errors, say

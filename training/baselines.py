@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from models.codecs.tokenizer import tokenize
-from training import metrics, reading
+from training import metrics
+from training.data import example_accessors as reading
 from training.data.examples import Framed
 from training.metrics import Answer
 from training.ngrams import nats_per_character

@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Feeds = dict[str, Tensor]
+TensorValidator = dict[str, Tensor]
 
 
-def tensors(feeds: dict[str, NDArray[Any]]) -> Feeds:
+def tensors(feeds: dict[str, NDArray[Any]]) -> TensorValidator:
     """The feeds of a codec as tensors: numbers as they are, rows of tables as int64, the index type of PyTorch."""
     whole = {name: torch.from_numpy(array) for name, array in feeds.items()}
     return {name: tensor if tensor.is_floating_point() else tensor.long() for name, tensor in whole.items()}
 
 
-def moved(feeds: Feeds, device: torch.device) -> Feeds:
+def moved(feeds: TensorValidator, device: torch.device) -> TensorValidator:
     """The same on another device."""
     return {name: tensor.to(device) for name, tensor in feeds.items()}
 

@@ -18,14 +18,14 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from training.architecture import CellName
-from training.arithmetic import precision
-from training.learning import Training
-from training.loop import Loop
-from training.objectives import Objective
-from training.recurrent import Recurrent
-from training.sequences import Batch
-from training.step import make_optimiser
+from training.device_precision import precision
+from training.nn.options import CellName
+from training.nn.recurrent import Recurrent
+from training.objectives.base import Objective
+from training.objectives.sequences import Batch
+from training.optimizer_step import make_optimiser
+from training.trainer import Loop
+from training.training_config import Training
 
 Seconds = dict[str, list[float]]  # by what was timed, one entry a repeat
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models import bundle as bundles
-from models import reference
+from models import self_test as reference
 from models.bundle import Bundle, vocabulary_text
 from models.manifest import (
     FORMAT_VERSION,
@@ -27,15 +27,17 @@ from models.manifest import (
     Variant,
     read,
 )
-from models.network import Placement
+from models.onnx_session import Placement
 from models.tasks import Generation
-from training import card, choice, metrics, reading, score
+from training import card, metrics, score
+from training.data import example_accessors as reading
+from training.data import loading as choice
 from training.data.errors import DataError
-from training.drawing.pen import Drawing, Precision
-from training.drawing.stack import has_int8
-from training.graph import draw
-from training.networks import Network
-from training.parity import worst_difference
+from training.nn.networks import Network
+from training.onnx_export.graph_builder import Drawing, Precision
+from training.onnx_export.network_graph import draw
+from training.onnx_export.parity import worst_difference
+from training.onnx_export.stack import has_int8
 from training.run import Run
 
 PARITY = 1e-5  # largest absolute difference from PyTorch, in probability

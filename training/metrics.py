@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from training import reading
-from training.reading import Sequenced
+from training.data import example_accessors as reading
+from training.data.example_accessors import Sequenced
 from training.report import accuracy, span_f1
 
 NATS = "nats_per_character"

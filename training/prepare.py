@@ -9,10 +9,12 @@ from models.codecs import Codec, build
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec
-from training import choice, reading, vectors
+from training.data import example_accessors as reading
+from training.data import loading as choice
 from training.data.examples import Splits
-from training.networks import Network, make_network
-from training.objectives import Objective, make_objective
+from training.nn import pretrained_vectors as vectors
+from training.nn.networks import Network, make_network
+from training.objectives.base import Objective, make_objective
 from training.recipe import Recipe
 
 

@@ -10,10 +10,10 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.manifest import CodecSpec, Name, TaskName
-from training import problems
-from training.architecture import Architecture
-from training.learning import Training
-from training.variation import Variation
+from training import recipe_errors as problems
+from training.data.augmentation import Variation
+from training.nn.options import Architecture
+from training.training_config import Training
 
 RECIPES = Path(__file__).parent / "recipes"
 CODECS: dict[str, tuple[str, ...]] = {  # the inputs that a task can work with

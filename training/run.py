@@ -13,12 +13,17 @@ import torch
 
 from models import codecs
 from models.bundle import vocabulary, vocabulary_text
-from training import afterwards, choice, data, loop, machine, metrics, parallel, reading
+from training import data, metrics, parallel
+from training import environment as machine
+from training import run_report as afterwards
+from training import trainer as loop
+from training.data import example_accessors as reading
+from training.data import loading as choice
 from training.data.examples import Source, Splits
-from training.loop import Report
-from training.networks import Network, make_network
+from training.nn.networks import Network, make_network
 from training.prepare import prepare
 from training.recipe import Recipe
+from training.trainer import Report
 
 RUN = "run.json"
 WORDING = ("description", "languages", "expect", "examples", "max_length")  # fields that no weight depends on

@@ -14,10 +14,11 @@ from models import state
 from models.bundle import Bundle
 from models.codecs.characters import UNKNOWN
 from models.tasks import Classification, Generation, Joint, Tagging
-from training import metrics, reading
+from training import metrics
 from training.batches import buckets
+from training.data import example_accessors as reading
+from training.data.example_accessors import Sequenced
 from training.metrics import Answer
-from training.reading import Sequenced
 
 CHUNK = 1000  # characters a call when a text is scored
 TIMED_SEQUENCES, TIMED_CHARACTERS, REPEATS = 256, 256, 5

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from models.manifest import BundleError, Manifest, read
-from training import choice
 from training import recipe as recipes
+from training.data import loading as choice
 from training.recipe import Recipe, RecipeError
 
 RUNS = Path("runs")

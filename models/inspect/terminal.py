@@ -11,8 +11,8 @@ from typing import Literal, TextIO
 
 from models.inspect.rows import Colour, Row
 
-Piece = tuple[str, Colour | None]  # text, and the colour behind it
-Line = list[Piece]
+StreamChunk = tuple[str, Colour | None]  # text, and the colour behind it
+Line = list[StreamChunk]
 Form = Literal["auto", "table", "strip"]
 
 BLOCKS = "▁▂▃▄▅▆▇█"  # a strip without colours: the lowest value to the highest

@@ -1,6 +1,6 @@
 """One input through a bundle's fp32 graph, with every gate of every recurrent layer along its steps.
 
-Adds what the recurrent operators read and write to the graph's outputs, runs it through models.network, and hands the
+Adds what the recurrent operators read and write to the graph outputs, runs it with models.onnx_session, and hands the
 arrays to operators.py. Knows bundles and graphs. Does not know what is made of the records.
 T steps, B batch, D directions, H hidden.
 """
@@ -16,7 +16,7 @@ from models import state as states
 from models.bundle import Bundle
 from models.inspect.operators import PARTS, Floats, Kind, Operator, UnknownOperator, run
 from models.manifest import BundleError
-from models.network import Network, Placement
+from models.onnx_session import Network, Placement
 from models.tasks import Generation
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codecs import Codec
-from models.tasks.asked import Whole, plain
+from models.tasks.request_types import EmbeddingInput, plain
 
 SCORE_DECIMALS = 6
 
@@ -46,6 +46,6 @@ def vectors(items: Sequence[Any], rows: Sequence[Any], outputs: Mapping[str, NDA
     """The rows, in the place of each Whole its row of outputs["embedding"] (B, W): an array (W,)."""
     embedding = outputs["embedding"]
     return [
-        embedding[place].copy() if isinstance(item, Whole) else row
+        embedding[place].copy() if isinstance(item, EmbeddingInput) else row
         for place, (item, row) in enumerate(zip(items, rows, strict=True))
     ]

@@ -18,7 +18,7 @@ from models.codecs.symbols import Symbols
 from models.manifest import StateTensor
 from models.sampling import Sampling
 from models.state import State
-from models.tasks.memory import TAIL_CHARACTERS, Memory
+from models.tasks.snapshot import TAIL_CHARACTERS, Memory
 
 Run = Callable[[Mapping[str, NDArray[Any]]], Sequence[NDArray[Any]]]
 Bind = Callable[[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]], Callable[[], None]]  # see Network.bind
@@ -60,10 +60,10 @@ class Generation:
         """`limit`: see CharactersCodec.encode."""
         return self.codec.encode(raw, limit=limit)
 
-    def start(self, prompt: str, options: GenerateOptions, *, drawn: int = 0, tail: str = "") -> "Continuation":
-        return Continuation(self.codec, prompt, options, drawn=drawn, tail=tail)
+    def start(self, prompt: str, options: GenerateOptions, *, drawn: int = 0, tail: str = "") -> "GeneratedText":
+        return GeneratedText(self.codec, prompt, options, drawn=drawn, tail=tail)
 
-    def resume(self, begun: Begun) -> "Continuation":
+    def resume(self, begun: Begun) -> "GeneratedText":
         """The text again, see `Continuation.begun`."""
         text = self.start(begun.prompt, begun.options, drawn=begun.drawn, tail=begun.tail)
         text.rows, text.newest = begun.rows, begun.newest
@@ -86,7 +86,7 @@ class Generation:
         return log_probabilities[lengths - 1, np.arange(len(lengths))], tuple(after)
 
 
-class Continuation:
+class GeneratedText:
     """One text being generated: what was asked, what has come, and whether it is done.
 
     One that goes on has made `drawn` draws before and ended with `tail`. `rows` is the state that it begins with, None
@@ -281,7 +281,7 @@ class Chooser:
     Each token that was chosen must have been pushed to its text before another is made for it.
     """
 
-    def __init__(self, texts: Sequence[Continuation]) -> None:
+    def __init__(self, texts: Sequence[GeneratedText]) -> None:
         self._texts = tuple(texts)
         self._settings = sampling.Rows.of([text.options.sampling for text in texts])
         noting = (text.options.details or text.options.logprobs for text in texts)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from models.codecs import Codec
-from models.tasks.asked import plain
 from models.tasks.classify import Classification, vectors
+from models.tasks.request_types import plain
 from models.tasks.tag import NOTHING, Tagging, TagRow
 
 

@@ -10,7 +10,7 @@ from models import state as states
 from models.codecs import Codec
 from models.manifest import StateTensor
 from models.state import State
-from models.tasks.asked import Piece, plain
+from models.tasks.request_types import StreamChunk, plain
 
 SCORE_DECIMALS = 6
 
@@ -53,7 +53,7 @@ class Tagging:
     def collate(self, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
         if not self.state:
             return self.codec.collate(items)
-        memory = states.join([item.memory if isinstance(item, Piece) else self._begin for item in items])
+        memory = states.join([item.memory if isinstance(item, StreamChunk) else self._begin for item in items])
         return self.codec.collate(plain(items)) | {
             tensor.input: rows for tensor, rows in zip(self.state, memory, strict=True)
         }
@@ -82,7 +82,7 @@ class Tagging:
         if self.state:
             after = tuple(outputs[tensor.output] for tensor in self.state)
             for place, item in enumerate(items):
-                if isinstance(item, Piece):
+                if isinstance(item, StreamChunk):
                     rows[place] = rows[place]._replace(memory=states.take(after, [place]))
         return rows
 

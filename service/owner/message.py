@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from models.tasks.generate import Begun, Continuation, FinishReason
-from models.tasks.memory import Memory
+from models.tasks.generate import Begun, FinishReason, GeneratedText
+from models.tasks.snapshot import Memory
 from service import errors
-from service.call import Call
 from service.errors import InternalError, ServiceError
+from service.scheduling.inference_request import InferenceRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,11 @@ class Spent(NamedTuple):
     ran_s: float | None
 
     @classmethod
-    def of(cls, call: Call) -> "Spent":
+    def of(cls, call: InferenceRequest) -> "Spent":
         """Return what the schedulers have noted so far."""
         return cls(call.queue_s, call.compute_s, call.batch_items, call.ran_s)
 
-    def note(self, call: Call) -> None:
+    def note(self, call: InferenceRequest) -> None:
         """Write it into the call of the worker."""
         call.queue_s, call.compute_s, call.batch_items, call.ran_s = self
 
@@ -77,7 +77,7 @@ class Grown:
     finish_reason: FinishReason | None
     memory: Memory | None
 
-    def add_to(self, text: Continuation) -> None:
+    def add_to(self, text: GeneratedText) -> None:
         """Let the worker's text grow as much."""
         text.log_probabilities += self.log_probabilities
         text.alternatives += self.alternatives
@@ -131,6 +131,6 @@ class Error(NamedTuple):
         return found
 
 
-def begun(parts: Sequence[tuple[Any, Continuation]]) -> list[tuple[Any, Begun]]:
+def begun(parts: Sequence[tuple[Any, GeneratedText]]) -> list[tuple[Any, Begun]]:
     """Return the parts of a ticket of texts as they can be sent."""
     return [(reading, text.begun) for reading, text in parts]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 
-from service.lanes import Lane
+from service.model_runtime import ModelRuntime
 from service.owner import start
 from service.owner.serve import Owner
 from service.telemetry import Telemetry, drop_dead_workers
@@ -23,7 +23,7 @@ ALONE_S = 3.0  # without a worker, after which an owner ends
 FIRST_S = 60.0  # in which the first worker comes
 
 
-async def serve(path: str, lanes: Mapping[str, Lane], telemetry: Telemetry) -> None:
+async def serve(path: str, lanes: Mapping[str, ModelRuntime], telemetry: Telemetry) -> None:
     """Serve the workers until none has been there for a while."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         drop_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))

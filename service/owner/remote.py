@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from models.tasks.generate import Continuation
-from service.batching.ticket import Ticket
+from models.tasks.generate import GeneratedText
 from service.errors import Overloaded, ServiceError, Unavailable
 from service.owner.message import Error, Gone, Hello, Joined, Room, Settled, Spent, Submit, Told, begun
 from service.owner.start import OwnerFailed, Starts
 from service.owner.wire import Peer
+from service.scheduling.job import Job
 from service.settings import BadSetting
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Connection:
         self._path, self.hello, self._clock, self._start = path, hello, clock, start
         self._peer: Peer | None = None
         self._arriving: Peer | None = None  # has not said what it has
-        self._open: dict[int, tuple[Ticket, Sequence[Continuation]]] = {}
+        self._open: dict[int, tuple[Job, Sequence[GeneratedText]]] = {}
         self._number = 0
         self._full: dict[str, Error | None] = {}
         self._heard_s = self._next_sweep_s = 0.0
@@ -66,7 +66,7 @@ class Connection:
         full = self._full.get(lane)
         return None if full is None else full.error()
 
-    def hand_over(self, ticket: Ticket, lane: str, parts: Any, *, graph: bool, texts: bool) -> None:
+    def hand_over(self, ticket: Job, lane: str, parts: Any, *, graph: bool, texts: bool) -> None:
         """Let the owner settle a ticket. Raises the refusal of its lane; arrays have a queue of their own."""
         refusal = self.refusal(lane)
         if refusal is not None and not (graph and self.connected):
@@ -164,7 +164,7 @@ class Connection:
             log.critical("the process that has the models has others than this worker: restart the service")
             arriving.close()
 
-    def _take(self, word: Told | Settled, ticket: Ticket, texts: Sequence[Continuation]) -> None:
+    def _take(self, word: Told | Settled, ticket: Job, texts: Sequence[GeneratedText]) -> None:
         if ticket.settled:  # its client has gone meanwhile: the sweep says so
             return
         if word.spent.ran_s is not None and ticket.started_s is None:
@@ -183,7 +183,7 @@ class Connection:
             for index, result in enumerate(word.results):
                 ticket.succeed(index, result)
 
-    def _grow(self, ticket: Ticket, texts: Sequence[Continuation], grown: Sequence[Any]) -> None:
+    def _grow(self, ticket: Job, texts: Sequence[GeneratedText], grown: Sequence[Any]) -> None:
         for each in grown:
             each.add_to(texts[each.part])
             if each.done:
@@ -200,7 +200,7 @@ class Remote:
         self._connection, self._lane, self._graph, self._texts = connection, lane, graph, texts
         self._closed = False
 
-    def submit(self, ticket: Ticket, parts: Any) -> None:
+    def submit(self, ticket: Job, parts: Any) -> None:
         """Hand a ticket over. Raises Overloaded or Unavailable."""
         if self._closed:
             raise _closed()

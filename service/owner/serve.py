@@ -8,13 +8,13 @@ from time import monotonic
 from typing import Any
 
 from models.tasks import Generation
-from models.tasks.generate import Continuation
-from service.batching.ticket import Ticket
-from service.call import Call
+from models.tasks.generate import GeneratedText
 from service.errors import ClientGone, InternalError, ServiceError
-from service.lanes import Lane
+from service.model_runtime import ModelRuntime
 from service.owner.message import Error, Gone, Grown, Hello, Joined, Room, Settled, Spent, Submit, Told
 from service.owner.wire import Peer
+from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +26,13 @@ BEAT_S = 1.0  # a worker hears of its owner this often at least
 class Held:
     """A ticket of a worker while it is here. `told` counts the tokens of each text that the worker knows."""
 
-    texts: Sequence[Continuation] = ()
+    texts: Sequence[GeneratedText] = ()
     told: list[int] = field(default_factory=list)
     done: set[int] = field(default_factory=set)
     gone: bool = False
-    ticket: Ticket | None = None
+    ticket: Job | None = None
 
-    def release(self) -> Ticket | None:
+    def release(self) -> Job | None:
         """Let the ticket go, or it and its call would hold each other until the collector comes."""
         ticket, self.ticket = self.ticket, None
         return ticket
@@ -68,7 +68,7 @@ class Held:
 class Guest:
     """One worker, as the owner sees it."""
 
-    def __init__(self, lanes: Mapping[str, Lane], left: Callable[["Guest"], None], hello: Hello) -> None:
+    def __init__(self, lanes: Mapping[str, ModelRuntime], left: Callable[["Guest"], None], hello: Hello) -> None:
         self._lanes, self._left = lanes, left
         self._held: dict[int, Held] = {}
         self.joined = False  # who only looks what there is does not
@@ -88,7 +88,7 @@ class Guest:
 
     def _take(self, word: Submit) -> None:
         spent = word.spent
-        call = Call(
+        call = InferenceRequest(
             request_id=word.request_id,
             route=word.route,
             deadline_s=word.deadline_s,
@@ -105,7 +105,7 @@ class Guest:
             del self._held[word.number]
             self._settle(word.number, (), error if isinstance(error, ServiceError) else InternalError(), call)
 
-    def _submit(self, word: Submit, held: Held, call: Call) -> None:
+    def _submit(self, word: Submit, held: Held, call: InferenceRequest) -> None:
         lane, parts, number = self._lanes[word.lane], word.parts, word.number
         if not word.graph and isinstance(lane.bundle.task, Generation):
             parts = [(reading, lane.resume(start)) for reading, start in parts]
@@ -114,11 +114,11 @@ class Guest:
         follow = (lambda: self._grown(number, held, call)) if word.followed else None
         held.ticket = lane.submit(call, parts, lambda: self._settled(number, held, call), follow)
 
-    def _grown(self, number: int, held: Held, call: Call) -> None:
+    def _grown(self, number: int, held: Held, call: InferenceRequest) -> None:
         if grown := held.news():
             self.peer.say(Told(number=number, grown=grown, spent=Spent.of(call)))
 
-    def _settled(self, number: int, held: Held, call: Call) -> None:
+    def _settled(self, number: int, held: Held, call: InferenceRequest) -> None:
         if self._held.pop(number, None) is None or held.ticket is None:
             return  # its worker does not wait for it
         results: Sequence[Any] = held.news() if held.texts else held.ticket.results
@@ -126,7 +126,7 @@ class Guest:
         held.release()
         self._settle(number, results if held.texts or error is None else (), error, call)
 
-    def _settle(self, number: int, results: Sequence[Any], error: ServiceError | None, call: Call) -> None:
+    def _settle(self, number: int, results: Sequence[Any], error: ServiceError | None, call: InferenceRequest) -> None:
         told, spent = None if error is None else Error.of(error), Spent.of(call)
         try:
             self.peer.say(Settled(number=number, results=results, error=told, spent=spent))
@@ -146,7 +146,7 @@ class Guest:
 class Owner:
     """Serves the lanes of one engine to the workers that connect, and tells them when there is no room."""
 
-    def __init__(self, lanes: Mapping[str, Lane]) -> None:
+    def __init__(self, lanes: Mapping[str, ModelRuntime]) -> None:
         self._lanes = lanes
         self.hello = Hello({name: (lane.bundle.digest, lane.bundle.variant) for name, lane in lanes.items()})
         self._guests: set[Guest] = set()

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import reference
+from models import self_test as reference
 from models.bundle import Bundle
 from models.manifest import BundleError
-from models.tasks import Classification, Joint, Piece, Tagging, Whole
+from models.tasks import Classification, EmbeddingInput, Joint, StreamChunk, Tagging
 from tests import bundles
 
 WORDS = ["the", "cat", "sat", "on", "zebras", "Paris", ".", "unheard-of"]
@@ -66,7 +66,7 @@ def test_pieces_and_wholes_share_a_batch_and_neither_changes(
     assert isinstance(task, Tagging)
     item = task.encode(raw)
     _, memory = reference.follow(loaded, raw)
-    batch = [item, Piece(item, memory), Piece(item, task.start())]
+    batch = [item, StreamChunk(item, memory), StreamChunk(item, task.start())]
     rows = task.decode(batch, loaded.network.run(task.collate(batch)))
     alone = [task.decode([one], loaded.network.run(task.collate([one])))[0] for one in batch]
     assert [(row.labels, row.scores) for row in rows] == [(row.labels, row.scores) for row in alone]
@@ -82,7 +82,7 @@ def test_a_vector_has_the_same_bits_alone_and_beside_labels(live: Callable[[str]
     task = loaded.task
     assert isinstance(task, Classification | Joint)
     items = [task.encode(text) for text in ("the cat sat on a mat", "Paris")]
-    batch = [items[0], Whole(items[0]), Whole(items[1])]
+    batch = [items[0], EmbeddingInput(items[0]), EmbeddingInput(items[1])]
     rows = task.decode(batch, loaded.network.run(task.collate(batch)))
     assert rows[0] == task.decode(items[:1], loaded.network.run(task.collate(items[:1])))[0]
     assert np.array_equal(rows[1], reference.embed(loaded, "the cat sat on a mat"))

@@ -10,9 +10,10 @@ from typing import Any
 import onnx
 import pytest
 
-from models import bundle, reference
+from models import bundle
+from models import self_test as reference
 from models.manifest import BundleError, Manifest, read
-from models.network import DeviceUnavailable, Network, Placement, resolve_device
+from models.onnx_session import DeviceUnavailable, Network, Placement, resolve_device
 from tests import bundles
 
 
@@ -273,8 +274,8 @@ def test_a_gpu_that_does_not_start_is_done_without_unless_it_was_asked_for(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr("models.network.ort.get_available_providers", lambda: available)
-    monkeypatch.setattr("models.network.ort.preload_dlls", lambda: None)
+    monkeypatch.setattr("models.onnx_session.ort.get_available_providers", lambda: available)
+    monkeypatch.setattr("models.onnx_session.ort.preload_dlls", lambda: None)
     assert bundle.load(copy, placement=Placement(device="auto")).network.device == "cpu"
     with pytest.raises(DeviceUnavailable, match="does not start here"):
         bundle.load(copy, placement=Placement(device="cuda"))

@@ -9,8 +9,8 @@ import pytest
 from models import state
 from models.bundle import Bundle
 from models.codecs import InputError, TooLong
-from models.feeds import Feeds
-from models.network import GraphRefused
+from models.onnx_session import GraphRefused
+from models.tensor_inputs import TensorValidator
 from tests import bundles
 
 TEXTS: dict[str, list[Any]] = {
@@ -28,7 +28,7 @@ def encoded(bundle: Bundle, texts: list[Any]) -> dict[str, Any]:
 
 
 def check(bundle: Bundle, feeds: dict[str, Any], cells: int = 100) -> Any:
-    return Feeds(bundle.manifest, bundle.task.codec).check(feeds, cells=cells)
+    return TensorValidator(bundle.manifest, bundle.task.codec).check(feeds, cells=cells)
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -21,7 +21,7 @@ from models.inspect import operators, rows, terminal, trace, units
 from models.inspect.operators import PARTS, Kind, Operator, UnknownOperator
 from models.inspect.rows import Row
 from models.inspect.trace import Layer, NotInstalled, inspect
-from models.network import Network
+from models.onnx_session import Network
 from tests import bundles
 
 T, B, F, H = 7, 4, 3, 5

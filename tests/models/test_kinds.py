@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import bundle, reference
+from models import bundle
+from models import self_test as reference
 from models.bundle import Bundle
 from models.codecs.words import WordsCodec
 from models.manifest import BundleError, Manifest, WordsSpec, read

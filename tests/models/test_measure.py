@@ -7,7 +7,7 @@ import pytest
 
 from models import measure
 from models.__main__ import main
-from models.network import Placement
+from models.onnx_session import Placement
 from tests import bundles
 
 CPU = Placement(device="cpu")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models import reference
+from models import self_test as reference
 from models.bundle import Bundle
 
 

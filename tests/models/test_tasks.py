@@ -8,10 +8,10 @@ from models.bundle import Bundle
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, WordsSpec
-from models.network import Network
+from models.onnx_session import Network
 from models.sampling import UNIFORMS_BLOCK, Sampling, uniforms
 from models.tasks import Classification, Generation, Tagging
-from models.tasks.generate import Chooser, Continuation, GenerateOptions, Stepper
+from models.tasks.generate import Chooser, GeneratedText, GenerateOptions, Stepper
 from models.tasks.tag import TagRow
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -100,9 +100,9 @@ def test_probabilities_are_rounded_not_cut() -> None:
     assert task.decode([task.encode("a")], outputs) == [[0.666667, 0.333333]]
 
 
-def written(letters: str, **asked: object) -> Continuation:
+def written(letters: str, **asked: object) -> GeneratedText:
     """A text into which letters were pushed until it was done."""
-    text = Continuation(LETTERS, "ab", GenerateOptions(**asked))  # type: ignore[arg-type]
+    text = GeneratedText(LETTERS, "ab", GenerateOptions(**asked))  # type: ignore[arg-type]
     for token in LETTERS.encode(letters).rows.tolist():
         if text.push(token):
             break
@@ -134,7 +134,7 @@ def test_the_answer_is_the_text_and_with_details_its_tokens() -> None:
     plain = written("ca", max_new_tokens=2, return_full_text=True)
     assert plain.answer() == {"generated_text": "abca"}
     options = GenerateOptions(max_new_tokens=1, details=True, sampling=Sampling(seed=7, temperature=0.0))
-    text = Continuation(LETTERS, "ab", options)
+    text = GeneratedText(LETTERS, "ab", options)
     logs = np.log(np.array([[0.1, 0.1, 0.2, 0.2, 0.4]], np.float32))
     (token,) = Chooser([text]).choose(logs)
     assert text.push(int(token))
@@ -144,7 +144,7 @@ def test_the_answer_is_the_text_and_with_details_its_tokens() -> None:
 
 
 def test_the_numbers_of_a_text_are_the_stream_of_its_seed() -> None:
-    text = Continuation(LETTERS, "", GenerateOptions(max_new_tokens=1000, sampling=Sampling(seed=3)))
+    text = GeneratedText(LETTERS, "", GenerateOptions(max_new_tokens=1000, sampling=Sampling(seed=3)))
     stream = np.concatenate([uniforms(3, place) for place in (0, UNIFORMS_BLOCK, 2 * UNIFORMS_BLOCK)])
     for expected in stream:
         assert text.block(text.drawn)[text.drawn % UNIFORMS_BLOCK] == expected

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from models import bundle, reference
+from models import bundle
+from models import self_test as reference
 from models.manifest import BundleError, read
 from tests import bundles
 

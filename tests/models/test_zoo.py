@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models import bundle, reference, state
+from models import bundle, state
+from models import self_test as reference
 from models.bundle import Bundle
 from models.codecs import Codec
 from models.codecs.characters import CharactersCodec
@@ -26,7 +27,7 @@ from models.codecs.words import WordsCodec
 from models.manifest import MANIFEST_FILE, SERVES, TaskName, Tensor, read
 from models.padding import pad
 from models.state import State
-from models.tasks import Generation, Piece, Tagging
+from models.tasks import Generation, StreamChunk, Tagging
 from tests import bundles
 
 ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
@@ -130,7 +131,7 @@ def test_a_stream_cut_anywhere_has_the_bits_of_the_whole(
     memory, found = task.start(), []
     for first, last in pairwise([0, *sorted(min(cut, length) for cut in cuts), length]):
         if first < last:
-            piece = Piece(task.encode(raw[first:last]), memory)
+            piece = StreamChunk(task.encode(raw[first:last]), memory)
             after = loaded.network.run(task.collate([piece]))
             found.append(after["probabilities"])
             memory = tuple(after[tensor.output] for tensor in task.state)

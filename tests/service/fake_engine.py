@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from service.call import Call
 from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
-from service.following import Following
+from service.generation import GenerateOptions
+from service.generation_stream import TokenDelta
 from service.inputs import are_one
+from service.scheduling.inference_request import InferenceRequest
 from service.settings import Settings
+from service.streaming import TaggingStream
 from service.telemetry import Telemetry
-from service.texts import GenerateOptions
-from service.writing import Delta
 
 NAMES = {
     "tag": "pos-en",
@@ -37,7 +37,7 @@ class FakeEngine:
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         self.ready, self.full = True, False
         self.bundles = 1  # that can do each task
-        self.calls: list[tuple[str, Any, Any, Call]] = []
+        self.calls: list[tuple[str, Any, Any, InferenceRequest]] = []
         self.running = 0
         self.telemetry = telemetry
         for name in NAMES.values():
@@ -75,7 +75,9 @@ class FakeEngine:
     def defaults(self) -> dict[str, str]:
         return dict(NAMES)
 
-    async def tag(self, inputs: Any, *, model: str | None, aggregation: str | None, call: Call) -> list[Any]:
+    async def tag(
+        self, inputs: Any, *, model: str | None, aggregation: str | None, call: InferenceRequest
+    ) -> list[Any]:
         await self._work("tag", inputs, model, aggregation, call)
         key = "entity_group" if aggregation == "simple" else "entity"
 
@@ -91,26 +93,26 @@ class FakeEngine:
         return one(inputs) if isinstance(inputs, str) or are_one(inputs) else [one(text) for text in inputs]
 
     async def classify(
-        self, inputs: Any, *, model: str | None, top_k: int | None, call: Call
+        self, inputs: Any, *, model: str | None, top_k: int | None, call: InferenceRequest
     ) -> list[list[dict[str, Any]]]:
         await self._work("classify", inputs, model, top_k, call)
         labels = [{"label": "positive", "score": 0.75}, {"label": "negative", "score": 0.25}][:top_k]
         return [labels for _ in ([inputs] if isinstance(inputs, str) or are_one(inputs) else inputs)]
 
-    async def embed(self, inputs: Any, *, model: str | None, call: Call) -> list[tuple[Any, int]]:
+    async def embed(self, inputs: Any, *, model: str | None, call: InferenceRequest) -> list[tuple[Any, int]]:
         await self._work("embed", inputs, model, None, call)
         texts = [inputs] if isinstance(inputs, str) else inputs
         return [(np.array([0.5, -1.0, len(text)], np.float32), len(text.split())) for text in texts]
 
-    def keep(self, stream: Following) -> str:
+    def keep(self, stream: TaggingStream) -> str:
         return f"after {stream.steps}"
 
-    def stream(self, model: str | None = None, *, state: str | None = None) -> Following:
+    def stream(self, model: str | None = None, *, state: str | None = None) -> TaggingStream:
         if model not in (None, NAMES["stream"]):
             raise UnknownModel(f"no model {model!r}", value=str(model), available=[NAMES["stream"]])
-        return Following(model=NAMES["stream"], memory=(), steps=int(state.split()[1]) if state else 0)
+        return TaggingStream(model=NAMES["stream"], memory=(), steps=int(state.split()[1]) if state else 0)
 
-    async def follow(self, stream: Following, inputs: Any, *, call: Call) -> list[dict[str, Any]]:
+    async def follow(self, stream: TaggingStream, inputs: Any, *, call: InferenceRequest) -> list[dict[str, Any]]:
         await self._work("stream", inputs, None, None, call)
         words = inputs.split() if isinstance(inputs, str) else inputs
         stream.steps += len(words)
@@ -120,7 +122,9 @@ class FakeEngine:
             for place, word in enumerate(words)
         ]
 
-    async def generate(self, inputs: Any, *, model: str | None, options: GenerateOptions, call: Call) -> Any:
+    async def generate(
+        self, inputs: Any, *, model: str | None, options: GenerateOptions, call: InferenceRequest
+    ) -> Any:
         await self._work("generate", inputs, model, options, call)
 
         def one(prompt: str) -> dict[str, Any]:
@@ -134,7 +138,7 @@ class FakeEngine:
         return one(inputs) if isinstance(inputs, str) else [one(prompt) for prompt in inputs]
 
     async def write(
-        self, prompts: Sequence[str], *, model: str | None, options: Sequence[GenerateOptions], call: Call
+        self, prompts: Sequence[str], *, model: str | None, options: Sequence[GenerateOptions], call: InferenceRequest
     ) -> "FakeWriting":
         await self._work("write", list(prompts), model, list(options), call)
         if len(prompts) == 1:
@@ -147,7 +151,7 @@ class FakeEngine:
             while self.running:
                 await asyncio.sleep(0.01)
 
-    async def _work(self, task: str, inputs: Any, model: str | None, asked: Any, call: Call) -> None:
+    async def _work(self, task: str, inputs: Any, model: str | None, asked: Any, call: InferenceRequest) -> None:
         if not self.ready:
             raise Unavailable("draining", retry_after_s=2)
         name = NAMES["generate" if task == "write" else task]
@@ -165,10 +169,10 @@ class FakeEngine:
 
 
 class FakeWriting:
-    """Duck-types service.writing.Writing: TEXT for each prompt, a character a look; nothing after an empty one."""
+    """Duck-types GenerationStream: TEXT for each prompt, a character a look; nothing after an empty one."""
 
     def __init__(
-        self, engine: FakeEngine, prompts: Sequence[str], options: Sequence[GenerateOptions], call: Call
+        self, engine: FakeEngine, prompts: Sequence[str], options: Sequence[GenerateOptions], call: InferenceRequest
     ) -> None:
         self.prompt_tokens = tuple(map(len, prompts))
         self.seeds = tuple(each.seed or 0 for each in options)
@@ -181,7 +185,7 @@ class FakeWriting:
     def __aiter__(self) -> "FakeWriting":
         return self
 
-    async def __anext__(self) -> list[Delta]:
+    async def __anext__(self) -> list[TokenDelta]:
         await asyncio.sleep(0)
         if self._looks == 1 and self._prompts[0].startswith("then "):
             await _misbehave(self._prompts[0].removeprefix("then "), self._call)
@@ -189,7 +193,7 @@ class FakeWriting:
         deltas = [self._delta(index, look) for index, _ in enumerate(self._prompts) if look < self._count(index)]
         if not look:  # an empty prompt has an empty text
             empty = [index for index, _ in enumerate(self._prompts) if not self._count(index)]
-            deltas += [Delta(index=i, tokens=[], pieces=[], logprobs=[], finish_reason="length") for i in empty]
+            deltas += [TokenDelta(index=i, tokens=[], pieces=[], logprobs=[], finish_reason="length") for i in empty]
         if not deltas:
             raise StopAsyncIteration
         return deltas
@@ -214,13 +218,13 @@ class FakeWriting:
     def _count(self, index: int) -> int:
         return min(self._options[index].max_new_tokens, len(TEXT)) if self._prompts[index] else 0
 
-    def _delta(self, index: int, look: int) -> Delta:
+    def _delta(self, index: int, look: int) -> TokenDelta:
         reason: Any = "length" if look + 1 == self._count(index) else None
         logprobs = [-0.5] if self._options[index].logprobs else []
-        return Delta(index=index, tokens=[look + 2], pieces=[TEXT[look]], logprobs=logprobs, finish_reason=reason)
+        return TokenDelta(index=index, tokens=[look + 2], pieces=[TEXT[look]], logprobs=logprobs, finish_reason=reason)
 
 
-async def _misbehave(text: str, call: Call) -> None:
+async def _misbehave(text: str, call: InferenceRequest) -> None:
     if text == "!bug":
         raise ValueError("secret text of a user")
     if text == "!full":

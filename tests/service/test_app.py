@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service.api.asgi import Receive, Scope, Send
+from service.api.bentoml_routes import Framed, Own
 from service.engine import Engine
-from service.protocols.asgi import Receive, Scope, Send
-from service.protocols.bento import Framed, Own
 from service.settings import Settings
 from service.worker import Worker
 from tests.service.fake_engine import FakeEngine

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from service.protocols.cache import OVERHEAD_BYTES, Cache, Kept
+from service.api.cache import OVERHEAD_BYTES, Cache, Kept
 from tests.service.wire import TAGGED, Wire, request
 
 

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models import reference
+from models import self_test as reference
 from models.bundle import Bundle
 from models.sampling import UNIFORMS_BLOCK
-from service.call import Call
 from service.engine import Engine
 from service.errors import InvalidRequest
+from service.generation import GenerateOptions
+from service.scheduling.inference_request import InferenceRequest
 from service.settings import Settings
 from service.telemetry import Telemetry
-from service.texts import GenerateOptions
 
 ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 KEY = "a key of sixteen"
@@ -45,7 +45,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def ask(engine: Engine, inputs: str | list[str], **asked: Any) -> Any:
-    call = Call(request_id="r", route="/v1/x", deadline_s=time.monotonic() + 60, gone=lambda: False)
+    call = InferenceRequest(request_id="r", route="/v1/x", deadline_s=time.monotonic() + 60, gone=lambda: False)
     return await engine.generate(inputs, options=GenerateOptions(**asked), call=call)
 
 
@@ -191,7 +191,7 @@ def test_an_empty_text_has_no_state(pair: tuple[Engine, Engine]) -> None:
 
 def test_a_text_that_is_streamed_has_its_state_too(pair: tuple[Engine, Engine], generator: Bundle) -> None:
     async def streamed() -> Any:
-        call = Call(request_id="r", route="/v1/x", deadline_s=time.monotonic() + 60, gone=lambda: False)
+        call = InferenceRequest(request_id="r", route="/v1/x", deadline_s=time.monotonic() + 60, gone=lambda: False)
         asked = GenerateOptions(max_new_tokens=30, seed=8, return_state=True)
         writing = await pair[0].write([PROMPT], options=[asked], call=call)
         async for _ in writing:

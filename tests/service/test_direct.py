@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.protocols import direct
-from service.protocols.direct import Direct
+from service.server import fast_path as direct
+from service.server.fast_path import Direct
 from tests.service.wire import TAGGED, Wire, known, read, request
 
 

@@ -13,12 +13,12 @@ from models.codecs.characters import CharactersCodec
 from models.codecs.dna import DnaCodec
 from models.codecs.frames import FramesCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec
-from service.protocols import completions, embeddings, schemas
-from service.protocols.bento import APIS
-from service.protocols.lean import ROUTES
-from service.protocols.problem import PREFIX, TABLE
-from service.protocols.rpc import CODES
-from service.protocols.streams import PATH
+from service.api import completions, embeddings, schemas
+from service.api.bentoml_routes import APIS
+from service.api.native import ROUTES
+from service.api.oip_grpc import CODES
+from service.api.problems import PREFIX, TABLE
+from service.api.websocket import PATH
 from service.settings import ELSEWHERE, Settings, is_secret, variable
 from service.telemetry import METRICS
 

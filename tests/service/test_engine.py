@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import reference
+from models import self_test as reference
 from models.bundle import Bundle
 from models.manifest import BundleError
-from service.batching.pump import Pump
-from service.call import Call
+from service.api.model_cards import ModelCard
 from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
+from service.generation import GenerateOptions
 from service.paced import encode_all
-from service.protocols.cards import ModelCard
+from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.loop import SchedulerLoop
 from service.settings import Settings
 from service.telemetry import Telemetry
-from service.texts import GenerateOptions
 from tests import bundles
 from tests.service.owned import owned
 
 
-def call(*, timeout_s: float = 60.0, gone: Callable[[], bool] = lambda: False) -> Call:
-    return Call(request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, gone=gone)
+def call(*, timeout_s: float = 60.0, gone: Callable[[], bool] = lambda: False) -> InferenceRequest:
+    return InferenceRequest(request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, gone=gone)
 
 
 def load(zoo: Path, **settings: Any) -> Engine:
@@ -120,7 +120,7 @@ async def test_who_has_gone_keeps_no_place(tiny_zoo: Path) -> None:
 async def test_long_work_in_a_thread_gives_the_same_answers(
     tiny_zoo: Path, tagger: Bundle, generator: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.lanes.Pump", partial(Pump, inline_s=0.0))
+    monkeypatch.setattr("service.model_runtime.SchedulerLoop", partial(SchedulerLoop, inline_s=0.0))
     engine = load(tiny_zoo)
     found = await asyncio.gather(
         engine.tag(TEXTS, call=call()),

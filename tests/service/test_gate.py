@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from service.api_keys import BadKeys
+from service.auth import ADDRESSES, Gate, open_gate
 from service.errors import Unauthorized
-from service.gate import ADDRESSES, Gate, open_gate
-from service.keys import BadKeys
 from service.settings import Settings
 
 HASHED = hashlib.sha256(b"hashed-key").hexdigest()

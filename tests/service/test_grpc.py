@@ -14,10 +14,10 @@ import grpc
 import numpy as np
 import pytest
 
-from models import reference
-from service.protocols import inference_pb2 as pb
-from service.protocols import rpc
-from service.protocols.problem import TABLE
+from models import self_test as reference
+from service.api import inference_pb2 as pb
+from service.api import oip_grpc as rpc
+from service.api.problems import TABLE
 from tests import bundles
 from tests.service.test_serve import ROOT, free_port, served
 from tests.service.test_v2 import RAW, Site, feeds_of

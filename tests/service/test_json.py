@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from service.api import schemas
 from service.errors import InvalidRequest
-from service.protocols import schemas
 from service.settings import Settings
 
 DEEP = 100_000

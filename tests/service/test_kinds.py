@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from models import reference
+from models import self_test as reference
 from models.bundle import Bundle
 from service.engine import Engine
 from service.errors import InvalidRequest, Overloaded, RequestError, TooLarge, UnknownModel
+from service.generation import GenerateOptions
 from service.settings import Settings
 from service.telemetry import Telemetry
-from service.texts import GenerateOptions
 from tests import bundles
 from tests.bundles import FRAMES
 from tests.service.test_engine import call

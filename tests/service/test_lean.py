@@ -10,9 +10,9 @@ import httpx
 import orjson
 import pytest
 
+from service.api.asgi import Message
+from service.api.native import Lean
 from service.engine import Engine
-from service.protocols.asgi import Message
-from service.protocols.lean import Lean
 from service.settings import Settings
 from service.worker import Worker
 from tests.service.fake_engine import FakeEngine

@@ -3,7 +3,7 @@
 import pytest
 
 from service.errors import RateLimited
-from service.limits import Allowance, Meter, Rate
+from service.rate_limits import Allowance, Meter, Rate
 
 
 class Clock:

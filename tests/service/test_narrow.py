@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from service.protocols.narrow import FRAGMENTS_MOST, PIECE_BYTES, POLICY_VIOLATION, Narrow
+from service.server.websocket_limits import FRAGMENTS_MOST, PIECE_BYTES, POLICY_VIOLATION, Narrow
 from tests.service.wire import Wire, known, request
 
 TEXT, CONT, PING = 1, 0, 9

@@ -16,11 +16,12 @@ from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 from starlette.applications import Starlette
 
+from service.api import native as lean
+from service.api import openapi
+from service.api.bentoml_routes import APIS
+from service.api.native import ROUTES
 from service.engine import Engine
-from service.protocols import lean, openapi
-from service.protocols.bento import APIS
-from service.protocols.front import Front
-from service.protocols.lean import ROUTES
+from service.server.root_app import Front
 from service.settings import Settings
 from service.worker import Worker
 from tests.service.test_docs import OF_BENTOML

@@ -16,25 +16,25 @@ import numpy as np
 import pytest
 import uvloop
 
-from models import reference
+from models import self_test as reference
 from models.bundle import Bundle
 from models.manifest import BundleError
 from service import errors
-from service.batching.pump import Pump
-from service.batching.steps import StepScheduler
-from service.call import Call
 from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, Overloaded, ServiceError, Unavailable
+from service.generation import GenerateOptions
+from service.generation_stream import GenerationStream
 from service.owner import remote, start
 from service.owner.message import Error, Hello
 from service.owner.remote import Connection
 from service.owner.start import OwnerFailed, Starter, meet, only_one
 from service.owner.wire import Peer
 from service.places import There, place_of
+from service.scheduling.decoding import StepScheduler
+from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.loop import SchedulerLoop
 from service.settings import BadSetting, Settings
 from service.telemetry import Telemetry
-from service.texts import GenerateOptions
-from service.writing import Writing
 from tests import bundles
 from tests.service.owned import Nobody, Pair, listen, owned, until
 
@@ -42,8 +42,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LONG = GenerateOptions(seed=3, max_new_tokens=60_000)
 
 
-def call(*, timeout_s: float = 60.0, gone: Callable[[], bool] = lambda: False) -> Call:
-    return Call(request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, gone=gone)
+def call(*, timeout_s: float = 60.0, gone: Callable[[], bool] = lambda: False) -> InferenceRequest:
+    return InferenceRequest(request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, gone=gone)
 
 
 def running(pair: Pair) -> int:
@@ -51,7 +51,7 @@ def running(pair: Pair) -> int:
     return len(cast(StepScheduler, pair.own.lanes["tiny-generate"].scheduler)._table)
 
 
-async def looks(writing: Writing) -> list[Any]:
+async def looks(writing: GenerationStream) -> list[Any]:
     return [delta async for deltas in writing for delta in deltas]
 
 
@@ -131,7 +131,9 @@ async def test_who_stops_reading_frees_the_slot_of_the_owner(tiny_zoo: Path) -> 
 async def test_a_worker_that_is_lost_takes_its_texts_along_and_nobody_elses(
     tiny_zoo: Path, generator: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.lanes.Pump", partial(Pump, inline_s=0.0))  # steps are under way when it is lost
+    monkeypatch.setattr(
+        "service.model_runtime.SchedulerLoop", partial(SchedulerLoop, inline_s=0.0)
+    )  # steps are under way when it is lost
     async with owned(tiny_zoo) as pair:
         mine = asyncio.ensure_future(
             pair.own.generate("ab", options=GenerateOptions(seed=5, max_new_tokens=300), call=call())

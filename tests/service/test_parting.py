@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.protocols.parting import Parting, Token
+from service.api.stop_strings import Parting, Token
 
 
 def sent(pieces: list[str], *stops: str, stopped: bool) -> list[str]:

@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from service import errors
-from service.protocols.problem import TABLE, body_of, headers_of, kind_of
+from service.api.problems import TABLE, body_of, headers_of, kind_of
 
 
 def tree(cls: type[errors.ServiceError]) -> set[type[errors.ServiceError]]:

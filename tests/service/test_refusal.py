@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from service.protocols.head import Head
-from service.protocols.openai import OPENAI
+from service.api.openai import OPENAI
+from service.api.request_headers import Head
 from tests.service.wire import TAGGED, Wire, known, request
 
 

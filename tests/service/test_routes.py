@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
+from service.api import native as lean
+from service.api.request_context import RequestContext
+from service.api.routes import Route, Routes, Stream
 from service.errors import ClientGone, InvalidRequest, ServiceError
-from service.protocols import lean
-from service.protocols.exchange import Exchange
-from service.protocols.routes import Route, Routes, Stream
 from tests.service import wire
 
 
-async def nothing(exchange: Exchange, body: bytes) -> Any:
+async def nothing(exchange: RequestContext, body: bytes) -> Any:
     return None
 
 
@@ -41,7 +41,7 @@ class Parts:
         finally:
             self.closed = True
 
-    async def run(self, exchange: Exchange, body: bytes) -> Stream:
+    async def run(self, exchange: RequestContext, body: bytes) -> Stream:
         return Stream(media=b"text/plain", chunks=self.chunks(), failed=_failed)
 
 

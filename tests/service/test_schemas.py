@@ -7,9 +7,9 @@ import orjson
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from service.api import schemas
+from service.api.schemas import CLASSIFY, GENERATE, TAG
 from service.errors import InvalidRequest, TooLarge
-from service.protocols import schemas
-from service.protocols.schemas import CLASSIFY, GENERATE, TAG
 from service.settings import Settings
 
 SETTINGS = Settings(inputs_max=4, max_new_tokens=500)

@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from models import reference
+from models import self_test as reference
 from models.bundle import Bundle
 from tests import bundles
 from tests.service.test_serve import served

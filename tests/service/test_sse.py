@@ -9,14 +9,14 @@ import httpx
 import orjson
 import pytest
 
-from models import reference
+from models import self_test as reference
 from models.bundle import Bundle
+from service.api import sse
+from service.api.native import Lean
 from service.engine import Engine
-from service.protocols import sse
-from service.protocols.lean import Lean
+from service.generation_stream import TokenDelta
 from service.settings import Settings
 from service.worker import Worker
-from service.writing import Delta
 from tests.service import wire
 from tests.service.fake_engine import TEXT
 from tests.service.test_lean import Site, problem
@@ -52,7 +52,7 @@ async def test_a_text_comes_token_by_token_and_whole_with_the_last(site: Site) -
 
 
 async def test_every_event_is_one_line_whatever_the_text(site: Site) -> None:
-    delta = Delta(index=0, tokens=[1, 2], pieces=["\n", '"\u2028'], logprobs=[-0.25, -1e-9], finish_reason=None)
+    delta = TokenDelta(index=0, tokens=[1, 2], pieces=["\n", '"\u2028'], logprobs=[-0.25, -1e-9], finish_reason=None)
     parts = sse._events(delta, 0, b"")
     assert [part.count(b"\n") for part in parts] == [2, 2]
     assert [orjson.loads(part.removeprefix(b"data: "))["token"]["text"] for part in parts] == ["\n", '"\u2028']

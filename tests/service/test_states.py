@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import InvalidRequest
-from service.states import States
+from service.state_tokens import StateSigner
 
 KEY, OTHER = "a key of sixteen", "another key of sixteen"
 PAYLOAD = bytes(range(256)) * 33
@@ -23,11 +23,11 @@ class Clock:
         return self.now_s
 
 
-def states(*keys: str, clock: Clock | None = None) -> States:
-    return States(keys or (KEY,), ttl_s=60, clock=clock or Clock())
+def states(*keys: str, clock: Clock | None = None) -> StateSigner:
+    return StateSigner(keys or (KEY,), ttl_s=60, clock=clock or Clock())
 
 
-def refusal(of: States, state: str, owner: str = "weights", most_bytes: int = 10_000) -> str:
+def refusal(of: StateSigner, state: str, owner: str = "weights", most_bytes: int = 10_000) -> str:
     with pytest.raises(InvalidRequest) as caught:
         of.open(state, owner, most_bytes=most_bytes)
     assert caught.value.details == {"field": "parameters.state"}

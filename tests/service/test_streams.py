@@ -11,9 +11,9 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from service.ended import Ended
+from service.api.websocket import FAILED, IDLE, MESSAGE, PATH, RESTART, TOO_BIG, UNKNOWN, Stream, Streams
 from service.engine import Engine
-from service.protocols.streams import FAILED, IDLE, MESSAGE, PATH, RESTART, TOO_BIG, UNKNOWN, Stream, Streams
+from service.request_record import Ended
 from service.settings import Settings
 from service.worker import Worker
 from tests.service.fake_engine import FakeEngine

@@ -13,10 +13,11 @@ import numpy as np
 import orjson
 import pytest
 
-from models import reference, state
+from models import self_test as reference
+from models import state
 from models.bundle import Bundle
+from service.api.native import Lean
 from service.engine import Engine
-from service.protocols.lean import Lean
 from service.settings import Settings
 from service.worker import Worker
 from tests import bundles

@@ -12,7 +12,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from models import reference
+from models import self_test as reference
 from models.bundle import Bundle
 from tests import bundles
 from tests.service.test_serve import served

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from service.api.oip_tensors import from_values
 from service.errors import InvalidRequest
-from service.protocols.v2_tensors import from_values
 
 
 @pytest.mark.parametrize("data", [["a" * 20_000, *[""] * 5_000], [[[1]]], [1, True], [10**400]])

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from models import reference
+from models import self_test as reference
 from models.bundle import Bundle
-from service.batching.pump import Pump
-from service.call import Call
 from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, TooLarge
+from service.generation import GenerateOptions
+from service.generation_stream import GenerationStream, TokenDelta
+from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.loop import SchedulerLoop
 from service.settings import Settings
 from service.telemetry import Telemetry
-from service.texts import GenerateOptions
-from service.writing import Delta, Writing
 
 
-def call(*, timeout_s: float = 60.0, gone: Callable[[], bool] = lambda: False) -> Call:
-    return Call(request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, gone=gone)
+def call(*, timeout_s: float = 60.0, gone: Callable[[], bool] = lambda: False) -> InferenceRequest:
+    return InferenceRequest(request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, gone=gone)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def slots(engine: Engine) -> int:
     return len(engine._lane("generate", None).scheduler._table)  # type: ignore[union-attr]
 
 
-async def written(writing: Writing) -> list[Delta]:
+async def written(writing: GenerationStream) -> list[TokenDelta]:
     return [delta async for deltas in writing for delta in deltas]
 
 
@@ -95,7 +95,7 @@ async def test_nothing_to_continue_ends_at_once(engine: Engine, prompts: list[st
 async def test_long_work_in_a_thread_is_read_the_same(
     tiny_zoo: Path, generator: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.lanes.Pump", partial(Pump, inline_s=0.0))
+    monkeypatch.setattr("service.model_runtime.SchedulerLoop", partial(SchedulerLoop, inline_s=0.0))
     engine = Engine.load(Settings(bundles=(str(tiny_zoo),), device="cpu"), Telemetry())
     asked = {"max_new_tokens": 300, "seed": 5}
     writing = await engine.write(["ab"], options=[options(**asked)], call=call())

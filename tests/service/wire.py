@@ -12,8 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.engine import Engine
-from service.protocols.direct import Direct
-from service.protocols.front import Front
+from service.server.fast_path import Direct
+from service.server.root_app import Front
 from service.settings import Settings
 from service.worker import Worker
 from tests.service.fake_engine import FakeEngine

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.learning import Training
+from training.training_config import Training
 
 
 class Line:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training import arithmetic
+from training import device_precision as arithmetic
 
 
 def computed_in(choice: str, units: int) -> torch.dtype:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.training.points import training
-from training.averaging import Average, stalled
+from training.weight_averaging import Average, stalled
 
 
 def network() -> nn.Module:

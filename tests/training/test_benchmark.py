@@ -9,8 +9,8 @@ import torch
 from tests.training import tiny
 from training import benchmark
 from training.data.examples import Source, Splits
-from training.objectives import make_objective
-from training.sequences import Batch
+from training.objectives.base import make_objective
+from training.objectives.sequences import Batch
 
 
 class Two:

@@ -14,9 +14,9 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training.textbook import TEXTBOOK
-from training.architecture import CellName
-from training.arithmetic import takes_bfloat16
-from training.cells import GATES, Cell, Initial
+from training.device_precision import takes_bfloat16
+from training.nn.cells import GATES, Cell, Initial
+from training.nn.options import CellName
 
 T, B, I, H = 7, 3, 4, 5  # noqa: E741
 KINDS: tuple[CellName, ...] = tuple(GATES)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
-from training.chain import LinearChain, follows, forbidden, obeys
+from training.nn.crf import LinearChain, follows, forbidden, obeys
 
 IOB2 = ("O", "B-per", "I-per", "B-loc", "I-loc")
 LENGTHS = torch.tensor([5, 1, 3, 2])

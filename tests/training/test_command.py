@@ -12,7 +12,9 @@ import pytest
 from models.manifest import read
 from tests.training import tiny
 from tests.training.test_own_data import conll, frames, table
-from training import loop, recipe, terminal, verbs
+from training import commands as verbs
+from training import recipe, terminal
+from training import trainer as loop
 from training.__main__ import main
 
 ROOT = Path(loop.__file__).parents[1]

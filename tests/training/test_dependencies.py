@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from training import dependencies, dependency_table
 from training.__main__ import main
 from training.data import DataError
-from training.dependencies import (
+from training.studies import dependencies, dependency_table
+from training.studies.dependencies import (
     METHODS,
     TASKS,
     Attempt,
@@ -26,7 +26,7 @@ from training.dependencies import (
     make_cell,
     method_of,
 )
-from training.dependency_table import Sweep
+from training.studies.dependency_table import Sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Budget(updates=4, batch=8, hidden=4, examine_every=2)

@@ -9,10 +9,10 @@ import pytest
 
 from training import recipe, terminal
 from training.__main__ import parser
-from training.architecture import Architecture
-from training.learning import Training
+from training.data.augmentation import Variation
+from training.nn.options import Architecture
 from training.recipe import Auxiliary, Recipe
-from training.variation import Variation
+from training.training_config import Training
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 FIELDS = [

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from tests.training.test_own_data import table
-from training import flows
 from training.__main__ import main
-from training.architecture import CellName
-from training.cells import Cell
-from training.gradients import deltas, flow, omega, scale_to_radius, with_omega
+from training.nn.cells import Cell
+from training.nn.options import CellName
+from training.studies import gradient_flow as flows
+from training.studies.gradients import deltas, flow, omega, scale_to_radius, with_omega
 
 T, B, F, H = 6, 3, 2, 4
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from tests.training import tiny
-from training.architecture import CellName
-from training.drawing.pen import Drawing
-from training.drawing.stack import has_int8
-from training.graph import draw
+from training.nn.options import CellName
+from training.onnx_export.graph_builder import Drawing
+from training.onnx_export.network_graph import draw
+from training.onnx_export.stack import has_int8
 
 CELLS = get_args(CellName)
 # name: (task, codec, shape). Stacks of every cell are compared in drawing/; here is what stands before and after them.

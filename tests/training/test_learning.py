@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from training.learning import Training
+from training.training_config import Training
 
 
 @pytest.mark.parametrize(

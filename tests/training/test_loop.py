@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.training.points import Line, Points, silent, training
-from training import loop
+from training import trainer as loop
 
 ROOT = Path(loop.__file__).parents[1]
 TIMES = ("seconds",)

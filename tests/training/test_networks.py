@@ -8,10 +8,10 @@ import torch
 from models.codecs.words import WordsCodec
 from models.manifest import WordsSpec
 from tests.training import tiny
-from training.architecture import Architecture
 from training.batches import tensors
-from training.encoders import Words
-from training.networks import LanguageModel, make_network, standardise
+from training.nn.encoders import Words
+from training.nn.networks import LanguageModel, make_network, standardise
+from training.nn.options import Architecture
 
 EMBEDDING = 8
 

@@ -12,11 +12,11 @@ from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, WordsSpec
 from tests.training import tiny
-from training import reading
+from training.data import example_accessors as reading
 from training.data.examples import Joint, Labelled, Source, Splits, Tagged
-from training.networks import LanguageModel, SequenceNetwork, make_network
-from training.sequences import IGNORED, Sequences
-from training.texts import Text
+from training.nn.networks import LanguageModel, SequenceNetwork, make_network
+from training.objectives.language_model import Text
+from training.objectives.sequences import IGNORED, Sequences
 
 NOWHERE = Source(name="tiny", url="", licence="")
 TAGS = ("ADJ", "NOUN", "O")

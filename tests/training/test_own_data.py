@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from models import bundle as bundles
-from models import reference
+from models import self_test as reference
 from models.manifest import BundleError, Variant, read
-from models.network import Placement
+from models.onnx_session import Placement
 from tests.training import tiny
-from training import choice, export, metrics, recipe, run, score
+from training import export, metrics, recipe, run, score
 from training.data import DataError
+from training.data import loading as choice
 from training.data.examples import Splits
-from training.objectives import make_objective
+from training.objectives.base import make_objective
 from training.run import Run
 
 CPU = Placement(device="cpu")

@@ -12,7 +12,8 @@ import torch
 
 from tests.training.points import Points, training
 from tests.training.test_loop import ROOT, weights, without_times
-from training import loop, parallel
+from training import parallel
+from training import trainer as loop
 
 
 def torchrun(*words: str | Path) -> str:

@@ -7,7 +7,7 @@ import pytest
 from torch import Tensor
 
 from tests.training.points import Points, training
-from training import rate
+from training import lr_finder as rate
 
 
 def test_the_rate_rises_from_the_lowest_to_the_highest_by_one_factor() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.architecture import Architecture, CellName, SkipName
-from training.cells import GATES, Initial
-from training.recurrent import Recurrent, Stack, VariationalDropout, reverse
+from training.nn.cells import GATES, Initial
+from training.nn.options import Architecture, CellName, SkipName
+from training.nn.recurrent import Recurrent, Stack, VariationalDropout, reverse
 
 I, H = 4, 6  # noqa: E741
 LENGTHS = torch.tensor([5, 1, 9, 3])

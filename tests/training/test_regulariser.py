@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.points import training
-from training.cells import Cell
-from training.gradients import omega
+from training.nn.cells import Cell
+from training.nn.omega_regularizer import Omega
+from training.optimizer_step import Stepper
 from training.recipe import RecipeError
-from training.regulariser import Omega
-from training.step import Stepper
+from training.studies.gradients import omega
 
 
 class Two(nn.Module):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training import repeats
+from training import seeds_and_folds as repeats
 from training.data import DataError
 from training.data.examples import Labelled, Source, Splits
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.training.points import training
-from training.schedules import cuts, factor
+from training.lr_schedules import cuts, factor
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.training.points import Line, Points, training
-from training.step import Stepper, make_optimiser
+from training.optimizer_step import Stepper, make_optimiser
 
 
 def moved(objective: Any, batches: list[Any], **how: Any) -> torch.Tensor:

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from training import tunes
 from training.data import DataError
+from training.studies import tunes
 
 
 def test_without_the_parser_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from models.tasks.tag import find_spans as spans
 from tests.training import tiny
+from training.data.augmentation import Lender, Variation, make_varier
 from training.data.examples import Source, Splits, Tagged
-from training.variation import Lender, Variation, make_varier
 
 TRAIN = [
     Tagged(tokens=("Ann", "Lee", "lives", "in", "Rome", "!!"), tags=("B-per", "I-per", "O", "O", "B-loc", "O")),
@@ -79,7 +79,7 @@ def test_mentions_are_borrowed_from_spans_and_from_whole_texts(monkeypatch: pyte
     def load(spec: dict[str, Any]) -> Splits[Any]:
         return Splits(train=lent[spec["name"]], dev=[], source=Source(name="", url="", licence=""))
 
-    monkeypatch.setattr("training.variation.data.load", load)
+    monkeypatch.setattr("training.data.augmentation.data.load", load)
     lenders = (Lender(name="slots", kinds={"artist": "per"}), Lender(name="names", kinds={"*": "loc"}))
     varier = make_varier(Variation(swap=1.0, borrow=1.0, lenders=lenders), BOTH)
     assert varier.borrowed["per"] == [("miles", "davis")]

@@ -8,8 +8,8 @@ import torch
 from models.codecs.words import WordsCodec
 from models.manifest import WordsSpec
 from tests.training import tiny
-from training import vectors
 from training.data import DataError
+from training.nn import pretrained_vectors as vectors
 
 CODEC = WordsCodec.fit(WordsSpec(), [["good", "film", "Plot"]])
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.training import tiny
 from tests.training.test_own_data import conll, table
-from training import loop, terminal
+from training import terminal
+from training import trainer as loop
 from training.__main__ import main
 
 TINY = [word for field, value in tiny.SMALL.items() for word in ("--set", f"{field}={value}")]

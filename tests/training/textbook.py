@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from training.architecture import CellName
+from training.nn.options import CellName
 
 Array = NDArray[np.float64]
 Weights = dict[str, Array]

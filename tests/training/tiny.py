@@ -14,10 +14,10 @@ from models.codecs.dna import DnaCodec
 from models.codecs.frames import FramesCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec, SubwordsSpec, WordsSpec
-from training.architecture import Architecture
 from training.batches import tensors
 from training.data.examples import Framed, Joint, Labelled, Tagged
-from training.networks import LanguageModel, Network, make_network
+from training.nn.networks import LanguageModel, Network, make_network
+from training.nn.options import Architecture
 from training.recipe import Recipe
 
 ADJECTIVES = {"good": ["lovely", "warm", "funny", "superb"], "bad": ["dull", "messy", "cold", "awful"]}

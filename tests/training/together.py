@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from tests.training.points import Points, training
-from training import loop, parallel
+from training import parallel
+from training import trainer as loop
 
 
 def main(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Data sets by name, one file each, and readers for users' own files (`training.data.own`). No torch.
+"""Data sets by name, one file each, and readers for users' own files (`training.data.custom_data`). No torch.
 
 splits = load("ud-ewt")
 splits = load({"name": "sst", "phrases": False})

@@ -2,7 +2,7 @@
 
 A file appears in the cache only once its size and sha256 are those of sources.toml; until then it is a temporary
 file beside its place, which is removed whatever happens. A file that is picked from parts of published ones
-(training.data.picking) is put together in memory. Knows bytes and sums, never what is inside a file.
+(training.data.subset_files) is put together in memory. Knows bytes and sums, never what is inside a file.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from training.data import picking
+from training.data import subset_files as picking
 from training.data.errors import DataError
 
 CHUNK_BYTES = 1 << 16

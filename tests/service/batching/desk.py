@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from service.batching.cost import CostModel
-from service.batching.sequences import Limits, SequenceScheduler
+from service.scheduling.cost_model import CostModel
+from service.scheduling.sequences import Limits, SequenceScheduler
 from tests.service.batching.fakes import Clock, Echo, Item, Observer, Waiter
 
 

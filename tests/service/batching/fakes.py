@@ -12,9 +12,9 @@ from models.codecs.characters import CharactersCodec
 from models.manifest import CharactersSpec
 from models.sampling import Sampling
 from models.state import State
-from models.tasks.generate import Continuation, GenerateOptions
-from service.batching.ticket import Ticket
-from service.call import Call
+from models.tasks.generate import GeneratedText, GenerateOptions
+from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.job import Job
 
 
 class Clock:
@@ -31,8 +31,10 @@ class Waiter:
         self.connected = True
         self.settled = self.told = 0
         self.at_the_end: Callable[[], None] | None = None
-        self.call = Call(request_id="r", route="/v1/x", deadline_s=clock() + timeout_s, gone=lambda: not self.connected)
-        self.ticket = Ticket(self.call, size, self._settle, clock())
+        self.call = InferenceRequest(
+            request_id="r", route="/v1/x", deadline_s=clock() + timeout_s, gone=lambda: not self.connected
+        )
+        self.ticket = Job(self.call, size, self._settle, clock())
 
     def follow(self) -> None:
         """Be told from now on whenever its texts have grown."""
@@ -41,7 +43,7 @@ class Waiter:
     def _tell(self) -> None:
         self.told += 1
 
-    def _settle(self, ticket: Ticket) -> None:
+    def _settle(self, ticket: Job) -> None:
         assert ticket is self.ticket
         self.settled += 1
         if self.at_the_end is not None:
@@ -169,7 +171,7 @@ class Author:
         return logs[: len(numbers) - self.missing], (np.array(numbers, np.float32)[:, None],)
 
 
-def text(prompt: str, max_new_tokens: int = 5, **asked: Any) -> tuple[NDArray[np.int32], Continuation]:
+def text(prompt: str, max_new_tokens: int = 5, **asked: Any) -> tuple[NDArray[np.int32], GeneratedText]:
     """A prompt as the step scheduler takes it."""
     options = GenerateOptions(max_new_tokens=max_new_tokens, sampling=Sampling(temperature=0.0), **asked)
-    return CODEC.encode(prompt).rows, Continuation(CODEC, prompt, options)
+    return CODEC.encode(prompt).rows, GeneratedText(CODEC, prompt, options)

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from service.batching.arrays import ArrayScheduler
-from service.batching.cost import CostModel
-from service.batching.ticket import Ticket
-from service.call import Call
 from service.errors import ClientGone, DeadlinePassed, InternalError, InvalidRequest, Overloaded, Unavailable
+from service.scheduling.cost_model import CostModel
+from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.job import Job
+from service.scheduling.tensors import ArrayScheduler
 
 
 class Bench:
@@ -29,9 +29,9 @@ class Bench:
             raise item.error
         return item.name.upper()
 
-    def submit(self, name: str, *, steps: int = 10, deadline_s: float = 9.0, error: Exception | None = None) -> Ticket:
-        call = Call(request_id=name, route="", deadline_s=deadline_s, gone=lambda: self.gone)
-        ticket = Ticket(call, 1, lambda _: None, self.now_s)
+    def submit(self, name: str, *, steps: int = 10, deadline_s: float = 9.0, error: Exception | None = None) -> Job:
+        call = InferenceRequest(request_id=name, route="", deadline_s=deadline_s, gone=lambda: self.gone)
+        ticket = Job(call, 1, lambda _: None, self.now_s)
         self.scheduler.submit(ticket, SimpleNamespace(name=name, rows=2, steps=steps, extra=0, error=error))
         return ticket
 

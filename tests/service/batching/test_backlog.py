@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.batching.backlog import PACE_MOST, Backlog
-from service.batching.cost import CostModel
+from service.scheduling.cost_model import CostModel
+from service.scheduling.queue_estimate import PACE_MOST, Backlog
 
 
 def backlog(**cost: float) -> Backlog:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.cost import CostModel
+from service.scheduling.cost_model import CostModel
 
 
 def test_the_constants_of_a_machine_are_found() -> None:

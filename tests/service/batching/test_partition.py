@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.cost import CostModel
-from service.batching.partition import PADDING_AVERSION, segment
+from service.scheduling.batch_cutting import PADDING_AVERSION, segment
+from service.scheduling.cost_model import CostModel
 
 Cut = tuple[int, ...]
 

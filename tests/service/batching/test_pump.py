@@ -9,8 +9,8 @@ from time import monotonic
 
 import pytest
 
-from service.batching.pump import Pump, Turns
 from service.errors import ServiceError
+from service.scheduling.loop import LoopBudget, SchedulerLoop
 
 
 class Work:
@@ -63,7 +63,7 @@ async def quiet(queue: Queue, pieces: int) -> None:
 async def test_short_work_runs_on_the_loop_and_long_work_in_a_thread(executor: ThreadPoolExecutor) -> None:
     queue = Queue()
     short, long = queue.put("short", 0.001), queue.put("long", 0.1)
-    Pump(queue, executor, clock=monotonic, turns=Turns(), inline_s=0.004).wake()
+    SchedulerLoop(queue, executor, clock=monotonic, turns=LoopBudget(), inline_s=0.004).wake()
     await quiet(queue, 2)
     here = threading.current_thread().name
     assert (short.ran_in, short.settled_in, long.settled_in) == (here, here, here)
@@ -74,7 +74,7 @@ async def test_pieces_run_one_after_the_other_in_their_order(executor: ThreadPoo
     queue = Queue()
     for number in range(4):
         queue.put(str(number), 0.1 * (number % 2))
-    pump = Pump(queue, executor, clock=monotonic, turns=Turns())
+    pump = SchedulerLoop(queue, executor, clock=monotonic, turns=LoopBudget())
     pump.wake()
     pump.wake()
     await quiet(queue, 4)
@@ -83,7 +83,7 @@ async def test_pieces_run_one_after_the_other_in_their_order(executor: ThreadPoo
 
 async def test_it_sleeps_when_there_is_nothing_and_wakes_again(executor: ThreadPoolExecutor) -> None:
     queue = Queue()
-    pump = Pump(queue, executor, clock=monotonic, turns=Turns())
+    pump = SchedulerLoop(queue, executor, clock=monotonic, turns=LoopBudget())
     pump.wake()
     await quiet(queue, 0)
     for number in range(2):
@@ -97,7 +97,7 @@ async def test_the_loop_has_its_turn_between_two_pieces(executor: ThreadPoolExec
     queue = Queue()
     queue.put("first")
     queue.put("second")
-    Pump(queue, executor, clock=monotonic, turns=Turns()).wake()
+    SchedulerLoop(queue, executor, clock=monotonic, turns=LoopBudget()).wake()
     asyncio.get_running_loop().call_soon(queue.log.append, "a request is read")
     await quiet(queue, 2)
     assert queue.log.index("settle first") < queue.log.index("a request is read") < queue.log.index("run second")
@@ -107,7 +107,7 @@ async def test_the_loop_goes_on_while_long_work_runs(executor: ThreadPoolExecuto
     queue, release = Queue(), threading.Event()
     work = queue.put("long", 1.0)
     work.run = lambda: queue.log.append(f"released {release.wait(5)}")  # type: ignore[method-assign]
-    pump = Pump(queue, executor, clock=monotonic, turns=Turns())
+    pump = SchedulerLoop(queue, executor, clock=monotonic, turns=LoopBudget())
     pump.wake()
     await asyncio.sleep(0.01)
     pump.wake()
@@ -120,7 +120,7 @@ async def test_work_that_the_shutdown_took_out_of_the_thread_is_not_settled(exec
     queue, release = Queue(), threading.Event()
     executor.submit(release.wait, 5)
     queue.put("never", 1.0)
-    Pump(queue, executor, clock=monotonic, turns=Turns()).wake()
+    SchedulerLoop(queue, executor, clock=monotonic, turns=LoopBudget()).wake()
     await asyncio.sleep(0.01)
     executor.shutdown(wait=False, cancel_futures=True)
     release.set()
@@ -142,7 +142,7 @@ async def test_a_bug_in_a_scheduler_is_told_to_its_waiters_and_the_pump_goes_on(
     queue = Queue()
     queue.waiting.append(Broken(queue.log, "broken", estimate_s))
     queue.put("next")
-    Pump(queue, executor, clock=monotonic, turns=Turns(), inline_s=0.01).wake()
+    SchedulerLoop(queue, executor, clock=monotonic, turns=LoopBudget(), inline_s=0.01).wake()
     await quiet(queue, 1)
     assert queue.log == ["run broken", "abandon InternalError", "run next", "settle next"]
 
@@ -158,8 +158,8 @@ async def test_a_turn_is_the_longer_the_more_else_the_loop_had_to_do(executor: T
     for number in range(80):
         queue.put(str(number))
     taken: list[int] = []
-    turns = Turns()
-    Pump(queue, executor, inline_s=0.004, clock=lambda: now_s[0], turns=turns).wake()
+    turns = LoopBudget()
+    SchedulerLoop(queue, executor, inline_s=0.004, clock=lambda: now_s[0], turns=turns).wake()
     # Between two turns, and how much of it was another pump's.
     for passed_s, others_s in ((0.0, 0.0), (0.003, 0.0), (0.0115, 0.0), (0.0, 0.0), (9.0, 0.0), (9.0, 8.997)):
         before = len(queue.waiting)

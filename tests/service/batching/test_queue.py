@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from service.batching.cost import CostModel
 from service.errors import DeadlinePassed, Overloaded
+from service.scheduling.cost_model import CostModel
 from tests.service.batching.desk import Desk
 from tests.service.batching.fakes import Item
 

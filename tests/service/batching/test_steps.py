@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.batching.steps import Prefill, Steps
 from service.errors import InternalError, Overloaded, Unavailable
+from service.scheduling.decoding import Prefill, Steps
 from tests.service.batching.fakes import Waiter, expected, text
 from tests.service.batching.writing import Desk, state_after, texts
 

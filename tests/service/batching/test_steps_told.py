@@ -2,10 +2,10 @@
 
 import pytest
 
-from service.batching.dispatch import HELD
-from service.batching.steps import Prefill
-from service.batching.table import TELL_S
 from service.errors import InternalError
+from service.scheduling.decoding import Prefill
+from service.scheduling.decoding_batch import TELL_S
+from service.scheduling.decoding_work import HELD
 from tests.service.batching.fakes import Waiter, expected, text
 from tests.service.batching.writing import Desk, state_after, texts
 

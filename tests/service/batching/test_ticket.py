@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.batching.ticket import Ticket, fail_all
 from service.errors import InternalError, Unavailable
+from service.scheduling.job import Job, fail_all
 from tests.service.batching.fakes import Clock, Waiter
 
 
@@ -48,7 +48,7 @@ def test_it_expires_when_the_client_has_gone() -> None:
 def test_the_queue_ends_with_the_first_part_and_compute_adds_up() -> None:
     clock = Clock()
     waiter = Waiter(clock, 2)
-    ticket: Ticket = waiter.ticket
+    ticket: Job = waiter.ticket
     ticket.start(clock() + 0.5)
     ticket.start(clock() + 0.9)
     ticket.ran(0.25, 7)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from service.batching.cost import CostModel
-from service.batching.steps import Limits, Prefill, Steps, StepScheduler
+from service.scheduling.cost_model import CostModel
+from service.scheduling.decoding import Limits, Prefill, Steps, StepScheduler
 from tests.service.batching.fakes import CODEC, Author, Clock, Observer, Waiter, expected, following, text
 
 

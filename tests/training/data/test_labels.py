@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.data import labels
+from training.data import label_checks as labels
 from training.data.errors import DataError
 from training.data.examples import Joint, Labelled, Place, Tagged
 

@@ -178,7 +178,7 @@ def test_every_data_set_is_in_the_documentation() -> None:
 
 
 def test_reading_data_needs_no_torch() -> None:
-    program = "import sys, training.data, training.data.own; sys.exit('torch' in sys.modules)"
+    program = "import sys, training.data, training.data.custom_data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

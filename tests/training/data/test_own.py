@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from training.data.custom_data import Columns, hold_out, read, read_labelled, read_tagged, read_text
 from training.data.errors import DataError
 from training.data.examples import Framed, Joint, Labelled, Place, Tagged, where
-from training.data.own import Columns, hold_out, read, read_labelled, read_tagged, read_text
 
 THE_DOG = Tagged(tokens=("The", "dog"), tags=("DET", "NOUN"))
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from training.data import fetch, picking
+from training.data import fetch
+from training.data import subset_files as picking
 from training.data.errors import DataError
 from training.data.fetch import PUBLISHED, File, Published
 

@@ -6,9 +6,9 @@ import pytest
 
 from tests.training.data.test_own import TOKENS, written
 from training.data.conll import read_joint
+from training.data.custom_data import read
 from training.data.errors import DataError
 from training.data.examples import Joint
-from training.data.own import read
 
 
 @pytest.mark.parametrize("key", ["label", "intent", "mood"])

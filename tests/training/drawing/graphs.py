@@ -10,11 +10,11 @@ import numpy as np
 import onnxruntime
 import torch
 
-from training.architecture import Architecture
-from training.drawing.layers import Signal
-from training.drawing.pen import Drawing, Floats, Pen, Precision
-from training.drawing.stack import draw_stack
-from training.recurrent import Stack
+from training.nn.options import Architecture
+from training.nn.recurrent import Stack
+from training.onnx_export.graph_builder import Drawing, Floats, Pen, Precision
+from training.onnx_export.layers import Signal
+from training.onnx_export.stack import draw_stack
 
 INPUTS = 6
 REACH = 2.0  # of the numbers that are fed

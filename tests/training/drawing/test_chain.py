@@ -7,9 +7,9 @@ import onnxruntime
 import pytest
 import torch
 
-from training.chain import LinearChain, forbidden, obeys
-from training.drawing.chain import draw_chain
-from training.drawing.pen import Pen
+from training.nn.crf import LinearChain, forbidden, obeys
+from training.onnx_export.crf import draw_chain
+from training.onnx_export.graph_builder import Pen
 
 IOB2 = ("O", *(f"{kind}-{name}" for name in ("per", "loc", "org", "work", "group", "product") for kind in "BI"))
 Answers = list[tuple[bytes, bytes]]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.training.drawing.graphs import open_session
-from training.drawing.levels import WEIGHT_LEVELS, enter, levels, product
-from training.drawing.pen import Pen, Precision
+from training.onnx_export.graph_builder import Pen, Precision
+from training.onnx_export.levels import WEIGHT_LEVELS, enter, levels, product
 
 
 def run(pen: Pen, value: Any, x: Any, width: int) -> Any:

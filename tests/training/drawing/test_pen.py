@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from tests.training.drawing.graphs import open_session
-from training.drawing.pen import Pen
+from training.onnx_export.graph_builder import Pen
 
 
 def test_a_constant_asked_for_twice_is_there_once() -> None:

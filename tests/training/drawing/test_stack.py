@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.training.drawing.graphs import INPUTS, REACH, Item, Twin, make_stack, open_session
-from training.architecture import CellName
-from training.drawing.layers import Signal, final_states
-from training.drawing.pen import Pen, Precision
-from training.drawing.stack import draw_stack, has_int8
-from training.recurrent import Recurrent
+from training.nn.options import CellName
+from training.nn.recurrent import Recurrent
+from training.onnx_export.graph_builder import Pen, Precision
+from training.onnx_export.layers import Signal, final_states
+from training.onnx_export.stack import draw_stack, has_int8
 
 CELLS = get_args(CellName)
 QUANTISED = [cell for cell in CELLS if cell not in ("rnn-relu", "mlstm")]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.training.drawing.graphs import INPUTS, REACH, Twin, make_stack
-from training.drawing import stack, steps
-from training.drawing.pen import Precision
+from training.onnx_export import int8_steps as steps
+from training.onnx_export import stack
+from training.onnx_export.graph_builder import Precision
 
 TABLE = np.random.default_rng(0).uniform(-REACH, REACH, (11, INPUTS)).astype(np.float32)
 CELLS = ["rnn", "rnn-relu", "gru", "gru-textbook", "mlstm"]

@@ -1,0 +1,192 @@
+"""The routes that no framework serves, those of every dialect: JSON in, engine, JSON out, with nothing in between.
+
+A framework's middleware costs several times what a small model needs for its answer. Knows what the bodies are;
+knows nothing of how the engine answers, nor of how bytes come and go.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from service.api import completions, embeddings, openapi, schemas, sse
+from service.api import oip as v2
+from service.api.asgi import AsgiLink, Receive, Scope, Send, head_of
+from service.api.cache import TASKS, Cache, Kept
+from service.api.model_cards import ModelCard, ModelList
+from service.api.request_context import Link, RequestContext
+from service.api.request_headers import Head
+from service.api.routes import READ, Docs, Reply, Route, Routes, Stream
+from service.errors import NotFound, ServiceError, UnknownModel, shown
+from service.worker import Worker
+
+
+async def _tag(exchange: RequestContext, body: bytes) -> Any:
+    request = schemas.parse(schemas.TAG, body, exchange.worker.settings)
+    exchange.model = request.model or exchange.worker.default_model("tag")
+    return await exchange.worker.engine.tag(
+        request.inputs, model=request.model, aggregation=request.aggregation, call=exchange.call
+    )
+
+
+async def _classify(exchange: RequestContext, body: bytes) -> Any:
+    request = schemas.parse(schemas.CLASSIFY, body, exchange.worker.settings)
+    exchange.model = request.model or exchange.worker.default_model("classify")
+    return await exchange.worker.engine.classify(
+        request.inputs, model=request.model, top_k=request.top_k, call=exchange.call
+    )
+
+
+async def _generate(exchange: RequestContext, body: bytes) -> Any:
+    settings = exchange.worker.settings
+    request = schemas.parse(schemas.GENERATE, body, settings)
+    if request.stream:  # as clients of Text Generation Inference ask for it, whatever the route
+        return await sse.stream(exchange, request)
+    exchange.model = request.model or exchange.worker.default_model("generate")
+    options = schemas.options(request.parameters, limit=settings.max_new_tokens)
+    return await exchange.worker.engine.generate(
+        request.inputs, model=request.model, options=options, call=exchange.call
+    )
+
+
+async def _models(exchange: RequestContext, _: bytes) -> Any:
+    return {"object": "list", "data": exchange.worker.engine.cards()}
+
+
+async def _model(exchange: RequestContext, _: bytes) -> Any:
+    name = exchange.names["id"]
+    cards = {card["id"]: card for card in exchange.worker.engine.cards()}
+    if name not in cards:
+        raise UnknownModel(
+            f"there is no model {shown(name)!r}; there are {', '.join(cards)}", value=name, available=list(cards)
+        )
+    exchange.model = name
+    return cards[name]
+
+
+async def _unknown(exchange: RequestContext, _: bytes) -> Any:
+    available = [route.pattern for route in ROUTES.all]
+    raise NotFound(f"there is no route {shown(exchange.head.path)}", available=available)
+
+
+TAG_DOCS = Docs(
+    group="Tag, classify, generate",
+    summary="Label every step: word, letter, base or frame",
+    about="One input gives a list; a list of inputs gives a list of lists, in its order.",
+    body=schemas.TagRequest,
+    answer=list[schemas.Entity] | list[list[schemas.Entity]],
+    example=schemas.example("tag"),
+)
+CLASSIFY_DOCS = Docs(
+    group="Tag, classify, generate",
+    summary="Score every label of the whole",
+    about="One list of labels an input, best first.",
+    body=schemas.ClassifyRequest,
+    answer=list[list[schemas.LabelScore]],
+    example=schemas.example("classify"),
+)
+GENERATE_DOCS = Docs(
+    group="Tag, classify, generate",
+    summary="Continue a text",
+    about="A list of prompts gives a list of texts, in its order.",
+    body=schemas.GenerateRequest,
+    answer=schemas.Generated | list[schemas.Generated],
+    event=sse.Event,
+    example=schemas.example("generate"),
+)
+
+
+async def _document(exchange: RequestContext, _: bytes) -> Any:
+    gate = exchange.worker.gate
+    keys = gate is not None and gate.wants_keys
+    return Reply(body=orjson.dumps(openapi.document(DOCUMENTED, exchange.worker.engine.cards(), keys=keys)))
+
+
+MODELS_DOCS = Docs(group="Models", summary="The bundles that are served, defaults first", answer=ModelList)
+MODEL_DOCS = Docs(group="Models", summary="One bundle", answer=ModelCard)
+DOCUMENT_DOCS = Docs(group=openapi.PAGES_GROUP, summary="This document", answer=dict[str, Any])
+
+ROUTES = Routes(
+    (
+        Route("/v1/tag", ("POST",), _tag, reads=True, task="tag", docs=TAG_DOCS),
+        Route("/v1/classify", ("POST",), _classify, reads=True, task="classify", docs=CLASSIFY_DOCS),
+        Route("/v1/generate", ("POST",), _generate, reads=True, task="generate", docs=GENERATE_DOCS),
+        *sse.ROUTES,
+        Route("/v1/models", READ, _models, reads=False, docs=MODELS_DOCS),
+        Route("/v1/models/{id}", READ, _model, reads=False, docs=MODEL_DOCS),
+        *completions.ROUTES,
+        *embeddings.ROUTES,
+        *v2.ROUTES,
+        Route("/docs.json", READ, _document, reads=False, docs=DOCUMENT_DOCS),
+    )
+)
+# As the document lists them: those that BentoML's API machinery answers take and answer the same.
+DOCUMENTED = (
+    *ROUTES.all,
+    *(replace(ROUTES.literal[f"/v1/{task}"], pattern=f"/{task}") for task in ("tag", "classify", "generate")),
+)
+# One label for all the paths that clients make up, in the dialect of those who read the answer.
+UNKNOWN = Route("unknown", (), _unknown, reads=False)
+UNKNOWN_V2 = Route("unknown", (), _unknown, reads=False, dialect=v2.DIALECT)
+
+
+class Lean:
+    """Answers every request under /v1/ and /v2/, and with 404 every path that nobody else has."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        room = worker.settings.cache_bytes
+        self._cache = Cache(room) if room else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request as an ASGI application."""
+        link = AsgiLink(receive, send)
+        try:
+            await self.answer(head_of(scope), link)
+        finally:
+            link.close()
+
+    async def answer(self, head: Head, link: Link) -> None:
+        """Answer one HTTP request. Raises nothing but what the link raises."""
+        found, names = ROUTES.find(head.path)
+        route = found or (UNKNOWN_V2 if head.path.startswith("/v2/") else UNKNOWN)
+        exchange = RequestContext(self.worker, route.pattern, head, link, names=names, dialect=route.dialect)
+        try:
+            try:
+                if route.methods:
+                    exchange.check(route.methods, media=route.media if route.reads else (), key=not route.open)
+                cache = self._cache if route.task in TASKS else None
+                if route.task and cache is None:
+                    self.worker.engine.check_room(route.task)
+                body = await exchange.read() if route.reads else b""
+                if cache is not None:
+                    answer = await self._remembered(cache, route, exchange, body)
+                else:
+                    answer = await route.run(exchange, body)
+                if isinstance(answer, Stream):
+                    await exchange.stream(answer.media, answer.chunks, answer.failed)
+                    return
+                reply = answer if isinstance(answer, Reply) else Reply(body=orjson.dumps(answer))
+            except ServiceError as error:
+                await exchange.refuse(error)
+            except Exception as error:
+                await exchange.refuse(exchange.failed(error))
+            else:
+                await exchange.answer(reply.body, reply.media, reply.headers)
+        finally:
+            exchange.close()
+
+    async def _remembered(self, cache: Cache, route: Route, exchange: RequestContext, body: bytes) -> Any:
+        """Return what was answered to this body before, or what is now."""
+        found = cache.find(route.pattern, body)
+        self.worker.telemetry.cached(found is not None)
+        if found is not None:
+            exchange.model = found.model
+            return Reply(body=found.body, headers=[(b"x-cache", b"hit")])
+        self.worker.engine.check_room(route.task)  # what was answered before needs none
+        answer = await route.run(exchange, body)
+        if isinstance(answer, Reply | Stream):
+            return answer
+        kept = Kept(body=orjson.dumps(answer), model=exchange.model)
+        cache.keep(route.pattern, body, kept)
+        return Reply(body=kept.body)
