@@ -12,6 +12,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 PREFIX = "SEQSERVE_"
 ELSEWHERE = frozenset({"SEQSERVE_DATA", "SEQSERVE_CACHE"})  # read by training and by the tests
+# Settings of earlier versions, and what to do instead.
+REMOVED = {
+    "SEQSERVE_CACHE_BYTES": "the response cache was removed; put a caching proxy in front of the service",
+}
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = "manifest.json"
 ORDER = "order.txt"  # of a directory of bundles: the names of those that come first
@@ -159,11 +163,6 @@ class Settings(BaseModel):
     grpc_host: str = Field(
         default="127.0.0.1", min_length=1, description="Address on which that port listens; 0.0.0.0: all."
     )
-    cache_bytes: int = Field(
-        default=0,
-        ge=0,
-        description="Bytes for answers of /v1/tag and /v1/classify, given again to the same body; 0: none are kept.",
-    )
     access_log: Literal["off", "errors", "all"] = Field(
         default="off", description="Requests of which a line is logged when they end, without what was in them."
     )
@@ -178,6 +177,8 @@ class Settings(BaseModel):
             field = name.removeprefix(PREFIX).lower()
             if name in ELSEWHERE:
                 continue
+            if name in REMOVED:
+                raise BadSetting(f"{name} is no longer a setting: {REMOVED[name]}. Unset {name}.")
             if field not in cls.model_fields or name != variable(field):
                 raise BadSetting(_unknown(name, value))
             if value:

@@ -77,7 +77,6 @@ STEP_SECONDS = _histogram("seqserve_step_seconds", M, TOKEN_SECONDS, "Seconds th
 FIRST_TOKEN = _histogram("seqserve_first_token_seconds", M, SECONDS, "Seconds from the request to its first token.")
 INTER_TOKEN = _histogram("seqserve_inter_token_seconds", M, TOKEN_SECONDS, "Seconds between two tokens of one text.")
 REJECTED = _counter("seqserve_rejected_total", ("reason",), "Requests that were refused, by the error.")
-CACHE = _counter("seqserve_cache_total", ("result",), "Requests that the cache was asked for: hit or miss.")
 BUNDLE = Metric(
     name="seqserve_bundle_info",
     kind="gauge",
@@ -95,7 +94,7 @@ LOAD_SECONDS = Metric(
 METRICS = (
     *(REQUESTS, REQUEST_SECONDS, REJECTED, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ITEMS, PADDING_WASTE, RELEASED),
     *(PROCESSED, PADDED, QUEUE_ITEMS, ACTIVE_SLOTS, GENERATED, STEP_ROWS, STEP_SECONDS, FIRST_TOKEN, INTER_TOKEN),
-    *(ACTIVE_STREAMS, CACHE, BUNDLE, LOAD_SECONDS),
+    *(ACTIVE_STREAMS, BUNDLE, LOAD_SECONDS),
 )
 
 Labels = tuple[str, ...]
@@ -141,10 +140,6 @@ class Telemetry:
     def rejected(self, reason: str) -> None:
         """Count one refused request."""
         self._counts[REJECTED, (reason,)] += 1
-
-    def cached(self, hit: bool) -> None:
-        """Count one look into the cache."""
-        self._counts[CACHE, ("hit" if hit else "miss",)] += 1
 
     def batch(
         self,

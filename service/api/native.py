@@ -12,7 +12,6 @@ import orjson
 from service.api import completions, embeddings, openapi, schemas, sse
 from service.api import oip as v2
 from service.api.asgi import AsgiLink, Receive, Scope, Send, head_of
-from service.api.cache import TASKS, Cache, Kept
 from service.api.model_cards import ModelCard, ModelList
 from service.api.request_context import Link, RequestContext
 from service.api.request_headers import Head
@@ -135,8 +134,6 @@ class Lean:
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
-        room = worker.settings.cache_bytes
-        self._cache = Cache(room) if room else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request as an ASGI application."""
@@ -155,14 +152,10 @@ class Lean:
             try:
                 if route.methods:
                     exchange.check(route.methods, media=route.media if route.reads else (), key=not route.open)
-                cache = self._cache if route.task in TASKS else None
-                if route.task and cache is None:
+                if route.task:
                     self.worker.engine.check_room(route.task)
                 body = await exchange.read() if route.reads else b""
-                if cache is not None:
-                    answer = await self._remembered(cache, route, exchange, body)
-                else:
-                    answer = await route.run(exchange, body)
+                answer = await route.run(exchange, body)
                 if isinstance(answer, Stream):
                     await exchange.stream(answer.media, answer.chunks, answer.failed)
                     return
@@ -175,18 +168,3 @@ class Lean:
                 await exchange.answer(reply.body, reply.media, reply.headers)
         finally:
             exchange.close()
-
-    async def _remembered(self, cache: Cache, route: Route, exchange: RequestContext, body: bytes) -> Any:
-        """Return what was answered to this body before, or what is now."""
-        found = cache.find(route.pattern, body)
-        self.worker.telemetry.cached(found is not None)
-        if found is not None:
-            exchange.model = found.model
-            return Reply(body=found.body, headers=[(b"x-cache", b"hit")])
-        self.worker.engine.check_room(route.task)  # what was answered before needs none
-        answer = await route.run(exchange, body)
-        if isinstance(answer, Reply | Stream):
-            return answer
-        kept = Kept(body=orjson.dumps(answer), model=exchange.model)
-        cache.keep(route.pattern, body, kept)
-        return Reply(body=kept.body)

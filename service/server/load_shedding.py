@@ -40,7 +40,6 @@ class Refusals:
             or head.method != "POST"
             or worker.gate is not None
             or worker.watchers
-            or worker.settings.cache_bytes  # what was answered before needs no room
         ):
             return None
         engine = worker.ready_engine

@@ -47,6 +47,10 @@ def test_the_variables_of_the_trainers_are_none_of_ours() -> None:
     assert Settings.read({"SEQSERVE_DATA": "/data", "SEQSERVE_CACHE": "/cache"}) == Settings()
 
 
+def test_a_removed_setting_stops_the_start() -> None:
+    assert refusal(SEQSERVE_CACHE_BYTES="1000").startswith("SEQSERVE_CACHE_BYTES is no longer a setting")
+
+
 def test_a_bad_value_stops_the_start_and_says_what_is_allowed() -> None:
     assert refusal(SEQSERVE_DEVICE="gpu").startswith(
         "SEQSERVE_DEVICE=gpu is not allowed: input should be 'auto', 'cpu' or 'cuda'"
