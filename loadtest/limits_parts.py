@@ -21,7 +21,6 @@ WORKERS_BULK = 16
 WAYS = {
     "one": {"workers": "1"},
     "two": {"workers": "2"},
-    "two with an owner": {"workers": "2", "owner": "auto"},
 }
 STREAMS, NEW_TOKENS = 64, 200
 TURN_S, TURNS_A_ROUND = 1.0, 5
@@ -226,7 +225,6 @@ def workers(stand: Stand) -> Figures:
     """Two worker processes beside one, on all cores, which the client shares: single inputs, and many in a request.
 
     The client takes its part of the cores from two workers but not from one; of requests of many inputs it is small.
-    Two workers also before one owner of the networks, the other way to use several cores: for comparison alone.
     """
     per_s: dict[str, dict[str, list[float]]] = {kind: {way: [] for way in WAYS} for kind in ("single", "many")}
     client: dict[str, list[float]] = {kind: [] for kind in per_s}
@@ -249,7 +247,6 @@ def workers(stand: Stand) -> Figures:
     return {
         "requests_per_s": per_s,
         "client_share_of_a_core": shares,
-        "two_with_an_owner_over_two": {kind: each["two with an owner"] / each["two"] for kind, each in medians.items()},
         "checks": [
             check(
                 f"{kind} inputs: two workers over one (client: {shares[kind]:.0%} of a core)",

@@ -38,11 +38,10 @@ class Bundle:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load(path: Path | str, *, variant: str = "auto", placement: Placement | None = None, opened: bool = True) -> Bundle:
+def load(path: Path | str, *, variant: str = "auto", placement: Placement | None = None) -> Bundle:
     """Read, check and open the bundle in directory `path`. Does not run its examples: see reference.self_test.
 
     `variant` "auto" is the manifest's default on a CPU and fp32 on a GPU, where the int8 operators do not run.
-    With `opened` False its graph is left alone, and it can encode and answer, but not run.
     Raises BundleError with a sentence that names the file or the field.
     """
     path = Path(path)
@@ -51,15 +50,11 @@ def load(path: Path | str, *, variant: str = "auto", placement: Placement | None
     manifest = read(path)
     # Each file is read once: what was hashed is what is used.
     contents = {file: _checked(path / file, expected) for file, expected in manifest.files.items()}
-    if opened:
-        name, network = _open(path, manifest, contents, variant, placement)
-        _check_tensors(path, manifest, network)
-    else:
-        name, network = choose_variant(manifest, variant, placement), Network.elsewhere()
+    name, network = _open(path, manifest, contents, variant, placement)
+    _check_tensors(path, manifest, network)
     codec = codecs.build(manifest.codec, lambda file: _entries(path / file, contents[file]))
     _check_outputs(path, manifest)
-    if opened:
-        _check_widths(path, manifest, network, codec)
+    _check_widths(path, manifest, network, codec)
     return Bundle(
         manifest=manifest,
         task=make_task(manifest, codec),

@@ -78,13 +78,6 @@ class Network:
         # Of each output's last axis; None where the graph leaves it free.
         self.widths = {name: last if isinstance(last, int) else None for name, last in lasts.items()}
 
-    @classmethod
-    def elsewhere(cls) -> "Network":
-        """What stands for a graph that another process has open: nothing can be run here."""
-        network = cls.__new__(cls)
-        network.device, network.inputs, network.outputs, network.widths = "cpu", (), (), {}
-        return network
-
     @property
     def answer_width(self) -> int | None:
         """Of the first output's last axis."""

@@ -3,17 +3,12 @@
 Serves nothing itself: that is what ``bentoml serve`` is for.
 """
 
-import asyncio
 import os
 import sys
 import time
 
-import uvloop
-
-from service import collector, logs
 from service.auth import open_gate
-from service.owner import start
-from service.settings import BadSetting, Settings, is_secret, variable
+from service.settings import Settings, is_secret, variable
 from service.telemetry import Telemetry
 
 HELP = """\
@@ -28,7 +23,7 @@ python -m service check      load and self-test every bundle, as the start does;
 
 def main(arguments: list[str]) -> int:
     """Run one command; return the exit status."""
-    commands = {"settings": settings, "check": check, "own": own}
+    commands = {"settings": settings, "check": check}
     if len(arguments) == 1 and arguments[0] in commands:
         try:
             commands[arguments[0]]()
@@ -51,36 +46,8 @@ def check() -> None:
 
     values = Settings.read(os.environ)
     open_gate(values, time.monotonic)
-    for card in Engine.load(values.model_copy(update={"owner": "off"}), Telemetry()).cards():
+    for card in Engine.load(values, Telemetry()).cards():
         print(f"{card['id']} ({card['task']}, {card['variant']}): sound")
-
-
-def own() -> None:
-    """Be the owner, if there is none, until no worker has been there for a while."""
-    values = Settings.read(os.environ)
-    path = values.owner_socket
-    if path is None:
-        raise BadSetting(f"SEQSERVE_OWNER={values.owner} is no path of a socket: workers start this by themselves")
-    start.check_private(path)
-    if start.keep_given(path):
-        _serve(values, path)
-        return
-    with start.only_one(path) as lock:
-        if lock is not None:
-            _serve(values, path)
-
-
-def _serve(values: Settings, path: str) -> None:
-    """Serve the workers that come to a path, whose lock is held."""
-    from service.engine import Engine  # late, as in check
-    from service.owner.own import serve
-
-    logs.configure(values.log_format)
-    telemetry = Telemetry()
-    engine = Engine.load(values.model_copy(update={"owner": "off"}), telemetry)
-    collector.settle()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(path, engine.lanes, telemetry))
 
 
 def table(values: Settings) -> str:

@@ -25,7 +25,6 @@ from service.api import openapi, schemas
 from service.api.asgi import Application
 from service.api.bentoml_routes import answered, exchange_of
 from service.engine import Engine
-from service.owner.start import new_socket
 from service.server import fast_path as direct
 from service.server.root_app import Front
 from service.settings import ROOT, BadSetting, Settings, variable
@@ -140,11 +139,6 @@ def build_service(settings: Settings, load_engine: LoadEngine, *, check: Callabl
                 # The workers, which are started after this, take over the environment: states of one are taken by all.
                 os.environ.setdefault(variable("state_key"), secrets.token_urlsafe())
             check()
-            if settings.owner == "auto":  # from here on a path, which the workers find in the environment
-                try:
-                    os.environ[variable("owner")] = new_socket()
-                except BadSetting as error:
-                    sys.exit(str(error))
 
     class Fronted(Service[Any]):
         @property

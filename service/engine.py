@@ -9,22 +9,26 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models import bundle as bundles
+from models import self_test as reference
 from models.manifest import BundleError
+from models.onnx_session import Placement
 from models.tasks import EmbeddingInput, Generation, StreamChunk, Tagging
 from service.errors import ClientGone, InvalidRequest, Overloaded, Unavailable, UnknownModel, shown
 from service.generation import GenerateOptions, Texts
 from service.generation_stream import GenerationStream
 from service.inputs import Frames, Inputs, Piecewise
-from service.model_runtime import ModelRuntime
+from service.model_runtime import ModelRuntime, open_lane
 from service.paced import answer_all, encode_all, encode_one
-from service.places import Place, place_of
 from service.scheduling.inference_request import InferenceRequest
 from service.scheduling.job import Job
+from service.scheduling.loop import LoopBudget
 from service.settings import Settings
 from service.state_tokens import StateSigner
 from service.streaming import TaggingStream, size
@@ -41,7 +45,7 @@ class Engine:
     """All bundles of one worker process. `load` makes it; everything else belongs to the event loop's thread."""
 
     def __init__(
-        self, lanes: Sequence[ModelRuntime], place: Place, *, request_tokens: int, states: StateSigner
+        self, lanes: Sequence[ModelRuntime], executor: Executor, *, request_tokens: int, states: StateSigner
     ) -> None:
         self._lanes = {lane.name: lane for lane in lanes}
         self._by_task = {
@@ -55,49 +59,42 @@ class Engine:
         }
         self._states = states
         self._request_tokens = request_tokens
-        self._place = place
+        self._executor = executor
         self._open = True
 
     @classmethod
     def load(cls, settings: Settings, telemetry: Telemetry) -> "Engine":
-        """Open every bundle and run its examples, here or where the owner is. Blocks.
-
-        Raises BundleError, BadSetting or, where there is to be an owner, OwnerFailed.
-        """
-        return cls.open(settings, telemetry, place_of(settings))
-
-    @classmethod
-    def open(cls, settings: Settings, telemetry: Telemetry, place: Place) -> "Engine":
-        """As `load`, at a place."""
+        """Open every bundle and run its self-test. Blocks. Raises BundleError or BadSetting."""
+        # One thread: batches of several bundles queue rather than compete for this worker's cores.
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
+        turns = LoopBudget()
+        placement = Placement(device=settings.device, threads=settings.threads)
         lanes: dict[str, ModelRuntime] = {}
         for path in settings.bundle_paths():
             started = time.perf_counter()
-            lane = place.open(path, telemetry)
+            bundle = bundles.load(path, variant=settings.variant, placement=placement)
+            reference.self_test(bundle)
             load_s = time.perf_counter() - started
-            bundle, manifest = lane.bundle, lane.bundle.manifest
+            manifest = bundle.manifest
             if manifest.name in lanes:
                 other = lanes[manifest.name].bundle.path
                 raise BundleError(f"{path}: {other} has the same name {manifest.name!r}: leave one of them out")
-            lanes[manifest.name] = lane
+            lanes[manifest.name] = open_lane(bundle, settings, telemetry, executor, turns)
             telemetry.bundle(manifest.name, manifest.version, bundle.variant, load_s)
-            log.info("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, place.name(bundle), load_s)
+            log.info("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, bundle.network.device, load_s)
         keys = settings.state_key or (secrets.token_urlsafe(),)  # a service has one of its start, see app.py
         states = StateSigner(keys, ttl_s=settings.state_ttl_s, clock=time.time)
-        return cls(list(lanes.values()), place, request_tokens=settings.request_tokens, states=states)
+        return cls(list(lanes.values()), executor, request_tokens=settings.request_tokens, states=states)
 
     @property
     def ready(self) -> bool:
         """Whether work is taken."""
-        return self._open and self._place.ready
+        return self._open
 
     @property
     def lanes(self) -> Mapping[str, ModelRuntime]:
         """Every bundle with its scheduler, by name."""
         return self._lanes
-
-    def begin(self) -> None:
-        """Do what needs the running loop, before the first request."""
-        self._place.begin()
 
     def cards(self) -> list[dict[str, Any]]:
         """What /v1/models tells of each bundle, in the order in which they were given."""
@@ -309,7 +306,7 @@ class Engine:
             await asyncio.sleep(DRAIN_POLL_S)
         for ticket in self._under_way():
             ticket.fail(Unavailable("the service shut down before the answer was ready: send the request again"))
-        self._place.close()
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _under_way(self) -> list[Job]:
         return [ticket for lane in self._lanes.values() for ticket in lane.open]

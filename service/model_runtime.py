@@ -20,7 +20,7 @@ from models.codecs import InputError, TooLong
 from models.manifest import SERVES
 from models.state import State
 from models.tasks import Generation, Joint
-from models.tasks.generate import Begun, GeneratedText, Stepper
+from models.tasks.generate import Stepper
 from service.errors import InvalidRequest, Overloaded, TooLarge
 from service.inputs import are_one, hold_numbers
 from service.observers import TellBatches, TellSteps
@@ -31,7 +31,6 @@ from service.scheduling.decoding import StepScheduler
 from service.scheduling.inference_request import InferenceRequest
 from service.scheduling.job import Job
 from service.scheduling.loop import LoopBudget, SchedulerLoop
-from service.scheduling.protocols import Roomy, Waker
 from service.scheduling.sequences import SequenceScheduler
 from service.settings import Settings
 from service.telemetry import Telemetry
@@ -43,14 +42,14 @@ UNITS = {"words": "words", "characters": "characters", "dna": "bases", "frames":
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRuntime:
-    """`scheduler` is a StepScheduler for generation, else a SequenceScheduler, or stands for one in another process.
+    """`scheduler` is a StepScheduler for generation, else a SequenceScheduler.
 
     A bundle of several tasks has one lane all the same: whichever is asked, one run of the network answers it.
     """
 
     bundle: Bundle
-    scheduler: Roomy
-    pump: Waker
+    scheduler: SequenceScheduler | StepScheduler
+    pump: SchedulerLoop
     graph: Graph  # for arrays that come as they are
     most: int  # requests under way
     limit: int  # steps of the longest input
@@ -110,12 +109,6 @@ class ModelRuntime:
         self.open.add(ticket)
         (self.graph if isinstance(parts, Work) else self).pump.wake()
         return ticket
-
-    def resume(self, begun: Begun) -> GeneratedText:
-        """A text that another process has begun, of a bundle that generates."""
-        task = self.bundle.task
-        assert isinstance(task, Generation)
-        return task.resume(begun)
 
     @property
     def name(self) -> str:
@@ -245,16 +238,11 @@ def open_lane(
             observer=TellBatches(telemetry, name),
         )
     pump = SchedulerLoop(scheduler, executor, clock=monotonic, turns=turns)
-    return make_lane(bundle, settings, scheduler, pump, open_graph(bundle, settings, executor, turns))
-
-
-def make_lane(bundle: Bundle, settings: Settings, scheduler: Roomy, pump: Waker, graph: Graph) -> ModelRuntime:
-    """Put a bundle before what runs it."""
     return ModelRuntime(
         bundle=bundle,
         scheduler=scheduler,
         pump=pump,
-        graph=graph,
+        graph=open_graph(bundle, settings, executor, turns),
         most=settings.queue_requests,
         limit=bundle.manifest.longest,
         answers=_answers(bundle),

@@ -14,6 +14,7 @@ PREFIX = "SEQSERVE_"
 ELSEWHERE = frozenset({"SEQSERVE_DATA", "SEQSERVE_CACHE"})  # read by training and by the tests
 # Settings of earlier versions, and what to do instead.
 REMOVED = {
+    "SEQSERVE_OWNER": "the owner process was removed; use SEQSERVE_WORKERS or more replicas",
     "SEQSERVE_CACHE_BYTES": "the response cache was removed; put a caching proxy in front of the service",
 }
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,12 +58,6 @@ class Settings(BaseModel):
         description="Which variant of each bundle: fp32, int8, …; auto: the fastest one that costs no accuracy.",
     )
     workers: Count = Field(default=1, le=256, description="Worker processes, each with its own sessions.")
-    owner: str = Field(
-        default="off",
-        pattern=r"^(off|auto|/.{1,90})$",
-        description="auto: one more process has the bundles, and the GPU, and runs them for all workers; off: each"
-        " worker has its own. (Workers find the path of its socket here.)",
-    )
     threads: Count = Field(default=1, le=256, description="Threads of one network in one worker.")
     batch_tokens: Count = Field(
         default=2048, description="Padded tokens in one batch of whole sequences (longest times rows), at most."
@@ -193,11 +188,6 @@ class Settings(BaseModel):
                 f"{settings.deadline_max_s:g}: lower the first or raise the second"
             )
         return settings
-
-    @property
-    def owner_socket(self) -> str | None:
-        """Where the owner of the bundles listens; None where this process has its own."""
-        return self.owner if self.owner.startswith("/") else None
 
     def bundle_paths(self) -> list[Path]:
         """Return the bundle directories, in the order given, those of one directory by its order.txt and by name.

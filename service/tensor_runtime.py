@@ -21,7 +21,6 @@ from models.tensor_inputs import Size, TensorValidator
 from service.errors import InvalidRequest, TooLarge
 from service.scheduling.cost_model import CostModel
 from service.scheduling.loop import LoopBudget, SchedulerLoop
-from service.scheduling.protocols import Queue, Waker
 from service.scheduling.tensors import ArrayScheduler
 from service.settings import Settings
 
@@ -60,9 +59,9 @@ class Work:
 
 
 class Graph:
-    """See the module; `open_graph` makes one that is run here."""
+    """See the module; `open_graph` makes one."""
 
-    def __init__(self, bundle: Bundle, settings: Settings, scheduler: Queue, pump: Waker) -> None:
+    def __init__(self, bundle: Bundle, settings: Settings, scheduler: ArrayScheduler, pump: SchedulerLoop) -> None:
         self.scheduler, self.pump = scheduler, pump
         manifest = bundle.manifest
         self.name, self.version = manifest.name, manifest.version

@@ -123,8 +123,6 @@ class Worker:
         """Begin to flush metrics and to listen for signals. To be called on the running event loop."""
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             drop_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-        if self._engine is not None:
-            self._engine.begin()
         loop = asyncio.get_running_loop()
         self._flusher = loop.create_task(self._flush_forever())
         for number in (signal.SIGTERM, signal.SIGINT):

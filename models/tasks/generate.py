@@ -6,7 +6,7 @@ slots and no clock: the service's scheduler and the reference path both drive it
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,17 +39,6 @@ class GenerateOptions:
     alternatives: int = 0  # of each step, how many of the likeliest tokens are noted
 
 
-class Begun(NamedTuple):
-    """A text before its first step, without its codec: what another process needs to write it."""
-
-    prompt: str
-    options: GenerateOptions
-    drawn: int
-    tail: str
-    rows: State | None
-    newest: int
-
-
 class Generation:
     """Encodes prompts, advances states and starts continuations for a language model."""
 
@@ -62,12 +51,6 @@ class Generation:
 
     def start(self, prompt: str, options: GenerateOptions, *, drawn: int = 0, tail: str = "") -> "GeneratedText":
         return GeneratedText(self.codec, prompt, options, drawn=drawn, tail=tail)
-
-    def resume(self, begun: Begun) -> "GeneratedText":
-        """The text again, see `Continuation.begun`."""
-        text = self.start(begun.prompt, begun.options, drawn=begun.drawn, tail=begun.tail)
-        text.rows, text.newest = begun.rows, begun.newest
-        return text
 
     def advance(
         self, run: Run, tokens: NDArray[np.int32], lengths: NDArray[np.int32], state: State
@@ -133,11 +116,6 @@ class GeneratedText:
             sampling.uniforms(options.sampling.seed, drawn),
             drawn // sampling.UNIFORMS_BLOCK,
         )
-
-    @property
-    def begun(self) -> Begun:
-        """The text as it stands before its first token."""
-        return Begun(self.prompt, self.options, self.drawn, self._before, self.rows, self.newest)
 
     def block(self, drawn: int) -> NDArray[np.float64]:
         """The random numbers (UNIFORMS_BLOCK,) that a draw takes one of, the `drawn` % UNIFORMS_BLOCK-th.

@@ -43,9 +43,6 @@ class FakeEngine:
         for name in NAMES.values():
             telemetry.bundle(name, "1", "int8", 0.1)
 
-    def begin(self) -> None:
-        pass
-
     def check_room(self, task: str) -> None:
         if self.full and self.bundles == 1:
             raise self.overload(task)

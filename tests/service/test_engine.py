@@ -25,7 +25,6 @@ from service.scheduling.loop import SchedulerLoop
 from service.settings import Settings
 from service.telemetry import Telemetry
 from tests import bundles
-from tests.service.owned import owned
 
 
 def call(*, timeout_s: float = 60.0, gone: Callable[[], bool] = lambda: False) -> InferenceRequest:
@@ -36,13 +35,8 @@ def load(zoo: Path, **settings: Any) -> Engine:
     return Engine.load(Settings(bundles=(str(zoo),), device="cpu", **settings), Telemetry())
 
 
-@pytest.fixture(params=["here", "there"])
-async def engine(tiny_zoo: Path, request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
-    """One that runs its networks, and one whose networks an owner runs: nobody can tell."""
-    if request.param == "there":
-        async with owned(tiny_zoo) as pair:
-            yield pair.engine
-        return
+@pytest.fixture
+async def engine(tiny_zoo: Path) -> AsyncIterator[Engine]:
     engine = load(tiny_zoo)
     yield engine
     await engine.drain(5)

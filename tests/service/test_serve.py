@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -349,54 +349,3 @@ def test_a_head_that_dawdles_is_let_go_and_keys_change_while_it_runs(tmp_path: P
         for key, status in (("alices-key", 401), ("bobs-new-key", 200)):
             head = {"authorization": f"Bearer {key}"}
             assert httpx.post(f"{address}/v1/tag", content=b'{"inputs": "a"}', headers=head).status_code == status
-
-
-def offspring(supervisor: int, fits: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
-    """The processes under another that fit; one that ends while it is looked at does not."""
-    found = []
-    for child in psutil.Process(supervisor).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one when its command is asked for
-            if fits(child):
-                found.append(child)
-    return found
-
-
-def owners(supervisor: int) -> list[psutil.Process]:
-    return offspring(supervisor, lambda child: child.cmdline()[1:] == ["-m", "service", "own"])
-
-
-def zombies(supervisor: int) -> list[psutil.Process]:
-    return offspring(supervisor, lambda child: child.status() == psutil.STATUS_ZOMBIE)
-
-
-def until(holds: Callable[[], bool], within_s: float = 30.0) -> None:
-    end = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def test_workers_with_an_owner_outlive_it_and_leave_nothing_behind(tmp_path: Path, tiny_zoo: Path) -> None:
-    environ = {"SEQSERVE_BUNDLES": str(tiny_zoo), "SEQSERVE_DEVICE": "cpu", "TMPDIR": str(tmp_path)}
-    environ |= {"SEQSERVE_WORKERS": "2", "SEQSERVE_OWNER": "auto"}
-
-    def ask(address: str) -> int:
-        return httpx.post(f"{address}/v1/tag", json={"inputs": "the cat"}, timeout=30).status_code
-
-    with served(tmp_path, service="service.app:Seqserve", **environ) as (address, main, _):
-        (owner,) = owners(main.pid)
-        assert ask(address) == 200
-        figure = 'seqserve_batch_items_count{model="tiny-tag"} 1.0'
-        until(lambda: figure in httpx.get(f"{address}/metrics").text)  # its owner writes it out in its own time
-        owner.kill()
-        end = time.monotonic() + 60
-        while (status := ask(address)) != 200:
-            assert status == 503
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        until(lambda: not zombies(main.pid))
-        (owner,) = owners(main.pid)
-        main.terminate()
-        main.wait(30)
-        owner.wait(30)
-    assert not list(tmp_path.glob("seqserve-*"))

@@ -39,6 +39,10 @@ def test_an_unknown_name_stops_the_start_and_names_its_neighbour() -> None:
     assert "did you mean SEQSERVE_WORKERS?" in said
 
 
+def test_a_removed_setting_names_its_replacement() -> None:
+    assert "SEQSERVE_WORKERS" in refusal(SEQSERVE_OWNER="auto")
+
+
 def test_a_name_in_small_letters_is_unknown() -> None:
     assert "did you mean SEQSERVE_WORKERS?" in refusal(SEQSERVE_workers="2")
 
