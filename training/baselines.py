@@ -12,9 +12,8 @@ import numpy as np
 
 from models.codecs.tokenizer import tokenize
 from training import metrics
-from training.data import example_accessors as reading
-from training.data.examples import Framed
-from training.metrics import Answer
+from training.data.examples import SeriesExample, inputs_of, label_names
+from training.metrics import ExampleLabels
 from training.ngrams import nats_per_character
 
 ORDER = 5  # of the n-grams of characters
@@ -35,15 +34,15 @@ def baselines(task: str, train: Any, dev: Any, *, codec: str = "words") -> dict[
     """
     if task == "generate":
         return {f"{ORDER}-grams of characters": {metrics.NATS: nats_per_character(train, dev, ORDER)}}
-    labels, _ = reading.labels_of(task, train)
-    expected = [Answer.of(example) for example in dev]
+    labels, _ = label_names(task, train)
+    expected = [ExampleLabels.of(example) for example in dev]
     nothing: list[Any] = [()] * len(dev)
     steps = _steps(train, dev) if task in ("tag", "joint") else [("", nothing)] * 2
     wholes = _wholes(train, dev, codec) if task in ("classify", "joint") else [("", [None] * len(dev))] * 2
     scores = {}
     for (of_steps, tags), (of_wholes, found) in zip(steps, wholes, strict=True):
         name = "; ".join(dict.fromkeys(filter(None, (of_steps, of_wholes))))
-        answers = [Answer(steps=t, text=label) for t, label in zip(tags, found, strict=True)]
+        answers = [ExampleLabels(steps=t, text=label) for t, label in zip(tags, found, strict=True)]
         scores[name] = metrics.rate(task, labels, expected, answers)
     return scores
 
@@ -81,9 +80,9 @@ def features(train: Sequence[Any], dev: Sequence[Any], codec: str) -> tuple[str,
     """
     from sklearn.feature_extraction.text import CountVectorizer  # seconds to import, which only a fit should pay
 
-    if isinstance(train[0], Framed):
+    if isinstance(train[0], SeriesExample):
         return "mean and deviation of each feature", *(np.array([_moments(e) for e in part]) for part in (train, dev))
-    texts = [[reading.raw(example) for example in part] for part in (train, dev)]
+    texts = [[inputs_of(example) for example in part] for part in (train, dev)]
     if codec == "dna" and len({len(text) for part in texts for text in part}) == 1:
         of, vectorizer = "the base at each place", CountVectorizer(analyzer=_at_places, binary=True)
     elif codec in ("dna", "characters"):
@@ -104,7 +103,7 @@ def _words(text: str | Sequence[str]) -> list[str]:
     return [token.lower() for token in tokens]
 
 
-def _moments(example: Framed) -> np.ndarray[Any, Any]:
+def _moments(example: SeriesExample) -> np.ndarray[Any, Any]:
     frames = np.array(example.frames)  # (T, F)
     return np.concatenate([frames.mean(0), frames.std(0)])
 

@@ -30,9 +30,8 @@ from models.manifest import (
 from models.onnx_session import Placement
 from models.tasks import Generation
 from training import card, metrics, score
-from training.data import example_accessors as reading
 from training.data import loading as choice
-from training.data.errors import DataError
+from training.data.examples import DataError, digest_of, inputs_of
 from training.nn.networks import Network
 from training.onnx_export.graph_builder import Drawing, Precision
 from training.onnx_export.network_graph import draw
@@ -60,7 +59,7 @@ def export(finished: Run, target: Path, say: Say, *, force: bool = False, only: 
     splits = choice.answered(finished.recipe, choice.splits(finished.recipe))
     if choice.source(splits, choice.auxiliary(finished.recipe)).files != finished.source.files:
         raise DataError(f"{splits.source.name} has changed since {finished.folder} was trained: run fit --fresh")
-    if reading.digest(splits) != finished.digest:
+    if digest_of(splits) != finished.digest:
         raise DataError(
             f"{finished.folder} was trained on other examples than its recipe gives, as a fold is: its scores would be "
             "on what it has seen; export a run of fit"
@@ -214,7 +213,7 @@ def _examples(finished: Run, variants: Mapping[str, Bundle], manifest: Manifest,
 def _candidates(task: str, dev: Any) -> tuple[Any, ...]:
     if task == "generate":
         return tuple(dev[start : start + PROMPT] for start in range(0, len(dev) - PROMPT, PROMPT))[:CANDIDATES]
-    found = [reading.raw(example) for example in dev[:CANDIDATES]]
+    found = [inputs_of(example) for example in dev[:CANDIDATES]]
     # Words of a data set that comes split are put together again: an example is what a person would send.
     return tuple(
         " ".join(one) if one and isinstance(one[0], str) and not isinstance(one, str) else one for one in found

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from training.curves import picture
 from training.objectives.base import Objective
 from training.optimizer_step import Stepper
+from training.plots import picture
 from training.training_config import Training
 
 LOWEST, HIGHEST = 1e-5, 1.0

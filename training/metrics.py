@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from training.data import example_accessors as reading
-from training.data.example_accessors import Sequenced
+from training.data.examples import SequenceExample, label_of, tags_of
 from training.report import accuracy, span_f1
 
 NATS = "nats_per_character"
@@ -22,15 +21,15 @@ UNITS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class ExampleLabels:
     """What is expected of one example, or found: the labels of the steps, the label of the whole, or both."""
 
     steps: tuple[str, ...] = ()
     text: str | None = None
 
     @classmethod
-    def of(cls, example: Sequenced) -> Self:
-        return cls(steps=reading.tags(example), text=reading.label(example))
+    def of(cls, example: SequenceExample) -> Self:
+        return cls(steps=tags_of(example), text=label_of(example))
 
 
 def in_spans(labels: Sequence[str]) -> bool:
@@ -47,7 +46,9 @@ def metric_of(task: str, labels: Sequence[str]) -> str:
     return "f1" if task == "tag" and in_spans(labels) else "accuracy"
 
 
-def rate(task: str, labels: Sequence[str], expected: Sequence[Answer], found: Sequence[Answer]) -> dict[str, float]:
+def rate(
+    task: str, labels: Sequence[str], expected: Sequence[ExampleLabels], found: Sequence[ExampleLabels]
+) -> dict[str, float]:
     """Percentages.
 
     tag: "accuracy" of the steps and, where labels are spans, their "f1". classify: "accuracy" of the wholes. joint:

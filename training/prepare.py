@@ -9,9 +9,8 @@ from models.codecs import Codec, build
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec
-from training.data import example_accessors as reading
 from training.data import loading as choice
-from training.data.examples import Splits
+from training.data.examples import Splits, inputs_of, label_names, text_of
 from training.nn import pretrained_vectors as vectors
 from training.nn.networks import Network, make_network
 from training.objectives.base import Objective, make_objective
@@ -45,7 +44,7 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> Prepared:
     examples = choice.answered(recipe, examples or choice.splits(recipe))
     beside = choice.auxiliary(recipe)
     codec = fit_codec(recipe, [*examples.train, *beside.train] if beside else examples.train)
-    labels, text_labels = ((), ()) if recipe.task == "generate" else reading.labels_of(recipe.task, examples.train)
+    labels, text_labels = ((), ()) if recipe.task == "generate" else label_names(recipe.task, examples.train)
     notes = choice.check(recipe, codec, examples)
     network = make_network(
         recipe.architecture,
@@ -54,7 +53,7 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> Prepared:
         labels=labels,
         text_labels=text_labels,
         merge=recipe.merge,
-        auxiliary_labels=len(reading.labels_of("tag", beside.train)[0]) if beside else 0,
+        auxiliary_labels=len(label_names("tag", beside.train)[0]) if beside else 0,
     )
     if recipe.vectors is not None:
         notes = (*notes, vectors.take(recipe.vectors, codec, network))
@@ -73,9 +72,9 @@ def fit_codec(recipe: Recipe, train: Any) -> Codec:
     """The codec of the recipe, its vocabularies counted on the training data alone."""
     spec = recipe.codec
     if isinstance(spec, CharactersSpec):
-        return CharactersCodec.fit(spec, [train] if isinstance(train, str) else [reading.text(e) for e in train])
+        return CharactersCodec.fit(spec, [train] if isinstance(train, str) else [text_of(e) for e in train])
     if isinstance(spec, DnaSpec | FramesSpec):
         return build(spec, lambda name: ())
     tokeniser = WordsCodec(spec, ())
-    sentences = (tokeniser.encode(reading.raw(example)).tokens for example in train)
+    sentences = (tokeniser.encode(inputs_of(example)).tokens for example in train)
     return WordsCodec.fit(spec, sentences, min_count=recipe.min_count)

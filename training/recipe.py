@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models.manifest import CodecSpec, Name, TaskName
 from training import recipe_errors as problems
-from training.data.augmentation import Variation
+from training.data.augmentation import AugmentationOptions
 from training.nn.options import Architecture
 from training.training_config import Training
 
@@ -29,11 +29,11 @@ class RecipeError(ValueError):
     """A recipe that cannot be followed. The message says which field, and what is allowed."""
 
 
-class _Part(BaseModel):
+class _RecipePart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataChoice(_Part):
+class DataChoice(_RecipePart):
     """Either a published data set by name, or a file of the user's own with its columns.
 
     Columns of CoNLL count from 0, or from the end if negative; None is the first for tokens and the last for tags,
@@ -53,7 +53,7 @@ class DataChoice(_Part):
     dev_share: float = Field(default=0.1, gt=0, lt=1)
 
 
-class Auxiliary(_Part):
+class Auxiliary(_RecipePart):
     """Another tagged data set, learnt beside the recipe's own by the same layers with a head that is then thrown away.
 
     What its tags teach about words serves the task that has few examples (Collobert and Weston 2008).
@@ -65,7 +65,7 @@ class Auxiliary(_Part):
     share: float = Field(default=1.0, gt=0, le=1, description="share of its examples that an epoch draws")
 
 
-class Expectation(_Part):
+class Expectation(_RecipePart):
     """What this recipe is expected to reach, and how long it takes."""
 
     score: float | None = None
@@ -73,7 +73,7 @@ class Expectation(_Part):
     machine: str = ""
 
 
-class Recipe(_Part):
+class Recipe(_RecipePart):
     """The whole file."""
 
     name: Name
@@ -88,7 +88,7 @@ class Recipe(_Part):
         "Training tells all labels of the data apart; those that stand for none are only learnt from.",
     )
     auxiliary: Auxiliary | None = None
-    variation: Variation | None = None
+    variation: AugmentationOptions | None = None
     vectors: Path | None = Field(default=None, description="pretrained vectors of words: GloVe or word2vec text")
     min_count: int = Field(default=2, ge=1)
     architecture: Architecture = Architecture()

@@ -22,7 +22,7 @@ LONGEST_NAME = 22  # characters of a label beside the picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class LabelReport:
     """How well one label (or one kind of span) is found; `support` is how often it is expected."""
 
     label: str
@@ -45,7 +45,7 @@ def accuracy(expected: Sequence[object], found: Sequence[object]) -> float:
     return 100 * sum(e == f for e, f in zip(expected, found, strict=True)) / max(len(expected), 1)
 
 
-def per_label(expected: Sequence[str], found: Sequence[str]) -> list[Row]:
+def per_label(expected: Sequence[str], found: Sequence[str]) -> list[LabelReport]:
     """A row for every label that is expected or found, in alphabetical order. What would be 0/0 is 0."""
     right = Counter(e for e, f in zip(expected, found, strict=True) if e == f)
     return _rows(right, Counter(expected), Counter(found))
@@ -63,7 +63,7 @@ def span_f1(expected: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -
     return _f1(right, wanted, given)
 
 
-def per_kind(expected: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> list[Row]:
+def per_kind(expected: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> list[LabelReport]:
     """A row for every kind of span."""
     return _rows(*_span_counts(expected, found))
 
@@ -134,9 +134,9 @@ def _span_counts(
     return right, wanted, given
 
 
-def _rows(right: Counter[str], wanted: Counter[str], given: Counter[str]) -> list[Row]:
+def _rows(right: Counter[str], wanted: Counter[str], given: Counter[str]) -> list[LabelReport]:
     return [
-        Row(
+        LabelReport(
             label=label,
             precision=100 * right[label] / max(given[label], 1),
             recall=100 * right[label] / max(wanted[label], 1),

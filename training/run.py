@@ -17,9 +17,8 @@ from training import data, metrics, parallel
 from training import environment as machine
 from training import run_report as afterwards
 from training import trainer as loop
-from training.data import example_accessors as reading
 from training.data import loading as choice
-from training.data.examples import Source, Splits
+from training.data.examples import Source, Splits, digest_of
 from training.nn.networks import Network, make_network
 from training.prepare import prepare
 from training.recipe import Recipe
@@ -42,7 +41,7 @@ class Run:
     history: list[dict[str, float]]
     command: str = ""  # that made it
     sizes: tuple[int, int] = (0, 0)  # examples or characters trained on and held out
-    digest: str = ""  # of these examples: reading.digest
+    digest: str = ""  # of these examples: digest_of
     notes: tuple[str, ...] = ()  # what `fit` saw in the data and the user should know
 
     def network(self) -> Network:
@@ -90,7 +89,7 @@ def fit(
         command=command,
         notes=made.notes,
         sizes=(len(made.examples.train), len(made.examples.dev)),
-        digest=reading.digest(made.examples),
+        digest=digest_of(made.examples),
     )
     # Nobody looks for a checkpoint before the folder is as it should be; an error there is one in every process.
     parallel.from_first(lambda: _begin(run, fresh))

@@ -12,8 +12,7 @@ from torch import nn
 
 from training import report
 from training.baselines import baselines
-from training.data import example_accessors as reading
-from training.data.examples import Splits
+from training.data.examples import Splits, merge_labels
 from training.objectives.base import Objective
 from training.objectives.sequences import Sequences
 from training.recipe import Recipe
@@ -25,7 +24,7 @@ def write(folder: Path, recipe: Recipe, examples: Splits[Any], objective: Object
     """report.json: "baselines", scores by name; "macro_f1", "labels" and "spans", a row each; confusion.png."""
     task, train = recipe.task, examples.train
     if recipe.merge:
-        train = reading.merge(train, recipe.merge)
+        train = merge_labels(train, recipe.merge)
     # A run that goes on has the data of before.
     before = read(folder).get("baselines")
     content: dict[str, Any] = {"baselines": before or baselines(task, train, examples.dev, codec=recipe.codec.kind)}

@@ -16,9 +16,8 @@ from models.codecs.characters import UNKNOWN
 from models.tasks import Classification, Generation, Joint, Tagging
 from training import metrics
 from training.batches import buckets
-from training.data import example_accessors as reading
-from training.data.example_accessors import Sequenced
-from training.metrics import Answer
+from training.data.examples import SequenceExample, inputs_of
+from training.metrics import ExampleLabels
 
 CHUNK = 1000  # characters a call when a text is scored
 TIMED_SEQUENCES, TIMED_CHARACTERS, REPEATS = 256, 256, 5
@@ -29,16 +28,18 @@ def score(bundle: Bundle, dev: Any) -> dict[str, float]:
     if isinstance(bundle.task, Generation):
         return {metrics.NATS: round(_nats(bundle, bundle.task, dev), 4)}
     manifest = bundle.manifest
-    scores = metrics.rate(manifest.task, manifest.labels, [Answer.of(example) for example in dev], answers(bundle, dev))
+    scores = metrics.rate(
+        manifest.task, manifest.labels, [ExampleLabels.of(example) for example in dev], answers(bundle, dev)
+    )
     return {name: round(value, 2) for name, value in scores.items()}
 
 
-def answers(bundle: Bundle, examples: Sequence[Sequenced]) -> list[Answer]:
+def answers(bundle: Bundle, examples: Sequence[SequenceExample]) -> list[ExampleLabels]:
     """What the bundle answers, in the order of the examples; batches are sorted by length."""
     task = bundle.task
     assert not isinstance(task, Generation)
-    items = [task.encode(reading.raw(example)) for example in examples]
-    found = [Answer()] * len(items)
+    items = [task.encode(inputs_of(example)) for example in examples]
+    found = [ExampleLabels()] * len(items)
     for group in buckets([item.length for item in items], 1024, None):
         batch = [items[index] for index in group]
         rows: Sequence[Any] = task.decode(batch, bundle.network.run(task.collate(batch)))
@@ -47,12 +48,14 @@ def answers(bundle: Bundle, examples: Sequence[Sequenced]) -> list[Answer]:
     return found
 
 
-def _answer(task: Tagging | Classification | Joint, row: Any) -> Answer:
+def _answer(task: Tagging | Classification | Joint, row: Any) -> ExampleLabels:
     if isinstance(task, Joint):
-        return Answer(steps=_answer(task.tagging, row.tags).steps, text=_answer(task.classification, row.text).text)
+        return ExampleLabels(
+            steps=_answer(task.tagging, row.tags).steps, text=_answer(task.classification, row.text).text
+        )
     if isinstance(task, Tagging):
-        return Answer(steps=tuple(task.labels[label] for label in row.labels))
-    return Answer(text=task.labels[int(np.argmax(row))])
+        return ExampleLabels(steps=tuple(task.labels[label] for label in row.labels))
+    return ExampleLabels(text=task.labels[int(np.argmax(row))])
 
 
 def _nats(bundle: Bundle, task: Generation, text: str) -> float:
@@ -93,7 +96,7 @@ def _milliseconds(bundle: Bundle, dev: Any, size: int) -> float:
         items = size * len(rows)
     else:
         encoded = sorted(
-            (task.encode(reading.raw(example)) for example in dev[:TIMED_SEQUENCES]),
+            (task.encode(inputs_of(example)) for example in dev[:TIMED_SEQUENCES]),
             key=lambda item: item.length,
         )
         items = len(encoded)

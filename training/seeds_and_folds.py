@@ -15,8 +15,7 @@ from typing import Any
 from scipy.stats import t
 
 from training.data import DataError
-from training.data import example_accessors as reading
-from training.data.examples import Splits
+from training.data.examples import Splits, label_of
 from training.data.splitting import folds
 from training.recipe import Recipe
 
@@ -24,7 +23,7 @@ SEEDS = "seeds.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class ScoreSummary:
     """Scores of repeats: mean, standard deviation, and the interval that holds the true mean in 95 of 100 cases."""
 
     scores: dict[str, float]  # by the name of the repeat
@@ -41,7 +40,7 @@ class Summary:
         )
 
 
-def summarise(scores: dict[str, float], weights: Sequence[float] | None = None) -> Summary:
+def summarise(scores: dict[str, float], weights: Sequence[float] | None = None) -> ScoreSummary:
     """Mean and interval by Student's t distribution (Student 1908), right for few repeats of about normal scores.
 
     `weights`, for folds of unequal size, weigh the mean; the interval is that of the plain mean around it.
@@ -49,10 +48,10 @@ def summarise(scores: dict[str, float], weights: Sequence[float] | None = None) 
     values = list(scores.values())
     mean = statistics.fmean(values, weights)
     if len(values) == 1:
-        return Summary(scores=scores, mean=mean, deviation=math.nan, low=math.nan, high=math.nan)
+        return ScoreSummary(scores=scores, mean=mean, deviation=math.nan, low=math.nan, high=math.nan)
     deviation = statistics.stdev(values)
     half = float(t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
-    return Summary(scores=scores, mean=mean, deviation=deviation, low=mean - half, high=mean + half)
+    return ScoreSummary(scores=scores, mean=mean, deviation=deviation, low=mean - half, high=mean + half)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -84,17 +83,17 @@ def refuse_single(folder: Path) -> None:
 def fold(examples: Splits[Any], count: int, seed: int) -> list[Splits[Any]]:
     """Training and development data together, each part held out once, with its share of every label of a whole."""
     everything = [*examples.train, *examples.dev]
-    labels = [found for example in everything if (found := reading.label(example)) is not None]
+    labels = [found for example in everything if (found := label_of(example)) is not None]
     parts = folds(everything, count, seed, labels if len(labels) == len(everything) else None)
     return [Splits(train=train, dev=dev, source=examples.source) for train, dev in parts]
 
 
-def write(path: Path, summary: Summary, **more: Any) -> None:
+def write(path: Path, summary: ScoreSummary, **more: Any) -> None:
     """The scores and what they say together, as JSON."""
     path.write_text(json.dumps({**more, **asdict(summary)}, indent=1) + "\n", "utf-8")
 
 
-def keep_best(folder: Path, summary: Summary, best: str) -> None:
+def keep_best(folder: Path, summary: ScoreSummary, best: str) -> None:
     """Copy the files of the best run into `folder`, which then is that run, and say in seeds.json which it was."""
     for file in (folder / best).iterdir():
         if file.is_file():

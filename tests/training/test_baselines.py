@@ -4,17 +4,17 @@ import random
 
 import pytest
 
-from tests.training import tiny
+from tests.support import tiny
 from training import metrics
 from training.baselines import ORDER, baselines, features
-from training.data.examples import Framed, Joint, Labelled, Tagged
+from training.data.examples import JointExample, LabeledExample, SeriesExample, TaggedExample
 from training.ngrams import nats_per_character
 
 
-def tagged(text: str) -> Tagged:
+def tagged(text: str) -> TaggedExample:
     """ "word/TAG word/TAG" """
     pairs = [pair.split("/") for pair in text.split()]
-    return Tagged(tokens=tuple(word for word, _ in pairs), tags=tuple(tag for _, tag in pairs))
+    return TaggedExample(tokens=tuple(word for word, _ in pairs), tags=tuple(tag for _, tag in pairs))
 
 
 def test_tags_are_those_that_a_word_has_most_often_else_the_most_frequent() -> None:
@@ -39,22 +39,24 @@ def test_a_bag_of_words_finds_what_single_words_tell() -> None:
     assert list(scores) == ["majority", "logistic regression over a bag of words"]
     assert 30 < scores["majority"]["accuracy"] < 70
     assert scores["logistic regression over a bag of words"] == {"accuracy": 100}
-    split_up = [Labelled(text=tuple(str(row.text).upper().split()), label=row.label) for row in train]
+    split_up = [LabeledExample(text=tuple(str(row.text).upper().split()), label=row.label) for row in train]
     assert baselines("classify", split_up, dev)["logistic regression over a bag of words"]["accuracy"] == 100
 
 
 def test_characters_are_a_bag_of_their_n_grams() -> None:
-    train = [Labelled(text=stem + end, label=end) for stem in ("mal", "kor", "bin", "tus") for end in ("ski", "ez")]
-    dev = [Labelled(text="xyz" + end, label=end) for end in ("ski", "ez")]
+    train = [
+        LabeledExample(text=stem + end, label=end) for stem in ("mal", "kor", "bin", "tus") for end in ("ski", "ez")
+    ]
+    dev = [LabeledExample(text="xyz" + end, label=end) for end in ("ski", "ez")]
     scores = baselines("classify", train, dev, codec="characters")
     assert scores["logistic regression over n-grams of 1 to 4 letters"] == {"accuracy": 100}
 
 
-def dna(count: int, seed: int, *, ragged: bool) -> list[Labelled]:
+def dna(count: int, seed: int, *, ragged: bool) -> list[LabeledExample]:
     """The third base is the label; a ragged one is shifted."""
     draw = random.Random(seed)
     rows = ["".join(draw.choices("ACGT", k=6 + (draw.randrange(3) if ragged else 0))) for _ in range(count)]
-    return [Labelled(text=row, label=row[2]) for row in rows]
+    return [LabeledExample(text=row, label=row[2]) for row in rows]
 
 
 def test_dna_of_one_length_is_told_by_its_places_and_other_dna_by_its_n_grams() -> None:
@@ -65,7 +67,7 @@ def test_dna_of_one_length_is_told_by_its_places_and_other_dna_by_its_n_grams() 
 
 
 def test_labels_that_seldom_come_again_bring_no_warning_of_the_solver() -> None:
-    rows = [Labelled(text=f"word {i}", label=f"label {i % 20}") for i in range(30)]
+    rows = [LabeledExample(text=f"word {i}", label=f"label {i % 20}") for i in range(30)]
     assert baselines("classify", rows, rows)
 
 
@@ -73,9 +75,9 @@ def test_labels_that_seldom_come_again_bring_no_warning_of_the_solver() -> None:
 def test_frames_are_told_by_mean_and_deviation_in_any_unit(scale: float) -> None:
     draw = random.Random(0)
 
-    def series(label: str) -> Framed:
+    def series(label: str) -> SeriesExample:
         spread, steps = {"calm": 0.1, "wild": 2.0}[label] * scale, draw.randint(5, 9)
-        return Framed(frames=tuple((draw.gauss(0, spread), draw.gauss(0, 1)) for _ in range(steps)), label=label)
+        return SeriesExample(frames=tuple((draw.gauss(0, spread), draw.gauss(0, 1)) for _ in range(steps)), label=label)
 
     train, dev = [[series(label) for label in ("calm", "wild") * 10] for _ in range(2)]
     scores = baselines("classify", train, dev, codec="frames")
@@ -84,13 +86,13 @@ def test_frames_are_told_by_mean_and_deviation_in_any_unit(scale: float) -> None
 
 def test_joint_examples_get_both_with_the_scores_of_a_network() -> None:
     train = [
-        Joint(tokens=("play", "jazz"), tags=("O", "B-genre"), label="play"),
-        Joint(tokens=("play", "it", "now"), tags=("O", "O", "O"), label="play"),
-        Joint(tokens=("rate", "it"), tags=("O", "O"), label="rate"),
+        JointExample(tokens=("play", "jazz"), tags=("O", "B-genre"), label="play"),
+        JointExample(tokens=("play", "it", "now"), tags=("O", "O", "O"), label="play"),
+        JointExample(tokens=("rate", "it"), tags=("O", "O"), label="rate"),
     ]
     dev = [
-        Joint(tokens=("rate", "jazz"), tags=("O", "B-genre"), label="rate"),
-        Joint(tokens=("play", "blues"), tags=("O", "B-genre"), label="play"),
+        JointExample(tokens=("rate", "jazz"), tags=("O", "B-genre"), label="rate"),
+        JointExample(tokens=("play", "blues"), tags=("O", "B-genre"), label="play"),
     ]
     scores = baselines("joint", train * 10, dev)
     name = "most frequent tag of each word; logistic regression over a bag of words"

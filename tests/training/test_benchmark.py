@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training import tiny
+from tests.support import tiny
 from training import benchmark
 from training.data.examples import Source, Splits
 from training.objectives.base import make_objective

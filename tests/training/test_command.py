@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from models.manifest import read
-from tests.training import tiny
+from tests.support import tiny
 from tests.training.test_own_data import conll, frames, table
 from training import commands as verbs
 from training import recipe, terminal

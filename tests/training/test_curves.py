@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from training import curves
+from training import plots
 
 HISTORY = [
     {"epoch": 1, "train_loss": 2.0, "dev_loss": 1.5, "accuracy": 50.0, "seconds": 60.0},
@@ -35,7 +35,7 @@ def lines(figure: Figure) -> dict[str, list[tuple[float, float]]]:
 
 
 def test_a_run_shows_both_losses_and_its_score(tmp_path: Path, drawn: list[Figure]) -> None:
-    curves.draw(HISTORY, "accuracy", tmp_path / "curves.png", "a run")
+    plots.draw(HISTORY, "accuracy", tmp_path / "curves.png", "a run")
     assert (tmp_path / "curves.png").stat().st_size > 1000
     assert lines(drawn[0]) == {
         "training loss": [(1, 2), (2, 1)],
@@ -46,12 +46,12 @@ def test_a_run_shows_both_losses_and_its_score(tmp_path: Path, drawn: list[Figur
 
 def test_a_score_that_is_the_loss_is_not_drawn_twice(tmp_path: Path, drawn: list[Figure]) -> None:
     history = [{**entry, "nats": entry["dev_loss"]} for entry in HISTORY]
-    curves.draw(history, "nats", tmp_path / "curves.png", "a run")
+    plots.draw(history, "nats", tmp_path / "curves.png", "a run")
     assert set(lines(drawn[0])) == {"training loss", "development loss"}
 
 
 def test_runs_side_by_side_share_axes_over_epochs_and_over_time(tmp_path: Path, drawn: list[Figure]) -> None:
-    curves.side_by_side({"a": HISTORY, "b": HISTORY[:1]}, "accuracy", tmp_path / "both.png")
+    plots.side_by_side({"a": HISTORY, "b": HISTORY[:1]}, "accuracy", tmp_path / "both.png")
     epochs, minutes, losses = drawn[0].axes
     assert [line.get_xydata().tolist() for line in epochs.get_lines()] == [[[1, 50], [2, 70]], [[1, 50]]]
     assert [line.get_xydata().tolist() for line in minutes.get_lines()] == [[[1, 50], [3, 70]], [[1, 50]]]

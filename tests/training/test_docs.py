@@ -9,7 +9,7 @@ import pytest
 
 from training import recipe, terminal
 from training.__main__ import parser
-from training.data.augmentation import Variation
+from training.data.augmentation import AugmentationOptions
 from training.nn.options import Architecture
 from training.recipe import Auxiliary, Recipe
 from training.training_config import Training
@@ -18,7 +18,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 FIELDS = [
     *(("recipes.md", name) for name in Recipe.model_fields),
     *(("recipes.md", name) for name in Auxiliary.model_fields),
-    *(("recipes.md", name) for name in Variation.model_fields),
+    *(("recipes.md", name) for name in AugmentationOptions.model_fields),
     *(("recipes.md", field.name) for field in dataclasses.fields(Architecture)),
     *(("training.md", name) for name in Training.model_fields),
 ]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from tests.training import tiny
+from tests.support import tiny
 from training.nn.options import CellName
 from training.onnx_export.graph_builder import Drawing
 from training.onnx_export.network_graph import draw

@@ -7,7 +7,7 @@ import torch
 
 from models.codecs.words import WordsCodec
 from models.manifest import WordsSpec
-from tests.training import tiny
+from tests.support import tiny
 from training.batches import tensors
 from training.nn.encoders import Words
 from training.nn.networks import LanguageModel, make_network, standardise

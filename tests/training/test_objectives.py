@@ -11,9 +11,16 @@ from torch.nn.functional import cross_entropy
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, WordsSpec
-from tests.training import tiny
-from training.data import example_accessors as reading
-from training.data.examples import Joint, Labelled, Source, Splits, Tagged
+from tests.support import tiny
+from training.data.examples import (
+    JointExample,
+    LabeledExample,
+    Source,
+    Splits,
+    TaggedExample,
+    label_names,
+    merge_labels,
+)
 from training.nn.networks import LanguageModel, SequenceNetwork, make_network
 from training.objectives.language_model import Text
 from training.objectives.sequences import IGNORED, Sequences
@@ -25,7 +32,7 @@ TAGS = ("ADJ", "NOUN", "O")
 def sequences(task: str, train: Any, dev: Any, *, codec: Any = None, **changes: Any) -> Sequences:
     recipe = tiny.recipe(task, **changes)
     codec = codec or tiny.words_codec(characters=False)
-    labels, text_labels = reading.labels_of(task, train)
+    labels, text_labels = label_names(task, train)
     network = make_network(
         recipe.architecture, codec, task=task, labels=labels, text_labels=text_labels, merge=recipe.merge
     )
@@ -33,7 +40,7 @@ def sequences(task: str, train: Any, dev: Any, *, codec: Any = None, **changes: 
     return Sequences(recipe, codec, network, Splits(train=train, dev=dev, source=NOWHERE))
 
 
-def tagging(dev: list[Tagged]) -> Sequences:
+def tagging(dev: list[TaggedExample]) -> Sequences:
     return sequences("tag", tiny.tagged(40), dev)
 
 
@@ -53,7 +60,10 @@ def test_padding_is_no_target() -> None:
 
 
 def test_accuracy_counts_words_and_a_tag_that_training_never_saw_is_an_error() -> None:
-    dev = [Tagged(tokens=("the", "film"), tags=("O", "NOUN")), Tagged(tokens=("x", "y"), tags=("O", "NEW"))]
+    dev = [
+        TaggedExample(tokens=("the", "film"), tags=("O", "NOUN")),
+        TaggedExample(tokens=("x", "y"), tags=("O", "NEW")),
+    ]
     objective = tagging(dev)
     found = objective.evaluate(sure_of(objective.network, 2))
     assert found["accuracy"] == 50.0
@@ -82,7 +92,7 @@ def test_two_processes_share_the_batches_of_one() -> None:
 
 
 def test_balanced_weights_make_a_rare_label_count_as_much_as_a_frequent_one() -> None:
-    train = [*tiny.labelled(9), Labelled(text="awful", label="rare")]
+    train = [*tiny.labelled(9), LabeledExample(text="awful", label="rare")]
     objective = sequences("classify", train, train, training__class_weights="balanced", training__batch_tokens=1000)
     (batch,) = list(objective.batches(0))
     with torch.no_grad():
@@ -94,13 +104,16 @@ def test_balanced_weights_make_a_rare_label_count_as_much_as_a_frequent_one() ->
 
 
 def test_a_chain_that_forbids_what_the_data_do_is_let_loose() -> None:
-    train = [Tagged(tokens=("the", "film"), tags=("O", "I-X")), Tagged(tokens=("a", "film"), tags=("O", "B-X"))]
+    train = [
+        TaggedExample(tokens=("the", "film"), tags=("O", "I-X")),
+        TaggedExample(tokens=("a", "film"), tags=("O", "B-X")),
+    ]
     objective = sequences("tag", train, train, architecture__crf=True)
     assert torch.isfinite(objective.loss(next(iter(objective.batches(0)))))
 
 
 def test_a_joint_task_is_scored_by_inputs_that_are_right_as_a_whole() -> None:
-    dev = [Joint(tokens=("the", "film"), tags=("O", "NOUN"), label="good")]
+    dev = [JointExample(tokens=("the", "film"), tags=("O", "NOUN"), label="good")]
     scores = sequences("joint", tiny.joint(30), dev).evaluate(sequences("joint", tiny.joint(30), dev).network.eval())
     assert set(scores) == {"exact", "accuracy", "step_accuracy", "loss"}
 
@@ -112,7 +125,7 @@ def test_batches_are_counted_as_they_come_in_every_epoch() -> None:
 
 
 def test_every_example_is_learnt_from_once_an_epoch() -> None:
-    train = [Labelled(text=row.text, label=row.label) for row in tiny.labelled(50)]
+    train = [LabeledExample(text=row.text, label=row.label) for row in tiny.labelled(50)]
     objective = sequences("classify", train, train[:5])
     targets = torch.cat([batch.text for batch in objective.batches(3)])
     assert sorted(targets.tolist()) == sorted(int(row.label == "good") for row in train)
@@ -165,8 +178,12 @@ def test_a_long_text_gets_the_streams_and_steps_of_the_recipe() -> None:
 
 def test_labels_that_are_merged_are_learnt_apart_and_answered_together() -> None:
     parts = {"fine": ("good",), "poor": ("bad", "worse")}
-    train = [*tiny.labelled(20), Labelled(text="awful", label="worse"), Labelled(text="the film", label="neither")]
-    dev = reading.merge(train, parts)
+    train = [
+        *tiny.labelled(20),
+        LabeledExample(text="awful", label="worse"),
+        LabeledExample(text="the film", label="neither"),
+    ]
+    dev = merge_labels(train, parts)
     assert {example.label for example in dev} == {"fine", "poor"}
     assert len(dev) == len(train) - 1
     objective = sequences("classify", train, dev, merge=parts)
@@ -193,7 +210,7 @@ def test_long_examples_are_drawn_in_every_epoch() -> None:
 
 
 def test_a_task_beside_is_learnt_by_a_head_that_is_never_asked() -> None:
-    beside = [Tagged(tokens=("the", "dog"), tags=("DET", "N")) for _ in range(30)]
+    beside = [TaggedExample(tokens=("the", "dog"), tags=("DET", "N")) for _ in range(30)]
     recipe = tiny.recipe("tag", auxiliary={"name": "ud-ewt", "weight": 2.0})
     train, codec = tiny.tagged(30), tiny.words_codec(characters=False)
     network = make_network(recipe.architecture, codec, task="tag", labels=TAGS, auxiliary_labels=2)
@@ -210,7 +227,7 @@ def test_a_task_beside_is_learnt_by_a_head_that_is_never_asked() -> None:
 
 def test_a_rare_word_is_unknown_more_often_than_a_frequent_one() -> None:
     torch.manual_seed(0)
-    train = [Tagged(tokens=("often",) * 20 + ("seldom",), tags=("A",) * 20 + ("B",))] * 2
+    train = [TaggedExample(tokens=("often",) * 20 + ("seldom",), tags=("A",) * 20 + ("B",))] * 2
     codec = WordsCodec.fit(WordsSpec(), [example.tokens for example in train])
     objective = sequences("tag", train, train, codec=codec, architecture__rare_dropout=2.0)
     encoder = objective.network.encoder
@@ -222,7 +239,10 @@ def test_a_rare_word_is_unknown_more_often_than_a_frequent_one() -> None:
 
 
 def test_a_margin_makes_a_missed_span_dearer_and_a_false_one_not() -> None:
-    train = [Tagged(tokens=("the", "film"), tags=("O", "B-X")), Tagged(tokens=("a", "plot"), tags=("O", "B-X"))]
+    train = [
+        TaggedExample(tokens=("the", "film"), tags=("O", "B-X")),
+        TaggedExample(tokens=("a", "plot"), tags=("O", "B-X")),
+    ]
     plain, strict = (
         sequences("tag", train, train, architecture__crf=True, training__margin=margin) for margin in (0.0, 3.0)
     )
@@ -239,10 +259,10 @@ def test_an_epoch_that_would_draw_nothing_draws_everything() -> None:
 
 
 def test_in_a_joint_task_texts_count_whichever_task_they_are_of() -> None:
-    beside = [Tagged(tokens=("the", "dog", "barks"), tags=("DET", "N", "V"))] * 4
+    beside = [TaggedExample(tokens=("the", "dog", "barks"), tags=("DET", "N", "V"))] * 4
     recipe = tiny.recipe("joint", auxiliary={"name": "ud-ewt"})
     train, codec = tiny.joint(6), tiny.words_codec(characters=False)
-    labels, text_labels = reading.labels_of("joint", train)
+    labels, text_labels = label_names("joint", train)
     network = make_network(
         recipe.architecture, codec, task="joint", labels=labels, text_labels=text_labels, auxiliary_labels=3
     )

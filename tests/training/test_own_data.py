@@ -12,7 +12,7 @@ from models import bundle as bundles
 from models import self_test as reference
 from models.manifest import BundleError, Variant, read
 from models.onnx_session import Placement
-from tests.training import tiny
+from tests.support import tiny
 from training import export, metrics, recipe, run, score
 from training.data import DataError
 from training.data import loading as choice

@@ -8,7 +8,7 @@ import pytest
 
 from training import seeds_and_folds as repeats
 from training.data import DataError
-from training.data.examples import Labelled, Source, Splits
+from training.data.examples import LabeledExample, Source, Splits
 
 
 def test_the_interval_is_that_of_students_t() -> None:
@@ -40,7 +40,7 @@ def test_what_are_no_seeds_is_refused_with_an_example(text: str) -> None:
 
 
 def test_every_example_is_held_out_once_and_every_fold_has_its_share_of_labels() -> None:
-    rows = [Labelled(text=str(number), label="rare" if number < 4 else "common") for number in range(20)]
+    rows = [LabeledExample(text=str(number), label="rare" if number < 4 else "common") for number in range(20)]
     whole = Splits(train=rows[:15], dev=rows[15:], source=Source(name="x", url="", licence=""))
     parts = repeats.fold(whole, 4, seed=1)
     assert sorted(int(str(row.text)) for part in parts for row in part.dev) == list(range(20))

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 
 from models.tasks.tag import find_spans as spans
-from tests.training import tiny
-from training.data.augmentation import Lender, Variation, make_varier
-from training.data.examples import Source, Splits, Tagged
+from tests.support import tiny
+from training.data.augmentation import AugmentationOptions, DonorDataset, make_augmenter
+from training.data.examples import Source, Splits, TaggedExample
 
 TRAIN = [
-    Tagged(tokens=("Ann", "Lee", "lives", "in", "Rome", "!!"), tags=("B-per", "I-per", "O", "O", "B-loc", "O")),
-    Tagged(tokens=("I", "saw", "Bob"), tags=("O", "O", "B-per")),
+    TaggedExample(tokens=("Ann", "Lee", "lives", "in", "Rome", "!!"), tags=("B-per", "I-per", "O", "O", "B-loc", "O")),
+    TaggedExample(tokens=("I", "saw", "Bob"), tags=("O", "O", "B-per")),
 ]
-BOTH = [*TRAIN, Tagged(tokens=("New", "York"), tags=("B-loc", "I-loc"))]  # every tag that may come about
+BOTH = [*TRAIN, TaggedExample(tokens=("New", "York"), tags=("B-loc", "I-loc"))]  # every tag that may come about
 
 
-def varied(seed: int = 0, **fields: Any) -> list[Tagged]:
-    varier = make_varier(Variation(**fields), TRAIN)
+def varied(seed: int = 0, **fields: Any) -> list[TaggedExample]:
+    varier = make_augmenter(AugmentationOptions(**fields), TRAIN)
     return varier.vary(TRAIN, np.random.default_rng(seed))  # type: ignore[return-value]
 
 
@@ -35,10 +35,10 @@ def test_a_mention_is_replaced_by_another_of_its_kind_and_the_rest_stays() -> No
 
 
 def test_words_are_cut_at_signs_and_a_span_goes_on_through_the_pieces() -> None:
-    varier = make_varier(Variation(split=1.0), BOTH)
+    varier = make_augmenter(AugmentationOptions(split=1.0), BOTH)
     cut = [
-        Tagged(tokens=("#Rome", "isn't", "http://a.b/#c"), tags=("B-loc", "O", "O")),
-        Tagged(tokens=("O'Hara", "..."), tags=("B-per", "O")),
+        TaggedExample(tokens=("#Rome", "isn't", "http://a.b/#c"), tags=("B-loc", "O", "O")),
+        TaggedExample(tokens=("O'Hara", "..."), tags=("B-per", "O")),
     ]
     first, second = varier.vary(cut, np.random.default_rng(0))
     assert list(zip(first.tokens, first.tags, strict=True)) == [
@@ -56,8 +56,8 @@ def test_nothing_asked_for_is_nothing_changed() -> None:
 
 
 def test_sentences_that_follow_each_other_become_one_and_none_is_lost() -> None:
-    many = [Tagged(tokens=(str(place), "."), tags=("NUM", "PUNCT")) for place in range(50)]
-    joined = make_varier(Variation(join=4), many).vary(many, np.random.default_rng(0))
+    many = [TaggedExample(tokens=(str(place), "."), tags=("NUM", "PUNCT")) for place in range(50)]
+    joined = make_augmenter(AugmentationOptions(join=4), many).vary(many, np.random.default_rng(0))
     assert [word for example in joined for word in example.tokens] == [w for e in many for w in e.tokens]
     assert [tag for example in joined for tag in example.tags] == [t for e in many for t in e.tags]
     assert {len(example.tokens) for example in joined[:-1]} == {2, 4, 6, 8}
@@ -72,7 +72,7 @@ def test_lower_case_is_for_whole_sentences() -> None:
 
 def test_mentions_are_borrowed_from_spans_and_from_whole_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     lent = {
-        "slots": [Tagged(tokens=("play", "miles", "davis"), tags=("O", "B-artist", "I-artist"))],
+        "slots": [TaggedExample(tokens=("play", "miles", "davis"), tags=("O", "B-artist", "I-artist"))],
         "names": tiny.labelled(1),
     }
 
@@ -80,8 +80,8 @@ def test_mentions_are_borrowed_from_spans_and_from_whole_texts(monkeypatch: pyte
         return Splits(train=lent[spec["name"]], dev=[], source=Source(name="", url="", licence=""))
 
     monkeypatch.setattr("training.data.augmentation.data.load", load)
-    lenders = (Lender(name="slots", kinds={"artist": "per"}), Lender(name="names", kinds={"*": "loc"}))
-    varier = make_varier(Variation(swap=1.0, borrow=1.0, lenders=lenders), BOTH)
+    lenders = (DonorDataset(name="slots", kinds={"artist": "per"}), DonorDataset(name="names", kinds={"*": "loc"}))
+    varier = make_augmenter(AugmentationOptions(swap=1.0, borrow=1.0, lenders=lenders), BOTH)
     assert varier.borrowed["per"] == [("miles", "davis")]
     first, second = varier.vary(TRAIN, np.random.default_rng(0))
     assert tuple(word.lower() for word in second.tokens) == ("i", "saw", "miles", "davis")
@@ -101,6 +101,8 @@ def test_every_epoch_is_another_and_the_same_again_in_a_second_run(tmp_path: Pat
 
 
 def test_a_form_with_a_tag_that_training_does_not_know_is_left_alone() -> None:
-    one_each = [Tagged(tokens=("Rome",), tags=("I-loc",)), Tagged(tokens=("Oslo",), tags=("I-loc",))]
-    varier = make_varier(Variation(swap=1.0), one_each)  # a mention begins with B-, which these data never use
+    one_each = [TaggedExample(tokens=("Rome",), tags=("I-loc",)), TaggedExample(tokens=("Oslo",), tags=("I-loc",))]
+    varier = make_augmenter(
+        AugmentationOptions(swap=1.0), one_each
+    )  # a mention begins with B-, which these data never use
     assert varier.vary(one_each, np.random.default_rng(0)) == one_each

@@ -7,7 +7,7 @@ import torch
 
 from models.codecs.words import WordsCodec
 from models.manifest import WordsSpec
-from tests.training import tiny
+from tests.support import tiny
 from training.data import DataError
 from training.nn import pretrained_vectors as vectors
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.training import tiny
+from tests.support import tiny
 from tests.training.test_own_data import conll, table
 from training import terminal
 from training import trainer as loop

@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from training import curves
+    from training import plots
     from training.run import open_run
 
     opened = {str(folder): open_run(folder) for folder in options.runs}
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
     _scores(opened, metric)
     _differences(opened)
     options.to.parent.mkdir(parents=True, exist_ok=True)
-    curves.side_by_side({name: finished.history for name, finished in opened.items()}, metric, options.to)
+    plots.side_by_side({name: finished.history for name, finished in opened.items()}, metric, options.to)
     say(f"curves over epochs and over time: {options.to}")
 
 

@@ -76,9 +76,9 @@ def _left(recipe: Recipe, folder: Path) -> str:
 
 
 def _draw(finished: "Run") -> None:
-    from training import curves
+    from training import plots
 
-    curves.draw(finished.history, finished.metric, finished.folder / "curves.png", finished.recipe.name)
+    plots.draw(finished.history, finished.metric, finished.folder / "curves.png", finished.recipe.name)
 
 
 def best_of(finished: "Run") -> int:
@@ -136,7 +136,7 @@ def _report(finished: "Run") -> None:
 
 def _fit_seeds(recipe: Recipe, folder: Path, options: argparse.Namespace) -> None:
     """A run a seed; RUN becomes the best of them."""
-    from training import curves, metrics, parallel
+    from training import metrics, parallel, plots
     from training import seeds_and_folds as repeats
     from training.data import loading as choice
 
@@ -170,7 +170,7 @@ def _fit_seeds(recipe: Recipe, folder: Path, options: argparse.Namespace) -> Non
     choose = max if metrics.higher_is_better(metric) else min
     best_run = choose(scores, key=lambda name: scores[name])
     repeats.keep_best(folder, summary, best_run)
-    curves.side_by_side({name: finished.history for name, finished in runs.items()}, metric, folder / "seeds.png")
+    plots.side_by_side({name: finished.history for name, finished in runs.items()}, metric, folder / "seeds.png")
     _report(runs[best_run])
     say(f"{metric}: mean {summary}")
     say(f"the best, {best_run}, is now the run {folder}; all scores are in {folder / repeats.SEEDS}")

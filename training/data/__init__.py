@@ -22,20 +22,26 @@ from training.data import (
     ud_ewt,
     wnut17,
 )
-from training.data.errors import DataError
-from training.data.examples import Framed, Joint, Labelled, Place, Source, Splits, Tagged, where
+from training.data.examples import (
+    DataError,
+    JointExample,
+    LabeledExample,
+    SeriesExample,
+    Source,
+    Splits,
+    TaggedExample,
+    where,
+)
 from training.data.fetch import PUBLISHED, known, locate, sha256_of, whereabouts
 
 __all__ = [
     "DataError",
-    "Framed",
-    "Joint",
-    "Labelled",
-    "Place",
-    "Row",
+    "JointExample",
+    "LabeledExample",
+    "SeriesExample",
     "Source",
     "Splits",
-    "Tagged",
+    "TaggedExample",
     "catalogue",
     "load",
     "sha256_of",

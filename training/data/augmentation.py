@@ -15,18 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.tasks.tag import find_spans
 from training import data
-from training.data import example_accessors as reading
-from training.data.examples import Joint, Tagged
+from training.data.examples import JointExample, TaggedExample, label_of, tags_of, text_of
 
 CAPITALISED = 0.8  # of the borrowed mentions, which some data sets have in lower case
 LONGEST = 4  # words of a borrowed mention
 SPLIT = re.compile(r"#(?=\w)|'|\.(?=\.)|!(?=!)|\?(?=\?)|[^#'.!?]+|.")  # how others would cut a word: #tag, don't, ...
 
 Mentions = Mapping[str, Sequence[tuple[str, ...]]]  # by kind
-Sentence = Tagged | Joint
+Sentence = TaggedExample | JointExample
 
 
-class Lender(BaseModel):
+class DonorDataset(BaseModel):
     """A published data set whose mentions (or whole texts) stand in for those of this one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,7 +35,7 @@ class Lender(BaseModel):
     kinds: dict[str, str] = Field(description="its kinds of spans, or its labels, and ours; '*' is all of its labels")
 
 
-class Variation(BaseModel):
+class AugmentationOptions(BaseModel):
     """Fields of [variation]: shares of what is changed in an epoch."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,14 +45,14 @@ class Variation(BaseModel):
     split: float = Field(default=0.0, ge=0, le=1, description="of the sentences, cut into words at signs too")
     lowercase: float = Field(default=0.0, ge=0, le=1, description="of the sentences")
     join: int = Field(default=1, ge=1, description="most sentences in one, of those that follow each other")
-    lenders: tuple[Lender, ...] = ()
+    lenders: tuple[DonorDataset, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Varier:
+class Augmenter:
     """What [variation] asks for, and the mentions to do it with."""
 
-    variation: Variation
+    variation: AugmentationOptions
     own: Mentions
     borrowed: Mentions
     known: frozenset[str]  # the tags of the training data: no others may come about
@@ -98,7 +97,7 @@ class Varier:
         return list(self.own[kind][random.integers(len(self.own[kind]))])
 
 
-def make_varier(variation: Variation, train: Sequence[Sentence]) -> Varier:
+def make_augmenter(variation: AugmentationOptions, train: Sequence[Sentence]) -> Augmenter:
     """With the mentions of the training data and of the lenders. Raises DataError for a lender that is not there."""
     own: dict[str, list[tuple[str, ...]]] = {}
     for example in train:
@@ -109,17 +108,17 @@ def make_varier(variation: Variation, train: Sequence[Sentence]) -> Varier:
         for kind, mentions in _lent(lender).items():
             borrowed.setdefault(kind, []).extend(mentions)
     known = frozenset(tag for example in train for tag in example.tags)
-    return Varier(variation=variation, own=own, borrowed=borrowed, known=known)
+    return Augmenter(variation=variation, own=own, borrowed=borrowed, known=known)
 
 
-def _lent(lender: Lender) -> dict[str, list[tuple[str, ...]]]:
+def _lent(lender: DonorDataset) -> dict[str, list[tuple[str, ...]]]:
     """The different mentions of a lender's training data under our kinds, in the order in which they come."""
     found: dict[str, dict[tuple[str, ...], None]] = {}
     for example in data.load({"name": lender.name, **lender.options}).train:
-        whole = lender.kinds.get(reading.label(example) or "", lender.kinds.get("*"))
+        whole = lender.kinds.get(label_of(example) or "", lender.kinds.get("*"))
         if whole is not None:
-            found.setdefault(whole, {})[tuple(reading.text(example).split())] = None
-        for kind, first, end in find_spans(reading.tags(example)):
+            found.setdefault(whole, {})[tuple(text_of(example).split())] = None
+        for kind, first, end in find_spans(tags_of(example)):
             if kind in lender.kinds and end - first <= LONGEST:
                 found.setdefault(lender.kinds[kind], {})[tuple(example.tokens[first:end])] = None
     return {kind: list(mentions) for kind, mentions in found.items()}

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.data.errors import DataError
-from training.data.examples import Joint, Place, Tagged
-from training.data.plain import read_lines
+from training.data.examples import DataError, FileLocation, JointExample, TaggedExample
+from training.data.text_files import read_lines
 
 CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 NOT_A_WORD = re.compile(r"\d+[-.]\d+")  # ids of multiword ranges (1-2) and empty nodes (1.1)
@@ -29,15 +28,15 @@ class _Sentence:
     lines: list[int] = field(default_factory=list)
     label: str | None = None
 
-    def place(self, file: str) -> Place:
+    def place(self, file: str) -> FileLocation:
         first, last = self.lines[0], self.lines[-1]
         unbroken = last - first + 1 == len(self.lines)
-        return Place(file, first, range(first, last + 1) if unbroken else tuple(self.lines))
+        return FileLocation(file, first, range(first, last + 1) if unbroken else tuple(self.lines))
 
 
 def read_tagged(
     path: str | Path, *, token_column: Column = None, tag_column: Column = None, encoding: str = "utf-8"
-) -> list[Tagged]:
+) -> list[TaggedExample]:
     """Sentences of a file with 2 or more columns between tabs (or spaces); lines of comment start with "#".
 
     Columns count from 0, or from the end if negative; the default is the first and the last, in .conllu FORM and
@@ -45,7 +44,7 @@ def read_tagged(
     """
     file = str(path)
     return [
-        Tagged(tokens=tuple(found.tokens), tags=tuple(found.tags), place=found.place(file))
+        TaggedExample(tokens=tuple(found.tokens), tags=tuple(found.tags), place=found.place(file))
         for found in _sentences(Path(path), token_column, tag_column, encoding)
     ]
 
@@ -57,7 +56,7 @@ def read_joint(
     token_column: Column = None,
     tag_column: Column = None,
     encoding: str = "utf-8",
-) -> list[Joint]:
+) -> list[JointExample]:
     """The same with a comment "# LABEL = …" before each sentence; `label` is its key, "# intent = …" serves always."""
     keys = tuple(dict.fromkeys((label, *LABEL_KEYS)))
     sentences, file = [], str(path)
@@ -65,7 +64,9 @@ def read_joint(
         place = found.place(file)
         if not found.label:
             raise DataError(f'{place}: this sentence has no label; write "# {label} = …" on the line before it')
-        sentences.append(Joint(tokens=tuple(found.tokens), tags=tuple(found.tags), label=found.label, place=place))
+        sentences.append(
+            JointExample(tokens=tuple(found.tokens), tags=tuple(found.tags), label=found.label, place=place)
+        )
     return sentences
 
 

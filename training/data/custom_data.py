@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from training.data.conll import Column, read_joint, read_tagged
-from training.data.errors import DataError
-from training.data.examples import Framed, Joint, Labelled, Tagged
+from training.data.examples import DataError, JointExample, LabeledExample, SeriesExample, TaggedExample
 from training.data.frames import read_framed
-from training.data.labelled import read_bases, read_labelled
-from training.data.plain import read_text
+from training.data.labeled import read_bases, read_labelled
 from training.data.sentences import read_joint_lines, read_tagged_lines
 from training.data.splitting import split, split_text
 from training.data.tables import is_json
+from training.data.text_files import read_text
 
 __all__ = ["Columns", "hold_out", "read", "read_labelled", "read_tagged", "read_text", "split", "split_text"]
 
@@ -38,8 +37,8 @@ USUAL = Columns()
 def read(path: Path, task: str, codec: str, columns: Columns = USUAL) -> Any:
     """A text for "generate", else the examples of the file; `codec` is the kind of input that the network gets.
 
-    tag: CoNLL or JSON lines, Tagged. joint: the same with labels, Joint. classify: tables or JSON lines, Labelled,
-    for "dna" FASTA too; for "frames" JSON lines, tables or .ts, Framed.
+    tag: CoNLL or JSON lines. joint: the same with labels. classify: tables or JSON lines,
+    for "dna" FASTA too; for "frames" JSON lines, tables or .ts.
     """
     if task == "generate":
         return read_text(path, encoding=columns.encoding)
@@ -52,7 +51,7 @@ def read(path: Path, task: str, codec: str, columns: Columns = USUAL) -> Any:
     return reader(path, text=columns.text, label=columns.label, encoding=columns.encoding)
 
 
-def _sentences(path: Path, task: str, columns: Columns) -> list[Tagged] | list[Joint]:
+def _sentences(path: Path, task: str, columns: Columns) -> list[TaggedExample] | list[JointExample]:
     if is_json(path):
         if task == "tag":
             return read_tagged_lines(path, encoding=columns.encoding)
@@ -68,9 +67,9 @@ def hold_out(rows: Any, *, dev_share: float, seed: int) -> tuple[Any, Any]:
     """
     if isinstance(rows, str):
         return split_text(rows, dev_share=dev_share)
-    if len(rows) == 1 and isinstance(rows[0], Tagged | Joint):
+    if len(rows) == 1 and isinstance(rows[0], TaggedExample | JointExample):
         raise DataError(
             f"one sentence only, of {len(rows[0].tokens)} tokens: put a blank line after each sentence, or give more"
         )
-    labelled = all(isinstance(row, Labelled | Joint | Framed) for row in rows)
+    labelled = all(isinstance(row, LabeledExample | JointExample | SeriesExample) for row in rows)
     return split(rows, dev_share=dev_share, seed=seed, labels=[row.label for row in rows] if labelled else None)

@@ -1,19 +1,24 @@
-"""What a data set is made of, once it is read. Knows no files, no formats and no codecs.
+"""Examples: what every reader makes, what codecs and objectives read, and where each came from.
 
-Every example knows its `place`, so that whatever is found wrong with it later can still be said with file and line.
-A place is no part of an example's value: examples from two places are equal if their contents are.
+Every example knows its `place`, so that a later error can still name the file and the line. A place is not part of an
+example's value: two examples with the same content are equal.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
-Example = TypeVar("Example", covariant=True)
+T = TypeVar("T", covariant=True)
+
+
+class DataError(ValueError):
+    """Data that cannot be used. The message names the file, the line, the problem and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A line of a file, counted from 1; where every step has a line of its own, those lines too."""
+class FileLocation:
+    """A line of a file, counted from 1. `lines` holds the line of each step where every step has its own."""
 
     file: str
     line: int
@@ -22,74 +27,127 @@ class Place:
     def __str__(self) -> str:
         return f"{self.file}, line {self.line}"
 
-    def of_step(self, step: int) -> "Place":
-        """The line of one step, counted from 0; of the whole where steps have no lines of their own."""
-        return Place(self.file, self.lines[step]) if self.lines else self
-
-
-def where(example: object, step: int | None = None) -> str:
-    """ "FILE, line N", of one step if it is given; "" for an example that was not read from a file."""
-    place: Place | None = getattr(example, "place", None)
-    if place is None:
-        return ""
-    return str(place if step is None else place.of_step(step))
+    def of_step(self, step: int) -> "FileLocation":
+        """Return the location of one step, counted from 0, or of the whole example if steps share a line."""
+        return FileLocation(self.file, self.lines[step]) if self.lines else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tagged:
-    """A sentence with one tag a token: both tuples have the same length, at least 1."""
+class TaggedExample:
+    """A sentence with one tag for each token: both tuples have the same length, at least 1."""
 
     tokens: tuple[str, ...]
     tags: tuple[str, ...]
-    place: Place | None = field(default=None, compare=False, repr=False)
+    place: FileLocation | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Labelled:
-    """A text, as given or already split into tokens, with its one label."""
+class LabeledExample:
+    """A text, as given or already split into tokens, with one label."""
 
     text: str | tuple[str, ...]
     label: str
-    place: Place | None = field(default=None, compare=False, repr=False)
+    place: FileLocation | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Joint:
-    """A sentence with one tag a token and one label of the whole."""
+class JointExample:
+    """A sentence with one tag for each token and one label for the sentence."""
 
     tokens: tuple[str, ...]
     tags: tuple[str, ...]
     label: str
-    place: Place | None = field(default=None, compare=False, repr=False)
+    place: FileLocation | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Framed:
-    """A series of at least one frame, each of the same count of finite numbers, with its one label."""
+class SeriesExample:
+    """A series of one or more frames with one label. All frames have the same count of finite numbers."""
 
     frames: tuple[tuple[float, ...], ...]
     label: str
-    place: Place | None = field(default=None, compare=False, repr=False)
+    place: FileLocation | None = field(default=None, compare=False, repr=False)
+
+
+SequenceExample = TaggedExample | LabeledExample | JointExample | SeriesExample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where data came from: goes into the manifest's provenance and the model card.
+    """The origin of data, for the manifest's provenance and the model card.
 
-    `files` maps the path relative to the data set's folder to the sha256 of the bytes that were read.
+    `files` maps paths relative to the data set's folder to the sha256 of the bytes that were read.
     """
 
     name: str
     url: str
-    licence: str
+    licence: str  # spelled as in the bundle format
     files: dict[str, str] = field(default_factory=dict)
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Splits(Generic[Example]):
-    """Training and development data. For language models both are one `str`, else a sequence of examples."""
+class Splits(Generic[T]):
+    """Training and development data. Both are one `str` for language models, else a sequence of examples."""
 
-    train: Sequence[Example]
-    dev: Sequence[Example]
+    train: Sequence[T]
+    dev: Sequence[T]
     source: Source
+
+
+def where(example: object, step: int | None = None) -> str:
+    """Return "FILE, line N" of an example or of one step; "" for an example that was not read from a file."""
+    place: FileLocation | None = getattr(example, "place", None)
+    if place is None:
+        return ""
+    return str(place if step is None else place.of_step(step))
+
+
+def inputs_of(example: SequenceExample) -> Any:
+    """Return the input as codecs take it: tokens, a text or frames."""
+    if isinstance(example, LabeledExample):
+        return example.text
+    return example.frames if isinstance(example, SeriesExample) else example.tokens
+
+
+def text_of(example: SequenceExample) -> str:
+    """Return the input as one string."""
+    inputs = inputs_of(example)
+    return inputs if isinstance(inputs, str) else " ".join(inputs)
+
+
+def tags_of(example: SequenceExample) -> tuple[str, ...]:
+    """Return the label of each step; () if steps have none."""
+    return example.tags if isinstance(example, TaggedExample | JointExample) else ()
+
+
+def label_of(example: SequenceExample) -> str | None:
+    """Return the label of the whole sequence, if it has one."""
+    return None if isinstance(example, TaggedExample) else example.label
+
+
+def label_names(task: str, train: Iterable[SequenceExample]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return `labels` and `text_labels` of a manifest: the labels of the training data in alphabetical order."""
+    train = list(train)
+    steps = sorted({tag for example in train for tag in tags_of(example)})
+    whole = sorted({label for example in train if (label := label_of(example)) is not None})
+    if task == "classify":
+        return tuple(whole), ()
+    return tuple(steps), tuple(whole) if task == "joint" else ()
+
+
+def merge_labels(examples: Iterable[SequenceExample], merge: Mapping[str, Sequence[str]]) -> list[SequenceExample]:
+    """Return the examples under the merged labels. Examples whose label is merged into none are left out."""
+    merged = {part: whole for whole, parts in merge.items() for part in parts}
+    return [
+        replace(example, label=merged[label]) for example in examples if (label := label_of(example) or "") in merged
+    ]
+
+
+def digest_of(examples: Splits[Any]) -> str:
+    """Return the sha256 of all training and development examples. Folds and other options give other digests."""
+    digest = hashlib.sha256()
+    for part in (examples.train, examples.dev):
+        rows = [part] if isinstance(part, str) else [repr((inputs_of(e), tags_of(e), label_of(e))) for e in part]
+        digest.update("\n".join(rows).encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from training.data import subset_files as picking
-from training.data.errors import DataError
+from training.data.examples import DataError
 
 CHUNK_BYTES = 1 << 16
 TIMEOUT_S = 30.0  # for connecting and for every read; a server that stalls longer than this is given up

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from training.data.errors import DataError
-from training.data.examples import Framed, Place, where
-from training.data.plain import read_lines
+from training.data.examples import DataError, FileLocation, SeriesExample, where
 from training.data.tables import check_columns, check_header, delimited, filled, is_json, objects
+from training.data.text_files import read_lines
 
 Frames = tuple[tuple[float, ...], ...]  # T x F
 
@@ -21,7 +20,7 @@ SERIES, STEP = "id", "step"  # columns of a table: which series a row belongs to
 
 def read_framed(
     path: str | Path, *, frames: str = "frames", label: str = "label", series: str = SERIES, encoding: str = "utf-8"
-) -> list[Framed]:
+) -> list[SeriesExample]:
     """By the suffix: .ts, .jsonl with {"frames": [[…], …], "label": …}, else a table with a row a frame.
 
     In a table the rows of one series stand together and in order; the column `series` says which they are, "step" is
@@ -40,7 +39,7 @@ def read_framed(
     return examples
 
 
-def _check_width(examples: Iterable[Framed]) -> None:
+def _check_width(examples: Iterable[SeriesExample]) -> None:
     width, first = 0, ""
     for example in examples:
         for step, frame in enumerate(example.frames):
@@ -53,7 +52,7 @@ def _check_width(examples: Iterable[Framed]) -> None:
                 )
 
 
-def _number(place: Place, what: str, value: Any) -> float:
+def _number(place: FileLocation, what: str, value: Any) -> float:
     """A number that is finite, as float32 too; strings are read."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
@@ -64,16 +63,16 @@ def _number(place: Place, what: str, value: Any) -> float:
     return number
 
 
-def _objects(path: Path, lines: list[str], frames: str, label: str) -> Iterator[Framed]:
+def _objects(path: Path, lines: list[str], frames: str, label: str) -> Iterator[SeriesExample]:
     for line_number, row in objects(path, lines):
-        place = Place(str(path), line_number)
+        place = FileLocation(str(path), line_number)
         check_columns(str(place), list(row), {"text": frames, "label": label})
         found = row[frames]
         if not isinstance(found, list) or not found or not all(isinstance(frame, list) and frame for frame in found):
             raise DataError(
                 f"{place}: {frames!r} is {str(found)[:60]!r}; give a list of frames, each a list of numbers"
             )
-        yield Framed(
+        yield SeriesExample(
             frames=tuple(
                 tuple(_number(place, f"number {i} of frame {step}", value) for i, value in enumerate(frame))
                 for step, frame in enumerate(found)
@@ -83,17 +82,17 @@ def _objects(path: Path, lines: list[str], frames: str, label: str) -> Iterator[
         )
 
 
-def _table(path: Path, lines: list[str], label: str, series_column: str) -> Iterator[Framed]:
+def _table(path: Path, lines: list[str], label: str, series_column: str) -> Iterator[SeriesExample]:
     rows = delimited(path, lines, (series_column, label))
     line_number, header = next(rows)
-    head = Place(str(path), line_number)
+    head = FileLocation(str(path), line_number)
     check_header(str(head), header, {"label": label, "series": series_column})
     features = [column for column, name in enumerate(header) if name not in (series_column, STEP, label)]
     if not features:
         raise DataError(f"{head}: no column of numbers beside {series_column!r} and {label!r}; add at least one")
     series_at, label_at = header.index(series_column), header.index(label)
     for series, group in _together(path, rows, series_at, series_column):
-        places = [Place(str(path), line_number) for line_number, _ in group]
+        places = [FileLocation(str(path), line_number) for line_number, _ in group]
         given = filled(str(places[0]), label, group[0][1][label_at])
         for place, (_, cells) in zip(places, group, strict=True):
             if cells[label_at].strip() != given:
@@ -105,8 +104,8 @@ def _table(path: Path, lines: list[str], label: str, series_column: str) -> Iter
             tuple(_number(place, repr(header[column]), cells[column]) for column in features)
             for place, (_, cells) in zip(places, group, strict=True)
         )
-        whole = Place(str(path), places[0].line, tuple(place.line for place in places))
-        yield Framed(frames=frames, label=given, place=whole)
+        whole = FileLocation(str(path), places[0].line, tuple(place.line for place in places))
+        yield SeriesExample(frames=frames, label=given, place=whole)
 
 
 def _together(
@@ -131,7 +130,7 @@ def _together(
         yield group[0][1][series_at], group
 
 
-def _ts(path: Path, lines: list[str]) -> Iterator[Framed]:
+def _ts(path: Path, lines: list[str]) -> Iterator[SeriesExample]:
     """A series a line: the values of each feature over time between commas, features and the label between colons."""
     data_at = next((i for i, line in enumerate(lines) if line.strip().lower() == "@data"), None)
     if data_at is None:
@@ -146,10 +145,10 @@ def _ts(path: Path, lines: list[str]) -> Iterator[Framed]:
         raise DataError(f"{path}: no line '@classLabel true …'; a series to learn from has a label")
     for line_number, line in enumerate(lines[data_at + 1 :], start=data_at + 2):
         if line.strip():
-            yield _series(Place(str(path), line_number), line, known[1:])
+            yield _series(FileLocation(str(path), line_number), line, known[1:])
 
 
-def _series(place: Place, line: str, known: list[str]) -> Framed:
+def _series(place: FileLocation, line: str, known: list[str]) -> SeriesExample:
     *features, label = line.strip().split(":")
     if known and label.strip() not in known:
         raise DataError(f"{place}: the label {label!r} is none of @classLabel: {', '.join(known)}")
@@ -165,4 +164,6 @@ def _series(place: Place, line: str, known: list[str]) -> Framed:
     if len({len(column) for column in columns}) != 1:
         lengths = ", ".join(str(len(column)) for column in columns)
         raise DataError(f"{place}: the features have {lengths} values; give each a value for every step")
-    return Framed(frames=tuple(zip(*columns, strict=True)), label=filled(str(place), "label", label), place=place)
+    return SeriesExample(
+        frames=tuple(zip(*columns, strict=True)), label=filled(str(place), "label", label), place=place
+    )

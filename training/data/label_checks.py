@@ -7,13 +7,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, S
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from training.data.errors import DataError
-from training.data.examples import Framed, Joint, Labelled, Tagged, where
+from training.data.examples import DataError, JointExample, LabeledExample, SeriesExample, TaggedExample, where
 
 Thing = Literal["tag", "label"]  # of a step, of the whole
 
 THINGS: dict[str, tuple[Thing, ...]] = {"tag": ("tag",), "classify": ("label",), "joint": ("tag", "label")}
-KINDS: dict[str, tuple[type, ...]] = {"tag": (Tagged,), "classify": (Labelled, Framed), "joint": (Joint,)}
+KINDS: dict[str, tuple[type, ...]] = {
+    "tag": (TaggedExample,),
+    "classify": (LabeledExample, SeriesExample),
+    "joint": (JointExample,),
+}
 FREQUENT = 5  # occurrences from which on a label is not taken for a typo, and a rare one for a typo of it
 ENOUGH = 10  # examples from which on labels ought to come again
 SHORTEST = 4  # letters: among shorter labels many that are meant are one letter apart (NN, NNS)
@@ -40,8 +43,8 @@ def check(
         if not isinstance(example, KINDS[task]):
             wanted = " or ".join(kind.__name__ for kind in KINDS[task])
             raise DataError(
-                f"{where(example) or name}: a {type(example).__name__} example, but task {task!r} learns from {wanted} "
-                "ones: take other data, or of a published set the options that give them (docs/data.md)"
+                f"{where(example) or name}: a {type(example).__name__}, but task {task!r} learns from {wanted} "
+                ": take other data, or of a published set the options that give them (docs/data.md)"
             )
     notes: list[str] = []
     for thing in THINGS[task]:

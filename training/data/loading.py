@@ -10,11 +10,19 @@ from typing import Any
 from models import codecs
 from training import data
 from training.data import custom_data as own
-from training.data import example_accessors as reading
 from training.data import label_checks as labels
 from training.data import tokens
-from training.data.example_accessors import Sequenced
-from training.data.examples import Framed, Source, Splits, where
+from training.data.examples import (
+    SequenceExample,
+    SeriesExample,
+    Source,
+    Splits,
+    inputs_of,
+    label_names,
+    merge_labels,
+    tags_of,
+    where,
+)
 from training.recipe import DataChoice, Recipe
 
 HELD_OUT_SEED = 1  # whatever the seed of the weights: runs of several seeds are scored on the same examples
@@ -48,13 +56,13 @@ def counted(recipe: Recipe) -> Recipe:
     """The recipe for frames of a user's own file, with as many features as the first frame there has numbers."""
     if recipe.data.path is None or recipe.codec.kind != "frames":
         return recipe
-    first: Framed = _read(recipe, recipe.data.path)[0]
+    first: SeriesExample = _read(recipe, recipe.data.path)[0]
     return recipe.model_copy(update={"codec": recipe.codec.model_copy(update={"features": len(first.frames[0])})})
 
 
 def answered(recipe: Recipe, examples: Splits[Any]) -> Splits[Any]:
     """The same, its development part under the labels that the bundle answers with."""
-    return replace(examples, dev=reading.merge(examples.dev, recipe.merge)) if recipe.merge else examples
+    return replace(examples, dev=merge_labels(examples.dev, recipe.merge)) if recipe.merge else examples
 
 
 def auxiliary(recipe: Recipe) -> Splits[Any] | None:
@@ -62,7 +70,7 @@ def auxiliary(recipe: Recipe) -> Splits[Any] | None:
     if recipe.auxiliary is None:
         return None
     found: Splits[Any] = data.load({"name": recipe.auxiliary.name, **recipe.auxiliary.options})
-    if not reading.tags(found.train[0]):
+    if not tags_of(found.train[0]):
         raise data.DataError(f"{recipe.auxiliary.name}: has no tags, which auxiliary data must have: take another")
     return found
 
@@ -140,7 +148,7 @@ def _check_examples(recipe: Recipe, codec: codecs.Codec, examples: Splits[Any]) 
     """Labels to choose from, and inputs that could be served."""
     name = examples.source.name
     notes = labels.check(recipe.task, examples.train, examples.dev, name=name, answered=tuple(recipe.merge))
-    _, whole = reading.labels_of("joint", examples.train)
+    _, whole = label_names("joint", examples.train)
     if unknown := sorted({part for parts in recipe.merge.values() for part in parts} - set(whole)):
         raise data.DataError(f"{name}: merge names the label {unknown[0]!r}; the data have {', '.join(whole)}")
     if recipe.task in ("tag", "joint"):
@@ -160,8 +168,8 @@ def _few(count: int) -> str:
     )
 
 
-def _check_input(recipe: Recipe, codec: codecs.Codec, example: Sequenced, name: str) -> None:
-    raw, place = reading.raw(example), where(example) or name
+def _check_input(recipe: Recipe, codec: codecs.Codec, example: SequenceExample, name: str) -> None:
+    raw, place = inputs_of(example), where(example) or name
     try:
         length = codec.encode(raw, limit=recipe.max_length).length
     except codecs.InputError as error:
@@ -169,6 +177,6 @@ def _check_input(recipe: Recipe, codec: codecs.Codec, example: Sequenced, name: 
         raise data.DataError(f"{place}: {error}{hint}") from None
     if length > recipe.max_length:
         raise data.DataError(
-            f"{place}: the {'sentence' if reading.tags(example) else 'input'} has more than {recipe.max_length} steps: "
+            f"{place}: the {'sentence' if tags_of(example) else 'input'} has more than {recipe.max_length} steps: "
             "split it (a blank line ends a sentence in CoNLL), or allow more with --set max_length=…"
         )

@@ -4,31 +4,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from training.data.errors import DataError
-from training.data.examples import Joint, Place, Tagged
-from training.data.plain import read_lines
+from training.data.examples import DataError, FileLocation, JointExample, TaggedExample
 from training.data.tables import check_characters, check_columns, filled, objects
+from training.data.text_files import read_lines
 
 
-def read_tagged_lines(path: str | Path, *, encoding: str = "utf-8") -> list[Tagged]:
+def read_tagged_lines(path: str | Path, *, encoding: str = "utf-8") -> list[TaggedExample]:
     """One sentence a line; other keys are left alone."""
     rows = _rows(Path(path), encoding, {})
-    return [Tagged(tokens=tokens, tags=tags, place=place) for place, tokens, tags, _ in rows]
+    return [TaggedExample(tokens=tokens, tags=tags, place=place) for place, tokens, tags, _ in rows]
 
 
-def read_joint_lines(path: str | Path, *, label: str = "label", encoding: str = "utf-8") -> list[Joint]:
+def read_joint_lines(path: str | Path, *, label: str = "label", encoding: str = "utf-8") -> list[JointExample]:
     """The same with a label of the whole sentence under the key `label`."""
     return [
-        Joint(tokens=tokens, tags=tags, label=filled(str(place), label, row[label]), place=place)
+        JointExample(tokens=tokens, tags=tags, label=filled(str(place), label, row[label]), place=place)
         for place, tokens, tags, row in _rows(Path(path), encoding, {"label": label})
     ]
 
 
 def _rows(
     path: Path, encoding: str, wanted: dict[str, str]
-) -> Iterator[tuple[Place, tuple[str, ...], tuple[str, ...], dict[str, Any]]]:
+) -> Iterator[tuple[FileLocation, tuple[str, ...], tuple[str, ...], dict[str, Any]]]:
     for line_number, row in objects(path, read_lines(path, encoding=encoding)):
-        place = Place(str(path), line_number)
+        place = FileLocation(str(path), line_number)
         for key in ("tokens", "tags"):
             if key not in row:
                 there = ", ".join(map(repr, row)) or "none"
@@ -40,7 +39,7 @@ def _rows(
         yield place, tokens, tags, row
 
 
-def _strings(place: Place, key: str, value: Any) -> tuple[str, ...]:
+def _strings(place: FileLocation, key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise DataError(f"{place}: {key!r} is {str(value)[:60]!r}; give a list of at least one string")
     for step, string in enumerate(value):

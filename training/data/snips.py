@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from training.data.errors import DataError
-from training.data.examples import Joint, Labelled, Place, Tagged
-from training.data.plain import read_lines
+from training.data.examples import DataError, FileLocation, JointExample, LabeledExample, TaggedExample
+from training.data.text_files import read_lines
 
-Commands = list[Tagged] | list[Labelled] | list[Joint]
+Commands = list[TaggedExample] | list[LabeledExample] | list[JointExample]
 
 
 def read(folder: Path, *, target: str = "slots") -> tuple[Commands, Commands]:
@@ -26,17 +25,17 @@ def _commands(folder: Path, target: str) -> Commands:
     for (place, words), (_, tags), (_, intent) in zip(commands, slots, intents, strict=True):
         if len(words) != len(tags):
             raise DataError(f"{place}: {len(words)} words but {len(tags)} tags; fetch it again")
-        joint.append(Joint(tokens=words, tags=tags, label=intent[0], place=place))
+        joint.append(JointExample(tokens=words, tags=tags, label=intent[0], place=place))
     if target == "intent":
-        return [Labelled(text=each.tokens, label=each.label, place=each.place) for each in joint]
+        return [LabeledExample(text=each.tokens, label=each.label, place=each.place) for each in joint]
     if target == "slots":
-        return [Tagged(tokens=each.tokens, tags=each.tags, place=each.place) for each in joint]
+        return [TaggedExample(tokens=each.tokens, tags=each.tags, place=each.place) for each in joint]
     return joint
 
 
-def _rows(path: Path) -> list[tuple[Place, tuple[str, ...]]]:
+def _rows(path: Path) -> list[tuple[FileLocation, tuple[str, ...]]]:
     return [
-        (Place(str(path), line_number), tuple(line.split()))
+        (FileLocation(str(path), line_number), tuple(line.split()))
         for line_number, line in enumerate(read_lines(path), start=1)
         if line.strip()
     ]

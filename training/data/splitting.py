@@ -4,14 +4,14 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-from training.data.errors import DataError
+from training.data.examples import DataError
 
-Row = TypeVar("Row")
+T = TypeVar("Row")
 
 
 def split(
-    rows: Sequence[Row], *, dev_share: float = 0.1, seed: int, labels: Sequence[str] | None = None
-) -> tuple[list[Row], list[Row]]:
+    rows: Sequence[T], *, dev_share: float = 0.1, seed: int, labels: Sequence[str] | None = None
+) -> tuple[list[T], list[T]]:
     """Train and dev rows, drawn at random but always the same for a seed; both keep the order of `rows`.
 
     With `labels`, one a row, every label has its share of the dev rows to within about one row, and an example in
@@ -24,9 +24,7 @@ def split(
     return train, [rows[i] for i in sorted(held_out)]
 
 
-def folds(
-    rows: Sequence[Row], k: int, seed: int, labels: Sequence[str] | None = None
-) -> list[tuple[list[Row], list[Row]]]:
+def folds(rows: Sequence[T], k: int, seed: int, labels: Sequence[str] | None = None) -> list[tuple[list[T], list[T]]]:
     """`k` pairs of train and dev rows for cross-validation: every row is in one dev part, the same for a seed.
 
     Sizes of the dev parts differ by at most one; with `labels`, so do the rows of each label in them.

@@ -9,9 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from training.data.errors import DataError
-from training.data.examples import Labelled, Place
-from training.data.plain import read_lines
+from training.data.examples import DataError, FileLocation, LabeledExample
+from training.data.text_files import read_lines
 
 BINARY = {0: "negative", 1: "negative", 3: "positive", 4: "positive"}
 FINE = {label: str(label) for label in range(5)}
@@ -31,7 +30,9 @@ AS_TYPED = {
 Phrase = tuple[int, tuple[str, ...]]  # label 0 to 4, words
 
 
-def read(folder: Path, *, phrases: bool = True, fine: bool = False) -> tuple[list[Labelled], list[Labelled]]:
+def read(
+    folder: Path, *, phrases: bool = True, fine: bool = False
+) -> tuple[list[LabeledExample], list[LabeledExample]]:
     """77,616 training phrases, or with `phrases=False` the 6,911 that are sentences, and the 872 dev sentences.
 
     `fine`: five labels, "0" to "4", with the neutral phrases: 159,269 or 8,534, and 1,101 dev sentences. A phrase
@@ -79,15 +80,15 @@ def _as_typed(word: str) -> str:
     return AS_TYPED.get(word, word.replace("\\/", "/").replace("\\*", "*"))
 
 
-def _labelled(place: Place, phrase: Phrase, label_of: Mapping[int, str]) -> Labelled:
+def _labelled(place: FileLocation, phrase: Phrase, label_of: Mapping[int, str]) -> LabeledExample:
     label, words = phrase
-    return Labelled(text=words, label=label_of[label], place=place)
+    return LabeledExample(text=words, label=label_of[label], place=place)
 
 
-def _trees(path: Path) -> Iterator[tuple[Place, list[Phrase]]]:
+def _trees(path: Path) -> Iterator[tuple[FileLocation, list[Phrase]]]:
     for line_number, line in enumerate(read_lines(path), start=1):
         if line.strip():
-            place = Place(str(path), line_number)
+            place = FileLocation(str(path), line_number)
             try:
                 yield place, parse(line)
             except ValueError as error:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.data.errors import DataError
+from training.data.examples import DataError
 
 LISTS = Path(__file__).with_name("picks")
 DIGITS = 12  # of a fingerprint: 48 bits, so that no two of a few thousand pieces share one

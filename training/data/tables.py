@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.data.errors import DataError
+from training.data.examples import DataError
 
 JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 DELIMITERS = {".tsv": "\t", ".tab": "\t"}

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from training.data.plain import read_text
 from training.data.splitting import split_text
+from training.data.text_files import read_text
 
 
 def read(folder: Path) -> tuple[str, str]:

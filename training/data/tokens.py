@@ -5,10 +5,9 @@ Knows examples and where they came from. Knows no format.
 
 from collections.abc import Iterator, Sequence
 
-from training.data.errors import DataError
-from training.data.examples import Joint, Tagged, where
+from training.data.examples import DataError, JointExample, TaggedExample, where
 
-Sentence = Tagged | Joint
+Sentence = TaggedExample | JointExample
 
 
 def check(sentences: Sequence[Sentence]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import torch
 
 from models.codecs import Codec
 from models.codecs.words import FIRST, WordsCodec
-from training.data.errors import DataError
+from training.data.examples import DataError
 from training.nn.encoders import WordEncoder
 from training.nn.networks import Network, SequenceNetwork
 

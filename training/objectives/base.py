@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from models.codecs import Codec
 from models.codecs.characters import CharactersCodec
-from training.data.example_accessors import Sequenced
-from training.data.examples import Splits
+from training.data.examples import SequenceExample, Splits
 from training.nn.networks import LanguageModel, Network
 from training.objectives.language_model import Text
 from training.objectives.sequences import Sequences
@@ -37,7 +36,7 @@ class Objective(Protocol):
 
 
 def make_objective(
-    recipe: Recipe, codec: Codec, network: Network, examples: Splits[Any], beside: Sequence[Sequenced] = ()
+    recipe: Recipe, codec: Codec, network: Network, examples: Splits[Any], beside: Sequence[SequenceExample] = ()
 ) -> Objective:
     """The objective of a recipe's task for the network that is to be trained; `beside`: of the auxiliary task."""
     if isinstance(network, LanguageModel):

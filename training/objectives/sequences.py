@@ -16,12 +16,10 @@ from torch.nn.functional import cross_entropy, one_hot
 from models.codecs import Codec
 from training import metrics
 from training.batches import TensorValidator, buckets, moved, tensors
-from training.data import example_accessors as reading
-from training.data.augmentation import make_varier
-from training.data.example_accessors import Sequenced
-from training.data.examples import Framed, Splits
+from training.data.augmentation import make_augmenter
+from training.data.examples import SequenceExample, SeriesExample, Splits, inputs_of, label_names, label_of, tags_of
 from training.device_precision import place_of
-from training.metrics import Answer
+from training.metrics import ExampleLabels
 from training.nn.crf import obeys
 from training.nn.encoders import FrameEncoder, WordEncoder
 from training.nn.networks import Network, SequenceNetwork, standardise
@@ -56,23 +54,23 @@ class Sequences:
         recipe: Recipe,
         codec: Codec,
         network: SequenceNetwork,
-        examples: Splits[Sequenced],
-        beside: Sequence[Sequenced] = (),
+        examples: Splits[SequenceExample],
+        beside: Sequence[SequenceExample] = (),
     ) -> None:
         train, dev = examples.train, examples.dev
         self.network: Network = network
         self._task, self._training, self._auxiliary = recipe.task, recipe.training, recipe.auxiliary
-        labels, text_labels = reading.labels_of(recipe.task, train)
+        labels, text_labels = label_names(recipe.task, train)
         steps, text = ((), labels) if recipe.task == "classify" else (labels, text_labels)  # which head gives which
         self._of_steps, self._of_text = steps, tuple(recipe.merge) or text
         self._outside = steps.index("O") if "O" in steps else None
         self._examples, self._encode = train, partial(_Encoded, codec, steps, text)
-        self._varier = make_varier(recipe.variation, train) if recipe.variation else None  # type: ignore[arg-type]
+        self._varier = make_augmenter(recipe.variation, train) if recipe.variation else None  # type: ignore[arg-type]
         self._varied: tuple[int, _Encoded] | None = None  # the last epoch that was asked for, and its examples
         self._train = self._encode(train)
         self._dev = _Encoded(codec, steps, self._of_text, dev)
-        self._beside = _Encoded(codec, reading.labels_of("tag", beside)[0], (), beside)
-        self.expected = [Answer.of(example) for example in dev]
+        self._beside = _Encoded(codec, label_names("tag", beside)[0], (), beside)
+        self.expected = [ExampleLabels.of(example) for example in dev]
         self.metric = metrics.metric_of(recipe.task, steps)
         self._mean_length = float(np.mean(self._train.lengths)) if len(train) else 1.0
         balanced = recipe.training.class_weights == "balanced"
@@ -80,14 +78,14 @@ class Sequences:
         self._text_weights = _balance(self._train.text_counts) if balanced else None
         self._show(network, train)
 
-    def _show(self, network: SequenceNetwork, train: Sequence[Sequenced]) -> None:
+    def _show(self, network: SequenceNetwork, train: Sequence[SequenceExample]) -> None:
         """What a network is told of its training data before it learns."""
         if isinstance(network.encoder, FrameEncoder):
-            standardise(network, [example.frames for example in train if isinstance(example, Framed)])
+            standardise(network, [example.frames for example in train if isinstance(example, SeriesExample)])
         if isinstance(network.encoder, WordEncoder):
             rows = [item.rows for encoded in (self._train, self._beside) for item in encoded.items]
             network.encoder.count(torch.from_numpy(np.concatenate(rows)).long())
-        if network.chain is not None and not obeys(reading.tags(example) for example in train):
+        if network.chain is not None and not obeys(tags_of(example) for example in train):
             network.chain.forbidden.fill_(False)
 
     def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Batch | None]:
@@ -184,10 +182,10 @@ class Sequences:
         return {**metrics.rate(self._task, self._of_steps, self.expected, found), "loss": loss}
 
     @torch.no_grad()
-    def answers(self, network: nn.Module) -> tuple[list[Answer], float]:
+    def answers(self, network: nn.Module) -> tuple[list[ExampleLabels], float]:
         """The answers to the development data, and their loss: nats a target."""
         assert isinstance(network, SequenceNetwork)
-        found: list[Answer] = [Answer()] * len(self.expected)
+        found: list[ExampleLabels] = [ExampleLabels()] * len(self.expected)
         loss, total = 0.0, 0
         for group in buckets(self._dev.lengths, 4096, None):
             batch = self._dev.batch(group)
@@ -202,7 +200,7 @@ class Sequences:
                     loss, total = loss + some, total + count
         return found, loss / max(total, 1)
 
-    def _read(self, answers: dict[str, Tensor], batch: Batch) -> list[Answer]:
+    def _read(self, answers: dict[str, Tensor], batch: Batch) -> list[ExampleLabels]:
         """The labels of each column of a batch."""
         steps: list[tuple[str, ...]] = [()] * len(batch.feeds["lengths"])
         text: list[str | None] = [None] * len(steps)
@@ -216,7 +214,7 @@ class Sequences:
         if batch.text is not None:
             name = "probabilities" if batch.steps is None else "text_probabilities"
             text = [self._of_text[number] for number in answers[name].argmax(-1).tolist()]
-        return [Answer(steps=a, text=b) for a, b in zip(steps, text, strict=True)]
+        return [ExampleLabels(steps=a, text=b) for a, b in zip(steps, text, strict=True)]
 
 
 def _beside(logits: Tensor, weights: Tensor | None) -> Tensor | None:
@@ -253,16 +251,16 @@ def _balance(counts: Tensor) -> Tensor | None:
 class _Encoded:
     """Examples encoded once: feeds and targets are only collated for each batch."""
 
-    def __init__(self, codec: Codec, steps: Sequence[str], text: Sequence[str], examples: Sequence[Sequenced]) -> None:
+    def __init__(
+        self, codec: Codec, steps: Sequence[str], text: Sequence[str], examples: Sequence[SequenceExample]
+    ) -> None:
         self._codec = codec
-        self.items: list[Any] = [codec.encode(reading.raw(example)) for example in examples]
+        self.items: list[Any] = [codec.encode(inputs_of(example)) for example in examples]
         # A label that training never saw cannot be predicted: it counts as an error, under a number of its own.
         index = {label: number for number, label in enumerate(steps)}
-        self._steps = [
-            torch.tensor([index.get(tag, len(steps)) for tag in reading.tags(example)]) for example in examples
-        ]
+        self._steps = [torch.tensor([index.get(tag, len(steps)) for tag in tags_of(example)]) for example in examples]
         index = {label: number for number, label in enumerate(text)}
-        numbers = [index.get(reading.label(example) or "", len(text)) for example in examples]
+        numbers = [index.get(label_of(example) or "", len(text)) for example in examples]
         self._text = torch.tensor(numbers, dtype=torch.long)
         self._with_steps, self._with_text = bool(steps), bool(text)
         self.lengths: list[int] = [item.length for item in self.items]

@@ -13,7 +13,7 @@ import torch
 
 from models.codecs import Codec
 from training.batches import tensors
-from training.data import example_accessors as reading
+from training.data.examples import inputs_of
 from training.nn.networks import LanguageModel, Network
 from training.onnx_export.graph_builder import Drawing
 
@@ -85,7 +85,7 @@ def _ragged(codec: Codec, dev: Any, size: int, random: np.random.Generator) -> l
         lengths = random.integers(1, min(LONGEST_TEXT, len(dev)), size)
         return [codec.encode(dev[: int(length)]) for length in lengths]
     picked = random.choice(len(dev), size)
-    items: list[Any] = [codec.encode(reading.raw(dev[int(index)])) for index in picked]
+    items: list[Any] = [codec.encode(inputs_of(dev[int(index)])) for index in picked]
     return [item for item in items if item.length]
 
 

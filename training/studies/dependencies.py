@@ -14,7 +14,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from training.data.errors import DataError
+from training.data.examples import DataError
 from training.nn.cells import Cell, Initial
 from training.nn.options import CellName
 from training.studies.gradients import with_omega

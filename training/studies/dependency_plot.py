@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from training.curves import picture
+from training.plots import picture
 from training.studies.dependencies import Attempt
 from training.studies.dependency_table import Square, names, square
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from training.data.errors import DataError
+from training.data.examples import DataError
 from training.studies.dependencies import TASKS, Attempt, Budget, Method, Task, train
 
 Say = Callable[[str], None]

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from training import recipe, run
 from training.batches import tensors
-from training.data import example_accessors as reading
 from training.data import loading as choice
-from training.data.errors import DataError
+from training.data.examples import DataError, inputs_of
 from training.nn.cells import GATES, Cell, Initial
 from training.nn.networks import Network
 from training.nn.options import CellName
@@ -128,7 +127,7 @@ def of_network(what: str, steps: int) -> Panel:
     if isinstance(dev, str):
         rows = [codec.encode(dev[start : start + steps]) for start in range(0, len(dev) - steps, steps)][:NEAREST]
     else:
-        rows = [codec.encode(reading.raw(example)) for example in dev]
+        rows = [codec.encode(inputs_of(example)) for example in dev]
         rows = sorted(rows, key=lambda item: -item.length)[:NEAREST]
     if not rows or rows[0].length < 2:
         raise DataError(f"{what}: its data has no input of two steps or more, so that there is no way back")

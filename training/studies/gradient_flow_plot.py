@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from training.curves import picture
+from training.plots import picture
 from training.studies.gradient_flow import Panel
 
 # Okabe and Ito 2008: told apart with every kind of colour vision.

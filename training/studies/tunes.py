@@ -9,7 +9,7 @@ from typing import Any
 
 from models import self_test as reference
 from models.bundle import Bundle
-from training.data.errors import DataError
+from training.data.examples import DataError
 
 BEGINNING = "X: 1\nT:"  # as every tune of the data begins: its number, and room for its title
 FEWEST_NOTES = 8  # of what is called a tune

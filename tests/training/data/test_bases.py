@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.training.data.test_own import written
-from training.data.errors import DataError
-from training.data.examples import Labelled
-from training.data.labelled import read_bases
+from training.data.examples import DataError, LabeledExample
+from training.data.labeled import read_bases
 
-BASES = [Labelled(text="ACGTNacgu-", label="EI"), Labelled(text="GG", label="N")]
+BASES = [LabeledExample(text="ACGTNacgu-", label="EI"), LabeledExample(text="GG", label="N")]
 
 
 @pytest.mark.parametrize(

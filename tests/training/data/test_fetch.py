@@ -15,7 +15,7 @@ from threading import Thread
 
 import pytest
 
-from training.data.errors import DataError
+from training.data.examples import DataError
 from training.data.fetch import PUBLISHED, File, Published, fetch, locate, whereabouts
 
 TEXT = b"To be, or not to be\n" * 10_000

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from training.data.errors import DataError
-from training.data.examples import Framed, where
+from training.data.examples import DataError, SeriesExample, where
 from training.data.frames import read_framed
 
-SERIES = [Framed(frames=((1.0, -2.5), (3.0, 4.0)), label="a"), Framed(frames=((5.0, 0.06),), label="b")]
+SERIES = [SeriesExample(frames=((1.0, -2.5), (3.0, 4.0)), label="a"), SeriesExample(frames=((5.0, 0.06),), label="b")]
 JSONL = '{"frames": [[1, -2.5], [3, 4.0]], "label": "a"}\n\n{"frames": [[5, 6e-2]], "label": "b", "id": 7}\n'
 CSV = "id,step,x,label,y\n1,0,1,a,-2.5\n1,1,3,a,4\n\n2,0,5,b,0.06\n"
 TS = "#by hand\n@problemName two\n@timeStamps false\n@classLabel true a b\n@data\n1,3:-2.5,4.0:a\n5:6e-2:b\n"
@@ -44,7 +43,7 @@ def test_series_and_frames_know_their_lines(tmp_path: Path) -> None:
 
 def test_keys_and_columns_have_the_names_that_the_user_says(tmp_path: Path) -> None:
     path = written(tmp_path, "a.jsonl", '{"points": [[1]], "who": 3}')
-    assert read_framed(path, frames="points", label="who") == [Framed(frames=((1.0,),), label="3")]
+    assert read_framed(path, frames="points", label="who") == [SeriesExample(frames=((1.0,),), label="3")]
 
 
 def test_the_column_of_the_series_has_the_name_that_the_user_says(tmp_path: Path) -> None:

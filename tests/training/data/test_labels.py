@@ -3,12 +3,13 @@
 import pytest
 
 from training.data import label_checks as labels
-from training.data.errors import DataError
-from training.data.examples import Joint, Labelled, Place, Tagged
+from training.data.examples import DataError, FileLocation, JointExample, LabeledExample, TaggedExample
 
 
-def texts(*names: str, start: int = 2, file: str = "a.csv") -> list[Labelled]:
-    return [Labelled(text="t", label=name, place=Place(file, line)) for line, name in enumerate(names, start)]
+def texts(*names: str, start: int = 2, file: str = "a.csv") -> list[LabeledExample]:
+    return [
+        LabeledExample(text="t", label=name, place=FileLocation(file, line)) for line, name in enumerate(names, start)
+    ]
 
 
 def test_a_single_label_is_refused_with_the_lines_that_have_it() -> None:
@@ -17,7 +18,7 @@ def test_a_single_label_is_refused_with_the_lines_that_have_it() -> None:
 
 
 def test_a_single_tag_is_refused_with_the_option_that_names_another_column() -> None:
-    sentence = Tagged(tokens=("a", "b"), tags=("X", "X"), place=Place("a.conll", 4, (4, 5)))
+    sentence = TaggedExample(tokens=("a", "b"), tags=("X", "X"), place=FileLocation("a.conll", 4, (4, 5)))
     with pytest.raises(DataError, match=r"a.conll, line 4: .* the tag 'X'; at least two .*--tag-column"):
         labels.check("tag", [sentence], [])
 
@@ -34,8 +35,12 @@ def test_labels_that_are_answered_all_the_same_are_not_noted() -> None:
 
 
 def test_a_tag_that_training_never_saw_is_noted_with_the_line_of_its_token() -> None:
-    train = [Joint(tokens=("a", "b"), tags=("O", "X"), label=label) for label in "pq"]
-    dev = [Joint(tokens=("a", "b", "c"), tags=("O", "X", "Y"), label="p", place=Place("d.conll", 3, (3, 4, 6)))]
+    train = [JointExample(tokens=("a", "b"), tags=("O", "X"), label=label) for label in "pq"]
+    dev = [
+        JointExample(
+            tokens=("a", "b", "c"), tags=("O", "X", "Y"), label="p", place=FileLocation("d.conll", 3, (3, 4, 6))
+        )
+    ]
     assert labels.check("joint", train, dev) == (
         "tags only in the development data, which count as errors: Y (d.conll, line 6)",
     )
@@ -81,7 +86,7 @@ def test_labels_that_are_meant_are_not_taken_for_typos(names: list[str]) -> None
 
 
 def test_examples_of_another_task_are_refused() -> None:
-    with pytest.raises(DataError, match=r"a.csv, line 2: a Labelled example, but task 'tag' learns from Tagged ones"):
+    with pytest.raises(DataError, match=r"a.csv, line 2: a LabeledExample, but task 'tag' learns from TaggedExample"):
         labels.check("tag", texts(*"xy"), [])
 
 
@@ -110,7 +115,7 @@ def test_labels_that_may_be_classes_are_taken(names: list[str]) -> None:
 
 def test_a_span_that_goes_on_without_having_begun_is_noted_with_its_line() -> None:
     tags = ("I-per", "O", "B-per", "I-per", "I-per", "I-loc")
-    sentence = Tagged(tokens=tuple("abcdef"), tags=tags, place=Place("a.conll", 4, tuple(range(4, 10))))
+    sentence = TaggedExample(tokens=tuple("abcdef"), tags=tags, place=FileLocation("a.conll", 4, tuple(range(4, 10))))
     assert labels.check("tag", [sentence], []) == (
         "I- without B- before it, 2 times, first I-per (a.conll, line 4): taken for the beginning of a span, as "
         "conlleval does",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from training.data import DataError, Framed, Joint, Labelled, Tagged, catalogue, load, where
+from training.data import DataError, JointExample, LabeledExample, SeriesExample, TaggedExample, catalogue, load, where
 from training.data.fetch import PUBLISHED
 from training.data.sst import parse
 
@@ -47,11 +47,11 @@ def test_what_is_not_a_tree_is_refused_with_its_line(shelf: Path, tree: str) -> 
 def test_sst_trains_on_distinct_phrases_and_develops_on_sentences(shelf: Path) -> None:
     (shelf / "sst/train.txt").write_text("(4 (2 very) (3 good))\n(1 (3 good) (0 grief))\n(2 (2 so) (2 what))\n")
     (shelf / "sst/dev.txt").write_text("(0 (2 very) (1 bad))\n(2 so)\n")
-    very_good = Labelled(text=("very", "good"), label="positive")
-    good_grief = Labelled(text=("good", "grief"), label="negative")
+    very_good = LabeledExample(text=("very", "good"), label="positive")
+    good_grief = LabeledExample(text=("good", "grief"), label="negative")
     phrases = load("sst")
     assert [" ".join(phrase.text) for phrase in phrases.train] == ["good", "very good", "grief", "good grief"]
-    assert phrases.dev == [Labelled(text=("very", "bad"), label="negative")]
+    assert phrases.dev == [LabeledExample(text=("very", "bad"), label="negative")]
     assert load({"name": "sst", "phrases": False}).train == [very_good, good_grief]
 
 
@@ -78,11 +78,11 @@ def test_snips_gives_slots_or_intents_or_both(shelf: Path) -> None:
         (folder / "seq.in").write_text("play  jazz \nrate it\n")
         (folder / "seq.out").write_text("O B-genre \nO O\n")
         (folder / "label").write_text("PlayMusic\nRateBook\n")
-    assert load("snips").train[0] == Tagged(tokens=("play", "jazz"), tags=("O", "B-genre"))
+    assert load("snips").train[0] == TaggedExample(tokens=("play", "jazz"), tags=("O", "B-genre"))
     intents = load({"name": "snips", "target": "intent"})
-    assert intents.dev[1] == Labelled(text=("rate", "it"), label="RateBook")
+    assert intents.dev[1] == LabeledExample(text=("rate", "it"), label="RateBook")
     both = load({"name": "snips", "target": "joint"}).train[0]
-    assert both == Joint(tokens=("play", "jazz"), tags=("O", "B-genre"), label="PlayMusic")
+    assert both == JointExample(tokens=("play", "jazz"), tags=("O", "B-genre"), label="PlayMusic")
     assert where(both).endswith("train/seq.in, line 1")
     with pytest.raises(DataError, match="'slot'; it must be"):
         load({"name": "snips", "target": "slot"})
@@ -106,7 +106,7 @@ def test_splice_gives_sequences_of_sixty_bases_each_once(shelf: Path) -> None:
     splits = load("splice")
     assert (len(splits.train), len(splits.dev)) == (18, 2)
     label, _, bases = rows[0].strip().split(", ")
-    assert Labelled(text=bases, label=label) in (*splits.train, *splits.dev)
+    assert LabeledExample(text=bases, label=label) in (*splits.train, *splits.dev)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_the_real_data_has_its_known_counts_and_is_as_published(name: str, train
 @with_real_data
 def test_the_real_vowels_are_ragged_frames_of_twelve_numbers() -> None:
     splits = load("japanese-vowels")
-    assert all(isinstance(each, Framed) for each in splits.train)
+    assert all(isinstance(each, SeriesExample) for each in splits.train)
     assert {len(frame) for each in splits.train for frame in each.frames} == {12}
     lengths = [len(each.frames) for each in (*splits.train, *splits.dev)]
     assert (min(lengths), max(lengths)) == (7, 26)

@@ -6,10 +6,17 @@ from pathlib import Path
 import pytest
 
 from training.data.custom_data import Columns, hold_out, read, read_labelled, read_tagged, read_text
-from training.data.errors import DataError
-from training.data.examples import Framed, Joint, Labelled, Place, Tagged, where
+from training.data.examples import (
+    DataError,
+    FileLocation,
+    JointExample,
+    LabeledExample,
+    SeriesExample,
+    TaggedExample,
+    where,
+)
 
-THE_DOG = Tagged(tokens=("The", "dog"), tags=("DET", "NOUN"))
+THE_DOG = TaggedExample(tokens=("The", "dog"), tags=("DET", "NOUN"))
 
 
 def written(folder: Path, name: str, content: str | bytes) -> Path:
@@ -62,10 +69,10 @@ def test_sentences_and_their_tokens_know_their_lines(tmp_path: Path) -> None:
 
 
 def test_a_place_is_no_part_of_what_an_example_is() -> None:
-    here, there = (Labelled(text="a", label="b", place=Place("c", line)) for line in (1, 2))
+    here, there = (LabeledExample(text="a", label="b", place=FileLocation("c", line)) for line in (1, 2))
     assert here == there
     assert len({here, there}) == 1
-    assert (where(here), where(Labelled(text="a", label="b"))) == ("c, line 1", "")
+    assert (where(here), where(LabeledExample(text="a", label="b"))) == ("c, line 1", "")
 
 
 CONLLU = "# text = du Chien\n1-2\tdu\t_\t_\t_\t_\t_\t_\t_\t_\n1\tde\tde\tADP\tP\t_\t0\t_\t_\t_\n" + (
@@ -75,9 +82,9 @@ CONLLU = "# text = du Chien\n1-2\tdu\t_\t_\t_\t_\t_\t_\t_\t_\n1\tde\tde\tADP\tP\
 
 def test_conllu_is_read_word_by_word_with_universal_tags_or_those_of_a_named_column(tmp_path: Path) -> None:
     path = written(tmp_path, "a.conllu", CONLLU)
-    assert read_tagged(path) == [Tagged(tokens=("de", "le", "Chien"), tags=("ADP", "DET", "NOUN"))]
+    assert read_tagged(path) == [TaggedExample(tokens=("de", "le", "Chien"), tags=("ADP", "DET", "NOUN"))]
     assert read_tagged(path, token_column="lemma", tag_column="XPOS") == [
-        Tagged(tokens=("de", "le", "chien"), tags=("P", "D", "N"))
+        TaggedExample(tokens=("de", "le", "chien"), tags=("P", "D", "N"))
     ]
 
 
@@ -137,7 +144,7 @@ def test_a_part_in_another_encoding_is_told_from_a_whole_file_in_one(tmp_path: P
         read_labelled(written(tmp_path, "a.csv", whole))
 
 
-GOOD_FILM = Labelled(text='a "good", film', label="pos")
+GOOD_FILM = LabeledExample(text='a "good", film', label="pos")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +168,7 @@ def test_a_quoted_tab_is_read_as_csv_writes_it(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter="\t").writerows([("text", "label"), ('one\t"two"', "x")])
-    assert read_labelled(path) == [Labelled(text='one\t"two"', label="x")]
+    assert read_labelled(path) == [LabeledExample(text='one\t"two"', label="x")]
 
 
 @pytest.mark.parametrize("text", ['"never closed', '"so" they say', 'she said "yes"', '"', '""" and more'])
@@ -182,13 +189,13 @@ def test_a_cell_over_the_limit_is_refused_with_its_size_and_the_limit(tmp_path: 
 
 def test_columns_have_the_names_that_the_user_says(tmp_path: Path) -> None:
     path = written(tmp_path, "a.csv", "review;stars;text\nbad;1;x\n")
-    assert read_labelled(path, text="review", label="stars") == [Labelled(text="bad", label="1")]
+    assert read_labelled(path, text="review", label="stars") == [LabeledExample(text="bad", label="1")]
 
 
 def test_a_text_may_run_over_lines_in_csv_and_be_tokens_in_json(tmp_path: Path) -> None:
     assert read_labelled(written(tmp_path, "a.csv", 'text,label\n"two\r\nlines",x\n'))[0].text == "two\nlines"
     tokens = written(tmp_path, "a.jsonl", '{"text": ["a", "b"], "label": 3}')
-    assert read_labelled(tokens) == [Labelled(text=("a", "b"), label="3")]
+    assert read_labelled(tokens) == [LabeledExample(text=("a", "b"), label="3")]
 
 
 @pytest.mark.parametrize(
@@ -235,19 +242,19 @@ TOKENS = '{"tokens": ["a", "b"], "tags": ["O", "X"], "kind": "ask"}\n'
 @pytest.mark.parametrize(
     ("name", "content", "task", "codec", "example"),
     [
-        ("a.conll", "a O\nb X\n", "tag", "words", Tagged(tokens=("a", "b"), tags=("O", "X"))),
-        ("a.jsonl", TOKENS, "tag", "words", Tagged(tokens=("a", "b"), tags=("O", "X"))),
+        ("a.conll", "a O\nb X\n", "tag", "words", TaggedExample(tokens=("a", "b"), tags=("O", "X"))),
+        ("a.jsonl", TOKENS, "tag", "words", TaggedExample(tokens=("a", "b"), tags=("O", "X"))),
         (
             "a.conll",
             "# kind = ask\na O\nb X\n",
             "joint",
             "words",
-            Joint(tokens=("a", "b"), tags=("O", "X"), label="ask"),
+            JointExample(tokens=("a", "b"), tags=("O", "X"), label="ask"),
         ),
-        ("a.JSONL", TOKENS, "joint", "words", Joint(tokens=("a", "b"), tags=("O", "X"), label="ask")),
-        ("a.csv", "text,kind\nhello,ask\n", "classify", "words", Labelled(text="hello", label="ask")),
-        ("a.fa", ">1 ask\nACGT\n", "classify", "dna", Labelled(text="ACGT", label="ask")),
-        ("a.csv", "id,x,kind\n1,2,ask\n", "classify", "frames", Framed(frames=((2,),), label="ask")),
+        ("a.JSONL", TOKENS, "joint", "words", JointExample(tokens=("a", "b"), tags=("O", "X"), label="ask")),
+        ("a.csv", "text,kind\nhello,ask\n", "classify", "words", LabeledExample(text="hello", label="ask")),
+        ("a.fa", ">1 ask\nACGT\n", "classify", "dna", LabeledExample(text="ACGT", label="ask")),
+        ("a.csv", "id,x,kind\n1,2,ask\n", "classify", "frames", SeriesExample(frames=((2,),), label="ask")),
     ],
 )
 def test_task_input_and_suffix_choose_the_reader(
@@ -259,14 +266,14 @@ def test_task_input_and_suffix_choose_the_reader(
 
 
 def test_labels_of_the_whole_have_their_share_in_what_is_held_out() -> None:
-    rows = [Labelled(text="t", label="rare" if i % 10 == 0 else "usual") for i in range(100)]
+    rows = [LabeledExample(text="t", label="rare" if i % 10 == 0 else "usual") for i in range(100)]
     train, dev = hold_out(rows, dev_share=0.2, seed=1)
     assert [sum(row.label == "rare" for row in part) for part in (train, dev)] == [8, 2]
     assert hold_out("abcde", dev_share=0.2, seed=1) == ("abcd", "e")
-    sentences = [Tagged(tokens=("a",), tags=("O",))] * 10
+    sentences = [TaggedExample(tokens=("a",), tags=("O",))] * 10
     assert tuple(map(len, hold_out(sentences, dev_share=0.2, seed=1))) == (8, 2)
 
 
 def test_a_file_without_blank_lines_is_told_so() -> None:
     with pytest.raises(DataError, match="one sentence only, of 3 tokens: put a blank line after each sentence"):
-        hold_out([Tagged(tokens=("a",) * 3, tags=("O",) * 3)], dev_share=0.1, seed=1)
+        hold_out([TaggedExample(tokens=("a",) * 3, tags=("O",) * 3)], dev_share=0.1, seed=1)

@@ -8,7 +8,7 @@ import pytest
 
 from training.data import fetch
 from training.data import subset_files as picking
-from training.data.errors import DataError
+from training.data.examples import DataError
 from training.data.fetch import PUBLISHED, File, Published
 
 TUNES = b"X: 1\r\nT:One \r\n|ab|\r\n\r\nX: 2\nT:Two\n|cd|\n\n\nX: 3\nT:Three\n|ef|"

@@ -7,8 +7,7 @@ import pytest
 from tests.training.data.test_own import TOKENS, written
 from training.data.conll import read_joint
 from training.data.custom_data import read
-from training.data.errors import DataError
-from training.data.examples import Joint
+from training.data.examples import DataError, JointExample
 
 
 @pytest.mark.parametrize("key", ["label", "intent", "mood"])
@@ -16,8 +15,8 @@ def test_a_comment_before_a_sentence_is_its_label(tmp_path: Path, key: str) -> N
     content = f"#{key}=ask \nWho O\n? O\n\n# {key} = say it\n# text = x\nI B-me\n"
     found = read_joint(written(tmp_path, "a.conll", content), label="mood")
     assert found == [
-        Joint(tokens=("Who", "?"), tags=("O", "O"), label="ask"),
-        Joint(tokens=("I",), tags=("B-me",), label="say it"),
+        JointExample(tokens=("Who", "?"), tags=("O", "O"), label="ask"),
+        JointExample(tokens=("I",), tags=("B-me",), label="say it"),
     ]
 
 

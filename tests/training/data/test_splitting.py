@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from training.data.errors import DataError
+from training.data.examples import DataError
 from training.data.splitting import folds, split, split_text
 
 LABELS = ["a"] * 600 + ["b"] * 350 + ["c"] * 49 + ["d"]

@@ -3,12 +3,13 @@
 import pytest
 
 from training.data import tokens
-from training.data.errors import DataError
-from training.data.examples import Place, Tagged
+from training.data.examples import DataError, FileLocation, TaggedExample
 
 
-def sentence(*words: str) -> Tagged:
-    return Tagged(tokens=words, tags=("O",) * len(words), place=Place("a.tsv", 3, range(3, 3 + len(words))))
+def sentence(*words: str) -> TaggedExample:
+    return TaggedExample(
+        tokens=words, tags=("O",) * len(words), place=FileLocation("a.tsv", 3, range(3, 3 + len(words)))
+    )
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -19,7 +20,7 @@ def test_tokens_that_number_themselves_are_refused(first: int) -> None:
 
 
 @pytest.mark.parametrize("numbers", [[sentence("1"), sentence("1")], [sentence("1", "2"), sentence("1", "3")]])
-def test_other_numbers_are_noted(numbers: list[Tagged]) -> None:
+def test_other_numbers_are_noted(numbers: list[TaggedExample]) -> None:
     (note,) = tokens.check(numbers)
     assert note.endswith("say which with --token-column")
 

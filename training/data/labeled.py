@@ -5,10 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training.data.errors import DataError
-from training.data.examples import Labelled, Place
-from training.data.plain import read_lines
+from training.data.examples import DataError, FileLocation, LabeledExample
 from training.data.tables import check_characters, check_columns, check_header, delimited, filled, is_json, objects
+from training.data.text_files import read_lines
 
 FASTA_SUFFIXES = {".fa", ".fasta", ".fna"}
 BASES = frozenset("ACGTURYSWKMBDHVN-acgturyswkmbdhvn")  # with the IUPAC codes of what is not known for sure
@@ -16,7 +15,7 @@ BASES = frozenset("ACGTURYSWKMBDHVN-acgturyswkmbdhvn")  # with the IUPAC codes o
 
 def read_labelled(
     path: str | Path, *, text: str = "text", label: str = "label", encoding: str = "utf-8"
-) -> list[Labelled]:
+) -> list[LabeledExample]:
     """Rows of a table with a header, or of a file of JSON objects, one a line, by its suffix.
 
     `text` and `label` name the columns. In JSON the text may be a list of tokens and the label a whole number.
@@ -24,7 +23,7 @@ def read_labelled(
     path = Path(path)
     lines = read_lines(path, encoding=encoding)
     rows = _objects(path, lines, text, label) if is_json(path) else _rows(path, lines, text, label)
-    examples = [_example(Place(str(path), line), a_text, a_label, text, label) for line, a_text, a_label in rows]
+    examples = [_example(FileLocation(str(path), line), a_text, a_label, text, label) for line, a_text, a_label in rows]
     if not examples:
         raise DataError(f"{path}: no row below the header; give at least one text with its label")
     return examples
@@ -32,7 +31,7 @@ def read_labelled(
 
 def read_bases(
     path: str | Path, *, text: str = "text", label: str = "label", encoding: str = "utf-8"
-) -> list[Labelled]:
+) -> list[LabeledExample]:
     """DNA with labels: the same tables, or FASTA (.fa, .fasta, .fna) with ">name label" above each sequence.
 
     A letter that is no base is refused: A C G T (or U), the IUPAC codes of what is not known for sure, and the gap "-".
@@ -59,15 +58,15 @@ def check_bases(where: str, sequence: str) -> None:
             )
 
 
-def _example(place: Place, a_text: Any, a_label: Any, text: str, label: str) -> Labelled:
+def _example(place: FileLocation, a_text: Any, a_label: Any, text: str, label: str) -> LabeledExample:
     given = filled(str(place), label, a_label)
     if isinstance(a_text, list) and a_text and all(isinstance(token, str) and token.strip() for token in a_text):
         check_characters(str(place), text, "".join(a_text))
-        return Labelled(text=tuple(a_text), label=given, place=place)
+        return LabeledExample(text=tuple(a_text), label=given, place=place)
     if not isinstance(a_text, str) or not a_text.strip():
         raise DataError(f"{place}: {text!r} is {a_text!r}; fill in a text, or remove the row")
     check_characters(str(place), text, a_text)
-    return Labelled(text=a_text, label=given, place=place)
+    return LabeledExample(text=a_text, label=given, place=place)
 
 
 def _objects(path: Path, lines: list[str], text: str, label: str) -> Iterator[tuple[int, Any, Any]]:
@@ -85,18 +84,18 @@ def _rows(path: Path, lines: list[str], text: str, label: str) -> Iterator[tuple
         yield line_number, cells[text_at], cells[label_at]
 
 
-def _fasta(path: Path, encoding: str) -> list[Labelled]:
+def _fasta(path: Path, encoding: str) -> list[LabeledExample]:
     """The last word of a header is the label; a sequence may run over lines. Lines that start with ";" are comments."""
-    examples: list[Labelled] = []
-    opened: tuple[Place, str] | None = None  # of the sequence that is being read, its header and label
+    examples: list[LabeledExample] = []
+    opened: tuple[FileLocation, str] | None = None  # of the sequence that is being read, its header and label
     parts: list[str] = []
     for line_number, line in enumerate([*read_lines(path, encoding=encoding), ">"], start=1):
-        place = Place(str(path), line_number)
+        place = FileLocation(str(path), line_number)
         if line.startswith(">"):
             if opened and not parts:
                 raise DataError(f"{opened[0]}: no sequence below this header; give its bases, or remove it")
             if opened:
-                examples.append(Labelled(text="".join(parts), label=opened[1], place=opened[0]))
+                examples.append(LabeledExample(text="".join(parts), label=opened[1], place=opened[0]))
             opened, parts = (place, _label(place, line)) if line != ">" else None, []
         elif line.strip() and not line.startswith(";"):
             if not opened:
@@ -108,7 +107,7 @@ def _fasta(path: Path, encoding: str) -> list[Labelled]:
     return examples
 
 
-def _label(place: Place, header: str) -> str:
+def _label(place: FileLocation, header: str) -> str:
     words = header[1:].split()
     if len(words) < 2:
         raise DataError(f'{place}: {header!r} has no label; write ">name label"')

@@ -15,7 +15,7 @@ from models.codecs.frames import FramesCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec, SubwordsSpec, WordsSpec
 from training.batches import tensors
-from training.data.examples import Framed, Joint, Labelled, Tagged
+from training.data.examples import JointExample, LabeledExample, SeriesExample, TaggedExample
 from training.nn.networks import LanguageModel, Network, make_network
 from training.nn.options import Architecture
 from training.recipe import Recipe
@@ -33,45 +33,45 @@ SMALL = {
 TEXT = "".join(f"{number} green bottles hanging on the wall;\n" for number in range(99, 30, -1))
 
 
-def labelled(count: int, seed: int = 0) -> list[Labelled]:
+def labelled(count: int, seed: int = 0) -> list[LabeledExample]:
     """Reviews whose label is in their adjectives."""
     draw = random.Random(seed)
     rows = []
     for _ in range(count):
         label = draw.choice(["good", "bad"])
         words = [f"the {draw.choice(NOUNS)} is {draw.choice(ADJECTIVES[label])}" for _ in range(draw.randint(1, 4))]
-        rows.append(Labelled(text=" and ".join(words), label=label))
+        rows.append(LabeledExample(text=" and ".join(words), label=label))
     return rows
 
 
-def tagged(count: int, seed: int = 0) -> list[Tagged]:
+def tagged(count: int, seed: int = 0) -> list[TaggedExample]:
     """The same reviews, a tag a word."""
     adjectives = set(itertools.chain(*ADJECTIVES.values()))
     sentences = [tuple(str(row.text).split()) for row in labelled(count, seed)]
     return [
-        Tagged(tokens=s, tags=tuple("ADJ" if w in adjectives else "NOUN" if w in NOUNS else "O" for w in s))
+        TaggedExample(tokens=s, tags=tuple("ADJ" if w in adjectives else "NOUN" if w in NOUNS else "O" for w in s))
         for s in sentences
     ]
 
 
-def joint(count: int, seed: int = 0) -> list[Joint]:
+def joint(count: int, seed: int = 0) -> list[JointExample]:
     """The same reviews, a tag a word and the label of the whole."""
     pairs = zip(tagged(count, seed), labelled(count, seed), strict=True)
-    return [Joint(tokens=t.tokens, tags=t.tags, label=row.label) for t, row in pairs]
+    return [JointExample(tokens=t.tokens, tags=t.tags, label=row.label) for t, row in pairs]
 
 
-def dna(count: int, seed: int = 0) -> list[Labelled]:
+def dna(count: int, seed: int = 0) -> list[LabeledExample]:
     """Sequences that hold GATC, or not."""
     draw = random.Random(seed)
     rows = []
     for _ in range(count):
         bases = "".join(draw.choices("ACG", k=draw.randint(6, 20)))
         label = draw.choice(["cut", "whole"])
-        rows.append(Labelled(text=bases[:3] + ("GATC" if label == "cut" else "") + bases[3:], label=label))
+        rows.append(LabeledExample(text=bases[:3] + ("GATC" if label == "cut" else "") + bases[3:], label=label))
     return rows
 
 
-def framed(count: int, seed: int = 0) -> list[Framed]:
+def framed(count: int, seed: int = 0) -> list[SeriesExample]:
     """Curves that rise or fall, three numbers a frame."""
     draw = np.random.default_rng(seed)
     rows = []
@@ -79,7 +79,7 @@ def framed(count: int, seed: int = 0) -> list[Framed]:
         steps, sign = int(draw.integers(3, 15)), int(draw.choice([-1, 1]))
         curve = sign * np.arange(steps)[:, None] * np.array([[1.0, 10.0, 0.1]]) + draw.normal(0, 0.2, (steps, 3))
         frames = tuple(tuple(frame) for frame in curve.tolist())
-        rows.append(Framed(frames=frames, label="up" if sign > 0 else "down"))
+        rows.append(SeriesExample(frames=frames, label="up" if sign > 0 else "down"))
     return rows
 
 

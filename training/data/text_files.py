@@ -3,7 +3,7 @@
 import codecs
 from pathlib import Path
 
-from training.data.errors import DataError
+from training.data.examples import DataError
 
 USUAL = "utf-8"
 HALVES = 0.4  # share of the pairs of bytes whose half is NUL from which on a file is taken for UTF-16
