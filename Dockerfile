@@ -1,17 +1,17 @@
-# The serving image: the serve extra, the code, the weights. EXTRA=gpu brings ONNX Runtime for CUDA with its libraries.
+# The serving image: the serve extra, the code, and the weights. EXTRA=gpu installs ONNX Runtime for CUDA with its libraries.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS packages
 ARG EXTRA=serve
 RUN python -m venv --without-pip /opt/seqserve
 COPY requirements/${EXTRA}.txt lock.txt
-RUN pip --python /opt/seqserve/bin/python install --no-cache-dir --no-deps --disable-pip-version-check -r lock.txt
+RUN pip --python /opt/seqserve/bin/python install --no-cache-dir --no-deps --require-hashes --disable-pip-version-check -r lock.txt
 
 FROM ${BASE}
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin seqserve
 COPY --from=packages /opt/seqserve /opt/seqserve
-# BENTOML_CONTAINERIZED stays unset: with it BentoML would not restart a worker that died.
-# All that is written at run time goes below /tmp, so that the rest can be mounted read-only.
+# Do not set BENTOML_CONTAINERIZED: with it, BentoML does not restart a worker that died.
+# The service writes below /tmp only, so the root file system can be read-only.
 ENV PATH=/opt/seqserve/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -26,7 +26,7 @@ COPY models/*.py models/
 COPY models/codecs models/codecs
 COPY models/inspect models/inspect
 COPY models/tasks models/tasks
-# Last, so that new weights are one new layer and new code leaves the packages alone.
+# The weights are the last layer, so a change of code does not invalidate the packages.
 COPY models/zoo models/zoo
 USER 10001
 EXPOSE 3000

@@ -1,5 +1,5 @@
-# Everything one does here, a line or two a verb; CI calls the same ones. `make` lists them.
-# Variables are given on the command line: make serve PORT=3100, make load ARGS='--p99-ms 200'.
+# `make` lists the commands; CI runs `make check` and `make test`.
+# Set variables on the command line: make serve PORT=3100, make load ARGS='--p99-ms 200'.
 
 HOST = 127.0.0.1
 PORT ?= 3000
@@ -7,93 +7,99 @@ RECIPE = pos-en
 RUN = runs/$(RECIPE)
 EXTRA = serve
 ARGS =
-PYTHON = python3.11
 ENGINE = docker
-# Linux wheels of torch without CUDA. Only torch is looked for there, and only if the usual index has no such wheel.
+# The first Python that runs. A pyenv shim may exist for a version that is not active, so each one is started.
+PYTHON = $(firstword $(foreach python,python3.11 python3.12 python3.13,$(shell $(python) -c 'print("$(python)")' 2>/dev/null)))
+# CPU builds of torch for Linux. Used only if the default index has none.
 TORCH_INDEX = https://download.pytorch.org/whl/cpu
 
-# The GPU build of ONNX Runtime and the CPU build are one Python package: each gets an environment of its own.
+# onnxruntime and onnxruntime-gpu install the same Python package, so each needs its own environment.
 VENV := $(if $(filter gpu,$(EXTRA)),.venv-gpu,.venv)
 BIN := $(VENV)/bin
-# What `make bench` compares with needs older releases of what is in .venv.
+# The other servers of `make bench` need older releases of packages in .venv.
 PEERS := .venv-peers
-# Into the environment whose stamp is being made. Locks are complete, so pip has nothing to resolve. Warnings of pip are
-# about the machine, errors are still shown.
+# Installs into the environment whose stamp is being made. The locks are complete, so pip resolves nothing.
 INSTALL = $(@D)/bin/python -m pip install -qq --no-deps --no-input --disable-pip-version-check
-LOCKS := $(patsubst %,requirements/%.txt,serve train loadtest dev)
-TORCH = $(INSTALL) -c requirements/train.txt torch
-# BentoML empties the metrics of its home at every start: each port has a home of its own.
+TORCH = $(INSTALL) -r requirements/torch.txt
+# BentoML clears the metrics directory below its home at each start, so each port gets its own home.
 SERVE := env BENTOML_HOME=$(CURDIR)/build/bentoml/$(PORT) $(BIN)/python -m bentoml serve service.app:Seqserve --host $(HOST) --port $(PORT)
+COMPILE = $(BIN)/uv pip compile -q --no-annotate pyproject.toml
 
-# BentoML and ONNX Runtime report usage unless these are set.
 export BENTOML_DO_NOT_TRACK ?= True
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check train bundle load bench image bento lock clean
+.PHONY: help setup serve test check docs train bundle load bench image bento lock clean
 .DELETE_ON_ERROR:
 
-help: ## this list
+help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/$(EXTRA).stamp ## serve the bundles of models/zoo: HOST=127.0.0.1 PORT=3000 EXTRA=gpu
 	@$(BIN)/python -c "import socket; socket.create_server(('$(HOST)', $(PORT)))" 2>/dev/null || \
-		{ echo "seqserve: $(HOST):$(PORT) is taken: stop what listens there, or make serve PORT=3100" >&2; exit 1; }
+		{ echo "seqserve: $(HOST):$(PORT) is in use. Stop the other process or choose a port: make serve PORT=3100" >&2; exit 1; }
 	@echo "seqserve: starting on http://$(HOST):$(PORT) (Ctrl-C stops it)"
 	@exec $(SERVE) $(ARGS)
 
-test: $(VENV)/all.stamp ## pass the tests: ARGS='-k packaging'
+test: $(VENV)/all.stamp ## run the tests: ARGS='-k packaging'
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/all.stamp ## linters, formatting and types
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+check: $(VENV)/all.stamp ## run the linters, the import rules, the spell checker, and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache -q && $(BIN)/codespell && $(BIN)/mypy
 
-setup: $(VENV)/all.stamp ## install what training, load tests and tests need into .venv, a few minutes
-	@echo "seqserve: all is installed; next: . $(BIN)/activate"
+docs: $(VENV)/all.stamp ## generate the reference pages and build the site in build/site
+	@$(BIN)/python docs/generate.py && $(BIN)/mkdocs build -q --strict
+	@echo "seqserve: open build/site/index.html"
 
-train: $(VENV)/all.stamp ## train by a recipe: RECIPE=pos-en
+setup: $(VENV)/all.stamp ## install everything for training, load tests, and tests into .venv
+	@echo "seqserve: everything is installed. Next: . $(BIN)/activate"
+
+train: $(VENV)/all.stamp ## train a recipe: RECIPE=pos-en
 	@$(BIN)/python -m training fit $(RECIPE) $(ARGS)
 
-bundle: $(VENV)/all.stamp ## make the bundle of a run, RUN/bundle: RUN=runs/pos-en
+bundle: $(VENV)/all.stamp ## export the bundle of a run to RUN/bundle: RUN=runs/pos-en
 	@$(BIN)/python -m training export $(RUN) $(ARGS)
 
-load: $(VENV)/all.stamp ## 60 s of load on a service started for it: PORT=3000 ARGS='--p99-ms 200'
+load: $(VENV)/all.stamp ## start the service and load it for 60 s: PORT=3000 ARGS='--p99-ms 200'
 	@$(BIN)/python -m loadtest run --serve "$(SERVE)" --url http://$(HOST):$(PORT) --seconds 60 $(ARGS)
 
-bench: $(VENV)/all.stamp $(PEERS)/peers.stamp ## against other servers, 40 minutes: ARGS='--quick', ARGS='--only seqserve,mosec'
+bench: $(VENV)/all.stamp $(PEERS)/peers.stamp ## compare with other servers, 40 minutes: ARGS='--quick', ARGS='--only seqserve,mosec'
 	@$(BIN)/python -m loadtest bench --peers $(PEERS)/bin/python $(ARGS)
 
 image: ## build the container image: ENGINE=docker EXTRA=gpu
 	@$(ENGINE) build --build-arg EXTRA=$(EXTRA) -t seqserve $(ARGS) .
 
-bento: $(VENV)/serve.stamp ## build a bento, for `bentoml serve seqserve:latest` anywhere
+bento: $(VENV)/serve.stamp ## build a bento for `bentoml serve seqserve:latest`
 	@$(BIN)/bentoml build $(ARGS)
 
-lock: $(BIN)/pip ## pin the newest versions that pyproject.toml allows (on Linux)
-	@$(BIN)/python requirements/lock.py
+lock: $(VENV)/all.stamp ## pin what pyproject.toml allows: ARGS=--upgrade, ARGS='--upgrade-package ruff'
+	@$(COMPILE) $(ARGS) --extra serve --extra train --extra loadtest --extra dev --excludes requirements/no-cuda.txt -o requirements/all.txt
+	@$(COMPILE) $(ARGS) --extra serve --generate-hashes -c requirements/all.txt -o requirements/serve.txt
+	@$(COMPILE) $(ARGS) --extra gpu --generate-hashes -c requirements/all.txt -o requirements/gpu.txt
+	@$(COMPILE) $(ARGS) --extra peers --excludes requirements/no-cuda.txt -o requirements/peers.txt
 
-clean: ## remove environments, caches and build/; runs/ stays
-	@rm -rf .venv .venv-gpu $(PEERS) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove environments, caches, and build/; keep runs/
+	@rm -rf .venv .venv-gpu $(PEERS) build .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# pip comes last into an environment: if it is there, the environment is whole.
+# `venv` installs pip last: if pip exists, the environment is complete.
 %/bin/pip:
-	@command -v $(PYTHON) >/dev/null || { echo "seqserve: needs Python 3.11 ('$(PYTHON)' is not there; make PYTHON=…)" >&2; exit 1; }
-	@echo "seqserve: making $*"
+	@command -v '$(PYTHON)' >/dev/null || { echo "seqserve: found no Python 3.11, 3.12, or 3.13. Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "seqserve: creating $* with $(PYTHON)"
 	@$(PYTHON) -m venv $*
 
 $(VENV)/serve.stamp $(VENV)/gpu.stamp: $(VENV)/%.stamp: requirements/%.txt | $(BIN)/pip
-	@echo "seqserve: installing $$(grep -c == $<) packages of $< (about a minute)"
+	@echo "seqserve: installing $$(grep -c == $<) packages (about a minute)"
+	@$(INSTALL) --require-hashes -r $< && touch $@
+
+$(PEERS)/peers.stamp: requirements/peers.txt requirements/torch.txt | $(PEERS)/bin/pip
+	@echo "seqserve: installing torch without CUDA"
+	@$(TORCH) 2>/dev/null || $(TORCH) --extra-index-url $(TORCH_INDEX)
+	@echo "seqserve: installing $$(grep -c == $<) packages (a few minutes)"
 	@$(INSTALL) -r $< && touch $@
 
-$(PEERS)/peers.stamp: requirements/peers.txt | $(PEERS)/bin/pip
-	@echo "seqserve: installing torch, without CUDA"
+$(VENV)/all.stamp: requirements/all.txt requirements/torch.txt | $(BIN)/pip
+	@echo "seqserve: installing torch without CUDA"
 	@$(TORCH) 2>/dev/null || $(TORCH) --extra-index-url $(TORCH_INDEX)
-	@echo "seqserve: installing $$(grep -c == $<) packages of $< (a few minutes)"
-	@$(INSTALL) -r $< && touch $@
-
-$(VENV)/all.stamp: $(LOCKS) | $(BIN)/pip
-	@echo "seqserve: installing torch, without CUDA"
-	@$(TORCH) 2>/dev/null || $(TORCH) --extra-index-url $(TORCH_INDEX)
-	@echo "seqserve: installing $$(cat $(LOCKS) | grep == | sort -u | wc -l) packages of $(LOCKS)"
-	@$(INSTALL) $(addprefix -r ,$(LOCKS)) && touch $@ $(VENV)/serve.stamp
+	@echo "seqserve: installing $$(grep -c == $<) packages"
+	@$(INSTALL) -r $< && touch $@ $(VENV)/serve.stamp
