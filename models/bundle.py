@@ -16,7 +16,7 @@ from pathlib import Path
 from models import codecs
 from models.codecs.characters import CharactersCodec
 from models.manifest import FORMAT_VERSION, MANIFEST_FILE, BundleError, Manifest, read
-from models.onnx_session import DeviceUnavailable, Network, Placement, resolve_device
+from models.onnx_session import DeviceUnavailable, OnnxModel, Placement, resolve_device
 from models.tasks import Classification, Generation, Joint, Tagging, Task
 
 
@@ -26,7 +26,7 @@ class Bundle:
 
     manifest: Manifest
     task: Task
-    network: Network
+    model: OnnxModel
     variant: str
     path: Path
     load_s: float
@@ -50,15 +50,15 @@ def load(path: Path | str, *, variant: str = "auto", placement: Placement | None
     manifest = read(path)
     # Each file is read once: what was hashed is what is used.
     contents = {file: _checked(path / file, expected) for file, expected in manifest.files.items()}
-    name, network = _open(path, manifest, contents, variant, placement)
-    _check_tensors(path, manifest, network)
+    name, model = _open(path, manifest, contents, variant, placement)
+    _check_tensors(path, manifest, model)
     codec = codecs.build(manifest.codec, lambda file: _entries(path / file, contents[file]))
     _check_outputs(path, manifest)
-    _check_widths(path, manifest, network, codec)
+    _check_widths(path, manifest, model, codec)
     return Bundle(
         manifest=manifest,
         task=make_task(manifest, codec),
-        network=network,
+        model=model,
         variant=name,
         path=path,
         load_s=time.perf_counter() - started,
@@ -67,11 +67,11 @@ def load(path: Path | str, *, variant: str = "auto", placement: Placement | None
 
 def _open(
     path: Path, manifest: Manifest, contents: Mapping[str, bytes], variant: str, placement: Placement
-) -> tuple[str, Network]:
+) -> tuple[str, OnnxModel]:
     """The variant and its session; device `auto` falls back to the CPU, and to the CPU's variant."""
     name = choose_variant(manifest, variant, placement)
     try:
-        return name, Network(contents[manifest.variants[name].file], placement)
+        return name, OnnxModel(contents[manifest.variants[name].file], placement)
     except DeviceUnavailable:
         if placement.device != "auto":
             raise
@@ -183,13 +183,13 @@ def _checked(path: Path, expected: str) -> bytes:
     return content
 
 
-def _check_tensors(path: Path, manifest: Manifest, network: Network) -> None:
+def _check_tensors(path: Path, manifest: Manifest, model: OnnxModel) -> None:
     """The graph's tensors must be the manifest's, outputs in the same order."""
     inputs = {tensor.name for tensor in manifest.inputs} | {tensor.input for tensor in manifest.state}
     outputs = (*(tensor.name for tensor in manifest.outputs), *(tensor.output for tensor in manifest.state))
-    if set(network.inputs) != inputs or network.outputs != outputs:
+    if set(model.inputs) != inputs or model.outputs != outputs:
         raise BundleError(
-            f"{path}: the graph has inputs {sorted(network.inputs)} and outputs {list(network.outputs)}, "
+            f"{path}: the graph has inputs {sorted(model.inputs)} and outputs {list(model.outputs)}, "
             f"the manifest says {sorted(inputs)} and {list(outputs)}"
         )
 
@@ -210,7 +210,7 @@ def _check_outputs(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path}: the task {manifest.task!r} has the outputs {', '.join(wanted)}, not {names}")
 
 
-def _check_widths(path: Path, manifest: Manifest, network: Network, codec: codecs.Codec) -> None:
+def _check_widths(path: Path, manifest: Manifest, model: OnnxModel, codec: codecs.Codec) -> None:
     """The last axis of an answer must be the labels, the rows of a language model's vocabulary, or as it is said."""
     expected = {"probabilities": (len(manifest.labels), "labels")}
     if manifest.task == "joint":
@@ -220,6 +220,6 @@ def _check_widths(path: Path, manifest: Manifest, network: Network, codec: codec
     if manifest.embedding_width:
         expected["embedding"] = (manifest.embedding_width, "in the shape of its output 'embedding'")
     for output, (count, what) in expected.items():
-        found = network.widths[output]
+        found = model.widths[output]
         if found not in (count, None):
             raise BundleError(f"{path}: the graph answers {found} numbers a step, but there are {count} {what}")

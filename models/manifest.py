@@ -114,7 +114,7 @@ class Variant(_Part):
     milliseconds: dict[str, float] = {}  # "batch_1", "batch_16": per sentence or token, on the machine that exported
 
 
-class Limits(_Part):
+class InputLimits(_Part):
     """What one input may be."""
 
     max_length: int = Field(default=4096, ge=1, description="steps (words, characters, bases or frames) in one input")
@@ -168,14 +168,14 @@ class Manifest(_Part):
     variants: dict[Name, Variant] = Field(min_length=1)
     default_variant: Name
     files: dict[FileName, Sha256]
-    limits: Limits = Limits()
+    limits: InputLimits = InputLimits()
     metric: str = Field(description="the score that is quoted first, a key of every variant's scores")
     provenance: Provenance
     tolerance: float = Field(default=0.05, gt=0, description="how far an example's score may be from the recorded one")
     examples: tuple[Example, ...] = Field(min_length=1)
 
     @property
-    def longest(self) -> int:
+    def max_length(self) -> int:
         """Steps of the longest input that is taken."""
         places = self.codec.positions if isinstance(self.codec, DnaSpec) else 0
         return min(self.limits.max_length, places) if places else self.limits.max_length

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from models import bundle, state
-from models import self_test as reference
+from models import bundle, self_test
+from models import state as states
 from models.bundle import Bundle
 from models.manifest import BundleError
 from models.onnx_session import Placement
@@ -33,9 +33,9 @@ def measure(path: Path, placement: Placement, rows: Sequence[int] = ROWS) -> lis
     found = []
     for variant in bundle.load(path, placement=Placement(device="cpu")).manifest.variants:
         loaded = bundle.load(path, variant=variant, placement=placement)
-        entry: dict[str, Any] = {"bundle": loaded.manifest.name, "variant": variant, "device": loaded.network.device}
+        entry: dict[str, Any] = {"bundle": loaded.manifest.name, "variant": variant, "device": loaded.model.device}
         try:
-            reference.self_test(loaded)
+            self_test.run(loaded)
             entry["self_test"] = "passed"
         except BundleError as error:
             entry["self_test"] = str(error)
@@ -54,7 +54,7 @@ def _whole(loaded: Bundle, rows: int) -> Callable[[], Outputs]:
     assert not isinstance(task, Generation)
     items = [task.encode(example.inputs) for example in loaded.manifest.examples]
     feeds = task.collate([max(items, key=lambda item: item.length)] * rows)
-    return lambda: [_first(array, rows) for array in loaded.network.run(feeds).values()]
+    return lambda: [_first(array, rows) for array in loaded.model.run(feeds).values()]
 
 
 def _first(array: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]:
@@ -71,12 +71,12 @@ def _steps(loaded: Bundle, rows: int) -> Callable[[], Outputs]:
     ones = np.ones(rows, np.int32)
 
     def run() -> Outputs:
-        run_lean, memory = loaded.network.run_lean, state.zeros(task.state, rows)
-        following, memory = task.advance(run_lean, tokens, lengths, memory)
+        run_list, state = loaded.model.run_list, states.zeros(task.state, rows)
+        following, state = task.advance(run_list, tokens, lengths, state)
         for _ in range(STEPS):
             best = following.argmax(axis=1).astype(np.int32)
-            following, memory = task.advance(run_lean, best[None, :], ones, memory)
-        return [following[0], *(part[0] for part in memory)]
+            following, state = task.advance(run_list, best[None, :], ones, state)
+        return [following[0], *(part[0] for part in state)]
 
     return run
 

@@ -46,7 +46,7 @@ class Placement:
     threads: int = 1  # intra-op; more than one pays only for batches far larger than a request
 
 
-class Network:
+class OnnxModel:
     """An inference session. `run` is thread-safe, as ONNX Runtime's sessions are.
 
     Opened from bytes, not from a path: a graph that keeps weights in another file, which no checksum would cover, is
@@ -87,7 +87,7 @@ class Network:
         """Run once. `feeds` has one array for each name in `inputs`; returns one for each in `outputs`."""
         return dict(zip(self.outputs, self._session.run(None, feeds), strict=True))
 
-    def run_foreign(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run_untrusted(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """As `run`, for arrays that a stranger made. Raises GraphRefused for what ONNX Runtime does not run."""
         try:
             return self.run(feeds)
@@ -106,7 +106,7 @@ class Network:
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         return lambda: self._session.run_with_iobinding(binding)
 
-    def run_lean(self, feeds: Mapping[str, Array]) -> Sequence[Array]:
+    def run_list(self, feeds: Mapping[str, Array]) -> Sequence[Array]:
         """As `run`, the arrays alone in the order of `outputs`: for the step loop, where a dict is a cost."""
         result: Sequence[Array] = self._session.run(None, feeds)
         return result

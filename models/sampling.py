@@ -1,6 +1,6 @@
 """From log-probabilities to the next token, for many rows at once, each with settings of its own.
 
-The random number that a row uses is a pure function of its seed and of how many tokens it has drawn before:
+The random number that a row uses is a pure function of its seed and of how many tokens it has sampled before:
 it does not depend on the slot, the batch or the replica.  B rows, V vocabulary.
 """
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-UNIFORMS_BLOCK = 128  # numbers drawn at once: making a Generator costs ten times as much as drawing them
+UNIFORMS_BLOCK = 128  # numbers sampled at once: making a Generator costs ten times as much as drawing them
 COLDEST = 1e-290
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class SamplingOptions:
     """How one row draws. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 keep the whole vocabulary."""
 
     temperature: float = 1.0
@@ -37,7 +37,7 @@ def uniforms(seed: int, position: int) -> Floats:
     return np.random.Generator(generator).random(UNIFORMS_BLOCK)
 
 
-def draw(log_probabilities: NDArray[np.float32], rows: "Rows", uniform: Floats) -> NDArray[np.int64]:
+def sample(log_probabilities: NDArray[np.float32], rows: "SamplingBatch", uniform: Floats) -> NDArray[np.int64]:
     """The next token of each row.
 
     log_probabilities (B, V); uniform (B,) in [0, 1); returns (B,). Top-k is applied before top-p, both after
@@ -54,7 +54,7 @@ def draw(log_probabilities: NDArray[np.float32], rows: "Rows", uniform: Floats) 
     if rows.any_truncated:
         weights = _truncate(weights, rows.top_k, rows.top_p)
     cumulative = weights.cumsum(axis=1)
-    # Inverse transform: the first token whose cumulative weight exceeds the drawn share of the total.
+    # Inverse transform: the first token whose cumulative weight exceeds the sampled share of the total.
     token = (cumulative <= (uniform * cumulative[:, -1])[:, None]).argmin(axis=1)
     # It always has weight: uniform is at most 1 - 2^-53, and that share of a float64 rounds to less than the whole.
     chosen: NDArray[np.int64] = token
@@ -62,7 +62,7 @@ def draw(log_probabilities: NDArray[np.float32], rows: "Rows", uniform: Floats) 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class SamplingBatch:
     """The sampling settings of a table of rows as arrays (B,), made once whenever the table changes."""
 
     temperature: Floats
@@ -74,7 +74,7 @@ class Rows:
     any_truncated: bool
 
     @classmethod
-    def of(cls, settings: "list[Sampling]") -> "Rows":
+    def of(cls, settings: "list[SamplingOptions]") -> "SamplingBatch":
         greedy = np.array([s.temperature == 0 for s in settings], np.bool_)
         return cls(
             # Below COLDEST nothing would change but an overflow on the way.

@@ -8,13 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models import state
+from models import state as states
 from models.bundle import Bundle
 from models.manifest import BundleError
-from models.sampling import Sampling
+from models.sampling import SamplingOptions
 from models.state import State
 from models.tasks import Classification, EmbeddingInput, Generation, Joint, StreamChunk, Tagging
-from models.tasks.generate import Chooser, GenerateOptions
+from models.tasks.generate import GenerateOptions, TokenSampler
 
 Part = Literal["tag", "classify"]
 
@@ -29,11 +29,11 @@ def answer(bundle: Bundle, raw: Any, parameters: dict[str, Any] | None = None, *
     if isinstance(task, Generation):
         if not isinstance(raw, str):
             raise TypeError(f"generation takes one string, not {type(raw).__name__}")
-        return generate(bundle, raw, options(parameters))
+        return generate(bundle, raw, generate_options(parameters))
     item = task.encode(raw)
-    row: Any = task.nothing
+    row: Any = task.empty_row
     if item.length:
-        (row,) = task.decode([item], bundle.network.run(task.collate([item])))
+        (row,) = task.decode([item], bundle.model.run(task.collate([item])))
     tagging = {"aggregation": parameters.get("aggregation_strategy")}
     classifying = {"top_k": parameters.get("top_k")}
     if isinstance(task, Joint):
@@ -43,7 +43,7 @@ def answer(bundle: Bundle, raw: Any, parameters: dict[str, Any] | None = None, *
     return task.answer(item, row, **(classifying if isinstance(task, Classification) else tagging))
 
 
-def follow(bundle: Bundle, raw: Any, memory: State | None = None) -> tuple[list[dict[str, Any]], State]:
+def follow(bundle: Bundle, raw: Any, state: State | None = None) -> tuple[list[dict[str, Any]], State]:
     """The entities of a piece of a stream, a label a step, and the state after it; None: the stream begins.
 
     Pieces of any cut give the answers of the whole. Raises BundleError for a bundle that has no state.
@@ -51,12 +51,12 @@ def follow(bundle: Bundle, raw: Any, memory: State | None = None) -> tuple[list[
     task = bundle.task
     if not isinstance(task, Tagging) or not task.state:
         raise BundleError(f"{bundle.manifest.name}: reads whole sequences and has no state to go on from")
-    memory = task.start() if memory is None else memory
-    piece = StreamChunk(task.encode(raw), memory)
+    state = task.start() if state is None else state
+    piece = StreamChunk(task.encode(raw), state)
     if not piece.length:
-        return [], memory
-    (row,) = task.decode([piece], bundle.network.run(task.collate([piece])))
-    return task.answer(piece.item, row, aggregation="none"), row.memory
+        return [], state
+    (row,) = task.decode([piece], bundle.model.run(task.collate([piece])))
+    return task.answer(piece.item, row, aggregation="none"), row.state
 
 
 def embed(bundle: Bundle, raw: Any) -> NDArray[np.float32]:
@@ -68,15 +68,15 @@ def embed(bundle: Bundle, raw: Any) -> NDArray[np.float32]:
     if not whole.length:
         raise BundleError(f"{bundle.manifest.name}: an input without steps has no vector")
     vector: NDArray[np.float32]
-    (vector,) = task.decode([whole], bundle.network.run(task.collate([whole])))
+    (vector,) = task.decode([whole], bundle.model.run(task.collate([whole])))
     return vector
 
 
-def options(parameters: dict[str, Any]) -> GenerateOptions:
+def generate_options(parameters: dict[str, Any]) -> GenerateOptions:
     """Generation parameters under their names of API.md."""
     return GenerateOptions(
         max_new_tokens=parameters.get("max_new_tokens", 100),
-        sampling=Sampling(
+        sampling=SamplingOptions(
             temperature=parameters.get("temperature", 1.0),
             top_k=parameters.get("top_k", 0),
             top_p=parameters.get("top_p", 1.0),
@@ -93,21 +93,21 @@ def generate(bundle: Bundle, prompt: str, asked: GenerateOptions) -> dict[str, A
     task = bundle.task
     assert isinstance(task, Generation)
     text = task.start(prompt, asked)
-    chooser = Chooser([text])
+    sampler = TokenSampler([text])
     tokens = task.encode(prompt).rows[:, None]  # (T, 1)
     if not len(tokens):
         return text.answer()
-    run, memory = bundle.network.run_lean, state.zeros(task.state, 1)
+    run, state = bundle.model.run_list, states.zeros(task.state, 1)
     while True:
         lengths = np.array([len(tokens)], np.int32)
-        log_probabilities, memory = task.advance(run, tokens, lengths, memory)
-        (token,) = chooser.choose(log_probabilities)
-        if text.push(int(token)):
+        log_probabilities, state = task.advance(run, tokens, lengths, state)
+        (token,) = sampler.sample(log_probabilities)
+        if text.append(int(token)):
             return text.answer()
         tokens = np.array([[token]], np.int32)
 
 
-def self_test(bundle: Bundle) -> None:
+def run(bundle: Bundle) -> None:
     """Run the manifest's examples; raises BundleError that names the first one whose answer is not as recorded."""
     for number, example in enumerate(bundle.manifest.examples, 1):
         try:

@@ -32,7 +32,7 @@ class TensorValidator:
     def __init__(self, manifest: Manifest, codec: Codec) -> None:
         state = (Tensor(name=part.input, dtype=part.dtype, shape=("B", part.width)) for part in manifest.state)
         self.tensors = (*manifest.inputs, *state)
-        self._codec, self._longest = codec, manifest.longest
+        self._codec, self._longest = codec, manifest.max_length
 
     def check(self, feeds: Arrays, *, cells: int) -> Size:
         """Return how much work it is. `cells`: padded steps (T · B) at most, though one row may be as long as any.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import bundle as bundles
-from models import self_test as reference
+from models import self_test
 from models.manifest import BundleError
 from models.onnx_session import Placement
 from models.tasks import EmbeddingInput, Generation, StreamChunk, Tagging
@@ -73,7 +73,7 @@ class Engine:
         for path in settings.bundle_paths():
             started = time.perf_counter()
             bundle = bundles.load(path, variant=settings.variant, placement=placement)
-            reference.self_test(bundle)
+            self_test.run(bundle)
             load_s = time.perf_counter() - started
             manifest = bundle.manifest
             if manifest.name in lanes:
@@ -81,7 +81,7 @@ class Engine:
                 raise BundleError(f"{path}: {other} has the same name {manifest.name!r}: leave one of them out")
             lanes[manifest.name] = open_lane(bundle, settings, telemetry, executor, turns)
             telemetry.bundle(manifest.name, manifest.version, bundle.variant, load_s)
-            log.info("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, bundle.network.device, load_s)
+            log.info("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, bundle.model.device, load_s)
         keys = settings.state_key or (secrets.token_urlsafe(),)  # a service has one of its start, see app.py
         states = StateSigner(keys, ttl_s=settings.state_ttl_s, clock=time.time)
         return cls(list(lanes.values()), executor, request_tokens=settings.request_tokens, states=states)
@@ -177,7 +177,7 @@ class Engine:
         if not item.length:
             return []
         (row,) = await self._wait(lane, call, (StreamChunk(item, stream.memory),))
-        before, stream.memory, stream.steps = stream.steps, row.memory, stream.steps + item.length
+        before, stream.memory, stream.steps = stream.steps, row.state, stream.steps + item.length
         return [
             {**entity, "start": before + place, "end": before + place + 1}
             for place, entity in enumerate(task.answer(item, row, aggregation="none"))

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from models import state as rows_of
 from models.bundle import Bundle
-from models.codecs.symbols import Symbols
-from models.sampling import Sampling
+from models.codecs.symbols import EncodedSymbols
+from models.sampling import SamplingOptions
 from models.tasks import Generation
 from models.tasks.generate import GeneratedText
 from models.tasks.generate import GenerateOptions as WriteOptions
-from models.tasks.snapshot import Memory, size
+from models.tasks.snapshot import GenerationSnapshot, size
 from service.state_tokens import StateSigner
 
 SEED_BITS = 53  # of a seed that is drawn here: what a JavaScript number still holds exactly
@@ -45,7 +45,7 @@ class GenerateOptions:
         """The same for models/."""
         return WriteOptions(
             max_new_tokens=self.max_new_tokens,
-            sampling=Sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=seed),
+            sampling=SamplingOptions(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=seed),
             stop=self.stop,
             return_full_text=self.return_full_text,
             details=self.details,
@@ -74,46 +74,50 @@ class Texts:
         self.state_bytes = size(task.state)
 
     def begin(
-        self, prompts: Sequence[str], items: Sequence[Symbols], options: Sequence[GenerateOptions]
+        self, prompts: Sequence[str], items: Sequence[EncodedSymbols], options: Sequence[GenerateOptions]
     ) -> list[Start]:
         """One text for each prompt. Raises InvalidRequest for a state that is not good.
 
         Of several that go on from one state without a seed, the first goes on with its random numbers as well; each
         other draws a seed of its own, as texts without a state do.
         """
-        known: dict[str, Memory] = {}
+        known: dict[str, GenerationSnapshot] = {}
         starts = []
         for prompt, item, asked in zip(prompts, items, options, strict=True):
-            before, seed, drawn = None, asked.seed, 0
+            before, seed, sampled = None, asked.seed, 0
             if asked.state is not None:
                 first = asked.state not in known
                 before = known[asked.state] = self._open(asked.state) if first else known[asked.state]
                 if first and seed is None:
-                    seed, drawn = before.seed, before.drawn
+                    seed, sampled = before.seed, before.sampled
             of_model = asked.of_model(secrets.randbits(SEED_BITS) if seed is None else seed)
-            starts.append(self._start(prompt, item, of_model, before, drawn))
+            starts.append(self._start(prompt, item, of_model, before, sampled))
         return starts
 
-    def _start(self, prompt: str, item: Symbols, asked: WriteOptions, before: Memory | None, drawn: int) -> Start:
+    def _start(
+        self, prompt: str, item: EncodedSymbols, asked: WriteOptions, before: GenerationSnapshot | None, sampled: int
+    ) -> Start:
         tail = before.tail if before is not None and not item.length else ""
-        text = self._task.start(prompt, asked, drawn=drawn, tail=tail)
-        text.rows = None if before is None else before.rows
+        text = self._task.start(prompt, asked, sampled=sampled, tail=tail)
+        text.initial_state = None if before is None else before.state
         reading = item.rows if before is None else np.append(np.int32(before.token), item.rows)
         if not len(reading):
             return Start(length=0, reading=reading, text=text)
-        text.newest = int(reading[-1])
+        text.last_prompt_token = int(reading[-1])
         if not asked.max_new_tokens:  # the last one is read by who goes on
             reading = reading[:-1] if asked.return_state else reading[:0]
             if not len(reading):
-                text.leave(rows_of.zeros(self._task.state, 1) if before is None else before.rows)
+                text.take_snapshot(rows_of.zeros(self._task.state, 1) if before is None else before.state)
         return Start(length=item.length, reading=reading, text=text)
 
-    def _open(self, state: str) -> Memory:
-        return Memory.unpack(self._states.open(state, self._owner, most_bytes=self.state_bytes), self._task.state)
+    def _open(self, state: str) -> GenerationSnapshot:
+        return GenerationSnapshot.unpack(
+            self._states.open(state, self._owner, most_bytes=self.state_bytes), self._task.state
+        )
 
     def answer(self, text: GeneratedText) -> dict[str, Any]:
         """In the shape of API.md; a `state` of None where there is nothing to go on from."""
         answer = text.answer()
         if text.options.return_state:
-            answer["state"] = None if text.memory is None else self._states.seal(text.memory.pack(), self._owner)
+            answer["state"] = None if text.snapshot is None else self._states.seal(text.snapshot.pack(), self._owner)
         return answer

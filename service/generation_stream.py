@@ -113,7 +113,7 @@ class GenerationStream:
     def _wake(self) -> None:
         # Counted now, on the loop: while a step runs in a thread, a text may have a token and not yet its end.
         for index in self._come:
-            self._come[index] = len(self.texts[index].pieces)
+            self._come[index] = len(self.texts[index].token_texts)
         self._news = True
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
@@ -122,14 +122,14 @@ class GenerationStream:
         deltas = []
         for index, seen in list(self._left.items()):
             text, done = self.texts[index], self._is_done(index)
-            end = len(text.pieces) if done else self._come[index]
+            end = len(text.token_texts) if done else self._come[index]
             if end == seen and not done:
                 continue
             deltas.append(
                 TokenDelta(
                     index=index,
                     tokens=text.tokens[seen:end],
-                    pieces=text.pieces[seen:end],
+                    pieces=text.token_texts[seen:end],
                     logprobs=text.log_probabilities[seen:end],
                     alternatives=text.alternatives[seen:end],
                     finish_reason=(text.finish_reason or "length") if done else None,

@@ -20,7 +20,7 @@ from models.codecs import InputError, TooLong
 from models.manifest import SERVES
 from models.state import State
 from models.tasks import Generation, Joint
-from models.tasks.generate import Stepper
+from models.tasks.generate import InPlaceDecoder
 from service.errors import InvalidRequest, Overloaded, TooLarge
 from service.inputs import are_one, hold_numbers
 from service.observers import TellBatches, TellSteps
@@ -119,7 +119,7 @@ class ModelRuntime:
         """The row of an item without a step, which no network sees."""
         task = self.bundle.task
         assert not isinstance(task, Generation)
-        return task.nothing
+        return task.empty_row
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -182,7 +182,7 @@ class ModelRuntime:
             "text_labels": list(manifest.text_labels),
             "streams": manifest.streams,
             "embeddings": manifest.embedding_width,
-            "limits": {**manifest.limits.model_dump(), "max_length": manifest.longest},
+            "limits": {**manifest.limits.model_dump(), "max_length": manifest.max_length},
             "version": manifest.version,
             "digest": self.bundle.digest,
             "variant": self.bundle.variant,
@@ -244,7 +244,7 @@ def open_lane(
         pump=pump,
         graph=open_graph(bundle, settings, executor, turns),
         most=settings.queue_requests,
-        limit=bundle.manifest.longest,
+        limit=bundle.manifest.max_length,
         answers=_answers(bundle),
     )
 
@@ -258,7 +258,7 @@ class Runner:
     def __call__(self, items: Sequence[Any]) -> Sequence[Any]:
         task = self._bundle.task
         assert not isinstance(task, Generation)
-        rows: Sequence[Any] = task.decode(items, self._bundle.network.run(task.collate(items)))
+        rows: Sequence[Any] = task.decode(items, self._bundle.model.run(task.collate(items)))
         return rows
 
 
@@ -266,15 +266,15 @@ class Writer:
     """A language model as the step scheduler wants it."""
 
     def __init__(self, bundle: Bundle, task: Generation, *, slots: int) -> None:
-        self._run, self._task = bundle.network.run_lean, task
-        self._stepper: Stepper | None = None
-        vocabulary = bundle.network.answer_width
-        if bundle.network.device == "cpu" and vocabulary is not None:
-            self._stepper = Stepper(task, bundle.network.bind, slots=slots, vocabulary=vocabulary)
+        self._run, self._task = bundle.model.run_list, task
+        self._decoder: InPlaceDecoder | None = None
+        vocabulary = bundle.model.answer_width
+        if bundle.model.device == "cpu" and vocabulary is not None:
+            self._decoder = InPlaceDecoder(task, bundle.model.bind, slots=slots, vocabulary=vocabulary)
 
     def room(self) -> State:
         """Where a table begins."""
-        return self.zeros(0) if self._stepper is None else self._stepper.room
+        return self.zeros(0) if self._decoder is None else self._decoder.empty_state
 
     def zeros(self, rows: int) -> State:
         return state.zeros(self._task.state, rows)
@@ -282,8 +282,8 @@ class Writer:
     def advance(
         self, tokens: NDArray[np.int32], lengths: NDArray[np.int32], memory: State
     ) -> tuple[NDArray[np.float32], State]:
-        if self._stepper is not None and len(tokens) == 1:
-            found = self._stepper.step(tokens[0], memory)
+        if self._decoder is not None and len(tokens) == 1:
+            found = self._decoder.step(tokens[0], memory)
             if found is not None:
                 return found
         return self._task.advance(self._run, tokens, lengths, memory)

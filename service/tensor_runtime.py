@@ -95,7 +95,7 @@ def open_graph(bundle: Bundle, settings: Settings, executor: Executor, turns: Lo
 
 def _run(bundle: Bundle, work: Work) -> Arrays:
     try:
-        return bundle.network.run_foreign(work.arrays)
+        return bundle.model.run_untrusted(work.arrays)
     except GraphRefused as error:
         name = bundle.manifest.name
         log.warning("the graph of %s refused arrays that had passed our checks: %s", name, error)

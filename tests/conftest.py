@@ -1,11 +1,11 @@
-"""The tiny bundles, drawn once for the whole run. Tests that change one make their own with tests/bundles.py."""
+"""Session fixtures: the tiny bundles. Tests that change one make their own with tests/support/bundles.py."""
 
 from pathlib import Path
 
 import pytest
 
 from models.bundle import Bundle
-from tests import bundles
+from tests.support import bundles
 
 
 @pytest.fixture(scope="session")

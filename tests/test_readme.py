@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from models import bundle, manifest
-from models import self_test as reference
+from models import bundle, manifest, self_test
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -20,14 +19,14 @@ EXCHANGE = re.compile(r"```\ncurl localhost:3000/v1/(\w+) [^\n]*-d '([^\n]*)'\n`
 def answer(task: str, request: dict[str, Any]) -> Any:
     """What the first bundle of the task answers, by the plain path."""
     (found, *_) = [path for path in Settings().bundle_paths() if task in manifest.SERVES[manifest.read(path).task]]
-    plain = reference.answer(bundle.load(found), request["inputs"], request.get("parameters"))
+    plain = self_test.answer(bundle.load(found), request["inputs"], request.get("parameters"))
     return [plain] if task == "classify" else plain
 
 
 @pytest.mark.parametrize(("task", "request_body", "expected"), EXCHANGE.findall(README))
 def test_every_curl_has_the_answer_that_the_readme_shows(task: str, request_body: str, expected: str) -> None:
     found = answer(task, json.loads(request_body))
-    assert reference.same(found, json.loads(expected), 0.02), found
+    assert self_test.same(found, json.loads(expected), 0.02), found
 
 
 def test_the_three_tasks_are_shown() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from models import bundle as bundles
-from models import self_test as reference
+from models import self_test
 from models.bundle import Bundle, vocabulary_text
 from models.manifest import (
     FORMAT_VERSION,
@@ -21,7 +21,7 @@ from models.manifest import (
     BundleError,
     Data,
     Example,
-    Limits,
+    InputLimits,
     Manifest,
     Provenance,
     Variant,
@@ -87,7 +87,7 @@ def export(finished: Run, target: Path, say: Say, *, force: bool = False, only: 
     files["README.md"] = card.write(manifest).encode()
     manifest = manifest.model_copy(update={"files": _sums(files)})
     bundles.save(target, manifest, files)
-    reference.self_test(bundles.load(target, placement=Placement(device="cpu")))
+    self_test.run(bundles.load(target, placement=Placement(device="cpu")))
     return manifest
 
 
@@ -125,7 +125,7 @@ def _manifest(
         variants={precision: Variant(file=f"{precision}.onnx") for precision in drawings},
         default_variant="fp32",
         files=_sums(files),
-        limits=Limits(max_length=recipe.max_length),
+        limits=InputLimits(max_length=recipe.max_length),
         metric=finished.metric,
         provenance=_provenance(finished, network, sizes),
         examples=(Example(inputs="", outputs=None),),
@@ -202,8 +202,8 @@ def _examples(finished: Run, variants: Mapping[str, Bundle], manifest: Manifest,
         parameters = _greedy(variants, text) if manifest.task == "generate" else {}
         if parameters is None:
             continue
-        answers = [reference.answer(opened, text, parameters) for opened in variants.values()]
-        if answers[0] and all(reference.same(answer, answers[0], manifest.tolerance / 2) for answer in answers):
+        answers = [self_test.answer(opened, text, parameters) for opened in variants.values()]
+        if answers[0] and all(self_test.same(answer, answers[0], manifest.tolerance / 2) for answer in answers):
             found.append(Example(inputs=text, parameters=parameters, outputs=answers[0]))
     if not found:
         raise BundleError(f"{finished.folder}: the variants agree on no example: give other `examples` in the recipe")
@@ -225,8 +225,8 @@ def _greedy(variants: Mapping[str, Bundle], prompt: str) -> dict[str, Any] | Non
     texts = []
     for opened in variants.values():
         assert isinstance(opened.task, Generation)
-        options = reference.options({"max_new_tokens": LONGEST_GREEDY, "temperature": 0.0})
-        texts.append(reference.generate(opened, prompt, options)["generated_text"])
+        options = self_test.generate_options({"max_new_tokens": LONGEST_GREEDY, "temperature": 0.0})
+        texts.append(self_test.generate(opened, prompt, options)["generated_text"])
     common = 0
     while common < LONGEST_GREEDY and len({text[: common + 1] for text in texts}) == 1:
         common += 1

@@ -42,7 +42,7 @@ def answers(bundle: Bundle, examples: Sequence[SequenceExample]) -> list[Example
     found = [ExampleLabels()] * len(items)
     for group in buckets([item.length for item in items], 1024, None):
         batch = [items[index] for index in group]
-        rows: Sequence[Any] = task.decode(batch, bundle.network.run(task.collate(batch)))
+        rows: Sequence[Any] = task.decode(batch, bundle.model.run(task.collate(batch)))
         for index, row in zip(group, rows, strict=True):
             found[index] = _answer(task, row)
     return found
@@ -70,7 +70,7 @@ def _nats(bundle: Bundle, task: Generation, text: str) -> float:
         inputs = inputs[: len(targets)]
         feeds: dict[str, Any] = {"characters": inputs[:, None], "lengths": np.array([len(inputs)], np.int32)}
         feeds |= {tensor.input: part for tensor, part in zip(task.state, memory, strict=True)}
-        log_probabilities, *after = bundle.network.run_lean(feeds)
+        log_probabilities, *after = bundle.model.run_list(feeds)
         memory = tuple(after)
         known = targets != UNKNOWN
         total -= float(log_probabilities[np.arange(len(targets)), 0, targets][known].sum())
@@ -105,6 +105,6 @@ def _milliseconds(bundle: Bundle, dev: Any, size: int) -> float:
     for _ in range(REPEATS):
         started = time.perf_counter()
         for feeds in calls:
-            bundle.network.run_lean(feeds)
+            bundle.model.run_list(feeds)
         passes.append(time.perf_counter() - started)
     return 1e3 * statistics.median(passes) / items

@@ -16,8 +16,8 @@ import numpy as np
 from loadtest.peers.tagger import BUNDLE, VARIANT
 from models import state
 from models.bundle import load
-from models.sampling import Sampling
-from models.tasks.generate import Chooser, GenerateOptions
+from models.sampling import SamplingOptions
+from models.tasks.generate import GenerateOptions, TokenSampler
 
 BATCHES = (8, 16, 32)  # rows of a sorted batch: the fastest is the reference
 WARM = 3
@@ -59,13 +59,13 @@ class Bulk:
 
     def _alone(self, rows: int) -> None:
         for feed in self._feeds[rows]:
-            self._bundle.network.run(feed)
+            self._bundle.model.run(feed)
 
     def _everything(self, rows: int) -> None:
         items = self._sorted()
         for at in range(0, len(items), rows):
             batch = items[at : at + rows]
-            outputs = self._bundle.network.run(self._task.collate(batch))
+            outputs = self._bundle.model.run(self._task.collate(batch))
             decoded = zip(batch, self._task.decode(batch, outputs), strict=True)
             json.dumps([self._task.answer(item, row) for item, row in decoded])
 
@@ -100,22 +100,22 @@ class Steps:
     def _network(self, count: int) -> None:
         tokens, memory = self._begin()
         for _ in range(count):
-            _, memory = self._task.advance(self._bundle.network.run_lean, tokens, self._lengths, memory)
+            _, memory = self._task.advance(self._bundle.model.run_list, tokens, self._lengths, memory)
 
     def _draws(self, count: int) -> None:
         texts = [
             self._task.start(
-                "", GenerateOptions(max_new_tokens=count + 1, sampling=Sampling(temperature=0.8, seed=seed))
+                "", GenerateOptions(max_new_tokens=count + 1, sampling=SamplingOptions(temperature=0.8, seed=seed))
             )
             for seed in range(self._rows)
         ]
-        chooser = Chooser(texts)
+        sampler = TokenSampler(texts)
         tokens, memory = self._begin()
         for _ in range(count):
-            following, memory = self._task.advance(self._bundle.network.run_lean, tokens, self._lengths, memory)
-            chosen = chooser.choose(following)
+            following, memory = self._task.advance(self._bundle.model.run_list, tokens, self._lengths, memory)
+            chosen = sampler.sample(following)
             for text, token in zip(texts, chosen.tolist(), strict=True):
-                text.push(token)
+                text.append(token)
             tokens = chosen.astype(np.int32)[None, :]
 
 

@@ -34,7 +34,7 @@ class Tagger:
 
     def answer(self, items: Sequence[Any]) -> list[list[dict[str, Any]]]:
         """The tags of one batch of encoded texts."""
-        outputs = self._bundle.network.run(self._task.collate(items))
+        outputs = self._bundle.model.run(self._task.collate(items))
         if self._stats is not None:
             self._count([item.length for item in items])
         rows = self._task.decode(items, outputs)

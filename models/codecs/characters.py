@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from models.codecs.symbols import Ints, Symbols, joined
+from models.codecs.symbols import EncodedSymbols, Ints, joined
 from models.manifest import CharactersSpec
 from models.padding import pad
 
@@ -32,7 +32,7 @@ class CharactersCodec:
     def table_rows(self) -> int:
         return FIRST + len(self.characters)
 
-    def encode(self, raw: str | Sequence[str], *, limit: int | None = None) -> Symbols:
+    def encode(self, raw: str | Sequence[str], *, limit: int | None = None) -> EncodedSymbols:
         """A string, or a list of characters; InputError for a list of anything else.
 
         Of a text of more than `limit` characters, `limit` + 1 are encoded.
@@ -44,13 +44,13 @@ class CharactersCodec:
         # Each by itself: in lower case a text may have more characters, and be in other places, than as it was sent.
         looked_up = map(str.lower, text) if self.spec.lowercase else text
         rows = np.array([find(character, UNKNOWN) for character in looked_up], np.int32)
-        return Symbols(text=text if text is raw else None, tokens=text, rows=rows)
+        return EncodedSymbols(text=text if text is raw else None, tokens=text, rows=rows)
 
     def decode(self, row: int) -> str:
         """The character of a row; the two rows that stand for no character give ''."""
         return self.characters[row - FIRST] if row >= FIRST else ""
 
-    def collate(self, items: Sequence[Symbols]) -> dict[str, Ints]:
+    def collate(self, items: Sequence[EncodedSymbols]) -> dict[str, Ints]:
         """Feeds of the graph: characters (T, B), lengths (B,)."""
         characters, lengths = pad([item.rows for item in items], min_steps=1)
         return {"characters": characters, "lengths": lengths}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codecs.errors import InputError, TooLong, shown
-from models.codecs.symbols import Ints, Symbols, joined
+from models.codecs.symbols import EncodedSymbols, Ints, joined
 from models.manifest import DnaSpec
 from models.padding import pad
 
@@ -66,7 +66,7 @@ class DnaCodec:
     def table_rows(self) -> int:
         return FIRST + max(1, self.spec.positions) * len(CODES)
 
-    def encode(self, raw: str | Sequence[str], *, limit: int | None = None) -> Symbols:
+    def encode(self, raw: str | Sequence[str], *, limit: int | None = None) -> EncodedSymbols:
         """A string, or a list of letters.
 
         Of more than `limit` bases, `limit` + 1 are encoded. InputError for a letter that is no base, TooLong for more
@@ -84,13 +84,13 @@ class DnaCodec:
         if len(codes) and codes.min() == _NO_BASE:
             raise _no_base(text, int(codes.argmin()))
         places = len(CODES) * np.arange(len(codes), dtype=np.int32) if positions else 0
-        return Symbols(text=text if text is raw else None, tokens=text, rows=FIRST + places + codes)
+        return EncodedSymbols(text=text if text is raw else None, tokens=text, rows=FIRST + places + codes)
 
     def decode(self, row: int) -> str:
         """The letter of a row; the two rows that stand for no base give ''."""
         return _LETTERS[(row - FIRST) % len(CODES)] if row >= FIRST else ""
 
-    def collate(self, items: Sequence[Symbols]) -> dict[str, Ints]:
+    def collate(self, items: Sequence[EncodedSymbols]) -> dict[str, Ints]:
         """Feeds of the graph: bases (T, B), lengths (B,)."""
         bases, lengths = pad([item.rows for item in items], min_steps=1)
         return {"bases": bases, "lengths": lengths}

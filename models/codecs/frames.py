@@ -19,7 +19,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Frames:
+class EncodedFrames:
     """One encoded input. Frames have no text: their words are empty, and places count frames."""
 
     frames: NDArray[np.float32]  # (T, F)
@@ -66,7 +66,7 @@ class FramesCodec:
         """File name of the spec -> its entries: none."""
         return {}
 
-    def encode(self, raw: Sequence[Sequence[float]], *, limit: int | None = None) -> Frames:
+    def encode(self, raw: Sequence[Sequence[float]], *, limit: int | None = None) -> EncodedFrames:
         """A list of frames, or an array (T, F).
 
         Of more than `limit` frames, `limit` + 1 are encoded. InputError for what is no list of frames, a frame of
@@ -79,14 +79,14 @@ class FramesCodec:
         if limit is not None:
             raw = raw[: limit + 1]
         if not len(raw):
-            return Frames(frames=np.zeros((0, self.spec.features), np.float32))
+            return EncodedFrames(frames=np.zeros((0, self.spec.features), np.float32))
         frames = _numbers(raw)
         if frames is None or frames.shape != (len(raw), self.spec.features) or not np.isfinite(frames).all():
             problem = self._problem(raw)
             if problem is not None:
                 raise problem
             frames = np.array([list(map(float, frame)) for frame in raw], np.float32)  # integers of many digits
-        return Frames(frames=frames)
+        return EncodedFrames(frames=frames)
 
     def _problem(self, raw: Sequence[Any]) -> InputError | None:
         """What is wrong at the first place where something is, if anything is."""
@@ -110,7 +110,7 @@ class FramesCodec:
                     )
         return None
 
-    def collate(self, items: Sequence[Frames]) -> dict[str, NDArray[Any]]:
+    def collate(self, items: Sequence[EncodedFrames]) -> dict[str, NDArray[Any]]:
         """Feeds of the graph: frames (T, B, F) float32, lengths (B,)."""
         frames, lengths = pad_frames([item.frames for item in items], min_steps=1)
         return {"frames": frames, "lengths": lengths}

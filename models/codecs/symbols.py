@@ -15,7 +15,7 @@ Ints = NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Symbols:
+class EncodedSymbols:
     """One encoded input. `text` is None if it came as a list of symbols, which `tokens` are either way."""
 
     text: str | None

@@ -25,7 +25,7 @@ Ints = NDArray[np.int32]
 PADDING, UNKNOWN, FIRST = 0, 1, 2  # rows of the table of words; also of the table of characters
 
 
-class Words(NamedTuple):
+class EncodedWords(NamedTuple):
     """One encoded input. `starts`/`ends` are characters of `text`; without a text they count words."""
 
     text: str | None
@@ -67,7 +67,7 @@ class WordsCodec:
         # The words that a vocabulary lacks come again, too; an entry is some hundred bytes.
         self._cached_split = lru_cache(maxsize=_SPLIT_WORDS)(self._split)
         self._run_row: dict[str, int] = {}  # of the runs that are one word, see _learn
-        self._cut_runs: dict[str, Words] = {}
+        self._cut_runs: dict[str, EncodedWords] = {}
         self._forms: dict[str, tuple[Ints, Sequence[Ints]]] = {}  # of words to be spelled: characters, n-grams
 
     @property
@@ -84,7 +84,7 @@ class WordsCodec:
     def table_rows(self) -> int:
         return FIRST + len(self.words) + len(self.stems)
 
-    def encode(self, raw: str | Sequence[str], *, limit: int | None = None) -> Words:
+    def encode(self, raw: str | Sequence[str], *, limit: int | None = None) -> EncodedWords:
         """A string is tokenised; a sequence is taken as words already split.
 
         Of an input of more than `limit` words, `limit` + 1 are encoded.
@@ -98,7 +98,7 @@ class WordsCodec:
             return self._encode(raw, tokens, starts, ends)
         return self._encode(None, raw, range(len(raw)), range(1, len(raw) + 1))
 
-    def _encode_runs(self, text: str) -> Words:
+    def _encode_runs(self, text: str) -> EncodedWords:
         """As `_encode` of the words of a text, from what its runs of letters were before: most come again and again."""
         if len(self._run_row) + len(self._cut_runs) + len(self._forms) > _REMEMBERED:
             for remembered in (self._run_row, self._cut_runs, self._forms):
@@ -126,9 +126,9 @@ class WordsCodec:
                     characters, grams = self._forms[tokens[place]]
                     spelled.append((place, characters))
                     subwords += grams
-        return Words(text, tokens, starts, ends, np.array(rows, np.int32), spelled, subwords)
+        return EncodedWords(text, tokens, starts, ends, np.array(rows, np.int32), spelled, subwords)
 
-    def _learn(self, run: str) -> Words:
+    def _learn(self, run: str) -> EncodedWords:
         """What a run without a space is, which is remembered: ~row for a word whose form is to be looked up, too.
 
         The forms of its words are kept by word, not in it.
@@ -144,7 +144,9 @@ class WordsCodec:
             self._cut_runs[run] = words
         return words
 
-    def _encode(self, text: str | None, tokens: Sequence[str], starts: Sequence[int], ends: Sequence[int]) -> Words:
+    def _encode(
+        self, text: str | None, tokens: Sequence[str], starts: Sequence[int], ends: Sequence[int]
+    ) -> EncodedWords:
         keys = [token.lower() for token in tokens] if self.spec.lowercase else tokens
         rows = list(map(self._row.get, keys, repeat(-1)))
         spelled: list[tuple[int, Ints]] = []
@@ -158,7 +160,9 @@ class WordsCodec:
             if self.spec.subwords:
                 subwords = [self.split(keys[place]) for place, _ in spelled]
         found = np.array(rows, np.int32)
-        return Words(text=text, tokens=tokens, starts=starts, ends=ends, rows=found, spelled=spelled, subwords=subwords)
+        return EncodedWords(
+            text=text, tokens=tokens, starts=starts, ends=ends, rows=found, spelled=spelled, subwords=subwords
+        )
 
     def _look_closer(self, key: str) -> tuple[int, Ints | None]:
         """The row and the spelling of a word that is not in the table as it stands."""
@@ -203,7 +207,7 @@ class WordsCodec:
                     rows.append(1 + value % spec.buckets)
         return np.array(rows, np.int32)
 
-    def collate(self, items: Sequence[Words]) -> dict[str, Ints]:
+    def collate(self, items: Sequence[EncodedWords]) -> dict[str, Ints]:
         """Feeds of the graph.
 
         words (T, B), lengths (B,); with a character vocabulary also unseen (T, B): 0, or k for the k-th spelled

@@ -16,7 +16,7 @@ from models import state as states
 from models.bundle import Bundle
 from models.inspect.operators import PARTS, Floats, Kind, Operator, UnknownOperator, run
 from models.manifest import BundleError
-from models.onnx_session import Network, Placement
+from models.onnx_session import OnnxModel, Placement
 from models.tasks import Generation
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _arrays(
     for name in dict.fromkeys(name for node in nodes for name in (*node.input, node.output[0]) if name):
         if name not in there:
             model.graph.output.append(onnx.ValueInfoProto(name=name))  # its type is known to the runtime
-    return known | Network(model.SerializeToString(), Placement(device="cpu")).run(feeds)
+    return known | OnnxModel(model.SerializeToString(), Placement(device="cpu")).run(feeds)
 
 
 def _follows(model: "onnx.ModelProto", node: "onnx.NodeProto") -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codecs import Codec
-from models.tasks.request_types import EmbeddingInput, plain
+from models.tasks.request_types import EmbeddingInput, unwrap
 
 SCORE_DECIMALS = 6
 
@@ -15,7 +15,7 @@ SCORE_DECIMALS = 6
 class Classification:
     """Encodes, collates and decodes for a classifier; `embeds`: its graph also gives the vector of the whole."""
 
-    nothing: Sequence[float] = ()  # the row of an input without a step, which no network sees
+    empty_row: Sequence[float] = ()  # the row of an input without a step, which no network sees
 
     def __init__(self, codec: Codec, labels: Sequence[str], *, embeds: bool = False) -> None:
         self.codec, self.labels, self.embeds = codec, tuple(labels), embeds
@@ -25,7 +25,7 @@ class Classification:
         return self.codec.encode(raw, limit=limit)
 
     def collate(self, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
-        return self.codec.collate(plain(items) if self.embeds else items)
+        return self.codec.collate(unwrap(items) if self.embeds else items)
 
     def decode(
         self, items: Sequence[Any], outputs: Mapping[str, NDArray[Any]], *, output: str = "probabilities"

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from models import sampling
 from models import state as states
 from models.codecs.characters import CharactersCodec
-from models.codecs.symbols import Symbols
+from models.codecs.symbols import EncodedSymbols
 from models.manifest import StateTensor
-from models.sampling import Sampling
+from models.sampling import SamplingOptions
 from models.state import State
-from models.tasks.snapshot import TAIL_CHARACTERS, Memory
+from models.tasks.snapshot import TAIL_CHARACTERS, GenerationSnapshot
 
 Run = Callable[[Mapping[str, NDArray[Any]]], Sequence[NDArray[Any]]]
-Bind = Callable[[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]], Callable[[], None]]  # see Network.bind
+Bind = Callable[[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]], Callable[[], None]]  # see OnnxModel.bind
 FinishReason = Literal["length", "stop", "eos"]
 
 
@@ -30,7 +30,7 @@ class GenerateOptions:
     """What a caller may ask of one generation."""
 
     max_new_tokens: int = 100
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
     stop: tuple[str, ...] = ()
     return_full_text: bool = False
     details: bool = False
@@ -45,12 +45,12 @@ class Generation:
     def __init__(self, codec: CharactersCodec, state: Sequence[StateTensor]) -> None:
         self.codec, self.state = codec, tuple(state)
 
-    def encode(self, raw: str, *, limit: int | None = None) -> Symbols:
+    def encode(self, raw: str, *, limit: int | None = None) -> EncodedSymbols:
         """`limit`: see CharactersCodec.encode."""
         return self.codec.encode(raw, limit=limit)
 
-    def start(self, prompt: str, options: GenerateOptions, *, drawn: int = 0, tail: str = "") -> "GeneratedText":
-        return GeneratedText(self.codec, prompt, options, drawn=drawn, tail=tail)
+    def start(self, prompt: str, options: GenerateOptions, *, sampled: int = 0, tail: str = "") -> "GeneratedText":
+        return GeneratedText(self.codec, prompt, options, sampled=sampled, tail=tail)
 
     def advance(
         self, run: Run, tokens: NDArray[np.int32], lengths: NDArray[np.int32], state: State
@@ -72,8 +72,8 @@ class Generation:
 class GeneratedText:
     """One text being generated: what was asked, what has come, and whether it is done.
 
-    One that goes on has made `drawn` draws before and ended with `tail`. `rows` is the state that it begins with, None
-    for zeros, and `newest` the last token of its prompt.
+    One that goes on has made `sampled` draws before and ended with `tail`. `initial_state` is the
+    state that it begins with, None for zeros.
     """
 
     __slots__ = (
@@ -84,56 +84,56 @@ class GeneratedText:
         "_longest_stop",
         "_tail",
         "alternatives",
-        "drawn",
         "finish_reason",
+        "initial_state",
+        "last_prompt_token",
         "log_probabilities",
-        "memory",
-        "newest",
         "options",
-        "pieces",
         "prompt",
-        "rows",
+        "sampled",
+        "snapshot",
+        "token_texts",
         "tokens",
     )
 
     def __init__(
-        self, codec: CharactersCodec, prompt: str, options: GenerateOptions, *, drawn: int = 0, tail: str = ""
+        self, codec: CharactersCodec, prompt: str, options: GenerateOptions, *, sampled: int = 0, tail: str = ""
     ) -> None:
         self.prompt, self.options = prompt, options
         self.tokens: list[int] = []
         self.log_probabilities: list[float] = []
         self.alternatives: list[list[tuple[str, float]]] = []  # what each step might have said, likeliest first
         self.finish_reason: FinishReason | None = None
-        self.drawn = drawn
-        self.rows: State | None = None
-        self.newest = 0
-        self.memory: Memory | None = None  # set when the text is done, if it was asked for
+        self.sampled = sampled
+        self.initial_state: State | None = None
+        self.last_prompt_token = 0
+        self.snapshot: GenerationSnapshot | None = None  # set when the text is done, if it was asked for
         self._codec = codec
-        self.pieces: list[str] = []  # what each token stands for; the last to grow when a token is pushed
+        self.token_texts: list[str] = []  # what each token stands for; the last to grow when a token is pushed
         self._before = self._tail = tail
         self._longest_stop = max((len(stop) for stop in options.stop), default=0)
         self._block, self._block_index = (
-            sampling.uniforms(options.sampling.seed, drawn),
-            drawn // sampling.UNIFORMS_BLOCK,
+            sampling.uniforms(options.sampling.seed, sampled),
+            sampled // sampling.UNIFORMS_BLOCK,
         )
 
-    def block(self, drawn: int) -> NDArray[np.float64]:
-        """The random numbers (UNIFORMS_BLOCK,) that a draw takes one of, the `drawn` % UNIFORMS_BLOCK-th.
+    def block(self, sampled: int) -> NDArray[np.float64]:
+        """The random numbers (UNIFORMS_BLOCK,) that a draw takes one of, the `sampled` % UNIFORMS_BLOCK-th.
 
-        They are a function of the seed and of `drawn`, the number of draws before.
+        They are a function of the seed and of `sampled`, the number of draws before.
         """
-        index = drawn // sampling.UNIFORMS_BLOCK
+        index = sampled // sampling.UNIFORMS_BLOCK
         if index != self._block_index:
-            self._block, self._block_index = sampling.uniforms(self.options.sampling.seed, drawn), index
+            self._block, self._block_index = sampling.uniforms(self.options.sampling.seed, sampled), index
         return self._block
 
     @property
-    def watched(self) -> bool:
+    def has_stop_strings(self) -> bool:
         """Whether any token may end it: those must be pushed one by one."""
         return bool(self._longest_stop)
 
     @property
-    def left(self) -> int:
+    def remaining_tokens(self) -> int:
         """Tokens until its length ends it."""
         return self.options.max_new_tokens - len(self.tokens)
 
@@ -143,12 +143,12 @@ class GeneratedText:
         found = [(self._codec.decode(token), float(log_probabilities[token])) for token in best]
         self.alternatives.append([(piece, logprob) for piece, logprob in found if np.isfinite(logprob)])
 
-    def push(self, token: int) -> bool:
-        """Take the token that was drawn; True when the text is done."""
-        self.drawn += 1
+    def append(self, token: int) -> bool:
+        """Take the token that was sampled; True when the text is done."""
+        self.sampled += 1
         self.tokens.append(token)
         piece = self._codec.decode(token)
-        self.pieces.append(piece)
+        self.token_texts.append(piece)
         if self._longest_stop:
             # Only the newest piece can complete a stop string, so a tail of that length is enough. What is complete
             # before it, in the text that this one goes on with, ended that or was not asked for.
@@ -160,31 +160,31 @@ class GeneratedText:
 
     def extend(self, tokens: list[int]) -> bool:
         """As `push` of each, for a text that is not `watched`, at most as many as are `left`."""
-        self.drawn += len(tokens)
+        self.sampled += len(tokens)
         self.tokens += tokens
-        self.pieces += map(self._codec.decode, tokens)
+        self.token_texts += map(self._codec.decode, tokens)
         return self._ends()
 
     def _ends(self) -> bool:
-        if self.left > 0:
+        if self.remaining_tokens > 0:
             return False
         self.finish_reason = "length"
         return True
 
-    def leave(self, rows: State) -> None:
+    def take_snapshot(self, state: State) -> None:
         """Keep where the text stands; `rows` (1, width) have read all but its newest token."""
         tail = "" if self.finish_reason == "stop" else (self._before + self.text)[-TAIL_CHARACTERS:]
-        self.memory = Memory(
-            rows=rows,
-            token=self.tokens[-1] if self.tokens else self.newest,
+        self.snapshot = GenerationSnapshot(
+            state=state,
+            token=self.tokens[-1] if self.tokens else self.last_prompt_token,
             seed=self.options.sampling.seed,
-            drawn=self.drawn,
+            sampled=self.sampled,
             tail=tail,
         )
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces)
+        return "".join(self.token_texts)
 
     def answer(self) -> dict[str, Any]:
         """The answer in the shape of API.md. As in Text Generation Inference, a stop string stays in the text."""
@@ -201,13 +201,13 @@ class GeneratedText:
                 "prefill": [],
                 "tokens": [
                     {"id": token, "text": piece, "logprob": round(logprob, 6), "special": False}
-                    for token, piece, logprob in zip(self.tokens, self.pieces, self.log_probabilities, strict=True)
+                    for token, piece, logprob in zip(self.tokens, self.token_texts, self.log_probabilities, strict=True)
                 ],
             },
         }
 
 
-class Stepper:
+class InPlaceDecoder:
     """Advances a table of states by a token each without copying them: two sets of arrays take turns, one read, one
     written. `room` is where a table begins.
     """
@@ -220,7 +220,7 @@ class Stepper:
         self._runs: dict[tuple[int, int], Callable[[], None]] = {}  # by the set that is read and the rows
 
     @property
-    def room(self) -> State:
+    def empty_state(self) -> State:
         """Arrays of no rows that have room for `slots`."""
         return tuple(array[:0] for array in self._sets[0])
 
@@ -253,7 +253,7 @@ class Stepper:
         return self._bind(inputs, outputs)
 
 
-class Chooser:
+class TokenSampler:
     """Draws the next token of several texts at once; to be made anew when one of them leaves or another joins.
 
     Each token that was chosen must have been pushed to its text before another is made for it.
@@ -261,26 +261,26 @@ class Chooser:
 
     def __init__(self, texts: Sequence[GeneratedText]) -> None:
         self._texts = tuple(texts)
-        self._settings = sampling.Rows.of([text.options.sampling for text in texts])
+        self._settings = sampling.SamplingBatch.of([text.options.sampling for text in texts])
         noting = (text.options.details or text.options.logprobs for text in texts)
         self._noting = [(row, texts[row].log_probabilities) for row, notes in enumerate(noting) if notes]
         self._ranking = [(row, text) for row, text in enumerate(texts) if text.options.alternatives]
         self._row = np.arange(len(texts))  # (B,)
         if not self._settings.all_greedy:
-            self._drawn, self._chosen = [text.drawn for text in texts], 0
-            blocks = np.concatenate([text.block(text.drawn) for text in texts])  # np.stack takes three times as long
+            self._drawn, self._chosen = [text.sampled for text in texts], 0
+            blocks = np.concatenate([text.block(text.sampled) for text in texts])  # np.stack takes three times as long
             self._blocks = blocks.reshape(len(texts), sampling.UNIFORMS_BLOCK)  # (B, UNIFORMS_BLOCK)
-            self._place = np.array([text.drawn % sampling.UNIFORMS_BLOCK for text in texts])  # (B,)
+            self._place = np.array([text.sampled % sampling.UNIFORMS_BLOCK for text in texts])  # (B,)
 
-    def choose(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
+    def sample(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
         """The next token (B,) of each text, from log-probabilities (B, V); noted by the texts that give details."""
         if self._settings.all_greedy:
-            tokens = sampling.draw(log_probabilities, self._settings, _NO_DRAW)
+            tokens = sampling.sample(log_probabilities, self._settings, _NO_DRAW)
         else:
             for row in np.flatnonzero(self._place == sampling.UNIFORMS_BLOCK).tolist():
                 self._blocks[row] = self._texts[row].block(self._drawn[row] + self._chosen)
                 self._place[row] = 0
-            tokens = sampling.draw(log_probabilities, self._settings, self._blocks[self._row, self._place])
+            tokens = sampling.sample(log_probabilities, self._settings, self._blocks[self._row, self._place])
             self._place += 1
             self._chosen += 1
         for row, noted in self._noting:

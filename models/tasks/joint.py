@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.codecs import Codec
 from models.tasks.classify import Classification, vectors
-from models.tasks.request_types import plain
+from models.tasks.request_types import unwrap
 from models.tasks.tag import NOTHING, Tagging, TagRow
 
 
@@ -24,7 +24,7 @@ class JointRow(NamedTuple):
 class Joint:
     """Encodes, collates and decodes for a tagger that is a classifier too; `embeds`: as a classifier's."""
 
-    nothing = JointRow(NOTHING, ())  # the row of an input without a step, which no network sees
+    empty_row = JointRow(NOTHING, ())  # the row of an input without a step, which no network sees
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Joint:
         return self.codec.encode(raw, limit=limit)
 
     def collate(self, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
-        return self.codec.collate(plain(items) if self.embeds else items)
+        return self.codec.collate(unwrap(items) if self.embeds else items)
 
     def decode(self, items: Sequence[Any], outputs: Mapping[str, NDArray[Any]]) -> list[Any]:
         """As a tagger's, with text_probabilities (B, L) beside; for a Whole its vector."""

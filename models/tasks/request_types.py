@@ -13,7 +13,7 @@ class StreamChunk(NamedTuple):
     """Steps of a sequence that goes on: its row comes with the state after it. For taggers that have a state."""
 
     item: Any
-    memory: State  # arrays (1, width)
+    state: State  # arrays (1, width)
 
     @property
     def length(self) -> int:
@@ -38,6 +38,6 @@ class EmbeddingInput(NamedTuple):
         return int(self.item.extra)
 
 
-def plain(items: Sequence[Any]) -> list[Any]:
+def unwrap(items: Sequence[Any]) -> list[Any]:
     """The items as their codec made them."""
     return [item.item if isinstance(item, StreamChunk | EmbeddingInput) else item for item in items]

@@ -10,7 +10,7 @@ from models import state as states
 from models.codecs import Codec
 from models.manifest import StateTensor
 from models.state import State
-from models.tasks.request_types import StreamChunk, plain
+from models.tasks.request_types import StreamChunk, unwrap
 
 SCORE_DECIMALS = 6
 
@@ -22,7 +22,7 @@ class TagRow(NamedTuple):
 
     labels: list[int]
     scores: list[float]
-    memory: State = ()  # arrays (1, width)
+    state: State = ()  # arrays (1, width)
 
 
 NOTHING = TagRow([], [])
@@ -34,7 +34,7 @@ class Tagging:
     Whole sequences begin from zeros, a Piece from the state that it brings.
     """
 
-    nothing = NOTHING  # the row of an input without a step, which no network sees
+    empty_row = NOTHING  # the row of an input without a step, which no network sees
 
     def __init__(
         self, codec: Codec, labels: Sequence[str], scheme: str | None = None, state: Sequence[StateTensor] = ()
@@ -53,9 +53,9 @@ class Tagging:
     def collate(self, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
         if not self.state:
             return self.codec.collate(items)
-        memory = states.join([item.memory if isinstance(item, StreamChunk) else self._begin for item in items])
-        return self.codec.collate(plain(items)) | {
-            tensor.input: rows for tensor, rows in zip(self.state, memory, strict=True)
+        state = states.join([item.state if isinstance(item, StreamChunk) else self._begin for item in items])
+        return self.codec.collate(unwrap(items)) | {
+            tensor.input: rows for tensor, rows in zip(self.state, state, strict=True)
         }
 
     def decode(self, items: Sequence[Any], outputs: Mapping[str, NDArray[Any]]) -> list[TagRow]:
@@ -83,7 +83,7 @@ class Tagging:
             after = tuple(outputs[tensor.output] for tensor in self.state)
             for place, item in enumerate(items):
                 if isinstance(item, StreamChunk):
-                    rows[place] = rows[place]._replace(memory=states.take(after, [place]))
+                    rows[place] = rows[place]._replace(state=states.take(after, [place]))
         return rows
 
     def answer(self, item: Any, row: TagRow, *, aggregation: str | None = None) -> list[dict[str, Any]]:

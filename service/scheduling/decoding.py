@@ -136,7 +136,7 @@ class StepScheduler:
                 continue
             text.ticket.start(now)
             self._table.observer.waited(now - text.ticket.arrived_s)
-            begins = text.continuation.rows
+            begins = text.continuation.initial_state
             self._table.reading.append((text, self._table.writer.zeros(1) if begins is None else begins))
             free -= 1
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models import state as states
 from models.state import State
-from models.tasks.generate import Chooser, GeneratedText
+from models.tasks.generate import GeneratedText, TokenSampler
 from service.errors import InternalError, ServiceError
 from service.scheduling.cost_model import CostModel
 from service.scheduling.job import Job
@@ -89,10 +89,10 @@ class Roster:
     def __init__(self, texts: Sequence[Text]) -> None:
         continuations = [text.continuation for text in texts]
         self.tickets = tuple({text.ticket: None for text in texts})
-        self.watched = [row for row, text in enumerate(continuations) if text.watched]
-        self.left = min(text.left for text in continuations)
+        self.watched = [row for row, text in enumerate(continuations) if text.has_stop_strings]
+        self.left = min(text.remaining_tokens for text in continuations)
         self.deadline_s = min(ticket.call.deadline_s for ticket in self.tickets)
-        self.chooser: Chooser | None = None  # made when it is needed
+        self.sampler: TokenSampler | None = None  # made when it is needed
         self.drawn: list[NDArray[np.int64]] = []
 
 
@@ -179,7 +179,7 @@ class Table:
     def finish(self, text: Text, state: State, row: int = 0) -> None:
         """Hand a finished text to its waiter, with its row of the state if that was asked for."""
         if text.continuation.options.return_state:
-            text.continuation.leave(states.take(state, [row]))
+            text.continuation.take_snapshot(states.take(state, [row]))
         text.ticket.succeed(text.index, text.continuation)
 
     def fail(self, text: Text, error: BaseException) -> None:

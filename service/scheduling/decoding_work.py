@@ -9,7 +9,7 @@ import numpy as np
 from models import state as states
 from models.padding import pad
 from models.state import State
-from models.tasks.generate import Chooser
+from models.tasks.generate import TokenSampler
 from service.scheduling.decoding_batch import Table, Text
 
 # Tokens are pushed once so many steps have come together: to give each text one takes a twentieth of a small step.
@@ -51,8 +51,8 @@ class Prefill:
         ]
         drawn: dict[int, int] = {}
         if ended:
-            chooser = Chooser([texts[row].continuation for row in ended])
-            drawn = dict(zip(ended, chooser.choose(following[ended]).tolist(), strict=True))
+            sampler = TokenSampler([texts[row].continuation for row in ended])
+            drawn = dict(zip(ended, sampler.sample(following[ended]).tolist(), strict=True))
         self._calls.append((texts, tokens.size, int(lengths.sum()), table.clock() - started))
         for text, piece in zip(texts, pieces, strict=True):
             text.fed += len(piece)
@@ -89,7 +89,7 @@ class Prefill:
         elif state is not None and outcome is not None:
             table.observer.first_token(now - text.ticket.arrived_s)
             table.observer.tokens(count=1, gap_s=0.0)
-            done = text.continuation.push(outcome)
+            done = text.continuation.append(outcome)
             if done:
                 table.finish(text, state)
             text.ticket.tell(now)  # at once: the first token is what a reader waits for
@@ -124,25 +124,25 @@ class Steps:
     def _step(self) -> None:
         table, roster = self._table, self._roster
         active = table.active
-        if roster.chooser is None:
-            roster.chooser = Chooser([text.continuation for text in active])
+        if roster.sampler is None:
+            roster.sampler = TokenSampler([text.continuation for text in active])
         try:
             lengths = np.ones(len(active), np.int32)
             following, state = table.advance(table.tokens[None, :], lengths, table.state)
-            drawn = roster.chooser.choose(following)
+            drawn = roster.sampler.sample(following)
         except Exception:  # nothing has been changed yet: find the row at fault, and let the others go on
             self._step_apart()
             return
         table.state, table.tokens = state, drawn.astype(np.int32)
         roster.drawn.append(drawn)
         for row in roster.watched:
-            if active[row].continuation.push(int(drawn[row])):
+            if active[row].continuation.append(int(drawn[row])):
                 self._done.append(row)
 
     def _step_apart(self) -> None:
         """One step, row by row: slow, and only taken when the table failed as a whole."""
         table = self._table
-        self._roster.chooser = None
+        self._roster.sampler = None
         table.push()
         one = np.ones(1, np.int32)
         parts: list[State] = []
@@ -151,14 +151,14 @@ class Steps:
             before = states.take(table.state, [row])
             try:
                 following, after = table.advance(table.tokens[None, row : row + 1], one, before)
-                (token,) = Chooser([text.continuation]).choose(following).tolist()
+                (token,) = TokenSampler([text.continuation]).sample(following).tolist()
             except Exception as error:  # its waiter must hear of it, whatever it is
                 self._failed[row] = error
                 parts.append(before)
                 continue
             parts.append(after)
             tokens[row] = token
-            if text.continuation.push(token):
+            if text.continuation.append(token):
                 self._done.append(row)
         table.state, table.tokens = states.append(table.writer.room(), states.join(parts)), tokens
 

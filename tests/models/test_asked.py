@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import self_test as reference
+from models import self_test
 from models.bundle import Bundle
 from models.manifest import BundleError
 from models.tasks import Classification, EmbeddingInput, Joint, StreamChunk, Tagging
-from tests import bundles
+from tests.support import bundles
 
 WORDS = ["the", "cat", "sat", "on", "zebras", "Paris", ".", "unheard-of"]
 
@@ -28,7 +28,7 @@ def live(tiny_live: Path) -> Callable[[str], Bundle]:
 
 @pytest.mark.parametrize("name", ["tiny-live", "tiny-live-frames", "tiny-embed", "tiny-embed-joint"])
 def test_a_bundle_of_format_3_gives_the_answers_of_its_examples(live: Callable[[str], Bundle], name: str) -> None:
-    reference.self_test(live(name))
+    self_test.run(live(name))
 
 
 def test_a_card_of_the_manifest_says_what_streams_and_what_embeds(live: Callable[[str], Bundle]) -> None:
@@ -40,16 +40,16 @@ def test_a_card_of_the_manifest_says_what_streams_and_what_embeds(live: Callable
 @given(words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=20), cuts=st.lists(st.integers(0, 20), max_size=4))
 def test_any_split_of_a_stream_equals_the_whole(tiny_live: Path, words: list[str], cuts: list[int]) -> None:
     loaded = _opened(tiny_live / "tiny-live")
-    whole = reference.answer(loaded, words, {"aggregation_strategy": "none"})
-    _, end = reference.follow(loaded, words)
-    found, memory = [], None
+    whole = self_test.answer(loaded, words, {"aggregation_strategy": "none"})
+    _, end = self_test.follow(loaded, words)
+    found, state = [], None
     places = [0, *sorted(cuts), len(words)]
     for first, last in pairwise(places):
-        part, memory = reference.follow(loaded, words[first:last], memory)
+        part, state = self_test.follow(loaded, words[first:last], state)
         found += part
     assert [(each["entity"], each["score"]) for each in found] == [(each["entity"], each["score"]) for each in whole]
-    assert memory is not None
-    assert all(map(np.array_equal, memory, end))
+    assert state is not None
+    assert all(map(np.array_equal, state, end))
 
 
 @cache
@@ -65,15 +65,15 @@ def test_pieces_and_wholes_share_a_batch_and_neither_changes(
     task = loaded.task
     assert isinstance(task, Tagging)
     item = task.encode(raw)
-    _, memory = reference.follow(loaded, raw)
-    batch = [item, StreamChunk(item, memory), StreamChunk(item, task.start())]
-    rows = task.decode(batch, loaded.network.run(task.collate(batch)))
-    alone = [task.decode([one], loaded.network.run(task.collate([one])))[0] for one in batch]
+    _, state = self_test.follow(loaded, raw)
+    batch = [item, StreamChunk(item, state), StreamChunk(item, task.start())]
+    rows = task.decode(batch, loaded.model.run(task.collate(batch)))
+    alone = [task.decode([one], loaded.model.run(task.collate([one])))[0] for one in batch]
     assert [(row.labels, row.scores) for row in rows] == [(row.labels, row.scores) for row in alone]
-    assert rows[0].memory == ()
+    assert rows[0].state == ()
     assert rows[0][:2] == rows[2][:2] != rows[1][:2]
     for row, one in zip(rows[1:], alone[1:], strict=True):
-        assert all(map(np.array_equal, row.memory, one.memory))
+        assert all(map(np.array_equal, row.state, one.state))
 
 
 @pytest.mark.parametrize("name", ["tiny-embed", "tiny-embed-joint"])
@@ -83,15 +83,15 @@ def test_a_vector_has_the_same_bits_alone_and_beside_labels(live: Callable[[str]
     assert isinstance(task, Classification | Joint)
     items = [task.encode(text) for text in ("the cat sat on a mat", "Paris")]
     batch = [items[0], EmbeddingInput(items[0]), EmbeddingInput(items[1])]
-    rows = task.decode(batch, loaded.network.run(task.collate(batch)))
-    assert rows[0] == task.decode(items[:1], loaded.network.run(task.collate(items[:1])))[0]
-    assert np.array_equal(rows[1], reference.embed(loaded, "the cat sat on a mat"))
-    assert np.array_equal(rows[2], reference.embed(loaded, "Paris"))
+    rows = task.decode(batch, loaded.model.run(task.collate(batch)))
+    assert rows[0] == task.decode(items[:1], loaded.model.run(task.collate(items[:1])))[0]
+    assert np.array_equal(rows[1], self_test.embed(loaded, "the cat sat on a mat"))
+    assert np.array_equal(rows[2], self_test.embed(loaded, "Paris"))
     assert rows[1].shape == (loaded.manifest.embedding_width,)
 
 
 def test_what_has_no_state_or_no_vector_says_so(tagger: Bundle, classifier: Bundle) -> None:
     with pytest.raises(BundleError, match="has no state to go on from"):
-        reference.follow(tagger, "the")
+        self_test.follow(tagger, "the")
     with pytest.raises(BundleError, match="no output 'embedding'"):
-        reference.embed(classifier, "the")
+        self_test.embed(classifier, "the")

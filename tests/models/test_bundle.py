@@ -10,11 +10,10 @@ from typing import Any
 import onnx
 import pytest
 
-from models import bundle
-from models import self_test as reference
+from models import bundle, self_test
 from models.manifest import BundleError, Manifest, read
-from models.onnx_session import DeviceUnavailable, Network, Placement, resolve_device
-from tests import bundles
+from models.onnx_session import DeviceUnavailable, OnnxModel, Placement, resolve_device
+from tests.support import bundles
 
 
 @pytest.fixture
@@ -33,13 +32,13 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def refused(path: Path) -> str:
     """The sentence with which loading and self-testing the bundle ends."""
     with pytest.raises(BundleError) as caught:
-        reference.self_test(bundles.opened(path))
+        self_test.run(bundles.opened(path))
     return str(caught.value)
 
 
 def test_a_saved_bundle_loads_and_passes_its_examples(copy: Path) -> None:
     loaded = bundles.opened(copy)
-    reference.self_test(loaded)
+    self_test.run(loaded)
     assert (loaded.manifest.name, loaded.variant, loaded.path) == ("tiny-tag", "fp32", copy)
 
 
@@ -180,7 +179,7 @@ def test_the_digest_changes_with_any_file(copy: Path) -> None:
     after = bundle.Bundle(
         manifest=before.manifest.model_copy(update={"files": files}),
         task=before.task,
-        network=before.network,
+        model=before.model,
         variant=before.variant,
         path=copy,
         load_s=0.0,
@@ -254,9 +253,9 @@ def test_both_ways_to_run_a_network_give_the_same_arrays(copy: Path) -> None:
     loaded = bundles.opened(copy)
     item = loaded.task.encode("the cat sat")
     feeds = loaded.task.collate([item])  # type: ignore[list-item]
-    network = Network((copy / "fp32.onnx").read_bytes(), bundles.CPU)
-    (lean,) = network.run_lean(feeds)
-    assert (network.run(feeds)["probabilities"] == lean).all()
+    model = OnnxModel((copy / "fp32.onnx").read_bytes(), bundles.CPU)
+    (lean,) = model.run_list(feeds)
+    assert (model.run(feeds)["probabilities"] == lean).all()
 
 
 def test_labels_that_the_graph_does_not_have_are_counted(copy: Path) -> None:
@@ -276,7 +275,7 @@ def test_a_gpu_that_does_not_start_is_done_without_unless_it_was_asked_for(
     available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr("models.onnx_session.ort.get_available_providers", lambda: available)
     monkeypatch.setattr("models.onnx_session.ort.preload_dlls", lambda: None)
-    assert bundle.load(copy, placement=Placement(device="auto")).network.device == "cpu"
+    assert bundle.load(copy, placement=Placement(device="auto")).model.device == "cpu"
     with pytest.raises(DeviceUnavailable, match="does not start here"):
         bundle.load(copy, placement=Placement(device="cuda"))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models import codecs
 from models.codecs.characters import CharactersCodec
 from models.codecs.tokenizer import TOKENIZERS, tokenize
-from models.codecs.words import FIRST, PADDING, UNKNOWN, Words, WordsCodec
+from models.codecs.words import FIRST, PADDING, UNKNOWN, EncodedWords, WordsCodec
 from models.manifest import CharactersSpec, SubwordsSpec, WordsSpec
 
 # Pieces that text breaks on, more often than chance would bring them together.
@@ -216,7 +216,7 @@ OFTEN = st.lists(
 )
 
 
-def parts_of(words: Words) -> object:
+def parts_of(words: EncodedWords) -> object:
     spelled = [(place, characters.tolist()) for place, characters in words.spelled]
     subwords = [rows.tolist() for rows in words.subwords]
     return list(words.tokens), list(words.starts), list(words.ends), words.rows.tolist(), spelled, subwords

@@ -11,7 +11,7 @@ from models.bundle import Bundle
 from models.codecs import InputError, TooLong
 from models.onnx_session import GraphRefused
 from models.tensor_inputs import TensorValidator
-from tests import bundles
+from tests.support import bundles
 
 TEXTS: dict[str, list[Any]] = {
     "tiny-joint": ["the cat sat on zebras .", "Paris"],
@@ -121,6 +121,6 @@ def test_one_row_may_be_as_long_as_any_input(tiny_kinds: Path) -> None:
 
 
 def test_what_onnxruntime_refuses_is_told_apart_from_a_bug(tiny_kinds: Path) -> None:
-    network = bundles.opened(tiny_kinds / "tiny-dna-tag").network
+    network = bundles.opened(tiny_kinds / "tiny-dna-tag").model
     with pytest.raises(GraphRefused):
-        network.run_foreign({"bases": np.full((1, 1), 10_000, np.int32), "lengths": np.ones(1, np.int32)})
+        network.run_untrusted({"bases": np.full((1, 1), 10_000, np.int32), "lengths": np.ones(1, np.int32)})

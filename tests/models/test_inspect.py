@@ -21,8 +21,8 @@ from models.inspect import operators, rows, terminal, trace, units
 from models.inspect.operators import PARTS, Kind, Operator, UnknownOperator
 from models.inspect.rows import Row
 from models.inspect.trace import Layer, NotInstalled, inspect
-from models.onnx_session import Network
-from tests import bundles
+from models.onnx_session import OnnxModel
+from tests.support import bundles
 
 T, B, F, H = 7, 4, 3, 5
 LENGTHS = np.array([7, 1, 4, 6], np.int32)
@@ -66,7 +66,7 @@ def by_runtime(operator: Operator, arrays: dict[str, NDArray[Any]]) -> NDArray[A
     output = helper.make_tensor_value_info("Y", onnx.TensorProto.FLOAT, None)
     graph = helper.make_graph([node], "one", inputs, [output])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    return Network(model.SerializeToString(), bundles.CPU).run(feeds)["Y"]
+    return OnnxModel(model.SerializeToString(), bundles.CPU).run(feeds)["Y"]
 
 
 @pytest.mark.parametrize(("kind", "attributes", "given"), FORMS)

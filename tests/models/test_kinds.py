@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import bundle
-from models import self_test as reference
+from models import bundle, self_test
 from models.bundle import Bundle
 from models.codecs.words import WordsCodec
 from models.manifest import BundleError, Manifest, WordsSpec, read
 from models.tasks import Classification, Generation, Joint, Tagging
-from tests import bundles
+from tests.support import bundles
 
 OF_TEXT = ("tiny-path", "tiny-joint", "tiny-subwords", "tiny-letters-tag", "tiny-dna-tag")  # which tag
 NAMES = (*OF_TEXT, "tiny-letters-classify", "tiny-dna-classify", "tiny-frames-tag", "tiny-frames-classify")
@@ -32,7 +31,7 @@ def kind(tiny_kinds: Path) -> Callable[[str], Bundle]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bundle_of_any_kind_gives_the_answers_of_its_examples(kind: Callable[[str], Bundle], name: str) -> None:
-    reference.self_test(kind(name))
+    self_test.run(kind(name))
 
 
 def test_every_kind_is_tried(tiny_kinds: Path) -> None:
@@ -45,8 +44,8 @@ def test_an_answer_does_not_depend_on_the_batch(kind: Callable[[str], Bundle], n
     task = loaded.task
     assert not isinstance(task, Generation)
     items = [task.encode(raw) for raw in INPUTS[loaded.manifest.codec.kind]]
-    together: list[Any] = task.decode(items, loaded.network.run(task.collate(items)))
-    alone = [task.decode([item], loaded.network.run(task.collate([item])))[0] for item in items]
+    together: list[Any] = task.decode(items, loaded.model.run(task.collate(items)))
+    alone = [task.decode([item], loaded.model.run(task.collate([item])))[0] for item in items]
     assert together == alone
 
 
@@ -54,13 +53,13 @@ def test_an_answer_does_not_depend_on_the_batch(kind: Callable[[str], Bundle], n
 def test_every_tag_is_where_it_is_said_to_be(kind: Callable[[str], Bundle], name: str) -> None:
     loaded = kind(name)
     for text in INPUTS[loaded.manifest.codec.kind]:
-        tags = reference.answer(loaded, text, {"aggregation_strategy": "none"}, part="tag")
+        tags = self_test.answer(loaded, text, {"aggregation_strategy": "none"}, part="tag")
         assert [text[tag["start"] : tag["end"]] for tag in tags] == [tag["word"] for tag in tags]
         assert "".join(tag["word"] for tag in tags) == text.replace(" ", "")
 
 
 def test_tags_of_frames_have_no_word(kind: Callable[[str], Bundle]) -> None:
-    tags = reference.answer(kind("tiny-frames-tag"), bundles.FRAMES)
+    tags = self_test.answer(kind("tiny-frames-tag"), bundles.FRAMES)
     assert [(tag["word"], tag["start"], tag["end"]) for tag in tags] == [("", 0, 1), ("", 1, 2), ("", 2, 3)]
 
 
@@ -69,7 +68,7 @@ def test_nothing_has_an_empty_answer(kind: Callable[[str], Bundle], name: str) -
     loaded = kind(name)
     nothing = [] if loaded.manifest.codec.kind == "frames" else ""
     expected: Any = {"tags": [], "labels": []} if loaded.manifest.task == "joint" else []
-    assert reference.answer(loaded, nothing) == expected
+    assert self_test.answer(loaded, nothing) == expected
 
 
 def test_labels_are_those_of_the_path_and_scores_their_probabilities() -> None:
@@ -83,9 +82,9 @@ def test_labels_are_those_of_the_path_and_scores_their_probabilities() -> None:
 
 
 def test_the_parts_of_a_joint_answer_are_those_of_a_tagger_and_a_classifier(joint: Bundle) -> None:
-    whole = reference.answer(joint, "the cat sat", {"aggregation_strategy": "none", "top_k": 2})
-    tags = reference.answer(joint, "the cat sat", {"aggregation_strategy": "none"}, part="tag")
-    assert whole == {"tags": tags, "labels": reference.answer(joint, "the cat sat", {"top_k": 2}, part="classify")}
+    whole = self_test.answer(joint, "the cat sat", {"aggregation_strategy": "none", "top_k": 2})
+    tags = self_test.answer(joint, "the cat sat", {"aggregation_strategy": "none"}, part="tag")
+    assert whole == {"tags": tags, "labels": self_test.answer(joint, "the cat sat", {"top_k": 2}, part="classify")}
     assert {tag["entity"] for tag in tags} <= set(bundles.IOB2)
     assert {entry["label"] for entry in whole["labels"]} < set(bundles.SENTIMENTS)
 
@@ -135,5 +134,5 @@ def test_a_manifest_that_the_graph_contradicts_is_refused(
 
 def test_the_longest_input_is_the_limit_or_the_places_of_the_codec(kind: Callable[[str], Bundle]) -> None:
     manifest = kind("tiny-dna-tag").manifest
-    assert (manifest.limits.max_length, manifest.longest) == (4096, bundles.POSITIONS)
-    assert kind("tiny-frames-tag").manifest.longest == 64
+    assert (manifest.limits.max_length, manifest.max_length) == (4096, bundles.POSITIONS)
+    assert kind("tiny-frames-tag").manifest.max_length == 64

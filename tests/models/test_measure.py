@@ -8,7 +8,7 @@ import pytest
 from models import measure
 from models.__main__ import main
 from models.onnx_session import Placement
-from tests import bundles
+from tests.support import bundles
 
 CPU = Placement(device="cpu")
 

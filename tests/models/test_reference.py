@@ -2,47 +2,47 @@
 
 import pytest
 
-from models import self_test as reference
+from models import self_test
 from models.bundle import Bundle
 
 
 def test_a_tagger_answers_for_strings_and_for_words(tagger: Bundle) -> None:
-    text = reference.answer(tagger, "the cat")
-    words = reference.answer(tagger, ["the", "cat"])
+    text = self_test.answer(tagger, "the cat")
+    words = self_test.answer(tagger, ["the", "cat"])
     assert [entity["entity"] for entity in text] == [entity["entity"] for entity in words]
     assert [(entity["start"], entity["end"]) for entity in words] == [(0, 1), (1, 2)]
 
 
 def test_aggregation_is_passed_on(span_tagger: Bundle) -> None:
-    assert "entity" in reference.answer(span_tagger, "Paris", {"aggregation_strategy": "none"})[0]
+    assert "entity" in self_test.answer(span_tagger, "Paris", {"aggregation_strategy": "none"})[0]
 
 
 def test_scores_of_all_classes_sum_to_one(classifier: Bundle) -> None:
-    answer = reference.answer(classifier, "a lovely film")
+    answer = self_test.answer(classifier, "a lovely film")
     assert sum(entry["score"] for entry in answer) == pytest.approx(1, abs=1e-5)
-    assert reference.answer(classifier, "a lovely film", {"top_k": 1}) == answer[:1]
+    assert self_test.answer(classifier, "a lovely film", {"top_k": 1}) == answer[:1]
 
 
 @pytest.mark.parametrize("name", ["tagger", "span_tagger", "classifier"])
 def test_empty_input_has_an_empty_answer(name: str, request: pytest.FixtureRequest) -> None:
-    assert reference.answer(request.getfixturevalue(name), "") == []
+    assert self_test.answer(request.getfixturevalue(name), "") == []
 
 
 def test_a_seed_gives_the_same_text_again_and_another_seed_another(generator: Bundle) -> None:
     def text(seed: int) -> str:
-        return str(reference.answer(generator, "ab", {"seed": seed, "max_new_tokens": 60})["generated_text"])
+        return str(self_test.answer(generator, "ab", {"seed": seed, "max_new_tokens": 60})["generated_text"])
 
     assert text(1) == text(1) != text(2)
     assert len(text(1)) == 60
 
 
 def test_an_empty_prompt_has_an_empty_continuation(generator: Bundle) -> None:
-    assert reference.answer(generator, "") == {"generated_text": ""}
+    assert self_test.answer(generator, "") == {"generated_text": ""}
 
 
 def test_a_prompt_is_one_string(generator: Bundle) -> None:
     with pytest.raises(TypeError, match="generation takes one string"):
-        reference.answer(generator, ["a", "b"])
+        self_test.answer(generator, ["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_a_prompt_is_one_string(generator: Bundle) -> None:
     ],
 )
 def test_answers_are_the_same_within_the_tolerance_of_scores(found: object, expected: object, verdict: bool) -> None:
-    assert reference.same(found, expected, 0.05) is verdict
+    assert self_test.same(found, expected, 0.05) is verdict

@@ -1,4 +1,4 @@
-"""Sampling: against an obvious implementation, and independent of everything but the row."""
+"""SamplingOptions: against an obvious implementation, and independent of everything but the row."""
 
 import math
 
@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.sampling import UNIFORMS_BLOCK, Rows, Sampling, draw, uniforms
+from models.sampling import UNIFORMS_BLOCK, SamplingBatch, SamplingOptions, sample, uniforms
 
 Logs = NDArray[np.float32]
 
 
-def obvious(logs: list[float], asked: Sampling, uniform: float) -> int:
+def obvious(logs: list[float], asked: SamplingOptions, uniform: float) -> int:
     """One row, in plain Python, slowly."""
     if asked.temperature == 0:
         return logs.index(max(logs))
@@ -40,7 +40,7 @@ def obvious(logs: list[float], asked: Sampling, uniform: float) -> int:
 # Distinct multiples of 1/8: no ties, and the thresholds fall on the same side in any arithmetic.
 LOGS = st.lists(st.integers(-80, 0), min_size=2, max_size=12, unique=True).map(lambda row: [value / 8 for value in row])
 ASKED = st.builds(
-    Sampling,
+    SamplingOptions,
     temperature=st.sampled_from([0.0, 0.25, 0.7, 1.0, 3.0]),
     top_k=st.integers(0, 14),
     top_p=st.sampled_from([0.05, 0.31, 0.6, 0.93, 1.0]),
@@ -50,56 +50,62 @@ UNIFORM = st.floats(0, 1, exclude_max=True)
 
 
 @given(logs=LOGS, asked=ASKED, uniform=UNIFORM)
-def test_a_draw_is_that_of_the_obvious_implementation(logs: list[float], asked: Sampling, uniform: float) -> None:
-    drawn = draw(np.array([logs], np.float32), Rows.of([asked]), np.array([uniform]))
+def test_a_draw_is_that_of_the_obvious_implementation(
+    logs: list[float], asked: SamplingOptions, uniform: float
+) -> None:
+    sampled = sample(np.array([logs], np.float32), SamplingBatch.of([asked]), np.array([uniform]))
     expected = obvious(logs, asked, uniform)
-    if drawn[0] != expected:  # only where the drawn share falls on a boundary, within rounding
+    if sampled[0] != expected:  # only where the sampled share falls on a boundary, within rounding
         near = {obvious(logs, asked, min(max(uniform + step, 0.0), 1 - 1e-16)) for step in (-1e-12, 1e-12)}
-        assert drawn[0] in near
+        assert sampled[0] in near
 
 
 @given(
     rows=st.lists(st.tuples(ASKED, UNIFORM, st.integers(0, 2**32 - 1)), min_size=1, max_size=9),
     vocabulary=st.integers(2, 70),
 )
-def test_a_draw_does_not_depend_on_the_other_rows(rows: list[tuple[Sampling, float, int]], vocabulary: int) -> None:
+def test_a_draw_does_not_depend_on_the_other_rows(
+    rows: list[tuple[SamplingOptions, float, int]], vocabulary: int
+) -> None:
     logs = np.stack([np.random.default_rng(seed).normal(0, 2, vocabulary) for _, _, seed in rows]).astype(np.float32)
     asked, uniform = [row[0] for row in rows], np.array([row[1] for row in rows])
-    together = draw(logs, Rows.of(asked), uniform)
+    together = sample(logs, SamplingBatch.of(asked), uniform)
     for row in range(len(rows)):
-        alone = draw(logs[row : row + 1], Rows.of(asked[row : row + 1]), uniform[row : row + 1])
+        alone = sample(logs[row : row + 1], SamplingBatch.of(asked[row : row + 1]), uniform[row : row + 1])
         assert alone[0] == together[row]
 
 
 def test_greedy_takes_the_first_of_the_best() -> None:
     logs = np.log(np.array([[0.2, 0.4, 0.4]], np.float32))
-    assert draw(logs, Rows.of([Sampling(temperature=0.0)]), np.empty(0)).tolist() == [1]
+    assert sample(logs, SamplingBatch.of([SamplingOptions(temperature=0.0)]), np.empty(0)).tolist() == [1]
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-300, 5e-324])
 def test_a_temperature_close_to_zero_is_as_good_as_greedy(temperature: float) -> None:
     logs = np.array([[-3.0, -0.1, -np.inf, -2.5]], np.float32)
-    assert draw(logs, Rows.of([Sampling(temperature=temperature)]), np.array([0.5])).tolist() == [1]
+    assert sample(logs, SamplingBatch.of([SamplingOptions(temperature=temperature)]), np.array([0.5])).tolist() == [1]
 
 
 def test_an_impossible_token_is_never_drawn() -> None:
     logs = np.array([[-np.inf, -0.7, -np.inf, -0.7, -np.inf]] * 3, np.float32)
-    drawn = draw(logs, Rows.of([Sampling()] * 3), np.array([0.0, 0.5, np.nextafter(1.0, 0.0)]))
-    assert drawn.tolist() == [1, 3, 3]
+    sampled = sample(logs, SamplingBatch.of([SamplingOptions()] * 3), np.array([0.0, 0.5, np.nextafter(1.0, 0.0)]))
+    assert sampled.tolist() == [1, 3, 3]
 
 
 @given(seed=SEEDS, vocabulary=st.integers(1, 100))
 def test_the_largest_uniform_never_draws_beyond_the_last_token_with_weight(seed: int, vocabulary: int) -> None:
     logs = np.random.default_rng(seed).normal(0, 5, (1, vocabulary)).astype(np.float32)
     logs = np.concatenate([logs, np.full((1, 3), -np.inf, np.float32)], axis=1)
-    drawn = draw(logs, Rows.of([Sampling()]), np.array([np.nextafter(1.0, 0.0)]))
-    assert drawn[0] < vocabulary
+    sampled = sample(logs, SamplingBatch.of([SamplingOptions()]), np.array([np.nextafter(1.0, 0.0)]))
+    assert sampled[0] < vocabulary
 
 
 def test_ties_at_the_threshold_of_top_k_are_all_kept() -> None:
     logs = np.log(np.array([[0.25, 0.25, 0.25, 0.25]], np.float32))
-    drawn = {int(draw(logs, Rows.of([Sampling(top_k=1)]), np.array([u]))[0]) for u in (0.1, 0.3, 0.6, 0.9)}
-    assert drawn == {0, 1, 2, 3}
+    sampled = {
+        int(sample(logs, SamplingBatch.of([SamplingOptions(top_k=1)]), np.array([u]))[0]) for u in (0.1, 0.3, 0.6, 0.9)
+    }
+    assert sampled == {0, 1, 2, 3}
 
 
 @given(seed=st.integers(0, 2**64 - 1), block=st.integers(0, 50))
@@ -119,6 +125,6 @@ def test_draws_have_the_distribution_that_was_asked_for() -> None:
     probabilities, count = np.array([0.5, 0.3, 0.15, 0.05]), 20_000
     uniform = np.concatenate([uniforms(5, place) for place in range(0, count, UNIFORMS_BLOCK)])[:count]
     logs = np.tile(np.log(probabilities).astype(np.float32), (count, 1))
-    drawn = draw(logs, Rows.of([Sampling()] * count), uniform)
+    sampled = sample(logs, SamplingBatch.of([SamplingOptions()] * count), uniform)
     # Four standard deviations of the largest share are 0.014.
-    assert np.abs(np.bincount(drawn, minlength=4) / count - probabilities).max() < 0.015
+    assert np.abs(np.bincount(sampled, minlength=4) / count - probabilities).max() < 0.015

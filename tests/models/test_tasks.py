@@ -8,10 +8,10 @@ from models.bundle import Bundle
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, WordsSpec
-from models.onnx_session import Network
-from models.sampling import UNIFORMS_BLOCK, Sampling, uniforms
+from models.onnx_session import OnnxModel
+from models.sampling import UNIFORMS_BLOCK, SamplingOptions, uniforms
 from models.tasks import Classification, Generation, Tagging
-from models.tasks.generate import Chooser, GeneratedText, GenerateOptions, Stepper
+from models.tasks.generate import GeneratedText, GenerateOptions, InPlaceDecoder, TokenSampler
 from models.tasks.tag import TagRow
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -104,7 +104,7 @@ def written(letters: str, **asked: object) -> GeneratedText:
     """A text into which letters were pushed until it was done."""
     text = GeneratedText(LETTERS, "ab", GenerateOptions(**asked))  # type: ignore[arg-type]
     for token in LETTERS.encode(letters).rows.tolist():
-        if text.push(token):
+        if text.append(token):
             break
     return text
 
@@ -133,29 +133,29 @@ def test_a_stop_string_does_not_begin_in_the_prompt() -> None:
 def test_the_answer_is_the_text_and_with_details_its_tokens() -> None:
     plain = written("ca", max_new_tokens=2, return_full_text=True)
     assert plain.answer() == {"generated_text": "abca"}
-    options = GenerateOptions(max_new_tokens=1, details=True, sampling=Sampling(seed=7, temperature=0.0))
+    options = GenerateOptions(max_new_tokens=1, details=True, sampling=SamplingOptions(seed=7, temperature=0.0))
     text = GeneratedText(LETTERS, "ab", options)
     logs = np.log(np.array([[0.1, 0.1, 0.2, 0.2, 0.4]], np.float32))
-    (token,) = Chooser([text]).choose(logs)
-    assert text.push(int(token))
+    (token,) = TokenSampler([text]).sample(logs)
+    assert text.append(int(token))
     details = text.answer()["details"]
     assert (details["finish_reason"], details["generated_tokens"], details["seed"]) == ("length", 1, 7)
     assert details["tokens"] == [{"id": 4, "text": "c", "logprob": pytest.approx(np.log(0.4)), "special": False}]
 
 
 def test_the_numbers_of_a_text_are_the_stream_of_its_seed() -> None:
-    text = GeneratedText(LETTERS, "", GenerateOptions(max_new_tokens=1000, sampling=Sampling(seed=3)))
+    text = GeneratedText(LETTERS, "", GenerateOptions(max_new_tokens=1000, sampling=SamplingOptions(seed=3)))
     stream = np.concatenate([uniforms(3, place) for place in (0, UNIFORMS_BLOCK, 2 * UNIFORMS_BLOCK)])
     for expected in stream:
-        assert text.block(text.drawn)[text.drawn % UNIFORMS_BLOCK] == expected
-        text.push(2)
+        assert text.block(text.sampled)[text.sampled % UNIFORMS_BLOCK] == expected
+        text.append(2)
 
 
 def test_reading_in_pieces_leaves_the_state_of_reading_at_once(generator: Bundle) -> None:
     from models.state import zeros
     from models.tasks import Generation
 
-    task, run = generator.task, generator.network.run_lean
+    task, run = generator.task, generator.model.run_list
     assert isinstance(task, Generation)
     rows = task.encode("To be, or not").rows[:, None]
     whole, after = task.advance(run, rows, np.array([13], np.int32), zeros(task.state, 1))
@@ -166,12 +166,12 @@ def test_reading_in_pieces_leaves_the_state_of_reading_at_once(generator: Bundle
     assert all(map(np.array_equal, after, memory))
 
 
-def in_place(generator: Bundle) -> tuple[Stepper, Generation, Network]:
+def in_place(generator: Bundle) -> tuple[InPlaceDecoder, Generation, OnnxModel]:
     """Steps in place for four rows, and what they are made of."""
-    task, network = generator.task, generator.network
+    task, network = generator.task, generator.model
     assert isinstance(task, Generation)
     assert network.answer_width is not None
-    return Stepper(task, network.bind, slots=4, vocabulary=network.answer_width), task, network
+    return InPlaceDecoder(task, network.bind, slots=4, vocabulary=network.answer_width), task, network
 
 
 def test_a_step_in_place_gives_the_bits_of_a_step(generator: Bundle) -> None:
@@ -179,14 +179,14 @@ def test_a_step_in_place_gives_the_bits_of_a_step(generator: Bundle) -> None:
     vocabulary = network.answer_width
     random = np.random.default_rng(0)
     plain = states.zeros(task.state, 0)
-    placed = stepper.room
+    placed = stepper.empty_state
     for rows in (1, 3, 3, 4, 2, 2, 4):
         plain, placed = (tuple(array[:rows] for array in state) for state in (plain, placed))
         if (new := rows - len(plain[0])) > 0:
             joining = tuple(random.uniform(-1, 1, (new, t.width)).astype(np.float32) for t in task.state)
             plain, placed = states.join([plain, joining]), states.append(placed, joining)
         tokens = random.integers(2, vocabulary, rows).astype(np.int32)
-        logs, plain = task.advance(network.run_lean, tokens[None], np.ones(rows, np.int32), plain)
+        logs, plain = task.advance(network.run_list, tokens[None], np.ones(rows, np.int32), plain)
         found = stepper.step(tokens, placed)
         assert found is not None
         placed = found[1]

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from models import bundle
-from models import self_test as reference
+from models import bundle, self_test
 from models.manifest import BundleError, read
-from tests import bundles
+from tests.support import bundles
 
 Content = dict[str, Any]
 
@@ -35,7 +34,7 @@ MAKERS = {"tag": bundles.tagger, "classify": bundles.classifier, "generate": bun
 @pytest.mark.parametrize("task", MAKERS)
 def test_a_bundle_of_format_1_loads_and_passes_its_examples(tmp_path: Path, task: str) -> None:
     loaded = bundles.opened(as_format_1(MAKERS[task](tmp_path)))
-    reference.self_test(loaded)
+    self_test.run(loaded)
     assert loaded.manifest.format == 1
 
 
@@ -94,7 +93,7 @@ def test_lower_case_characters_are_none_of_format_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", MAKERS)
 def test_a_bundle_of_format_2_loads_and_passes_its_examples(tmp_path: Path, task: str) -> None:
     loaded = bundles.opened(as_format_2(MAKERS[task](tmp_path)))
-    reference.self_test(loaded)
+    self_test.run(loaded)
     assert loaded.manifest.format == 2
 
 

@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models import bundle, state
-from models import self_test as reference
+from models import bundle, self_test, state
 from models.bundle import Bundle
 from models.codecs import Codec
 from models.codecs.characters import CharactersCodec
@@ -28,7 +27,7 @@ from models.manifest import MANIFEST_FILE, SERVES, TaskName, Tensor, read
 from models.padding import pad
 from models.state import State
 from models.tasks import Generation, StreamChunk, Tagging
-from tests import bundles
+from tests.support import bundles
 
 ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 FOUND = [read(path.parent) for path in sorted(ZOO.glob(f"*/{MANIFEST_FILE}"))]
@@ -59,7 +58,7 @@ def test_there_is_a_zoo() -> None:
 
 @variants(*SERVES)
 def test_a_bundle_gives_the_answers_of_its_examples(name: str, variant: str) -> None:
-    reference.self_test(opened(name, variant))
+    self_test.run(opened(name, variant))
 
 
 def raw_inputs(codec: Codec, lengths: Sequence[int], random: np.random.Generator) -> list[Any]:
@@ -87,7 +86,7 @@ def _word(codec: WordsCodec, random: np.random.Generator) -> str:
 @given(lengths=LENGTHS, seed=SEED)
 def test_a_row_has_the_same_bits_alone_and_in_any_batch(name: str, variant: str, lengths: list[int], seed: int) -> None:
     loaded = opened(name, variant)
-    task, longest = loaded.task, loaded.manifest.longest
+    task, longest = loaded.task, loaded.manifest.max_length
     assert not isinstance(task, Generation)
     raw = raw_inputs(task.codec, [min(length, longest) for length in lengths], np.random.default_rng(seed))
     items = [task.encode(each) for each in raw]
@@ -97,7 +96,7 @@ def test_a_row_has_the_same_bits_alone_and_in_any_batch(name: str, variant: str,
         found = []
         for first in range(0, len(items), batch):
             part = items[first : first + batch]
-            outputs = loaded.network.run(task.collate(part))
+            outputs = loaded.model.run(task.collate(part))
             for column, item in enumerate(part):
                 found.append(
                     [_of_row(tensor, outputs[tensor.name], column, item) for tensor in loaded.manifest.outputs]
@@ -127,12 +126,12 @@ def test_a_stream_cut_anywhere_has_the_bits_of_the_whole(
     task = loaded.task
     assert isinstance(task, Tagging)
     (raw,) = raw_inputs(task.codec, [length], np.random.default_rng(seed))
-    outputs = loaded.network.run(task.collate([task.encode(raw)]))
+    outputs = loaded.model.run(task.collate([task.encode(raw)]))
     memory, found = task.start(), []
     for first, last in pairwise([0, *sorted(min(cut, length) for cut in cuts), length]):
         if first < last:
             piece = StreamChunk(task.encode(raw[first:last]), memory)
-            after = loaded.network.run(task.collate([piece]))
+            after = loaded.model.run(task.collate([piece]))
             found.append(after["probabilities"])
             memory = tuple(after[tensor.output] for tensor in task.state)
     assert np.array_equal(np.concatenate(found), outputs["probabilities"])
@@ -148,7 +147,7 @@ class Reader:
 
     def __init__(self, loaded: Bundle) -> None:
         assert isinstance(loaded.task, Generation)
-        self.task, self.run = loaded.task, loaded.network.run_lean
+        self.task, self.run = loaded.task, loaded.model.run_list
 
     def read(self, rows: Sequence[Tokens], memory: State) -> tuple[Logs, State]:
         tokens, lengths = pad(rows)

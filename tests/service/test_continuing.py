@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models import self_test as reference
+from models import self_test
 from models.bundle import Bundle
 from models.sampling import UNIFORMS_BLOCK
 from service.engine import Engine
@@ -84,7 +84,7 @@ async def pieced(engines: tuple[Engine, Engine], cut: int, counts: list[int], ot
 def test_any_split_equals_the_whole(
     pair: tuple[Engine, Engine], generator: Bundle, cut: int, counts: list[int], others: int, asked: Any, seed: int
 ) -> None:
-    whole = reference.answer(generator, PROMPT, {**asked, "seed": seed, "max_new_tokens": sum(counts)})
+    whole = self_test.answer(generator, PROMPT, {**asked, "seed": seed, "max_new_tokens": sum(counts)})
     assert run(pieced(pair, cut, counts, others, seed=seed, **asked)) == whole["generated_text"]
 
 
@@ -112,9 +112,9 @@ def test_shipped_models_go_on_bit_for_bit(name: str, variant: str) -> None:
 def test_a_stop_string_may_span_the_cut(
     pair: tuple[Engine, Engine], generator: Bundle, start: int, length: int, count: int, seed: int
 ) -> None:
-    free = reference.answer(generator, PROMPT, {"seed": seed, "max_new_tokens": 80})["generated_text"]
+    free = self_test.answer(generator, PROMPT, {"seed": seed, "max_new_tokens": 80})["generated_text"]
     stop = (free[start : start + length],)
-    whole = reference.answer(generator, PROMPT, {"seed": seed, "max_new_tokens": 80, "stop": stop, "details": True})
+    whole = self_test.answer(generator, PROMPT, {"seed": seed, "max_new_tokens": 80, "stop": stop, "details": True})
 
     async def twice() -> tuple[str, str]:
         asked: dict[str, Any] = {"stop": stop, "return_state": True, "details": True}
@@ -128,7 +128,7 @@ def test_a_stop_string_may_span_the_cut(
 
 
 def test_what_stopped_a_text_does_not_stop_the_next(pair: tuple[Engine, Engine], generator: Bundle) -> None:
-    free = reference.answer(generator, PROMPT, {"seed": 1, "max_new_tokens": 40})["generated_text"]
+    free = self_test.answer(generator, PROMPT, {"seed": 1, "max_new_tokens": 40})["generated_text"]
     stop = (free[10:12],)
     first = run(ask(pair[0], PROMPT, seed=1, max_new_tokens=40, stop=stop, return_state=True))
     end = len(first["generated_text"])
@@ -151,7 +151,7 @@ def test_a_text_that_is_appended_is_read_before_the_text_goes_on(
 ) -> None:
     first = run(ask(pair[0], "ROMEO:", temperature=0.0, max_new_tokens=10, return_state=True))
     more = run(ask(pair[1], " a cat", temperature=0.0, max_new_tokens=12, state=first["state"], return_full_text=True))
-    whole = reference.answer(
+    whole = self_test.answer(
         generator, "ROMEO:" + first["generated_text"] + " a cat", {"temperature": 0, "max_new_tokens": 12}
     )
     assert more["generated_text"] == " a cat" + whole["generated_text"]
@@ -182,7 +182,7 @@ def test_a_prompt_is_only_read_where_no_token_is_wanted(pair: tuple[Engine, Engi
         assert (read["generated_text"], read["details"]["generated_tokens"]) == ("", 0)
         again = run(ask(pair[1], "", max_new_tokens=0, return_state=True, state=read["state"]))
         found = run(ask(pair[0], "", max_new_tokens=20, state=again["state"]))
-        assert found == reference.answer(generator, prompt, {"max_new_tokens": 20, "seed": 4})
+        assert found == self_test.answer(generator, prompt, {"max_new_tokens": 20, "seed": 4})
 
 
 def test_an_empty_text_has_no_state(pair: tuple[Engine, Engine]) -> None:
@@ -200,7 +200,7 @@ def test_a_text_that_is_streamed_has_its_state_too(pair: tuple[Engine, Engine], 
 
     first = run(streamed())
     second = run(ask(pair[1], "", max_new_tokens=30, state=first["state"]))
-    whole = reference.answer(generator, PROMPT, {"max_new_tokens": 60, "seed": 8})
+    whole = self_test.answer(generator, PROMPT, {"max_new_tokens": 60, "seed": 8})
     assert first["generated_text"] + second["generated_text"] == whole["generated_text"]
 
 

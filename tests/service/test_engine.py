@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import self_test as reference
+from models import self_test
 from models.bundle import Bundle
 from models.manifest import BundleError
 from service.api.model_cards import ModelCard
@@ -24,7 +24,7 @@ from service.scheduling.inference_request import InferenceRequest
 from service.scheduling.loop import SchedulerLoop
 from service.settings import Settings
 from service.telemetry import Telemetry
-from tests import bundles
+from tests.support import bundles
 
 
 def call(*, timeout_s: float = 60.0, gone: Callable[[], bool] = lambda: False) -> InferenceRequest:
@@ -47,9 +47,9 @@ TEXTS = ["", "the cat", "a lovely film about Paris .", "zebras sat on the mat " 
 
 async def test_a_string_has_a_list_and_a_list_a_list_of_lists(engine: Engine, tagger: Bundle) -> None:
     alone = await engine.tag("the cat", call=call())
-    assert alone == reference.answer(tagger, "the cat") != []
+    assert alone == self_test.answer(tagger, "the cat") != []
     assert await engine.tag(["the cat"], call=call()) == [alone]
-    assert await engine.tag([["the", "cat"]], call=call()) == [reference.answer(tagger, ["the", "cat"])]
+    assert await engine.tag([["the", "cat"]], call=call()) == [self_test.answer(tagger, ["the", "cat"])]
 
 
 async def test_many_requests_at_once_have_the_answers_of_each_alone(
@@ -61,18 +61,18 @@ async def test_many_requests_at_once_have_the_answers_of_each_alone(
         kind = number % 4
         if kind == 0:
             waiting.append(engine.tag(texts, model="tiny-tag", call=call()))
-            expected.append([reference.answer(tagger, text) for text in texts])
+            expected.append([self_test.answer(tagger, text) for text in texts])
         elif kind == 1:
             waiting.append(engine.tag(texts, model="tiny-tag-spans", aggregation="simple", call=call()))
-            expected.append([reference.answer(span_tagger, text) for text in texts])
+            expected.append([self_test.answer(span_tagger, text) for text in texts])
         elif kind == 2:
             waiting.append(engine.classify(texts, top_k=2, call=call()))
-            expected.append([reference.answer(classifier, text, {"top_k": 2}) for text in texts])
+            expected.append([self_test.answer(classifier, text, {"top_k": 2}) for text in texts])
         else:
             options = GenerateOptions(max_new_tokens=7, seed=number, temperature=0.8)
             waiting.append(engine.generate(texts, options=options, call=call()))
             asked = {"max_new_tokens": 7, "seed": number, "temperature": 0.8}
-            expected.append([reference.answer(generator, text, asked) for text in texts])
+            expected.append([self_test.answer(generator, text, asked) for text in texts])
     assert await asyncio.gather(*waiting) == expected
 
 
@@ -121,8 +121,8 @@ async def test_long_work_in_a_thread_gives_the_same_answers(
         engine.generate(TEXTS, options=GenerateOptions(max_new_tokens=9, temperature=0), call=call()),
     )
     asked = {"max_new_tokens": 9, "temperature": 0}
-    assert found[0] == [reference.answer(tagger, text) for text in TEXTS]
-    assert found[1] == [reference.answer(generator, text, asked) for text in TEXTS]
+    assert found[0] == [self_test.answer(tagger, text) for text in TEXTS]
+    assert found[1] == [self_test.answer(generator, text, asked) for text in TEXTS]
     await engine.drain(5)
 
 
@@ -130,7 +130,7 @@ async def test_a_seed_gives_the_same_text_alone_and_among_63_others_that_come_an
     engine: Engine, generator: Bundle
 ) -> None:
     asked: dict[str, Any] = {"max_new_tokens": 150, "seed": 7, "temperature": 0.9, "top_k": 20, "top_p": 0.95}
-    alone = reference.answer(generator, "ROMEO:", {**asked, "details": True})
+    alone = self_test.answer(generator, "ROMEO:", {**asked, "details": True})
     chance, enough = random.Random(1), asyncio.Event()
 
     async def neighbour(number: int) -> None:
@@ -164,7 +164,7 @@ async def test_without_a_seed_one_is_drawn_and_told(engine: Engine, generator: B
     assert isinstance(second, dict)
     seed = first["details"]["seed"]
     assert seed != second["details"]["seed"]
-    again = reference.answer(generator, "ab", {"max_new_tokens": 20, "seed": seed})
+    again = self_test.answer(generator, "ab", {"max_new_tokens": 20, "seed": seed})
     assert first["generated_text"] == again["generated_text"]
 
 
@@ -179,7 +179,7 @@ async def test_an_empty_prompt_has_an_empty_continuation_among_others(engine: En
     options = GenerateOptions(max_new_tokens=3, seed=1)
     assert await engine.generate([], options=options, call=call()) == []
     found = await engine.generate(["", "ab"], options=options, call=call())
-    assert found == [{"generated_text": ""}, reference.answer(generator, "ab", {"max_new_tokens": 3, "seed": 1})]
+    assert found == [{"generated_text": ""}, self_test.answer(generator, "ab", {"max_new_tokens": 3, "seed": 1})]
 
 
 async def test_an_input_over_the_limit_is_refused_with_the_limit(engine: Engine) -> None:
@@ -192,7 +192,7 @@ async def test_an_input_over_the_limit_is_refused_with_the_limit(engine: Engine)
 
 
 async def test_the_first_bundle_of_a_task_answers_when_none_is_named(engine: Engine, tagger: Bundle) -> None:
-    assert await engine.tag("Paris", call=call()) == reference.answer(tagger, "Paris")
+    assert await engine.tag("Paris", call=call()) == self_test.answer(tagger, "Paris")
 
 
 @pytest.mark.parametrize("model", ["nobody", "tiny-classify", ""])
@@ -224,7 +224,7 @@ async def test_a_cancelled_waiter_frees_its_slot(engine: Engine, generator: Bund
         task.cancel()
     # All 64 slots were taken: without one of them this text would never begin.
     found = await engine.generate("a", options=GenerateOptions(max_new_tokens=3, temperature=0), call=call(timeout_s=5))
-    assert found == reference.answer(generator, "a", {"max_new_tokens": 3, "temperature": 0})
+    assert found == self_test.answer(generator, "a", {"max_new_tokens": 3, "temperature": 0})
     ended = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(outcome, asyncio.CancelledError) for outcome in ended)
 
@@ -250,7 +250,7 @@ async def test_draining_answers_what_was_accepted_and_refuses_the_rest(tiny_zoo:
     with pytest.raises(Unavailable):
         await engine.generate("the", options=options, call=call())
     *texts, tags = await asyncio.gather(*accepted)
-    assert texts == [reference.answer(generator, "a", {"max_new_tokens": 200, "seed": 3})] * 70
+    assert texts == [self_test.answer(generator, "a", {"max_new_tokens": 200, "seed": 3})] * 70
     assert len(tags) > 0
     await draining
 
@@ -335,9 +335,9 @@ async def test_a_vector_is_that_of_the_reference_path_with_the_steps_that_it_was
     )
     assert [steps for _, steps in found] == [3, 1, 6]
     assert all(
-        np.array_equal(vector, reference.embed(loaded, text)) for (vector, _), text in zip(found, texts, strict=True)
+        np.array_equal(vector, self_test.embed(loaded, text)) for (vector, _), text in zip(found, texts, strict=True)
     )
-    assert labels == [reference.answer(loaded, text) for text in texts]
+    assert labels == [self_test.answer(loaded, text) for text in texts]
     ((vector, steps),) = await engine.embed("Paris", model="tiny-embed-joint", call=call())
     assert (vector.shape, steps) == ((12,), 1)
     await engine.drain(5)
@@ -362,7 +362,7 @@ async def test_streams_beside_whole_sequences_have_the_answers_of_the_whole(
     tiny_live: Path, name: str, steps: list[Any]
 ) -> None:
     engine, loaded = load(tiny_live), bundles.opened(tiny_live / name)
-    whole = reference.answer(loaded, steps, {"aggregation_strategy": "none"})
+    whole = self_test.answer(loaded, steps, {"aggregation_strategy": "none"})
 
     async def follow(size: int) -> list[Any]:
         stream, found = engine.stream(name), []
@@ -411,7 +411,7 @@ async def test_a_stream_goes_on_from_its_state_in_another_engine_and_in_several_
 ) -> None:
     first, second = (load(tiny_live, state_key=("a-key-of-some-length",)) for _ in range(2))
     steps: list[Any] = bundles.FRAMES * 4 if name.endswith("frames") else ["the", "cat", "zebras", "."] * 3
-    whole = reference.answer(bundles.opened(tiny_live / name), steps, {"aggregation_strategy": "none"})
+    whole = self_test.answer(bundles.opened(tiny_live / name), steps, {"aggregation_strategy": "none"})
     for cut in range(len(steps)):
         stream = first.stream(name)
         await first.follow(stream, steps[:cut], call=call())

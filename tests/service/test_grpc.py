@@ -14,13 +14,13 @@ import grpc
 import numpy as np
 import pytest
 
-from models import self_test as reference
+from models import self_test
 from service.api import inference_pb2 as pb
 from service.api import oip_grpc as rpc
 from service.api.problems import TABLE
-from tests import bundles
 from tests.service.test_serve import ROOT, free_port, served
 from tests.service.test_v2 import RAW, Site, feeds_of
+from tests.support import bundles
 
 PROTO = "service/protocols/inference.proto"
 
@@ -101,7 +101,7 @@ async def test_texts_are_answered(service: Service) -> None:
         ("label", "BYTES", [1, 2]),
         ("score", "FP32", [1, 2]),
     ]
-    expected = reference.answer(service.site.bundle("tiny-classify"), "a lovely film", {"top_k": 2})
+    expected = self_test.answer(service.site.bundle("tiny-classify"), "a lovely film", {"top_k": 2})
     scores = np.frombuffer(found.raw_output_contents[1], "<f4")
     assert scores.tolist() == pytest.approx([each["score"] for each in expected])
 
@@ -112,7 +112,7 @@ async def test_raw_tensors_are_answered_by_the_graph(service: Service, name: str
     feeds = feeds_of(bundle, RAW[name])
     found = await service.infer(raw(name, feeds))
     for output, values, content in zip(
-        found.outputs, bundle.network.run(feeds).values(), found.raw_output_contents, strict=True
+        found.outputs, bundle.model.run(feeds).values(), found.raw_output_contents, strict=True
     ):
         assert (list(output.shape), content) == (list(values.shape), values.tobytes())
 
@@ -270,10 +270,10 @@ def test_tritonclient_speaks_to_the_real_service(tmp_path: Path) -> None:
     assert found["inputs"][:2] == ["text", "json"]
     assert found["config"] == {"name": "text", "data_type": "TYPE_STRING", "dims": ["-1"]}
     assert {"tiny-tag", "tiny-joint"} <= set(found["index"])
-    assert found["labels"][:3] == [each["label"] for each in reference.answer(classifier, "a lovely film")]
-    assert found["written"] == reference.answer(generator, "ROMEO:", bundles.GENERATION)["generated_text"]
+    assert found["labels"][:3] == [each["label"] for each in self_test.answer(classifier, "a lovely film")]
+    assert found["written"] == self_test.answer(generator, "ROMEO:", bundles.GENERATION)["generated_text"]
     for name, each in feeds.items():
-        expected = bundles.opened(tmp_path / "zoo" / name).network.run(each)
+        expected = bundles.opened(tmp_path / "zoo" / name).model.run(each)
         for output, values in expected.items():
             assert np.array_equal(np.array(found["graphs"][name][output], values.dtype), np.nan_to_num(values)), name
     assert [answer.split()[0] for answer in found["refused"]] == [

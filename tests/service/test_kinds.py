@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from models import self_test as reference
+from models import self_test
 from models.bundle import Bundle
 from service.engine import Engine
 from service.errors import InvalidRequest, Overloaded, RequestError, TooLarge, UnknownModel
 from service.generation import GenerateOptions
 from service.settings import Settings
 from service.telemetry import Telemetry
-from tests import bundles
-from tests.bundles import FRAMES
 from tests.service.test_engine import call
+from tests.support import bundles
+from tests.support.bundles import FRAMES
 
 
 def load(*paths: Path, **settings: Any) -> Engine:
@@ -45,8 +45,8 @@ INPUTS: dict[str, list[Any]] = {
 async def test_answers_are_those_of_the_reference_path(engine: Engine, kind: str) -> None:
     inputs = INPUTS[kind]
     tagger, classifier = opened(engine, f"{kind}-tag"), opened(engine, f"{kind}-classify")
-    tags = [reference.answer(tagger, raw) for raw in inputs]
-    labels = [reference.answer(classifier, raw, {"top_k": 1}) for raw in inputs]
+    tags = [self_test.answer(tagger, raw) for raw in inputs]
+    labels = [self_test.answer(classifier, raw, {"top_k": 1}) for raw in inputs]
     assert await engine.tag(inputs, model=f"{kind}-tag", call=call()) == tags
     assert await engine.classify(inputs, model=f"{kind}-classify", top_k=1, call=call()) == labels
     assert await engine.tag(inputs[0], model=f"{kind}-tag", call=call()) == tags[0]
@@ -61,12 +61,12 @@ async def test_frames_of_nothing_have_an_empty_answer(engine: Engine) -> None:
 
 async def test_a_joint_bundle_answers_both_tasks(engine: Engine, joint: Bundle) -> None:
     texts = ["the cat sat", "", "zebras"]
-    whole = [reference.answer(joint, text) for text in texts]
+    whole = [self_test.answer(joint, text) for text in texts]
     assert await engine.tag(texts, model="tiny-joint", call=call()) == [each["tags"] for each in whole]
     assert await engine.classify(texts, model="tiny-joint", call=call()) == [each["labels"] for each in whole]
     tokens = [["the", "cat"]]
     found = await engine.tag(tokens, model="tiny-joint", aggregation="none", call=call())
-    assert found == [reference.answer(joint, tokens[0], {"aggregation_strategy": "none"}, part="tag")]
+    assert found == [self_test.answer(joint, tokens[0], {"aggregation_strategy": "none"}, part="tag")]
 
 
 async def test_requests_of_both_tasks_run_in_one_batch(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ async def test_the_first_bundle_that_can_answers_when_none_is_named(tmp_path: Pa
     paths = [bundles.generator(tmp_path), bundles.joint(tmp_path), bundles.tagger(tmp_path)]
     engine = load(*paths)
     assert engine.defaults() == {"tag": "tiny-joint", "classify": "tiny-joint", "generate": "tiny-generate"}
-    expected = reference.answer(opened(engine, "tiny-joint"), "the cat", part="tag")
+    expected = self_test.answer(opened(engine, "tiny-joint"), "the cat", part="tag")
     assert await engine.tag("the cat", call=call()) == expected
     await engine.drain(5)
     engine = load(*reversed(paths))
@@ -186,7 +186,7 @@ async def test_a_bad_input_fails_its_own_request_alone(engine: Engine) -> None:
         if texts in bad:
             assert isinstance(answer, RequestError)
         else:
-            assert answer == [reference.answer(tagger, text) for text in texts]
+            assert answer == [self_test.answer(tagger, text) for text in texts]
 
 
 async def test_cards_say_what_kind_of_input_and_answer_there_is(engine: Engine) -> None:

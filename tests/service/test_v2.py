@@ -13,14 +13,13 @@ import numpy as np
 import orjson
 import pytest
 
-from models import self_test as reference
-from models import state
+from models import self_test, state
 from models.bundle import Bundle
 from service.api.native import Lean
 from service.engine import Engine
 from service.settings import Settings
 from service.worker import Worker
-from tests import bundles
+from tests.support import bundles
 
 TEXTS = ["the cat sat on zebras .", "", "Paris"]
 
@@ -77,7 +76,7 @@ def array(name: str, values: Any) -> dict[str, Any]:
 async def test_tags_of_several_texts_lie_in_one_row(site: Site) -> None:
     found = await site.infer("tiny-tag-spans", texts(*TEXTS), parameters={"aggregation_strategy": "none"})
     parameters = {"aggregation_strategy": "none"}
-    expected = [reference.answer(site.bundle("tiny-tag-spans"), text, parameters) for text in TEXTS]
+    expected = [self_test.answer(site.bundle("tiny-tag-spans"), text, parameters) for text in TEXTS]
     offsets = found["offsets"]["data"]
     assert offsets == [0, 6, 6, 7]
     for row, (first, end) in zip(expected, pairwise(offsets), strict=True):
@@ -88,7 +87,7 @@ async def test_tags_of_several_texts_lie_in_one_row(site: Site) -> None:
 
 async def test_labels_are_a_matrix_with_nothing_for_an_empty_text(site: Site) -> None:
     found = await site.infer("tiny-classify", texts(*TEXTS), parameters={"top_k": 2})
-    expected = [reference.answer(site.bundle("tiny-classify"), text, {"top_k": 2}) for text in TEXTS]
+    expected = [self_test.answer(site.bundle("tiny-classify"), text, {"top_k": 2}) for text in TEXTS]
     assert (found["label"]["shape"], found["score"]["datatype"]) == ([3, 2], "FP32")
     labels = [label["label"] for row in expected for label in row or [{"label": ""}] * 2]
     assert found["label"]["data"] == labels
@@ -97,7 +96,7 @@ async def test_labels_are_a_matrix_with_nothing_for_an_empty_text(site: Site) ->
 
 async def test_a_joint_bundle_gives_both(site: Site) -> None:
     found = await site.infer("tiny-joint", texts("the cat"), parameters={"top_k": 1, "aggregation_strategy": "none"})
-    expected = reference.answer(site.bundle("tiny-joint"), "the cat", {"aggregation_strategy": "none"})
+    expected = self_test.answer(site.bundle("tiny-joint"), "the cat", {"aggregation_strategy": "none"})
     assert found["label"]["data"] == [entity["entity"] for entity in expected["tags"]]
     assert found["text_label"]["data"] == [expected["labels"][0]["label"]]
 
@@ -105,7 +104,7 @@ async def test_a_joint_bundle_gives_both(site: Site) -> None:
 async def test_texts_are_generated(site: Site) -> None:
     parameters = {"max_new_tokens": 12, "temperature": 0, "stop": "never"}
     found = await site.infer("tiny-generate", texts("ROMEO:", ""), parameters=parameters)
-    expected = reference.answer(site.bundle("tiny-generate"), "ROMEO:", bundles.GENERATION)
+    expected = self_test.answer(site.bundle("tiny-generate"), "ROMEO:", bundles.GENERATION)
     assert found["text"]["data"] == [expected["generated_text"], ""]
 
 
@@ -118,7 +117,7 @@ async def test_inputs_and_answers_may_be_json_documents(site: Site) -> None:
     documents = [orjson.dumps(frames).decode() for frames in (bundles.FRAMES, [])]
     found = await site.infer("tiny-frames-tag", texts(*documents, name="json"), outputs=[{"name": "json"}])
     assert list(found) == ["json"]
-    expected = [reference.answer(site.bundle("tiny-frames-tag"), frames) for frames in (bundles.FRAMES, [])]
+    expected = [self_test.answer(site.bundle("tiny-frames-tag"), frames) for frames in (bundles.FRAMES, [])]
     assert [orjson.loads(text) for text in found["json"]["data"]] == expected
     tokens = await site.infer("tiny-tag", texts('["the", "cat"]', name="json"))
     assert tokens["start"]["data"] == [0, 1]
@@ -148,7 +147,7 @@ async def test_raw_tensors_are_answered_by_the_graph(site: Site, name: str) -> N
     bundle = site.bundle(name)
     feeds = feeds_of(bundle, RAW[name])
     found = await site.infer(name, *(array(tensor, values) for tensor, values in feeds.items()))
-    expected = bundle.network.run(feeds)
+    expected = bundle.model.run(feeds)
     assert list(found) == list(expected)
     for tensor, values in expected.items():
         assert found[tensor]["shape"] == list(values.shape)

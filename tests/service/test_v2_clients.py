@@ -12,11 +12,11 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from models import self_test as reference
+from models import self_test
 from models.bundle import Bundle
-from tests import bundles
 from tests.service.test_serve import served
 from tests.service.test_v2 import RAW, feeds_of
+from tests.support import bundles
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_texts_are_classified(client: Any, zoo: Path, binary: bool) -> None:
     outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("score", "label")]
     given = tensor("text", texts("a lovely film", "ü"), binary=binary)
     found = client.infer("tiny-classify", [given], outputs=outputs, request_id="a-1")
-    expected = reference.answer(bundles.opened(zoo / "tiny-classify"), "a lovely film")
+    expected = self_test.answer(bundles.opened(zoo / "tiny-classify"), "a lovely film")
     assert [np.array(label).item() for label in found.as_numpy("label")[0]] in (
         [each["label"].encode() for each in expected],
         [each["label"] for each in expected],
@@ -86,7 +86,7 @@ def test_texts_are_tagged_and_generated(client: Any, zoo: Path) -> None:
     assert found.as_numpy("word").tolist() == [b"the", b"cat"]
     asked = tensor("parameters", texts('{"max_new_tokens": 12, "temperature": 0}'))
     written = client.infer("tiny-generate", [tensor("text", texts("ROMEO:")), asked]).as_numpy("text")
-    expected = reference.answer(bundles.opened(zoo / "tiny-generate"), "ROMEO:", bundles.GENERATION)
+    expected = self_test.answer(bundles.opened(zoo / "tiny-generate"), "ROMEO:", bundles.GENERATION)
     assert written.tolist() == [expected["generated_text"].encode()]
 
 
@@ -96,7 +96,7 @@ def test_raw_tensors_of_every_kind(client: Any, zoo: Path, name: str, binary: bo
     bundle: Bundle = bundles.opened(zoo / name)
     feeds = feeds_of(bundle, RAW[name])
     found = client.infer(name, [tensor(each, values, binary=binary) for each, values in feeds.items()])
-    for output, values in bundle.network.run(feeds).items():
+    for output, values in bundle.model.run(feeds).items():
         assert np.array_equal(found.as_numpy(output), values), output
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from models import self_test as reference
+from models import self_test
 from models.bundle import Bundle
 from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, TooLarge
@@ -48,7 +48,7 @@ async def written(writing: GenerationStream) -> list[TokenDelta]:
 async def test_the_deltas_of_a_text_are_the_text(engine: Engine, generator: Bundle) -> None:
     writing = await engine.write(["ROMEO:"], options=[options(details=True)], call=call())
     deltas = await written(writing)
-    expected = reference.answer(generator, "ROMEO:", {"max_new_tokens": 200, "seed": 3, "details": True})
+    expected = self_test.answer(generator, "ROMEO:", {"max_new_tokens": 200, "seed": 3, "details": True})
     assert writing.answer(0) == expected
     assert "".join(piece for delta in deltas for piece in delta.pieces) == expected["generated_text"]
     noted = [
@@ -79,7 +79,7 @@ async def test_several_texts_come_with_their_index_and_options_of_their_own(engi
             if delta.finish_reason is not None:
                 reasons[delta.index] = delta.finish_reason
     for index, seed in ((0, 1), (2, 3)):
-        alone = reference.answer(generator, prompts[index], {"max_new_tokens": 9 * seed, "seed": seed})
+        alone = self_test.answer(generator, prompts[index], {"max_new_tokens": 9 * seed, "seed": seed})
         assert texts[index] == alone["generated_text"] == writing.answer(index)["generated_text"]
     assert (texts[1], reasons, writing.prompt_tokens) == ("", {0: "length", 1: "length", 2: "length"}, (2, 0, 3))
 
@@ -100,7 +100,7 @@ async def test_long_work_in_a_thread_is_read_the_same(
     asked = {"max_new_tokens": 300, "seed": 5}
     writing = await engine.write(["ab"], options=[options(**asked)], call=call())
     pieces = [piece for delta in await written(writing) for piece in delta.pieces]
-    assert "".join(pieces) == reference.answer(generator, "ab", asked)["generated_text"]
+    assert "".join(pieces) == self_test.answer(generator, "ab", asked)["generated_text"]
     await engine.drain(5)
 
 
@@ -122,7 +122,7 @@ async def test_a_slow_reader_holds_nobody_up_and_misses_nothing(engine: Engine, 
         await asyncio.sleep(0.001)
     (rest,) = await written(writing)
     assert rest.index == 0
-    text = reference.answer(generator, "ab", asked)["generated_text"]
+    text = self_test.answer(generator, "ab", asked)["generated_text"]
     assert "".join(first[0].pieces + rest.pieces) == text
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models import bundle as bundles
-from models import self_test as reference
+from models import self_test
 from models.manifest import BundleError, Variant, read
 from models.onnx_session import Placement
 from tests.support import tiny
@@ -97,7 +97,7 @@ def test_a_file_of_ones_own_becomes_a_bundle_that_passes_its_self_test(
     card = (tmp_path / "bundle/README.md").read_text()
     for name, variant in manifest.variants.items():
         opened = bundles.load(tmp_path / "bundle", variant=name, placement=CPU)
-        reference.self_test(opened)
+        self_test.run(opened)
         dev = choice.splits(run.open_run(tmp_path / "run").recipe).dev
         assert score.score(opened, dev) == variant.scores
         assert all(value > 0 for value in variant.milliseconds.values())
@@ -263,7 +263,7 @@ def test_words_of_which_none_comes_twice_make_a_bundle_all_the_same(tmp_path: Pa
     content = "\n".join(f"w{chr(97 + i)}{i}x\tA\nv{chr(97 + i)}{i}y\tB\n" for i in range(20))
     done = fitted(tmp_path, "mine.conll", content)
     assert done.codec.words == ()  # type: ignore[union-attr]
-    reference.self_test(bundles.load(export_of(done, tmp_path), placement=CPU))
+    self_test.run(bundles.load(export_of(done, tmp_path), placement=CPU))
 
 
 def export_of(done: Run, folder: Path) -> Path:

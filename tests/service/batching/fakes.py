@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.codecs.characters import CharactersCodec
 from models.manifest import CharactersSpec
-from models.sampling import Sampling
+from models.sampling import SamplingOptions
 from models.state import State
 from models.tasks.generate import GeneratedText, GenerateOptions
 from service.scheduling.inference_request import InferenceRequest
@@ -173,5 +173,5 @@ class Author:
 
 def text(prompt: str, max_new_tokens: int = 5, **asked: Any) -> tuple[NDArray[np.int32], GeneratedText]:
     """A prompt as the step scheduler takes it."""
-    options = GenerateOptions(max_new_tokens=max_new_tokens, sampling=Sampling(temperature=0.0), **asked)
+    options = GenerateOptions(max_new_tokens=max_new_tokens, sampling=SamplingOptions(temperature=0.0), **asked)
     return CODEC.encode(prompt).rows, GeneratedText(CODEC, prompt, options)

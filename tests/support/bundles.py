@@ -11,8 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from models import bundle
-from models import self_test as reference
+from models import bundle, self_test
 from models.bundle import Bundle, vocabulary_text
 from models.codecs.dna import CODES
 from models.manifest import (
@@ -23,7 +22,7 @@ from models.manifest import (
     DnaSpec,
     Example,
     FramesSpec,
-    Limits,
+    InputLimits,
     Manifest,
     Provenance,
     SubwordsSpec,
@@ -31,7 +30,7 @@ from models.manifest import (
     WordsSpec,
 )
 from models.onnx_session import Placement
-from tests.pen import HIDDEN, Pen
+from tests.support.graph_builder import HIDDEN, Pen
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "Paris", "film", "lovely", ".")
 STEMS = ("the", "cat", "paris", "dog")
@@ -62,7 +61,7 @@ def tagger(
     steps, _ = pen.both_ways(*pen.words(ROWS, 2 + len(LETTERS)))
     _tags(pen, steps, labels, path=path)
     described = {"task": "tag", "labels": tuple(labels), "scheme": "iob2" if "O" in labels else None}
-    return _write(root, name, pen, SENTENCES, codec=SPELLED, limits=Limits(max_length=max_length), **described)
+    return _write(root, name, pen, SENTENCES, codec=SPELLED, limits=InputLimits(max_length=max_length), **described)
 
 
 def classifier(root: Path, *, name: str = "tiny-classify", max_length: int = 64) -> Path:
@@ -70,7 +69,7 @@ def classifier(root: Path, *, name: str = "tiny-classify", max_length: int = 64)
     pen = Pen(seed=2)
     _, last = pen.both_ways(*pen.words(ROWS, 2 + len(LETTERS)))
     _labels(pen, last, SENTIMENTS)
-    described = {"task": "classify", "labels": SENTIMENTS, "limits": Limits(max_length=max_length)}
+    described = {"task": "classify", "labels": SENTIMENTS, "limits": InputLimits(max_length=max_length)}
     return _write(root, name, pen, ["a lovely film", "the film sat"], codec=SPELLED, **described)
 
 
@@ -83,7 +82,7 @@ def generator(root: Path, *, name: str = "tiny-generate", max_length: int = 300)
     logits = pen.dense(y, HIDDEN, rows, never=2)
     pen.output(pen.op.LogSoftmax(logits, axis=-1), "log_probabilities", "T", "B", rows)
     pen.carry(after)
-    described = {"task": "generate", "limits": Limits(max_length=max_length), "codec": CharactersSpec()}
+    described = {"task": "generate", "limits": InputLimits(max_length=max_length), "codec": CharactersSpec()}
     return _write(root, name, pen, ["ROMEO:", "a cat"], GENERATION, **described)
 
 
@@ -126,7 +125,7 @@ def of_frames(root: Path, task: str, *, name: str | None = None) -> Path:
     """A tagger or classifier of frames of FEATURES numbers, at most 64 of them."""
     pen = Pen(seed=8)
     _head(pen, task, *pen.frames(FEATURES))
-    described = {**_described(task), "limits": Limits(max_length=64), "codec": FramesSpec(features=FEATURES)}
+    described = {**_described(task), "limits": InputLimits(max_length=64), "codec": FramesSpec(features=FEATURES)}
     return _write(root, name or f"tiny-frames-{task}", pen, [FRAMES, FRAMES[:1]], **described)
 
 
@@ -156,7 +155,7 @@ def _live(
     pen.output(pen.probabilities(steps, HIDDEN, len(labels)), "probabilities", "T", "B", len(labels))
     pen.carry(after)
     described = {"task": "tag", "labels": tuple(labels), "scheme": "iob2" if "O" in labels else None}
-    return _write(root, name, pen, inputs, codec=codec, limits=Limits(max_length=max_length), **described)
+    return _write(root, name, pen, inputs, codec=codec, limits=InputLimits(max_length=max_length), **described)
 
 
 def embedder(root: Path, *, name: str = "tiny-embed") -> Path:
@@ -165,7 +164,7 @@ def embedder(root: Path, *, name: str = "tiny-embed") -> Path:
     _, last = pen.both_ways(*pen.words(ROWS, 2 + len(LETTERS)))
     _labels(pen, last, SENTIMENTS)
     pen.output(last, "embedding", "B", 2 * HIDDEN)
-    described = {"task": "classify", "labels": SENTIMENTS, "limits": Limits(max_length=64)}
+    described = {"task": "classify", "labels": SENTIMENTS, "limits": InputLimits(max_length=64)}
     return _write(root, name, pen, ["a lovely film", "the film sat"], codec=SPELLED, **described)
 
 
@@ -254,7 +253,7 @@ def _write(
     bundle.save(path, manifest, files)
     tiny = opened(path)
     answered = [
-        example.model_copy(update={"outputs": reference.answer(tiny, example.inputs, example.parameters)})
+        example.model_copy(update={"outputs": self_test.answer(tiny, example.inputs, example.parameters)})
         for example in manifest.examples
     ]
     bundle.save(path, manifest.model_copy(update={"examples": tuple(answered)}), files)
