@@ -21,13 +21,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from loadtest import bench_plot, bench_report, catalogue, payloads, report
+from loadtest import bench_against, bench_plot, bench_report, catalogue, payloads, report
 from loadtest.bench_generate import measure_generation
 from loadtest.bench_phases import Plan, Stage, measure_tagging
 from loadtest.bench_report import COMPARED_AT
 from loadtest.bench_server import Ground, running
 from loadtest.catalogue import Entry, Setting
-from loadtest.open_loop import allow_connections
+from loadtest.load_loops import raise_file_limit as allow_connections
 from loadtest.payloads import Card
 
 POOL_SIZE = 2000  # texts
@@ -38,7 +38,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     plan = Plan()
     parser.add_argument("--only", metavar="NAME,NAME", help=f"these of {catalogue.known()}")
     parser.add_argument("--task", choices=("tag", "generate", "all"), default="all")
-    parser.add_argument("--seconds", type=float, default=plan.seconds, help="of one measurement")
+    parser.add_argument("--seconds", type=float, help="of one measurement (5; with --against: 1)")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="DIR",
+        help="Compare this tree with the checkout DIR, which has its own .venv, in alternating runs. With --only,"
+        " run the scenarios whose names start with these words.",
+    )
+    parser.add_argument("--pairs", type=int, default=15, help="With --against, run each scenario this many times.")
+    parser.add_argument("--variant", default="int8", help="With --against, serve this variant (default: %(default)s).")
     parser.add_argument("--rounds", type=int, default=plan.rounds)
     parser.add_argument("--quick", action="store_true", help="a minute a server at most: does it all work?")
     parser.add_argument(
@@ -58,10 +67,18 @@ def command(arguments: argparse.Namespace) -> int:
     """0 if ours has answered everything (and, with --at-least, was fast enough), else 1."""
     if arguments.quick and arguments.at_least is not None:
         raise ValueError("--quick tries one setting of each peer: --at-least would compare with less than its best")
+    server_core, client_core = cores()
+    if arguments.against is not None:
+        os.sched_setaffinity(0, {client_core})
+        allow_connections()
+        arguments.seconds = arguments.seconds or 1.0
+        console = report.console()
+        found = bench_against.compare_checkouts(arguments, (server_core, client_core), console)
+        return bench_against.conclude(found, arguments, console)
     entries = catalogue.select(arguments.only)
+    arguments.seconds = arguments.seconds or Plan().seconds
     if shutil.which(arguments.peers) is None:
         raise LookupError(f"{arguments.peers} is not there: `make bench` makes it, or give another --peers PYTHON")
-    server_core, client_core = cores()
     os.sched_setaffinity(0, {client_core})
     allow_connections()
     plan = QUICK if arguments.quick else Plan(seconds=arguments.seconds, rounds=arguments.rounds)

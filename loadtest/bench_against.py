@@ -1,0 +1,239 @@
+"""Compare two checkouts of seqserve in alternating runs on the same core.
+
+On a shared machine a server may gain or lose a third of its speed within a minute. Runs of about a second, in turns,
+see the same machine, so the ratio of neighbors is stable where absolute figures are not.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtest import payloads, report
+from loadtest.http_client import ServiceAddress, encode_requests
+from loadtest.load_loops import closed_loop, free_port, open_loop, percentiles, run_loop, send_all
+from loadtest.service_process import start_service
+
+BUNDLES = ("pos-en", "shakespeare")
+CONNECTIONS = (1, 32, 128)
+HEADERS = ("constant", "changing")  # without and with an x-request-id that changes with every request
+POOL_SIZE = 2000  # different requests
+STREAMS, NEW_TOKENS = 64, 200
+PROMPT = "ROMEO:"
+OVERLOAD, OVERLOAD_CONNECTIONS = 2.0, 1024
+WARMUP_S = 0.3  # of each run
+SEND_TIMEOUT_S = 120.0
+FIGURES = ("per_s", "p99_ms")
+SIDES = ("new", "old")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFigures:
+    """One run of one scenario. `per_s` counts requests, tokens, or the 200s of an open loop."""
+
+    per_s: float
+    p99_ms: float
+    failed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkout:
+    """A running service of one checkout, with prepared requests by name."""
+
+    side: str
+    address: ServiceAddress
+    requests: Mapping[str, Sequence[bytes]]
+
+
+Scenario = Callable[[Checkout, int], RunFigures]  # gets the number of the pair
+
+
+def compare_checkouts(arguments: argparse.Namespace, cores: tuple[int, int], console: Console) -> dict[str, Any]:
+    """Measure all scenarios on this tree and on the checkout `--against`, and return the report."""
+    server_core, client_core = cores
+    trees = {"new": Path.cwd(), "old": arguments.against.resolve()}
+    result: dict[str, Any] = {
+        **report.circumstances(),
+        "against": str(trees["old"]),
+        "server_core": server_core,
+        "client_core": client_core,
+        "scenarios": {},
+    }
+    with ExitStack() as stack:
+        pair = [stack.enter_context(_serve(side, trees[side], arguments, server_core)) for side in SIDES]
+        for name, scenario in scenarios(pair[1], arguments.seconds):
+            if arguments.only and not any(name.startswith(only.strip()) for only in arguments.only.split(",")):
+                continue
+            pairs = alternate(scenario, pair[0], pair[1], arguments.pairs)
+            result["scenarios"][name] = found = summarize(pairs)
+            console.print(f"{name}: {_line(found)}", markup=False, highlight=False)
+            report.write_json(arguments.report, result)
+    return result
+
+
+def scenarios(old: Checkout, seconds: float) -> Iterator[tuple[str, Scenario]]:
+    """Yield each scenario when the ones before it are measured. Capacities are those of the old checkout."""
+    for kind in HEADERS:
+        for connections in CONNECTIONS:
+            yield f"tag-{connections}-{kind}", partial(_tag, kind=kind, connections=connections, seconds=seconds)
+    for kind in ("generate", "generate_stream"):
+        yield f"{kind}-{STREAMS}", partial(_generate, kind=kind, texts=_texts_per_run(old, kind, seconds))
+    for kind in HEADERS:
+        closed = [_tag(old, 0, kind=kind, connections=count, seconds=2 * seconds) for count in (32, 64, 128)]
+        rate_per_s = OVERLOAD * max(each.per_s for each in closed)
+        yield f"overload-{kind}", partial(_overload, kind=kind, rate_per_s=rate_per_s, seconds=2 * seconds)
+
+
+def alternate(scenario: Scenario, new: Checkout, old: Checkout, pairs: int) -> list[dict[str, RunFigures]]:
+    """Run `scenario` on both checkouts `pairs` times in alternating order, after a pair that is not counted."""
+    found = []
+    for number in range(pairs + 1):
+        order = (new, old) if number % 2 == 0 else (old, new)
+        found.append({checkout.side: scenario(checkout, number) for checkout in order})
+    return found[1:]
+
+
+def summarize(pairs: Sequence[Mapping[str, RunFigures]]) -> dict[str, Any]:
+    """Return quartiles of new/old for each figure, the medians of each side, failures, and all pairs."""
+    rows = [{side: asdict(run) for side, run in pair.items()} for pair in pairs]
+    return {
+        "ratios": {figure: quartiles([row["new"][figure] / row["old"][figure] for row in rows]) for figure in FIGURES},
+        "medians": {
+            side: {figure: statistics.median(row[side][figure] for row in rows) for figure in FIGURES} for side in SIDES
+        },
+        "failed": {side: sum(row[side]["failed"] for row in rows) for side in SIDES},
+        "pairs": rows,
+    }
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the lower quartile, the median and the upper quartile."""
+    if len(values) == 1:
+        return (values[0],) * 3
+    lower, middle, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return lower, middle, upper
+
+
+@contextmanager
+def _serve(side: str, tree: Path, arguments: argparse.Namespace, core: int) -> Iterator[Checkout]:
+    python = tree / ".venv/bin/python"
+    if not python.exists():
+        raise LookupError(f"{python} does not exist. Run `make setup` in {tree}.")
+    address = ServiceAddress(host="127.0.0.1", port=free_port())
+    environment = {
+        "BENTOML_HOME": os.path.abspath(arguments.report.parent / "bentoml" / f"against-{side}"),
+        "SEQSERVE_BUNDLES": ",".join(str((arguments.zoo / name).resolve()) for name in BUNDLES),
+        "SEQSERVE_VARIANT": arguments.variant,
+    }
+    command = [str(python), "-m", "bentoml", "serve", "service.app:Seqserve", "--host", address.host]
+    with start_service(
+        [*command, "--port", str(address.port)],
+        address,
+        log=arguments.report.parent / f"against-{side}.log",
+        core=core,
+        environment=environment,
+        folder=tree,
+    ):
+        card = payloads.by_task(payloads.read_cards(address.url))["tag"]
+        texts = [payload.inputs for payload in payloads.build_single(card, count=POOL_SIZE, seed=arguments.seed)]
+        tagging = [json.dumps({"inputs": text}, ensure_ascii=False).encode() for text in texts]
+        options = ({"max_new_tokens": NEW_TOKENS, "temperature": 0.8, "seed": seed} for seed in range(POOL_SIZE))
+        writing = [json.dumps({"inputs": PROMPT, "parameters": each}).encode() for each in options]
+        requests = {
+            "constant": encode_requests(address, "/v1/tag", tagging, constant_headers=True),
+            "changing": encode_requests(address, "/v1/tag", tagging),
+            "generate": encode_requests(address, "/v1/generate", writing),
+            "generate_stream": encode_requests(address, "/v1/generate_stream", writing),
+        }
+        yield Checkout(side=side, address=address, requests=requests)
+
+
+def _tag(checkout: Checkout, _: int, *, kind: str, connections: int, seconds: float) -> RunFigures:
+    requests = checkout.requests[kind]
+    load = closed_loop(checkout.address, requests, connections=connections, seconds=seconds, warmup_s=WARMUP_S)
+    found = run_loop(load)
+    if not found.latencies_ms:
+        raise ConnectionError(f"the {checkout.side} checkout answered nothing: {dict(found.statuses)}")
+    return RunFigures(per_s=found.per_s, p99_ms=found.percentile_ms(99), failed=found.failed)
+
+
+def _generate(checkout: Checkout, _: int, *, kind: str, texts: int) -> RunFigures:
+    requests = checkout.requests[kind][:texts]
+    found = run_loop(send_all(checkout.address, requests, connections=STREAMS, timeout_s=SEND_TIMEOUT_S))
+    if not found.latencies_ms:
+        raise ConnectionError(f"the {checkout.side} checkout answered nothing: {dict(found.statuses)}")
+    if kind == "generate_stream" and found.events < texts * NEW_TOKENS and not found.failed:
+        raise ConnectionError(f"the {checkout.side} checkout sent {found.events} events for {texts} texts")
+    written = (texts - found.failed) * NEW_TOKENS
+    return RunFigures(per_s=written / found.seconds, p99_ms=found.percentile_ms(99), failed=found.failed)
+
+
+def _texts_per_run(checkout: Checkout, kind: str, seconds: float) -> int:
+    """Return how many texts the checkout writes in about `seconds`: a multiple of STREAMS."""
+    _generate(checkout, 0, kind=kind, texts=STREAMS)
+    tokens = seconds * _generate(checkout, 0, kind=kind, texts=2 * STREAMS).per_s
+    return min(POOL_SIZE // STREAMS, max(1, round(tokens / NEW_TOKENS / STREAMS))) * STREAMS
+
+
+def _overload(checkout: Checkout, number: int, *, kind: str, rate_per_s: float, seconds: float) -> RunFigures:
+    load = open_loop(
+        checkout.address,
+        checkout.requests[kind],
+        rate_per_s=rate_per_s,
+        seconds=seconds,
+        seed=number,
+        max_connections=OVERLOAD_CONNECTIONS,
+        open_first=OVERLOAD_CONNECTIONS,
+        warmup_s=2 * WARMUP_S,
+    )
+    found = run_loop(load)
+    ok = percentiles(found.latencies_ms(ok=True))
+    if ok is None:
+        raise ConnectionError(f"the {checkout.side} checkout answered nothing: {found.statuses()}")
+    lost = found.unanswered + sum(count for status, count in found.statuses().items() if status not in (200, 429))
+    return RunFigures(per_s=found.goodput_per_s, p99_ms=ok["p99_ms"], failed=lost)
+
+
+def _line(found: Mapping[str, Any]) -> str:
+    per_s, p99_ms = (_ratio(found["ratios"][figure]) for figure in FIGURES)
+    return f"rate {per_s}, p99 {p99_ms}"
+
+
+def _ratio(found: Sequence[float]) -> str:
+    lower, middle, upper = found
+    return f"{middle:.2f} ({lower:.2f}-{upper:.2f})"
+
+
+def against_table(result: Mapping[str, Any]) -> Table:
+    """Return the ratios new/old: medians and quartiles, with the medians of both sides."""
+    drawn = Table(title=f"this tree / {result['against']}, runs in turns", title_justify="left")
+    drawn.add_column("scenario", no_wrap=True)
+    for column in ("rate ratio", "p99 ratio", "new/s", "old/s", "new p99", "old p99", "failed"):
+        drawn.add_column(column, justify="right", no_wrap=True)
+    for name, found in result["scenarios"].items():
+        new, old = (found["medians"][side] for side in SIDES)
+        cells = [_ratio(found["ratios"][figure]) for figure in FIGURES]
+        cells += [f"{new['per_s']:,.0f}", f"{old['per_s']:,.0f}", f"{new['p99_ms']:.1f}", f"{old['p99_ms']:.1f}"]
+        drawn.add_row(name, *cells, f"{found['failed']['new']}, {found['failed']['old']}")
+    return drawn
+
+
+def conclude(result: Mapping[str, Any], arguments: argparse.Namespace, console: Console) -> int:
+    """Print the table. Return 1 if a request to this tree failed, else 0."""
+    report.write_json(arguments.report, result)
+    console.print(against_table(result))
+    failed = {name: found["failed"]["new"] for name, found in result["scenarios"].items() if found["failed"]["new"]}
+    for name, count in failed.items():
+        print(f"FAILED: {name}: {count} requests failed", file=sys.stderr)
+    console.print(f"all runs are in {arguments.report}", markup=False, highlight=False)
+    return 1 if failed else 0
