@@ -82,7 +82,7 @@ class Api:
         """Label every step: word, letter, base or frame. One input gives a list; a list gives a list of lists."""
         request = schemas.TagRequest(inputs=inputs, model=model, parameters=parameters)
         call = exchange_of(ctx.request).call
-        answer = await self.worker.engine.tag(inputs, model=model, aggregation=request.aggregation, call=call)
+        answer = await self.worker.engine.tag(inputs, model=model, aggregation=request.aggregation, request=call)
         return cast(schemas.TagAnswer, answer)
 
     @bentoml.api
@@ -97,7 +97,7 @@ class Api:
         """Score every label of the whole. One list an input, best first."""
         request = schemas.ClassifyRequest(inputs=inputs, model=model, parameters=parameters)
         call = exchange_of(ctx.request).call
-        answer = await self.worker.engine.classify(inputs, model=model, top_k=request.top_k, call=call)
+        answer = await self.worker.engine.classify(inputs, model=model, top_k=request.top_k, request=call)
         return cast(list[list[schemas.LabelScore]], answer)
 
     @bentoml.api
@@ -112,7 +112,7 @@ class Api:
         """Continue a text. A list of prompts gives a list of texts."""
         options = schemas.options(parameters, limit=self.worker.settings.max_new_tokens)
         call = exchange_of(ctx.request).call
-        answer = await self.worker.engine.generate(inputs, model=model, options=options, call=call)
+        answer = await self.worker.engine.generate(inputs, model=model, options=options, request=call)
         return cast(schemas.GenerateAnswer, answer)
 
 

@@ -13,7 +13,7 @@ from models.tasks.generate import FinishReason
 from service.errors import ClientGone
 from service.generation import Start, Texts
 from service.model_runtime import ModelRuntime
-from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.job import InferenceRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class GenerationStream:
     written then.
     """
 
-    def __init__(self, lane: ModelRuntime, texts: Texts, starts: Sequence[Start], call: InferenceRequest) -> None:
+    def __init__(self, runtime: ModelRuntime, texts: Texts, starts: Sequence[Start], request: InferenceRequest) -> None:
         self.texts = tuple(start.text for start in starts)
         self.prompt_tokens = tuple(start.length for start in starts)
         self.seeds = tuple(text.options.sampling.seed for text in self.texts)
@@ -53,7 +53,7 @@ class GenerationStream:
         self._reminder: asyncio.TimerHandle | None = None
         self._waiting: asyncio.Future[None] | None = None
         parts = [(starts[index].reading, starts[index].text) for index in filled]
-        self._ticket = lane.submit(call, parts, self._wake, follow=self._wake) if parts else None
+        self._ticket = runtime.submit(request, parts, self._wake, follow=self._wake) if parts else None
 
     def __aiter__(self) -> "GenerationStream":
         return self

@@ -28,13 +28,12 @@ from service.scheduling import decoding_batch as table
 from service.scheduling import sequences
 from service.scheduling.cost_model import CostModel
 from service.scheduling.decoding import StepScheduler
-from service.scheduling.inference_request import InferenceRequest
-from service.scheduling.job import Job
+from service.scheduling.job import InferenceRequest, Job
 from service.scheduling.loop import LoopBudget, SchedulerLoop
 from service.scheduling.sequences import SequenceScheduler
 from service.settings import Settings
 from service.telemetry import Telemetry
-from service.tensor_runtime import Graph, Work, open_graph
+from service.tensor_runtime import TensorRuntime, Work, open_tensor_runtime
 
 Answer = Callable[..., list[dict[str, Any]]]  # of an item and its row, with the parameters of its task
 UNITS = {"words": "words", "characters": "characters", "dna": "bases", "frames": "frames"}  # steps, by codec
@@ -50,7 +49,7 @@ class ModelRuntime:
     bundle: Bundle
     scheduler: SequenceScheduler | StepScheduler
     pump: SchedulerLoop
-    graph: Graph  # for arrays that come as they are
+    tensors: TensorRuntime  # for arrays that come as they are
     most: int  # requests under way
     limit: int  # steps of the longest input
     answers: Mapping[str, Answer]  # by the task that is asked for
@@ -66,7 +65,7 @@ class ModelRuntime:
         """Whether as many requests as may be are under way."""
         if len(self.open) >= self.most:
             self.scheduler.drop_the_gone()
-            self.graph.scheduler.drop_the_gone()
+            self.tensors.scheduler.drop_the_gone()
         return len(self.open) >= self.most
 
     def overload(self) -> Overloaded:
@@ -87,7 +86,7 @@ class ModelRuntime:
 
     def submit(
         self,
-        call: InferenceRequest,
+        request: InferenceRequest,
         parts: Sequence[Any] | Work,
         settled: Callable[[], None],
         follow: Callable[[], None] | None = None,
@@ -101,13 +100,13 @@ class ModelRuntime:
             settled()
 
         if isinstance(parts, Work):
-            ticket = Job(call, 1, settle, monotonic())
-            self.graph.scheduler.submit(ticket, parts)
+            ticket = Job(request, 1, settle, monotonic())
+            self.tensors.scheduler.submit(ticket, parts)
         else:
-            ticket = Job(call, len(parts), settle, monotonic(), follow)
+            ticket = Job(request, len(parts), settle, monotonic(), follow)
             self.scheduler.submit(ticket, parts)
         self.open.add(ticket)
-        (self.graph if isinstance(parts, Work) else self).pump.wake()
+        (self.tensors if isinstance(parts, Work) else self).pump.wake()
         return ticket
 
     @property
@@ -208,7 +207,7 @@ def _answers(bundle: Bundle) -> dict[str, Answer]:
     return {} if isinstance(bundle.task, Generation) else {bundle.manifest.task: bundle.task.answer}
 
 
-def open_lane(
+def open_runtime(
     bundle: Bundle, settings: Settings, telemetry: Telemetry, executor: Executor, turns: LoopBudget
 ) -> ModelRuntime:
     """Put a scheduler before a loaded bundle."""
@@ -242,7 +241,7 @@ def open_lane(
         bundle=bundle,
         scheduler=scheduler,
         pump=pump,
-        graph=open_graph(bundle, settings, executor, turns),
+        tensors=open_tensor_runtime(bundle, settings, executor, turns),
         most=settings.queue_requests,
         limit=bundle.manifest.max_length,
         answers=_answers(bundle),

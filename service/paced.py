@@ -12,7 +12,7 @@ ANSWER_SLICE = 8_192  # words or characters answered, at least, before the loop 
 
 
 async def encode_all(
-    lane: ModelRuntime, inputs: Sequence[Any], most: int, *, beside: int = 0, alone: bool = False
+    runtime: ModelRuntime, inputs: Sequence[Any], most: int, *, beside: int = 0, alone: bool = False
 ) -> list[Any]:
     """Encode every input, giving way to the loop now and then; `alone`: the one input came without a list.
 
@@ -20,14 +20,14 @@ async def encode_all(
     tokens for each; InvalidRequest for one that cannot be read; Overloaded or Unavailable before anything is encoded
     in vain.
     """
-    lane.check_room(len(inputs))
-    lane.check_kind(inputs)
+    runtime.check_room(len(inputs))
+    runtime.check_kind(inputs)
     items: list[Any] = []
     since, tokens = 0, beside * len(inputs)
     for place, raw in enumerate(inputs):
-        item = lane.encode(raw, None if alone else place)
+        item = runtime.encode(raw, None if alone else place)
         tokens += item.length
-        _check_tokens(lane, tokens, most)
+        _check_tokens(runtime, tokens, most)
         items.append(item)
         since += len(raw) if isinstance(raw, str) else 8 * len(raw)
         if since > ENCODE_SLICE:
@@ -36,18 +36,18 @@ async def encode_all(
     return items
 
 
-def encode_one(lane: ModelRuntime, raw: Any, most: int) -> Any:
+def encode_one(runtime: ModelRuntime, raw: Any, most: int) -> Any:
     """As `encode_all`, for one input."""
-    lane.check_room(1)
-    item = lane.encode(raw)
-    _check_tokens(lane, item.length, most)
+    runtime.check_room(1)
+    item = runtime.encode(raw)
+    _check_tokens(runtime, item.length, most)
     return item
 
 
-def _check_tokens(lane: ModelRuntime, tokens: int, most: int) -> None:
+def _check_tokens(runtime: ModelRuntime, tokens: int, most: int) -> None:
     if tokens > most:
         raise TooLarge(
-            f"the request comes to more than {most} {lane.unit}, sent and asked for: spread it over several requests",
+            f"the request comes to more than {most} {runtime.unit}, sent and asked for: split it into several requests",
             limit=most,
             field="inputs",
         )

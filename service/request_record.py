@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.job import InferenceRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

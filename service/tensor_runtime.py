@@ -30,7 +30,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Port:
+class TensorSpec:
     """One input or output of a graph; a dimension that is free is None."""
 
     name: str
@@ -58,8 +58,8 @@ class Work:
         return self.size.extra
 
 
-class Graph:
-    """See the module; `open_graph` makes one."""
+class TensorRuntime:
+    """See the module; `open_tensor_runtime` makes one."""
 
     def __init__(self, bundle: Bundle, settings: Settings, scheduler: ArrayScheduler, pump: SchedulerLoop) -> None:
         self.scheduler, self.pump = scheduler, pump
@@ -86,11 +86,11 @@ class Graph:
             raise InvalidRequest(str(error), field="inputs", limit=error.limit, value=error.value) from None
 
 
-def open_graph(bundle: Bundle, settings: Settings, executor: Executor, turns: LoopBudget) -> Graph:
+def open_tensor_runtime(bundle: Bundle, settings: Settings, executor: Executor, turns: LoopBudget) -> TensorRuntime:
     """Put a scheduler before the graph of a loaded bundle."""
     run = partial(_run, bundle)
     scheduler = ArrayScheduler(run, queue_tokens=settings.queue_tokens, cost=CostModel(), clock=monotonic)
-    return Graph(bundle, settings, scheduler, SchedulerLoop(scheduler, executor, clock=monotonic, turns=turns))
+    return TensorRuntime(bundle, settings, scheduler, SchedulerLoop(scheduler, executor, clock=monotonic, turns=turns))
 
 
 def _run(bundle: Bundle, work: Work) -> Arrays:
@@ -104,6 +104,6 @@ def _run(bundle: Bundle, work: Work) -> Arrays:
         ) from None
 
 
-def _port(tensor: Tensor) -> Port:
+def _port(tensor: Tensor) -> TensorSpec:
     shape = tuple(size if isinstance(size, int) else None for size in tensor.shape)
-    return Port(name=tensor.name, dtype=tensor.dtype, shape=shape)
+    return TensorSpec(name=tensor.name, dtype=tensor.dtype, shape=shape)

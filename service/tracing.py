@@ -78,12 +78,12 @@ class Tracer:
         )
         if ended.status >= 500:
             span.set_status(Status(StatusCode.ERROR))
-        if call.ran_s is not None:
+        if call.compute_started_s is not None:
             inside = set_span_in_context(span, parent)
-            computed_s = min(call.ran_s + call.compute_s, ended.ended_s)
+            computed_s = min(call.compute_started_s + call.compute_s, ended.ended_s)
             for part, from_s, to_s in (
-                ("queue", call.ran_s - call.queue_s, call.ran_s),
-                ("compute", call.ran_s, computed_s),
+                ("queue", call.compute_started_s - call.queue_s, call.compute_started_s),
+                ("compute", call.compute_started_s, computed_s),
                 ("decode", computed_s, ended.ended_s),
             ):
                 self._tracer.start_span(part, inside, start_time=at(from_s)).end(at(to_s))

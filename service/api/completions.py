@@ -217,7 +217,7 @@ async def _complete(exchange: RequestContext, body: bytes) -> Any:
     prompts = [prompt for prompt in asked.prompts for _ in range(asked.samples)]
     each = options(asked, worker.settings) * len(asked.prompts)
     with named("prompt", alone=isinstance(asked.prompt, str), each=asked.samples):
-        writing = await worker.engine.write(prompts, model=asked.model, options=each, call=exchange.call)
+        writing = await worker.engine.generate_stream(prompts, model=asked.model, options=each, request=exchange.call)
     head = {
         "id": f"cmpl-{exchange.call.request_id}",
         "object": "text_completion",

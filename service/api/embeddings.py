@@ -59,7 +59,7 @@ async def _embed(exchange: RequestContext, body: bytes) -> Any:
         said = f"{count} inputs in one request; the limit is {most}: send several requests"
         raise TooLarge(said, field="input", limit=most, value=count)
     with named("input", alone=isinstance(asked.input, str)):
-        found = await worker.engine.embed(asked.input, model=asked.model, call=exchange.call)
+        found = await worker.engine.embed(asked.input, model=asked.model, request=exchange.call)
     width = len(found[0][0]) if found else asked.dimensions
     if asked.dimensions not in (None, width):
         said = f"dimensions is {asked.dimensions}, but {exchange.model} gives {width}: leave it out"

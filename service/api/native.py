@@ -24,7 +24,7 @@ async def _tag(exchange: RequestContext, body: bytes) -> Any:
     request = schemas.parse(schemas.TAG, body, exchange.worker.settings)
     exchange.model = request.model or exchange.worker.default_model("tag")
     return await exchange.worker.engine.tag(
-        request.inputs, model=request.model, aggregation=request.aggregation, call=exchange.call
+        request.inputs, model=request.model, aggregation=request.aggregation, request=exchange.call
     )
 
 
@@ -32,7 +32,7 @@ async def _classify(exchange: RequestContext, body: bytes) -> Any:
     request = schemas.parse(schemas.CLASSIFY, body, exchange.worker.settings)
     exchange.model = request.model or exchange.worker.default_model("classify")
     return await exchange.worker.engine.classify(
-        request.inputs, model=request.model, top_k=request.top_k, call=exchange.call
+        request.inputs, model=request.model, top_k=request.top_k, request=exchange.call
     )
 
 
@@ -44,7 +44,7 @@ async def _generate(exchange: RequestContext, body: bytes) -> Any:
     exchange.model = request.model or exchange.worker.default_model("generate")
     options = schemas.options(request.parameters, limit=settings.max_new_tokens)
     return await exchange.worker.engine.generate(
-        request.inputs, model=request.model, options=options, call=exchange.call
+        request.inputs, model=request.model, options=options, request=exchange.call
     )
 
 

@@ -21,7 +21,7 @@ from service.api.request_context import RequestContext
 from service.api.request_headers import HEADER_LENGTH, JSON, OCTETS
 from service.api.routes import READ, Card, Docs, Reply, Route
 from service.errors import InvalidRequest, shown
-from service.tensor_runtime import Graph
+from service.tensor_runtime import TensorRuntime
 
 PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
@@ -43,7 +43,7 @@ async def _server(exchange: RequestContext, _: bytes) -> Any:
 
 
 async def _index(exchange: RequestContext, _: bytes) -> Any:
-    graphs = exchange.worker.engine.graphs().values()
+    graphs = exchange.worker.engine.tensor_runtimes().values()
     return [{"name": graph.name, "version": graph.version, "state": "READY", "reason": ""} for graph in graphs]
 
 
@@ -84,7 +84,7 @@ CONFIG_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT32": "TYPE_INT3
 Described = list[tuple[str, str, list[int]]]  # name, datatype and shape; -1: of any size
 
 
-def tensors(graph: Graph) -> tuple[Described, Described]:
+def tensors(graph: TensorRuntime) -> tuple[Described, Described]:
     """The inputs and the outputs of a model: those of text first, then those of its graph."""
     inputs: Described = [(name, BYTES, [-1]) for name in v2_inputs.text_inputs(graph)]
     outputs = [(name, *v2_infer.described(name, graph)) for name in v2_infer.text_outputs(graph)]
@@ -93,7 +93,7 @@ def tensors(graph: Graph) -> tuple[Described, Described]:
     return inputs, outputs
 
 
-def _graph(exchange: RequestContext) -> Graph:
+def _graph(exchange: RequestContext) -> TensorRuntime:
     names = exchange.names
     graph = v2_infer.graph_of(exchange.worker, names["id"], names.get("version", ""))
     exchange.model = graph.name
@@ -171,7 +171,7 @@ def _inputs(inputs: Sequence[bodies.InferInput], rest: memoryview) -> list[Tenso
     return found
 
 
-def _reply(graph: Graph, request_id: str | None, found: Sequence[Tensor], binary: Sequence[str]) -> Reply:
+def _reply(graph: TensorRuntime, request_id: str | None, found: Sequence[Tensor], binary: Sequence[str]) -> Reply:
     outputs: list[dict[str, Any]] = []
     parts: list[bytes] = []
     for tensor in found:

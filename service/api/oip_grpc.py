@@ -25,7 +25,7 @@ from service.api.rate_limit_headers import key_of
 from service.api.request_context import CANCELLED, OK, mint_id
 from service.api.request_headers import Head
 from service.errors import InternalError, ServiceError
-from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.job import InferenceRequest
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ async def _config(worker: Worker, request: Any, call: InferenceRequest) -> Any:
 
 
 async def _index(worker: Worker, request: Any, call: InferenceRequest) -> Any:
-    return messages.index_of(worker.engine.graphs().values())
+    return messages.index_of(worker.engine.tensor_runtimes().values())
 
 
 async def _infer(worker: Worker, request: Any, call: InferenceRequest) -> Any:
@@ -165,7 +165,10 @@ def _answering(worker: Worker, method: Method) -> Callable[[Any, Any], Awaitable
         try:
             try:
                 call = InferenceRequest(
-                    request_id=request_id, route=route, deadline_s=_deadline_s(worker, context), gone=context.done
+                    request_id=request_id,
+                    route=route,
+                    deadline_s=_deadline_s(worker, context),
+                    is_disconnected=context.done,
                 )
                 if not method.open:
                     _enter(worker, head, context)

@@ -14,7 +14,7 @@ from service.api.oip_infer import Request
 from service.api.oip_inputs import by_name
 from service.api.oip_tensors import BYTES, DTYPES, Tensor, count, from_bytes, to_bytes
 from service.errors import InvalidRequest, shown
-from service.tensor_runtime import Graph
+from service.tensor_runtime import TensorRuntime
 
 INPUTS_MOST = 64  # as over HTTP
 CONTENTS = {"FP32": "fp32_contents", "INT32": "int_contents", BYTES: "bytes_contents"}
@@ -82,7 +82,7 @@ def _refuse_parameters(field: str, parameters: Iterable[str]) -> None:
         raise InvalidRequest(f"{path}: unknown field; remove it", field=path)
 
 
-def answer_of(graph: Graph, request_id: str, found: Sequence[Tensor]) -> pb.ModelInferResponse:
+def answer_of(graph: TensorRuntime, request_id: str, found: Sequence[Tensor]) -> pb.ModelInferResponse:
     """The tensors as bytes, each after the other."""
     answer = pb.ModelInferResponse(model_name=graph.name, model_version=graph.version, id=request_id)
     for tensor in found:
@@ -91,7 +91,7 @@ def answer_of(graph: Graph, request_id: str, found: Sequence[Tensor]) -> pb.Mode
     return answer
 
 
-def metadata_of(graph: Graph) -> pb.ModelMetadataResponse:
+def metadata_of(graph: TensorRuntime) -> pb.ModelMetadataResponse:
     """The tensors of a model."""
     answer = pb.ModelMetadataResponse(name=graph.name, versions=[graph.version], platform=PLATFORM)
     for described, side in zip(tensors(graph), (answer.inputs, answer.outputs), strict=True):
@@ -100,7 +100,7 @@ def metadata_of(graph: Graph) -> pb.ModelMetadataResponse:
     return answer
 
 
-def config_of(graph: Graph) -> pb.ModelConfigResponse:
+def config_of(graph: TensorRuntime) -> pb.ModelConfigResponse:
     """The same as Triton's configuration has them."""
     inputs, outputs = tensors(graph)
     config = pb.ModelConfig(
@@ -113,7 +113,7 @@ def config_of(graph: Graph) -> pb.ModelConfigResponse:
     return pb.ModelConfigResponse(config=config)
 
 
-def index_of(graphs: Iterable[Graph]) -> pb.RepositoryIndexResponse:
+def index_of(graphs: Iterable[TensorRuntime]) -> pb.RepositoryIndexResponse:
     """The models that are served."""
     answer = pb.RepositoryIndexResponse()
     for graph in graphs:

@@ -18,8 +18,8 @@ from service.api.oip_answers import OUTPUTS, answered
 from service.api.oip_inputs import JSON, PARAMETERS, TEXT, text_inputs
 from service.api.oip_tensors import BYTES, DATATYPES, Tensor, of_array
 from service.errors import InvalidRequest, TooLarge, UnknownModel, shown
-from service.scheduling.inference_request import InferenceRequest
-from service.tensor_runtime import Graph
+from service.scheduling.job import InferenceRequest
+from service.tensor_runtime import TensorRuntime
 from service.worker import Worker
 
 
@@ -32,9 +32,9 @@ class Request:
     parameters: Mapping[str, Any]
 
 
-def graph_of(worker: Worker, model: str, version: str) -> Graph:
+def graph_of(worker: Worker, model: str, version: str) -> TensorRuntime:
     """The graph of a model and a version of it; any version if that is empty. Raises UnknownModel."""
-    graphs = worker.engine.graphs()
+    graphs = worker.engine.tensor_runtimes()
     if model not in graphs:
         raise UnknownModel(
             f"there is no model {shown(model)!r}; there are {', '.join(graphs)}", value=model, available=list(graphs)
@@ -49,12 +49,12 @@ def graph_of(worker: Worker, model: str, version: str) -> Graph:
     return graph
 
 
-def text_outputs(graph: Graph) -> list[str]:
+def text_outputs(graph: TensorRuntime) -> list[str]:
     """What it gives for those."""
     return [*(name for task in graph.tasks for name in OUTPUTS[_kind(graph, task)]), JSON]
 
 
-def described(name: str, graph: Graph) -> tuple[str, list[int]]:
+def described(name: str, graph: TensorRuntime) -> tuple[str, list[int]]:
     """The datatype and the shape of one of those outputs; -1: of any size."""
     datatype = {"score": "FP32", "text_score": "FP32", "start": "INT32", "end": "INT32", "offsets": "INT32"}
     whole = "classify" if len(graph.tasks) == 1 else "text"
@@ -62,7 +62,7 @@ def described(name: str, graph: Graph) -> tuple[str, list[int]]:
     return datatype.get(name, BYTES), rows
 
 
-async def infer(worker: Worker, graph: Graph, request: Request, call: InferenceRequest) -> list[Tensor]:
+async def infer(worker: Worker, graph: TensorRuntime, request: Request, call: InferenceRequest) -> list[Tensor]:
     """The tensors that were asked for. Raises ServiceError."""
     parameters = dict(request.parameters)
     v2_inputs.set_deadline(call, parameters.pop("timeout", None))
@@ -79,7 +79,7 @@ async def infer(worker: Worker, graph: Graph, request: Request, call: InferenceR
 
 
 async def _of_arrays(
-    worker: Worker, graph: Graph, inputs: Mapping[str, Tensor], call: InferenceRequest
+    worker: Worker, graph: TensorRuntime, inputs: Mapping[str, Tensor], call: InferenceRequest
 ) -> list[Tensor]:
     wanted = {port.name: DATATYPES[port.dtype] for port in graph.inputs}
     for name, tensor in inputs.items():
@@ -97,12 +97,12 @@ async def _of_arrays(
             field="inputs",
         )
     arrays = {name: cast(np.ndarray[Any, Any], tensor.data) for name, tensor in inputs.items()}
-    outputs = await worker.engine.run_arrays(arrays, model=graph.name, call=call)
+    outputs = await worker.engine.run_tensors(arrays, model=graph.name, request=call)
     return [of_array(name, array) for name, array in outputs.items()]
 
 
 async def _of_texts(
-    worker: Worker, graph: Graph, request: Request, parameters: dict[str, Any], call: InferenceRequest
+    worker: Worker, graph: TensorRuntime, request: Request, parameters: dict[str, Any], call: InferenceRequest
 ) -> list[Tensor]:
     v2_inputs.check_inputs(graph, request.inputs)
     _check_outputs(request.outputs, text_outputs(graph))
@@ -130,19 +130,19 @@ async def _of_texts(
 
 
 async def _ask(
-    worker: Worker, graph: Graph, task: str, inputs: list[Any], asked: Any, call: InferenceRequest
+    worker: Worker, graph: TensorRuntime, task: str, inputs: list[Any], asked: Any, call: InferenceRequest
 ) -> list[Any]:
     """The answers of one task, one an input."""
     engine, name = worker.engine, graph.name
     if task == "tag":
-        return await engine.tag(inputs, model=name, aggregation=asked.aggregation_strategy, call=call)
+        return await engine.tag(inputs, model=name, aggregation=asked.aggregation_strategy, request=call)
     if task == "classify":
-        return await engine.classify(inputs, model=name, top_k=asked.top_k, call=call)
+        return await engine.classify(inputs, model=name, top_k=asked.top_k, request=call)
     options = schemas.options(asked, limit=worker.settings.max_new_tokens)
-    return cast(list[Any], await engine.generate(inputs, model=name, options=options, call=call))
+    return cast(list[Any], await engine.generate(inputs, model=name, options=options, request=call))
 
 
-def _kind(graph: Graph, task: str) -> str:
+def _kind(graph: TensorRuntime, task: str) -> str:
     """The row of OUTPUTS: the label of the whole has names of its own beside tags."""
     return "text" if task == "classify" and len(graph.tasks) > 1 else task
 

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from service.api import schemas
 from service.api.oip_tensors import BYTES, Tensor
 from service.errors import InvalidRequest, shown
-from service.scheduling.inference_request import InferenceRequest
-from service.tensor_runtime import Graph
+from service.scheduling.job import InferenceRequest
+from service.tensor_runtime import TensorRuntime
 
 TEXT, JSON, PARAMETERS = "text", "json", "parameters"
 
@@ -29,12 +29,12 @@ def by_name(tensors: Iterable[Tensor]) -> dict[str, Tensor]:
     return named
 
 
-def text_inputs(graph: Graph) -> list[str]:
+def text_inputs(graph: TensorRuntime) -> list[str]:
     """The names of the inputs that a model takes instead of its graph's own."""
     return [TEXT, JSON] if graph.reads_text else [JSON]
 
 
-def check_inputs(graph: Graph, inputs: Mapping[str, Tensor]) -> None:
+def check_inputs(graph: TensorRuntime, inputs: Mapping[str, Tensor]) -> None:
     taken = text_inputs(graph)
     if TEXT in inputs and JSON in inputs:
         raise InvalidRequest("inputs: both text and json came; send one of them", field="inputs")
@@ -123,7 +123,7 @@ _ASKED: dict[tuple[str, ...], type[Any]] = {
 }
 
 
-def read_parameters(graph: Graph, more: Tensor | None, parameters: dict[str, Any]) -> Any:
+def read_parameters(graph: TensorRuntime, more: Tensor | None, parameters: dict[str, Any]) -> Any:
     """The parameters of the tasks: those of the request, and those in the input of that name, one JSON object.
 
     The protocol's own parameters are single values: one string stands for a list of one.

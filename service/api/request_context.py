@@ -21,7 +21,7 @@ from service.api.request_headers import JSON, Head
 from service.auth import Guest
 from service.errors import ClientGone, DeadlinePassed, InternalError, MethodNotAllowed, ServiceError, shown
 from service.request_record import Ended
-from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.job import InferenceRequest
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class RequestContext:
             request_id=mint_id(head).decode(),
             route=route,
             deadline_s=self.started_s + worker.settings.deadline_s,
-            gone=link.gone,
+            is_disconnected=link.gone,
         )
 
     def check(self, methods: Collection[str], *, media: Sequence[str] = (JSON,), key: bool = True) -> None:

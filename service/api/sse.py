@@ -56,8 +56,8 @@ async def stream(exchange: RequestContext, request: schemas.GenerateRequest) -> 
     settings = exchange.worker.settings
     exchange.model = request.model or exchange.worker.default_model("generate")
     options = replace(schemas.options(request.parameters, limit=settings.max_new_tokens), details=False, logprobs=True)
-    writing = await exchange.worker.engine.write(
-        [request.inputs], model=request.model, options=[options], call=exchange.call
+    writing = await exchange.worker.engine.generate_stream(
+        [request.inputs], model=request.model, options=[options], request=exchange.call
     )
     writing.remind_s = settings.keepalive_s
     return Stream(media=MEDIA, chunks=_chunks(writing), failed=failing(exchange))

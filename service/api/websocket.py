@@ -31,7 +31,7 @@ from service.errors import (
     Unauthorized,
     Unavailable,
 )
-from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.job import InferenceRequest
 from service.streaming import TaggingStream
 from service.worker import Worker
 
@@ -190,10 +190,10 @@ class Stream:
         following = self._opened(message)
         answer: dict[str, Any] = {"model": following.model}
         if inputs is not None:
-            answer = {"entities": await self._worker.engine.follow(following, inputs, call=self._call())}
+            answer = {"entities": await self._worker.engine.advance(following, inputs, request=self._call())}
         answer["steps"] = following.steps
         if message.return_state:
-            answer["state"] = self._worker.engine.keep(following)
+            answer["state"] = self._worker.engine.state_token(following)
         return answer
 
     def _call(self) -> InferenceRequest:
@@ -202,13 +202,15 @@ class Stream:
             request_id=self._exchange.call.request_id,
             route=PATH,
             deadline_s=time.monotonic() + self._time_s,
-            gone=lambda: False,  # one message is in work and the next is not read: its answer shows who has gone
+            is_disconnected=lambda: (
+                False
+            ),  # one message is in work and the next is not read: its answer shows who has gone
         )
 
     def _opened(self, message: schemas.StreamMessage) -> TaggingStream:
         """The stream, which the first good message opens."""
         if self._following is None:
-            self._following = self._worker.engine.stream(message.model, state=message.state)
+            self._following = self._worker.engine.open_stream(message.model, state=message.state)
             self._worker.telemetry.streams(self._following.model, 1)
         elif message.state is not None:
             raise InvalidRequest("state: this stream has begun; open another to go on from a state", field="state")

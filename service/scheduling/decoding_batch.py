@@ -91,7 +91,7 @@ class Roster:
         self.tickets = tuple({text.ticket: None for text in texts})
         self.watched = [row for row, text in enumerate(continuations) if text.has_stop_strings]
         self.left = min(text.remaining_tokens for text in continuations)
-        self.deadline_s = min(ticket.call.deadline_s for ticket in self.tickets)
+        self.deadline_s = min(ticket.request.deadline_s for ticket in self.tickets)
         self.sampler: TokenSampler | None = None  # made when it is needed
         self.drawn: list[NDArray[np.int64]] = []
 
@@ -185,6 +185,6 @@ class Table:
     def fail(self, text: Text, error: BaseException) -> None:
         """Tell the waiter, and who follows the other texts of the request what was written of them before."""
         self.push()
-        request_id, count = text.ticket.call.request_id, len(text.continuation.tokens)
+        request_id, count = text.ticket.request.request_id, len(text.continuation.tokens)
         log.error("request %s: a text failed after %d tokens", request_id, count, exc_info=error)
         text.ticket.fail(error if isinstance(error, ServiceError) else InternalError())

@@ -5,12 +5,30 @@ Knows when a request is no longer worth running. Does not know what its parts ar
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from service.errors import ClientGone, DeadlinePassed, InternalError, ServiceError
-from service.scheduling.inference_request import InferenceRequest
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class InferenceRequest:
+    """One request as the engine and the schedulers see it.
+
+    Mutable: the schedulers write the last four fields, and the HTTP layer reads them for ``Server-Timing``.
+    """
+
+    request_id: str
+    route: str
+    deadline_s: float  # time.monotonic
+    is_disconnected: Callable[[], bool]  # called at every step, so it must be cheap
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+    batch_items: int = 0
+    compute_started_s: float | None = None  # time.monotonic
+
 
 Settle = Callable[["Job"], None]
 
@@ -27,9 +45,9 @@ class Job:
         "_left",
         "_settle",
         "arrived_s",
-        "call",
         "error",
         "follow",
+        "request",
         "results",
         "settled",
         "started_s",
@@ -38,13 +56,13 @@ class Job:
 
     def __init__(
         self,
-        call: InferenceRequest,
+        request: InferenceRequest,
         size: int,
         settle: Settle,
         arrived_s: float,
         follow: Callable[[], None] | None = None,
     ) -> None:
-        self.call = call
+        self.request = request
         self.results: list[Any] = [None] * size
         self.error: ServiceError | None = None
         self.settled = False
@@ -59,15 +77,15 @@ class Job:
         """Note that the first of its parts begins to run."""
         if self.started_s is None:
             self.started_s = now_s
-            self.call.queue_s = now_s - self.arrived_s
-            self.call.ran_s = now_s
+            self.request.queue_s = now_s - self.arrived_s
+            self.request.compute_started_s = now_s
 
     def ran(self, compute_s: float, batch_items: int) -> None:
         """Note what a batch that held some of its parts cost."""
-        call = self.call
-        call.compute_s += compute_s
-        if batch_items > call.batch_items:
-            call.batch_items = batch_items
+        request = self.request
+        request.compute_s += compute_s
+        if batch_items > request.batch_items:
+            request.batch_items = batch_items
 
     def tell(self, now_s: float) -> None:
         """Let who follows know that there is more to read."""
@@ -92,16 +110,16 @@ class Job:
         """Settle a ticket that nobody waits for any more; True if it was or is now settled."""
         if self.settled:
             return True
-        if now_s >= self.call.deadline_s:
+        if now_s >= self.request.deadline_s:
             waited = now_s - self.arrived_s
             self.fail(
                 DeadlinePassed(
                     f"the deadline passed {waited:.3f} s after the request was queued: allow more time with the header "
                     "X-Request-Timeout-S, or send less at once",
-                    limit=round(self.call.deadline_s - self.arrived_s, 3),
+                    limit=round(self.request.deadline_s - self.arrived_s, 3),
                 )
             )
-        elif self.call.gone():
+        elif self.request.is_disconnected():
             self.fail(ClientGone())
         return self.settled
 
@@ -117,6 +135,6 @@ def fail_all(tickets: Iterable[Job], error: ServiceError) -> None:
     """Fail all that are open. Of a bug of ours, which is in the log, the requests it was told to stand there, too."""
     told = dict.fromkeys(ticket for ticket in tickets if not ticket.settled)
     if told and isinstance(error, InternalError):
-        log.error("told to requests %s", ", ".join(ticket.call.request_id for ticket in told))
+        log.error("told to requests %s", ", ".join(ticket.request.request_id for ticket in told))
     for ticket in told:
         ticket.fail(error)

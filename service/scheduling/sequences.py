@@ -116,7 +116,7 @@ class SequenceScheduler:
         """Queue all sequences of a ticket, or none: raises Overloaded, Unavailable or DeadlinePassed."""
         entries = [Entry(ticket, index, item, self._number + index) for index, item in enumerate(items)]
         self.check_room(len(entries), sum([entry.length for entry in entries]))
-        deadline_s = ticket.call.deadline_s
+        deadline_s = ticket.request.deadline_s
         self._check_deadline(deadline_s)
         self._number += len(entries)
         self._by_age += entries
@@ -249,7 +249,7 @@ class SequenceScheduler:
             if entry.ticket.expire(now):
                 self._forget(bisect_left(self._by_length, (entry.key,)), 1)
             else:
-                self._earliest_deadline_s = min(self._earliest_deadline_s, entry.ticket.call.deadline_s)
+                self._earliest_deadline_s = min(self._earliest_deadline_s, entry.ticket.request.deadline_s)
 
     def _start(self, entries: list[Entry], reason: str, now: float) -> Batch:
         for entry in entries:
@@ -290,8 +290,8 @@ class SequenceScheduler:
             middle = len(entries) // 2
             self._suspects += [entries[middle:], entries[:middle]]
             return
-        ticket, call = entries[0].ticket, entries[0].ticket.call
-        log.error("request %s: a sequence of length %d failed", call.request_id, entries[0].length, exc_info=error)
+        ticket, request = entries[0].ticket, entries[0].ticket.request
+        log.error("request %s: a sequence of length %d failed", request.request_id, entries[0].length, exc_info=error)
         ticket.fail(error if isinstance(error, ServiceError) else InternalError())
 
     def abandon(self, error: ServiceError) -> None:

@@ -50,7 +50,7 @@ class Batch:
         if isinstance(error, ServiceError):
             self._ticket.fail(error)
         elif error is not None:
-            request_id = self._ticket.call.request_id
+            request_id = self._ticket.request.request_id
             log.error(
                 "request %s: arrays of %d rows, %d steps failed", request_id, item.rows, item.steps, exc_info=error
             )

@@ -15,7 +15,7 @@ from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Una
 from service.generation import GenerateOptions
 from service.generation_stream import TokenDelta
 from service.inputs import are_one
-from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.job import InferenceRequest
 from service.settings import Settings
 from service.streaming import TaggingStream
 from service.telemetry import Telemetry
@@ -66,16 +66,16 @@ class FakeEngine:
             if task not in ("embed", "stream")
         ]
 
-    def graphs(self) -> dict[str, Any]:
+    def tensor_runtimes(self) -> dict[str, Any]:
         return {}
 
     def defaults(self) -> dict[str, str]:
         return dict(NAMES)
 
     async def tag(
-        self, inputs: Any, *, model: str | None, aggregation: str | None, call: InferenceRequest
+        self, inputs: Any, *, model: str | None, aggregation: str | None, request: InferenceRequest
     ) -> list[Any]:
-        await self._work("tag", inputs, model, aggregation, call)
+        await self._work("tag", inputs, model, aggregation, request)
         key = "entity_group" if aggregation == "simple" else "entity"
 
         def one(text: Any) -> list[dict[str, Any]]:
@@ -90,27 +90,27 @@ class FakeEngine:
         return one(inputs) if isinstance(inputs, str) or are_one(inputs) else [one(text) for text in inputs]
 
     async def classify(
-        self, inputs: Any, *, model: str | None, top_k: int | None, call: InferenceRequest
+        self, inputs: Any, *, model: str | None, top_k: int | None, request: InferenceRequest
     ) -> list[list[dict[str, Any]]]:
-        await self._work("classify", inputs, model, top_k, call)
+        await self._work("classify", inputs, model, top_k, request)
         labels = [{"label": "positive", "score": 0.75}, {"label": "negative", "score": 0.25}][:top_k]
         return [labels for _ in ([inputs] if isinstance(inputs, str) or are_one(inputs) else inputs)]
 
-    async def embed(self, inputs: Any, *, model: str | None, call: InferenceRequest) -> list[tuple[Any, int]]:
-        await self._work("embed", inputs, model, None, call)
+    async def embed(self, inputs: Any, *, model: str | None, request: InferenceRequest) -> list[tuple[Any, int]]:
+        await self._work("embed", inputs, model, None, request)
         texts = [inputs] if isinstance(inputs, str) else inputs
         return [(np.array([0.5, -1.0, len(text)], np.float32), len(text.split())) for text in texts]
 
-    def keep(self, stream: TaggingStream) -> str:
+    def state_token(self, stream: TaggingStream) -> str:
         return f"after {stream.steps}"
 
-    def stream(self, model: str | None = None, *, state: str | None = None) -> TaggingStream:
+    def open_stream(self, model: str | None = None, *, state: str | None = None) -> TaggingStream:
         if model not in (None, NAMES["stream"]):
             raise UnknownModel(f"no model {model!r}", value=str(model), available=[NAMES["stream"]])
         return TaggingStream(model=NAMES["stream"], memory=(), steps=int(state.split()[1]) if state else 0)
 
-    async def follow(self, stream: TaggingStream, inputs: Any, *, call: InferenceRequest) -> list[dict[str, Any]]:
-        await self._work("stream", inputs, None, None, call)
+    async def advance(self, stream: TaggingStream, inputs: Any, *, request: InferenceRequest) -> list[dict[str, Any]]:
+        await self._work("stream", inputs, None, None, request)
         words = inputs.split() if isinstance(inputs, str) else inputs
         stream.steps += len(words)
         first = stream.steps - len(words)
@@ -120,9 +120,9 @@ class FakeEngine:
         ]
 
     async def generate(
-        self, inputs: Any, *, model: str | None, options: GenerateOptions, call: InferenceRequest
+        self, inputs: Any, *, model: str | None, options: GenerateOptions, request: InferenceRequest
     ) -> Any:
-        await self._work("generate", inputs, model, options, call)
+        await self._work("generate", inputs, model, options, request)
 
         def one(prompt: str) -> dict[str, Any]:
             answer: dict[str, Any] = {"generated_text": (prompt if options.return_full_text else "") + TEXT}
@@ -134,13 +134,18 @@ class FakeEngine:
 
         return one(inputs) if isinstance(inputs, str) else [one(prompt) for prompt in inputs]
 
-    async def write(
-        self, prompts: Sequence[str], *, model: str | None, options: Sequence[GenerateOptions], call: InferenceRequest
+    async def generate_stream(
+        self,
+        prompts: Sequence[str],
+        *,
+        model: str | None,
+        options: Sequence[GenerateOptions],
+        request: InferenceRequest,
     ) -> "FakeWriting":
-        await self._work("write", list(prompts), model, list(options), call)
+        await self._work("write", list(prompts), model, list(options), request)
         if len(prompts) == 1:
-            await _misbehave(prompts[0], call)
-        return FakeWriting(self, prompts, options, call)
+            await _misbehave(prompts[0], request)
+        return FakeWriting(self, prompts, options, request)
 
     async def drain(self, timeout_s: float) -> None:
         self.ready = False
@@ -148,19 +153,19 @@ class FakeEngine:
             while self.running:
                 await asyncio.sleep(0.01)
 
-    async def _work(self, task: str, inputs: Any, model: str | None, asked: Any, call: InferenceRequest) -> None:
+    async def _work(self, task: str, inputs: Any, model: str | None, asked: Any, request: InferenceRequest) -> None:
         if not self.ready:
             raise Unavailable("draining", retry_after_s=2)
         name = NAMES["generate" if task == "write" else task]
         if model is not None and model != name:
             raise UnknownModel(f"no model {model[:20]!r}", value=model, available=[name])
-        self.calls.append((task, inputs, asked, call))
+        self.calls.append((task, inputs, asked, request))
         self.running += 1
         try:
-            call.queue_s, call.compute_s, call.batch_items = 0.0015, 0.0005, 4
-            call.ran_s = time.monotonic()
+            request.queue_s, request.compute_s, request.batch_items = 0.0015, 0.0005, 4
+            request.compute_started_s = time.monotonic()
             self.telemetry.batch(name, 1, 4, 3, "idle", 0.0005, [0.0015])
-            await _misbehave(inputs if isinstance(inputs, str) else "", call)
+            await _misbehave(inputs if isinstance(inputs, str) else "", request)
         finally:
             self.running -= 1
 
@@ -169,13 +174,13 @@ class FakeWriting:
     """Duck-types GenerationStream: TEXT for each prompt, a character a look; nothing after an empty one."""
 
     def __init__(
-        self, engine: FakeEngine, prompts: Sequence[str], options: Sequence[GenerateOptions], call: InferenceRequest
+        self, engine: FakeEngine, prompts: Sequence[str], options: Sequence[GenerateOptions], request: InferenceRequest
     ) -> None:
         self.prompt_tokens = tuple(map(len, prompts))
         self.seeds = tuple(each.seed or 0 for each in options)
         self.remind_s: float | None = None
         self.closed = False
-        self._engine, self._prompts, self._options, self._call = engine, prompts, options, call
+        self._engine, self._prompts, self._options, self._request = engine, prompts, options, request
         self._looks = 0
         engine.running += 1
 
@@ -185,7 +190,7 @@ class FakeWriting:
     async def __anext__(self) -> list[TokenDelta]:
         await asyncio.sleep(0)
         if self._looks == 1 and self._prompts[0].startswith("then "):
-            await _misbehave(self._prompts[0].removeprefix("then "), self._call)
+            await _misbehave(self._prompts[0].removeprefix("then "), self._request)
         look, self._looks = self._looks, self._looks + 1
         deltas = [self._delta(index, look) for index, _ in enumerate(self._prompts) if look < self._count(index)]
         if not look:  # an empty prompt has an empty text
@@ -221,7 +226,7 @@ class FakeWriting:
         return TokenDelta(index=index, tokens=[look + 2], pieces=[TEXT[look]], logprobs=logprobs, finish_reason=reason)
 
 
-async def _misbehave(text: str, call: InferenceRequest) -> None:
+async def _misbehave(text: str, request: InferenceRequest) -> None:
     if text == "!bug":
         raise ValueError("secret text of a user")
     if text == "!full":
@@ -235,5 +240,5 @@ async def _misbehave(text: str, call: InferenceRequest) -> None:
     if text.startswith("!slow"):
         for _ in range(int(float(text.split()[1]) / 0.01)):
             await asyncio.sleep(0.01)
-            if call.gone():
+            if request.is_disconnected():
                 raise ClientGone

@@ -16,7 +16,7 @@ from models.sampling import UNIFORMS_BLOCK
 from service.engine import Engine
 from service.errors import InvalidRequest
 from service.generation import GenerateOptions
-from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.job import InferenceRequest
 from service.settings import Settings
 from service.telemetry import Telemetry
 
@@ -45,8 +45,10 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def ask(engine: Engine, inputs: str | list[str], **asked: Any) -> Any:
-    call = InferenceRequest(request_id="r", route="/v1/x", deadline_s=time.monotonic() + 60, gone=lambda: False)
-    return await engine.generate(inputs, options=GenerateOptions(**asked), call=call)
+    call = InferenceRequest(
+        request_id="r", route="/v1/x", deadline_s=time.monotonic() + 60, is_disconnected=lambda: False
+    )
+    return await engine.generate(inputs, options=GenerateOptions(**asked), request=call)
 
 
 async def beside(engine: Engine, count: int) -> None:
@@ -191,9 +193,11 @@ def test_an_empty_text_has_no_state(pair: tuple[Engine, Engine]) -> None:
 
 def test_a_text_that_is_streamed_has_its_state_too(pair: tuple[Engine, Engine], generator: Bundle) -> None:
     async def streamed() -> Any:
-        call = InferenceRequest(request_id="r", route="/v1/x", deadline_s=time.monotonic() + 60, gone=lambda: False)
+        call = InferenceRequest(
+            request_id="r", route="/v1/x", deadline_s=time.monotonic() + 60, is_disconnected=lambda: False
+        )
         asked = GenerateOptions(max_new_tokens=30, seed=8, return_state=True)
-        writing = await pair[0].write([PROMPT], options=[asked], call=call)
+        writing = await pair[0].generate_stream([PROMPT], options=[asked], request=call)
         async for _ in writing:
             pass
         return writing.answer(0)

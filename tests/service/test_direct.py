@@ -195,9 +195,9 @@ async def test_who_has_gone_is_known_to_the_work() -> None:
     wire.transport.written = b""
     wire.send(request({"inputs": "!slow 0.02"}))
     call = wire.engine.calls[-1][-1]
-    assert not call.gone()
+    assert not call.is_disconnected()
     wire.protocol.connection_lost(None)
-    assert call.gone()
+    assert call.is_disconnected()
     await asyncio.sleep(0.05)
     assert wire.transport.written == b""
 

@@ -20,15 +20,17 @@ from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.generation import GenerateOptions
 from service.paced import encode_all
-from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.job import InferenceRequest
 from service.scheduling.loop import SchedulerLoop
 from service.settings import Settings
 from service.telemetry import Telemetry
 from tests.support import bundles
 
 
-def call(*, timeout_s: float = 60.0, gone: Callable[[], bool] = lambda: False) -> InferenceRequest:
-    return InferenceRequest(request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, gone=gone)
+def call(*, timeout_s: float = 60.0, is_disconnected: Callable[[], bool] = lambda: False) -> InferenceRequest:
+    return InferenceRequest(
+        request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, is_disconnected=is_disconnected
+    )
 
 
 def load(zoo: Path, **settings: Any) -> Engine:
@@ -46,10 +48,10 @@ TEXTS = ["", "the cat", "a lovely film about Paris .", "zebras sat on the mat " 
 
 
 async def test_a_string_has_a_list_and_a_list_a_list_of_lists(engine: Engine, tagger: Bundle) -> None:
-    alone = await engine.tag("the cat", call=call())
+    alone = await engine.tag("the cat", request=call())
     assert alone == self_test.answer(tagger, "the cat") != []
-    assert await engine.tag(["the cat"], call=call()) == [alone]
-    assert await engine.tag([["the", "cat"]], call=call()) == [self_test.answer(tagger, ["the", "cat"])]
+    assert await engine.tag(["the cat"], request=call()) == [alone]
+    assert await engine.tag([["the", "cat"]], request=call()) == [self_test.answer(tagger, ["the", "cat"])]
 
 
 async def test_many_requests_at_once_have_the_answers_of_each_alone(
@@ -60,17 +62,17 @@ async def test_many_requests_at_once_have_the_answers_of_each_alone(
         texts = chance.choices(TEXTS, k=chance.randint(1, 9))
         kind = number % 4
         if kind == 0:
-            waiting.append(engine.tag(texts, model="tiny-tag", call=call()))
+            waiting.append(engine.tag(texts, model="tiny-tag", request=call()))
             expected.append([self_test.answer(tagger, text) for text in texts])
         elif kind == 1:
-            waiting.append(engine.tag(texts, model="tiny-tag-spans", aggregation="simple", call=call()))
+            waiting.append(engine.tag(texts, model="tiny-tag-spans", aggregation="simple", request=call()))
             expected.append([self_test.answer(span_tagger, text) for text in texts])
         elif kind == 2:
-            waiting.append(engine.classify(texts, top_k=2, call=call()))
+            waiting.append(engine.classify(texts, top_k=2, request=call()))
             expected.append([self_test.answer(classifier, text, {"top_k": 2}) for text in texts])
         else:
             options = GenerateOptions(max_new_tokens=7, seed=number, temperature=0.8)
-            waiting.append(engine.generate(texts, options=options, call=call()))
+            waiting.append(engine.generate(texts, options=options, request=call()))
             asked = {"max_new_tokens": 7, "seed": number, "temperature": 0.8}
             expected.append([self_test.answer(generator, text, asked) for text in texts])
     assert await asyncio.gather(*waiting) == expected
@@ -78,7 +80,7 @@ async def test_many_requests_at_once_have_the_answers_of_each_alone(
 
 async def test_a_full_queue_is_seen_before_a_request_is_read(tiny_zoo: Path) -> None:
     engine = load(tiny_zoo, queue_items=1)
-    waiting = asyncio.ensure_future(engine.classify("a film", call=call()))
+    waiting = asyncio.ensure_future(engine.classify("a film", request=call()))
     await asyncio.sleep(0)
     assert engine.is_full("classify")
     assert "1 sequences of 2 tokens are waiting already" in engine.overload("classify").message
@@ -88,13 +90,13 @@ async def test_a_full_queue_is_seen_before_a_request_is_read(tiny_zoo: Path) -> 
 
 async def test_more_requests_than_may_be_under_way_are_refused(tiny_zoo: Path) -> None:
     engine = load(tiny_zoo, queue_requests=2)
-    waiting = [asyncio.ensure_future(engine.classify("a film", call=call())) for _ in range(2)]
+    waiting = [asyncio.ensure_future(engine.classify("a film", request=call())) for _ in range(2)]
     await asyncio.sleep(0)
     assert engine.is_full("classify")
     with pytest.raises(Overloaded, match="2 requests to tiny-classify are under way already"):
         engine.check_room("classify")
     with pytest.raises(Overloaded):
-        await engine.classify("a film", call=call())
+        await engine.classify("a film", request=call())
     engine.check_room("tag")  # other bundles'
     assert not engine.is_full("tag")
     assert all(await asyncio.gather(*waiting))
@@ -104,7 +106,9 @@ async def test_more_requests_than_may_be_under_way_are_refused(tiny_zoo: Path) -
 
 async def test_who_has_gone_keeps_no_place(tiny_zoo: Path) -> None:
     engine = load(tiny_zoo, queue_requests=2)
-    waiting = [asyncio.ensure_future(engine.classify("a film", call=call(gone=lambda: True))) for _ in range(2)]
+    waiting = [
+        asyncio.ensure_future(engine.classify("a film", request=call(is_disconnected=lambda: True))) for _ in range(2)
+    ]
     await asyncio.sleep(0)
     assert not engine.is_full("classify")
     assert [type(error) for error in await asyncio.gather(*waiting, return_exceptions=True)] == [ClientGone] * 2
@@ -117,8 +121,8 @@ async def test_long_work_in_a_thread_gives_the_same_answers(
     monkeypatch.setattr("service.model_runtime.SchedulerLoop", partial(SchedulerLoop, inline_s=0.0))
     engine = load(tiny_zoo)
     found = await asyncio.gather(
-        engine.tag(TEXTS, call=call()),
-        engine.generate(TEXTS, options=GenerateOptions(max_new_tokens=9, temperature=0), call=call()),
+        engine.tag(TEXTS, request=call()),
+        engine.generate(TEXTS, options=GenerateOptions(max_new_tokens=9, temperature=0), request=call()),
     )
     asked = {"max_new_tokens": 9, "temperature": 0}
     assert found[0] == [self_test.answer(tagger, text) for text in TEXTS]
@@ -139,14 +143,14 @@ async def test_a_seed_gives_the_same_text_alone_and_among_63_others_that_come_an
                 max_new_tokens=chance.randint(1, 60), seed=number, temperature=number % 3 * 0.7, top_k=number % 5
             )
             leaves_at = time.monotonic() + (0.003 if chance.random() < 0.3 else 60)
-            request = call(gone=partial(_passed, leaves_at))
+            request = call(is_disconnected=partial(_passed, leaves_at))
             with suppress(ClientGone):
-                await engine.generate("x" * chance.randint(1, 250), options=options, call=request)
+                await engine.generate("x" * chance.randint(1, 250), options=options, request=request)
 
     neighbours = [asyncio.create_task(neighbour(number)) for number in range(63)]
     for _ in range(3):
         request = call()
-        together = await engine.generate("ROMEO:", options=GenerateOptions(**asked, details=True), call=request)
+        together = await engine.generate("ROMEO:", options=GenerateOptions(**asked, details=True), request=request)
         assert together == alone  # the text, and every log-probability
         assert request.batch_items > 8
     enough.set()
@@ -159,7 +163,7 @@ def _passed(moment_s: float) -> bool:
 
 async def test_without_a_seed_one_is_drawn_and_told(engine: Engine, generator: Bundle) -> None:
     options = GenerateOptions(max_new_tokens=20, details=True)
-    first, second = [await engine.generate("ab", options=options, call=call()) for _ in range(2)]
+    first, second = [await engine.generate("ab", options=options, request=call()) for _ in range(2)]
     assert isinstance(first, dict)
     assert isinstance(second, dict)
     seed = first["details"]["seed"]
@@ -171,59 +175,61 @@ async def test_without_a_seed_one_is_drawn_and_told(engine: Engine, generator: B
 @pytest.mark.parametrize("inputs", ["", " ", [], ["", ""]])
 async def test_empty_input_has_an_empty_answer(engine: Engine, inputs: str | list[str]) -> None:
     nothing = [[] for _ in inputs] if isinstance(inputs, list) else []
-    assert await engine.tag(inputs, call=call()) == nothing
-    assert await engine.classify(inputs, call=call()) == (nothing if isinstance(inputs, list) else [[]])
+    assert await engine.tag(inputs, request=call()) == nothing
+    assert await engine.classify(inputs, request=call()) == (nothing if isinstance(inputs, list) else [[]])
 
 
 async def test_an_empty_prompt_has_an_empty_continuation_among_others(engine: Engine, generator: Bundle) -> None:
     options = GenerateOptions(max_new_tokens=3, seed=1)
-    assert await engine.generate([], options=options, call=call()) == []
-    found = await engine.generate(["", "ab"], options=options, call=call())
+    assert await engine.generate([], options=options, request=call()) == []
+    found = await engine.generate(["", "ab"], options=options, request=call())
     assert found == [{"generated_text": ""}, self_test.answer(generator, "ab", {"max_new_tokens": 3, "seed": 1})]
 
 
 async def test_an_input_over_the_limit_is_refused_with_the_limit(engine: Engine) -> None:
     with pytest.raises(TooLarge, match=r"inputs\[1\]: more than 64 words, the limit of tiny-tag") as caught:
-        await engine.tag(["the", "the " * 65], call=call())
+        await engine.tag(["the", "the " * 65], request=call())
     assert caught.value.details == {"field": "inputs[1]", "limit": 64}
-    assert len(await engine.tag("the " * 64, call=call())) == 64
+    assert len(await engine.tag("the " * 64, request=call())) == 64
     with pytest.raises(TooLarge, match=r"^inputs: more than 300 characters"):
-        await engine.generate("a" * 301, options=GenerateOptions(), call=call())
+        await engine.generate("a" * 301, options=GenerateOptions(), request=call())
 
 
 async def test_the_first_bundle_of_a_task_answers_when_none_is_named(engine: Engine, tagger: Bundle) -> None:
-    assert await engine.tag("Paris", call=call()) == self_test.answer(tagger, "Paris")
+    assert await engine.tag("Paris", request=call()) == self_test.answer(tagger, "Paris")
 
 
 @pytest.mark.parametrize("model", ["nobody", "tiny-classify", ""])
 async def test_a_model_that_cannot_do_it_is_refused_with_those_that_can(engine: Engine, model: str) -> None:
     with pytest.raises(UnknownModel) as caught:
-        await engine.tag("the", model=model, call=call())
+        await engine.tag("the", model=model, request=call())
     assert caught.value.details["available"] == ["tiny-tag", "tiny-tag-spans"]
     assert ("another task" in str(caught.value)) == (model == "tiny-classify")
 
 
 async def test_a_passed_deadline_is_told(engine: Engine) -> None:
     with pytest.raises(DeadlinePassed):
-        await engine.tag("the", call=call(timeout_s=0))
+        await engine.tag("the", request=call(timeout_s=0))
     with pytest.raises(DeadlinePassed):
-        await engine.generate("a", options=GenerateOptions(max_new_tokens=60_000), call=call(timeout_s=0.05))
+        await engine.generate("a", options=GenerateOptions(max_new_tokens=60_000), request=call(timeout_s=0.05))
 
 
 async def test_a_client_that_goes_ends_its_text(engine: Engine) -> None:
-    request = call(gone=partial(_passed, time.monotonic() + 0.02))
+    request = call(is_disconnected=partial(_passed, time.monotonic() + 0.02))
     with pytest.raises(ClientGone):
-        await engine.generate("a", options=GenerateOptions(max_new_tokens=60_000), call=request)
+        await engine.generate("a", options=GenerateOptions(max_new_tokens=60_000), request=request)
 
 
 async def test_a_cancelled_waiter_frees_its_slot(engine: Engine, generator: Bundle) -> None:
     endless = GenerateOptions(max_new_tokens=4_000)
-    tasks = [asyncio.create_task(engine.generate("a", options=endless, call=call())) for _ in range(64)]
+    tasks = [asyncio.create_task(engine.generate("a", options=endless, request=call())) for _ in range(64)]
     await asyncio.sleep(0.02)
     for task in tasks:
         task.cancel()
     # All 64 slots were taken: without one of them this text would never begin.
-    found = await engine.generate("a", options=GenerateOptions(max_new_tokens=3, temperature=0), call=call(timeout_s=5))
+    found = await engine.generate(
+        "a", options=GenerateOptions(max_new_tokens=3, temperature=0), request=call(timeout_s=5)
+    )
     assert found == self_test.answer(generator, "a", {"max_new_tokens": 3, "temperature": 0})
     ended = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(outcome, asyncio.CancelledError) for outcome in ended)
@@ -231,7 +237,9 @@ async def test_a_cancelled_waiter_frees_its_slot(engine: Engine, generator: Bund
 
 async def test_a_full_queue_refuses_and_what_waits_is_answered(tiny_zoo: Path) -> None:
     engine = load(tiny_zoo, queue_items=2)
-    found = await asyncio.gather(*(engine.tag(["the", "cat"], call=call()) for _ in range(3)), return_exceptions=True)
+    found = await asyncio.gather(
+        *(engine.tag(["the", "cat"], request=call()) for _ in range(3)), return_exceptions=True
+    )
     assert [type(outcome) for outcome in found] == [list, Overloaded, Overloaded]
     await engine.drain(5)
 
@@ -239,16 +247,16 @@ async def test_a_full_queue_refuses_and_what_waits_is_answered(tiny_zoo: Path) -
 async def test_draining_answers_what_was_accepted_and_refuses_the_rest(tiny_zoo: Path, generator: Bundle) -> None:
     engine = load(tiny_zoo)
     options = GenerateOptions(max_new_tokens=200, seed=3)
-    accepted = [asyncio.create_task(engine.generate("a", options=options, call=call())) for _ in range(70)]
-    accepted.append(asyncio.create_task(engine.tag("the cat", call=call())))
+    accepted = [asyncio.create_task(engine.generate("a", options=options, request=call())) for _ in range(70)]
+    accepted.append(asyncio.create_task(engine.tag("the cat", request=call())))
     await asyncio.sleep(0)
     draining = asyncio.create_task(engine.drain(20))
     await asyncio.sleep(0)
     assert not engine.ready
     with pytest.raises(Unavailable):
-        await engine.tag("the", call=call())
+        await engine.tag("the", request=call())
     with pytest.raises(Unavailable):
-        await engine.generate("the", options=options, call=call())
+        await engine.generate("the", options=options, request=call())
     *texts, tags = await asyncio.gather(*accepted)
     assert texts == [self_test.answer(generator, "a", {"max_new_tokens": 200, "seed": 3})] * 70
     assert len(tags) > 0
@@ -257,7 +265,7 @@ async def test_draining_answers_what_was_accepted_and_refuses_the_rest(tiny_zoo:
 
 async def test_what_cannot_be_answered_before_the_drain_ends_is_told(tiny_zoo: Path) -> None:
     engine = load(tiny_zoo)
-    endless = asyncio.create_task(engine.generate("a", options=GenerateOptions(max_new_tokens=4_000), call=call()))
+    endless = asyncio.create_task(engine.generate("a", options=GenerateOptions(max_new_tokens=4_000), request=call()))
     await asyncio.sleep(0.01)
     await engine.drain(0.05)
     with pytest.raises(Unavailable, match="shut down before the answer was ready"):
@@ -266,7 +274,7 @@ async def test_what_cannot_be_answered_before_the_drain_ends_is_told(tiny_zoo: P
 
 async def test_a_call_learns_where_its_time_went(engine: Engine) -> None:
     request = call()
-    await engine.tag(["the cat"] * 5, call=request)
+    await engine.tag(["the cat"] * 5, request=request)
     assert request.batch_items == 5
     assert 0 < request.compute_s < 5
     assert 0 <= request.queue_s < 5
@@ -282,7 +290,7 @@ async def test_encoding_a_long_list_gives_way_to_the_loop(engine: Engine) -> Non
             await asyncio.sleep(0)
 
     task = asyncio.create_task(other())
-    items = await encode_all(engine._lane("tag", None), ["x" * 9000] * 40, 65_536)
+    items = await encode_all(engine.runtime_for("tag", None), ["x" * 9000] * 40, 65_536)
     task.cancel()
     assert (len(items), turns >= 5) == (40, True)
 
@@ -316,11 +324,11 @@ def test_two_bundles_of_one_name_stop_the_start(tmp_path: Path) -> None:
 
 async def test_what_one_request_may_ask_for_is_bounded_in_all(engine: Engine) -> None:
     with pytest.raises(TooLarge, match="more than 65536 characters, sent and asked for"):
-        await engine.generate(["ab"] * 20, options=GenerateOptions(max_new_tokens=4000), call=call())
+        await engine.generate(["ab"] * 20, options=GenerateOptions(max_new_tokens=4000), request=call())
 
 
 async def test_equal_prompts_without_a_seed_get_texts_of_their_own(engine: Engine) -> None:
-    found = await engine.generate(["ab"] * 4, options=GenerateOptions(max_new_tokens=20, details=True), call=call())
+    found = await engine.generate(["ab"] * 4, options=GenerateOptions(max_new_tokens=20, details=True), request=call())
     assert isinstance(found, list)
     seeds = {answer["details"]["seed"] for answer in found}
     assert len(seeds) == 4
@@ -331,14 +339,15 @@ async def test_a_vector_is_that_of_the_reference_path_with_the_steps_that_it_was
     engine, loaded = load(tiny_live), bundles.opened(tiny_live / "tiny-embed")
     texts = ["the cat sat", "Paris", "a lovely film about zebras ."]
     found, labels = await asyncio.gather(
-        engine.embed(texts, model="tiny-embed", call=call()), engine.classify(texts, model="tiny-embed", call=call())
+        engine.embed(texts, model="tiny-embed", request=call()),
+        engine.classify(texts, model="tiny-embed", request=call()),
     )
     assert [steps for _, steps in found] == [3, 1, 6]
     assert all(
         np.array_equal(vector, self_test.embed(loaded, text)) for (vector, _), text in zip(found, texts, strict=True)
     )
     assert labels == [self_test.answer(loaded, text) for text in texts]
-    ((vector, steps),) = await engine.embed("Paris", model="tiny-embed-joint", call=call())
+    ((vector, steps),) = await engine.embed("Paris", model="tiny-embed-joint", request=call())
     assert (vector.shape, steps) == ((12,), 1)
     await engine.drain(5)
 
@@ -346,9 +355,9 @@ async def test_a_vector_is_that_of_the_reference_path_with_the_steps_that_it_was
 async def test_nothing_has_no_vector_and_a_bundle_without_them_is_none_to_ask(tiny_live: Path) -> None:
     engine = load(tiny_live)
     with pytest.raises(InvalidRequest, match=r"inputs\[1\]: has no words, so there is no vector of it"):
-        await engine.embed(["the", ""], call=call())
+        await engine.embed(["the", ""], request=call())
     with pytest.raises(UnknownModel, match="those that can: tiny-embed, tiny-embed-joint"):
-        await engine.embed("the", model="tiny-live", call=call())
+        await engine.embed("the", model="tiny-live", request=call())
     cards = {card["id"]: (card["streams"], card["embeddings"]) for card in engine.cards()}
     assert cards["tiny-live"] == (True, 0)
     assert cards["tiny-embed"] == (False, 12)
@@ -365,14 +374,14 @@ async def test_streams_beside_whole_sequences_have_the_answers_of_the_whole(
     whole = self_test.answer(loaded, steps, {"aggregation_strategy": "none"})
 
     async def follow(size: int) -> list[Any]:
-        stream, found = engine.stream(name), []
+        stream, found = engine.open_stream(name), []
         for first in range(0, len(steps), size):
             piece = steps[first] if size == 1 else steps[first : first + size]
-            found += await engine.follow(stream, piece, call=call())
+            found += await engine.advance(stream, piece, request=call())
         assert stream.steps == len(steps)
         return found
 
-    tagged = [engine.tag([steps], model=name, call=call()) for _ in range(3)]
+    tagged = [engine.tag([steps], model=name, request=call()) for _ in range(3)]
     found = await asyncio.gather(*(follow(size) for size in (1, 1, 2, 5, 7)), *tagged)
     assert found[:5] == [whole] * 5
     assert found[5:] == [[whole]] * 3
@@ -381,25 +390,25 @@ async def test_streams_beside_whole_sequences_have_the_answers_of_the_whole(
 
 async def test_a_piece_that_fails_leaves_its_stream_as_it_was(tiny_live: Path) -> None:
     engine = load(tiny_live)
-    stream = engine.stream("tiny-live")
-    (alone,) = await engine.follow(engine.stream("tiny-live"), "cat", call=call())
+    stream = engine.open_stream("tiny-live")
+    (alone,) = await engine.advance(engine.open_stream("tiny-live"), "cat", request=call())
     with pytest.raises(InvalidRequest, match="reads text, not numbers"):
-        await engine.follow(stream, [[1.0, 2.0]], call=call())
+        await engine.advance(stream, [[1.0, 2.0]], request=call())
     with pytest.raises(TooLarge):
-        await engine.follow(stream, ["cat"] * 65, call=call())
+        await engine.advance(stream, ["cat"] * 65, request=call())
     with pytest.raises(DeadlinePassed):
-        await engine.follow(stream, "cat", call=call(timeout_s=-1))
-    assert await engine.follow(stream, [], call=call()) == []
-    assert await engine.follow(stream, "cat", call=call()) == [alone]
+        await engine.advance(stream, "cat", request=call(timeout_s=-1))
+    assert await engine.advance(stream, [], request=call()) == []
+    assert await engine.advance(stream, "cat", request=call()) == [alone]
     await engine.drain(5)
 
 
 async def test_the_state_of_a_stream_does_not_grow(tiny_live: Path) -> None:
     engine = load(tiny_live)
-    stream = engine.stream("tiny-live")
+    stream = engine.open_stream("tiny-live")
     begin = [part.nbytes for part in stream.memory]
     for _ in range(300):
-        await engine.follow(stream, "cat", call=call())
+        await engine.advance(stream, "cat", request=call())
     assert [part.nbytes for part in stream.memory] == begin
     assert all(part.base is None for part in stream.memory)
     await engine.drain(5)
@@ -413,22 +422,22 @@ async def test_a_stream_goes_on_from_its_state_in_another_engine_and_in_several_
     steps: list[Any] = bundles.FRAMES * 4 if name.endswith("frames") else ["the", "cat", "zebras", "."] * 3
     whole = self_test.answer(bundles.opened(tiny_live / name), steps, {"aggregation_strategy": "none"})
     for cut in range(len(steps)):
-        stream = first.stream(name)
-        await first.follow(stream, steps[:cut], call=call())
-        state = first.keep(stream)
+        stream = first.open_stream(name)
+        await first.advance(stream, steps[:cut], request=call())
+        state = first.state_token(stream)
         for engine in (first, second, second):
-            again = engine.stream(name, state=state)
+            again = engine.open_stream(name, state=state)
             assert again.steps == cut
-            assert await engine.follow(again, steps[cut:], call=call()) == whole[cut:]
+            assert await engine.advance(again, steps[cut:], request=call()) == whole[cut:]
     for engine in (first, second):
         await engine.drain(5)
 
 
 async def test_a_state_that_is_not_good_is_refused_by_its_field(tiny_live: Path) -> None:
     engine = load(tiny_live)
-    state = engine.keep(engine.stream("tiny-live"))
+    state = engine.state_token(engine.open_stream("tiny-live"))
     for name, bad in (("tiny-live", state[:-4]), ("tiny-live", "x" * 10_000), ("tiny-live-frames", state)):
         with pytest.raises(InvalidRequest, match=r"^state: the state") as caught:
-            engine.stream(name, state=bad)
+            engine.open_stream(name, state=bad)
         assert caught.value.details["field"] == "state"
     await engine.drain(5)

@@ -199,9 +199,9 @@ async def test_a_rate_is_kept(tiny_zoo: Path) -> None:
 
 
 async def under_way(service: Service, count: int) -> bool:
-    lane = service.site.worker.engine._lanes["tiny-generate"]
+    runtime = service.site.worker.engine.runtimes["tiny-generate"]
     for _ in range(400):
-        if len(lane.open) == count:
+        if len(runtime.open) == count:
             return True
         await asyncio.sleep(0.005)
     return False
@@ -211,14 +211,14 @@ async def under_way(service: Service, count: int) -> bool:
 async def test_a_client_that_leaves_frees_its_slot(service: Service, how: str) -> None:
     request = text("tiny-generate", "ROMEO:")
     request.parameters["max_new_tokens"].int64_param = 4096
-    lane = service.site.worker.engine._lanes["tiny-generate"]
-    advance = lane.scheduler._table.advance
+    runtime = service.site.worker.engine.runtimes["tiny-generate"]
+    advance = runtime.scheduler._table.advance
 
     def slow(*args: Any) -> Any:
         time.sleep(0.002)
         return advance(*args)
 
-    lane.scheduler._table.advance = slow
+    runtime.scheduler._table.advance = slow
     more = {"timeout": 0.2} if how == "late" else {}
     asked = asyncio.ensure_future(service.infer(request, **more))
     assert await under_way(service, 1)

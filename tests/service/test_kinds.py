@@ -31,7 +31,7 @@ async def engine(tiny_kinds: Path) -> AsyncIterator[Engine]:
 
 
 def opened(engine: Engine, name: str) -> Bundle:
-    return engine._lanes[name].bundle
+    return engine.runtimes[name].bundle
 
 
 INPUTS: dict[str, list[Any]] = {
@@ -47,25 +47,25 @@ async def test_answers_are_those_of_the_reference_path(engine: Engine, kind: str
     tagger, classifier = opened(engine, f"{kind}-tag"), opened(engine, f"{kind}-classify")
     tags = [self_test.answer(tagger, raw) for raw in inputs]
     labels = [self_test.answer(classifier, raw, {"top_k": 1}) for raw in inputs]
-    assert await engine.tag(inputs, model=f"{kind}-tag", call=call()) == tags
-    assert await engine.classify(inputs, model=f"{kind}-classify", top_k=1, call=call()) == labels
-    assert await engine.tag(inputs[0], model=f"{kind}-tag", call=call()) == tags[0]
-    assert await engine.classify(inputs[0], model=f"{kind}-classify", top_k=1, call=call()) == labels[:1]
+    assert await engine.tag(inputs, model=f"{kind}-tag", request=call()) == tags
+    assert await engine.classify(inputs, model=f"{kind}-classify", top_k=1, request=call()) == labels
+    assert await engine.tag(inputs[0], model=f"{kind}-tag", request=call()) == tags[0]
+    assert await engine.classify(inputs[0], model=f"{kind}-classify", top_k=1, request=call()) == labels[:1]
 
 
 async def test_frames_of_nothing_have_an_empty_answer(engine: Engine) -> None:
     for inputs, expected in (([], []), ([[]], [[]]), ([[], []], [[], []])):
-        assert await engine.tag(inputs, model="tiny-frames-tag", call=call()) == expected
-        assert await engine.classify(inputs, model="tiny-frames-classify", call=call()) == expected
+        assert await engine.tag(inputs, model="tiny-frames-tag", request=call()) == expected
+        assert await engine.classify(inputs, model="tiny-frames-classify", request=call()) == expected
 
 
 async def test_a_joint_bundle_answers_both_tasks(engine: Engine, joint: Bundle) -> None:
     texts = ["the cat sat", "", "zebras"]
     whole = [self_test.answer(joint, text) for text in texts]
-    assert await engine.tag(texts, model="tiny-joint", call=call()) == [each["tags"] for each in whole]
-    assert await engine.classify(texts, model="tiny-joint", call=call()) == [each["labels"] for each in whole]
+    assert await engine.tag(texts, model="tiny-joint", request=call()) == [each["tags"] for each in whole]
+    assert await engine.classify(texts, model="tiny-joint", request=call()) == [each["labels"] for each in whole]
     tokens = [["the", "cat"]]
-    found = await engine.tag(tokens, model="tiny-joint", aggregation="none", call=call())
+    found = await engine.tag(tokens, model="tiny-joint", aggregation="none", request=call())
     assert found == [self_test.answer(joint, tokens[0], {"aggregation_strategy": "none"}, part="tag")]
 
 
@@ -73,8 +73,8 @@ async def test_requests_of_both_tasks_run_in_one_batch(tmp_path: Path) -> None:
     engine = load(bundles.joint(tmp_path))
     calls = [call() for _ in range(4)]
     await asyncio.gather(
-        *(engine.tag("the cat", call=each) for each in calls[:2]),
-        *(engine.classify("the mat", call=each) for each in calls[2:]),
+        *(engine.tag("the cat", request=each) for each in calls[:2]),
+        *(engine.classify("the mat", request=each) for each in calls[2:]),
     )
     # The first goes alone, as it finds nobody waiting; those that came meanwhile go together.
     assert max(each.batch_items for each in calls[:2]) == max(each.batch_items for each in calls[2:]) >= 3
@@ -83,11 +83,11 @@ async def test_requests_of_both_tasks_run_in_one_batch(tmp_path: Path) -> None:
 
 async def test_a_joint_bundle_is_full_for_both_tasks_at_once(tmp_path: Path) -> None:
     engine = load(bundles.joint(tmp_path), queue_requests=1)
-    waiting = asyncio.ensure_future(engine.tag("the cat", call=call()))
+    waiting = asyncio.ensure_future(engine.tag("the cat", request=call()))
     await asyncio.sleep(0)
     assert engine.is_full("classify")
     with pytest.raises(Overloaded):
-        await engine.classify("the cat", call=call())
+        await engine.classify("the cat", request=call())
     await waiting
     await engine.drain(5)
 
@@ -97,7 +97,7 @@ async def test_the_first_bundle_that_can_answers_when_none_is_named(tmp_path: Pa
     engine = load(*paths)
     assert engine.defaults() == {"tag": "tiny-joint", "classify": "tiny-joint", "generate": "tiny-generate"}
     expected = self_test.answer(opened(engine, "tiny-joint"), "the cat", part="tag")
-    assert await engine.tag("the cat", call=call()) == expected
+    assert await engine.tag("the cat", request=call()) == expected
     await engine.drain(5)
     engine = load(*reversed(paths))
     assert engine.defaults() == {"tag": "tiny-tag", "classify": "tiny-joint", "generate": "tiny-generate"}
@@ -106,7 +106,7 @@ async def test_the_first_bundle_that_can_answers_when_none_is_named(tmp_path: Pa
 
 async def test_a_model_of_another_task_is_refused_with_those_that_can(engine: Engine) -> None:
     with pytest.raises(UnknownModel, match="is loaded for another task") as caught:
-        await engine.classify("the", model="tiny-path", call=call())
+        await engine.classify("the", model="tiny-path", request=call())
     assert caught.value.details["available"] == [
         "tiny-dna-classify",
         "tiny-frames-classify",
@@ -114,7 +114,7 @@ async def test_a_model_of_another_task_is_refused_with_those_that_can(engine: En
         "tiny-letters-classify",
     ]
     with pytest.raises(UnknownModel, match="no bundle is loaded that can generate"):
-        await engine.generate("the", options=GenerateOptions(), call=call())
+        await engine.generate("the", options=GenerateOptions(), request=call())
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ async def test_an_input_that_cannot_be_read_is_refused_by_its_place(
     engine: Engine, model: str, inputs: Any, field: str, said: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        await engine.tag(inputs, model=model, call=call())
+        await engine.tag(inputs, model=model, request=call())
     assert caught.value.message.startswith(f"{field}: {said}")
     assert caught.value.details["field"] == field
 
 
 async def test_a_number_that_json_does_not_have_is_shown_as_a_word(engine: Engine) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        await engine.tag([[0.0, float("nan"), 0.0]], model="tiny-frames-tag", call=call())
+        await engine.tag([[0.0, float("nan"), 0.0]], model="tiny-frames-tag", request=call())
     assert caught.value.details == {"field": "inputs", "value": "nan"}
 
 
@@ -162,7 +162,7 @@ async def test_an_input_that_is_too_long_is_over_a_limit(
 ) -> None:
     for inputs, field in ((raw, "inputs"), ([raw[:1], raw], "inputs[1]")):
         with pytest.raises(TooLarge) as caught:
-            await engine.classify(inputs, model=model, call=call())
+            await engine.classify(inputs, model=model, request=call())
         assert caught.value.message.startswith(f"{field}: more than {limit} {unit}")
         assert caught.value.details == {"field": field, "limit": limit}
 
@@ -170,7 +170,7 @@ async def test_an_input_that_is_too_long_is_over_a_limit(
 async def test_frames_of_all_inputs_together_are_bounded(tiny_kinds: Path) -> None:
     engine = load(tiny_kinds / "tiny-frames-tag", request_tokens=5)
     with pytest.raises(TooLarge, match="more than 5 frames, sent and asked for"):
-        await engine.tag([FRAMES, FRAMES], call=call())
+        await engine.tag([FRAMES, FRAMES], request=call())
     await engine.drain(5)
 
 
@@ -179,7 +179,7 @@ async def test_a_bad_input_fails_its_own_request_alone(engine: Engine) -> None:
     good = [["ACGT"] * 3, ["gattaca", "n"]]
     requests = [texts for pair in zip(bad, [*good, good[0]], strict=True) for texts in pair]
     found = await asyncio.gather(
-        *(engine.tag(texts, model="tiny-dna-tag", call=call()) for texts in requests), return_exceptions=True
+        *(engine.tag(texts, model="tiny-dna-tag", request=call()) for texts in requests), return_exceptions=True
     )
     tagger = opened(engine, "tiny-dna-tag")
     for texts, answer in zip(requests, found, strict=True):

@@ -337,10 +337,10 @@ async def test_the_engine_learns_that_the_client_has_gone_from_any_server(site: 
     request = asyncio.create_task(site.lean(scope, receive, send))
     await asyncio.sleep(0.02)
     call = site.engine.calls[0][3]
-    assert not call.gone()
+    assert not call.is_disconnected()
     left.set()
     await request
-    assert call.gone()
+    assert call.is_disconnected()
     assert site.count("seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="client-gone") == 1
 
 
@@ -361,7 +361,7 @@ async def test_under_uvicorn_no_task_waits_for_the_disconnect(site: Site) -> Non
     await asyncio.sleep(0.02)
     assert len(asyncio.all_tasks()) == before + 1
     cycle.disconnected = True
-    assert site.engine.calls[0][3].gone()
+    assert site.engine.calls[0][3].is_disconnected()
     await request
 
 

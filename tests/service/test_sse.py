@@ -140,7 +140,7 @@ def ask(line: wire.Wire, **parameters: Any) -> None:
 
 
 def slots(line: wire.Wire) -> int:
-    return len(cast(Any, line.engine)._lane("generate", None).scheduler._table)
+    return len(cast(Any, line.engine).runtime_for("generate", None).scheduler._table)
 
 
 async def test_the_short_way_streams_what_the_reference_writes(tiny_zoo: Path, generator: Bundle) -> None:
@@ -194,11 +194,11 @@ async def test_who_disconnects_frees_the_slot(tiny_zoo: Path) -> None:
 
 async def test_a_stream_without_news_sends_comments(tiny_zoo: Path) -> None:
     line = await connected(tiny_zoo, keepalive_s=0.02)
-    scheduler = cast(Any, line.engine)._lane("generate", None).scheduler
+    scheduler = cast(Any, line.engine).runtime_for("generate", None).scheduler
     take, scheduler.take = scheduler.take, lambda: None  # nothing gets on
     ask(line, max_new_tokens=3)
     await until(lambda: line.transport.written.count(sse.KEEP_ALIVE) >= 2)
     scheduler.take = take
-    cast(Any, line.engine)._lane("generate", None).pump.wake()
+    cast(Any, line.engine).runtime_for("generate", None).pump.wake()
     await until(lambda: line.transport.written.endswith(b"0\r\n\r\n"))
     assert len(sent(line)) == 3

@@ -35,7 +35,7 @@ class Site:
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
 
     def bundle(self, name: str) -> Bundle:
-        return self.worker.engine._lanes[name].bundle
+        return self.worker.engine.runtimes[name].bundle
 
     async def infer(self, model: str, *inputs: dict[str, Any], **more: Any) -> dict[str, Any]:
         response = await self.client.post(f"/v2/models/{model}/infer", json={"inputs": inputs, **more})
@@ -156,7 +156,7 @@ async def test_raw_tensors_are_answered_by_the_graph(site: Site, name: str) -> N
 
 
 async def test_the_metadata_list_what_is_taken_and_what_is_answered(site: Site) -> None:
-    for graph in site.worker.engine.graphs().values():
+    for graph in site.worker.engine.tensor_runtimes().values():
         described = (await site.client.get(f"/v2/models/{graph.name}/versions/1")).json()
         assert (described["name"], described["versions"]) == (graph.name, ["1"])
         raw = {port.name for port in (*graph.inputs, *graph.outputs)}
@@ -352,7 +352,7 @@ async def test_limits_hold(tiny_zoo: Path) -> None:
 
 async def test_work_whose_time_is_over_is_not_done(site: Site) -> None:
     runs = 0
-    graph = site.worker.engine.graphs()["tiny-dna-tag"]
+    graph = site.worker.engine.tensor_runtimes()["tiny-dna-tag"]
     run = graph.scheduler.run
 
     def counted(work: Any) -> Any:

@@ -105,7 +105,7 @@ async def traced(*requests: bytes) -> list[ReadableSpan]:
         wire.send(data)
         await wire.answers(number)
         call = wire.engine.calls[-1][-1]
-        assert call.ran_s is not None
+        assert call.compute_started_s is not None
     return list(exporter.get_finished_spans())
 
 

@@ -15,14 +15,16 @@ from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, TooLarge
 from service.generation import GenerateOptions
 from service.generation_stream import GenerationStream, TokenDelta
-from service.scheduling.inference_request import InferenceRequest
+from service.scheduling.job import InferenceRequest
 from service.scheduling.loop import SchedulerLoop
 from service.settings import Settings
 from service.telemetry import Telemetry
 
 
-def call(*, timeout_s: float = 60.0, gone: Callable[[], bool] = lambda: False) -> InferenceRequest:
-    return InferenceRequest(request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, gone=gone)
+def call(*, timeout_s: float = 60.0, is_disconnected: Callable[[], bool] = lambda: False) -> InferenceRequest:
+    return InferenceRequest(
+        request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, is_disconnected=is_disconnected
+    )
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def options(**asked: Any) -> GenerateOptions:
 
 def slots(engine: Engine) -> int:
     """How many texts the engine's one generator has on its table."""
-    return len(engine._lane("generate", None).scheduler._table)  # type: ignore[union-attr]
+    return len(engine.runtime_for("generate", None).scheduler._table)  # type: ignore[union-attr]
 
 
 async def written(writing: GenerationStream) -> list[TokenDelta]:
@@ -46,7 +48,7 @@ async def written(writing: GenerationStream) -> list[TokenDelta]:
 
 
 async def test_the_deltas_of_a_text_are_the_text(engine: Engine, generator: Bundle) -> None:
-    writing = await engine.write(["ROMEO:"], options=[options(details=True)], call=call())
+    writing = await engine.generate_stream(["ROMEO:"], options=[options(details=True)], request=call())
     deltas = await written(writing)
     expected = self_test.answer(generator, "ROMEO:", {"max_new_tokens": 200, "seed": 3, "details": True})
     assert writing.answer(0) == expected
@@ -62,7 +64,7 @@ async def test_the_deltas_of_a_text_are_the_text(engine: Engine, generator: Bund
 
 
 async def test_the_first_token_comes_alone_and_before_any_step(engine: Engine) -> None:
-    writing = await engine.write(["ROMEO:"], options=[options()], call=call())
+    writing = await engine.generate_stream(["ROMEO:"], options=[options()], request=call())
     (delta,) = await anext(writing)
     assert (len(delta.tokens), delta.logprobs) == (1, [])
     await writing.aclose()
@@ -70,7 +72,7 @@ async def test_the_first_token_comes_alone_and_before_any_step(engine: Engine) -
 
 async def test_several_texts_come_with_their_index_and_options_of_their_own(engine: Engine, generator: Bundle) -> None:
     prompts, asked = ["ab", "", "cde"], [options(seed=seed, max_new_tokens=9 * seed) for seed in (1, 2, 3)]
-    writing = await engine.write(prompts, options=asked, call=call())
+    writing = await engine.generate_stream(prompts, options=asked, request=call())
     texts, reasons = ["", "", ""], dict[int, str]()
     async for deltas in writing:
         for delta in deltas:
@@ -86,7 +88,7 @@ async def test_several_texts_come_with_their_index_and_options_of_their_own(engi
 
 @pytest.mark.parametrize("prompts", [[], [""]])
 async def test_nothing_to_continue_ends_at_once(engine: Engine, prompts: list[str]) -> None:
-    writing = await engine.write(prompts, options=[options() for _ in prompts], call=call())
+    writing = await engine.generate_stream(prompts, options=[options() for _ in prompts], request=call())
     assert [(d.index, d.tokens, d.finish_reason) for d in await written(writing)] == [
         (index, [], "length") for index, _ in enumerate(prompts)
     ]
@@ -98,14 +100,14 @@ async def test_long_work_in_a_thread_is_read_the_same(
     monkeypatch.setattr("service.model_runtime.SchedulerLoop", partial(SchedulerLoop, inline_s=0.0))
     engine = Engine.load(Settings(bundles=(str(tiny_zoo),), device="cpu"), Telemetry())
     asked = {"max_new_tokens": 300, "seed": 5}
-    writing = await engine.write(["ab"], options=[options(**asked)], call=call())
+    writing = await engine.generate_stream(["ab"], options=[options(**asked)], request=call())
     pieces = [piece for delta in await written(writing) for piece in delta.pieces]
     assert "".join(pieces) == self_test.answer(generator, "ab", asked)["generated_text"]
     await engine.drain(5)
 
 
 async def test_who_stops_reading_frees_the_slot_before_the_next_step(engine: Engine) -> None:
-    writing = await engine.write(["ab"], options=[options(max_new_tokens=4000)], call=call())
+    writing = await engine.generate_stream(["ab"], options=[options(max_new_tokens=4000)], request=call())
     await anext(writing)
     assert slots(engine) == 1
     await writing.aclose()
@@ -116,7 +118,7 @@ async def test_who_stops_reading_frees_the_slot_before_the_next_step(engine: Eng
 
 async def test_a_slow_reader_holds_nobody_up_and_misses_nothing(engine: Engine, generator: Bundle) -> None:
     asked = {"max_new_tokens": 400, "seed": 5}
-    writing = await engine.write(["ab"], options=[options(**asked)], call=call())
+    writing = await engine.generate_stream(["ab"], options=[options(**asked)], request=call())
     first = await anext(writing)
     while slots(engine):  # the text is written to its end though nobody looks
         await asyncio.sleep(0.001)
@@ -127,7 +129,9 @@ async def test_a_slow_reader_holds_nobody_up_and_misses_nothing(engine: Engine, 
 
 
 async def test_a_deadline_ends_the_texts_after_what_was_written(engine: Engine) -> None:
-    writing = await engine.write(["ab"], options=[options(max_new_tokens=60_000)], call=call(timeout_s=0.05))
+    writing = await engine.generate_stream(
+        ["ab"], options=[options(max_new_tokens=60_000)], request=call(timeout_s=0.05)
+    )
     seen: list[int] = []
 
     async def read() -> None:
@@ -141,8 +145,8 @@ async def test_a_deadline_ends_the_texts_after_what_was_written(engine: Engine) 
 
 async def test_a_client_that_goes_ends_its_texts(engine: Engine) -> None:
     here = [True]
-    request = call(gone=lambda: not here[0])
-    writing = await engine.write(["ab"], options=[options(max_new_tokens=60_000)], call=request)
+    request = call(is_disconnected=lambda: not here[0])
+    writing = await engine.generate_stream(["ab"], options=[options(max_new_tokens=60_000)], request=request)
     await anext(writing)
     here.clear()
     here.append(False)
@@ -152,4 +156,4 @@ async def test_a_client_that_goes_ends_its_texts(engine: Engine) -> None:
 
 async def test_what_all_texts_may_come_to_is_bounded(engine: Engine) -> None:
     with pytest.raises(TooLarge):
-        await engine.write(["ab"] * 20, options=[options(max_new_tokens=4000)] * 20, call=call())
+        await engine.generate_stream(["ab"] * 20, options=[options(max_new_tokens=4000)] * 20, request=call())

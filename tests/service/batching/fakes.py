@@ -13,8 +13,7 @@ from models.manifest import CharactersSpec
 from models.sampling import SamplingOptions
 from models.state import State
 from models.tasks.generate import GeneratedText, GenerateOptions
-from service.scheduling.inference_request import InferenceRequest
-from service.scheduling.job import Job
+from service.scheduling.job import InferenceRequest, Job
 
 
 class Clock:
@@ -31,10 +30,10 @@ class Waiter:
         self.connected = True
         self.settled = self.told = 0
         self.at_the_end: Callable[[], None] | None = None
-        self.call = InferenceRequest(
-            request_id="r", route="/v1/x", deadline_s=clock() + timeout_s, gone=lambda: not self.connected
+        self.request = InferenceRequest(
+            request_id="r", route="/v1/x", deadline_s=clock() + timeout_s, is_disconnected=lambda: not self.connected
         )
-        self.ticket = Job(self.call, size, self._settle, clock())
+        self.ticket = Job(self.request, size, self._settle, clock())
 
     def follow(self) -> None:
         """Be told from now on whenever its texts have grown."""

@@ -47,7 +47,7 @@ def check_end(waiter: Waiter, *, failed: bool) -> None:
     if waiter.error == "ClientGone":
         assert not waiter.connected
     elif waiter.error == "DeadlinePassed":
-        assert waiter.call.deadline_s < 1e6
+        assert waiter.request.deadline_s < 1e6
     elif waiter.error is not None:
         assert waiter.error == "InternalError"
         assert failed

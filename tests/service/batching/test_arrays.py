@@ -7,8 +7,7 @@ import pytest
 
 from service.errors import ClientGone, DeadlinePassed, InternalError, InvalidRequest, Overloaded, Unavailable
 from service.scheduling.cost_model import CostModel
-from service.scheduling.inference_request import InferenceRequest
-from service.scheduling.job import Job
+from service.scheduling.job import InferenceRequest, Job
 from service.scheduling.tensors import ArrayScheduler
 
 
@@ -30,7 +29,7 @@ class Bench:
         return item.name.upper()
 
     def submit(self, name: str, *, steps: int = 10, deadline_s: float = 9.0, error: Exception | None = None) -> Job:
-        call = InferenceRequest(request_id=name, route="", deadline_s=deadline_s, gone=lambda: self.gone)
+        call = InferenceRequest(request_id=name, route="", deadline_s=deadline_s, is_disconnected=lambda: self.gone)
         ticket = Job(call, 1, lambda _: None, self.now_s)
         self.scheduler.submit(ticket, SimpleNamespace(name=name, rows=2, steps=steps, extra=0, error=error))
         return ticket
@@ -47,7 +46,7 @@ def test_items_run_in_the_order_of_arrival() -> None:
     bench.run_all()
     assert bench.ran == ["a", "b", "c"]
     assert [ticket.results for ticket in tickets] == [["A"], ["B"], ["C"]]
-    assert tickets[0].call.batch_items == 2
+    assert tickets[0].request.batch_items == 2
 
 
 def test_what_is_too_late_or_whose_client_has_gone_is_not_run() -> None:

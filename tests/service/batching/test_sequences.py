@@ -150,9 +150,9 @@ def test_the_time_of_a_batch_counts_once_for_a_request_of_many_parts() -> None:
     waiter = desk.ask(Item("a"), Item("b"), Item("c"))
     desk.clock.now_s += 0.25
     desk.work()
-    assert waiter.call.compute_s == pytest.approx(0.001)
-    assert waiter.call.queue_s == pytest.approx(0.25)
-    assert waiter.call.batch_items == 3
+    assert waiter.request.compute_s == pytest.approx(0.001)
+    assert waiter.request.queue_s == pytest.approx(0.25)
+    assert waiter.request.batch_items == 3
 
 
 @pytest.mark.parametrize(("limits", "reason"), [({"batch_rows": 2}, "rows"), ({"batch_tokens": 12}, "tokens")])
@@ -258,7 +258,7 @@ def test_a_batch_that_cannot_be_settled_is_still_known_to_who_gives_up() -> None
 def test_a_failure_is_in_the_log_under_the_id_of_its_request(caplog: pytest.LogCaptureFixture) -> None:
     desk = Desk()
     waiter = desk.ask(Item("bad", bad=True))
-    waiter.call.request_id = "the-id"
+    waiter.request.request_id = "the-id"
     desk.work()
     assert waiter.error == "InternalError"
     assert [message for message in caplog.messages if "the-id" in message]

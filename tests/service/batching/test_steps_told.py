@@ -104,8 +104,8 @@ def test_times_are_told_once_for_each_text_and_request() -> None:
     assert desk.observer.told["first_token"] == pytest.approx([0.501, 0.501])
     assert sum(told["count"] for told in desk.observer.told["tokens"]) == 6
     assert desk.observer.told["waited"] == pytest.approx([0.5, 0.5])
-    assert (waiter.call.queue_s, waiter.call.compute_s) == pytest.approx((0.5, 0.003))
-    assert waiter.call.batch_items == 2
+    assert (waiter.request.queue_s, waiter.request.compute_s) == pytest.approx((0.5, 0.003))
+    assert waiter.request.batch_items == 2
 
 
 def test_the_table_is_told_when_it_is_empty_again() -> None:

@@ -53,13 +53,13 @@ def test_the_queue_ends_with_the_first_part_and_compute_adds_up() -> None:
     ticket.start(clock() + 0.9)
     ticket.ran(0.25, 7)
     ticket.ran(0.25, 3)
-    assert (waiter.call.queue_s, waiter.call.compute_s, waiter.call.batch_items) == (0.5, 0.5, 7)
+    assert (waiter.request.queue_s, waiter.request.compute_s, waiter.request.batch_items) == (0.5, 0.5, 7)
 
 
 def test_of_a_bug_all_who_are_told_stand_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     waiters = [Waiter(Clock()), Waiter(Clock()), Waiter(Clock())]
     for number, waiter in enumerate(waiters):
-        waiter.call.request_id = f"r{number}"
+        waiter.request.request_id = f"r{number}"
     waiters[1].ticket.succeed(0, "before")
     fail_all([waiter.ticket for waiter in [*waiters, waiters[0]]], InternalError())
     assert [waiter.error for waiter in waiters] == ["InternalError", None, "InternalError"]
