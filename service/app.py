@@ -74,46 +74,46 @@ class Api:
     @answered
     async def tag(
         self,
-        inputs: Annotated[schemas.TagInputs, Sentence],
+        inputs: Annotated[schemas.BentoTagInputs, Sentence],
         ctx: bentoml.Context,
         model: str | None = MODEL,
         parameters: schemas.TagParameters | None = None,
-    ) -> schemas.TagAnswer:
+    ) -> schemas.BentoTagAnswer:
         """Label every step: word, letter, base or frame. One input gives a list; a list gives a list of lists."""
         request = schemas.TagRequest(inputs=inputs, model=model, parameters=parameters)
         call = exchange_of(ctx.request).call
         answer = await self.worker.engine.tag(inputs, model=model, aggregation=request.aggregation, request=call)
-        return cast(schemas.TagAnswer, answer)
+        return cast(schemas.BentoTagAnswer, answer)
 
     @bentoml.api
     @answered
     async def classify(
         self,
-        inputs: Annotated[schemas.ClassifyInputs, Film],
+        inputs: Annotated[schemas.BentoClassifyInputs, Film],
         ctx: bentoml.Context,
         model: str | None = MODEL,
         parameters: schemas.ClassifyParameters | None = None,
-    ) -> list[list[schemas.LabelScore]]:
+    ) -> list[list[schemas.LabelObject]]:
         """Score every label of the whole. One list an input, best first."""
         request = schemas.ClassifyRequest(inputs=inputs, model=model, parameters=parameters)
         call = exchange_of(ctx.request).call
         answer = await self.worker.engine.classify(inputs, model=model, top_k=request.top_k, request=call)
-        return cast(list[list[schemas.LabelScore]], answer)
+        return cast(list[list[schemas.LabelObject]], answer)
 
     @bentoml.api
     @answered
     async def generate(
         self,
-        inputs: Annotated[schemas.TextInputs, Prompt],
+        inputs: Annotated[schemas.BentoTextInputs, Prompt],
         ctx: bentoml.Context,
         model: str | None = MODEL,
         parameters: schemas.GenerateParameters | None = None,
-    ) -> schemas.GenerateAnswer:
+    ) -> schemas.BentoGenerateAnswer:
         """Continue a text. A list of prompts gives a list of texts."""
-        options = schemas.options(parameters, limit=self.worker.settings.max_new_tokens)
+        options = schemas.generate_options(parameters, limit=self.worker.settings.max_new_tokens)
         call = exchange_of(ctx.request).call
         answer = await self.worker.engine.generate(inputs, model=model, options=options, request=call)
-        return cast(schemas.GenerateAnswer, answer)
+        return cast(schemas.BentoGenerateAnswer, answer)
 
 
 def nothing() -> None:

@@ -40,7 +40,7 @@ class Gate:
             return self._from(_network(address()))
         found = self._keyring.find(key) if key else None
         if found is None:
-            raise Unauthorized("this service wants an API key: send it as 'Authorization: Bearer <key>'")
+            raise Unauthorized("an API key is required")
         allowance, guest = self._guests.get(found.name, (None, None))
         if guest is None or allowance != found.allowance:
             guest = self._new(found.name, found.allowance)

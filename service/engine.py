@@ -146,7 +146,7 @@ class Engine:
         for place, item in enumerate(items):
             if not item.length:
                 field = "inputs" if alone else f"inputs[{place}]"
-                raise InvalidRequest(f"{field}: has no {runtime.unit}, so there is no vector of it", field=field)
+                raise InvalidRequest(f"has no {runtime.unit}, so it has no vector", field=field)
         vectors = await self._wait(runtime, request, [EmbeddingInput(item) for item in items]) if items else []
         return [(vector, item.length) for vector, item in zip(vectors, items, strict=True)]
 
@@ -159,7 +159,7 @@ class Engine:
         try:
             payload = self._states.open(state, _owner(runtime), most_bytes=size(task.state))
         except InvalidRequest as error:  # which names the field by its place in a request for text
-            raise InvalidRequest(error.message.removeprefix("parameters."), field="state") from None
+            raise InvalidRequest(error.message, field="state") from None
         return TaggingStream.unpack(runtime.name, payload, task.state)
 
     def state_token(self, stream: TaggingStream) -> str:

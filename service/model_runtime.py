@@ -136,7 +136,7 @@ class ModelRuntime:
         """Raise InvalidRequest for numbers where text is read. (A codec of frames refuses text by itself.)"""
         if self.bundle.manifest.codec.kind != "frames" and isinstance(inputs, list) and hold_numbers(inputs):
             raise InvalidRequest(
-                f"inputs: {self.name} reads text, not numbers: send strings, or name a model that takes frames",
+                f"{self.name} reads text, not numbers: send strings, or name a model that takes frames",
                 field="inputs",
             )
 
@@ -153,15 +153,15 @@ class ModelRuntime:
         if item.length > limit:
             field = _field(place)
             raise TooLarge(
-                f"{field}: more than {limit} {self.unit}, the limit of {self.name}: split it", limit=limit, field=field
+                f"more than {limit} {self.unit}, the limit of {self.name}; split it", limit=limit, field=field
             )
         return item
 
     def _refused(self, error: InputError, place: int | None) -> InvalidRequest | TooLarge:
         field = _field(place)
         if isinstance(error, TooLong) and error.limit is not None:
-            return TooLarge(f"{field}: {error}", limit=error.limit, field=field)
-        return InvalidRequest(f"{field}: {error}", field=field, limit=error.limit, value=error.value)
+            return TooLarge(str(error), limit=error.limit, field=field)
+        return InvalidRequest(str(error), field=field, limit=error.limit, value=error.value)
 
     def card(self) -> dict[str, Any]:
         """What /v1/models tells of the bundle: OpenAI's fields first, then ours."""

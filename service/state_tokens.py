@@ -92,4 +92,4 @@ def _altered() -> InvalidRequest:
 
 
 def _refused(what: str) -> InvalidRequest:
-    return InvalidRequest(f"{FIELD}: the state {what}", field=FIELD)
+    return InvalidRequest(f"the state {what}", field=FIELD)

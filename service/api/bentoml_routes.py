@@ -89,8 +89,8 @@ class Framed:
             try:
                 exchange.check(("POST",))
                 body = await exchange.read()
-                request = schemas.parse(APIS[path], body, self.worker.settings)
-                schemas.check_whole(request)
+                request = schemas.parse_request(APIS[path], body, self.worker.settings)
+                schemas.reject_stream(request)
             except ServiceError as error:
                 await exchange.refuse(error)
                 return

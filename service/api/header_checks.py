@@ -30,7 +30,7 @@ def check_media(head: Head, available: Sequence[str]) -> None:
 def check_length(head: Head, limit: int) -> None:
     """Raise TooLarge for a body that is announced as more than ``limit`` bytes, InvalidRequest for two lengths."""
     if b"content-length" in head.repeated:
-        raise InvalidRequest("Content-Length came more than once; send it once", field="Content-Length")
+        raise InvalidRequest("came more than once; send it once", field="Content-Length")
     length = int(head.fields.get(b"content-length", b"0"))
     if length > limit:
         raise too_large(limit, length)
@@ -39,7 +39,7 @@ def check_length(head: Head, limit: int) -> None:
 def seconds_of(head: Head) -> float | None:
     """Return the seconds that the client allows, None if it says nothing. Raises InvalidRequest."""
     if b"x-request-timeout-s" in head.repeated:
-        raise InvalidRequest("X-Request-Timeout-S came more than once; send it once", field="X-Request-Timeout-S")
+        raise InvalidRequest("came more than once; send it once", field="X-Request-Timeout-S")
     sent = head.fields.get(b"x-request-timeout-s")
     if sent is None:
         return None
@@ -49,7 +49,7 @@ def seconds_of(head: Head) -> float | None:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise InvalidRequest(
-            "X-Request-Timeout-S must be a number of seconds above 0",
+            "must be a number of seconds above 0",
             field="X-Request-Timeout-S",
             limit=0,
             value=sent.decode("latin-1"),

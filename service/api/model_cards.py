@@ -1,23 +1,21 @@
-"""What /v1/models tells of a bundle, as types for the OpenAPI document. The engine's lanes fill them in.
-
-OpenAI's fields come first, so that its client reads them; the rest is ours.
-"""
+"""``/v1/models`` as types for the OpenAPI document. OpenAI's fields come first, for its client."""
 
 from typing import Any, Literal
 
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 
 class CardLimits(TypedDict):
-    """`max_length`: steps (words, characters, bases or frames) in one input, at most."""
+    """``max_length``: the most words, characters, bases or frames in one input."""
 
     max_length: int
 
 
 class ModelCard(TypedDict):
-    """One bundle. `tasks` are what can be asked of it. `scores` are those of each variant; `metric` is quoted first.
+    """One bundle.
 
-    `streams`: whether WS /v1/stream takes it. `embeddings`: numbers of its vectors, 0 for none.
+    ``streams``: whether ``WS /v1/stream`` accepts it. ``embeddings``: the width of its vectors, 0 for none.
+    ``scores``: those of each variant. ``metric``: the main one of them.
     """
 
     id: str
@@ -43,7 +41,7 @@ class ModelCard(TypedDict):
 
 
 class ModelList(TypedDict):
-    """The bundles, in the order in which they were given: the first that can do a task is its default."""
+    """The bundles in the order of the settings. The first that can do a task is its default."""
 
     object: Literal["list"]
     data: list[ModelCard]

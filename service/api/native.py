@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
-from service.api import completions, embeddings, openapi, schemas, sse
-from service.api import oip as v2
+from service.api import oip, openai_completions, openai_embeddings, openapi, schemas, sse
 from service.api.asgi import AsgiLink, Receive, Scope, Send, head_of
 from service.api.model_cards import ModelCard, ModelList
+from service.api.problems import OIP_ERROR
 from service.api.request_context import Link, RequestContext
 from service.api.request_headers import Head
 from service.api.routes import READ, Docs, Reply, Route, Routes, Stream
@@ -21,7 +21,7 @@ from service.worker import Worker
 
 
 async def _tag(exchange: RequestContext, body: bytes) -> Any:
-    request = schemas.parse(schemas.TAG, body, exchange.worker.settings)
+    request = schemas.parse_request(schemas.TAG, body, exchange.worker.settings)
     exchange.model = request.model or exchange.worker.default_model("tag")
     return await exchange.worker.engine.tag(
         request.inputs, model=request.model, aggregation=request.aggregation, request=exchange.call
@@ -29,7 +29,7 @@ async def _tag(exchange: RequestContext, body: bytes) -> Any:
 
 
 async def _classify(exchange: RequestContext, body: bytes) -> Any:
-    request = schemas.parse(schemas.CLASSIFY, body, exchange.worker.settings)
+    request = schemas.parse_request(schemas.CLASSIFY, body, exchange.worker.settings)
     exchange.model = request.model or exchange.worker.default_model("classify")
     return await exchange.worker.engine.classify(
         request.inputs, model=request.model, top_k=request.top_k, request=exchange.call
@@ -38,11 +38,11 @@ async def _classify(exchange: RequestContext, body: bytes) -> Any:
 
 async def _generate(exchange: RequestContext, body: bytes) -> Any:
     settings = exchange.worker.settings
-    request = schemas.parse(schemas.GENERATE, body, settings)
+    request = schemas.parse_request(schemas.GENERATE, body, settings)
     if request.stream:  # as clients of Text Generation Inference ask for it, whatever the route
-        return await sse.stream(exchange, request)
+        return await sse.stream_text(exchange, request)
     exchange.model = request.model or exchange.worker.default_model("generate")
-    options = schemas.options(request.parameters, limit=settings.max_new_tokens)
+    options = schemas.generate_options(request.parameters, limit=settings.max_new_tokens)
     return await exchange.worker.engine.generate(
         request.inputs, model=request.model, options=options, request=exchange.call
     )
@@ -73,7 +73,7 @@ TAG_DOCS = Docs(
     summary="Label every step: word, letter, base or frame",
     about="One input gives a list; a list of inputs gives a list of lists, in its order.",
     body=schemas.TagRequest,
-    answer=list[schemas.Entity] | list[list[schemas.Entity]],
+    answer=list[schemas.EntityObject] | list[list[schemas.EntityObject]],
     example=schemas.example("tag"),
 )
 CLASSIFY_DOCS = Docs(
@@ -81,7 +81,7 @@ CLASSIFY_DOCS = Docs(
     summary="Score every label of the whole",
     about="One list of labels an input, best first.",
     body=schemas.ClassifyRequest,
-    answer=list[list[schemas.LabelScore]],
+    answer=list[list[schemas.LabelObject]],
     example=schemas.example("classify"),
 )
 GENERATE_DOCS = Docs(
@@ -89,8 +89,8 @@ GENERATE_DOCS = Docs(
     summary="Continue a text",
     about="A list of prompts gives a list of texts, in its order.",
     body=schemas.GenerateRequest,
-    answer=schemas.Generated | list[schemas.Generated],
-    event=sse.Event,
+    answer=schemas.GeneratedObject | list[schemas.GeneratedObject],
+    event=sse.TokenEvent,
     example=schemas.example("generate"),
 )
 
@@ -113,9 +113,9 @@ ROUTES = Routes(
         *sse.ROUTES,
         Route("/v1/models", READ, _models, reads=False, docs=MODELS_DOCS),
         Route("/v1/models/{id}", READ, _model, reads=False, docs=MODEL_DOCS),
-        *completions.ROUTES,
-        *embeddings.ROUTES,
-        *v2.ROUTES,
+        *openai_completions.ROUTES,
+        *openai_embeddings.ROUTES,
+        *oip.ROUTES,
         Route("/docs.json", READ, _document, reads=False, docs=DOCUMENT_DOCS),
     )
 )
@@ -126,7 +126,7 @@ DOCUMENTED = (
 )
 # One label for all the paths that clients make up, in the dialect of those who read the answer.
 UNKNOWN = Route("unknown", (), _unknown, reads=False)
-UNKNOWN_V2 = Route("unknown", (), _unknown, reads=False, dialect=v2.DIALECT)
+UNKNOWN_V2 = Route("unknown", (), _unknown, reads=False, dialect=OIP_ERROR)
 
 
 class Lean:

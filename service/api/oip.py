@@ -1,22 +1,21 @@
-"""The Open Inference Protocol V2 (KServe, Triton) over HTTP: health, metadata and inference.
+"""The Open Inference Protocol V2 (KServe, Triton): its messages, and its HTTP routes.
 
-JSON, or JSON followed by the bytes of the tensors (the binary tensor data extension). Knows HTTP bodies; what is done
-with the tensors is v2_infer.py's affair.
+The body of an inference is JSON, or JSON followed by the bytes of its tensors (the binary tensor data extension).
+gRPC answers with the same messages.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, NotRequired
 
 import orjson
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service import VERSION
-from service.api import oip_bodies as bodies
-from service.api import oip_infer as v2_infer
-from service.api import oip_inputs as v2_inputs
-from service.api import schemas
-from service.api.oip_tensors import BYTES, DATATYPES, Tensor, from_bytes, from_values, to_bytes, to_values
-from service.api.problems import Dialect
+from service.api import oip_inference, schemas
+from service.api.oip_inference import OIPInference
+from service.api.oip_tensors import BYTES, DATATYPES, OIPTensor, from_bytes, from_values, to_bytes, to_values
+from service.api.problems import OIP_ERROR
 from service.api.request_context import RequestContext
 from service.api.request_headers import HEADER_LENGTH, JSON, OCTETS
 from service.api.routes import READ, Card, Docs, Reply, Route
@@ -24,159 +23,316 @@ from service.errors import InvalidRequest, shown
 from service.tensor_runtime import TensorRuntime
 
 PLATFORM = "onnxruntime_onnx"
-EXTENSIONS = ["binary_tensor_data", "model_configuration", "model_repository"]
-DIALECT = Dialect(
-    media=JSON.encode(), body=lambda error, _: orjson.dumps({"error": error.message}), schema=bodies.Failed
-)
+HTTP_EXTENSIONS = ("binary_tensor_data",)
+EXTENSIONS = ("model_configuration", "model_repository")
+MAX_TENSORS = 64  # inputs or outputs of one request
+CONFIG_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32"}
+TensorName = Annotated[str, Field(min_length=1, max_length=128)]
+Datatype = Literal["BYTES", "FP32", "INT32"]
 
 
-async def _live(exchange: RequestContext, _: bytes) -> Any:
-    return {"live": True}
+class OIPModel(BaseModel):
+    """An object in a request body. Unlike `schemas.RequestModel` it accepts NaN, which tensors may hold."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-async def _ready(exchange: RequestContext, _: bytes) -> Any:
-    return {"ready": exchange.worker.engine.ready}
+class InputParameters(OIPModel):
+    """``binary_data_size``: the elements are this many bytes after the JSON."""
+
+    binary_data_size: Annotated[int, Field(ge=0)] | None = None
 
 
-async def _server(exchange: RequestContext, _: bytes) -> Any:
-    return {"name": "seqserve", "version": VERSION, "extensions": EXTENSIONS}
+class InferInput(OIPModel):
+    """One tensor. ``data`` has its elements in row-major order, flat or nested as its shape."""
+
+    name: TensorName
+    shape: Annotated[list[int], Field(fail_fast=True, max_length=schemas.LIST_ITEMS)]
+    datatype: str = Field(description="BYTES, FP32 or INT32")
+    parameters: InputParameters = InputParameters()
+    data: list[Any] | None = None
 
 
-async def _index(exchange: RequestContext, _: bytes) -> Any:
-    graphs = exchange.worker.engine.tensor_runtimes().values()
-    return [{"name": graph.name, "version": graph.version, "state": "READY", "reason": ""} for graph in graphs]
+class OutputParameters(OIPModel):
+    """``binary_data``: return this tensor as bytes after the JSON; overrides ``binary_data_output``."""
+
+    binary_data: bool | None = None
 
 
-async def _model(exchange: RequestContext, _: bytes) -> Any:
-    graph = _graph(exchange)
-    inputs, outputs = tensors(graph)
+class InferOutput(OIPModel):
+    """One requested tensor."""
+
+    name: TensorName
+    parameters: OutputParameters = OutputParameters()
+
+
+class InferRequest(OIPModel):
+    """Texts, or the tensors of a graph. ``parameters``: those of the task, ``timeout`` and ``binary_data_output``."""
+
+    id: Annotated[str, Field(max_length=256)] | None = None
+    model_name: TensorName | None = Field(default=None, description="as in the path; KServe's client repeats it")
+    model_version: Annotated[str, Field(max_length=128)] | None = Field(default=None, description="as in the path")
+    parameters: dict[str, Any] = {}
+    inputs: Annotated[list[InferInput], Field(min_length=1, max_length=MAX_TENSORS, fail_fast=True)]
+    outputs: Annotated[list[InferOutput], Field(max_length=MAX_TENSORS, fail_fast=True)] = []
+
+
+INFER: TypeAdapter[InferRequest] = TypeAdapter(InferRequest)
+
+
+class BinaryDataSize(TypedDict):
+    """How many bytes after the JSON belong to this tensor."""
+
+    binary_data_size: int
+
+
+class InferredTensor(TypedDict):
+    """One tensor. ``data`` is flat, in row-major order, and missing if the bytes follow the JSON."""
+
+    name: str
+    datatype: Datatype
+    shape: list[int]
+    data: NotRequired[list[Any]]
+    parameters: NotRequired[BinaryDataSize]
+
+
+class InferAnswer(TypedDict):
+    """The requested tensors, all by default."""
+
+    model_name: str
+    model_version: str
+    outputs: list[InferredTensor]
+    id: NotRequired[str]
+
+
+class ServerLive(TypedDict):
+    """Whether the process runs."""
+
+    live: bool
+
+
+class ServerReady(TypedDict):
+    """Whether the service takes requests."""
+
+    ready: bool
+
+
+class ModelReady(TypedDict):
+    """Whether the model is served."""
+
+    name: str
+    ready: bool
+
+
+class ServerMetadata(TypedDict):
+    """The server and its extensions of the protocol."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(TypedDict):
+    """An input or output; a size of -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(TypedDict):
+    """The tensors of a model: those for text first, then those of its graph."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ConfigTensor(TypedDict):
+    """A TensorMetadata in the terms of Triton's configuration."""
+
+    name: str
+    data_type: Literal["TYPE_STRING", "TYPE_FP32", "TYPE_INT32"]
+    dims: list[int]
+
+
+class ModelConfig(TypedDict):
+    """The model's configuration as a Triton server returns it."""
+
+    name: str
+    platform: str
+    backend: str
+    max_batch_size: int
+    input: list[ConfigTensor]
+    output: list[ConfigTensor]
+
+
+class IndexedModel(TypedDict):
+    """One model of the repository."""
+
+    name: str
+    version: str
+    state: Literal["READY"]
+    reason: str
+
+
+def server_metadata(extensions: Iterable[str]) -> ServerMetadata:
+    return {"name": "seqserve", "version": VERSION, "extensions": list(extensions)}
+
+
+def model_metadata(graph: TensorRuntime) -> ModelMetadata:
+    inputs: list[TensorMetadata] = [
+        {"name": name, "datatype": BYTES, "shape": [-1]} for name in oip_inference.text_inputs(graph)
+    ]
+    outputs: list[TensorMetadata] = [
+        {
+            "name": name,
+            "datatype": oip_inference.OUTPUT_DATATYPES.get(name, BYTES),
+            "shape": oip_inference.output_shape(name, graph),
+        }
+        for name in oip_inference.text_outputs(graph)
+    ]
+    for side, ports in ((inputs, graph.inputs), (outputs, graph.outputs)):
+        for port in ports:
+            shape = [-1 if size is None else size for size in port.shape]
+            side.append({"name": port.name, "datatype": DATATYPES[port.dtype], "shape": shape})
     return {
         "name": graph.name,
         "versions": [graph.version],
         "platform": PLATFORM,
-        "inputs": [{"name": name, "datatype": datatype, "shape": shape} for name, datatype, shape in inputs],
-        "outputs": [{"name": name, "datatype": datatype, "shape": shape} for name, datatype, shape in outputs],
+        "inputs": inputs,
+        "outputs": outputs,
     }
 
 
-async def _model_ready(exchange: RequestContext, _: bytes) -> Any:
-    graph = _graph(exchange)
-    return {"name": graph.name, "ready": exchange.worker.engine.ready}
-
-
-async def _config(exchange: RequestContext, _: bytes) -> Any:
-    graph = _graph(exchange)
-    parts = [
-        [{"name": name, "data_type": CONFIG_TYPES[datatype], "dims": shape} for name, datatype, shape in side]
-        for side in tensors(graph)
-    ]
+def model_config(graph: TensorRuntime) -> dict[str, Any]:
+    metadata = model_metadata(graph)
+    input_, output = (
+        [{"name": each["name"], "data_type": CONFIG_TYPES[each["datatype"]], "dims": each["shape"]} for each in side]
+        for side in (metadata["inputs"], metadata["outputs"])
+    )
     return {
         "name": graph.name,
         "platform": PLATFORM,
         "backend": "onnxruntime",
         "max_batch_size": 0,
-        "input": parts[0],
-        "output": parts[1],
+        "input": input_,
+        "output": output,
     }
 
 
-CONFIG_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32"}
-Described = list[tuple[str, str, list[int]]]  # name, datatype and shape; -1: of any size
+def model_index(graphs: Iterable[TensorRuntime]) -> list[IndexedModel]:
+    return [{"name": graph.name, "version": graph.version, "state": "READY", "reason": ""} for graph in graphs]
 
 
-def tensors(graph: TensorRuntime) -> tuple[Described, Described]:
-    """The inputs and the outputs of a model: those of text first, then those of its graph."""
-    inputs: Described = [(name, BYTES, [-1]) for name in v2_inputs.text_inputs(graph)]
-    outputs = [(name, *v2_infer.described(name, graph)) for name in v2_infer.text_outputs(graph)]
-    for side, ports in ((inputs, graph.inputs), (outputs, graph.outputs)):
-        side += [(p.name, DATATYPES[p.dtype], [-1 if size is None else size for size in p.shape]) for p in ports]
-    return inputs, outputs
+async def _live(context: RequestContext, _: bytes) -> ServerLive:
+    return {"live": True}
 
 
-def _graph(exchange: RequestContext) -> TensorRuntime:
-    names = exchange.names
-    graph = v2_infer.graph_of(exchange.worker, names["id"], names.get("version", ""))
-    exchange.model = graph.name
+async def _ready(context: RequestContext, _: bytes) -> ServerReady:
+    return {"ready": context.worker.engine.ready}
+
+
+async def _server(context: RequestContext, _: bytes) -> ServerMetadata:
+    return server_metadata([*HTTP_EXTENSIONS, *EXTENSIONS])
+
+
+async def _index(context: RequestContext, _: bytes) -> list[IndexedModel]:
+    return model_index(context.worker.engine.tensor_runtimes().values())
+
+
+async def _model(context: RequestContext, _: bytes) -> ModelMetadata:
+    return model_metadata(_graph(context))
+
+
+async def _model_ready(context: RequestContext, _: bytes) -> ModelReady:
+    return {"name": _graph(context).name, "ready": context.worker.engine.ready}
+
+
+async def _config(context: RequestContext, _: bytes) -> dict[str, Any]:
+    return model_config(_graph(context))
+
+
+def _graph(context: RequestContext) -> TensorRuntime:
+    path = context.names
+    graph = oip_inference.find_graph(context.worker, path["id"], path.get("version", ""))
+    context.model = graph.name
     return graph
 
 
-async def _infer(exchange: RequestContext, body: bytes) -> Reply:
-    graph = _graph(exchange)
-    asked, rest = _parse(body, exchange.head.fields.get(HEADER_LENGTH))
-    for field, said, is_so in (
-        ("model_name", asked.model_name, graph.name),
-        ("model_version", asked.model_version, graph.version),
+async def _infer(context: RequestContext, body: bytes) -> Reply:
+    graph = _graph(context)
+    request, rest = _parse(body, context.head.fields.get(HEADER_LENGTH))
+    for field, value, expected in (
+        ("model_name", request.model_name, graph.name),
+        ("model_version", request.model_version, graph.version),
     ):
-        if said not in (None, is_so):
-            raise InvalidRequest(f"{field} is {shown(said)!r}, but the path says {is_so!r}", field=field, value=said)
-    parameters = dict(asked.parameters)
+        if value not in (None, expected):
+            raise InvalidRequest(f"{shown(value)!r} differs from the path, {expected!r}", field=field, value=value)
+    parameters = dict(request.parameters)
     binary = parameters.pop("binary_data_output", False)
     if not isinstance(binary, bool):
-        raise InvalidRequest(
-            "parameters.binary_data_output must be true or false", field="parameters.binary_data_output", value=binary
-        )
-    request = v2_infer.Request(
-        inputs=v2_inputs.by_name(_inputs(asked.inputs, rest)),
-        outputs=[output.name for output in asked.outputs],
+        raise InvalidRequest("must be true or false", field="parameters.binary_data_output", value=binary)
+    inference = OIPInference(
+        inputs=oip_inference.by_name(_inputs(request.inputs, rest)),
+        outputs=[output.name for output in request.outputs],
         parameters=parameters,
     )
-    found = await v2_infer.infer(exchange.worker, graph, request, exchange.call)
-    wanted = {output.name: output.parameters.binary_data for output in asked.outputs}
-    own = {name: binary if asks is None else asks for name, asks in wanted.items()}
-    return _reply(graph, asked.id, found, [tensor.name for tensor in found if own.get(tensor.name, binary)])
+    tensors = await oip_inference.infer(context.worker, graph, inference, context.call)
+    overrides = {
+        output.name: output.parameters.binary_data
+        for output in request.outputs
+        if output.parameters.binary_data is not None
+    }
+    as_bytes = {tensor.name for tensor in tensors if overrides.get(tensor.name, binary)}
+    return _reply(graph, request.id, tensors, as_bytes)
 
 
-def _parse(body: bytes, header_length: bytes | None) -> tuple[bodies.InferRequest, memoryview]:
-    """The JSON and the bytes after it. Raises InvalidRequest."""
+def _parse(body: bytes, header_length: bytes | None) -> tuple[InferRequest, memoryview]:
+    """Return the JSON and the bytes after it. Raises InvalidRequest."""
     length = len(body)
     if header_length is not None:
         length = int(header_length) if header_length.isdigit() and len(header_length) < 10 else -1
         if not 0 <= length <= len(body):
             raise InvalidRequest(
-                f"Inference-Header-Content-Length must be 0 to {len(body)}, the bytes of the body",
+                f"must be 0 to {len(body)}, the bytes of the body",
                 field="Inference-Header-Content-Length",
                 limit=len(body),
                 value=header_length.decode("latin-1"),
             )
-    try:
-        return bodies.INFER.validate_json(body[:length]), memoryview(body)[length:]
-    except ValidationError as error:
-        raise schemas.invalid(error) from None
+    return schemas.parse_body(INFER, body[:length]), memoryview(body)[length:]
 
 
-def _inputs(inputs: Sequence[bodies.InferInput], rest: memoryview) -> list[Tensor]:
-    """Every input: its elements are in the JSON, or are the next bytes after it."""
-    found, place = [], 0
+def _inputs(inputs: Sequence[InferInput], rest: memoryview) -> list[OIPTensor]:
+    """Return the inputs. The elements of each are in the JSON, or are the next bytes after it."""
+    tensors, place = [], 0
     for number, given in enumerate(inputs):
         field, size = f"inputs[{number}]", given.parameters.binary_data_size
         if size is None:
-            found.append(from_values(field, given.name, given.datatype, given.shape, given.data))
+            tensors.append(from_values(field, given.name, given.datatype, given.shape, given.data))
             continue
         if given.data is not None:
-            raise InvalidRequest(f"{field} has data and binary_data_size; send one of them", field=field)
-        if place + size > len(rest):
-            raise InvalidRequest(
-                f"{field}.parameters.binary_data_size is {size}, but {len(rest) - place} bytes are left after the JSON",
-                field=f"{field}.parameters.binary_data_size",
-                limit=len(rest) - place,
-                value=size,
-            )
-        found.append(from_bytes(field, given.name, given.datatype, given.shape, rest[place : place + size]))
+            raise InvalidRequest("has data and binary_data_size; send one of them", field=field)
+        left = len(rest) - place
+        if size > left:
+            message = f"{size} is more than the {left} bytes left after the JSON"
+            raise InvalidRequest(message, field=f"{field}.parameters.binary_data_size", limit=left, value=size)
+        tensors.append(from_bytes(field, given.name, given.datatype, given.shape, rest[place : place + size]))
         place += size
     if place < len(rest):
-        raise InvalidRequest(
-            f"{len(rest) - place} bytes after the JSON belong to no input: give each its binary_data_size",
-            field="inputs",
-        )
-    return found
+        message = f"{len(rest) - place} bytes after the JSON belong to no input; send binary_data_size for each input"
+        raise InvalidRequest(message, field="inputs")
+    return tensors
 
 
-def _reply(graph: TensorRuntime, request_id: str | None, found: Sequence[Tensor], binary: Sequence[str]) -> Reply:
+def _reply(graph: TensorRuntime, request_id: str | None, tensors: Sequence[OIPTensor], as_bytes: set[str]) -> Reply:
     outputs: list[dict[str, Any]] = []
     parts: list[bytes] = []
-    for tensor in found:
+    for tensor in tensors:
         described = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
-        if tensor.name in binary:
+        if tensor.name in as_bytes:
             parts.append(to_bytes(tensor))
             outputs.append({**described, "parameters": {"binary_data_size": len(parts[-1])}})
         else:
@@ -192,43 +348,41 @@ def _reply(graph: TensorRuntime, request_id: str | None, found: Sequence[Tensor]
 
 
 def example(card: Card) -> Any:
-    """The body of an inference: the bundle's own example, as a JSON document."""
+    """Return the body of an inference with the bundle's own example, as a JSON document."""
     document = orjson.dumps(card["examples"][0]).decode()
-    return {"inputs": [{"name": v2_inputs.JSON, "datatype": BYTES, "shape": [1], "data": [document]}]}
-
-
-GROUP = "Open Inference Protocol V2"
+    return {"inputs": [{"name": oip_inference.JSON, "datatype": BYTES, "shape": [1], "data": [document]}]}
 
 
 def _docs(summary: str, answer: Any, **more: Any) -> Docs:
-    return Docs(group=GROUP, summary=summary, answer=answer, **more)
+    return Docs(group="Open Inference Protocol V2", summary=summary, answer=answer, **more)
 
 
-def _of_server(path: str, run: Any, docs: Docs, *, methods: tuple[str, ...] = READ, open: bool = False) -> Route:
-    return Route(path, methods, run, reads=False, dialect=DIALECT, open=open, docs=docs)
+def _server_route(path: str, run: Any, docs: Docs, *, methods: tuple[str, ...] = READ, open: bool = False) -> Route:
+    return Route(path, methods, run, reads=False, dialect=OIP_ERROR, open=open, docs=docs)
 
 
-def _of_model(end: str, methods: tuple[str, ...], run: Any, docs: Docs, **more: Any) -> tuple[Route, ...]:
-    """A route of a model, and the same of one version of it."""
+def _model_routes(end: str, methods: tuple[str, ...], run: Any, docs: Docs, **more: Any) -> tuple[Route, ...]:
+    """Return a route of a model, and the same of one version of it."""
     starts = ("/v2/models/{id}", "/v2/models/{id}/versions/{version}")
-    return tuple(Route(start + end, methods, run, dialect=DIALECT, docs=docs, **more) for start in starts)
+    return tuple(Route(start + end, methods, run, dialect=OIP_ERROR, docs=docs, **more) for start in starts)
 
 
 INFER_DOCS = _docs(
-    "Texts or the tensors of a graph in, tensors out",
-    bodies.InferAnswer,
-    about="An input `text` or `json` is answered as `/v1` answers it; any other inputs are those of the graph. Tensors"
-    " may follow the JSON as bytes, either way: then `Inference-Header-Content-Length` is the length of the JSON.",
-    body=bodies.InferRequest,
+    "Infer from texts, or from the tensors of a graph",
+    InferAnswer,
+    about="An input `text` or `json` is answered as `/v1` answers it. Any other inputs are those of the graph. Tensors"
+    " may follow the JSON as bytes, in both directions. `Inference-Header-Content-Length` is then the length of the"
+    " JSON.",
+    body=InferRequest,
     example=example,
 )
 ROUTES = (
-    _of_server("/v2", _server, _docs("The server and its extensions", bodies.Server)),
-    _of_server("/v2/health/live", _live, _docs("Whether the process runs", bodies.Live), open=True),
-    _of_server("/v2/health/ready", _ready, _docs("Whether requests are taken", bodies.Ready), open=True),
-    _of_server("/v2/repository/index", _index, _docs("The models", list[bodies.IndexedModel]), methods=("POST",)),
-    *_of_model("", READ, _model, _docs("The tensors of a model", bodies.ModelMetadata), reads=False),
-    *_of_model("/ready", READ, _model_ready, _docs("Whether a model is served", bodies.ModelReady), reads=False),
-    *_of_model("/config", READ, _config, _docs("The configuration of a model", bodies.ModelConfig), reads=False),
-    *_of_model("/infer", ("POST",), _infer, INFER_DOCS, reads=True, media=(JSON, OCTETS)),
+    _server_route("/v2", _server, _docs("Get the server and its extensions", ServerMetadata)),
+    _server_route("/v2/health/live", _live, _docs("Check whether the process runs", ServerLive), open=True),
+    _server_route("/v2/health/ready", _ready, _docs("Check whether requests are taken", ServerReady), open=True),
+    _server_route("/v2/repository/index", _index, _docs("List the models", list[IndexedModel]), methods=("POST",)),
+    *_model_routes("", READ, _model, _docs("Get the tensors of a model", ModelMetadata), reads=False),
+    *_model_routes("/ready", READ, _model_ready, _docs("Check whether a model is served", ModelReady), reads=False),
+    *_model_routes("/config", READ, _config, _docs("Get a model's configuration", ModelConfig), reads=False),
+    *_model_routes("/infer", ("POST",), _infer, INFER_DOCS, reads=True, media=(JSON, OCTETS)),
 )

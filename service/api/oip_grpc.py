@@ -1,7 +1,6 @@
-"""The Open Inference Protocol V2 over gRPC: one server a worker process, on a port that the kernel shares among them.
+"""The Open Inference Protocol V2 over gRPC: one server in each worker process, on a port that the workers share.
 
-On the event loop of the worker, over the same engine as HTTP, with the same keys, limits, deadlines and metrics. Knows
-gRPC; what is in a message is rpc_messages.py's affair.
+It runs on the worker's event loop, with the same engine, keys, limits and deadlines as HTTP.
 """
 
 import asyncio
@@ -9,61 +8,46 @@ import ipaddress
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
+import numpy as np
+from google.protobuf.json_format import ParseDict
 
-from service import VERSION, errors
+from service import errors
 from service.api import inference_pb2 as pb
-from service.api import oip_grpc_messages as messages
-from service.api import oip_infer as v2_infer
-from service.api.oip import EXTENSIONS
-from service.api.problems import TABLE, kind_of
+from service.api import oip, oip_inference
+from service.api.oip_inference import OIPInference, by_name, find_graph
+from service.api.oip_tensors import BYTES, DTYPES, OIPTensor, element_count, from_bytes, to_bytes
+from service.api.problems import GRPC_REMEDIES, TABLE, detail_of, kind_of, retry_after
 from service.api.rate_limit_headers import key_of
 from service.api.request_context import CANCELLED, OK, mint_id
 from service.api.request_headers import Head
-from service.errors import InternalError, ServiceError
+from service.errors import InternalError, InvalidRequest, ServiceError, shown
 from service.scheduling.job import InferenceRequest
+from service.tensor_runtime import TensorRuntime
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
-GRACE_S = 1.0  # to hand out what the engine has answered, when the process ends
-HEADS_BYTES = 16 * 1024  # of a request's metadata
-Code = grpc.StatusCode
-CODES: dict[type[ServiceError], grpc.StatusCode] = {
-    errors.InvalidRequest: Code.INVALID_ARGUMENT,
-    errors.Malformed: Code.INVALID_ARGUMENT,
-    errors.UnknownModel: Code.NOT_FOUND,
-    errors.TooLarge: Code.OUT_OF_RANGE,
-    errors.HeadTooLarge: Code.RESOURCE_EXHAUSTED,
-    errors.HeadTooSlow: Code.DEADLINE_EXCEEDED,
-    errors.Unauthorized: Code.UNAUTHENTICATED,
-    errors.ForeignOrigin: Code.PERMISSION_DENIED,
-    errors.NotFound: Code.UNIMPLEMENTED,
-    errors.MethodNotAllowed: Code.UNIMPLEMENTED,
-    errors.UnsupportedMedia: Code.INVALID_ARGUMENT,
-    errors.Overloaded: Code.RESOURCE_EXHAUSTED,
-    errors.RateLimited: Code.RESOURCE_EXHAUSTED,
-    errors.DeadlinePassed: Code.DEADLINE_EXCEEDED,
-    errors.Unavailable: Code.UNAVAILABLE,
-    errors.ClientGone: Code.CANCELLED,
-    errors.InternalError: Code.INTERNAL,
-}
-
-Run = Callable[[Worker, Any, InferenceRequest], Awaitable[Any]]
+GRACE_S = 1.0  # to send the last answers when the process ends
+METADATA_BYTES = 16 * 1024  # of one call
+# Calls at once on one connection; the client queues the rest. Messages take memory before a key is checked.
+CONCURRENT_STREAMS = 64
+IDLE_MS, AGE_MS = 300_000, 3_600_000  # of a connection: without a call, and in all
+CONTENTS = {"FP32": "fp32_contents", "INT32": "int_contents", BYTES: "bytes_contents"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """One method of the service. `open`: without a key, as whoever probes has none."""
+class GrpcMethod:
+    """One method of the service. ``open``: needs no API key, for health probes."""
 
     name: str
-    takes: Any
-    run: Run
+    request: Any
+    run: Callable[[Worker, Any, InferenceRequest], Awaitable[Any]]
     open: bool = False
 
 
@@ -76,58 +60,58 @@ async def _ready(worker: Worker, request: Any, call: InferenceRequest) -> Any:
 
 
 async def _server(worker: Worker, request: Any, call: InferenceRequest) -> Any:
-    return pb.ServerMetadataResponse(name="seqserve", version=VERSION, extensions=EXTENSIONS[1:])
+    return ParseDict(dict(oip.server_metadata(oip.EXTENSIONS)), pb.ServerMetadataResponse())
 
 
 async def _model_ready(worker: Worker, request: Any, call: InferenceRequest) -> Any:
-    v2_infer.graph_of(worker, request.name, request.version)
+    find_graph(worker, request.name, request.version)
     return pb.ModelReadyResponse(ready=True)
 
 
 async def _model(worker: Worker, request: Any, call: InferenceRequest) -> Any:
-    return messages.metadata_of(v2_infer.graph_of(worker, request.name, request.version))
+    graph = find_graph(worker, request.name, request.version)
+    return ParseDict(dict(oip.model_metadata(graph)), pb.ModelMetadataResponse())
 
 
 async def _config(worker: Worker, request: Any, call: InferenceRequest) -> Any:
-    return messages.config_of(v2_infer.graph_of(worker, request.name, request.version))
+    graph = find_graph(worker, request.name, request.version)
+    return ParseDict({"config": oip.model_config(graph)}, pb.ModelConfigResponse())
 
 
 async def _index(worker: Worker, request: Any, call: InferenceRequest) -> Any:
-    return messages.index_of(worker.engine.tensor_runtimes().values())
+    return ParseDict(
+        {"models": oip.model_index(worker.engine.tensor_runtimes().values())}, pb.RepositoryIndexResponse()
+    )
 
 
 async def _infer(worker: Worker, request: Any, call: InferenceRequest) -> Any:
-    graph = v2_infer.graph_of(worker, request.model_name, request.model_version)
-    found = await v2_infer.infer(worker, graph, messages.request_of(request), call)
-    return messages.answer_of(graph, request.id, found)
+    graph = find_graph(worker, request.model_name, request.model_version)
+    tensors = await oip_inference.infer(worker, graph, inference_of(request), call)
+    return infer_response(graph, request.id, tensors)
 
-
-STREAMS = 64  # calls at once on one connection, more wait at the client
-IDLE_MS, AGE_MS = 300_000, 3_600_000  # of a connection: without a call, and at all; its calls end in peace
 
 METHODS = (
-    Method(name="ServerLive", takes=pb.ServerLiveRequest, run=_live, open=True),
-    Method(name="ServerReady", takes=pb.ServerReadyRequest, run=_ready, open=True),
-    Method(name="ServerMetadata", takes=pb.ServerMetadataRequest, run=_server),
-    Method(name="ModelReady", takes=pb.ModelReadyRequest, run=_model_ready),
-    Method(name="ModelMetadata", takes=pb.ModelMetadataRequest, run=_model),
-    Method(name="ModelConfig", takes=pb.ModelConfigRequest, run=_config),
-    Method(name="RepositoryIndex", takes=pb.RepositoryIndexRequest, run=_index),
-    Method(name="ModelInfer", takes=pb.ModelInferRequest, run=_infer),
+    GrpcMethod(name="ServerLive", request=pb.ServerLiveRequest, run=_live, open=True),
+    GrpcMethod(name="ServerReady", request=pb.ServerReadyRequest, run=_ready, open=True),
+    GrpcMethod(name="ServerMetadata", request=pb.ServerMetadataRequest, run=_server),
+    GrpcMethod(name="ModelReady", request=pb.ModelReadyRequest, run=_model_ready),
+    GrpcMethod(name="ModelMetadata", request=pb.ModelMetadataRequest, run=_model),
+    GrpcMethod(name="ModelConfig", request=pb.ModelConfigRequest, run=_config),
+    GrpcMethod(name="RepositoryIndex", request=pb.RepositoryIndexRequest, run=_index),
+    GrpcMethod(name="ModelInfer", request=pb.ModelInferRequest, run=_infer),
 )
 
 
 async def start(worker: Worker) -> tuple[Any, int]:
-    """Return a server that answers, and its port. Raises RuntimeError if the port cannot be had."""
+    """Start a server and return it with its port. Raises RuntimeError if the port is not available."""
     settings = worker.settings
     server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", settings.body_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.absolute_max_metadata_size", HEADS_BYTES),
-            # A message is held while it comes, before a key is looked at and a deadline begins: few at a time, then.
-            ("grpc.max_concurrent_streams", STREAMS),
+            ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+            ("grpc.max_concurrent_streams", CONCURRENT_STREAMS),
             ("grpc.max_connection_idle_ms", IDLE_MS),
             ("grpc.max_connection_age_ms", AGE_MS),
             ("grpc.max_connection_age_grace_ms", int(settings.deadline_max_s * 1000)),
@@ -136,8 +120,8 @@ async def start(worker: Worker) -> tuple[Any, int]:
     )
     handlers = {
         method.name: grpc.unary_unary_rpc_method_handler(
-            _answering(worker, method),
-            request_deserializer=method.takes.FromString,
+            _handler(worker, method),
+            request_deserializer=method.request.FromString,
             response_serializer=lambda message: message.SerializeToString(),
         )
         for method in METHODS
@@ -145,17 +129,16 @@ async def start(worker: Worker) -> tuple[Any, int]:
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
     port = server.add_insecure_port(f"{settings.grpc_host}:{settings.grpc_port}")
     await server.start()
-    log.info("gRPC on %s:%d", settings.grpc_host, port)
+    log.info("gRPC listens on %s:%d", settings.grpc_host, port)
     return server, port
 
 
 async def stop(server: Any) -> None:
-    """End a server after what is under way. To be called once the engine has drained."""
+    """Stop a server after its running calls. Call it once the engine has drained."""
     await server.stop(GRACE_S)
 
 
-def _answering(worker: Worker, method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
-    """A method as grpc wants it: what it raises becomes a status, and every call is counted."""
+def _handler(worker: Worker, method: GrpcMethod) -> Callable[[Any, Any], Awaitable[Any]]:
     route = f"/{SERVICE}/{method.name}"
 
     async def answer(request: Any, context: Any) -> Any:
@@ -175,7 +158,7 @@ def _answering(worker: Worker, method: Method) -> Callable[[Any, Any], Awaitable
                 answered = await method.run(worker, request, call)
                 outcome = OK
                 return answered
-            except asyncio.CancelledError:  # the client has cancelled, or its deadline is over
+            except asyncio.CancelledError:  # the client has cancelled, or its deadline has passed
                 outcome = TABLE[errors.ClientGone].slug
                 raise
             except ServiceError as cause:
@@ -186,7 +169,9 @@ def _answering(worker: Worker, method: Method) -> Callable[[Any, Any], Awaitable
             outcome = kind_of(error).slug
             if not isinstance(error, errors.ClientGone | InternalError):
                 worker.telemetry.rejected(outcome)
-            await context.abort(code_of(error), error.message, trailing_metadata=_trailing(error, request_id))
+            await context.abort(
+                status_of(error), detail_of(error, GRPC_REMEDIES), trailing_metadata=_trailing(error, request_id)
+            )
         finally:
             model = getattr(request, "model_name", "") or getattr(request, "name", "")
             worker.telemetry.request(route, model, outcome, time.monotonic() - began_s)
@@ -194,13 +179,12 @@ def _answering(worker: Worker, method: Method) -> Callable[[Any, Any], Awaitable
     return answer
 
 
-def code_of(error: ServiceError) -> grpc.StatusCode:
-    """Return the status of an error; a subclass that the table does not name has that of its base."""
-    return next(CODES[cls] for cls in type(error).__mro__ if cls in CODES)
+def status_of(error: ServiceError) -> grpc.StatusCode:
+    return grpc.StatusCode[kind_of(error).grpc_status]
 
 
 def _head(route: str, context: Any) -> Head:
-    """The metadata of a call as the head of a request."""
+    """Return the metadata of a call as the head of a request."""
     pairs = [(name, value) for name, value in context.invocation_metadata() or () if isinstance(value, str)]
     return Head.of("POST", route, [(name.encode(), value.encode("utf-8", "replace")) for name, value in pairs])
 
@@ -217,14 +201,14 @@ def _enter(worker: Worker, head: Head, context: Any) -> None:
     gate = worker.gate
     if gate is None:
         return
-    guest = gate.enter(key_of(head) if gate.wants_keys else None, lambda: _address(context.peer()))
+    guest = gate.enter(key_of(head) if gate.wants_keys else None, lambda: peer_address(context.peer()))
     refused = guest.meter.take() if guest.meter is not None else None
     if refused is not None:
         raise refused
 
 
-def _address(peer: str) -> str:
-    """The address in ``ipv4:127.0.0.1:5000`` or ``ipv6:[::1]:5000``; of a socket that has none, "::"."""
+def peer_address(peer: str) -> str:
+    """Return the address in ``ipv4:127.0.0.1:5000`` or ``ipv6:[::1]:5000``, "::" for a socket without one."""
     kind, _, rest = peer.partition(":")
     host = rest.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]")
     try:
@@ -234,6 +218,73 @@ def _address(peer: str) -> str:
 
 
 def _trailing(error: ServiceError, request_id: str) -> tuple[tuple[str, str], ...]:
-    after_s = error.details.get("retry_after_s")
-    retry = (("retry-after", str(max(1, math.ceil(after_s)))),) if isinstance(after_s, int | float) else ()
-    return (("x-request-id", request_id), *retry)
+    seconds = retry_after(error)
+    return (("x-request-id", request_id), *(() if seconds is None else (("retry-after", str(seconds)),)))
+
+
+def inference_of(message: pb.ModelInferRequest) -> OIPInference:
+    """Return the inference that a message requests. Raises InvalidRequest."""
+    limit = oip.MAX_TENSORS
+    if not 0 < len(message.inputs) <= limit or len(message.outputs) > limit:
+        raise InvalidRequest(f"send 1 to {limit} inputs, and at most {limit} outputs", field="inputs", limit=limit)
+    for place, output in enumerate(message.outputs):
+        _reject_parameters(f"outputs[{place}]", output.parameters)
+    return OIPInference(
+        inputs=by_name(_inputs(message)),
+        outputs=[output.name for output in message.outputs],
+        parameters={name: _parameter(name, each) for name, each in message.parameters.items()},
+    )
+
+
+def _inputs(message: pb.ModelInferRequest) -> Iterable[OIPTensor]:
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise InvalidRequest(
+            f"{len(raw)} entries for {len(message.inputs)} inputs; send one for each input, or none",
+            field="raw_input_contents",
+            limit=len(message.inputs),
+            value=len(raw),
+        )
+    for place, given in enumerate(message.inputs):
+        field, shape = f"inputs[{place}]", list(given.shape)
+        # KServe's client sends the length of raw contents, as it must over HTTP.
+        _reject_parameters(field, [name for name in given.parameters if not raw or name != "binary_data_size"])
+        if not raw:
+            yield _from_contents(field, given, shape)
+        elif given.HasField("contents"):
+            raise InvalidRequest("has contents and raw_input_contents; send one of them", field=field)
+        else:
+            yield from_bytes(field, given.name, given.datatype, shape, raw[place])
+
+
+def _from_contents(field: str, given: pb.ModelInferRequest.InferInputTensor, shape: list[int]) -> OIPTensor:
+    elements = element_count(field, given.datatype, shape)
+    contents = CONTENTS[given.datatype]
+    values = cast(Sequence[Any], getattr(given.contents, contents))
+    if len(values) != elements:
+        message = f"{len(values)} {contents}, but its shape has {elements} elements"
+        raise InvalidRequest(message, field=f"{field}.contents", limit=elements, value=len(values))
+    numbers = given.datatype != BYTES
+    data = np.array(values, DTYPES[given.datatype]).reshape(shape) if numbers else list(values)
+    return OIPTensor(name=given.name, datatype=given.datatype, shape=tuple(shape), data=data)
+
+
+def _parameter(name: str, parameter: pb.InferParameter) -> Any:
+    kind = parameter.WhichOneof("parameter_choice")
+    if kind is None:
+        raise InvalidRequest("has no value; send one, or remove it", field=f"parameters.{shown(name)}")
+    return getattr(parameter, kind)
+
+
+def _reject_parameters(field: str, parameters: Iterable[str]) -> None:
+    for name in parameters:
+        raise InvalidRequest("unknown field; remove it", field=f"{field}.parameters.{shown(name)}")
+
+
+def infer_response(graph: TensorRuntime, request_id: str, tensors: Sequence[OIPTensor]) -> pb.ModelInferResponse:
+    """Return the message that holds the tensors as raw bytes."""
+    response = pb.ModelInferResponse(model_name=graph.name, model_version=graph.version, id=request_id)
+    for tensor in tensors:
+        response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        response.raw_output_contents.append(to_bytes(tensor))
+    return response

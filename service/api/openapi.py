@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from service import errors
-from service.api.problems import PROBLEM, TABLE, Dialect
+from service.api.problems import PROBLEM, TABLE, ErrorFormat
 from service.api.routes import READ, Card, Docs, Route
 
 Json = dict[str, Any]
@@ -129,7 +129,7 @@ def _schemas(routes: tuple[Route, ...]) -> tuple[Found, Json]:
     return {key: schema for (key, _), schema in schemas.items()}, rest.get("$defs", {})
 
 
-def _error_key(dialect: Dialect) -> str:
+def _error_key(dialect: ErrorFormat) -> str:
     return f"{dialect.schema.__module__}.{dialect.schema.__name__}"
 
 
@@ -187,7 +187,7 @@ def _page(page: Page, method: str, found: Found) -> Json:
     }
 
 
-def _refusals(told: Sequence[type[errors.ServiceError]], dialect: Dialect, found: Found, *, body: bool) -> Json:
+def _refusals(told: Sequence[type[errors.ServiceError]], dialect: ErrorFormat, found: Found, *, body: bool) -> Json:
     """The responses of these errors, in the order of their statuses."""
     titles: defaultdict[int, list[str]] = defaultdict(list)
     for each in sorted(set(told), key=lambda error: TABLE[error]):

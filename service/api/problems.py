@@ -1,102 +1,107 @@
-"""Domain errors as HTTP answers: the one table error -> status, the headers that go with it, and RFC 9457 bodies.
+"""Errors as answers: the one table from error class to status, and the format in which each protocol reports them."""
 
-Knows nothing of how an error came about and nothing of ASGI.
-"""
-
+import contextlib
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NotRequired
 
 import orjson
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service import errors
+from service.errors import ServiceError
 
 PREFIX = "urn:seqserve:error:"
+Headers = list[tuple[bytes, bytes]]
 
 
-class Kind(NamedTuple):
-    """How an error class is answered: ``slug`` ends its ``type`` URI and is its label in the metrics."""
+class ErrorKind(NamedTuple):
+    """How one class of errors is answered. ``slug`` ends the ``type`` URI and labels the metrics."""
 
     status: int
+    grpc_status: str  # a name of grpc.StatusCode
     slug: str
     title: str
 
 
-TABLE: dict[type[errors.ServiceError], Kind] = {
-    errors.InvalidRequest: Kind(422, "invalid-request", "The request is not valid"),
-    errors.UnknownModel: Kind(404, "unknown-model", "No such model"),
-    errors.TooLarge: Kind(413, "too-large", "The request is over a limit"),
-    errors.Unauthorized: Kind(401, "unauthorized", "A valid API key is required"),
-    errors.ForeignOrigin: Kind(403, "foreign-origin", "Pages of this origin may not open streams"),
-    errors.NotFound: Kind(404, "not-found", "No such route"),
-    errors.MethodNotAllowed: Kind(405, "method-not-allowed", "The route does not have this method"),
-    errors.UnsupportedMedia: Kind(415, "unsupported-media", "The body's media type is not read here"),
-    errors.HeadTooLarge: Kind(431, "head-too-large", "The request's head is over a limit"),
-    errors.HeadTooSlow: Kind(408, "head-too-slow", "The request's head did not come in time"),
-    errors.Malformed: Kind(400, "malformed", "What came is no HTTP"),
-    errors.Overloaded: Kind(429, "queue-full", "The queue is full"),
-    errors.RateLimited: Kind(429, "rate-limited", "The client has used up its requests"),
-    errors.DeadlinePassed: Kind(504, "deadline-passed", "The deadline has passed"),
-    errors.Unavailable: Kind(503, "unavailable", "The service is not taking requests"),
-    # Never sent: nobody is there to read it. The status is what proxies log for it.
-    errors.ClientGone: Kind(499, "client-gone", "The client has disconnected"),
-    errors.InternalError: Kind(500, "internal", "The service failed"),
+TABLE: dict[type[ServiceError], ErrorKind] = {
+    errors.InvalidRequest: ErrorKind(422, "INVALID_ARGUMENT", "invalid-request", "Invalid request"),
+    errors.UnknownModel: ErrorKind(404, "NOT_FOUND", "unknown-model", "Unknown model"),
+    errors.TooLarge: ErrorKind(413, "OUT_OF_RANGE", "too-large", "Request exceeds a limit"),
+    errors.Unauthorized: ErrorKind(401, "UNAUTHENTICATED", "unauthorized", "Missing or invalid API key"),
+    errors.ForeignOrigin: ErrorKind(403, "PERMISSION_DENIED", "foreign-origin", "Origin not allowed"),
+    errors.NotFound: ErrorKind(404, "UNIMPLEMENTED", "not-found", "Route not found"),
+    errors.MethodNotAllowed: ErrorKind(405, "UNIMPLEMENTED", "method-not-allowed", "Method not allowed"),
+    errors.UnsupportedMedia: ErrorKind(415, "INVALID_ARGUMENT", "unsupported-media", "Unsupported media type"),
+    errors.HeadTooLarge: ErrorKind(431, "RESOURCE_EXHAUSTED", "head-too-large", "Request headers too large"),
+    errors.HeadTooSlow: ErrorKind(408, "DEADLINE_EXCEEDED", "head-too-slow", "Request headers timed out"),
+    errors.Malformed: ErrorKind(400, "INVALID_ARGUMENT", "malformed", "Malformed request"),
+    errors.Overloaded: ErrorKind(429, "RESOURCE_EXHAUSTED", "queue-full", "Queue full"),
+    errors.RateLimited: ErrorKind(429, "RESOURCE_EXHAUSTED", "rate-limited", "Rate limit exceeded"),
+    errors.DeadlinePassed: ErrorKind(504, "DEADLINE_EXCEEDED", "deadline-passed", "Deadline exceeded"),
+    errors.Unavailable: ErrorKind(503, "UNAVAILABLE", "unavailable", "Service unavailable"),
+    # Never sent, because the client is gone. Proxies log this status for it.
+    errors.ClientGone: ErrorKind(499, "CANCELLED", "client-gone", "Client disconnected"),
+    errors.InternalError: ErrorKind(500, "INTERNAL", "internal", "Internal error"),
 }
-
-Headers = list[tuple[bytes, bytes]]
 STATUSES = {kind.slug: kind.status for kind in TABLE.values()}
 
+# Errors from below the protocols name no header. What the client can do about them depends on its protocol.
+Remedies = Mapping[type[ServiceError], str]
+HTTP_REMEDIES: Remedies = {
+    errors.DeadlinePassed: "send less at once, or allow more time with the X-Request-Timeout-S header",
+    errors.Unauthorized: "send the header 'Authorization: Bearer <key>'",
+}
+GRPC_REMEDIES: Remedies = {
+    errors.DeadlinePassed: "send less at once, or set a longer deadline for the call",
+    errors.Unauthorized: "send the metadata 'authorization: Bearer <key>'",
+}
 
-def kind_of(error: errors.ServiceError) -> Kind:
-    """Return how ``error`` is answered; a subclass that the table does not name is answered as its base."""
+
+def kind_of(error: ServiceError) -> ErrorKind:
+    """Return how ``error`` is answered. A subclass that the table does not list is answered as its base."""
     return TABLE.get(type(error)) or next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
 
 
-def headers_of(error: errors.ServiceError, media: bytes = b"application/problem+json") -> Headers:
-    """Return the headers that the status of ``error`` calls for, lower case."""
+def detail_of(error: ServiceError, remedies: Remedies = HTTP_REMEDIES) -> str:
+    """Return the sentence for a person: the field, what is wrong, and the remedy of the client's protocol."""
+    field, remedy = error.details.get("field"), remedies.get(type(error))
+    detail = f"{field}: {error.message}" if field else error.message
+    return f"{detail}: {remedy}" if remedy else detail
+
+
+def retry_after(error: ServiceError) -> int | None:
+    """Return the whole seconds after which a retry makes sense, rounded up. None if the error names none."""
+    seconds = error.details.get("retry_after_s")
+    return max(1, math.ceil(seconds)) if isinstance(seconds, int | float) else None
+
+
+def headers_of(error: ServiceError, media: bytes = b"application/problem+json") -> Headers:
+    """Return the headers that the status of ``error`` requires, in lower case."""
     headers: Headers = [(b"content-type", media)]
-    retry_after_s = error.details.get("retry_after_s")
-    if isinstance(retry_after_s, int | float):
-        # The header holds whole seconds: rounded up, so that nobody comes back too early.
-        headers.append((b"retry-after", b"%d" % max(1, math.ceil(retry_after_s))))
+    seconds = retry_after(error)
+    if seconds is not None:
+        headers.append((b"retry-after", b"%d" % seconds))
     if isinstance(error, errors.MethodNotAllowed):
-        headers.append((b"allow", ", ".join(str(m) for m in error.details["available"]).encode()))  # type: ignore[attr-defined]
+        headers.append((b"allow", ", ".join(map(str, error.details["available"])).encode()))  # type: ignore[call-overload]
     if isinstance(error, errors.Unauthorized):
         headers.append((b"www-authenticate", b"Bearer"))
     return headers
 
 
-def problem_of(error: errors.ServiceError, *, request_id: str) -> dict[str, object]:
-    """Return the members of the problem that ``error`` is."""
-    status, slug, title = kind_of(error)
-    return {
-        "type": PREFIX + slug,
-        "title": title,
-        "status": status,
-        "detail": error.message,
-        **error.details,
-        "request_id": request_id,
-    }
-
-
-def body_of(error: errors.ServiceError, *, request_id: str) -> bytes:
-    """Return the ``application/problem+json`` body."""
-    return orjson.dumps(problem_of(error, request_id=request_id))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
-    """How the clients of some routes are told of an error. Its status is TABLE's everywhere."""
+class ErrorFormat:
+    """The body of an error in one protocol. Its status always comes from TABLE."""
 
     media: bytes
-    body: Callable[[errors.ServiceError, str], bytes]  # of the error and the request's id
+    body: Callable[[ServiceError, str], bytes]  # of the error and the request id
     schema: Any  # the type of the body, for the OpenAPI document
 
 
 class Problem(TypedDict):
-    """An error as RFC 9457 has it, with what a program needs where it applies."""
+    """An error as in RFC 9457, with the members that a program needs where they apply."""
 
     type: str
     title: str
@@ -107,11 +112,95 @@ class Problem(TypedDict):
     limit: NotRequired[float | str]
     value: NotRequired[str | float | bool]
     available: NotRequired[list[str]]
+    policy: NotRequired[str]
     retry_after_s: NotRequired[float]
 
 
-PROBLEM = Dialect(
+def problem_of(error: ServiceError, *, request_id: str) -> dict[str, object]:
+    """Return the members of the RFC 9457 problem."""
+    kind = kind_of(error)
+    return {
+        "type": PREFIX + kind.slug,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail_of(error),
+        **error.details,
+        "request_id": request_id,
+    }
+
+
+def body_of(error: ServiceError, *, request_id: str) -> bytes:
+    """Return the ``application/problem+json`` body."""
+    return orjson.dumps(problem_of(error, request_id=request_id))
+
+
+PROBLEM = ErrorFormat(
     media=b"application/problem+json",
     body=lambda error, request_id: body_of(error, request_id=request_id),
     schema=Problem,
 )
+
+
+class OpenAIErrorDetail(TypedDict):
+    """``param`` is the invalid field. ``code`` is the slug of the same error on other routes."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class OpenAIError(TypedDict):
+    """An error in OpenAI's format."""
+
+    error: OpenAIErrorDetail
+
+
+# OpenAI's client chooses its exception by the status. Any other 4xx is an invalid request, and a 5xx a server error.
+OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+
+
+def openai_body_of(error: ServiceError) -> bytes:
+    """Return the body in OpenAI's format. It is also the last event of a stream that fails."""
+    kind = kind_of(error)
+    name = OPENAI_TYPES.get(kind.status) or ("invalid_request_error" if kind.status < 500 else "server_error")
+    detail = {"message": detail_of(error), "type": name, "param": error.details.get("field"), "code": kind.slug}
+    return orjson.dumps({"error": detail})
+
+
+OPENAI_ERROR = ErrorFormat(media=b"application/json", body=lambda error, _: openai_body_of(error), schema=OpenAIError)
+
+
+_INPUTS = re.compile(r"inputs(?:\[(\d+)\])?")
+
+
+@contextlib.contextmanager
+def rename_inputs(field: str, *, single: bool, copies: int = 1) -> Iterator[None]:
+    """In errors that the engine raises inside, replace its field ``inputs`` by the request's own ``field``.
+
+    ``single``: the field is one text, not a list. ``copies``: how often the engine gets each text.
+    """
+
+    def renamed(match: re.Match[str]) -> str:
+        return field if single or match[1] is None else f"{field}[{int(match[1]) // copies}]"
+
+    try:
+        yield
+    except (errors.InvalidRequest, errors.TooLarge) as error:
+        if "field" in error.details:
+            error.details["field"] = _INPUTS.sub(renamed, str(error.details["field"]), count=1)
+        raise
+
+
+class OIPError(TypedDict):
+    """An error in the format of the Open Inference Protocol."""
+
+    error: str
+
+
+OIP_ERROR = ErrorFormat(
+    media=b"application/json",
+    body=lambda error, _: orjson.dumps({"error": detail_of(error)}),
+    schema=OIPError,
+)
+Dialect = ErrorFormat

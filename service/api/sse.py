@@ -1,8 +1,4 @@
-"""A text as server-sent events, as it is written: ``/v1/generate_stream``, in Text Generation Inference's shape.
-
-What other dialects need for streams of their own is here too. Knows how an event looks; knows nothing of how the
-bytes leave.
-"""
+"""``/v1/generate_stream``: a text as server-sent events, in the format of Text Generation Inference."""
 
 import contextlib
 from collections.abc import AsyncGenerator, Callable
@@ -11,73 +7,102 @@ from functools import lru_cache
 from typing import Any, Literal, NotRequired
 
 import orjson
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service import errors
 from service.api import schemas
-from service.api.problems import body_of
+from service.api.problems import problem_of
 from service.api.request_context import RequestContext
 from service.api.routes import Docs, Route, Stream
 from service.errors import InvalidRequest, ServiceError
 from service.generation_stream import GenerationStream, TokenDelta
 
 MEDIA = b"text/event-stream"
-KEEP_ALIVE = b": nothing new yet\n\n"  # a comment, which readers skip
-NO_TOKEN = (0, "", 0.0)  # of an empty text: the row that stands for no character
-# The words of Text Generation Inference, by which its clients raise.
+KEEP_ALIVE = b": keep-alive\n\n"  # a comment, which clients skip
+EMPTY_TOKEN = (0, "", 0.0)  # the one token of an empty text
+# Text Generation Inference's error types, from which its clients choose their exceptions.
 ERROR_TYPES = ((errors.RequestError, "validation"), (errors.Overloaded, "overloaded"), (ServiceError, "generation"))
 
 
+class StreamToken(TypedDict):
+    """``special``: the token stands for no text."""
+
+    id: int
+    text: str
+    special: bool
+    logprob: float
+
+
+class StreamDetails(TypedDict):
+    """``input_length`` and ``generated_tokens`` count characters."""
+
+    finish_reason: Literal["length", "stop", "eos"]
+    generated_tokens: int
+    input_length: int
+    seed: int
+
+
+class TokenEvent(TypedDict):
+    """The data of one event. The last one has the whole text and its details."""
+
+    index: int
+    token: StreamToken
+    generated_text: str | None
+    details: StreamDetails | None
+    state: NotRequired[str | None]
+
+
 def event(data: bytes) -> bytes:
-    """Return one event. JSON has no line breaks that would end it early."""
+    """Return one event. ``data`` is JSON, so it has no line break that would end the event early."""
     return b"data: %b\n\n" % data
 
 
-def failing(exchange: RequestContext) -> Callable[[ServiceError], bytes]:
-    """Return what makes the last event of a stream that an error ends: the problem, and what clients look for."""
+def error_event(context: RequestContext) -> Callable[[ServiceError], bytes]:
+    """Return a function that makes the last event of a failed stream: the problem, and the fields of TGI's errors."""
 
-    def failed(error: ServiceError) -> bytes:
-        kind = next(word for cls, word in ERROR_TYPES if isinstance(error, cls))
-        problem = orjson.loads(body_of(error, request_id=exchange.call.request_id))
-        return b"event: error\n" + event(orjson.dumps({**problem, "error": error.message, "error_type": kind}))
+    def of(error: ServiceError) -> bytes:
+        kind = next(name for cls, name in ERROR_TYPES if isinstance(error, cls))
+        problem = problem_of(error, request_id=context.call.request_id)
+        return b"event: error\n" + event(orjson.dumps({**problem, "error": problem["detail"], "error_type": kind}))
 
-    return failed
-
-
-async def generate_stream(exchange: RequestContext, body: bytes) -> Stream:
-    """Answer ``/v1/generate_stream``."""
-    return await stream(exchange, schemas.parse(schemas.GENERATE, body, exchange.worker.settings))
+    return of
 
 
-async def stream(exchange: RequestContext, request: schemas.GenerateRequest) -> Stream:
-    """Begin the text that a request asks for."""
+async def generate_stream(context: RequestContext, body: bytes) -> Stream:
+    """Answer ``POST /v1/generate_stream``."""
+    return await stream_text(context, schemas.parse_request(schemas.GENERATE, body, context.worker.settings))
+
+
+async def stream_text(context: RequestContext, request: schemas.GenerateRequest) -> Stream:
+    """Start to generate, and return the events."""
     if not isinstance(request.inputs, str):
-        raise InvalidRequest("inputs: a stream has one text: send a string, and a request for each", field="inputs")
-    settings = exchange.worker.settings
-    exchange.model = request.model or exchange.worker.default_model("generate")
-    options = replace(schemas.options(request.parameters, limit=settings.max_new_tokens), details=False, logprobs=True)
-    writing = await exchange.worker.engine.generate_stream(
-        [request.inputs], model=request.model, options=[options], request=exchange.call
+        raise InvalidRequest("a stream has one text; send a string, and one request per text", field="inputs")
+    settings = context.worker.settings
+    context.model = request.model or context.worker.default_model("generate")
+    options = schemas.generate_options(request.parameters, limit=settings.max_new_tokens)
+    options = replace(options, details=False, logprobs=True)
+    stream = await context.worker.engine.generate_stream(
+        [request.inputs], model=request.model, options=[options], request=context.call
     )
-    writing.remind_s = settings.keepalive_s
-    return Stream(media=MEDIA, chunks=_chunks(writing), failed=failing(exchange))
+    stream.remind_s = settings.keepalive_s
+    return Stream(media=MEDIA, chunks=_chunks(stream), failed=error_event(context))
 
 
-async def _chunks(writing: GenerationStream) -> AsyncGenerator[bytes, None]:
-    """The events of a text, those of one look together: a write costs more than an event does."""
+async def _chunks(stream: GenerationStream) -> AsyncGenerator[bytes, None]:
+    """Yield the events that are ready together as one chunk, because a write costs more than an event."""
     count = 0
-    async with contextlib.aclosing(writing):
-        async for deltas in writing:
+    async with contextlib.aclosing(stream):
+        async for deltas in stream:
             parts = []
             for delta in deltas:
-                parts += _events(delta, count, _end(writing, delta) if delta.finish_reason else b"")
+                parts += token_events(delta, count, _end(stream, delta) if delta.finish_reason else b"")
                 count += len(delta.tokens)
             yield b"".join(parts) or KEEP_ALIVE
 
 
-def _events(delta: TokenDelta, count: int, end: bytes) -> list[bytes]:
-    """One event a token, `count` of which came before; `end` is what the last token of a text has beside it."""
-    tokens = list(zip(delta.tokens, delta.pieces, delta.logprobs, strict=True)) or [NO_TOKEN]
+def token_events(delta: TokenDelta, count: int, end: bytes) -> list[bytes]:
+    """Return one event per token. ``count`` tokens came before. ``end``: the JSON members that only the last has."""
+    tokens = list(zip(delta.tokens, delta.pieces, delta.logprobs, strict=True)) or [EMPTY_TOKEN]
     parts = [
         b'data: {"index":%d,%b%.6f},"generated_text":null,"details":null}\n\n' % (number, _token(token, piece), logprob)
         for number, (token, piece, logprob) in enumerate(tokens, count + 1)
@@ -88,61 +113,33 @@ def _events(delta: TokenDelta, count: int, end: bytes) -> list[bytes]:
     return parts
 
 
-@lru_cache(maxsize=4096)  # of vocabularies of characters: making one costs ten times as much
+@lru_cache(maxsize=4096)  # enough for a vocabulary of characters; encoding one takes ten times as long
 def _token(token: int, piece: str) -> bytes:
-    """What of a token's event does not change with its place."""
+    """Return the constant part of a token's event."""
     special = b"false" if piece else b"true"
     return b'"token":{"id":%d,"text":%b,"special":%b,"logprob":' % (token, orjson.dumps(piece), special)
 
 
-def _end(writing: GenerationStream, delta: TokenDelta) -> bytes:
-    """The whole text and what is known of it, without the braces round it."""
-    answer: dict[str, Any] = writing.answer(delta.index)
+def _end(stream: GenerationStream, delta: TokenDelta) -> bytes:
+    """Return the members of the last event: the whole text and its details, as JSON without the braces."""
+    answer: dict[str, Any] = stream.answer(delta.index)
     answer["details"] = {
         "finish_reason": delta.finish_reason,
-        "generated_tokens": writing.generated_tokens(delta.index),
-        "input_length": writing.prompt_tokens[delta.index],
-        "seed": writing.seeds[delta.index],
+        "generated_tokens": stream.generated_tokens(delta.index),
+        "input_length": stream.prompt_tokens[delta.index],
+        "seed": stream.seeds[delta.index],
     }
     return orjson.dumps(answer)[1:-1]
 
 
-class Token(TypedDict):
-    """``special``: it stands for no text."""
-
-    id: int
-    text: str
-    special: bool
-    logprob: float
-
-
-class Details(TypedDict):
-    """``input_length`` and ``generated_tokens`` in characters."""
-
-    finish_reason: Literal["length", "stop", "eos"]
-    generated_tokens: int
-    input_length: int
-    seed: int
-
-
-class Event(TypedDict):
-    """The data of one event; the last has the whole text and its details."""
-
-    index: int
-    token: Token
-    generated_text: str | None
-    details: Details | None
-    state: NotRequired[str | None]
-
-
 DOCS = Docs(
     group="Tag, classify, generate",
-    summary="Continue a text, an event a token",
-    about="An error after the first token is an `event: error` with the problem in its data.",
+    summary="Continue a text, with one event per token",
+    about="An error after the first token is an `event: error` whose data is the problem.",
     body=schemas.GenerateRequest,
     answer=None,
     media=MEDIA.decode(),
-    event=Event,
+    event=TokenEvent,
     example=schemas.example("generate"),
 )
 ROUTES = (Route("/v1/generate_stream", ("POST",), generate_stream, reads=True, task="generate", docs=DOCS),)

@@ -1,27 +1,26 @@
-"""WS /v1/stream: words or frames in as they come, an answer for each, from the state of one stream.
+"""``WS /v1/stream``: tokens or frames arrive as messages, and each message is answered from the stream's state.
 
-One message is in work at a time: the next is not read before the answer is sent, so that neither a fast writer nor a
-slow reader is given memory. Knows the messages of a stream and of ASGI; knows nothing of how the engine answers.
+A message is read only after the answer to the one before it was sent. A stream therefore holds at most one message
+and one answer, whatever the speed of its client.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
 
 from service.api import schemas
-from service.api.asgi import Receive, Scope, Send
+from service.api.asgi import Receive, Scope, Send, address_of
 from service.api.cors import Cors
-from service.api.problems import kind_of, problem_of
+from service.api.problems import Headers, kind_of, problem_of
 from service.api.request_context import OK, RequestContext
 from service.api.request_headers import Head
-from service.api.websocket_handshake import Handshake, check_origin
 from service.errors import (
     ClientGone,
+    ForeignOrigin,
     InternalError,
     InvalidRequest,
     NotFound,
@@ -30,85 +29,90 @@ from service.errors import (
     TooLarge,
     Unauthorized,
     Unavailable,
+    shown,
 )
 from service.scheduling.job import InferenceRequest
 from service.streaming import TaggingStream
 from service.worker import Worker
 
 PATH = "/v1/stream"
-# Codes of closing: RFC 6455's registry, and from 4000 on our own.
-TOO_BIG, FAILED, RESTART, UNKNOWN, IDLE = 1009, 1011, 1012, 4401, 4408
-MESSAGE: TypeAdapter[schemas.StreamMessage] = TypeAdapter(schemas.StreamMessage)
+# Close codes: those of RFC 6455, and from 4000 our own.
+TOO_BIG, FAILED, RESTART, UNAUTHORIZED, IDLE = 1009, 1011, 1012, 4401, 4408
 T = TypeVar("T")
 
 
-class Closed(Exception):
-    """The stream ends, with this code; None: the client has ended it."""
+class StreamClosed(Exception):
+    """Ends a stream with this close code; None if the client has closed it."""
 
     def __init__(self, code: int | None, reason: str = "") -> None:
         super().__init__(reason)
         self.code, self.reason = code, reason
 
 
-class Streams:
-    """All streams of one worker."""
+class WebSocketStreams:
+    """The ASGI application for the streams of one worker."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._cors = Cors(worker.settings.cors_origins)
         self._open = 0
-        self._waits: set[asyncio.Timeout] = set()  # of those that wait for their client
-        worker.on_drain(self._close_the_waiting)
+        self._waits: set[asyncio.Timeout] = set()  # of the streams that wait for their client
+        worker.on_drain(self._close_idle_streams)
+
+    @property
+    def open(self) -> int:
+        """How many streams are open."""
+        return self._open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one stream from its handshake to its end, as an ASGI application."""
+        """Serve one stream from its handshake to its end."""
         head = Head.of("GET", scope["path"], scope["headers"])
-        handshake = Handshake(scope, send)
-        exchange = RequestContext(self._worker, PATH if scope["path"] == PATH else "unknown", head, handshake)
+        handshake = WebSocketHandshake(scope, send)
+        context = RequestContext(self._worker, PATH if scope["path"] == PATH else "unknown", head, handshake)
         try:
             await receive()  # websocket.connect
-            self._check(exchange, scope)
+            self._check(context, scope)
         except Exception as cause:
-            with contextlib.suppress(OSError):  # nobody is there any more
-                await exchange.refuse(cause if isinstance(cause, ServiceError) else exchange.failed(cause))
-            exchange.close()
+            with contextlib.suppress(OSError):  # the client is gone
+                await context.refuse(cause if isinstance(cause, ServiceError) else context.failed(cause))
+            context.close()
             return
         self._open += 1
-        stream = Stream(self, self._worker, exchange, receive, send)
+        connection = StreamConnection(self, self._worker, context, receive, send)
         try:
-            await send({"type": "websocket.accept", "headers": exchange.common_headers()})
-            exchange.outcome = OK
-            await stream.serve()
-        except Closed as end:
+            await send({"type": "websocket.accept", "headers": context.common_headers()})
+            context.outcome = OK
+            await connection.serve()
+        except StreamClosed as end:
             await self._close(send, end)
-        except OSError:  # so the server says that nobody is there any more
+        except OSError:  # the server's way to report that the client is gone
             pass
-        except Exception as cause:  # a bug of ours
-            exchange.note(exchange.failed(cause))
-            await self._close(send, Closed(FAILED, "an unexpected error"))
+        except Exception as cause:
+            context.note(context.failed(cause))
+            await self._close(send, StreamClosed(FAILED, "internal error"))
         finally:
             self._open -= 1
-            stream.leave()
+            connection.leave()
 
-    async def _close(self, send: Send, end: Closed) -> None:
-        """Say why the stream ends, to a client that may not read."""
+    async def _close(self, send: Send, end: StreamClosed) -> None:
+        """Send the close code, to a client that may not read."""
         if end.code is not None:
             with contextlib.suppress(OSError):  # TimeoutError is one
                 async with asyncio.timeout(self._worker.settings.write_timeout_s):
                     await send({"type": "websocket.close", "code": end.code, "reason": end.reason})
 
-    def _check(self, exchange: RequestContext, scope: Scope) -> None:
-        if exchange.route != PATH:
-            raise NotFound("streams are at /v1/stream", available=[PATH])
+    def _check(self, context: RequestContext, scope: Scope) -> None:
+        if context.route != PATH:
+            raise NotFound(f"streams are at {PATH}", available=[PATH])
         check_origin(scope["headers"], self._cors.may)
-        exchange.check(("GET",), media=())
-        self._worker.engine.defaults()  # Unavailable while there is none
-        most = self._worker.settings.streams
-        if self._open >= most:
-            raise Overloaded(f"{self._open} streams are open already: come back later", retry_after_s=1.0, limit=most)
+        context.check(("GET",), media=())
+        self._worker.engine.defaults()  # raises Unavailable while there is no engine
+        limit = self._worker.settings.streams
+        if self._open >= limit:
+            raise Overloaded(f"{self._open} streams are open; retry later", retry_after_s=1.0, limit=limit)
 
-    async def waited(self, what: Awaitable[T]) -> T:
-        """Wait for the client: for so long, and no longer once the worker drains. Raises Closed."""
+    async def wait_for_client(self, what: Awaitable[T]) -> T:
+        """Await ``what``. Raises StreamClosed when the client takes too long, or the worker drains."""
         try:
             async with asyncio.timeout(self._worker.settings.stream_idle_s) as wait:
                 self._waits.add(wait)
@@ -120,25 +124,27 @@ class Streams:
             if self._worker.draining:
                 raise _restart() from None
             seconds = self._worker.settings.stream_idle_s
-            raise Closed(IDLE, f"nothing was sent or taken for {seconds:g} s") from None
+            raise StreamClosed(IDLE, f"the client neither sent nor read for {seconds:g} s") from None
 
-    def _close_the_waiting(self) -> None:
-        for wait in [each for each in self._waits if not each.expired()]:  # one that is running out ends by itself
+    def _close_idle_streams(self) -> None:
+        for wait in [each for each in self._waits if not each.expired()]:
             wait.reschedule(asyncio.get_running_loop().time())
 
 
-class Stream:
-    """One stream whose handshake is done."""
+class StreamConnection:
+    """One stream after its handshake."""
 
-    def __init__(self, all_: Streams, worker: Worker, exchange: RequestContext, receive: Receive, send: Send) -> None:
-        self._streams, self._worker, self._exchange = all_, worker, exchange
+    def __init__(
+        self, streams: WebSocketStreams, worker: Worker, context: RequestContext, receive: Receive, send: Send
+    ) -> None:
+        self._streams, self._worker, self._context = streams, worker, context
         self._receive, self._send = receive, send
-        self._time_s = exchange.call.deadline_s - exchange.started_s  # for each message
-        self._following: TaggingStream | None = None
+        self._timeout_s = context.call.deadline_s - context.started_s  # of each message
+        self._stream: TaggingStream | None = None
 
     async def serve(self) -> None:
-        """Answer message after message. Raises Closed, and OSError when the client has gone."""
-        request_id = self._exchange.call.request_id
+        """Answer message after message. Raises StreamClosed, and OSError when the client is gone."""
+        request_id = self._context.call.request_id
         while True:
             text = await self._next()
             started_s = time.monotonic()
@@ -148,77 +154,70 @@ class Stream:
             except ServiceError as error:
                 outcome = self._note(error)
                 answer = {"error": problem_of(error, request_id=request_id)}
-            except Exception as cause:  # a bug of ours must not end the stream without a word
-                bug = self._exchange.failed(cause)
+            except Exception as cause:
+                bug = self._context.failed(cause)
                 outcome, answer = kind_of(bug).slug, {"error": problem_of(bug, request_id=request_id)}
-            model = self._following.model if self._following else ""
+            model = self._stream.model if self._stream else ""
             self._worker.telemetry.request(PATH, model, outcome, time.monotonic() - started_s)
-            sent = orjson.dumps(answer)
-            self._exchange.sent += len(sent)
-            await self._streams.waited(self._send({"type": "websocket.send", "text": sent.decode()}))
+            content = orjson.dumps(answer)
+            self._context.sent += len(content)
+            await self._streams.wait_for_client(self._send({"type": "websocket.send", "text": content.decode()}))
 
     def leave(self) -> None:
-        """The stream has ended, however it did."""
-        if self._following is not None:
-            self._exchange.model = self._following.model
-            self._worker.telemetry.streams(self._following.model, -1)
-        self._exchange.tell()
+        """Record the end of the stream."""
+        if self._stream is not None:
+            self._context.model = self._stream.model
+            self._worker.telemetry.streams(self._stream.model, -1)
+        self._context.tell()
 
     async def _next(self) -> str | bytes:
         if self._worker.draining:
             raise _restart()
-        message = await self._streams.waited(self._receive())
+        message = await self._streams.wait_for_client(self._receive())
         if message["type"] == "websocket.disconnect":
-            raise Closed(None)
+            raise StreamClosed(None)
         text: str | bytes = message.get("text") or message.get("bytes") or b""
         limit = self._worker.settings.body_bytes
         if len(text) > limit:
-            raise Closed(TOO_BIG, f"a message has at most {limit} bytes")
+            raise StreamClosed(TOO_BIG, f"the message has {len(text)} bytes; the limit is {limit}")
         return text
 
     async def _answer(self, text: str | bytes) -> dict[str, Any]:
-        self._exchange.enter()  # a bad message counts as well; keys and limits are those of now
-        try:
-            message = MESSAGE.validate_json(text)
-        except ValidationError as error:
-            raise schemas.invalid(error) from None
-        inputs, most = message.inputs, self._worker.settings.inputs_max
-        if isinstance(inputs, list) and len(inputs) > most:
-            raise TooLarge(
-                f"{len(inputs)} steps in one message; the limit is {most}: send several", limit=most, field="inputs"
-            )
-        following = self._opened(message)
-        answer: dict[str, Any] = {"model": following.model}
+        self._context.enter()  # even an invalid message counts, under the keys and limits that apply now
+        message = schemas.parse_body(schemas.STREAM_MESSAGE, text)
+        inputs, limit = message.inputs, self._worker.settings.inputs_max
+        if isinstance(inputs, list) and len(inputs) > limit:
+            detail = f"{len(inputs)} tokens in one message; the limit is {limit}; send several"
+            raise TooLarge(detail, limit=limit, field="inputs", value=len(inputs))
+        stream = self._opened(message)
+        answer: dict[str, Any] = {"model": stream.model}
         if inputs is not None:
-            answer = {"entities": await self._worker.engine.advance(following, inputs, request=self._call())}
-        answer["steps"] = following.steps
+            answer = {"entities": await self._worker.engine.advance(stream, inputs, request=self._call())}
+        answer["steps"] = stream.steps
         if message.return_state:
-            answer["state"] = self._worker.engine.state_token(following)
+            answer["state"] = self._worker.engine.state_token(stream)
         return answer
 
     def _call(self) -> InferenceRequest:
-        """Of one message."""
+        """Return the inference request of one message."""
         return InferenceRequest(
-            request_id=self._exchange.call.request_id,
+            request_id=self._context.call.request_id,
             route=PATH,
-            deadline_s=time.monotonic() + self._time_s,
-            is_disconnected=lambda: (
-                False
-            ),  # one message is in work and the next is not read: its answer shows who has gone
+            deadline_s=time.monotonic() + self._timeout_s,
+            is_disconnected=lambda: False,  # a disconnect shows when the answer is sent
         )
 
     def _opened(self, message: schemas.StreamMessage) -> TaggingStream:
-        """The stream, which the first good message opens."""
-        if self._following is None:
-            self._following = self._worker.engine.open_stream(message.model, state=message.state)
-            self._worker.telemetry.streams(self._following.model, 1)
+        """Return the stream, which the first valid message opens."""
+        if self._stream is None:
+            self._stream = self._worker.engine.open_stream(message.model, state=message.state)
+            self._worker.telemetry.streams(self._stream.model, 1)
         elif message.state is not None:
-            raise InvalidRequest("state: this stream has begun; open another to go on from a state", field="state")
-        elif message.model not in (None, self._following.model):
-            raise InvalidRequest(
-                f"model: this stream is one of {self._following.model}; open another for another model", field="model"
-            )
-        return self._following
+            raise InvalidRequest("this stream has started; open another to continue from a state", field="state")
+        elif message.model not in (None, self._stream.model):
+            detail = f"this stream uses {self._stream.model}; open another for another model"
+            raise InvalidRequest(detail, field="model", value=message.model)
+        return self._stream
 
     def _note(self, error: ServiceError) -> str:
         slug = kind_of(error).slug
@@ -227,9 +226,63 @@ class Stream:
         if not isinstance(error, ClientGone | InternalError):
             self._worker.telemetry.rejected(slug)
         if isinstance(error, Unauthorized):
-            raise Closed(UNKNOWN, "the API key of this stream is no longer taken: open another with one that is")
+            raise StreamClosed(UNAUTHORIZED, "the API key is no longer valid; open a stream with a valid one")
         return slug
 
 
-def _restart() -> Closed:
-    return Closed(RESTART, "the service is shutting down: open the stream at another replica")
+def _restart() -> StreamClosed:
+    return StreamClosed(RESTART, "the service is shutting down; open the stream again")
+
+
+class WebSocketHandshake:
+    """The Link of a handshake. All it can send is a refusal."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._can_respond = "websocket.http.response" in scope.get("extensions", {})
+        self._send = send
+
+    def gone(self) -> bool:
+        return False
+
+    def address(self) -> str:
+        """Return the address of the socket. A header could set the one in the scope."""
+        transport = getattr(getattr(self._send, "__self__", None), "transport", None)  # of uvicorn's protocol
+        return address_of(transport.get_extra_info("peername")) if transport is not None else ""
+
+    @property
+    def arrived(self) -> bool:
+        return True
+
+    async def read(self, limit: int) -> bytes:
+        return b""
+
+    async def send(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send the refusal. A server that cannot send a response to a handshake sends 403."""
+        if not self._can_respond:
+            await self._send({"type": "websocket.close"})
+            return
+        await self._send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "websocket.http.response.body", "body": body})
+
+    async def start(self, status: int, headers: Headers) -> None:
+        raise NotImplementedError
+
+    async def write(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    async def end(self) -> None:
+        raise NotImplementedError
+
+    def abort(self) -> None: ...
+
+
+def check_origin(headers: Headers, allowed: Callable[[bytes], bool]) -> None:
+    """Raise ForeignOrigin for a page whose origin is neither ``allowed`` nor the service's own.
+
+    Browsers open WebSockets to any host, without a preflight request. A client without Origin is not a browser.
+    """
+    hosts = [value.lower() for name, value in headers if name == b"host" and value]
+    for origin in [value for name, value in headers if name == b"origin"]:
+        if not allowed(origin) and origin.lower().partition(b"://")[2] not in hosts:
+            value = origin.decode("latin-1")
+            raise ForeignOrigin(f"{shown(value)} may not open streams; add it to SEQSERVE_CORS_ORIGINS", value=value)

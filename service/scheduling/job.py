@@ -114,8 +114,7 @@ class Job:
             waited = now_s - self.arrived_s
             self.fail(
                 DeadlinePassed(
-                    f"the deadline passed {waited:.3f} s after the request was queued: allow more time with the header "
-                    "X-Request-Timeout-S, or send less at once",
+                    f"the deadline passed {waited:.3f} s after the request was queued",
                     limit=round(self.request.deadline_s - self.arrived_s, 3),
                 )
             )

@@ -9,7 +9,7 @@ from service.api.bentoml_routes import APIS, Framed, Own
 from service.api.cors import Cors
 from service.api.native import ROUTES, Lean
 from service.api.problems import Headers
-from service.api.websocket import Streams
+from service.api.websocket import WebSocketStreams
 from service.server.connection_limits import Bounds
 from service.server.head_cache import Known
 from service.server.load_shedding import Refusals
@@ -25,7 +25,7 @@ class Front:
         self.bounds = Bounds(settings=worker.settings, telemetry=worker.telemetry)
         worker.chores.append(self.bounds.sweep)
         self.message_bytes = worker.settings.body_bytes  # of one message of a stream
-        self._streams = Streams(worker)
+        self._streams = WebSocketStreams(worker)
         origins = worker.settings.cors_origins
         self.cors = Cors(origins) if origins else None
         self._default_headers: Headers = []

@@ -13,10 +13,9 @@ from models.codecs.characters import CharactersCodec
 from models.codecs.dna import DnaCodec
 from models.codecs.frames import FramesCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec
-from service.api import completions, embeddings, schemas
+from service.api import openai_completions, openai_embeddings, schemas
 from service.api.bentoml_routes import APIS
 from service.api.native import ROUTES
-from service.api.oip_grpc import CODES
 from service.api.problems import PREFIX, TABLE
 from service.api.websocket import PATH
 from service.settings import ELSEWHERE, Settings, is_secret, variable
@@ -51,7 +50,7 @@ def test_every_metric_is_documented_with_its_kind_and_labels() -> None:
 
 def test_every_error_is_documented_with_its_status() -> None:
     expected = {
-        PREFIX + kind.slug: [str(kind.status), CODES[error].name, kind.title, f"`{error.__name__}`"]
+        PREFIX + kind.slug: [str(kind.status), kind.grpc_status, kind.title, f"`{error.__name__}`"]
         for error, kind in TABLE.items()
     }
     assert rows("errors.md") == expected
@@ -68,12 +67,12 @@ def test_every_route_is_documented_with_its_methods() -> None:
 CURLS = re.findall(r"curl -sN? localhost:3000/v1/(\w+) --json '(.*)'", (DOCS / "routes.md").read_text())
 ADAPTERS: dict[str, TypeAdapter[Any]] = {"tag": schemas.TAG, "classify": schemas.CLASSIFY, "generate": schemas.GENERATE}
 ADAPTERS["generate_stream"] = schemas.GENERATE
-ADAPTERS |= {"completions": completions.COMPLETION, "embeddings": embeddings.EMBEDDING}
+ADAPTERS |= {"completions": openai_completions.COMPLETION, "embeddings": openai_embeddings.EMBEDDING}
 
 
 @pytest.mark.parametrize(("task", "body"), CURLS)
 def test_every_request_that_is_shown_is_a_valid_one(task: str, body: str) -> None:
-    assert schemas.validated(ADAPTERS[task], body.encode()).model
+    assert schemas.parse_body(ADAPTERS[task], body.encode()).model
 
 
 def test_every_route_that_takes_inputs_is_shown() -> None:

@@ -187,12 +187,13 @@ async def test_an_empty_prompt_has_an_empty_continuation_among_others(engine: En
 
 
 async def test_an_input_over_the_limit_is_refused_with_the_limit(engine: Engine) -> None:
-    with pytest.raises(TooLarge, match=r"inputs\[1\]: more than 64 words, the limit of tiny-tag") as caught:
+    with pytest.raises(TooLarge) as caught:
         await engine.tag(["the", "the " * 65], request=call())
     assert caught.value.details == {"field": "inputs[1]", "limit": 64}
     assert len(await engine.tag("the " * 64, request=call())) == 64
-    with pytest.raises(TooLarge, match=r"^inputs: more than 300 characters"):
+    with pytest.raises(TooLarge) as caught:
         await engine.generate("a" * 301, options=GenerateOptions(), request=call())
+    assert caught.value.details == {"field": "inputs", "limit": 300}
 
 
 async def test_the_first_bundle_of_a_task_answers_when_none_is_named(engine: Engine, tagger: Bundle) -> None:
@@ -354,8 +355,9 @@ async def test_a_vector_is_that_of_the_reference_path_with_the_steps_that_it_was
 
 async def test_nothing_has_no_vector_and_a_bundle_without_them_is_none_to_ask(tiny_live: Path) -> None:
     engine = load(tiny_live)
-    with pytest.raises(InvalidRequest, match=r"inputs\[1\]: has no words, so there is no vector of it"):
+    with pytest.raises(InvalidRequest) as caught:
         await engine.embed(["the", ""], request=call())
+    assert caught.value.details["field"] == "inputs[1]"
     with pytest.raises(UnknownModel, match="those that can: tiny-embed, tiny-embed-joint"):
         await engine.embed("the", model="tiny-live", request=call())
     cards = {card["id"]: (card["streams"], card["embeddings"]) for card in engine.cards()}
@@ -437,7 +439,7 @@ async def test_a_state_that_is_not_good_is_refused_by_its_field(tiny_live: Path)
     engine = load(tiny_live)
     state = engine.state_token(engine.open_stream("tiny-live"))
     for name, bad in (("tiny-live", state[:-4]), ("tiny-live", "x" * 10_000), ("tiny-live-frames", state)):
-        with pytest.raises(InvalidRequest, match=r"^state: the state") as caught:
+        with pytest.raises(InvalidRequest) as caught:
             engine.open_stream(name, state=bad)
         assert caught.value.details["field"] == "state"
     await engine.drain(5)

@@ -2,14 +2,14 @@
 
 import pytest
 
-from service.api.stop_strings import Parting, Token
+from service.api.openai_completions import StopStringFilter, TextToken
 
 
 def sent(pieces: list[str], *stops: str, stopped: bool) -> list[str]:
-    parting, found = Parting(stops), []
+    parting, found = StopStringFilter(stops), []
     for place, piece in enumerate(pieces):
         last = place == len(pieces) - 1
-        found.append(parting.take([Token(piece, None, ())], stopped=last and stopped, ended=last)[0])
+        found.append(parting.feed([TextToken(piece, None, ())], stopped=last and stopped, ended=last)[0])
     return found
 
 
@@ -30,5 +30,5 @@ def test_a_text_ends_before_the_first_of_its_stop_strings() -> None:
 
 @pytest.mark.parametrize(("stop", "text", "count"), [("b", "xa", 1), ("a", "x", 1), ("xabc", "", 0)])
 def test_a_token_that_begins_before_the_stop_string_is_told(stop: str, text: str, count: int) -> None:
-    found, tokens = Parting([stop]).take([Token("xabc", -1.0, ())], stopped=True, ended=True)
+    found, tokens = StopStringFilter([stop]).feed([TextToken("xabc", -1.0, ())], stopped=True, ended=True)
     assert (found, len(tokens)) == (text, count)

@@ -36,12 +36,12 @@ def test_a_subclass_is_answered_as_its_base() -> None:
 
 
 def test_the_body_says_to_a_program_what_the_sentence_says_to_a_person() -> None:
-    error = errors.InvalidRequest("top_k is 0; at least 1", field="parameters.top_k", limit=1, value=0)
+    error = errors.InvalidRequest("0 is too small", field="parameters.top_k", limit=1, value=0)
     assert orjson.loads(body_of(error, request_id="r-1")) == {
         "type": "urn:seqserve:error:invalid-request",
-        "title": "The request is not valid",
+        "title": "Invalid request",
         "status": 422,
-        "detail": "top_k is 0; at least 1",
+        "detail": "parameters.top_k: 0 is too small",
         "field": "parameters.top_k",
         "limit": 1,
         "value": 0,

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from service.api.openai import OPENAI
+from service.api.problems import OPENAI_ERROR
 from service.api.request_headers import Head
 from tests.service.wire import TAGGED, Wire, known, request
 
@@ -79,4 +79,4 @@ async def test_a_dialect_that_tells_no_id_has_none_in_its_body() -> None:
     wire.engine.full = True
     found = wire.front.refusals.find(Head.of("POST", "/v1/completions", [(b"x-request-id", b"r-1")]), b"{}")
     assert found is not None
-    assert (b"r-1" in found[0], found[1]) == (True, OPENAI.body(wire.engine.overload("generate"), ""))
+    assert (b"r-1" in found[0], found[1]) == (True, OPENAI_ERROR.body(wire.engine.overload("generate"), ""))

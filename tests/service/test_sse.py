@@ -53,7 +53,7 @@ async def test_a_text_comes_token_by_token_and_whole_with_the_last(site: Site) -
 
 async def test_every_event_is_one_line_whatever_the_text(site: Site) -> None:
     delta = TokenDelta(index=0, tokens=[1, 2], pieces=["\n", '"\u2028'], logprobs=[-0.25, -1e-9], finish_reason=None)
-    parts = sse._events(delta, 0, b"")
+    parts = sse.token_events(delta, 0, b"")
     assert [part.count(b"\n") for part in parts] == [2, 2]
     assert [orjson.loads(part.removeprefix(b"data: "))["token"]["text"] for part in parts] == ["\n", '"\u2028']
 

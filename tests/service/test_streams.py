@@ -11,7 +11,8 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from service.api.websocket import FAILED, IDLE, MESSAGE, PATH, RESTART, TOO_BIG, UNKNOWN, Stream, Streams
+from service.api.schemas import STREAM_MESSAGE
+from service.api.websocket import FAILED, IDLE, PATH, RESTART, TOO_BIG, UNAUTHORIZED, StreamConnection, WebSocketStreams
 from service.engine import Engine
 from service.request_record import Ended
 from service.settings import Settings
@@ -24,7 +25,7 @@ CONNECT, GONE = {"type": "websocket.connect"}, {"type": "websocket.disconnect", 
 class Client:
     """Both ends of what an ASGI server would be between."""
 
-    def __init__(self, streams: Streams, path: str = PATH, headers: Any = (), *, speaks: bool = True) -> None:
+    def __init__(self, streams: WebSocketStreams, path: str = PATH, headers: Any = (), *, speaks: bool = True) -> None:
         self.sent: asyncio.Queue[Any] = asyncio.Queue()
         self.got: asyncio.Queue[Any] = asyncio.Queue()
         extensions = {"websocket.http.response": {}} if speaks else {}
@@ -54,7 +55,7 @@ def worker_of(**settings: Any) -> Worker:
 @asynccontextmanager
 async def opened(**settings: Any) -> AsyncIterator[tuple[Client, Worker]]:
     worker = worker_of(**settings)
-    client = Client(Streams(worker))
+    client = Client(WebSocketStreams(worker))
     assert (await client.hear())["type"] == "websocket.accept"
     yield client, worker
     client.sent.put_nowait(GONE)
@@ -129,7 +130,7 @@ async def test_one_message_is_in_work_and_the_next_is_not_read_before_its_answer
 
 async def test_a_client_that_does_not_read_holds_its_one_answer_and_no_more() -> None:
     worker = worker_of()
-    client = Client(Streams(worker))
+    client = Client(WebSocketStreams(worker))
     await client.hear()
     client.got._maxsize = 1  # type: ignore[attr-defined]
     for _ in range(5):
@@ -154,7 +155,7 @@ async def test_a_stream_that_nobody_uses_is_closed_and_so_is_one_that_nobody_rea
 
 async def test_a_drain_closes_streams_that_wait_at_once_and_answers_those_at_work() -> None:
     worker = worker_of()
-    streams = Streams(worker)
+    streams = WebSocketStreams(worker)
     idle, busy = Client(streams), Client(streams)
     for client in (idle, busy):
         await client.hear()
@@ -171,7 +172,7 @@ async def test_a_stream_that_is_just_running_out_of_time_does_not_hold_up_the_dr
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     worker = worker_of()
-    streams = Streams(worker)
+    streams = WebSocketStreams(worker)
     client = Client(streams)
     await client.hear()
     (wait,) = streams._waits
@@ -186,7 +187,7 @@ async def test_a_stream_that_is_just_running_out_of_time_does_not_hold_up_the_dr
 async def test_a_drain_goes_on_where_a_hook_of_it_fails(caplog: pytest.LogCaptureFixture) -> None:
     worker = worker_of()
     worker.on_drain(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
-    streams = Streams(worker)
+    streams = WebSocketStreams(worker)
     client = Client(streams)
     await client.hear()
     await worker.close()
@@ -196,7 +197,7 @@ async def test_a_drain_goes_on_where_a_hook_of_it_fails(caplog: pytest.LogCaptur
 
 async def test_a_stream_whose_close_cannot_be_sent_is_left() -> None:
     worker = worker_of(stream_idle_s=0.02, write_timeout_s=0.02, streams=1)
-    streams = Streams(worker)
+    streams = WebSocketStreams(worker)
     client = Client(streams)
     client.got._maxsize = 1  # type: ignore[attr-defined]
     await asyncio.sleep(0.01)  # the queue is full of the accept: the close has to wait
@@ -221,7 +222,7 @@ async def test_too_large_a_message_ends_the_stream() -> None:
 async def test_a_handshake_is_refused_as_a_request_would_be(
     path: str, headers: Any, settings: dict[str, Any], status: int
 ) -> None:
-    client = Client(Streams(worker_of(**settings)), path, headers)
+    client = Client(WebSocketStreams(worker_of(**settings)), path, headers)
     start, body = await client.hear(), await client.hear()
     assert (start["status"], orjson.loads(body["body"])["status"]) == (status, status)
     await client.task
@@ -241,7 +242,7 @@ async def test_a_handshake_is_refused_as_a_request_would_be(
 )
 async def test_a_page_of_another_origin_opens_no_stream(origins: list[bytes], status: int | None) -> None:
     heads = [(b"host", b"here:3000"), *((b"origin", each) for each in origins)]
-    client = Client(Streams(worker_of(cors_origins=("https://example.org",))), headers=heads)
+    client = Client(WebSocketStreams(worker_of(cors_origins=("https://example.org",))), headers=heads)
     answer = await client.hear()
     assert answer.get("status") == status
     client.sent.put_nowait(GONE)
@@ -250,7 +251,7 @@ async def test_a_page_of_another_origin_opens_no_stream(origins: list[bytes], st
 
 async def test_a_bug_is_told_at_the_handshake_and_later_and_is_counted() -> None:
     worker = worker_of()
-    streams = Streams(worker)
+    streams = WebSocketStreams(worker)
 
     def broken(*_: Any) -> Any:
         raise RuntimeError("a bug")
@@ -261,8 +262,8 @@ async def test_a_bug_is_told_at_the_handshake_and_later_and_is_counted() -> None
         assert (await refused.hear())["status"] == 500
         await refused.task
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(streams, "waited", broken)
-        patched.setattr(Stream, "_next", broken)
+        patched.setattr(streams, "wait_for_client", broken)
+        patched.setattr(StreamConnection, "_next", broken)
         opened = Client(streams)
         assert (await opened.hear())["type"] == "websocket.accept"
         assert (await opened.hear())["code"] == FAILED
@@ -273,7 +274,7 @@ async def test_a_bug_is_told_at_the_handshake_and_later_and_is_counted() -> None
 async def test_a_stream_is_told_to_those_who_watch_once_at_its_end() -> None:
     worker, told = worker_of(), list[Ended]()
     worker.watchers = (told.append,)
-    client = Client(Streams(worker), headers=[(b"x-request-id", b"mine")])
+    client = Client(WebSocketStreams(worker), headers=[(b"x-request-id", b"mine")])
     names = [name for name, _ in (await client.hear())["headers"]]
     assert {b"x-request-id", b"server-timing"} <= set(names)
     for _ in range(2):
@@ -287,17 +288,17 @@ async def test_a_stream_is_told_to_those_who_watch_once_at_its_end() -> None:
 
 async def test_the_right_key_opens_a_stream_and_a_server_without_words_says_403() -> None:
     settings = {"api_keys": ("secret-key",)}
-    right = Client(Streams(worker_of(**settings)), headers=[(b"authorization", b"Bearer secret-key")])
+    right = Client(WebSocketStreams(worker_of(**settings)), headers=[(b"authorization", b"Bearer secret-key")])
     assert (await right.hear())["type"] == "websocket.accept"
     right.sent.put_nowait(GONE)
     await right.task
-    wordless = Client(Streams(worker_of(**settings)), speaks=False)
+    wordless = Client(WebSocketStreams(worker_of(**settings)), speaks=False)
     assert await wordless.hear() == {"type": "websocket.close"}
     await wordless.task
 
 
 async def test_more_streams_than_may_be_are_refused_until_one_ends() -> None:
-    streams = Streams(worker_of(streams=1))
+    streams = WebSocketStreams(worker_of(streams=1))
     first, second = Client(streams), Client(streams)
     assert (await first.hear())["type"] == "websocket.accept"
     assert (await second.hear())["status"] == 429
@@ -325,7 +326,7 @@ async def test_keys_and_limits_are_those_of_the_message_and_not_of_the_handshake
     keys = tmp_path / "keys"
     keys.write_text("alice alices-key\n")
     worker = worker_of(api_keys_file=str(keys))
-    client = Client(Streams(worker), headers=[(b"authorization", b"Bearer alices-key")])
+    client = Client(WebSocketStreams(worker), headers=[(b"authorization", b"Bearer alices-key")])
     await client.hear()
     assert (await client.ask({"inputs": "a"}))["steps"] == 1
     for line in ("alice alices-key rate=1/h", "bob another-key"):
@@ -336,13 +337,13 @@ async def test_keys_and_limits_are_those_of_the_message_and_not_of_the_handshake
         if "rate" in line:
             assert (await client.ask({"inputs": "a"}))["steps"] == 2
             assert (await client.ask({"inputs": "a"}))["error"]["status"] == 429
-    assert (await client.ask({"inputs": "a"}))["code"] == UNKNOWN
+    assert (await client.ask({"inputs": "a"}))["code"] == UNAUTHORIZED
     await client.task
 
 
 def test_a_message_of_nothing_good_has_few_errors() -> None:
     with pytest.raises(ValidationError) as caught:
-        MESSAGE.validate_json(b'{"inputs": [' + b",".join([b"{}"] * 1000) + b"]}")
+        STREAM_MESSAGE.validate_json(b'{"inputs": [' + b",".join([b"{}"] * 1000) + b"]}")
     assert caught.value.error_count() < 10
 
 

@@ -1,0 +1,294 @@
+"""One inference of the Open Inference Protocol V2, whether it arrived over HTTP or gRPC.
+
+An input named ``text`` or ``json`` is answered as the routes of the tasks answer it. Any other inputs are the arrays
+of the model's graph. N: inputs, K: labels, M: entities of all inputs.
+"""
+
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Annotated, Any, cast
+
+import numpy as np
+import orjson
+from pydantic import Field, TypeAdapter, ValidationError
+
+from service.api import schemas
+from service.api.oip_tensors import BYTES, DATATYPES, OIPTensor, from_array, from_texts
+from service.errors import InvalidRequest, UnknownModel, shown
+from service.scheduling.job import InferenceRequest
+from service.tensor_runtime import TensorRuntime
+from service.worker import Worker
+
+TEXT, JSON, PARAMETERS = "text", "json", "parameters"
+# The outputs of each kind of answer. "text" labels the whole input of a bundle that also tags.
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "tag": ("label", "score", "word", "start", "end", "offsets"),
+    "classify": ("label", "score"),
+    "text": ("text_label", "text_score"),
+    "generate": ("text",),
+}
+OUTPUT_DATATYPES = {"score": "FP32", "text_score": "FP32", "start": "INT32", "end": "INT32", "offsets": "INT32"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OIPInference:
+    """``outputs``: the requested names, in their order; empty for all."""
+
+    inputs: Mapping[str, OIPTensor]
+    outputs: Sequence[str]
+    parameters: Mapping[str, Any]
+
+
+def find_graph(worker: Worker, model: str, version: str) -> TensorRuntime:
+    """Return the graph of a model, of any version if that is empty. Raises UnknownModel."""
+    graphs = worker.engine.tensor_runtimes()
+    if model not in graphs:
+        message = f"there is no model {shown(model)!r}; the models are {', '.join(graphs)}"
+        raise UnknownModel(message, value=model, available=list(graphs))
+    graph = graphs[model]
+    if version not in ("", graph.version):
+        message = f"{model} has no version {shown(version)!r}; send {graph.version}, or no version"
+        raise UnknownModel(message, value=version, available=[graph.version])
+    return graph
+
+
+def text_inputs(graph: TensorRuntime) -> list[str]:
+    """Return the names of the inputs that may replace those of the graph."""
+    return [TEXT, JSON] if graph.reads_text else [JSON]
+
+
+def text_outputs(graph: TensorRuntime) -> list[str]:
+    """Return the names of the outputs for these inputs."""
+    return [*(name for task in graph.tasks for name in OUTPUTS[_kind(graph, task)]), JSON]
+
+
+def output_shape(name: str, graph: TensorRuntime) -> list[int]:
+    """Return the shape of one of `text_outputs`; -1 is any size."""
+    return [-1, -1] if "classify" in graph.tasks and name in OUTPUTS[_kind(graph, "classify")] else [-1]
+
+
+def by_name(tensors: Iterable[OIPTensor]) -> dict[str, OIPTensor]:
+    """Return the inputs by name. Raises InvalidRequest for a name that appears twice."""
+    named: dict[str, OIPTensor] = {}
+    for tensor in tensors:
+        if tensor.name in named:
+            raise InvalidRequest(f"two inputs are named {shown(tensor.name)!r}; send one", field="inputs")
+        named[tensor.name] = tensor
+    return named
+
+
+async def infer(
+    worker: Worker, graph: TensorRuntime, inference: OIPInference, request: InferenceRequest
+) -> list[OIPTensor]:
+    """Return the requested tensors. Raises ServiceError."""
+    parameters = dict(inference.parameters)
+    _set_deadline(request, parameters.pop("timeout", None))
+    if TEXT in inference.inputs or JSON in inference.inputs:
+        tensors = await _infer_texts(worker, graph, inference, parameters, request)
+    else:
+        if parameters:
+            field = str(shown(f"parameters.{next(iter(parameters))}"))
+            raise InvalidRequest("unknown field; remove it", field=field)
+        _check_outputs(inference.outputs, [port.name for port in graph.outputs])
+        tensors = await _infer_arrays(worker, graph, inference.inputs, request)
+    named = {tensor.name: tensor for tensor in tensors}
+    names = dict.fromkeys(inference.outputs) or [name for name in named if name != JSON]
+    return [named[name] for name in names]
+
+
+def _set_deadline(request: InferenceRequest, timeout_us: object) -> None:
+    """Apply Triton's ``timeout``, in microseconds. 0 means none."""
+    if timeout_us is None or (isinstance(timeout_us, int) and timeout_us == 0):
+        return
+    if isinstance(timeout_us, bool) or not isinstance(timeout_us, int) or timeout_us < 0:
+        message = f"{shown(timeout_us)} is not valid; send a whole number of microseconds, at least 0"
+        raise InvalidRequest(message, field="parameters.timeout", limit=0, value=timeout_us)
+    request.deadline_s = min(request.deadline_s, time.monotonic() + timeout_us / 1e6)
+
+
+async def _infer_arrays(
+    worker: Worker, graph: TensorRuntime, inputs: Mapping[str, OIPTensor], request: InferenceRequest
+) -> list[OIPTensor]:
+    expected = {port.name: DATATYPES[port.dtype] for port in graph.inputs}
+    for name, tensor in inputs.items():
+        if name in expected and tensor.datatype != expected[name]:
+            message = f"{name} is {tensor.datatype}; the graph takes {expected[name]}"
+            raise InvalidRequest(message, field="inputs", value=tensor.datatype)
+        if tensor.datatype == BYTES:
+            names = f"{' or '.join(text_inputs(graph))}, or all of {', '.join(expected)}"
+            raise InvalidRequest(f"{graph.name} has no input {shown(name)!r}; send {names}", field="inputs")
+    arrays = {name: cast(np.ndarray[Any, Any], tensor.data) for name, tensor in inputs.items()}
+    outputs = await worker.engine.run_tensors(arrays, model=graph.name, request=request)
+    return [from_array(name, array) for name, array in outputs.items()]
+
+
+async def _infer_texts(
+    worker: Worker, graph: TensorRuntime, inference: OIPInference, parameters: dict[str, Any], request: InferenceRequest
+) -> list[OIPTensor]:
+    _check_text_inputs(graph, inference.inputs)
+    available = text_outputs(graph)
+    _check_outputs(inference.outputs, available)
+    wanted = set(inference.outputs) or set(available)
+    tasks = [task for task in graph.tasks if JSON in wanted or wanted.intersection(OUTPUTS[_kind(graph, task)])]
+    inputs = _read_inputs(inference.inputs, graph.tasks)
+    schemas.check_input_count(len(inputs), worker.settings)
+    given = _read_parameters(graph, inference.inputs.get(PARAMETERS), parameters)
+    answers: dict[str, list[Any]] = {task: await _ask(worker, graph, task, inputs, given, request) for task in tasks}
+    tensors = [
+        tensor
+        for task, rows in answers.items()
+        for tensor in _answer_tensors(_kind(graph, task), rows, graph.labels.get(task))
+    ]
+    if JSON in inference.outputs:
+        tensors.append(_json_tensor(answers))
+    return tensors
+
+
+async def _ask(
+    worker: Worker, graph: TensorRuntime, task: str, inputs: list[Any], given: Any, request: InferenceRequest
+) -> list[Any]:
+    """Return the answers of one task, one per input."""
+    engine, name = worker.engine, graph.name
+    if task == "tag":
+        return await engine.tag(inputs, model=name, aggregation=given.aggregation_strategy, request=request)
+    if task == "classify":
+        return await engine.classify(inputs, model=name, top_k=given.top_k, request=request)
+    options = schemas.generate_options(given, limit=worker.settings.max_new_tokens)
+    return cast(list[Any], await engine.generate(inputs, model=name, options=options, request=request))
+
+
+def _kind(graph: TensorRuntime, task: str) -> str:
+    """Return the key of OUTPUTS: labels of the whole input have their own names in a bundle that also tags."""
+    return "text" if task == "classify" and len(graph.tasks) > 1 else task
+
+
+def _check_outputs(outputs: Collection[str], available: Sequence[str]) -> None:
+    for place, name in enumerate(outputs):
+        if name not in available:
+            message = f"{shown(name)!r} is not an output for these inputs; the outputs are {', '.join(available)}"
+            raise InvalidRequest(message, field=f"outputs[{place}].name", value=name)
+
+
+def _check_text_inputs(graph: TensorRuntime, inputs: Mapping[str, OIPTensor]) -> None:
+    names = text_inputs(graph)
+    if TEXT in inputs and JSON in inputs:
+        raise InvalidRequest("both text and json were sent; send one of them", field="inputs")
+    for name, tensor in inputs.items():
+        if name not in (*names, PARAMETERS):
+            message = f"{shown(name)!r} cannot be combined with text; {graph.name} takes {' or '.join(names)}"
+            raise InvalidRequest(f"{message}, and {PARAMETERS}", field="inputs")
+        if tensor.datatype != BYTES or not (len(tensor.shape) == 1 or tensor.shape[1:] == (1,)):
+            message = f"{name} is {tensor.datatype} {list(tensor.shape)}; send BYTES [N] or [N, 1]"
+            raise InvalidRequest(message, field="inputs")
+
+
+_TAG_DOCUMENTS: TypeAdapter[Any] = TypeAdapter(
+    Annotated[schemas.Strings | schemas.TokenLists | schemas.FrameLists, Field(union_mode="left_to_right")]
+)
+_DOCUMENTS: TypeAdapter[Any] = TypeAdapter(
+    Annotated[schemas.Strings | schemas.FrameLists, Field(union_mode="left_to_right")]
+)
+
+
+def _read_inputs(inputs: Mapping[str, OIPTensor], tasks: Collection[str]) -> list[Any]:
+    """Return the inputs as the engine takes them. Raises InvalidRequest for invalid UTF-8 or JSON."""
+    if TEXT in inputs:
+        return [_decode(text, place) for place, text in enumerate(cast(Sequence[bytes], inputs[TEXT].data))]
+    documents = [_load(text, place) for place, text in enumerate(cast(Sequence[bytes], inputs[JSON].data))]
+    adapter, tokens = (_TAG_DOCUMENTS, ", a list of tokens") if tuple(tasks) == ("tag",) else (_DOCUMENTS, "")
+    try:
+        return cast(list[Any], adapter.validate_python(documents, strict=True))
+    except ValidationError:
+        message = f"every element of json must be a string{tokens} or a list of frames, all of one kind"
+        raise InvalidRequest(message, field="inputs") from None
+
+
+def _decode(text: bytes, place: int) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        message = f"element {place} is not valid UTF-8 from byte {error.start}; send text"
+        raise InvalidRequest(message, field="inputs") from None
+
+
+def _load(text: bytes, place: int) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise InvalidRequest(f"element {place} of json is not a JSON document", field="inputs") from None
+
+
+class JointParameters(schemas.TagParameters, schemas.ClassifyParameters):
+    """Parameters of a bundle that tags and classifies."""
+
+
+_PARAMETERS: dict[tuple[str, ...], type[schemas.RequestModel]] = {
+    ("tag",): schemas.TagParameters,
+    ("classify",): schemas.ClassifyParameters,
+    ("tag", "classify"): JointParameters,
+    ("generate",): schemas.GenerateParameters,
+}
+
+
+def _read_parameters(graph: TensorRuntime, document: OIPTensor | None, parameters: dict[str, Any]) -> Any:
+    """Return the parameters of the tasks: those of the request, and those in the input ``parameters``, a JSON object.
+
+    The protocol's own parameters are single values, so one string stands for a list of one.
+    """
+    if isinstance(parameters.get("stop"), str):
+        parameters["stop"] = [parameters["stop"]]
+    if document is not None:
+        more = _load(cast(bytes, document.data[0]), 0) if len(document.data) == 1 else None
+        if not isinstance(more, dict):
+            raise InvalidRequest("parameters must be one JSON object, BYTES [1]", field="inputs")
+        parameters |= more
+    try:
+        return _PARAMETERS[graph.tasks].model_validate(parameters)
+    except ValidationError as error:
+        raise schemas.request_error(error, parent="parameters") from None
+
+
+def _answer_tensors(kind: str, rows: Sequence[Any], labels: int | None) -> list[OIPTensor]:
+    """Return the outputs of one kind. ``rows``: the engine's answers; ``labels``: how many the task has."""
+    if kind == "tag":
+        return _entity_tensors(rows)
+    if kind == "generate":
+        return [from_texts("text", [row["generated_text"] for row in rows])]
+    return _label_tensors(rows, labels or 0, *OUTPUTS[kind])
+
+
+def _entity_tensors(rows: Sequence[Sequence[dict[str, Any]]]) -> list[OIPTensor]:
+    """Return the entities of all inputs, each (M,). Those of input i are at [offsets[i], offsets[i + 1])."""
+    flat = [entity for row in rows for entity in row]
+    return [
+        from_texts("label", [entity.get("entity_group") or entity["entity"] for entity in flat]),
+        from_array("score", np.array([entity["score"] for entity in flat], np.float32)),
+        from_texts("word", [entity["word"] for entity in flat]),
+        from_array("start", np.array([entity["start"] for entity in flat], np.int32)),
+        from_array("end", np.array([entity["end"] for entity in flat], np.int32)),
+        from_array("offsets", np.array([0, *accumulate(map(len, rows))], np.int32)),
+    ]
+
+
+def _label_tensors(rows: Sequence[Sequence[dict[str, Any]]], labels: int, label: str, score: str) -> list[OIPTensor]:
+    """Return labels and scores, each (N, K), best first. The row of an empty input is padded with "" and 0."""
+    width = max(map(len, rows), default=labels) or labels
+    padded = [[*row, *[{"label": "", "score": 0.0}] * (width - len(row))] for row in rows]
+    shape = (len(rows), width)
+    scores = np.array([each["score"] for row in padded for each in row], np.float32)
+    return [
+        from_texts(label, [each["label"] for row in padded for each in row], shape),
+        from_array(score, scores.reshape(shape)),
+    ]
+
+
+def _json_tensor(answers: Mapping[str, list[Any]]) -> OIPTensor:
+    """Return each input's whole answer as JSON; the answers of two tasks under two names."""
+    if len(answers) == 1:
+        (rows,) = answers.values()
+    else:
+        pairs = zip(answers["tag"], answers["classify"], strict=True)
+        rows = [{"tags": tags, "labels": labels} for tags, labels in pairs]
+    return from_texts(JSON, [orjson.dumps(row) for row in rows])
