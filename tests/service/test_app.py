@@ -18,7 +18,7 @@ from service.api.bentoml_routes import Framed, Own
 from service.engine import Engine
 from service.settings import Settings
 from service.worker import Worker
-from tests.service.fake_engine import FakeEngine
+from tests.support.fake_engine import FakeEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 

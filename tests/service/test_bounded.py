@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.server.connection_limits import FIELDS_MOST, Bounds
-from tests.service.wire import TAGGED, Transport, Wire, request
+from tests.support.fast_path_connection import TAGGED, Transport, Wire, request
 
 HALF = b"POST /v1/tag HTTP/1.1\r\nhost: te"
 

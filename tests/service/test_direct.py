@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.server import fast_path as direct
 from service.server.fast_path import Direct
-from tests.service.wire import TAGGED, Wire, known, read, request
+from tests.support.fast_path_connection import TAGGED, Wire, known, read, request
 
 
 async def test_the_second_request_of_its_kind_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.wire import Wire, request
+from tests.support.fast_path_connection import Wire, request
 
 PREFLIGHT = "access-control-request-method: POST"
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from service.server.websocket_limits import FRAGMENTS_MOST, PIECE_BYTES, POLICY_VIOLATION, Narrow
-from tests.service.wire import Wire, known, request
+from tests.support.fast_path_connection import Wire, known, request
 
 TEXT, CONT, PING = 1, 0, 9
 PONG = bytes([0x80 | 10, 0])

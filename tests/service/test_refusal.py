@@ -7,7 +7,7 @@ import pytest
 
 from service.api.problems import OPENAI_ERROR
 from service.api.request_headers import Head
-from tests.service.wire import TAGGED, Wire, known, request
+from tests.support.fast_path_connection import TAGGED, Wire, known, request
 
 
 async def test_a_full_engine_refuses_before_it_reads() -> None:

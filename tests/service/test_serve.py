@@ -1,11 +1,8 @@
 """The real thing: ``bentoml serve`` with the fake engine, and the clients that people use."""
 
 import contextlib
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,50 +16,7 @@ import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import GenerationError
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def served(
-    home: Path, *, service: str = "tests.service.fake_app:svc", **environ: str
-) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
-    """Run the service until the block ends; yield its address, its process and its log."""
-    address, log = f"http://127.0.0.1:{free_port()}", home / "log"
-    port = address.rpartition(":")[2]
-    command = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1"]
-    # BentoML keeps the workers' metrics in its home, where two services would overwrite each other's.
-    environ = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", **environ}
-    with log.open("wb") as out:
-        process = subprocess.Popen([*command, "--port", port], cwd=ROOT, env=environ, stdout=out, stderr=out)
-        try:
-            until = time.monotonic() + 60
-            while not _ready(address):
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < until, log.read_text()
-                time.sleep(0.05)
-            yield address, process, log
-        finally:
-            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-            process.terminate()
-            try:
-                process.wait(20)
-            finally:
-                for left in [process, *children]:
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        left.kill()
-
-
-def _ready(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/readyz", timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
+from tests.support.bentoml_server import served
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from models import self_test
 from models.bundle import Bundle
-from tests.service.test_serve import served
 from tests.support import bundles
+from tests.support.bentoml_server import served
 
 APP, KEY = "service.app:Seqserve", "a-secret-key"
 WORDS = ["the", "cat", "sat", "on", "zebras", "."] * 10

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from service import logs
 from service.tracing import BadExporter, Tracer, exporter_of, load_exporter, open_tracer
-from tests.service.wire import Wire, request
+from tests.support.fast_path_connection import Wire, request
 
 MARK = "poison7c1f"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

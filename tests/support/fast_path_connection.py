@@ -16,7 +16,7 @@ from service.server.fast_path import Direct
 from service.server.root_app import Front
 from service.settings import Settings
 from service.worker import Worker
-from tests.service.fake_engine import FakeEngine
+from tests.support.fake_engine import FakeEngine
 
 TAGGED = [{"entity": "A", "score": 0.75, "word": "a", "start": 0, "end": 1}]
 

@@ -24,10 +24,10 @@ from service.engine import Engine
 from service.server.root_app import Front
 from service.settings import Settings
 from service.worker import Worker
-from tests.service.test_docs import OF_BENTOML
-from tests.service.test_serve import free_port
+from tests.support.bentoml_server import free_port
 
-ROOT = Path(__file__).resolve().parents[2]
+OF_BENTOML = {"/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/schema.json", "/"}
+ROOT = Path(__file__).resolve().parents[3]
 CONFIG = SchemathesisConfig.from_path(ROOT / "schemathesis.toml")
 EXAMPLES = 12  # of each operation; more, over the whole service: see CONTRIBUTING.md
 

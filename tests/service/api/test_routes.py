@@ -11,7 +11,7 @@ from service.api import native as lean
 from service.api.request_context import RequestContext
 from service.api.routes import Route, Routes, Stream
 from service.errors import ClientGone, InvalidRequest, ServiceError
-from tests.service import wire
+from tests.support import fast_path_connection as wire
 
 
 async def nothing(exchange: RequestContext, body: bytes) -> Any:

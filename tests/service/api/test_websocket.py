@@ -17,7 +17,7 @@ from service.engine import Engine
 from service.request_record import Ended
 from service.settings import Settings
 from service.worker import Worker
-from tests.service.fake_engine import FakeEngine
+from tests.support.fake_engine import FakeEngine
 
 CONNECT, GONE = {"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1001}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.test_serve import served
+from tests.support.bentoml_server import served
 
-ROUTES = Path(__file__).resolve().parents[2] / "docs/routes.md"
+ROUTES = Path(__file__).resolve().parents[3] / "docs/routes.md"
 BLOCKS = re.findall(r"```sh\n(.*?)```", ROUTES.read_text("utf-8"), re.DOTALL)
 MISSING = [tool for tool in ("bash", "curl", "jq") if shutil.which(tool) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")

@@ -12,7 +12,7 @@ import pytest
 from openai import OpenAI
 from openai.types import Completion
 
-from tests.service.test_serve import served
+from tests.support.bentoml_server import served
 
 PROMPT = "ROMEO:"
 KEY = "a-key-of-the-test"

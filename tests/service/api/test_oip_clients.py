@@ -14,9 +14,9 @@ from tritonclient.utils import InferenceServerException
 
 from models import self_test
 from models.bundle import Bundle
-from tests.service.test_serve import served
-from tests.service.test_v2 import RAW, feeds_of
 from tests.support import bundles
+from tests.support.bentoml_server import served
+from tests.support.oip import RAW, feeds_of
 
 
 @pytest.fixture(scope="module")

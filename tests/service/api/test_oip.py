@@ -8,74 +8,25 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
-import httpx
 import numpy as np
 import orjson
 import pytest
 
-from models import self_test, state
-from models.bundle import Bundle
-from service.api.native import Lean
-from service.engine import Engine
-from service.settings import Settings
-from service.worker import Worker
+from models import self_test
 from tests.support import bundles
+from tests.support.oip import RAW, OIPSite, array, feeds_of, refusal, texts
 
 TEXTS = ["the cat sat on zebras .", "", "Paris"]
 
 
-class Site:
-    """The lean application with an engine and a client for it."""
-
-    def __init__(self, *folders: Path, **settings: Any) -> None:
-        paths = tuple(map(str, folders))
-        self.worker = Worker(Settings(bundles=paths, device="cpu", **settings), Engine.load)
-        self.worker.load()
-        transport = httpx.ASGITransport(Lean(self.worker))
-        self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
-
-    def bundle(self, name: str) -> Bundle:
-        return self.worker.engine.runtimes[name].bundle
-
-    async def infer(self, model: str, *inputs: dict[str, Any], **more: Any) -> dict[str, Any]:
-        response = await self.client.post(f"/v2/models/{model}/infer", json={"inputs": inputs, **more})
-        assert response.status_code == 200, response.text
-        return {tensor["name"]: tensor for tensor in response.json()["outputs"]}
-
-    async def refused(self, model: str, *inputs: dict[str, Any], **more: Any) -> tuple[int, str]:
-        return refusal(await self.client.post(f"/v2/models/{model}/infer", json={"inputs": inputs, **more}))
-
-    async def close(self) -> None:
-        await self.client.aclose()
-        await self.worker.close()
-
-
-def refusal(response: httpx.Response) -> tuple[int, str]:
-    """Return the status and the field that the error begins with, "" if it names none."""
-    assert response.headers["content-type"] == "application/json"
-    body = response.json()
-    assert list(body) == ["error"]
-    field, separator, _ = body["error"].partition(": ")
-    return response.status_code, field if separator and " " not in field else ""
-
-
 @pytest.fixture
-async def site(tiny_zoo: Path, tiny_kinds: Path) -> AsyncIterator[Site]:
-    site = Site(tiny_zoo, tiny_kinds)
+async def site(tiny_zoo: Path, tiny_kinds: Path) -> AsyncIterator[OIPSite]:
+    site = OIPSite(tiny_zoo, tiny_kinds)
     yield site
     await site.close()
 
 
-def texts(*values: str, name: str = "text") -> dict[str, Any]:
-    return {"name": name, "datatype": "BYTES", "shape": [len(values)], "data": list(values)}
-
-
-def array(name: str, values: Any) -> dict[str, Any]:
-    datatype = "FP32" if values.dtype == np.float32 else "INT32"
-    return {"name": name, "datatype": datatype, "shape": list(values.shape), "data": values.tolist()}
-
-
-async def test_tags_of_several_texts_lie_in_one_row(site: Site) -> None:
+async def test_tags_of_several_texts_lie_in_one_row(site: OIPSite) -> None:
     found = await site.infer("tiny-tag-spans", texts(*TEXTS), parameters={"aggregation_strategy": "none"})
     parameters = {"aggregation_strategy": "none"}
     expected = [self_test.answer(site.bundle("tiny-tag-spans"), text, parameters) for text in TEXTS]
@@ -87,7 +38,7 @@ async def test_tags_of_several_texts_lie_in_one_row(site: Site) -> None:
         assert found["score"]["data"][first:end] == pytest.approx([entity["score"] for entity in row])
 
 
-async def test_labels_are_a_matrix_with_nothing_for_an_empty_text(site: Site) -> None:
+async def test_labels_are_a_matrix_with_nothing_for_an_empty_text(site: OIPSite) -> None:
     found = await site.infer("tiny-classify", texts(*TEXTS), parameters={"top_k": 2})
     expected = [self_test.answer(site.bundle("tiny-classify"), text, {"top_k": 2}) for text in TEXTS]
     assert (found["label"]["shape"], found["score"]["datatype"]) == ([3, 2], "FP32")
@@ -96,26 +47,26 @@ async def test_labels_are_a_matrix_with_nothing_for_an_empty_text(site: Site) ->
     assert found["score"]["data"][2:4] == [0, 0]
 
 
-async def test_a_joint_bundle_gives_both(site: Site) -> None:
+async def test_a_joint_bundle_gives_both(site: OIPSite) -> None:
     found = await site.infer("tiny-joint", texts("the cat"), parameters={"top_k": 1, "aggregation_strategy": "none"})
     expected = self_test.answer(site.bundle("tiny-joint"), "the cat", {"aggregation_strategy": "none"})
     assert found["label"]["data"] == [entity["entity"] for entity in expected["tags"]]
     assert found["text_label"]["data"] == [expected["labels"][0]["label"]]
 
 
-async def test_texts_are_generated(site: Site) -> None:
+async def test_texts_are_generated(site: OIPSite) -> None:
     parameters = {"max_new_tokens": 12, "temperature": 0, "stop": "never"}
     found = await site.infer("tiny-generate", texts("ROMEO:", ""), parameters=parameters)
     expected = self_test.answer(site.bundle("tiny-generate"), "ROMEO:", bundles.GENERATION)
     assert found["text"]["data"] == [expected["generated_text"], ""]
 
 
-async def test_parameters_may_come_as_an_input(site: Site) -> None:
+async def test_parameters_may_come_as_an_input(site: OIPSite) -> None:
     asked = texts('{"max_new_tokens": 3, "stop": ["a", "b"]}', name="parameters")
     assert len((await site.infer("tiny-generate", texts("ROMEO:"), asked))["text"]["data"][0]) <= 3
 
 
-async def test_inputs_and_answers_may_be_json_documents(site: Site) -> None:
+async def test_inputs_and_answers_may_be_json_documents(site: OIPSite) -> None:
     documents = [orjson.dumps(frames).decode() for frames in (bundles.FRAMES, [])]
     found = await site.infer("tiny-frames-tag", texts(*documents, name="json"), outputs=[{"name": "json"}])
     assert list(found) == ["json"]
@@ -125,27 +76,8 @@ async def test_inputs_and_answers_may_be_json_documents(site: Site) -> None:
     assert tokens["start"]["data"] == [0, 1]
 
 
-RAW: dict[str, list[Any]] = {
-    "tiny-joint": ["the cat sat", "zebras"],
-    "tiny-path": ["the cat sat", "zebras"],
-    "tiny-subwords": ["the cat sat", "zebras"],
-    "tiny-classify": ["the cat sat", "zebras"],
-    "tiny-letters-classify": ["Rossi", "Li"],
-    "tiny-dna-tag": ["ACGT", "gat"],
-    "tiny-frames-classify": [bundles.FRAMES, bundles.FRAMES[:1]],
-    "tiny-generate": ["ROMEO:", "a cat"],
-}
-
-
-def feeds_of(bundle: Bundle, inputs: list[Any]) -> dict[str, Any]:
-    codec = bundle.task.codec
-    zeros = state.zeros(bundle.manifest.state, len(inputs))
-    named = {part.input: rows for part, rows in zip(bundle.manifest.state, zeros, strict=True)}
-    return codec.collate([codec.encode(raw) for raw in inputs]) | named
-
-
 @pytest.mark.parametrize("name", RAW)
-async def test_raw_tensors_are_answered_by_the_graph(site: Site, name: str) -> None:
+async def test_raw_tensors_are_answered_by_the_graph(site: OIPSite, name: str) -> None:
     bundle = site.bundle(name)
     feeds = feeds_of(bundle, RAW[name])
     found = await site.infer(name, *(array(tensor, values) for tensor, values in feeds.items()))
@@ -157,7 +89,7 @@ async def test_raw_tensors_are_answered_by_the_graph(site: Site, name: str) -> N
         assert np.array_equal(answered, np.nan_to_num(values).ravel()), tensor
 
 
-async def test_the_metadata_list_what_is_taken_and_what_is_answered(site: Site) -> None:
+async def test_the_metadata_list_what_is_taken_and_what_is_answered(site: OIPSite) -> None:
     for graph in site.worker.engine.tensor_runtimes().values():
         described = (await site.client.get(f"/v2/models/{graph.name}/versions/1")).json()
         assert (described["name"], described["versions"]) == (graph.name, ["1"])
@@ -171,14 +103,14 @@ async def test_the_metadata_list_what_is_taken_and_what_is_answered(site: Site) 
             assert len(found[each["name"]]["shape"]) == len(each["shape"])
 
 
-async def test_outputs_come_in_the_order_asked_and_the_id_comes_back(site: Site) -> None:
+async def test_outputs_come_in_the_order_asked_and_the_id_comes_back(site: OIPSite) -> None:
     body = {"id": "a-7", "inputs": [texts("the cat")], "outputs": [{"name": "score"}, {"name": "label"}]}
     answer = (await site.client.post("/v2/models/tiny-classify/versions/1/infer", json=body)).json()
     assert (answer["id"], answer["model_name"], answer["model_version"]) == ("a-7", "tiny-classify", "1")
     assert [tensor["name"] for tensor in answer["outputs"]] == ["score", "label"]
 
 
-async def test_a_model_that_is_named_in_the_body_must_be_that_of_the_path(site: Site) -> None:
+async def test_a_model_that_is_named_in_the_body_must_be_that_of_the_path(site: OIPSite) -> None:
     given = texts("the cat")
     assert await site.infer("tiny-tag", given, model_name="tiny-tag", model_version="1")
     for name, value in (("model_name", "tiny-path"), ("model_version", "2")):
@@ -189,7 +121,7 @@ def packed(*values: str) -> bytes:
     return b"".join(struct.pack("<I", len(value.encode())) + value.encode() for value in values)
 
 
-async def test_tensors_go_as_bytes_both_ways(site: Site) -> None:
+async def test_tensors_go_as_bytes_both_ways(site: OIPSite) -> None:
     content = packed("the cat", "ü")
     tensor = {"name": "text", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": len(content)}}
     outputs = [{"name": "label"}, {"name": "score", "parameters": {"binary_data": False}}]
@@ -226,7 +158,7 @@ GOOD = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binar
     ],
 )
 async def test_inconsistent_binary_data_is_rejected(
-    site: Site, tensor: dict[str, Any], content: bytes, length: str | None, field: str
+    site: OIPSite, tensor: dict[str, Any], content: bytes, length: str | None, field: str
 ) -> None:
     head = orjson.dumps({"inputs": [tensor]})
     headers = {"inference-header-content-length": length or str(len(head))}
@@ -282,12 +214,12 @@ BASES, LENGTHS = array("bases", np.full((2, 1), 3, np.int32)), array("lengths", 
     ],
 )
 async def test_an_invalid_request_is_rejected_with_its_field(
-    site: Site, inputs: list[Any], more: dict[str, Any], status: int, field: str
+    site: OIPSite, inputs: list[Any], more: dict[str, Any], status: int, field: str
 ) -> None:
     assert await site.refused("tiny-dna-tag", *inputs, **more) == (status, field)
 
 
-async def test_invalid_utf8_is_rejected(site: Site) -> None:
+async def test_invalid_utf8_is_rejected(site: OIPSite) -> None:
     tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}}
     head = orjson.dumps({"inputs": [tensor]})
     headers = {"inference-header-content-length": str(len(head))}
@@ -311,14 +243,14 @@ async def test_invalid_utf8_is_rejected(site: Site) -> None:
     ],
 )
 async def test_an_unknown_model_or_route_is_reported_in_the_protocols_format(
-    site: Site, method: str, path: str, status: int, field: str
+    site: OIPSite, method: str, path: str, status: int, field: str
 ) -> None:
     response = await site.client.request(method, path, content=b"{}" if method == "POST" else None)
     assert refusal(response) == (status, field)
 
 
 async def test_health_is_open_and_the_rest_wants_a_key(tiny_zoo: Path) -> None:
-    site = Site(tiny_zoo / "tiny-tag", api_keys=("right-key",))
+    site = OIPSite(tiny_zoo / "tiny-tag", api_keys=("right-key",))
     for path in ("/v2/health/live", "/v2/health/ready"):
         assert (await site.client.get(path)).status_code == 200
     for path in ("/v2", "/v2/models/tiny-tag", "/v2/models/tiny-tag/ready"):
@@ -328,7 +260,7 @@ async def test_health_is_open_and_the_rest_wants_a_key(tiny_zoo: Path) -> None:
     await site.close()
 
 
-async def test_a_service_that_drains_lives_but_is_not_ready(site: Site) -> None:
+async def test_a_service_that_drains_lives_but_is_not_ready(site: OIPSite) -> None:
     site.worker.draining = True
     assert (await site.client.get("/v2/health/live")).status_code == 200
     assert refusal(await site.client.get("/v2/health/ready"))[0] == 503
@@ -337,7 +269,7 @@ async def test_a_service_that_drains_lives_but_is_not_ready(site: Site) -> None:
 
 
 async def test_limits_hold(tiny_zoo: Path) -> None:
-    site = Site(tiny_zoo, inputs_max=2, batch_tokens=10, body_bytes=4000)
+    site = OIPSite(tiny_zoo, inputs_max=2, batch_tokens=10, body_bytes=4000)
     assert await site.refused("tiny-tag", texts("a", "b", "c")) == (413, "inputs")
     feeds = feeds_of(site.bundle("tiny-classify"), ["a"] * 65)
     tensors = [array(name, values) for name, values in feeds.items()]
@@ -346,7 +278,7 @@ async def test_limits_hold(tiny_zoo: Path) -> None:
     await site.close()
 
 
-async def test_work_whose_time_is_over_is_not_done(site: Site) -> None:
+async def test_work_whose_time_is_over_is_not_done(site: OIPSite) -> None:
     runs = 0
     graph = site.worker.engine.tensor_runtimes()["tiny-dna-tag"]
     run = graph.scheduler.run
@@ -366,7 +298,7 @@ async def test_work_whose_time_is_over_is_not_done(site: Site) -> None:
     assert (late[0], runs) == (504, 1)
 
 
-async def test_many_at_once_are_all_answered(site: Site) -> None:
+async def test_many_at_once_are_all_answered(site: OIPSite) -> None:
     feeds = {name: feeds_of(site.bundle(name), RAW[name]) for name in RAW}
     raw = [site.infer(name, *(array(t, v) for t, v in feeds[name].items())) for name in RAW for _ in range(10)]
     text = [site.infer("tiny-tag", texts("the cat")) for _ in range(50)]

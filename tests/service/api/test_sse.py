@@ -17,16 +17,16 @@ from service.engine import Engine
 from service.generation_stream import TokenDelta
 from service.settings import Settings
 from service.worker import Worker
-from tests.service import wire
-from tests.service.fake_engine import TEXT
-from tests.service.test_lean import Site, problem
+from tests.support import fast_path_connection as wire
+from tests.support.api_clients import FakeSite, problem
+from tests.support.fake_engine import TEXT
 
 PATH = "/v1/generate_stream"
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[Site]:
-    site = Site(Settings())
+async def site() -> AsyncIterator[FakeSite]:
+    site = FakeSite(Settings())
     yield site
     await site.client.aclose()
 
@@ -36,7 +36,7 @@ def events(response: httpx.Response) -> list[Any]:
     return [orjson.loads(line.removeprefix("data: ")) for line in response.text.splitlines() if line[:5] == "data:"]
 
 
-async def test_a_text_comes_token_by_token_and_whole_with_the_last(site: Site) -> None:
+async def test_a_text_comes_token_by_token_and_whole_with_the_last(site: FakeSite) -> None:
     found = events(await site.post(PATH, {"inputs": "a", "parameters": {"seed": 9, "max_new_tokens": 3}}))
     token = {"special": False, "logprob": -0.5}
     assert found == [
@@ -51,20 +51,20 @@ async def test_a_text_comes_token_by_token_and_whole_with_the_last(site: Site) -
     ]
 
 
-async def test_every_event_is_one_line_whatever_the_text(site: Site) -> None:
+async def test_every_event_is_one_line_whatever_the_text(site: FakeSite) -> None:
     delta = TokenDelta(index=0, tokens=[1, 2], pieces=["\n", '"\u2028'], logprobs=[-0.25, -1e-9], finish_reason=None)
     parts = sse.token_events(delta, 0, b"")
     assert [part.count(b"\n") for part in parts] == [2, 2]
     assert [orjson.loads(part.removeprefix(b"data: "))["token"]["text"] for part in parts] == ["\n", '"\u2028']
 
 
-async def test_an_empty_text_has_one_event(site: Site) -> None:
+async def test_an_empty_text_has_one_event(site: FakeSite) -> None:
     (event,) = events(await site.post(PATH, {"inputs": ""}))
     assert event["token"] == {"id": 0, "text": "", "special": True, "logprob": 0.0}
     assert (event["generated_text"], event["details"]["generated_tokens"]) == ("", 0)
 
 
-async def test_a_stream_is_had_from_generate_too(site: Site) -> None:
+async def test_a_stream_is_had_from_generate_too(site: FakeSite) -> None:
     asked = {"inputs": "a", "parameters": {"return_full_text": True}}
     found = events(await site.post("/v1/generate", {**asked, "stream": True}))
     assert found == events(await site.post(PATH, asked))
@@ -72,11 +72,11 @@ async def test_a_stream_is_had_from_generate_too(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("text", "status"), [("!full", 429), ("!late", 504), ("!bug", 500), ("!too-long", 413)])
-async def test_an_error_before_the_first_event_has_its_status(site: Site, text: str, status: int) -> None:
+async def test_an_error_before_the_first_event_has_its_status(site: FakeSite, text: str, status: int) -> None:
     problem(await site.post(PATH, {"inputs": text}), status)
 
 
-async def test_several_texts_are_refused(site: Site) -> None:
+async def test_several_texts_are_refused(site: FakeSite) -> None:
     assert problem(await site.post(PATH, {"inputs": ["a"]}), 422)["field"] == "inputs"
 
 
@@ -88,7 +88,7 @@ async def test_several_texts_are_refused(site: Site) -> None:
         ("!full", "queue-full", "overloaded"),
     ],
 )
-async def test_a_later_error_is_an_event_with_the_problem(site: Site, what: str, slug: str, kind: str) -> None:
+async def test_a_later_error_is_an_event_with_the_problem(site: FakeSite, what: str, slug: str, kind: str) -> None:
     response = await site.post(PATH, {"inputs": f"then {what}"})
     first, last = events(response)
     assert first["token"]["text"] == " "
@@ -99,7 +99,7 @@ async def test_a_later_error_is_an_event_with_the_problem(site: Site, what: str,
     assert site.engine.running == 0
 
 
-async def test_the_streams_that_are_sent_are_counted(site: Site) -> None:
+async def test_the_streams_that_are_sent_are_counted(site: FakeSite) -> None:
     sending = asyncio.create_task(site.post(PATH, {"inputs": "then !slow 0.05"}))
     await asyncio.sleep(0.02)
     assert site.count("seqserve_active_streams", model="shakespeare") == 1

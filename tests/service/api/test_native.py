@@ -4,58 +4,24 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from typing import Any, cast
 
 import httpx
 import orjson
 import pytest
 
 from service.api.asgi import Message
-from service.api.native import Lean
-from service.engine import Engine
 from service.settings import Settings
-from service.worker import Worker
-from tests.service.fake_engine import FakeEngine
-
-
-class Site:
-    """The lean application with a fake engine and a client for it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.worker = Worker(settings, lambda *args: cast(Engine, FakeEngine(*args)))
-        self.worker.load()
-        self.engine = cast(FakeEngine, self.worker.engine)
-        self.lean = Lean(self.worker)
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.lean), base_url="http://test")
-
-    async def post(self, path: str, body: object, **headers: str) -> httpx.Response:
-        content = body if isinstance(body, bytes) else orjson.dumps(body)
-        return await self.client.post(
-            path, content=content, headers={k.replace("_", "-"): v for k, v in headers.items()}
-        )
-
-    def count(self, name: str, **labels: str) -> float | None:
-        self.worker.telemetry.flush()
-        assert self.worker.telemetry.registry is not None
-        return self.worker.telemetry.registry.get_sample_value(name, labels)
+from tests.support.api_clients import FakeSite, problem
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[Site]:
-    site = Site(Settings(body_bytes=1000, inputs_max=10))
+async def site() -> AsyncIterator[FakeSite]:
+    site = FakeSite(Settings(body_bytes=1000, inputs_max=10))
     yield site
     await site.client.aclose()
 
 
-def problem(response: httpx.Response, status: int) -> dict[str, Any]:
-    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
-    body = cast(dict[str, Any], response.json())
-    assert (body["status"], body["request_id"]) == (status, response.headers["x-request-id"])
-    assert "server-timing" in response.headers
-    return body
-
-
-async def test_a_text_is_tagged(site: Site) -> None:
+async def test_a_text_is_tagged(site: FakeSite) -> None:
     response = await site.post("/v1/tag", {"inputs": "é b", "parameters": {"aggregation_strategy": "simple"}})
     assert response.headers["content-type"] == "application/json"
     assert response.json() == [
@@ -64,30 +30,30 @@ async def test_a_text_is_tagged(site: Site) -> None:
     ]
 
 
-async def test_a_text_is_classified(site: Site) -> None:
+async def test_a_text_is_classified(site: FakeSite) -> None:
     response = await site.post("/v1/classify", {"inputs": "a", "parameters": {"top_k": 1}})
     assert response.json() == [[{"label": "positive", "score": 0.75}]]
 
 
-async def test_a_text_is_generated(site: Site) -> None:
+async def test_a_text_is_generated(site: FakeSite) -> None:
     parameters = {"seed": 7, "details": True, "stop": ["\n"], "max_new_tokens": 5}
     response = await site.post("/v1/generate", {"inputs": ["a"], "model": "shakespeare", "parameters": parameters})
     assert response.json()[0]["details"]["seed"] == 7
     assert (site.engine.calls[0][2].stop, site.engine.calls[0][2].max_new_tokens) == (("\n",), 5)
 
 
-async def test_empty_inputs_have_empty_answers(site: Site) -> None:
+async def test_empty_inputs_have_empty_answers(site: FakeSite) -> None:
     assert (await site.post("/v1/tag", {"inputs": ""})).json() == []
     assert (await site.post("/v1/tag", {"inputs": []})).json() == []
     assert (await site.post("/v1/classify", {"inputs": []})).json() == []
 
 
-async def test_the_answer_says_where_the_time_went(site: Site) -> None:
+async def test_the_answer_says_where_the_time_went(site: FakeSite) -> None:
     response = await site.post("/v1/tag", {"inputs": "a"})
     assert response.headers["server-timing"] == 'queue;dur=1.500, compute;dur=0.500, batch;desc="4"'
 
 
-async def test_the_models_are_listed_in_the_shape_of_openai(site: Site) -> None:
+async def test_the_models_are_listed_in_the_shape_of_openai(site: FakeSite) -> None:
     listed = (await site.client.get("/v1/models")).json()
     assert (listed["object"], [card["id"] for card in listed["data"]]) == (
         "list",
@@ -96,7 +62,7 @@ async def test_the_models_are_listed_in_the_shape_of_openai(site: Site) -> None:
     assert (await site.client.get("/v1/models/pos-en")).json() == listed["data"][0]
 
 
-async def test_a_model_that_does_not_exist_is_refused_with_those_that_do(site: Site) -> None:
+async def test_a_model_that_does_not_exist_is_refused_with_those_that_do(site: FakeSite) -> None:
     assert problem(await site.client.get("/v1/models/nope"), 404)["available"] == [
         "pos-en",
         "sentiment-en",
@@ -105,25 +71,25 @@ async def test_a_model_that_does_not_exist_is_refused_with_those_that_do(site: S
     assert problem(await site.post("/v1/tag", {"inputs": "a", "model": "shakespeare"}), 404)["available"] == ["pos-en"]
 
 
-async def test_a_sane_request_id_is_kept(site: Site) -> None:
+async def test_a_sane_request_id_is_kept(site: FakeSite) -> None:
     assert (await site.post("/v1/tag", {"inputs": "a"}, x_request_id="job-7.a_B")).headers[
         "x-request-id"
     ] == "job-7.a_B"
 
 
 @pytest.mark.parametrize("sent", ["", "a b", "a" * 129, "<script>", 'a";b'])
-async def test_any_other_request_id_is_replaced(site: Site, sent: str) -> None:
+async def test_any_other_request_id_is_replaced(site: FakeSite, sent: str) -> None:
     first = (await site.post("/v1/tag", {"inputs": "a"}, x_request_id=sent)).headers["x-request-id"]
     second = (await site.post("/v1/tag", {"inputs": "a"}, x_request_id=sent)).headers["x-request-id"]
     assert len({first, second, sent}) == 3
 
 
-async def test_what_is_not_valid_is_refused_by_name(site: Site) -> None:
+async def test_what_is_not_valid_is_refused_by_name(site: FakeSite) -> None:
     body = problem(await site.post("/v1/classify", {"inputs": "a", "parameters": {"top_k": 0}}), 422)
     assert (body["field"], body["limit"], body["value"]) == ("parameters.top_k", 1, 0)
 
 
-async def test_an_announced_body_over_the_limit_is_refused_unread(site: Site) -> None:
+async def test_an_announced_body_over_the_limit_is_refused_unread(site: FakeSite) -> None:
     async def unread() -> Message:
         raise AssertionError("the body was read")
 
@@ -138,7 +104,7 @@ async def test_an_announced_body_over_the_limit_is_refused_unread(site: Site) ->
     assert orjson.loads(sent[1]["body"])["limit"] == 1000
 
 
-async def test_a_body_in_chunks_is_cut_at_the_limit(site: Site) -> None:
+async def test_a_body_in_chunks_is_cut_at_the_limit(site: FakeSite) -> None:
     taken = 0
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -152,25 +118,25 @@ async def test_a_body_in_chunks_is_cut_at_the_limit(site: Site) -> None:
     assert taken < 20
 
 
-async def test_a_body_of_exactly_the_limit_is_read(site: Site) -> None:
+async def test_a_body_of_exactly_the_limit_is_read(site: FakeSite) -> None:
     body = orjson.dumps({"inputs": "a"})
     response = await site.post("/v1/tag", body + b" " * (1000 - len(body)))
     assert response.status_code == 200
 
 
 @pytest.mark.parametrize("media", ["text/plain", "application/xml", "application/vnd.bentoml+pickle"])
-async def test_another_media_type_is_refused(site: Site, media: str) -> None:
+async def test_another_media_type_is_refused(site: FakeSite, media: str) -> None:
     response = await site.post("/v1/tag", {"inputs": "a"}, content_type=media)
     assert problem(response, 415)["available"] == ["application/json"]
 
 
 @pytest.mark.parametrize("media", ["", "application/json", "Application/JSON; charset=utf-8"])
-async def test_json_is_read_whether_it_is_announced_or_not(site: Site, media: str) -> None:
+async def test_json_is_read_whether_it_is_announced_or_not(site: FakeSite, media: str) -> None:
     headers = {"content_type": media} if media else {}
     assert (await site.post("/v1/tag", {"inputs": "a"}, **headers)).status_code == 200
 
 
-async def test_a_compressed_body_is_refused(site: Site) -> None:
+async def test_a_compressed_body_is_refused(site: FakeSite) -> None:
     problem(await site.post("/v1/tag", b"\x1f\x8b", content_encoding="gzip"), 415)
 
 
@@ -186,28 +152,28 @@ async def test_a_compressed_body_is_refused(site: Site) -> None:
     ],
 )
 async def test_a_header_that_comes_twice_is_refused(name: str, values: tuple[str, str], status: int) -> None:
-    site = Site(Settings(body_bytes=1000, api_keys=("right-key",)))
+    site = FakeSite(Settings(body_bytes=1000, api_keys=("right-key",)))
     heads = [] if name == "authorization" else [("authorization", "Bearer right-key")]
     heads += [(name, value) for value in values]
     problem(await site.client.post("/v1/tag", content=b'{"inputs": "a"}', headers=heads), status)
     assert site.engine.calls == []
 
 
-async def test_a_wrong_method_is_refused_with_the_right_ones(site: Site) -> None:
+async def test_a_wrong_method_is_refused_with_the_right_ones(site: FakeSite) -> None:
     response = await site.client.get("/v1/tag")
     assert problem(response, 405)["available"] == ["POST"]
     assert response.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize("path", ["/v1/nope", "/v1/", "/v1/tag/", "/nope", "/v1/models/"])
-async def test_an_unknown_path_is_a_problem_and_no_label(site: Site, path: str) -> None:
+async def test_an_unknown_path_is_a_problem_and_no_label(site: FakeSite, path: str) -> None:
     problem(await site.client.get(path), 404)
     assert site.count("seqserve_requests_total", route="unknown", model="unknown", outcome="not-found") == 1
 
 
 @pytest.mark.parametrize("sent", ["", "Bearer", "Bearer wrong-key", "Basic right-key-1", "right-key-1", "Bearer é"])
 async def test_without_a_right_key_nothing_is_answered(sent: str) -> None:
-    site = Site(Settings(api_keys=("right-key-1", "right-key-2")))
+    site = FakeSite(Settings(api_keys=("right-key-1", "right-key-2")))
     headers = {"authorization": sent.encode()} if sent else {}
     response = await site.client.post("/v1/tag", content=b'{"inputs": "a"}', headers=headers)
     problem(response, 401)
@@ -217,24 +183,24 @@ async def test_without_a_right_key_nothing_is_answered(sent: str) -> None:
 
 @pytest.mark.parametrize("key", ["right-key-1", "right-key-2"])
 async def test_each_of_the_keys_opens(key: str) -> None:
-    site = Site(Settings(api_keys=("right-key-1", "right-key-2")))
+    site = FakeSite(Settings(api_keys=("right-key-1", "right-key-2")))
     assert (await site.post("/v1/tag", {"inputs": "a"}, authorization=f"Bearer {key}")).status_code == 200
 
 
 @pytest.mark.parametrize("sent", ["0", "-1", "soon", "nan", "inf", "", "1e999"])
-async def test_a_deadline_that_is_no_time_is_refused(site: Site, sent: str) -> None:
+async def test_a_deadline_that_is_no_time_is_refused(site: FakeSite, sent: str) -> None:
     response = await site.post("/v1/tag", {"inputs": "a"}, x_request_timeout_s=sent)
     assert problem(response, 422)["field"] == "X-Request-Timeout-S"
 
 
 @pytest.mark.parametrize(("sent", "seconds"), [("2.5", 2.5), ("100000", 300.0), (None, 30.0)])
-async def test_the_deadline_is_the_clients_within_ours(site: Site, sent: str | None, seconds: float) -> None:
+async def test_the_deadline_is_the_clients_within_ours(site: FakeSite, sent: str | None, seconds: float) -> None:
     before_s = time.monotonic()
     await site.post("/v1/tag", {"inputs": "a"}, **({"x_request_timeout_s": sent} if sent else {}))
     assert before_s + seconds <= site.engine.calls[0][3].deadline_s <= time.monotonic() + seconds
 
 
-async def test_a_body_that_never_ends_is_given_up_at_the_deadline(site: Site) -> None:
+async def test_a_body_that_never_ends_is_given_up_at_the_deadline(site: FakeSite) -> None:
     async def forever() -> AsyncIterator[bytes]:
         yield b"{"
         await asyncio.sleep(60)
@@ -243,7 +209,7 @@ async def test_a_body_that_never_ends_is_given_up_at_the_deadline(site: Site) ->
     problem(response, 504)
 
 
-async def posted_slowly(site: Site, **heads: str) -> tuple[asyncio.Task[httpx.Response], asyncio.Event]:
+async def posted_slowly(site: FakeSite, **heads: str) -> tuple[asyncio.Task[httpx.Response], asyncio.Event]:
     """Send half a request; return its answer to come and what to set for the other half."""
     rest = asyncio.Event()
 
@@ -258,7 +224,7 @@ async def posted_slowly(site: Site, **heads: str) -> tuple[asyncio.Task[httpx.Re
 
 
 async def test_a_client_that_dawdles_does_not_outlast_the_drain() -> None:
-    site = Site(Settings(drain_s=0.2))
+    site = FakeSite(Settings(drain_s=0.2))
     reading, _ = await posted_slowly(site)
     began_s = time.monotonic()
     await site.worker.close()
@@ -269,27 +235,27 @@ async def test_a_client_that_dawdles_does_not_outlast_the_drain() -> None:
 
 
 async def test_the_drain_makes_no_deadline_longer() -> None:
-    site = Site(Settings(drain_s=10))
+    site = FakeSite(Settings(drain_s=10))
     reading, _ = await posted_slowly(site, **{"x-request-timeout-s": "0.1"})
     await site.worker.close()
     problem(await asyncio.wait_for(reading, 5), 504)
 
 
-async def test_a_full_queue_is_429_with_the_time_to_come_back(site: Site) -> None:
+async def test_a_full_queue_is_429_with_the_time_to_come_back(site: FakeSite) -> None:
     response = await site.post("/v1/tag", {"inputs": "!full"})
     assert problem(response, 429)["limit"] == 4096
     assert response.headers["retry-after"] == "1"
 
 
-async def test_a_passed_deadline_is_504(site: Site) -> None:
+async def test_a_passed_deadline_is_504(site: FakeSite) -> None:
     assert problem(await site.post("/v1/tag", {"inputs": "!late"}), 504)["limit"] == 30
 
 
-async def test_a_sequence_over_its_limit_is_413(site: Site) -> None:
+async def test_a_sequence_over_its_limit_is_413(site: FakeSite) -> None:
     assert problem(await site.post("/v1/tag", {"inputs": "!too-long"}), 413)["field"] == "inputs"
 
 
-async def test_while_draining_nothing_new_is_taken(site: Site) -> None:
+async def test_while_draining_nothing_new_is_taken(site: FakeSite) -> None:
     site.worker.draining = True
     response = await site.post("/v1/tag", {"inputs": "a"})
     problem(response, 503)
@@ -297,7 +263,7 @@ async def test_while_draining_nothing_new_is_taken(site: Site) -> None:
 
 
 async def test_a_bug_shows_nothing_and_is_logged_under_its_request_id(
-    site: Site, caplog: pytest.LogCaptureFixture
+    site: FakeSite, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR, "service"):
         response = await site.post("/v1/tag", {"inputs": "!bug"}, x_request_id="job-1")
@@ -307,7 +273,7 @@ async def test_a_bug_shows_nothing_and_is_logged_under_its_request_id(
     assert "job-1" in caplog.records[0].getMessage()
 
 
-async def test_nothing_is_sent_to_a_client_that_is_gone(site: Site) -> None:
+async def test_nothing_is_sent_to_a_client_that_is_gone(site: FakeSite) -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -321,7 +287,7 @@ async def test_nothing_is_sent_to_a_client_that_is_gone(site: Site) -> None:
     assert site.count("seqserve_requests_total", route="/v1/tag", model="unknown", outcome="client-gone") == 1
 
 
-async def test_the_engine_learns_that_the_client_has_gone_from_any_server(site: Site) -> None:
+async def test_the_engine_learns_that_the_client_has_gone_from_any_server(site: FakeSite) -> None:
     messages = [{"type": "http.request", "body": b'{"inputs": "!slow 0.5"}'}]
     left = asyncio.Event()
 
@@ -344,7 +310,7 @@ async def test_the_engine_learns_that_the_client_has_gone_from_any_server(site: 
     assert site.count("seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="client-gone") == 1
 
 
-async def test_under_uvicorn_no_task_waits_for_the_disconnect(site: Site) -> None:
+async def test_under_uvicorn_no_task_waits_for_the_disconnect(site: FakeSite) -> None:
     class RequestResponseCycle:  # what uvicorn has: receive() is its method
         disconnected = False
         more_body = False
@@ -365,7 +331,7 @@ async def test_under_uvicorn_no_task_waits_for_the_disconnect(site: Site) -> Non
     await request
 
 
-async def test_a_request_that_was_cancelled_did_not_end_well(site: Site) -> None:
+async def test_a_request_that_was_cancelled_did_not_end_well(site: FakeSite) -> None:
     request = asyncio.create_task(site.post("/v1/tag", {"inputs": "!slow 60"}))
     await asyncio.sleep(0.02)
     request.cancel()
@@ -373,7 +339,7 @@ async def test_a_request_that_was_cancelled_did_not_end_well(site: Site) -> None
     assert site.count("seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="cancelled") == 1
 
 
-async def test_an_answer_that_could_not_be_sent_did_not_end_well(site: Site) -> None:
+async def test_an_answer_that_could_not_be_sent_did_not_end_well(site: FakeSite) -> None:
     async def receive() -> Message:
         return {"type": "http.request", "body": b'{"inputs": "a"}'}
 
@@ -386,7 +352,7 @@ async def test_an_answer_that_could_not_be_sent_did_not_end_well(site: Site) -> 
     assert site.count("seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="cancelled") == 1
 
 
-async def test_requests_are_counted_by_how_they_ended(site: Site) -> None:
+async def test_requests_are_counted_by_how_they_ended(site: FakeSite) -> None:
     for text in ("a", "b", "!full", "!bug"):
         await site.post("/v1/tag", {"inputs": text})
     await site.post("/v1/tag", {"inputs": "a", "model": "made-up"})
