@@ -14,15 +14,16 @@ from models.manifest import BundleError
 from models.sampling import SamplingOptions
 from models.state import State
 from models.tasks import Classification, EmbeddingInput, Generation, Joint, StreamChunk, Tagging
+from models.tasks.answers import Entity, EntitySpan, GenerationResult, as_json
 from models.tasks.generate import GenerateOptions, TokenSampler
 
 Part = Literal["tag", "classify"]
 
 
 def answer(bundle: Bundle, raw: Any, parameters: dict[str, Any] | None = None, *, part: Part | None = None) -> Any:
-    """The answer to one input, with the parameters of API.md.
+    """Return the answer to one input. `parameters` are those of an HTTP request.
 
-    A joint bundle answers {"tags": …, "labels": …}, or with `part` what it answers as a bundle of that task alone.
+    A joint bundle gives a JointAnswer, or with `part` the answer of that task alone.
     """
     parameters = parameters or {}
     task = bundle.task
@@ -43,7 +44,7 @@ def answer(bundle: Bundle, raw: Any, parameters: dict[str, Any] | None = None, *
     return task.answer(item, row, **(classifying if isinstance(task, Classification) else tagging))
 
 
-def follow(bundle: Bundle, raw: Any, state: State | None = None) -> tuple[list[dict[str, Any]], State]:
+def follow(bundle: Bundle, raw: Any, state: State | None = None) -> tuple[list[Entity] | list[EntitySpan], State]:
     """The entities of a piece of a stream, a label a step, and the state after it; None: the stream begins.
 
     Pieces of any cut give the answers of the whole. Raises BundleError for a bundle that has no state.
@@ -73,7 +74,7 @@ def embed(bundle: Bundle, raw: Any) -> NDArray[np.float32]:
 
 
 def generate_options(parameters: dict[str, Any]) -> GenerateOptions:
-    """Generation parameters under their names of API.md."""
+    """Return generation options from the parameters of an HTTP request."""
     return GenerateOptions(
         max_new_tokens=parameters.get("max_new_tokens", 100),
         sampling=SamplingOptions(
@@ -88,7 +89,7 @@ def generate_options(parameters: dict[str, Any]) -> GenerateOptions:
     )
 
 
-def generate(bundle: Bundle, prompt: str, asked: GenerateOptions) -> dict[str, Any]:
+def generate(bundle: Bundle, prompt: str, asked: GenerateOptions) -> GenerationResult:
     """One text, step by step, alone."""
     task = bundle.task
     assert isinstance(task, Generation)
@@ -111,7 +112,7 @@ def run(bundle: Bundle) -> None:
     """Run the manifest's examples; raises BundleError that names the first one whose answer is not as recorded."""
     for number, example in enumerate(bundle.manifest.examples, 1):
         try:
-            found = answer(bundle, example.inputs, example.parameters)
+            found = as_json(answer(bundle, example.inputs, example.parameters))
         except (
             Exception
         ) as error:  # labels that are too few, tensors of another type: whatever it is, it has to be named

@@ -19,9 +19,9 @@ from pydantic import Field
 from starlette.applications import Starlette
 
 from service import logs
+from service.api import answers, openapi, schemas
 from service.api import native as lean
 from service.api import oip_grpc as rpc
-from service.api import openapi, schemas
 from service.api.asgi import Application
 from service.api.bentoml_routes import answered, exchange_of
 from service.engine import Engine
@@ -83,7 +83,7 @@ class Api:
         request = schemas.TagRequest(inputs=inputs, model=model, parameters=parameters)
         call = exchange_of(ctx.request).call
         answer = await self.worker.engine.tag(inputs, model=model, aggregation=request.aggregation, request=call)
-        return cast(schemas.BentoTagAnswer, answer)
+        return cast(schemas.BentoTagAnswer, answers.tags(answer))
 
     @bentoml.api
     @answered
@@ -98,7 +98,7 @@ class Api:
         request = schemas.ClassifyRequest(inputs=inputs, model=model, parameters=parameters)
         call = exchange_of(ctx.request).call
         answer = await self.worker.engine.classify(inputs, model=model, top_k=request.top_k, request=call)
-        return cast(list[list[schemas.LabelObject]], answer)
+        return cast(list[list[schemas.LabelObject]], list(map(answers.labels, answer)))
 
     @bentoml.api
     @answered
@@ -113,7 +113,7 @@ class Api:
         options = schemas.generate_options(parameters, limit=self.worker.settings.max_new_tokens)
         call = exchange_of(ctx.request).call
         answer = await self.worker.engine.generate(inputs, model=model, options=options, request=call)
-        return cast(schemas.BentoGenerateAnswer, answer)
+        return cast(schemas.BentoGenerateAnswer, answers.generations(answer, with_state=options.return_state))
 
 
 def nothing() -> None:

@@ -19,7 +19,7 @@ from models import bundle as bundles
 from models import self_test
 from models.manifest import BundleError
 from models.onnx_session import Placement
-from models.tasks import EmbeddingInput, Generation, StreamChunk, Tagging
+from models.tasks import EmbeddingInput, Entity, Generation, GenerationResult, LabelScore, StreamChunk, Tagging
 from service.errors import ClientGone, InvalidRequest, Overloaded, Unavailable, UnknownModel, shown
 from service.generation import GenerateOptions, Texts
 from service.generation_stream import GenerationStream
@@ -124,7 +124,7 @@ class Engine:
         model: str | None = None,
         top_k: int | None = None,
         request: InferenceRequest,
-    ) -> list[list[dict[str, Any]]]:
+    ) -> list[list[LabelScore]]:
         """The labels of each input, best first."""
         runtime = self.runtime_for("classify", model)
         answer = runtime.answers["classify"]
@@ -166,9 +166,7 @@ class Engine:
         """The stream as a value, for `stream`, here or on any replica that has the key."""
         return self._states.seal(stream.pack(), _owner(self.runtime_for("stream", stream.model)))
 
-    async def advance(
-        self, stream: TaggingStream, inputs: Piecewise, *, request: InferenceRequest
-    ) -> list[dict[str, Any]]:
+    async def advance(self, stream: TaggingStream, inputs: Piecewise, *, request: InferenceRequest) -> list[Entity]:
         """The entity of each step of the next piece; places count steps since the stream began."""
         runtime = self.runtime_for("stream", stream.model)
         task = cast(Tagging, runtime.bundle.task)
@@ -180,13 +178,13 @@ class Engine:
         (row,) = await self._wait(runtime, request, (StreamChunk(item, stream.memory),))
         before, stream.memory, stream.steps = stream.steps, row.state, stream.steps + item.length
         return [
-            {**entity, "start": before + place, "end": before + place + 1}
-            for place, entity in enumerate(task.answer(item, row, aggregation="none"))
+            Entity(label, score, word, before + place, before + place + 1)
+            for place, (label, score, word, *_) in enumerate(task.answer(item, row, aggregation="none"))
         ]
 
     async def generate(
         self, inputs: str | list[str], *, model: str | None = None, options: GenerateOptions, request: InferenceRequest
-    ) -> dict[str, Any] | list[dict[str, Any]]:
+    ) -> GenerationResult | list[GenerationResult]:
         """The continuation of each prompt; an empty prompt has an empty one."""
         runtime = self.runtime_for("generate", model)
         alone = isinstance(inputs, str)

@@ -6,7 +6,6 @@ Knows states and prompts. Knows no HTTP, and neither slots nor turns.
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from models import state as rows_of
 from models.bundle import Bundle
 from models.codecs.symbols import EncodedSymbols
 from models.sampling import SamplingOptions
-from models.tasks import Generation
+from models.tasks import Generation, GenerationResult
 from models.tasks.generate import GeneratedText
 from models.tasks.generate import GenerateOptions as WriteOptions
 from models.tasks.snapshot import GenerationSnapshot, size
@@ -115,9 +114,9 @@ class Texts:
             self._states.open(state, self._owner, most_bytes=self.state_bytes), self._task.state
         )
 
-    def answer(self, text: GeneratedText) -> dict[str, Any]:
-        """In the shape of API.md; a `state` of None where there is nothing to go on from."""
-        answer = text.answer()
-        if text.options.return_state:
-            answer["state"] = None if text.snapshot is None else self._states.seal(text.snapshot.pack(), self._owner)
-        return answer
+    def answer(self, text: GeneratedText) -> GenerationResult:
+        """Return the result with its signed state, if that was asked for and there is something to continue from."""
+        result = text.answer()
+        if text.options.return_state and text.snapshot is not None:
+            result = result._replace(state=self._states.seal(text.snapshot.pack(), self._owner))
+        return result

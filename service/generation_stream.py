@@ -7,9 +7,8 @@ it, and one that is slow holds nobody up. Knows no HTTP, and neither slots nor t
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from models.tasks.generate import FinishReason
+from models.tasks.answers import FinishReason, GenerationResult
 from service.errors import ClientGone
 from service.generation import Start, Texts
 from service.model_runtime import ModelRuntime
@@ -84,7 +83,7 @@ class GenerationStream:
         """How long the text is so far."""
         return len(self.texts[index].tokens)
 
-    def answer(self, index: int) -> dict[str, Any]:
+    def answer(self, index: int) -> GenerationResult:
         """The text so far, in the shape in which `Engine.generate` has it."""
         return self._answer(self.texts[index])
 

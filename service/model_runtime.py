@@ -35,7 +35,7 @@ from service.settings import Settings
 from service.telemetry import Telemetry
 from service.tensor_runtime import TensorRuntime, Work, open_tensor_runtime
 
-Answer = Callable[..., list[dict[str, Any]]]  # of an item and its row, with the parameters of its task
+Answer = Callable[..., list[Any]]  # of an item and its row, with the parameters of its task
 UNITS = {"words": "words", "characters": "characters", "dna": "bases", "frames": "frames"}  # steps, by codec
 
 

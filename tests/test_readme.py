@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from models import bundle, manifest, self_test
+from models.tasks import as_json
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +20,7 @@ EXCHANGE = re.compile(r"```\ncurl localhost:3000/v1/(\w+) [^\n]*-d '([^\n]*)'\n`
 def answer(task: str, request: dict[str, Any]) -> Any:
     """What the first bundle of the task answers, by the plain path."""
     (found, *_) = [path for path in Settings().bundle_paths() if task in manifest.SERVES[manifest.read(path).task]]
-    plain = self_test.answer(bundle.load(found), request["inputs"], request.get("parameters"))
+    plain = as_json(self_test.answer(bundle.load(found), request["inputs"], request.get("parameters")))
     return [plain] if task == "classify" else plain
 
 

@@ -28,7 +28,7 @@ from models.manifest import (
     read,
 )
 from models.onnx_session import Placement
-from models.tasks import Generation
+from models.tasks import Generation, as_json
 from training import card, metrics, score
 from training.data import loading as choice
 from training.data.examples import DataError, digest_of, inputs_of
@@ -202,7 +202,7 @@ def _examples(finished: Run, variants: Mapping[str, Bundle], manifest: Manifest,
         parameters = _greedy(variants, text) if manifest.task == "generate" else {}
         if parameters is None:
             continue
-        answers = [self_test.answer(opened, text, parameters) for opened in variants.values()]
+        answers = [as_json(self_test.answer(opened, text, parameters)) for opened in variants.values()]
         if answers[0] and all(self_test.same(answer, answers[0], manifest.tolerance / 2) for answer in answers):
             found.append(Example(inputs=text, parameters=parameters, outputs=answers[0]))
     if not found:
@@ -226,7 +226,7 @@ def _greedy(variants: Mapping[str, Bundle], prompt: str) -> dict[str, Any] | Non
     for opened in variants.values():
         assert isinstance(opened.task, Generation)
         options = self_test.generate_options({"max_new_tokens": LONGEST_GREEDY, "temperature": 0.0})
-        texts.append(self_test.generate(opened, prompt, options)["generated_text"])
+        texts.append(self_test.generate(opened, prompt, options).generated_text)
     common = 0
     while common < LONGEST_GREEDY and len({text[: common + 1] for text in texts}) == 1:
         common += 1

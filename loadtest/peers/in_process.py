@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from loadtest.peers.tagger import BUNDLE, VARIANT
+from loadtest.peers.tagger import BUNDLE, VARIANT, entities
 from models import state
 from models.bundle import load
 from models.sampling import SamplingOptions
@@ -67,7 +67,7 @@ class Bulk:
             batch = items[at : at + rows]
             outputs = self._bundle.model.run(self._task.collate(batch))
             decoded = zip(batch, self._task.decode(batch, outputs), strict=True)
-            json.dumps([self._task.answer(item, row) for item, row in decoded])
+            json.dumps([entities(self._task, item, row) for item, row in decoded])
 
 
 def _first_come(lengths: Sequence[int]) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from models.bundle import load
+from models.tasks import Tagging
 
 BUNDLE = os.environ.get("PEER_BUNDLE", "models/zoo/pos-en")
 VARIANT = os.environ.get("PEER_VARIANT", "fp32")
@@ -38,7 +39,7 @@ class Tagger:
         if self._stats is not None:
             self._count([item.length for item in items])
         rows = self._task.decode(items, outputs)
-        return [self._task.answer(item, row) for item, row in zip(items, rows, strict=True)]
+        return [entities(self._task, item, row) for item, row in zip(items, rows, strict=True)]
 
     def tag(self, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
         return self.answer([self.encode(text) for text in texts])
@@ -49,3 +50,12 @@ class Tagger:
         self._padded += len(lengths) * max(lengths)
         self._real += sum(lengths)
         os.pwrite(self._stats, struct.pack("<QQ", self._padded, self._real), 0)
+
+
+def entities(task: Tagging, item: Any, row: Any) -> list[dict[str, Any]]:
+    """Return the entities of one input as JSON objects."""
+    kind = "entity_group" if task.scheme else "entity"
+    return [
+        {kind: label, "score": score, "word": word, "start": start, "end": end}
+        for label, score, word, start, end in task.answer(item, row)
+    ]

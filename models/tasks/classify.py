@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codecs import Codec
+from models.tasks.answers import LabelScore
 from models.tasks.request_types import EmbeddingInput, unwrap
 
 SCORE_DECIMALS = 6
@@ -34,12 +35,12 @@ class Classification:
         rounded: list[list[float]] = outputs[output].astype(np.float64).round(SCORE_DECIMALS).tolist()
         return vectors(items, rounded, outputs) if self.embeds else rounded
 
-    def answer(self, item: Any, row: Sequence[float], *, top_k: int | None = None) -> list[dict[str, Any]]:
+    def answer(self, item: Any, row: Sequence[float], *, top_k: int | None = None) -> list[LabelScore]:
         """Labels with their scores, best first (ties in label order); an empty input has an empty answer."""
         if not item.length:
             return []
         order = sorted(range(len(row)), key=lambda label: -row[label])[:top_k]
-        return [{"label": self.labels[label], "score": row[label]} for label in order]
+        return [LabelScore(self.labels[label], row[label]) for label in order]
 
 
 def vectors(items: Sequence[Any], rows: Sequence[Any], outputs: Mapping[str, NDArray[Any]]) -> list[Any]:

@@ -6,7 +6,7 @@ slots and no clock: the service's scheduler and the reference path both drive it
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,11 @@ from models.codecs.symbols import EncodedSymbols
 from models.manifest import StateTensor
 from models.sampling import SamplingOptions
 from models.state import State
+from models.tasks.answers import FinishReason, GeneratedToken, GenerationDetails, GenerationResult
 from models.tasks.snapshot import TAIL_CHARACTERS, GenerationSnapshot
 
 Run = Callable[[Mapping[str, NDArray[Any]]], Sequence[NDArray[Any]]]
 Bind = Callable[[Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]], Callable[[], None]]  # see OnnxModel.bind
-FinishReason = Literal["length", "stop", "eos"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,25 +186,20 @@ class GeneratedText:
     def text(self) -> str:
         return "".join(self.token_texts)
 
-    def answer(self) -> dict[str, Any]:
-        """The answer in the shape of API.md. As in Text Generation Inference, a stop string stays in the text."""
+    def answer(self) -> GenerationResult:
+        """Return the text so far. As in Text Generation Inference, a stop string stays in the text."""
         options = self.options
         text = self.prompt + self.text if options.return_full_text else self.text
         if not options.details:
-            return {"generated_text": text}
-        return {
-            "generated_text": text,
-            "details": {
-                "finish_reason": self.finish_reason or "length",
-                "generated_tokens": len(self.tokens),
-                "seed": options.sampling.seed,
-                "prefill": [],
-                "tokens": [
-                    {"id": token, "text": piece, "logprob": round(logprob, 6), "special": False}
-                    for token, piece, logprob in zip(self.tokens, self.token_texts, self.log_probabilities, strict=True)
-                ],
-            },
-        }
+            return GenerationResult(text)
+        tokens = zip(self.tokens, self.token_texts, self.log_probabilities, strict=True)
+        details = GenerationDetails(
+            finish_reason=self.finish_reason or "length",
+            generated_tokens=len(self.tokens),
+            seed=options.sampling.seed,
+            tokens=tuple(GeneratedToken(token, piece, round(logprob, 6)) for token, piece, logprob in tokens),
+        )
+        return GenerationResult(text, details)
 
 
 class InPlaceDecoder:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from models.codecs import Codec
+from models.tasks.answers import Entity, EntitySpan, JointAnswer, LabelScore
 from models.tasks.classify import Classification, vectors
 from models.tasks.request_types import unwrap
 from models.tasks.tag import NOTHING, Tagging, TagRow
@@ -53,19 +54,18 @@ class Joint:
         rows = list(map(JointRow, tags, texts))
         return vectors(items, rows, outputs) if self.embeds else rows
 
-    def tags(self, item: Any, row: JointRow, *, aggregation: str | None = None) -> list[dict[str, Any]]:
+    def tags(self, item: Any, row: JointRow, *, aggregation: str | None = None) -> list[Entity] | list[EntitySpan]:
         """The entities of one input: see Tagging.answer."""
         return self.tagging.answer(item, row.tags, aggregation=aggregation)
 
-    def labels(self, item: Any, row: JointRow, *, top_k: int | None = None) -> list[dict[str, Any]]:
+    def labels(self, item: Any, row: JointRow, *, top_k: int | None = None) -> list[LabelScore]:
         """The labels of the whole: see Classification.answer."""
         return self.classification.answer(item, row.text, top_k=top_k)
 
     def answer(
         self, item: Any, row: JointRow, *, aggregation: str | None = None, top_k: int | None = None
-    ) -> dict[str, Any]:
-        """Both, as the examples of a manifest record them."""
-        return {
-            "tags": self.tags(item, row, aggregation=aggregation),
-            "labels": self.labels(item, row, top_k=top_k),
-        }
+    ) -> JointAnswer:
+        """Return both answers, as the examples of a manifest record them."""
+        return JointAnswer(
+            tags=self.tags(item, row, aggregation=aggregation), labels=self.labels(item, row, top_k=top_k)
+        )

@@ -10,6 +10,7 @@ from models import state as states
 from models.codecs import Codec
 from models.manifest import StateTensor
 from models.state import State
+from models.tasks.answers import Entity, EntitySpan
 from models.tasks.request_types import StreamChunk, unwrap
 
 SCORE_DECIMALS = 6
@@ -86,30 +87,25 @@ class Tagging:
                     rows[place] = rows[place]._replace(state=states.take(after, [place]))
         return rows
 
-    def answer(self, item: Any, row: TagRow, *, aggregation: str | None = None) -> list[dict[str, Any]]:
-        """The entities of one input, in the shape of API.md.
+    def answer(self, item: Any, row: TagRow, *, aggregation: str | None = None) -> list[Entity] | list[EntitySpan]:
+        """Return the entities of one input.
 
         `aggregation` "simple" merges spans where the bundle has a span scheme, "none" lists every token;
         None means "simple" where it is possible.
         """
         if self.scheme and aggregation != "none":
             return [
-                {
-                    "entity_group": label,
-                    "score": round(score, SCORE_DECIMALS),
-                    "word": item.between(first, last),
-                    "start": item.starts[first],
-                    "end": item.ends[last - 1],
-                }
+                EntitySpan(
+                    entity_group=label,
+                    score=round(score, SCORE_DECIMALS),
+                    word=item.between(first, last),
+                    start=item.starts[first],
+                    end=item.ends[last - 1],
+                )
                 for label, first, last, score in self.spans(row)
             ]
-        names = self.labels
-        return [
-            {"entity": names[label], "score": score, "word": token, "start": start, "end": end}
-            for label, score, token, start, end in zip(
-                row.labels, row.scores, item.tokens, item.starts, item.ends, strict=True
-            )
-        ]
+        names = [self.labels[label] for label in row.labels]
+        return list(map(Entity, names, row.scores, item.tokens, item.starts, item.ends))
 
     def spans(self, row: TagRow) -> list[Span]:
         """The spans of one input, each with the mean score of its steps."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from service.api import oip, openai_completions, openai_embeddings, openapi, schemas, sse
+from service.api import answers, oip, openai_completions, openai_embeddings, openapi, schemas, sse
 from service.api.asgi import AsgiLink, Receive, Scope, Send, head_of
 from service.api.model_cards import ModelCard, ModelList
 from service.api.problems import OIP_ERROR
@@ -23,17 +23,19 @@ from service.worker import Worker
 async def _tag(exchange: RequestContext, body: bytes) -> Any:
     request = schemas.parse_request(schemas.TAG, body, exchange.worker.settings)
     exchange.model = request.model or exchange.worker.default_model("tag")
-    return await exchange.worker.engine.tag(
+    answer = await exchange.worker.engine.tag(
         request.inputs, model=request.model, aggregation=request.aggregation, request=exchange.call
     )
+    return answers.tags(answer)
 
 
 async def _classify(exchange: RequestContext, body: bytes) -> Any:
     request = schemas.parse_request(schemas.CLASSIFY, body, exchange.worker.settings)
     exchange.model = request.model or exchange.worker.default_model("classify")
-    return await exchange.worker.engine.classify(
+    rows = await exchange.worker.engine.classify(
         request.inputs, model=request.model, top_k=request.top_k, request=exchange.call
     )
+    return list(map(answers.labels, rows))
 
 
 async def _generate(exchange: RequestContext, body: bytes) -> Any:
@@ -43,9 +45,10 @@ async def _generate(exchange: RequestContext, body: bytes) -> Any:
         return await sse.stream_text(exchange, request)
     exchange.model = request.model or exchange.worker.default_model("generate")
     options = schemas.generate_options(request.parameters, limit=settings.max_new_tokens)
-    return await exchange.worker.engine.generate(
+    answer = await exchange.worker.engine.generate(
         request.inputs, model=request.model, options=options, request=exchange.call
     )
+    return answers.generations(answer, with_state=options.return_state)
 
 
 async def _models(exchange: RequestContext, _: bytes) -> Any:

@@ -5,8 +5,9 @@ of the model's graph. N: inputs, K: labels, M: entities of all inputs.
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Annotated, Any, cast
 
@@ -14,7 +15,9 @@ import numpy as np
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
+from models.tasks import Entity, EntitySpan, LabelScore
 from service.api import schemas
+from service.api.answers import entities, generated, labels
 from service.api.oip_tensors import BYTES, DATATYPES, OIPTensor, from_array, from_texts
 from service.errors import InvalidRequest, UnknownModel, shown
 from service.scheduling.job import InferenceRequest
@@ -142,7 +145,7 @@ async def _infer_texts(
         for tensor in _answer_tensors(_kind(graph, task), rows, graph.labels.get(task))
     ]
     if JSON in inference.outputs:
-        tensors.append(_json_tensor(answers))
+        tensors.append(_json_tensor(answers, with_state=bool(getattr(given, "return_state", False))))
     return tensors
 
 
@@ -255,40 +258,46 @@ def _answer_tensors(kind: str, rows: Sequence[Any], labels: int | None) -> list[
     if kind == "tag":
         return _entity_tensors(rows)
     if kind == "generate":
-        return [from_texts("text", [row["generated_text"] for row in rows])]
+        return [from_texts("text", [row.generated_text for row in rows])]
     return _label_tensors(rows, labels or 0, *OUTPUTS[kind])
 
 
-def _entity_tensors(rows: Sequence[Sequence[dict[str, Any]]]) -> list[OIPTensor]:
+def _entity_tensors(rows: Sequence[Sequence[Entity | EntitySpan]]) -> list[OIPTensor]:
     """Return the entities of all inputs, each (M,). Those of input i are at [offsets[i], offsets[i + 1])."""
     flat = [entity for row in rows for entity in row]
     return [
-        from_texts("label", [entity.get("entity_group") or entity["entity"] for entity in flat]),
-        from_array("score", np.array([entity["score"] for entity in flat], np.float32)),
-        from_texts("word", [entity["word"] for entity in flat]),
-        from_array("start", np.array([entity["start"] for entity in flat], np.int32)),
-        from_array("end", np.array([entity["end"] for entity in flat], np.int32)),
+        from_texts("label", [entity[0] for entity in flat]),
+        from_array("score", np.array([entity.score for entity in flat], np.float32)),
+        from_texts("word", [entity.word for entity in flat]),
+        from_array("start", np.array([entity.start for entity in flat], np.int32)),
+        from_array("end", np.array([entity.end for entity in flat], np.int32)),
         from_array("offsets", np.array([0, *accumulate(map(len, rows))], np.int32)),
     ]
 
 
-def _label_tensors(rows: Sequence[Sequence[dict[str, Any]]], labels: int, label: str, score: str) -> list[OIPTensor]:
+def _label_tensors(rows: Sequence[Sequence[LabelScore]], labels: int, label: str, score: str) -> list[OIPTensor]:
     """Return labels and scores, each (N, K), best first. The row of an empty input is padded with "" and 0."""
     width = max(map(len, rows), default=labels) or labels
-    padded = [[*row, *[{"label": "", "score": 0.0}] * (width - len(row))] for row in rows]
+    padded = [[*row, *[LabelScore("", 0.0)] * (width - len(row))] for row in rows]
     shape = (len(rows), width)
-    scores = np.array([each["score"] for row in padded for each in row], np.float32)
+    scores = np.array([each.score for row in padded for each in row], np.float32)
     return [
-        from_texts(label, [each["label"] for row in padded for each in row], shape),
+        from_texts(label, [each.label for row in padded for each in row], shape),
         from_array(score, scores.reshape(shape)),
     ]
 
 
-def _json_tensor(answers: Mapping[str, list[Any]]) -> OIPTensor:
+def _json_tensor(answers: Mapping[str, list[Any]], *, with_state: bool) -> OIPTensor:
     """Return each input's whole answer as JSON; the answers of two tasks under two names."""
-    if len(answers) == 1:
-        (rows,) = answers.values()
+    encoders: dict[str, Callable[[Any], Any]] = {
+        "tag": entities,
+        "classify": labels,
+        "generate": partial(generated, with_state=with_state),
+    }
+    encoded = {task: list(map(encoders[task], rows)) for task, rows in answers.items()}
+    if len(encoded) == 1:
+        (objects,) = encoded.values()
     else:
-        pairs = zip(answers["tag"], answers["classify"], strict=True)
-        rows = [{"tags": tags, "labels": labels} for tags, labels in pairs]
-    return from_texts(JSON, [orjson.dumps(row) for row in rows])
+        pairs = zip(encoded["tag"], encoded["classify"], strict=True)
+        objects = [{"tags": tags, "labels": names} for tags, names in pairs]
+    return from_texts(JSON, [orjson.dumps(each) for each in objects])

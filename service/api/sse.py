@@ -4,13 +4,14 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Literal, NotRequired
+from typing import Literal, NotRequired
 
 import orjson
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service import errors
 from service.api import schemas
+from service.api.answers import generated
 from service.api.problems import problem_of
 from service.api.request_context import RequestContext
 from service.api.routes import Docs, Route, Stream
@@ -85,17 +86,18 @@ async def stream_text(context: RequestContext, request: schemas.GenerateRequest)
         [request.inputs], model=request.model, options=[options], request=context.call
     )
     stream.remind_s = settings.keepalive_s
-    return Stream(media=MEDIA, chunks=_chunks(stream), failed=error_event(context))
+    return Stream(media=MEDIA, chunks=_chunks(stream, with_state=options.return_state), failed=error_event(context))
 
 
-async def _chunks(stream: GenerationStream) -> AsyncGenerator[bytes, None]:
+async def _chunks(stream: GenerationStream, *, with_state: bool) -> AsyncGenerator[bytes, None]:
     """Yield the events that are ready together as one chunk, because a write costs more than an event."""
     count = 0
     async with contextlib.aclosing(stream):
         async for deltas in stream:
             parts = []
             for delta in deltas:
-                parts += token_events(delta, count, _end(stream, delta) if delta.finish_reason else b"")
+                end = _end(stream, delta, with_state=with_state) if delta.finish_reason else b""
+                parts += token_events(delta, count, end)
                 count += len(delta.tokens)
             yield b"".join(parts) or KEEP_ALIVE
 
@@ -120,9 +122,9 @@ def _token(token: int, piece: str) -> bytes:
     return b'"token":{"id":%d,"text":%b,"special":%b,"logprob":' % (token, orjson.dumps(piece), special)
 
 
-def _end(stream: GenerationStream, delta: TokenDelta) -> bytes:
+def _end(stream: GenerationStream, delta: TokenDelta, *, with_state: bool) -> bytes:
     """Return the members of the last event: the whole text and its details, as JSON without the braces."""
-    answer: dict[str, Any] = stream.answer(delta.index)
+    answer = generated(stream.answer(delta.index), with_state=with_state)
     answer["details"] = {
         "finish_reason": delta.finish_reason,
         "generated_tokens": stream.generated_tokens(delta.index),

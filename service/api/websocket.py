@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import orjson
 
 from service.api import schemas
+from service.api.answers import entities
 from service.api.asgi import Receive, Scope, Send, address_of
 from service.api.cors import Cors
 from service.api.problems import Headers, kind_of, problem_of
@@ -192,7 +193,7 @@ class StreamConnection:
         stream = self._opened(message)
         answer: dict[str, Any] = {"model": stream.model}
         if inputs is not None:
-            answer = {"entities": await self._worker.engine.advance(stream, inputs, request=self._call())}
+            answer = {"entities": entities(await self._worker.engine.advance(stream, inputs, request=self._call()))}
         answer["steps"] = stream.steps
         if message.return_state:
             answer["state"] = self._worker.engine.state_token(stream)

@@ -11,7 +11,7 @@ from models import bundle, self_test
 from models.bundle import Bundle
 from models.codecs.words import WordsCodec
 from models.manifest import BundleError, Manifest, WordsSpec, read
-from models.tasks import Classification, Generation, Joint, Tagging
+from models.tasks import Classification, Generation, Joint, JointAnswer, Tagging
 from tests.support import bundles
 
 OF_TEXT = ("tiny-path", "tiny-joint", "tiny-subwords", "tiny-letters-tag", "tiny-dna-tag")  # which tag
@@ -54,20 +54,20 @@ def test_every_tag_is_where_it_is_said_to_be(kind: Callable[[str], Bundle], name
     loaded = kind(name)
     for text in INPUTS[loaded.manifest.codec.kind]:
         tags = self_test.answer(loaded, text, {"aggregation_strategy": "none"}, part="tag")
-        assert [text[tag["start"] : tag["end"]] for tag in tags] == [tag["word"] for tag in tags]
-        assert "".join(tag["word"] for tag in tags) == text.replace(" ", "")
+        assert [text[tag.start : tag.end] for tag in tags] == [tag.word for tag in tags]
+        assert "".join(tag.word for tag in tags) == text.replace(" ", "")
 
 
 def test_tags_of_frames_have_no_word(kind: Callable[[str], Bundle]) -> None:
     tags = self_test.answer(kind("tiny-frames-tag"), bundles.FRAMES)
-    assert [(tag["word"], tag["start"], tag["end"]) for tag in tags] == [("", 0, 1), ("", 1, 2), ("", 2, 3)]
+    assert [(tag.word, tag.start, tag.end) for tag in tags] == [("", 0, 1), ("", 1, 2), ("", 2, 3)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_has_an_empty_answer(kind: Callable[[str], Bundle], name: str) -> None:
     loaded = kind(name)
     nothing = [] if loaded.manifest.codec.kind == "frames" else ""
-    expected: Any = {"tags": [], "labels": []} if loaded.manifest.task == "joint" else []
+    expected: Any = JointAnswer([], []) if loaded.manifest.task == "joint" else []
     assert self_test.answer(loaded, nothing) == expected
 
 
@@ -84,9 +84,10 @@ def test_labels_are_those_of_the_path_and_scores_their_probabilities() -> None:
 def test_the_parts_of_a_joint_answer_are_those_of_a_tagger_and_a_classifier(joint: Bundle) -> None:
     whole = self_test.answer(joint, "the cat sat", {"aggregation_strategy": "none", "top_k": 2})
     tags = self_test.answer(joint, "the cat sat", {"aggregation_strategy": "none"}, part="tag")
-    assert whole == {"tags": tags, "labels": self_test.answer(joint, "the cat sat", {"top_k": 2}, part="classify")}
-    assert {tag["entity"] for tag in tags} <= set(bundles.IOB2)
-    assert {entry["label"] for entry in whole["labels"]} < set(bundles.SENTIMENTS)
+    labels = self_test.answer(joint, "the cat sat", {"top_k": 2}, part="classify")
+    assert whole == JointAnswer(tags=tags, labels=labels)
+    assert {tag.entity for tag in tags} <= set(bundles.IOB2)
+    assert {entry.label for entry in whole.labels} < set(bundles.SENTIMENTS)
 
 
 def test_tasks_are_made_for_what_the_manifest_says(kind: Callable[[str], Bundle]) -> None:

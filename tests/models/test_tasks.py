@@ -10,7 +10,16 @@ from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, WordsSpec
 from models.onnx_session import OnnxModel
 from models.sampling import UNIFORMS_BLOCK, SamplingOptions, uniforms
-from models.tasks import Classification, Generation, Tagging
+from models.tasks import (
+    Classification,
+    Entity,
+    EntitySpan,
+    GeneratedToken,
+    Generation,
+    GenerationResult,
+    LabelScore,
+    Tagging,
+)
 from models.tasks.generate import GeneratedText, GenerateOptions, InPlaceDecoder, TokenSampler
 from models.tasks.tag import TagRow
 
@@ -46,26 +55,27 @@ def test_a_span_is_the_text_between_its_ends_with_the_mean_score() -> None:
     task = Tagging(WORDS, LABELS, "iob2")
     row = TagRow(labels=[1, 2, 0], scores=[0.9, 0.6, 0.3])
     (entity,) = task.answer(task.encode("Ada  Lovelace wrote"), row)
-    assert entity == {"entity_group": "PER", "score": 0.75, "word": "Ada  Lovelace", "start": 0, "end": 13}
+    assert entity == EntitySpan("PER", 0.75, "Ada  Lovelace", 0, 13)
+    assert isinstance(entity, EntitySpan)
 
 
 def test_spans_of_words_already_split_count_words() -> None:
     task = Tagging(WORDS, LABELS, "iob2")
     (entity,) = task.answer(task.encode(["x", "Ada", "Lovelace"]), TagRow(labels=[0, 1, 2], scores=[1.0, 1.0, 1.0]))
-    assert (entity["word"], entity["start"], entity["end"]) == ("Ada Lovelace", 1, 3)
+    assert (entity.word, entity.start, entity.end) == ("Ada Lovelace", 1, 3)
 
 
 def test_without_aggregation_every_word_has_its_label() -> None:
     task = Tagging(WORDS, LABELS, "iob2")
     entities = task.answer(task.encode("a b"), TagRow(labels=[1, 0], scores=[0.5, 0.6]), aggregation="none")
-    assert [tuple(entity.values()) for entity in entities] == [("B-PER", 0.5, "a", 0, 1), ("O", 0.6, "b", 2, 3)]
-    assert "entity" in entities[0]
+    assert entities == [("B-PER", 0.5, "a", 0, 1), ("O", 0.6, "b", 2, 3)]
+    assert isinstance(entities[0], Entity)
 
 
 def test_a_tagger_without_a_span_scheme_answers_for_each_word() -> None:
     task = Tagging(WORDS, LABELS)
     entities = task.answer(task.encode("a"), TagRow(labels=[1], scores=[0.5]), aggregation="simple")
-    assert entities == [{"entity": "B-PER", "score": 0.5, "word": "a", "start": 0, "end": 1}]
+    assert entities == [Entity("B-PER", 0.5, "a", 0, 1)]
 
 
 def test_the_padding_of_a_batch_is_cut_off() -> None:
@@ -89,8 +99,8 @@ def test_an_empty_input_has_an_empty_answer(raw: str | list[str]) -> None:
 def test_classes_come_best_first_and_ties_in_label_order() -> None:
     task = Classification(WORDS, ("A", "B", "C"))
     item = task.encode("a")
-    assert [entry["label"] for entry in task.answer(item, [0.25, 0.5, 0.25])] == ["B", "A", "C"]
-    assert task.answer(item, [0.25, 0.5, 0.25], top_k=1) == [{"label": "B", "score": 0.5}]
+    assert [entry.label for entry in task.answer(item, [0.25, 0.5, 0.25])] == ["B", "A", "C"]
+    assert task.answer(item, [0.25, 0.5, 0.25], top_k=1) == [LabelScore("B", 0.5)]
     assert len(task.answer(item, [0.25, 0.5, 0.25], top_k=100)) == 3
 
 
@@ -132,15 +142,16 @@ def test_a_stop_string_does_not_begin_in_the_prompt() -> None:
 
 def test_the_answer_is_the_text_and_with_details_its_tokens() -> None:
     plain = written("ca", max_new_tokens=2, return_full_text=True)
-    assert plain.answer() == {"generated_text": "abca"}
+    assert plain.answer() == GenerationResult("abca")
     options = GenerateOptions(max_new_tokens=1, details=True, sampling=SamplingOptions(seed=7, temperature=0.0))
     text = GeneratedText(LETTERS, "ab", options)
     logs = np.log(np.array([[0.1, 0.1, 0.2, 0.2, 0.4]], np.float32))
     (token,) = TokenSampler([text]).sample(logs)
     assert text.append(int(token))
-    details = text.answer()["details"]
-    assert (details["finish_reason"], details["generated_tokens"], details["seed"]) == ("length", 1, 7)
-    assert details["tokens"] == [{"id": 4, "text": "c", "logprob": pytest.approx(np.log(0.4)), "special": False}]
+    details = text.answer().details
+    assert details is not None
+    assert (details.finish_reason, details.generated_tokens, details.seed) == ("length", 1, 7)
+    assert details.tokens == (GeneratedToken(4, "c", pytest.approx(np.log(0.4))),)
 
 
 def test_the_numbers_of_a_text_are_the_stream_of_its_seed() -> None:

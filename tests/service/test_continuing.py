@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from models import self_test
 from models.bundle import Bundle
 from models.sampling import UNIFORMS_BLOCK
+from models.tasks import GenerationResult
 from service.engine import Engine
 from service.errors import InvalidRequest
 from service.generation import GenerateOptions
@@ -64,7 +65,7 @@ async def pieced(engines: tuple[Engine, Engine], cut: int, counts: list[int], ot
         more = {**asked, **first, "max_new_tokens": count, "state": state, "return_state": True}
         inputs = reading[turn] if turn < 2 else ""
         found, _ = await asyncio.gather(ask(engines[turn % 2], inputs, **more), beside(engines[turn % 2], others))
-        text, state = text + found["generated_text"], found["state"]
+        text, state = text + found.generated_text, found.state
     return text
 
 
@@ -87,7 +88,7 @@ def test_any_split_equals_the_whole(
     pair: tuple[Engine, Engine], generator: Bundle, cut: int, counts: list[int], others: int, asked: Any, seed: int
 ) -> None:
     whole = self_test.answer(generator, PROMPT, {**asked, "seed": seed, "max_new_tokens": sum(counts)})
-    assert run(pieced(pair, cut, counts, others, seed=seed, **asked)) == whole["generated_text"]
+    assert run(pieced(pair, cut, counts, others, seed=seed, **asked)) == whole.generated_text
 
 
 @pytest.mark.parametrize("name", ["shakespeare", "folk-abc"])
@@ -98,14 +99,14 @@ def test_shipped_models_go_on_bit_for_bit(name: str, variant: str) -> None:
     engine = load(ZOO / name, variant=variant)
     asked = {"temperature": 0.9, "seed": 5}
     whole = run(ask(engine, PROMPT, max_new_tokens=90, details=True, **asked))
-    text, tokens, state = "", [], None
+    text, tokens, state = "", (), None
     for turn, count in enumerate([1, 30, 59]):
         more = asked if turn == 0 else {"temperature": 0.9}
         inputs = PROMPT if turn == 0 else ""
         found = run(ask(engine, inputs, max_new_tokens=count, state=state, return_state=True, details=True, **more))
-        text, state = text + found["generated_text"], found["state"]
-        tokens += found["details"]["tokens"]
-    assert (text, tokens) == (whole["generated_text"], whole["details"]["tokens"])
+        text, state = text + found.generated_text, found.state
+        tokens += found.details.tokens
+    assert (text, tokens) == (whole.generated_text, whole.details.tokens)
     run(engine.drain(1))
 
 
@@ -114,55 +115,55 @@ def test_shipped_models_go_on_bit_for_bit(name: str, variant: str) -> None:
 def test_a_stop_string_may_span_the_cut(
     pair: tuple[Engine, Engine], generator: Bundle, start: int, length: int, count: int, seed: int
 ) -> None:
-    free = self_test.answer(generator, PROMPT, {"seed": seed, "max_new_tokens": 80})["generated_text"]
+    free = self_test.answer(generator, PROMPT, {"seed": seed, "max_new_tokens": 80}).generated_text
     stop = (free[start : start + length],)
     whole = self_test.answer(generator, PROMPT, {"seed": seed, "max_new_tokens": 80, "stop": stop, "details": True})
 
     async def twice() -> tuple[str, str]:
         asked: dict[str, Any] = {"stop": stop, "return_state": True, "details": True}
         first = await ask(pair[0], PROMPT, seed=seed, max_new_tokens=count, **asked)
-        if first["details"]["finish_reason"] == "stop":
-            return first["generated_text"], "stop"
-        second = await ask(pair[1], "", max_new_tokens=80 - count, state=first["state"], **asked)
-        return first["generated_text"] + second["generated_text"], second["details"]["finish_reason"]
+        if first.details.finish_reason == "stop":
+            return first.generated_text, "stop"
+        second = await ask(pair[1], "", max_new_tokens=80 - count, state=first.state, **asked)
+        return first.generated_text + second.generated_text, second.details.finish_reason
 
-    assert run(twice()) == (whole["generated_text"], whole["details"]["finish_reason"])
+    assert run(twice()) == (whole.generated_text, whole.details.finish_reason)
 
 
 def test_what_stopped_a_text_does_not_stop_the_next(pair: tuple[Engine, Engine], generator: Bundle) -> None:
-    free = self_test.answer(generator, PROMPT, {"seed": 1, "max_new_tokens": 40})["generated_text"]
+    free = self_test.answer(generator, PROMPT, {"seed": 1, "max_new_tokens": 40}).generated_text
     stop = (free[10:12],)
     first = run(ask(pair[0], PROMPT, seed=1, max_new_tokens=40, stop=stop, return_state=True))
-    end = len(first["generated_text"])
-    assert first["generated_text"] == free[:end]
-    second = run(ask(pair[0], "", max_new_tokens=40 - end, state=first["state"]))
-    assert second["generated_text"] == free[end:]
-    assert len(run(ask(pair[0], "", max_new_tokens=9, stop=("\n" * 9,), state=first["state"]))["generated_text"]) == 9
+    end = len(first.generated_text)
+    assert first.generated_text == free[:end]
+    second = run(ask(pair[0], "", max_new_tokens=40 - end, state=first.state))
+    assert second.generated_text == free[end:]
+    assert len(run(ask(pair[0], "", max_new_tokens=9, stop=("\n" * 9,), state=first.state)).generated_text) == 9
 
 
 def test_a_stop_string_that_only_the_second_part_asks_for_is_looked_for_in_what_is_new(
     pair: tuple[Engine, Engine], generator: Bundle
 ) -> None:
     first = run(ask(pair[0], PROMPT, seed=1, max_new_tokens=20, return_state=True))
-    asked = {"max_new_tokens": 1, "stop": (first["generated_text"][-2:],), "details": True}
-    assert run(ask(pair[0], "", state=first["state"], **asked))["details"]["finish_reason"] == "length"
+    asked = {"max_new_tokens": 1, "stop": (first.generated_text[-2:],), "details": True}
+    assert run(ask(pair[0], "", state=first.state, **asked)).details.finish_reason == "length"
 
 
 def test_a_text_that_is_appended_is_read_before_the_text_goes_on(
     pair: tuple[Engine, Engine], generator: Bundle
 ) -> None:
     first = run(ask(pair[0], "ROMEO:", temperature=0.0, max_new_tokens=10, return_state=True))
-    more = run(ask(pair[1], " a cat", temperature=0.0, max_new_tokens=12, state=first["state"], return_full_text=True))
+    more = run(ask(pair[1], " a cat", temperature=0.0, max_new_tokens=12, state=first.state, return_full_text=True))
     whole = self_test.answer(
-        generator, "ROMEO:" + first["generated_text"] + " a cat", {"temperature": 0, "max_new_tokens": 12}
+        generator, "ROMEO:" + first.generated_text + " a cat", {"temperature": 0, "max_new_tokens": 12}
     )
-    assert more["generated_text"] == " a cat" + whole["generated_text"]
+    assert more.generated_text == " a cat" + whole.generated_text
 
 
 def test_one_state_forks_by_seeds(pair: tuple[Engine, Engine]) -> None:
-    state = run(ask(pair[0], PROMPT, seed=1, max_new_tokens=10, return_state=True))["state"]
-    on = run(ask(pair[0], "", max_new_tokens=30, state=state))["generated_text"]
-    forks = [run(ask(pair[0], "", max_new_tokens=30, state=state, seed=seed))["generated_text"] for seed in (5, 6, 5)]
+    state = run(ask(pair[0], PROMPT, seed=1, max_new_tokens=10, return_state=True)).state
+    on = run(ask(pair[0], "", max_new_tokens=30, state=state)).generated_text
+    forks = [run(ask(pair[0], "", max_new_tokens=30, state=state, seed=seed)).generated_text for seed in (5, 6, 5)]
     assert forks[0] == forks[2]
     assert len({on, *forks}) == 3
 
@@ -170,25 +171,25 @@ def test_one_state_forks_by_seeds(pair: tuple[Engine, Engine]) -> None:
 def test_of_several_that_go_on_from_one_state_the_first_goes_on_with_its_random_numbers(
     pair: tuple[Engine, Engine],
 ) -> None:
-    state = run(ask(pair[0], PROMPT, seed=1, max_new_tokens=10, return_state=True))["state"]
-    on = run(ask(pair[1], "", max_new_tokens=30, state=state))["generated_text"]
+    state = run(ask(pair[0], PROMPT, seed=1, max_new_tokens=10, return_state=True)).state
+    on = run(ask(pair[1], "", max_new_tokens=30, state=state)).generated_text
     found = run(ask(pair[0], ["", "", ""], max_new_tokens=30, state=state, details=True))
-    assert found[0]["generated_text"] == on
-    assert len({answer["generated_text"] for answer in found}) == 3
-    assert len({answer["details"]["seed"] for answer in found}) == 3
+    assert found[0].generated_text == on
+    assert len({answer.generated_text for answer in found}) == 3
+    assert len({answer.details.seed for answer in found}) == 3
 
 
 def test_a_prompt_is_only_read_where_no_token_is_wanted(pair: tuple[Engine, Engine], generator: Bundle) -> None:
     for prompt in ("a", "a cat", "x" * 299):
         read = run(ask(pair[0], prompt, max_new_tokens=0, return_state=True, seed=4, details=True))
-        assert (read["generated_text"], read["details"]["generated_tokens"]) == ("", 0)
-        again = run(ask(pair[1], "", max_new_tokens=0, return_state=True, state=read["state"]))
-        found = run(ask(pair[0], "", max_new_tokens=20, state=again["state"]))
+        assert (read.generated_text, read.details.generated_tokens) == ("", 0)
+        again = run(ask(pair[1], "", max_new_tokens=0, return_state=True, state=read.state))
+        found = run(ask(pair[0], "", max_new_tokens=20, state=again.state))
         assert found == self_test.answer(generator, prompt, {"max_new_tokens": 20, "seed": 4})
 
 
 def test_an_empty_text_has_no_state(pair: tuple[Engine, Engine]) -> None:
-    assert run(ask(pair[0], "", return_state=True)) == {"generated_text": "", "state": None}
+    assert run(ask(pair[0], "", return_state=True)) == GenerationResult("")
 
 
 def test_a_text_that_is_streamed_has_its_state_too(pair: tuple[Engine, Engine], generator: Bundle) -> None:
@@ -203,13 +204,13 @@ def test_a_text_that_is_streamed_has_its_state_too(pair: tuple[Engine, Engine], 
         return writing.answer(0)
 
     first = run(streamed())
-    second = run(ask(pair[1], "", max_new_tokens=30, state=first["state"]))
+    second = run(ask(pair[1], "", max_new_tokens=30, state=first.state))
     whole = self_test.answer(generator, PROMPT, {"max_new_tokens": 60, "seed": 8})
-    assert first["generated_text"] + second["generated_text"] == whole["generated_text"]
+    assert first.generated_text + second.generated_text == whole.generated_text
 
 
 def test_a_state_of_other_weights_or_another_key_is_refused(pair: tuple[Engine, Engine], tiny_zoo: Path) -> None:
-    state = run(ask(pair[0], PROMPT, max_new_tokens=1, return_state=True))["state"]
+    state = run(ask(pair[0], PROMPT, max_new_tokens=1, return_state=True)).state
     for engine in (load(tiny_zoo, state_key=("sixteen of another",)), load(ZOO / "folk-abc")):
         with pytest.raises(InvalidRequest) as caught:
             run(ask(engine, "", state=state))

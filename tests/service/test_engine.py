@@ -15,6 +15,7 @@ import pytest
 from models import self_test
 from models.bundle import Bundle
 from models.manifest import BundleError
+from models.tasks import GenerationResult
 from service.api.model_cards import ModelCard
 from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
@@ -164,12 +165,12 @@ def _passed(moment_s: float) -> bool:
 async def test_without_a_seed_one_is_drawn_and_told(engine: Engine, generator: Bundle) -> None:
     options = GenerateOptions(max_new_tokens=20, details=True)
     first, second = [await engine.generate("ab", options=options, request=call()) for _ in range(2)]
-    assert isinstance(first, dict)
-    assert isinstance(second, dict)
-    seed = first["details"]["seed"]
-    assert seed != second["details"]["seed"]
+    assert isinstance(first, GenerationResult)
+    assert isinstance(second, GenerationResult)
+    seed = first.details.seed
+    assert seed != second.details.seed
     again = self_test.answer(generator, "ab", {"max_new_tokens": 20, "seed": seed})
-    assert first["generated_text"] == again["generated_text"]
+    assert first.generated_text == again.generated_text
 
 
 @pytest.mark.parametrize("inputs", ["", " ", [], ["", ""]])
@@ -183,7 +184,7 @@ async def test_an_empty_prompt_has_an_empty_continuation_among_others(engine: En
     options = GenerateOptions(max_new_tokens=3, seed=1)
     assert await engine.generate([], options=options, request=call()) == []
     found = await engine.generate(["", "ab"], options=options, request=call())
-    assert found == [{"generated_text": ""}, self_test.answer(generator, "ab", {"max_new_tokens": 3, "seed": 1})]
+    assert found == [GenerationResult(""), self_test.answer(generator, "ab", {"max_new_tokens": 3, "seed": 1})]
 
 
 async def test_an_input_over_the_limit_is_refused_with_the_limit(engine: Engine) -> None:
@@ -331,7 +332,7 @@ async def test_what_one_request_may_ask_for_is_bounded_in_all(engine: Engine) ->
 async def test_equal_prompts_without_a_seed_get_texts_of_their_own(engine: Engine) -> None:
     found = await engine.generate(["ab"] * 4, options=GenerateOptions(max_new_tokens=20, details=True), request=call())
     assert isinstance(found, list)
-    seeds = {answer["details"]["seed"] for answer in found}
+    seeds = {answer.details.seed for answer in found}
     assert len(seeds) == 4
     assert max(seeds) < 2**53
 

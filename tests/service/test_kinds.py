@@ -62,8 +62,8 @@ async def test_frames_of_nothing_have_an_empty_answer(engine: Engine) -> None:
 async def test_a_joint_bundle_answers_both_tasks(engine: Engine, joint: Bundle) -> None:
     texts = ["the cat sat", "", "zebras"]
     whole = [self_test.answer(joint, text) for text in texts]
-    assert await engine.tag(texts, model="tiny-joint", request=call()) == [each["tags"] for each in whole]
-    assert await engine.classify(texts, model="tiny-joint", request=call()) == [each["labels"] for each in whole]
+    assert await engine.tag(texts, model="tiny-joint", request=call()) == [each.tags for each in whole]
+    assert await engine.classify(texts, model="tiny-joint", request=call()) == [each.labels for each in whole]
     tokens = [["the", "cat"]]
     found = await engine.tag(tokens, model="tiny-joint", aggregation="none", request=call())
     assert found == [self_test.answer(joint, tokens[0], {"aggregation_strategy": "none"}, part="tag")]

@@ -17,6 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from models import self_test
 from models.bundle import Bundle
+from models.tasks import as_json
 from tests.support import bundles
 from tests.support.bentoml_server import served
 
@@ -52,7 +53,7 @@ def active(address: str) -> int:
 
 
 def test_words_one_by_one_beside_other_streams_have_the_answers_of_the_whole(address: str, live: Bundle) -> None:
-    whole = self_test.answer(live, WORDS)
+    whole = as_json(self_test.answer(live, WORDS))
     found: list[Any] = [[] for _ in range(4)]
 
     def follow(place: int) -> None:
@@ -74,7 +75,7 @@ def test_many_messages_before_the_first_answer_are_answered_in_order(address: st
             connection.send(json.dumps({"inputs": [word]}))
         answers = [json.loads(connection.recv(timeout=10)) for _ in WORDS]
     assert [answer["steps"] for answer in answers] == list(range(1, 1 + len(WORDS)))
-    assert [entity for answer in answers for entity in answer["entities"]] == self_test.answer(live, WORDS)
+    assert [entity for answer in answers for entity in answer["entities"]] == as_json(self_test.answer(live, WORDS))
 
 
 def test_frames_have_a_stream_too(address: str, tiny_live: Path) -> None:
@@ -82,7 +83,7 @@ def test_frames_have_a_stream_too(address: str, tiny_live: Path) -> None:
         assert ask(connection, model="tiny-live-frames")["steps"] == 0
         found = ask(connection, inputs=bundles.FRAMES[0])["entities"]
         found += ask(connection, inputs=bundles.FRAMES[1:])["entities"]
-    assert found == self_test.answer(bundles.opened(tiny_live / "tiny-live-frames"), bundles.FRAMES)
+    assert found == as_json(self_test.answer(bundles.opened(tiny_live / "tiny-live-frames"), bundles.FRAMES))
 
 
 def test_bad_input_is_answered_and_the_stream_goes_on(address: str, live: Bundle) -> None:
@@ -92,7 +93,7 @@ def test_bad_input_is_answered_and_the_stream_goes_on(address: str, live: Bundle
         connection.send("no json")
         assert json.loads(connection.recv(timeout=10))["error"]["type"] == "urn:seqserve:error:invalid-request"
         assert ask(connection, inputs=["cat"] * 65)["error"]["status"] == 413
-        assert ask(connection, inputs="cat")["entities"] == self_test.answer(live, ["the", "cat"])[1:]
+        assert ask(connection, inputs="cat")["entities"] == as_json(self_test.answer(live, ["the", "cat"]))[1:]
 
 
 def test_the_wrong_key_and_the_wrong_path_are_refused_at_the_handshake(address: str) -> None:
@@ -147,7 +148,7 @@ def test_a_drain_closes_streams_with_the_code_of_a_restart(tiny_live: Path, tmp_
 
 
 def test_a_state_forks_into_streams_that_go_on_from_it(address: str, live: Bundle) -> None:
-    whole = self_test.answer(live, WORDS)
+    whole = as_json(self_test.answer(live, WORDS))
     with stream(address) as connection:
         state = ask(connection, inputs=WORDS[:25], return_state=True)["state"]
     for _ in range(2):

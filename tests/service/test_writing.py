@@ -11,6 +11,7 @@ import pytest
 
 from models import self_test
 from models.bundle import Bundle
+from models.tasks import GeneratedToken
 from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, TooLarge
 from service.generation import GenerateOptions
@@ -52,13 +53,13 @@ async def test_the_deltas_of_a_text_are_the_text(engine: Engine, generator: Bund
     deltas = await written(writing)
     expected = self_test.answer(generator, "ROMEO:", {"max_new_tokens": 200, "seed": 3, "details": True})
     assert writing.answer(0) == expected
-    assert "".join(piece for delta in deltas for piece in delta.pieces) == expected["generated_text"]
+    assert "".join(piece for delta in deltas for piece in delta.pieces) == expected.generated_text
     noted = [
-        {"id": token, "text": piece, "logprob": round(logprob, 6), "special": False}
+        GeneratedToken(token, piece, round(logprob, 6))
         for delta in deltas
         for token, piece, logprob in zip(delta.tokens, delta.pieces, delta.logprobs, strict=True)
     ]
-    assert noted == expected["details"]["tokens"]
+    assert tuple(noted) == expected.details.tokens
     assert [delta.finish_reason for delta in deltas] == [None] * (len(deltas) - 1) + ["length"]
     assert len(deltas) > 2
 
@@ -82,7 +83,7 @@ async def test_several_texts_come_with_their_index_and_options_of_their_own(engi
                 reasons[delta.index] = delta.finish_reason
     for index, seed in ((0, 1), (2, 3)):
         alone = self_test.answer(generator, prompts[index], {"max_new_tokens": 9 * seed, "seed": seed})
-        assert texts[index] == alone["generated_text"] == writing.answer(index)["generated_text"]
+        assert texts[index] == alone.generated_text == writing.answer(index).generated_text
     assert (texts[1], reasons, writing.prompt_tokens) == ("", {0: "length", 1: "length", 2: "length"}, (2, 0, 3))
 
 
@@ -102,7 +103,7 @@ async def test_long_work_in_a_thread_is_read_the_same(
     asked = {"max_new_tokens": 300, "seed": 5}
     writing = await engine.generate_stream(["ab"], options=[options(**asked)], request=call())
     pieces = [piece for delta in await written(writing) for piece in delta.pieces]
-    assert "".join(pieces) == self_test.answer(generator, "ab", asked)["generated_text"]
+    assert "".join(pieces) == self_test.answer(generator, "ab", asked).generated_text
     await engine.drain(5)
 
 
@@ -124,7 +125,7 @@ async def test_a_slow_reader_holds_nobody_up_and_misses_nothing(engine: Engine, 
         await asyncio.sleep(0.001)
     (rest,) = await written(writing)
     assert rest.index == 0
-    text = self_test.answer(generator, "ab", asked)["generated_text"]
+    text = self_test.answer(generator, "ab", asked).generated_text
     assert "".join(first[0].pieces + rest.pieces) == text
 
 

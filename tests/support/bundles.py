@@ -30,6 +30,7 @@ from models.manifest import (
     WordsSpec,
 )
 from models.onnx_session import Placement
+from models.tasks import as_json
 from tests.support.graph_builder import HIDDEN, Pen
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "Paris", "film", "lovely", ".")
@@ -253,7 +254,7 @@ def _write(
     bundle.save(path, manifest, files)
     tiny = opened(path)
     answered = [
-        example.model_copy(update={"outputs": self_test.answer(tiny, example.inputs, example.parameters)})
+        example.model_copy(update={"outputs": as_json(self_test.answer(tiny, example.inputs, example.parameters))})
         for example in manifest.examples
     ]
     bundle.save(path, manifest.model_copy(update={"examples": tuple(answered)}), files)

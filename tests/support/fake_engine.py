@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from models.tasks import Entity, EntitySpan, GenerationDetails, GenerationResult, LabelScore
 from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.generation import GenerateOptions
 from service.generation_stream import TokenDelta
@@ -76,24 +77,24 @@ class FakeEngine:
         self, inputs: Any, *, model: str | None, aggregation: str | None, request: InferenceRequest
     ) -> list[Any]:
         await self._work("tag", inputs, model, aggregation, request)
-        key = "entity_group" if aggregation == "simple" else "entity"
+        entity: Any = EntitySpan if aggregation == "simple" else Entity
 
-        def one(text: Any) -> list[dict[str, Any]]:
+        def one(text: Any) -> list[Any]:
             words, start, found = text.split() if isinstance(text, str) else text, 0, []
             words = ["" if isinstance(word, list) else word for word in words]  # a frame has no word
             for index, word in enumerate(words):
                 start = text.index(word, start) if isinstance(text, str) else index
                 end = start + (len(word) if isinstance(text, str) else 1)
-                found.append({key: "A", "score": 0.75, "word": word, "start": start, "end": end})
+                found.append(entity("A", 0.75, word, start, end))
             return found
 
         return one(inputs) if isinstance(inputs, str) or are_one(inputs) else [one(text) for text in inputs]
 
     async def classify(
         self, inputs: Any, *, model: str | None, top_k: int | None, request: InferenceRequest
-    ) -> list[list[dict[str, Any]]]:
+    ) -> list[list[LabelScore]]:
         await self._work("classify", inputs, model, top_k, request)
-        labels = [{"label": "positive", "score": 0.75}, {"label": "negative", "score": 0.25}][:top_k]
+        labels = [LabelScore("positive", 0.75), LabelScore("negative", 0.25)][:top_k]
         return [labels for _ in ([inputs] if isinstance(inputs, str) or are_one(inputs) else inputs)]
 
     async def embed(self, inputs: Any, *, model: str | None, request: InferenceRequest) -> list[tuple[Any, int]]:
@@ -109,28 +110,20 @@ class FakeEngine:
             raise UnknownModel(f"no model {model!r}", value=str(model), available=[NAMES["stream"]])
         return TaggingStream(model=NAMES["stream"], memory=(), steps=int(state.split()[1]) if state else 0)
 
-    async def advance(self, stream: TaggingStream, inputs: Any, *, request: InferenceRequest) -> list[dict[str, Any]]:
+    async def advance(self, stream: TaggingStream, inputs: Any, *, request: InferenceRequest) -> list[Entity]:
         await self._work("stream", inputs, None, None, request)
         words = inputs.split() if isinstance(inputs, str) else inputs
         stream.steps += len(words)
         first = stream.steps - len(words)
-        return [
-            {"entity": "A", "score": 0.75, "word": word, "start": first + place, "end": first + place + 1}
-            for place, word in enumerate(words)
-        ]
+        return [Entity("A", 0.75, word, first + place, first + place + 1) for place, word in enumerate(words)]
 
     async def generate(
         self, inputs: Any, *, model: str | None, options: GenerateOptions, request: InferenceRequest
     ) -> Any:
         await self._work("generate", inputs, model, options, request)
 
-        def one(prompt: str) -> dict[str, Any]:
-            answer: dict[str, Any] = {"generated_text": (prompt if options.return_full_text else "") + TEXT}
-            if options.return_state:
-                answer["state"] = STATE
-            if options.details:
-                answer["details"] = {"finish_reason": "length", "generated_tokens": 7, "seed": options.seed or 0}
-            return answer
+        def one(prompt: str) -> GenerationResult:
+            return _result(prompt, TEXT, 7, options)
 
         return one(inputs) if isinstance(inputs, str) else [one(prompt) for prompt in inputs]
 
@@ -170,6 +163,12 @@ class FakeEngine:
             self.running -= 1
 
 
+def _result(prompt: str, text: str, tokens: int, options: GenerateOptions) -> GenerationResult:
+    details = GenerationDetails("length", tokens, options.seed or 0) if options.details else None
+    text = (prompt if options.return_full_text else "") + text
+    return GenerationResult(text, details, STATE if options.return_state else None)
+
+
 class FakeWriting:
     """Duck-types GenerationStream: TEXT for each prompt, a character a look; nothing after an empty one."""
 
@@ -207,15 +206,9 @@ class FakeWriting:
     def generated_tokens(self, index: int) -> int:
         return min(self._looks, self._count(index))
 
-    def answer(self, index: int) -> dict[str, Any]:
-        options, count = self._options[index], self._count(index)
-        text = TEXT[: min(self._looks, count)]
-        answer: dict[str, Any] = {"generated_text": (self._prompts[index] if options.return_full_text else "") + text}
-        if options.return_state:
-            answer["state"] = STATE
-        if options.details:
-            answer["details"] = {"finish_reason": "length", "generated_tokens": count, "seed": options.seed or 0}
-        return answer
+    def answer(self, index: int) -> GenerationResult:
+        count = self._count(index)
+        return _result(self._prompts[index], TEXT[: min(self._looks, count)], count, self._options[index])
 
     def _count(self, index: int) -> int:
         return min(self._options[index].max_new_tokens, len(TEXT)) if self._prompts[index] else 0

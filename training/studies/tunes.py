@@ -41,7 +41,7 @@ def sample(bundle: Bundle, count: int, done: Callable[[], None], *, temperature:
     texts = []
     for seed in range(1, count + 1):
         asked = {"max_new_tokens": 1500, "temperature": temperature, "seed": seed, "stop": ["\n\n"]}
-        texts.append(BEGINNING + self_test.answer(bundle, BEGINNING, asked)["generated_text"].rstrip("\n") + "\n")
+        texts.append(BEGINNING + self_test.answer(bundle, BEGINNING, asked).generated_text.rstrip("\n") + "\n")
         done()
     return texts
 

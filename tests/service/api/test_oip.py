@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from models import self_test
+from models.tasks import as_json
 from tests.support import bundles
 from tests.support.oip import RAW, OIPSite, array, feeds_of, refusal, texts
 
@@ -29,7 +30,7 @@ async def site(tiny_zoo: Path, tiny_kinds: Path) -> AsyncIterator[OIPSite]:
 async def test_tags_of_several_texts_lie_in_one_row(site: OIPSite) -> None:
     found = await site.infer("tiny-tag-spans", texts(*TEXTS), parameters={"aggregation_strategy": "none"})
     parameters = {"aggregation_strategy": "none"}
-    expected = [self_test.answer(site.bundle("tiny-tag-spans"), text, parameters) for text in TEXTS]
+    expected = [as_json(self_test.answer(site.bundle("tiny-tag-spans"), text, parameters)) for text in TEXTS]
     offsets = found["offsets"]["data"]
     assert offsets == [0, 6, 6, 7]
     for row, (first, end) in zip(expected, pairwise(offsets), strict=True):
@@ -40,7 +41,7 @@ async def test_tags_of_several_texts_lie_in_one_row(site: OIPSite) -> None:
 
 async def test_labels_are_a_matrix_with_nothing_for_an_empty_text(site: OIPSite) -> None:
     found = await site.infer("tiny-classify", texts(*TEXTS), parameters={"top_k": 2})
-    expected = [self_test.answer(site.bundle("tiny-classify"), text, {"top_k": 2}) for text in TEXTS]
+    expected = [as_json(self_test.answer(site.bundle("tiny-classify"), text, {"top_k": 2})) for text in TEXTS]
     assert (found["label"]["shape"], found["score"]["datatype"]) == ([3, 2], "FP32")
     labels = [label["label"] for row in expected for label in row or [{"label": ""}] * 2]
     assert found["label"]["data"] == labels
@@ -49,7 +50,7 @@ async def test_labels_are_a_matrix_with_nothing_for_an_empty_text(site: OIPSite)
 
 async def test_a_joint_bundle_gives_both(site: OIPSite) -> None:
     found = await site.infer("tiny-joint", texts("the cat"), parameters={"top_k": 1, "aggregation_strategy": "none"})
-    expected = self_test.answer(site.bundle("tiny-joint"), "the cat", {"aggregation_strategy": "none"})
+    expected = as_json(self_test.answer(site.bundle("tiny-joint"), "the cat", {"aggregation_strategy": "none"}))
     assert found["label"]["data"] == [entity["entity"] for entity in expected["tags"]]
     assert found["text_label"]["data"] == [expected["labels"][0]["label"]]
 
@@ -57,7 +58,7 @@ async def test_a_joint_bundle_gives_both(site: OIPSite) -> None:
 async def test_texts_are_generated(site: OIPSite) -> None:
     parameters = {"max_new_tokens": 12, "temperature": 0, "stop": "never"}
     found = await site.infer("tiny-generate", texts("ROMEO:", ""), parameters=parameters)
-    expected = self_test.answer(site.bundle("tiny-generate"), "ROMEO:", bundles.GENERATION)
+    expected = as_json(self_test.answer(site.bundle("tiny-generate"), "ROMEO:", bundles.GENERATION))
     assert found["text"]["data"] == [expected["generated_text"], ""]
 
 
@@ -70,7 +71,7 @@ async def test_inputs_and_answers_may_be_json_documents(site: OIPSite) -> None:
     documents = [orjson.dumps(frames).decode() for frames in (bundles.FRAMES, [])]
     found = await site.infer("tiny-frames-tag", texts(*documents, name="json"), outputs=[{"name": "json"}])
     assert list(found) == ["json"]
-    expected = [self_test.answer(site.bundle("tiny-frames-tag"), frames) for frames in (bundles.FRAMES, [])]
+    expected = [as_json(self_test.answer(site.bundle("tiny-frames-tag"), frames)) for frames in (bundles.FRAMES, [])]
     assert [orjson.loads(text) for text in found["json"]["data"]] == expected
     tokens = await site.infer("tiny-tag", texts('["the", "cat"]', name="json"))
     assert tokens["start"]["data"] == [0, 1]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from models import self_test
+from models.tasks import as_json
 from service.api import inference_pb2 as pb
 from service.api import oip_grpc
 from service.api.problems import TABLE
@@ -103,7 +104,7 @@ async def test_texts_are_answered(service: Service) -> None:
         ("label", "BYTES", [1, 2]),
         ("score", "FP32", [1, 2]),
     ]
-    expected = self_test.answer(service.site.bundle("tiny-classify"), "a lovely film", {"top_k": 2})
+    expected = as_json(self_test.answer(service.site.bundle("tiny-classify"), "a lovely film", {"top_k": 2}))
     scores = np.frombuffer(found.raw_output_contents[1], "<f4")
     assert scores.tolist() == pytest.approx([each["score"] for each in expected])
 
@@ -273,8 +274,8 @@ def test_tritonclient_speaks_to_the_real_service(tmp_path: Path) -> None:
     assert found["inputs"][:2] == ["text", "json"]
     assert found["config"] == {"name": "text", "data_type": "TYPE_STRING", "dims": ["-1"]}
     assert {"tiny-tag", "tiny-joint"} <= set(found["index"])
-    assert found["labels"][:3] == [each["label"] for each in self_test.answer(classifier, "a lovely film")]
-    assert found["written"] == self_test.answer(generator, "ROMEO:", bundles.GENERATION)["generated_text"]
+    assert found["labels"][:3] == [each["label"] for each in as_json(self_test.answer(classifier, "a lovely film"))]
+    assert found["written"] == as_json(self_test.answer(generator, "ROMEO:", bundles.GENERATION))["generated_text"]
     for name, each in feeds.items():
         expected = bundles.opened(tmp_path / "zoo" / name).model.run(each)
         for output, values in expected.items():

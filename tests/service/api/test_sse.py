@@ -11,6 +11,7 @@ import pytest
 
 from models import self_test
 from models.bundle import Bundle
+from models.tasks import as_json
 from service.api import sse
 from service.api.native import Lean
 from service.engine import Engine
@@ -147,7 +148,7 @@ async def test_the_short_way_streams_what_the_reference_writes(tiny_zoo: Path, g
     line = await connected(tiny_zoo)
     ask(line, max_new_tokens=150)
     await until(lambda: line.transport.written.endswith(b"0\r\n\r\n"))
-    expected = self_test.answer(generator, "ROMEO:", {"max_new_tokens": 150, "seed": 7, "details": True})
+    expected = as_json(self_test.answer(generator, "ROMEO:", {"max_new_tokens": 150, "seed": 7, "details": True}))
     found = sent(line)
     assert [event["token"] for event in found] == expected["details"]["tokens"]
     assert found[-1]["generated_text"] == expected["generated_text"]
