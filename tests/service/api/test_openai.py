@@ -41,7 +41,7 @@ def joined(chunks: list[Completion], index: int = 0) -> str:
     return "".join(choice.text for chunk in chunks for choice in chunk.choices if choice.index == index)
 
 
-def test_a_completion_is_that_of_generate(client: OpenAI, address: str) -> None:
+def test_a_completion_equals_v1_generate(client: OpenAI, address: str) -> None:
     found = client.completions.create(**DRAWN)
     body = {"inputs": PROMPT, "parameters": {"max_new_tokens": 24, "seed": 7}}
     plain = httpx.post(f"{address}/v1/generate", json=body, headers={"authorization": f"Bearer {KEY}"}).json()
@@ -68,7 +68,7 @@ def test_the_best_are_the_likeliest(client: OpenAI) -> None:
     assert best.usage.completion_tokens == 4 * 24
 
 
-def test_logprobs_have_the_likeliest_and_the_chosen(client: OpenAI) -> None:
+def test_logprobs_include_the_top_tokens_and_the_sampled_one(client: OpenAI) -> None:
     told = client.completions.create(**DRAWN | {"temperature": 0}, logprobs=3).choices[0].logprobs
     assert told
     assert told.text_offset == list(range(24))
@@ -76,14 +76,14 @@ def test_logprobs_have_the_likeliest_and_the_chosen(client: OpenAI) -> None:
         assert (len(top), top[token], max(top.values())) == (3, logprob, logprob)
 
 
-def test_echo_begins_with_the_prompt(client: OpenAI) -> None:
+def test_echo_prepends_the_prompt(client: OpenAI) -> None:
     text = client.completions.create(**DRAWN).choices[0].text
     assert client.completions.create(**DRAWN, echo=True).choices[0].text == PROMPT + text
     assert joined(list(client.completions.create(**DRAWN, echo=True, stream=True))) == PROMPT + text
 
 
 @pytest.mark.parametrize("length", [1, 3])
-def test_a_text_ends_before_its_stop_string_streamed_or_not(client: OpenAI, length: int) -> None:
+def test_a_text_ends_before_its_stop_string(client: OpenAI, length: int) -> None:
     text = client.completions.create(**DRAWN).choices[0].text
     stop = text[10 : 10 + length]
     found = client.completions.create(**DRAWN, stop=[stop, "never there"], logprobs=0).choices[0]
@@ -94,7 +94,7 @@ def test_a_text_ends_before_its_stop_string_streamed_or_not(client: OpenAI, leng
     assert (joined(chunks), chunks[-1].choices[0].finish_reason) == (found.text, "stop")
 
 
-def test_a_stream_has_every_choice_and_the_usage_last(client: OpenAI) -> None:
+def test_a_stream_has_every_choice_and_ends_with_the_usage(client: OpenAI) -> None:
     options: Any = {"stream": True, "stream_options": {"include_usage": True}}
     chunks = list(client.completions.create(**DRAWN, n=2, **options))
     whole = client.completions.create(**DRAWN, n=2)
@@ -102,13 +102,13 @@ def test_a_stream_has_every_choice_and_the_usage_last(client: OpenAI) -> None:
     assert (chunks[-1].choices, chunks[-1].usage, chunks[0].usage) == ([], whole.usage, None)
 
 
-def test_an_error_in_mid_stream_is_raised(address: str) -> None:
+def test_an_error_after_the_first_event_is_raised_by_the_client(address: str) -> None:
     late = {"x-request-timeout-s": "0.15"}
     with OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0, default_headers=late) as client:
         chunks = client.completions.create(**DRAWN | {"max_tokens": 4000}, n=15, stream=True)
-        with pytest.raises(openai.APIError, match="deadline"):
-            for _ in chunks:
-                pass
+        with pytest.raises(openai.APIError) as caught:
+            list(chunks)
+    assert caught.value.code == "deadline-passed"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_an_error_in_mid_stream_is_raised(address: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_not_honoured_is_refused_by_name(client: OpenAI, asked: dict[str, Any], param: str) -> None:
+def test_an_unsupported_field_is_rejected_by_name(client: OpenAI, asked: dict[str, Any], param: str) -> None:
     with pytest.raises(openai.UnprocessableEntityError) as caught:
         client.completions.create(**DRAWN | asked)
     assert (caught.value.param, caught.value.type, caught.value.code) == (
@@ -138,24 +138,24 @@ def test_what_is_not_honoured_is_refused_by_name(client: OpenAI, asked: dict[str
     )
 
 
-def test_what_asks_for_nothing_is_accepted(client: OpenAI) -> None:
+def test_neutral_values_of_unsupported_fields_are_accepted(client: OpenAI) -> None:
     neutral: Any = {"suffix": None, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "user": "u"}
     assert client.completions.create(**DRAWN, **neutral, stream=False).choices[0].text
 
 
-def test_errors_are_those_of_the_client(client: OpenAI, address: str) -> None:
-    with pytest.raises(openai.NotFoundError, match="tiny-generate") as unknown:
+def test_each_status_raises_the_clients_exception(client: OpenAI, address: str) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
         client.completions.create(**DRAWN | {"model": "made-up"})
     assert (unknown.value.param, unknown.value.code) == ("model", "unknown-model")
     with pytest.raises(openai.AuthenticationError) as closed:
         OpenAI(base_url=f"{address}/v1", api_key="wrong-key", max_retries=0).completions.create(**DRAWN)
     assert closed.value.type == "authentication_error"
-    with pytest.raises(openai.APIStatusError, match=r"prompt\[1\]: more than 300") as long:
+    with pytest.raises(openai.APIStatusError) as long:
         client.completions.create(**DRAWN | {"prompt": ["a", "b" * 500]}, n=2)
     assert (long.value.status_code, long.value.param) == (413, "prompt[1]")
 
 
-def test_models_are_listed_and_found(client: OpenAI) -> None:
+def test_models_are_listed_and_retrieved(client: OpenAI) -> None:
     names = [model.id for model in client.models.list()]
     assert {"tiny-generate", "tiny-embed"} <= set(names)
     assert client.models.retrieve("tiny-generate").owned_by == "seqserve"
@@ -163,7 +163,7 @@ def test_models_are_listed_and_found(client: OpenAI) -> None:
         client.models.retrieve("made-up")
 
 
-def test_embeddings_are_the_same_as_numbers_and_as_bytes(client: OpenAI) -> None:
+def test_float_and_base64_embeddings_are_equal(client: OpenAI) -> None:
     texts = ["the cat sat on a mat .", "a lovely film"]
     plain = client.embeddings.create(model="tiny-embed", input=texts, encoding_format="float")
     coded = client.embeddings.create(model="tiny-embed", input=texts)  # the client asks for base64 and decodes it
@@ -175,13 +175,15 @@ def test_embeddings_are_the_same_as_numbers_and_as_bytes(client: OpenAI) -> None
     assert len(base64.b64decode(found["embedding"])) == 4 * len(plain.data[0].embedding)
 
 
-def test_dimensions_are_those_that_there_are(client: OpenAI) -> None:
+def test_dimensions_must_be_the_models_width(client: OpenAI) -> None:
     width = len(client.embeddings.create(model="tiny-embed", input="a").data[0].embedding)
     assert client.embeddings.create(model="tiny-embed", input="a", dimensions=width).data
-    with pytest.raises(openai.UnprocessableEntityError, match=f"gives {width}"):
+    with pytest.raises(openai.UnprocessableEntityError) as narrow:
         client.embeddings.create(model="tiny-embed", input="a", dimensions=width - 1)
-    with pytest.raises(openai.NotFoundError, match="tiny-embed"):
+    assert narrow.value.param == "dimensions"
+    with pytest.raises(openai.NotFoundError) as other:
         client.embeddings.create(model="tiny-generate", input="a")
-    with pytest.raises(openai.UnprocessableEntityError, match=r"input\[1\]") as empty:
+    assert other.value.param == "model"
+    with pytest.raises(openai.UnprocessableEntityError) as empty:
         client.embeddings.create(model="tiny-embed", input=["a", ""])
     assert empty.value.param == "input[1]"
