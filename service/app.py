@@ -83,7 +83,7 @@ class Api:
         request = schemas.TagRequest(inputs=inputs, model=model, parameters=parameters)
         call = exchange_of(ctx.request).call
         answer = await self.worker.engine.tag(inputs, model=model, aggregation=request.aggregation, request=call)
-        return cast(schemas.BentoTagAnswer, answers.tags(answer))
+        return cast(schemas.BentoTagAnswer, answers.tag_answer(answer))
 
     @bentoml.api
     @answered
@@ -93,12 +93,12 @@ class Api:
         ctx: bentoml.Context,
         model: str | None = MODEL,
         parameters: schemas.ClassifyParameters | None = None,
-    ) -> list[list[schemas.LabelObject]]:
+    ) -> list[list[answers.LabelObject]]:
         """Score every label of the whole. One list an input, best first."""
         request = schemas.ClassifyRequest(inputs=inputs, model=model, parameters=parameters)
         call = exchange_of(ctx.request).call
         answer = await self.worker.engine.classify(inputs, model=model, top_k=request.top_k, request=call)
-        return cast(list[list[schemas.LabelObject]], list(map(answers.labels, answer)))
+        return cast(list[list[answers.LabelObject]], list(map(answers.label_objects, answer)))
 
     @bentoml.api
     @answered
@@ -113,7 +113,7 @@ class Api:
         options = schemas.generate_options(parameters, limit=self.worker.settings.max_new_tokens)
         call = exchange_of(ctx.request).call
         answer = await self.worker.engine.generate(inputs, model=model, options=options, request=call)
-        return cast(schemas.BentoGenerateAnswer, answers.generations(answer, with_state=options.return_state))
+        return cast(schemas.BentoGenerateAnswer, answers.generate_answer(answer, with_state=options.return_state))
 
 
 def nothing() -> None:

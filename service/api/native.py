@@ -26,7 +26,7 @@ async def _tag(exchange: RequestContext, body: bytes) -> Any:
     answer = await exchange.worker.engine.tag(
         request.inputs, model=request.model, aggregation=request.aggregation, request=exchange.call
     )
-    return answers.tags(answer)
+    return answers.tag_answer(answer)
 
 
 async def _classify(exchange: RequestContext, body: bytes) -> Any:
@@ -35,7 +35,7 @@ async def _classify(exchange: RequestContext, body: bytes) -> Any:
     rows = await exchange.worker.engine.classify(
         request.inputs, model=request.model, top_k=request.top_k, request=exchange.call
     )
-    return list(map(answers.labels, rows))
+    return list(map(answers.label_objects, rows))
 
 
 async def _generate(exchange: RequestContext, body: bytes) -> Any:
@@ -48,7 +48,7 @@ async def _generate(exchange: RequestContext, body: bytes) -> Any:
     answer = await exchange.worker.engine.generate(
         request.inputs, model=request.model, options=options, request=exchange.call
     )
-    return answers.generations(answer, with_state=options.return_state)
+    return answers.generate_answer(answer, with_state=options.return_state)
 
 
 async def _models(exchange: RequestContext, _: bytes) -> Any:
@@ -76,7 +76,7 @@ TAG_DOCS = Docs(
     summary="Label every step: word, letter, base or frame",
     about="One input gives a list; a list of inputs gives a list of lists, in its order.",
     body=schemas.TagRequest,
-    answer=list[schemas.EntityObject] | list[list[schemas.EntityObject]],
+    answer=list[answers.EntityObject] | list[list[answers.EntityObject]],
     example=schemas.example("tag"),
 )
 CLASSIFY_DOCS = Docs(
@@ -84,7 +84,7 @@ CLASSIFY_DOCS = Docs(
     summary="Score every label of the whole",
     about="One list of labels an input, best first.",
     body=schemas.ClassifyRequest,
-    answer=list[list[schemas.LabelObject]],
+    answer=list[list[answers.LabelObject]],
     example=schemas.example("classify"),
 )
 GENERATE_DOCS = Docs(
@@ -92,7 +92,7 @@ GENERATE_DOCS = Docs(
     summary="Continue a text",
     about="A list of prompts gives a list of texts, in its order.",
     body=schemas.GenerateRequest,
-    answer=schemas.GeneratedObject | list[schemas.GeneratedObject],
+    answer=answers.GeneratedObject | list[answers.GeneratedObject],
     event=sse.TokenEvent,
     example=schemas.example("generate"),
 )

@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from models.tasks import Entity, EntitySpan, LabelScore
 from service.api import schemas
-from service.api.answers import entities, generated, labels
+from service.api.answers import entity_objects, generated_object, label_objects
 from service.api.oip_tensors import BYTES, DATATYPES, OIPTensor, from_array, from_texts
 from service.errors import InvalidRequest, UnknownModel, shown
 from service.scheduling.job import InferenceRequest
@@ -290,9 +290,9 @@ def _label_tensors(rows: Sequence[Sequence[LabelScore]], labels: int, label: str
 def _json_tensor(answers: Mapping[str, list[Any]], *, with_state: bool) -> OIPTensor:
     """Return each input's whole answer as JSON; the answers of two tasks under two names."""
     encoders: dict[str, Callable[[Any], Any]] = {
-        "tag": entities,
-        "classify": labels,
-        "generate": partial(generated, with_state=with_state),
+        "tag": entity_objects,
+        "classify": label_objects,
+        "generate": partial(generated_object, with_state=with_state),
     }
     encoded = {task: list(map(encoders[task], rows)) for task, rows in answers.items()}
     if len(encoded) == 1:

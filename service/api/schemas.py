@@ -5,11 +5,11 @@ name, unless its value asks for nothing (``stream: false``, ``do_sample: true``)
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NotRequired, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
+from service.api.answers import EntityObject, GeneratedObject
 from service.errors import InvalidRequest, TooLarge, Value, shown
 from service.generation import GenerateOptions
 from service.inputs import are_one
@@ -131,32 +131,6 @@ TAG: TypeAdapter[TagRequest] = TypeAdapter(TagRequest)
 CLASSIFY: TypeAdapter[ClassifyRequest] = TypeAdapter(ClassifyRequest)
 GENERATE: TypeAdapter[GenerateRequest] = TypeAdapter(GenerateRequest)
 STREAM_MESSAGE: TypeAdapter[StreamMessage] = TypeAdapter(StreamMessage)
-
-
-class EntityObject(TypedDict):
-    """One token (``entity``) or one span (``entity_group``). ``start`` and ``end`` are character offsets."""
-
-    entity: NotRequired[str]
-    entity_group: NotRequired[str]
-    score: float
-    word: str
-    start: int
-    end: int
-
-
-class LabelObject(TypedDict):
-    """One label and its probability."""
-
-    label: str
-    score: float
-
-
-class GeneratedObject(TypedDict):
-    """One generated text."""
-
-    generated_text: str
-    details: NotRequired[dict[str, Any]]
-    state: NotRequired[str | None]
 
 
 def parse_body(adapter: TypeAdapter[T], body: bytes | str) -> T:

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from service import errors
 from service.api import schemas
-from service.api.answers import generated
+from service.api.answers import generated_object
 from service.api.problems import problem_of
 from service.api.request_context import RequestContext
 from service.api.routes import Docs, Route, Stream
@@ -124,7 +124,7 @@ def _token(token: int, piece: str) -> bytes:
 
 def _end(stream: GenerationStream, delta: TokenDelta, *, with_state: bool) -> bytes:
     """Return the members of the last event: the whole text and its details, as JSON without the braces."""
-    answer = generated(stream.answer(delta.index), with_state=with_state)
+    answer = generated_object(stream.answer(delta.index), with_state=with_state)
     answer["details"] = {
         "finish_reason": delta.finish_reason,
         "generated_tokens": stream.generated_tokens(delta.index),

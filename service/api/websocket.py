@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import orjson
 
 from service.api import schemas
-from service.api.answers import entities
+from service.api.answers import entity_objects
 from service.api.asgi import Receive, Scope, Send, address_of
 from service.api.cors import Cors
 from service.api.problems import Headers, kind_of, problem_of
@@ -193,7 +193,8 @@ class StreamConnection:
         stream = self._opened(message)
         answer: dict[str, Any] = {"model": stream.model}
         if inputs is not None:
-            answer = {"entities": entities(await self._worker.engine.advance(stream, inputs, request=self._call()))}
+            entities = await self._worker.engine.advance(stream, inputs, request=self._call())
+            answer = {"entities": entity_objects(entities)}
         answer["steps"] = stream.steps
         if message.return_state:
             answer["state"] = self._worker.engine.state_token(stream)
