@@ -1,0 +1,404 @@
+"""Write the generated parts of README.md and docs/reference: tables from the code, the bundles, and the results.
+
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. `make docs` runs this script;
+tests/test_docs.py checks that running it changes nothing.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import inspect
+import json
+import math
+import os
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from pydantic import BaseModel  # noqa: E402
+from pydantic.fields import FieldInfo  # noqa: E402
+
+from models import manifest  # noqa: E402
+from models.codecs import InputError  # noqa: E402
+from models.codecs.characters import CharactersCodec  # noqa: E402
+from models.codecs.dna import DnaCodec  # noqa: E402
+from models.codecs.frames import FramesCodec  # noqa: E402
+from service.api.bentoml_routes import APIS  # noqa: E402
+from service.api.native import ROUTES  # noqa: E402
+from service.api.openapi import PAGES  # noqa: E402
+from service.api.problems import PREFIX, TABLE  # noqa: E402
+from service.settings import Settings, variable  # noqa: E402
+from service.telemetry import METRICS  # noqa: E402
+from training.recipe import Recipe  # noqa: E402
+
+PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n\n).*?(\n<!-- end -->)", re.DOTALL)
+RESULTS = ROOT / "docs/results"
+HELP_COLUMNS = "100"
+
+
+def main() -> None:
+    """Rewrite every page that has a generated part."""
+    for page, text in pages():
+        if page.read_text("utf-8") != text:
+            page.write_text(text, "utf-8")
+            print(f"wrote {page.relative_to(ROOT)}")
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Yield each page that has a generated part, with its current text."""
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        old = page.read_text("utf-8")
+        new = PART.sub(lambda part: f"{part[1]}{PARTS[part['name']]()}{part[3]}", old)
+        if PART.search(old):
+            yield page, new
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a Markdown table."""
+    cells = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |\n" for row in cells)
+
+
+def code(value: Any) -> str:
+    """Return a value as inline code, or nothing if it is empty."""
+    return f"`{value}`" if value not in ("", None) else ""
+
+
+def settings() -> str:
+    """Return every setting with its default."""
+    rows = []
+    for field, info in Settings.model_fields.items():
+        default = info.get_default()
+        text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        rows.append([code(variable(field)), code(text), info.description])
+    return table(["variable", "default", "effect"], rows)
+
+
+def metrics() -> str:
+    """Return every metric with its labels."""
+    rows = [[code(each.name), each.kind, ", ".join(each.labels), each.about] for each in METRICS]
+    return table(["metric", "kind", "labels", "meaning"], rows)
+
+
+def errors() -> str:
+    """Return every error type with its statuses."""
+    rows = [[code(PREFIX + kind.slug), kind.status, kind.grpc_status, kind.title] for kind in TABLE.values()]
+    return table(["type", "status", "gRPC", "title"], rows)
+
+
+def input_errors() -> str:
+    """Return the message for each kind of bad input."""
+    splice, frames = DnaCodec(manifest.DnaSpec(positions=60)), FramesCodec(manifest.FramesSpec(features=12))
+    names, good = CharactersCodec(manifest.CharactersSpec(), "ab"), [[0.0] * 12]
+    cases: list[tuple[str, Any, Any]] = [
+        ("more bases than the model takes", splice, "A" * 61),
+        ("a letter that is not a base", splice, "ACXT"),
+        ("a token that is not one character", names, ["a", "cd"]),
+        ("a frame of another width", frames, [*good * 3, [0.0] * 11]),
+        ("a number that is not finite", frames, [*good * 5, [math.nan] * 12]),
+        ("text for a model of frames", frames, "text"),
+    ]
+    rows = []
+    for name, codec, raw in cases:
+        try:
+            codec.encode(raw)
+        except InputError as error:
+            rows.append([name, error])
+    return table(["input", "message"], rows)
+
+
+def routes() -> str:
+    """Return every route with its summary."""
+    rows = [
+        [code(route.pattern), ", ".join(route.methods), route.docs.summary if route.docs else ""]
+        for route in ROUTES.all
+    ]
+    rows.append([code("/v1/stream"), "WebSocket", "[Tagging streams](#tagging-streams)"])
+    rows += [[code(path), "POST", f"As `/v1{path}`, for BentoML's client"] for path in APIS]
+    rows += [[code(page.path), "GET, HEAD", page.summary] for page in PAGES]
+    return table(["route", "methods", "purpose"], rows)
+
+
+def recipes() -> str:
+    """Return the fields of a recipe, one table for each part."""
+    return (
+        "".join(f"## {title}\n\n{fields(part)}\n" for title, part in parts_of(Recipe, "the top level")).rstrip("\n")
+        + "\n"
+    )
+
+
+def parts_of(model: Any, title: str) -> Iterator[tuple[str, Any]]:
+    """Yield a model and the models of its fields, with the title of each."""
+    yield title, model
+    hints = typing.get_type_hints(model, include_extras=True)
+    for name in fields_of(model):
+        for part in members(hints[name]):
+            kind = (
+                f', kind = "{part.model_fields["kind"].default}"' if "kind" in getattr(part, "model_fields", {}) else ""
+            )
+            yield from parts_of(part, (f"[{name}]" if title == "the top level" else f"{title[:-1]}.{name}]") + kind)
+
+
+def members(hint: Any) -> list[Any]:
+    """Return the models in a type."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return members(typing.get_args(hint)[0])
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [model for each in typing.get_args(hint) for model in members(each)]
+    is_model = isinstance(hint, type) and (issubclass(hint, BaseModel) or dataclasses.is_dataclass(hint))
+    return [hint] if is_model else []
+
+
+def fields_of(model: Any) -> dict[str, Any]:
+    """Return the fields of a pydantic model or a dataclass by name."""
+    if issubclass(model, BaseModel):
+        return dict(model.model_fields)
+    return {field.name: field for field in dataclasses.fields(model)}
+
+
+def fields(model: Any) -> str:
+    """Return the fields of one part of a recipe with type, default, and meaning."""
+    comments = dict(re.findall(r"^    (\w+): [^\n#]*#+ *([^\n]*)$", inspect.getsource(model), re.MULTILINE))
+    hints = typing.get_type_hints(model, include_extras=True)
+    rows = []
+    for name, info in fields_of(model).items():
+        described = info.description if isinstance(info, FieldInfo) else info.metadata.get("description")
+        own_table = bool(members(hints[name]))
+        meaning = described or comments.get(name, "")
+        rows.append(
+            [code(name), "table" if own_table else type_name(hints[name]), default_of(info, own_table), meaning]
+        )
+    return table(["field", "type", "default", "meaning"], rows)
+
+
+def type_name(hint: Any) -> str:
+    """Return a type as a reader of TOML would say it."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return type_name(arguments[0])
+    if origin is typing.Literal:
+        return ", ".join(f"`{each}`" for each in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(type_name(each) for each in arguments if each is not type(None))
+    if origin in (tuple, list):
+        return f"list of {type_name(arguments[0])}"
+    if origin is dict or hint is dict:
+        return "table"
+    names = {str: "string", int: "integer", float: "number", bool: "boolean", Path: "path"}
+    return names.get(hint, getattr(hint, "__name__", "any"))
+
+
+def default_of(info: Any, own_table: bool) -> str:
+    """Return the default of a field as TOML."""
+    default = info.get_default(call_default_factory=True) if isinstance(info, FieldInfo) else info.default
+    if repr(default) in ("PydanticUndefined", "MISSING") or default is dataclasses.MISSING:
+        return "required"
+    if own_table or default is None or default in ((), {}, ""):
+        return ""
+    return code(json.dumps(list(default) if isinstance(default, tuple) else default, ensure_ascii=False))
+
+
+class Captured(BaseException):
+    """Carries the parser out of a command's main function."""
+
+
+def cli() -> str:
+    """Return the help of every command and subcommand."""
+    texts = []
+    with mock.patch.dict(os.environ, COLUMNS=HELP_COLUMNS, NO_COLOR="1"):
+        for package in ("models", "training", "loadtest"):
+            parser = parser_of(package)
+            texts.append(f"## python -m {package}\n\n{help_of(parser)}")
+            texts += [f"### {package} {name}\n\n{help_of(command)}" for name, command in commands(parser).items()]
+    return "\n".join(texts)
+
+
+def parser_of(package: str) -> argparse.ArgumentParser:
+    """Return the parser that the command of a package uses."""
+
+    def capture(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        raise Captured(parser)
+
+    module = importlib.import_module(f"{package}.__main__")
+    with mock.patch.object(argparse.ArgumentParser, "parse_args", capture):
+        try:
+            module.main([])
+        except Captured as caught:
+            parser: argparse.ArgumentParser = caught.args[0]
+            return parser
+    raise TypeError(f"python -m {package} does not use argparse")
+
+
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the subcommands of a parser."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def help_of(parser: argparse.ArgumentParser) -> str:
+    """Return the help of a parser as a code block."""
+    return f"```\n{parser.format_help().strip()}\n```\n"
+
+
+def zoo() -> str:
+    """Return the bundles of models/zoo with their scores."""
+    first = (ROOT / "models/zoo/order.txt").read_text().split()
+    found = [manifest.read(path.parent) for path in sorted((ROOT / "models/zoo").glob("*/manifest.json"))]
+    found.sort(key=lambda each: (first.index(each.name) if each.name in first else len(first), each.name))
+    rows = []
+    for each in found:
+        default = each.variants[each.default_variant]
+        name = f"[`{each.name}`](models/zoo/{each.name}/README.md)"
+        rows.append([name, each.task, each.description.rstrip("."), score(default.scores[each.metric], each.metric)])
+    return table(["bundle", "task", "what it does", "score"], rows)
+
+
+def score(value: float, metric: str) -> str:
+    """Return a score with its unit."""
+    names = {"accuracy": "accuracy", "f1": "span F1", "exact": "exact matches"}
+    return f"{value} nats/character" if metric == "nats_per_character" else f"{value} % {names[metric]}"
+
+
+def result(name: str) -> dict[str, Any]:
+    """Return a file of docs/results."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+    return found
+
+
+def median(server: dict[str, Any], connections: int) -> dict[str, Any]:
+    """Return the medians of a server at a number of connections."""
+    found: dict[str, Any] = next(row for row in server["medians"] if row["connections"] == connections)
+    return found
+
+
+def bench() -> str:
+    """Return the four lines of the comparison that the README shows."""
+    servers = result("bench")["servers"]
+    shown = ("seqserve-int8", "seqserve-fp32", "mosec-int8", "mosec", "starlette", "bentoml")
+    rows = []
+    for name in shown:
+        row = median(servers[name], 32)
+        numbers = [f"{row['per_s']:,.0f}", f"{row['p50_ms']:.0f} ms", f"{row['p99_ms']:.0f} ms"]
+        rows.append(
+            [
+                f"{servers[name]['title'].removesuffix(' int8').removesuffix(' fp32')}",
+                servers[name]["variant"],
+                *numbers,
+                f"{row['padding_waste']:.0%}",
+            ]
+        )
+    return table(["server", "variant", "requests/s", "p50", "p99", "padding"], rows)
+
+
+def benchmarks() -> str:
+    """Return the tables of every result file that the documentation uses."""
+    return "\n".join(
+        [
+            comparison("bench", "Comparison with other servers"),
+            comparison("bench-vnni", "The same on a processor with VNNI"),
+            turns(),
+            generation(),
+            targets(),
+        ]
+    )
+
+
+def machine(found: dict[str, Any]) -> str:
+    """Return the sentence about the command and the machine of a result."""
+    about = found["machine"]
+    return (
+        f"`{found['command']}` on {found['date'][:10]}, {about['cpu'].replace('(R)', '')}, {about['cores']} cores.\n\n"
+    )
+
+
+def comparison(name: str, title: str) -> str:
+    """Return the table of all servers at 32 connections, and the latency at one."""
+    found = result(name)
+    rows = []
+    for server in found["servers"].values():
+        if server.get("medians"):
+            one, row = median(server, 1), median(server, 32)
+            numbers = [f"{row['per_s']:,.0f}", f"{row['p50_ms']:.1f} ms", f"{row['p99_ms']:.0f} ms"]
+            more = [f"{row['padding_waste']:.0%}", f"{row['cpu_ms_per_request']:.2f} ms", f"{one['p50_ms']:.2f} ms"]
+            rows.append([server["title"], server.get("setting") or "", server["variant"], *numbers, *more])
+    head = [
+        "server",
+        "batching",
+        "variant",
+        "requests/s",
+        "p50",
+        "p99",
+        "padding",
+        "CPU per request",
+        "p50, 1 connection",
+    ]
+    return f"## {title}\n\n{machine(found)}{table(head, rows)}"
+
+
+def turns() -> str:
+    """Return the ratios of alternating runs."""
+    rows = []
+    for name in ("bench", "bench-best"):
+        for each in result(name)["turns"]:
+            low, high = each["quartiles"]["per_s"]
+            rate = each.get("at_rate")
+            at_rate = f"{rate['ratios']['p99_ms']:.2f}" if rate else ""
+            ratios = each["ratios"]
+            rows.append(
+                [
+                    name,
+                    f"{each['ours']} / {each['peer']}",
+                    f"{ratios['per_s']:.2f} ({low:.2f} to {high:.2f})",
+                    f"{ratios['p99_ms']:.2f}",
+                    at_rate,
+                ]
+            )
+    head = ["file", "pair", "requests/s, ratio (quartiles)", "p99, ratio", "p99 at the same rate, ratio"]
+    about = "32 connections, turns of one second on one core."
+    return f"## Alternating runs against the best peer\n\n{about}\n\n{table(head, rows)}"
+
+
+def generation() -> str:
+    """Return the tokens per second of 64 concurrent texts."""
+    servers = result("bench")["generate"]["servers"].values()
+    rows = [[each["title"], each["weights"], f"{each['median']['tokens_per_s']:,.0f}"] for each in servers]
+    about = "64 texts of 200 characters at once on one core."
+    return f"## Generation\n\n{about}\n\n{table(['server', 'weights', 'tokens/s'], rows)}"
+
+
+def targets() -> str:
+    """Return which targets of `loadtest limits` are met."""
+    found = result("limits")
+    rows = []
+    for name, part in found["parts"].items():
+        for check in part.get("checks", ()):
+            value = f"{check['is']:.2f}" if isinstance(check["is"], float) else check["is"]
+            rows.append([name, check["what"], value, check["wanted"], "yes" if check["met"] else "no"])
+    return f"## Limits of the service\n\n{machine(found)}{table(['part', 'measured', 'value', 'target', 'met'], rows)}"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings,
+    "metrics": metrics,
+    "errors": errors,
+    "input-errors": input_errors,
+    "routes": routes,
+    "recipes": recipes,
+    "cli": cli,
+    "zoo": zoo,
+    "bench": bench,
+    "benchmarks": benchmarks,
+}
+
+if __name__ == "__main__":
+    main()
