@@ -257,8 +257,3 @@ def test_the_verb_says_what_cannot_be_done(
 ) -> None:
     assert main(["dependencies", *given, "--out", str(tmp_path / "x.json")]) == 2
     assert sentence in capsys.readouterr().err
-
-
-def test_the_page_has_the_table_that_came_out() -> None:
-    attempts = dependency_table.read(ROOT / "docs/results/dependencies.json")
-    assert dependency_table.markdown(attempts) in (ROOT / "docs/inside.md").read_text("utf-8")

@@ -1,6 +1,5 @@
 """[training]: what does not go together is refused, with the remedy."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,8 +31,3 @@ def test_the_rates_of_sgd_may_be_large() -> None:
 
 def test_every_field_says_what_it_is() -> None:
     assert [name for name, field in Training.model_fields.items() if not field.description] == []
-
-
-def test_every_field_is_in_the_documentation() -> None:
-    page = (Path(__file__).parents[2] / "docs/training.md").read_text("utf-8")
-    assert [name for name in Training.model_fields if f"`{name}`" not in page] == []

@@ -169,14 +169,6 @@ def test_the_catalogue_says_where_each_set_is(shelf: Path) -> None:
     assert where["ud-ewt"] == "not fetched"
 
 
-def test_every_data_set_is_in_the_documentation() -> None:
-    page = (Path(__file__).parents[3] / "docs/data.md").read_text(encoding="utf-8")
-    for row in catalogue():
-        assert f"| `{row.name}` |" in page
-        assert PUBLISHED[row.name].repository in page
-        assert row.licence in page
-
-
 def test_reading_data_needs_no_torch() -> None:
     program = "import sys, training.data, training.data.custom_data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
