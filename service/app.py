@@ -83,7 +83,7 @@ class Api:
         request = schemas.TagRequest(inputs=inputs, model=model, parameters=parameters)
         call = exchange_of(ctx.request).call
         answer = await self.worker.engine.tag(inputs, model=model, aggregation=request.aggregation, request=call)
-        return cast(schemas.BentoTagAnswer, answers.tag_answer(answer))
+        return answers.tag_answer(answer)
 
     @bentoml.api
     @answered
@@ -113,7 +113,7 @@ class Api:
         options = schemas.generate_options(parameters, limit=self.worker.settings.max_new_tokens)
         call = exchange_of(ctx.request).call
         answer = await self.worker.engine.generate(inputs, model=model, options=options, request=call)
-        return cast(schemas.BentoGenerateAnswer, answers.generate_answer(answer, with_state=options.return_state))
+        return answers.generate_answer(answer, with_state=options.return_state)
 
 
 def nothing() -> None:

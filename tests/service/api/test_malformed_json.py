@@ -1,6 +1,4 @@
-"""Bodies that are meant to hurt: each has its answer, quickly, from both the lean path and BentoML's."""
-
-import time
+"""Malformed and hostile JSON bodies are rejected."""
 
 import pytest
 
@@ -12,29 +10,28 @@ DEEP = 100_000
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    "body",
     [
-        (b'{"inputs": ' + b"[" * DEEP, "recursion limit"),
-        (b'{"inputs": ' + b"[" * DEEP + b"]" * DEEP + b"}", "recursion limit"),
-        (b'{"a":' * DEEP, "recursion limit"),
-        (b'{"inputs": ' + b"9" * DEEP + b"}", "number out of range"),
-        (b'{"inputs": "\xff"}', "invalid unicode"),
-        (b'{"inputs": "\\ud800"}', "hex escape"),
-        (b'{"inputs": "a\x00"}', "control character"),
-        (b'\xef\xbb\xbf{"inputs": "a"}', "expected value"),
-        (b'{"inputs": "a"}{"inputs": "b"}', "trailing characters"),
+        b'{"inputs": ' + b"[" * DEEP,
+        b'{"inputs": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+        b'{"a":' * DEEP,
+        b'{"inputs": ' + b"9" * DEEP + b"}",
+        b'{"inputs": "\xff"}',
+        b'{"inputs": "\\ud800"}',
+        b'{"inputs": "a\x00"}',
+        b'\xef\xbb\xbf{"inputs": "a"}',
+        b'{"inputs": "a"}{"inputs": "b"}',
     ],
 )
-def test_what_is_no_json_of_ours_is_refused_at_once(body: bytes, said: str) -> None:
-    began_s = time.perf_counter()
-    with pytest.raises(InvalidRequest, match=said):
+def test_malformed_json_is_rejected(body: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
         schemas.parse_request(schemas.TAG, body, Settings())
-    assert time.perf_counter() - began_s < 0.1  # measured: 0.2 ms at most
+    assert "field" not in caught.value.details
 
 
-def test_of_a_name_that_comes_twice_the_last_counts() -> None:
+def test_the_last_of_two_equal_names_counts() -> None:
     assert schemas.parse_request(schemas.TAG, b'{"inputs": "a", "inputs": "b"}', Settings()).inputs == "b"
 
 
-def test_a_nul_that_is_escaped_is_a_character() -> None:
+def test_an_escaped_nul_is_a_character() -> None:
     assert schemas.parse_request(schemas.TAG, b'{"inputs": "a\\u0000b"}', Settings()).inputs == "a\0b"

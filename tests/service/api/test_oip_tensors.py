@@ -1,4 +1,4 @@
-"""Tensors of V2 out of JSON."""
+"""OIP tensors from JSON values."""
 
 import tracemalloc
 from typing import Any
@@ -10,7 +10,7 @@ from service.errors import InvalidRequest
 
 
 @pytest.mark.parametrize("data", [["a" * 20_000, *[""] * 5_000], [[[1]]], [1, True], [10**400]])
-def test_no_element_reaches_an_array_before_it_was_looked_at(data: list[Any]) -> None:
+def test_elements_are_checked_before_numpy_allocates(data: list[Any]) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(InvalidRequest) as caught:

@@ -1,10 +1,10 @@
-"""The one table error -> status."""
+"""The table from error to status, and the bodies of errors."""
 
 import orjson
 import pytest
 
 from service import errors
-from service.api.problems import TABLE, body_of, headers_of, kind_of
+from service.api.problems import GRPC_REMEDIES, TABLE, body_of, detail_of, headers_of, kind_of, rename_inputs
 
 
 def tree(cls: type[errors.ServiceError]) -> set[type[errors.ServiceError]]:
@@ -15,17 +15,12 @@ def leaves() -> set[type[errors.ServiceError]]:
     return {cls for cls in tree(errors.ServiceError) if not cls.__subclasses__() and cls.__module__ == errors.__name__}
 
 
-def test_every_leaf_of_the_error_tree_has_a_status() -> None:
+def test_every_error_has_a_status() -> None:
     assert set(TABLE) == leaves()
 
 
-def test_slugs_name_one_error_each() -> None:
+def test_slugs_are_unique() -> None:
     assert len({kind.slug for kind in TABLE.values()}) == len(TABLE)
-
-
-def test_every_error_is_drawn_in_the_tree_of_the_docstring() -> None:
-    drawn = errors.__doc__ or ""
-    assert all(cls.__name__ in drawn for cls in tree(errors.ServiceError) if cls.__module__ == errors.__name__)
 
 
 def test_a_subclass_is_answered_as_its_base() -> None:
@@ -35,7 +30,7 @@ def test_a_subclass_is_answered_as_its_base() -> None:
     assert kind_of(StateForged("no")).status == 422
 
 
-def test_the_body_says_to_a_program_what_the_sentence_says_to_a_person() -> None:
+def test_a_problem_has_the_details_of_its_error() -> None:
     error = errors.InvalidRequest("0 is too small", field="parameters.top_k", limit=1, value=0)
     assert orjson.loads(body_of(error, request_id="r-1")) == {
         "type": "urn:seqserve:error:invalid-request",
@@ -54,11 +49,34 @@ def test_retry_after_is_rounded_up_to_whole_seconds() -> None:
     assert (b"retry-after", b"1") in headers_of(errors.Overloaded("full", retry_after_s=0.01))
 
 
-def test_a_refused_method_comes_with_those_allowed() -> None:
+def test_405_has_the_allowed_methods() -> None:
     assert (b"allow", b"GET, HEAD") in headers_of(errors.MethodNotAllowed("no", available=["GET", "HEAD"]))
 
 
 @pytest.mark.parametrize("value", ["x" * 100_000, ["x" * 1000] * 1000, 10**1000, {"a": "b" * 1000}, "\0é😀" * 1000])
-def test_large_values_are_not_echoed(value: object) -> None:
+def test_large_values_are_truncated(value: object) -> None:
     body = body_of(errors.InvalidRequest("bad", field="inputs", value=value), request_id="r")
     assert len(body) < 1000
+
+
+def test_only_http_errors_advise_http_headers() -> None:
+    error = errors.DeadlinePassed("the deadline passed")
+    assert "X-Request-Timeout-S" in detail_of(error)
+    assert "X-Request-Timeout-S" not in detail_of(error, GRPC_REMEDIES)
+
+
+@pytest.mark.parametrize(
+    ("field", "single", "copies", "renamed"),
+    [
+        ("inputs", True, 1, "prompt"),
+        ("inputs", False, 1, "prompt"),
+        ("inputs[3]", False, 1, "prompt[3]"),
+        ("inputs[3]", False, 2, "prompt[1]"),
+        ("inputs[1]", True, 2, "prompt"),
+        ("model", False, 1, "model"),
+    ],
+)
+def test_engine_fields_are_renamed_to_the_requests(field: str, single: bool, copies: int, renamed: str) -> None:
+    with pytest.raises(errors.InvalidRequest) as caught, rename_inputs("prompt", single=single, copies=copies):
+        raise errors.InvalidRequest("bad", field=field)
+    assert caught.value.details["field"] == renamed
