@@ -41,14 +41,14 @@ serve: $(VENV)/$(EXTRA).stamp ## serve the bundles of models/zoo: HOST=127.0.0.1
 	@echo "seqserve: starting on http://$(HOST):$(PORT) (Ctrl-C stops it)"
 	@exec $(SERVE) $(ARGS)
 
-test: $(VENV)/all.stamp ## run the tests: ARGS='-k packaging'
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/all.stamp ## run the tests and measure coverage; without it: ARGS='-k packaging'
+	@$(BIN)/python -m pytest $(or $(ARGS),--cov --cov-report=term --cov-fail-under=97)
 
 check: $(VENV)/all.stamp ## run the linters, the import rules, the spell checker, and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache -q && $(BIN)/codespell && $(BIN)/mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo --no-cache && $(BIN)/codespell && $(BIN)/mypy
 
 docs: $(VENV)/all.stamp ## generate the reference pages and build the site in build/site
-	@$(BIN)/python docs/generate.py && $(BIN)/mkdocs build -q --strict
+	@$(BIN)/python docs/generate.py && NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 	@echo "seqserve: open build/site/index.html"
 
 setup: $(VENV)/all.stamp ## install everything for training, load tests, and tests into .venv
