@@ -129,22 +129,17 @@ def routes() -> str:
 
 def recipes() -> str:
     """Return the fields of a recipe, one table for each part."""
-    return (
-        "".join(f"## {title}\n\n{fields(part)}\n" for title, part in parts_of(Recipe, "the top level")).rstrip("\n")
-        + "\n"
-    )
+    return "\n".join(f"## {title}\n\n{fields(part)}" for title, part in parts_of(Recipe, ""))
 
 
-def parts_of(model: Any, title: str) -> Iterator[tuple[str, Any]]:
-    """Yield a model and the models of its fields, with the title of each."""
-    yield title, model
+def parts_of(model: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield a model and the models of its fields, each with a heading such as `[codec.subwords]`."""
+    kind = getattr(model.model_fields.get("kind"), "default", "") if issubclass(model, BaseModel) else ""
+    yield (f"[{path}]" if path else "Top level") + (f" with kind = {kind!r}" if kind else ""), model
     hints = typing.get_type_hints(model, include_extras=True)
     for name in fields_of(model):
         for part in members(hints[name]):
-            kind = (
-                f', kind = "{part.model_fields["kind"].default}"' if "kind" in getattr(part, "model_fields", {}) else ""
-            )
-            yield from parts_of(part, (f"[{name}]" if title == "the top level" else f"{title[:-1]}.{name}]") + kind)
+            yield from parts_of(part, f"{path}.{name}".lstrip("."))
 
 
 def members(hint: Any) -> list[Any]:
@@ -172,11 +167,26 @@ def fields(model: Any) -> str:
     for name, info in fields_of(model).items():
         described = info.description if isinstance(info, FieldInfo) else info.metadata.get("description")
         own_table = bool(members(hints[name]))
-        meaning = described or comments.get(name, "")
+        parts = members(hints[name])
+        about = first_line(parts[0]) if len(parts) == 1 else "What a token is. The kinds are below." if parts else ""
+        meaning = described or comments.get(name) or about or specified(model.__name__, name)
         rows.append(
             [code(name), "table" if own_table else type_name(hints[name]), default_of(info, own_table), meaning]
         )
     return table(["field", "type", "default", "meaning"], rows)
+
+
+def first_line(model: Any) -> str:
+    """Return the first line of a docstring."""
+    return (inspect.getdoc(model) or "").partition("\n")[0]
+
+
+def specified(part: str, field: str) -> str:
+    """Return the meaning of a codec's field from models/FORMAT.md."""
+    page = (ROOT / "models/FORMAT.md").read_text("utf-8")
+    section = re.search(rf"^### {part}\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
+    row = re.search(rf"^\| `{field}` \|.*\| (.+?) \|$", section[1], re.MULTILINE) if section else None
+    return row[1] if row else ""
 
 
 def type_name(hint: Any) -> str:
@@ -191,6 +201,8 @@ def type_name(hint: Any) -> str:
     if origin in (tuple, list):
         return f"list of {type_name(arguments[0])}"
     if origin is dict or hint is dict:
+        return "table"
+    if members(hint):
         return "table"
     names = {str: "string", int: "integer", float: "number", bool: "boolean", Path: "path"}
     return names.get(hint, getattr(hint, "__name__", "any"))
