@@ -40,6 +40,7 @@ class FakeEngine:
         self.bundles = 1  # that can do each task
         self.calls: list[tuple[str, Any, Any, InferenceRequest]] = []
         self.running = 0
+        self.proceed = asyncio.Event()  # what "!wait" waits for
         self.telemetry = telemetry
         for name in NAMES.values():
             telemetry.bundle(name, "1", "int8", 0.1)
@@ -158,6 +159,8 @@ class FakeEngine:
             request.queue_s, request.compute_s, request.batch_items = 0.0015, 0.0005, 4
             request.compute_started_s = time.monotonic()
             self.telemetry.batch(name, 1, 4, 3, "idle", 0.0005, [0.0015])
+            if inputs == "!wait":
+                await self.proceed.wait()
             await _misbehave(inputs if isinstance(inputs, str) else "", request)
         finally:
             self.running -= 1

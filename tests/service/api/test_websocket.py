@@ -1,4 +1,4 @@
-"""/v1/stream as an ASGI server sees it, with the fake engine: order, errors that harm nothing, ends."""
+"""``WS /v1/stream`` as an ASGI server sees it, with the fake engine."""
 
 import asyncio
 import logging
@@ -12,82 +12,95 @@ import pytest
 from pydantic import ValidationError
 
 from service.api.schemas import STREAM_MESSAGE
-from service.api.websocket import FAILED, IDLE, PATH, RESTART, TOO_BIG, UNAUTHORIZED, StreamConnection, WebSocketStreams
+from service.api.websocket import FAILED, IDLE, PATH, RESTART, TOO_BIG, UNAUTHORIZED, WebSocketStreams
 from service.engine import Engine
 from service.request_record import Ended
 from service.settings import Settings
 from service.worker import Worker
 from tests.support.fake_engine import FakeEngine
+from tests.support.polling import eventually, turns
 
-CONNECT, GONE = {"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1001}
+CONNECT, DISCONNECT = {"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1001}
 
 
-class Client:
-    """Both ends of what an ASGI server would be between."""
+class StreamClient:
+    """A client and its ASGI server. With ``buffer`` it holds so many messages that the client has not read."""
 
-    def __init__(self, streams: WebSocketStreams, path: str = PATH, headers: Any = (), *, speaks: bool = True) -> None:
-        self.sent: asyncio.Queue[Any] = asyncio.Queue()
-        self.got: asyncio.Queue[Any] = asyncio.Queue()
-        extensions = {"websocket.http.response": {}} if speaks else {}
+    def __init__(
+        self,
+        streams: WebSocketStreams,
+        path: str = PATH,
+        headers: Any = (),
+        *,
+        can_respond: bool = True,
+        buffer: int = 0,
+    ) -> None:
+        self.outgoing: asyncio.Queue[Any] = asyncio.Queue()
+        self.incoming: asyncio.Queue[Any] = asyncio.Queue(buffer)
+        extensions = {"websocket.http.response": {}} if can_respond else {}
         scope = {"type": "websocket", "path": path, "headers": list(headers), "extensions": extensions}
-        self.sent.put_nowait(CONNECT)
-        self.task = asyncio.create_task(streams(scope, self.sent.get, self.got.put))
+        self.outgoing.put_nowait(CONNECT)
+        self.task = asyncio.create_task(streams(scope, self.outgoing.get, self.incoming.put))
 
-    def say(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
         text = message if isinstance(message, str) else orjson.dumps(message).decode()
-        self.sent.put_nowait({"type": "websocket.receive", "text": text})
+        self.outgoing.put_nowait({"type": "websocket.receive", "text": text})
 
-    async def hear(self) -> Any:
-        message = await asyncio.wait_for(self.got.get(), 5)
+    async def receive(self) -> Any:
+        message = await asyncio.wait_for(self.incoming.get(), 5)
         return orjson.loads(message["text"]) if message["type"] == "websocket.send" else message
 
     async def ask(self, message: Any) -> Any:
-        self.say(message)
-        return await self.hear()
+        self.send(message)
+        return await self.receive()
+
+    async def close(self) -> None:
+        self.outgoing.put_nowait(DISCONNECT)
+        await asyncio.wait_for(self.task, 5)
 
 
-def worker_of(**settings: Any) -> Worker:
+def worker_with(**settings: Any) -> Worker:
     worker = Worker(Settings(**settings), lambda *args: cast(Engine, FakeEngine(*args)))
     worker.load()
     return worker
 
 
+def engine_of(worker: Worker) -> FakeEngine:
+    return cast(FakeEngine, worker.engine)
+
+
 @asynccontextmanager
-async def opened(**settings: Any) -> AsyncIterator[tuple[Client, Worker]]:
-    worker = worker_of(**settings)
-    client = Client(WebSocketStreams(worker))
-    assert (await client.hear())["type"] == "websocket.accept"
+async def opened(**settings: Any) -> AsyncIterator[tuple[StreamClient, Worker]]:
+    worker = worker_with(**settings)
+    client = StreamClient(WebSocketStreams(worker))
+    assert (await client.receive())["type"] == "websocket.accept"
     yield client, worker
-    client.sent.put_nowait(GONE)
-    await asyncio.wait_for(client.task, 5)
+    await client.close()
 
 
-def active(worker: Worker) -> list[str]:
+def active_streams(worker: Worker) -> float | None:
     worker.telemetry.flush()
-    from prometheus_client import generate_latest
-
     assert worker.telemetry.registry is not None
-    lines = generate_latest(worker.telemetry.registry).decode().splitlines()
-    return [line for line in lines if line.startswith("seqserve_active_streams{")]
+    return worker.telemetry.registry.get_sample_value("seqserve_active_streams", {"model": "pos-en-live"})
 
 
-async def test_the_first_message_may_be_inputs_and_every_message_is_answered_in_order() -> None:
+async def test_messages_are_answered_in_order_and_continue_the_stream() -> None:
     async with opened() as (client, _):
         for text in ("a b", "c"):
-            client.say({"inputs": text})
-        first, second = await client.hear(), await client.hear()
+            client.send({"inputs": text})
+        first, second = await client.receive(), await client.receive()
     assert [(each["word"], each["start"], each["end"]) for each in first["entities"]] == [("a", 0, 1), ("b", 1, 2)]
     assert [(each["word"], each["start"]) for each in second["entities"]] == [("c", 2)]
     assert (first["steps"], second["steps"]) == (2, 3)
 
 
-async def test_a_stream_is_opened_by_name_and_stays_with_its_model() -> None:
+async def test_a_stream_keeps_its_model() -> None:
     async with opened() as (client, worker):
         assert await client.ask({"model": "pos-en-live"}) == {"model": "pos-en-live", "steps": 0}
         assert (await client.ask({"model": "other", "inputs": "a"}))["error"]["status"] == 422
         assert (await client.ask({"model": "pos-en-live", "inputs": "a"}))["steps"] == 1
-        assert active(worker) == ['seqserve_active_streams{model="pos-en-live"} 1.0']
-    assert active(worker) == ['seqserve_active_streams{model="pos-en-live"} 0.0']
+        assert active_streams(worker) == 1
+    assert active_streams(worker) == 0
 
 
 @pytest.mark.parametrize(
@@ -105,9 +118,7 @@ async def test_a_stream_is_opened_by_name_and_stays_with_its_model() -> None:
         ({"model": "nope"}, 404, "model"),
     ],
 )
-async def test_an_error_is_told_and_the_stream_goes_on_as_if_it_had_not_been(
-    message: Any, status: int, field: str | None
-) -> None:
+async def test_an_error_is_answered_and_the_stream_continues(message: Any, status: int, field: str | None) -> None:
     async with opened(inputs_max=8) as (client, _):
         if "model" not in message:
             await client.ask({"inputs": "a"})
@@ -118,94 +129,101 @@ async def test_an_error_is_told_and_the_stream_goes_on_as_if_it_had_not_been(
         assert (await client.ask({"inputs": "b"}))["entities"][0]["start"] == before
 
 
-async def test_one_message_is_in_work_and_the_next_is_not_read_before_its_answer() -> None:
-    async with opened() as (client, _):
-        client.say({"inputs": "!slow 0.1"})
-        client.say({"inputs": "b"})
-        client.say({"inputs": "c"})
-        await asyncio.sleep(0.03)
-        assert client.sent.qsize() == 2
-        assert [(await client.hear())["steps"] for _ in range(3)] == [2, 3, 4]
+async def test_a_message_is_read_only_after_the_answer_to_the_one_before() -> None:
+    async with opened() as (client, worker):
+        for text in ("!wait", "b", "c"):
+            client.send({"inputs": text})
+        await eventually(lambda: engine_of(worker).running == 1)
+        await turns()
+        assert client.outgoing.qsize() == 2
+        engine_of(worker).proceed.set()
+        assert [(await client.receive())["steps"] for _ in range(3)] == [1, 2, 3]
 
 
-async def test_a_client_that_does_not_read_holds_its_one_answer_and_no_more() -> None:
-    worker = worker_of()
-    client = Client(WebSocketStreams(worker))
-    await client.hear()
-    client.got._maxsize = 1  # type: ignore[attr-defined]
+async def test_a_client_that_does_not_read_holds_one_answer() -> None:
+    worker = worker_with()
+    client = StreamClient(WebSocketStreams(worker), buffer=1)
+    await client.receive()
     for _ in range(5):
-        client.say({"inputs": "a"})
-    await asyncio.sleep(0.05)
-    assert client.got.qsize() == 1
-    assert client.sent.qsize() == 3  # one was answered, one waits to be sent
+        client.send({"inputs": "a"})
+    await eventually(lambda: client.outgoing.qsize() == 3)  # one answer is buffered, one waits to be sent
+    await turns()
+    assert (client.incoming.qsize(), client.outgoing.qsize()) == (1, 3)
     client.task.cancel()
 
 
-async def test_a_stream_that_nobody_uses_is_closed_and_so_is_one_that_nobody_reads() -> None:
+async def test_an_idle_stream_is_closed() -> None:
     async with opened(stream_idle_s=0.05) as (client, _):
-        assert (await client.hear())["code"] == IDLE
-    async with opened(stream_idle_s=0.05) as (client, _):
-        client.got._maxsize = 1  # type: ignore[attr-defined]
-        client.say({"inputs": "a"})
-        client.say({"inputs": "b"})
-        await asyncio.sleep(0.2)
-        assert (await client.hear())["steps"] == 1
-        assert (await client.hear())["code"] == IDLE
+        assert (await client.receive())["code"] == IDLE
 
 
-async def test_a_drain_closes_streams_that_wait_at_once_and_answers_those_at_work() -> None:
-    worker = worker_of()
+async def test_a_stream_whose_client_does_not_read_ends() -> None:
+    streams = WebSocketStreams(worker_with(stream_idle_s=0.02, write_timeout_s=0.02))
+    client = StreamClient(streams, buffer=1)
+    await client.receive()
+    client.send({"inputs": "a"})
+    client.send({"inputs": "b"})
+    await asyncio.wait_for(client.task, 5)
+    assert (await client.receive())["steps"] == 1
+    assert client.incoming.empty()
+
+
+async def test_draining_closes_idle_streams_and_answers_running_messages() -> None:
+    worker = worker_with()
     streams = WebSocketStreams(worker)
-    idle, busy = Client(streams), Client(streams)
+    idle, busy = StreamClient(streams), StreamClient(streams)
     for client in (idle, busy):
-        await client.hear()
-    busy.say({"inputs": "!slow 0.1"})
-    await asyncio.sleep(0.03)
+        await client.receive()
+    engine = engine_of(worker)
+    busy.send({"inputs": "!wait"})
+    await eventually(lambda: engine.running == 1)
     closing = asyncio.create_task(worker.close())
-    assert (await idle.hear())["code"] == RESTART
-    assert (await busy.hear())["steps"] == 2
-    assert (await busy.hear())["code"] == RESTART
+    assert (await idle.receive())["code"] == RESTART
+    engine.proceed.set()
+    assert (await busy.receive())["steps"] == 1
+    assert (await busy.receive())["code"] == RESTART
     await closing
 
 
-async def test_a_stream_that_is_just_running_out_of_time_does_not_hold_up_the_drain(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    worker = worker_of()
-    streams = WebSocketStreams(worker)
-    client = Client(streams)
-    await client.hear()
-    (wait,) = streams._waits
-    loop = asyncio.get_running_loop()
-    wait.reschedule(loop.time() - 1)  # expires in the next turn of the loop, and the drain begins in it
-    loop.call_soon(worker._begin_drain)
-    assert "code" in await client.hear()
-    assert worker._drain is not None
+async def test_a_stream_that_times_out_while_the_drain_begins_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    worker, sent = worker_with(stream_idle_s=1e-9), list[Any]()
+    messages, closing = [CONNECT], list[asyncio.Task[None]]()
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        # The drain begins after the timeout has expired and before the stream has noticed.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: closing.append(loop.create_task(worker.close())))
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await WebSocketStreams(worker)({"type": "websocket", "path": PATH, "headers": []}, receive, send)
+    await closing[0]
+    assert sent[-1]["code"] == RESTART
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_a_drain_goes_on_where_a_hook_of_it_fails(caplog: pytest.LogCaptureFixture) -> None:
-    worker = worker_of()
+async def test_a_failing_drain_hook_does_not_stop_the_drain(caplog: pytest.LogCaptureFixture) -> None:
+    worker = worker_with()
     worker.on_drain(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
-    streams = WebSocketStreams(worker)
-    client = Client(streams)
-    await client.hear()
+    client = StreamClient(WebSocketStreams(worker))
+    await client.receive()
     await worker.close()
-    assert (await client.hear())["code"] == RESTART
-    assert "a hook of the drain failed" in caplog.text
+    assert (await client.receive())["code"] == RESTART
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_a_stream_whose_close_cannot_be_sent_is_left() -> None:
-    worker = worker_of(stream_idle_s=0.02, write_timeout_s=0.02, streams=1)
-    streams = WebSocketStreams(worker)
-    client = Client(streams)
-    client.got._maxsize = 1  # type: ignore[attr-defined]
-    await asyncio.sleep(0.01)  # the queue is full of the accept: the close has to wait
+async def test_a_stream_whose_close_cannot_be_sent_ends() -> None:
+    streams = WebSocketStreams(worker_with(stream_idle_s=0.02, write_timeout_s=0.02))
+    client = StreamClient(streams, buffer=1)  # the accept fills the buffer, so the close has to wait
     await asyncio.wait_for(client.task, 5)
-    assert streams._open == 0
+    assert streams.open == 0
 
 
-async def test_too_large_a_message_ends_the_stream() -> None:
+async def test_a_message_over_the_body_limit_closes_the_stream() -> None:
     async with opened(body_bytes=40) as (client, _):
         assert (await client.ask({"inputs": "a" * 40}))["code"] == TOO_BIG
 
@@ -219,11 +237,11 @@ async def test_too_large_a_message_ends_the_stream() -> None:
         (PATH, [(b"x-request-timeout-s", b"no")], {}, 422),
     ],
 )
-async def test_a_handshake_is_refused_as_a_request_would_be(
+async def test_a_handshake_is_refused_with_a_problem(
     path: str, headers: Any, settings: dict[str, Any], status: int
 ) -> None:
-    client = Client(WebSocketStreams(worker_of(**settings)), path, headers)
-    start, body = await client.hear(), await client.hear()
+    client = StreamClient(WebSocketStreams(worker_with(**settings)), path, headers)
+    start, body = await client.receive(), await client.receive()
     assert (start["status"], orjson.loads(body["body"])["status"]) == (status, status)
     await client.task
 
@@ -240,94 +258,89 @@ async def test_a_handshake_is_refused_as_a_request_would_be(
         ([b"https://example.org", b"https://evil.example"], 403),
     ],
 )
-async def test_a_page_of_another_origin_opens_no_stream(origins: list[bytes], status: int | None) -> None:
-    heads = [(b"host", b"here:3000"), *((b"origin", each) for each in origins)]
-    client = Client(WebSocketStreams(worker_of(cors_origins=("https://example.org",))), headers=heads)
-    answer = await client.hear()
+async def test_pages_of_other_origins_cannot_open_streams(origins: list[bytes], status: int | None) -> None:
+    headers = [(b"host", b"here:3000"), *((b"origin", each) for each in origins)]
+    streams = WebSocketStreams(worker_with(cors_origins=("https://example.org",)))
+    client = StreamClient(streams, headers=headers)
+    answer = await client.receive()
     assert answer.get("status") == status
-    client.sent.put_nowait(GONE)
-    await asyncio.wait_for(client.task, 5)
+    await client.close()
 
 
-async def test_a_bug_is_told_at_the_handshake_and_later_and_is_counted() -> None:
-    worker = worker_of()
-    streams = WebSocketStreams(worker)
-
-    def broken(*_: Any) -> Any:
-        raise RuntimeError("a bug")
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(streams, "_check", broken)
-        refused = Client(streams)
-        assert (await refused.hear())["status"] == 500
-        await refused.task
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(streams, "wait_for_client", broken)
-        patched.setattr(StreamConnection, "_next", broken)
-        opened = Client(streams)
-        assert (await opened.hear())["type"] == "websocket.accept"
-        assert (await opened.hear())["code"] == FAILED
-        await opened.task
-    assert streams._open == 0
+async def test_a_bug_in_the_handshake_is_answered_with_500(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = worker_with()
+    monkeypatch.setattr(FakeEngine, "defaults", lambda self: 1 // 0)
+    client = StreamClient(WebSocketStreams(worker))
+    assert (await client.receive())["status"] == 500
+    await client.task
 
 
-async def test_a_stream_is_told_to_those_who_watch_once_at_its_end() -> None:
-    worker, told = worker_of(), list[Ended]()
-    worker.watchers = (told.append,)
-    client = Client(WebSocketStreams(worker), headers=[(b"x-request-id", b"mine")])
-    names = [name for name, _ in (await client.hear())["headers"]]
+async def test_a_bug_outside_a_message_closes_the_stream() -> None:
+    streams = WebSocketStreams(worker_with())
+    client = StreamClient(streams)
+    await client.receive()
+    client.outgoing.put_nowait({})  # not an ASGI message
+    assert (await client.receive())["code"] == FAILED
+    await client.task
+    assert streams.open == 0
+
+
+async def test_a_stream_is_recorded_once_at_its_end() -> None:
+    worker, records = worker_with(), list[Ended]()
+    worker.watchers = (records.append,)
+    client = StreamClient(WebSocketStreams(worker), headers=[(b"x-request-id", b"mine")])
+    names = [name for name, _ in (await client.receive())["headers"]]
     assert {b"x-request-id", b"server-timing"} <= set(names)
     for _ in range(2):
         await client.ask({"inputs": "a"})
-    assert not told
-    client.sent.put_nowait(GONE)
+    assert not records
+    await client.close()
+    assert [(each.call.request_id, each.model, each.outcome) for each in records] == [("mine", "pos-en-live", "ok")]
+    assert records[0].sent > 0
+
+
+async def test_a_valid_key_opens_a_stream() -> None:
+    streams = WebSocketStreams(worker_with(api_keys=("secret-key",)))
+    client = StreamClient(streams, headers=[(b"authorization", b"Bearer secret-key")])
+    assert (await client.receive())["type"] == "websocket.accept"
+    await client.close()
+
+
+async def test_a_server_without_handshake_responses_closes() -> None:
+    client = StreamClient(WebSocketStreams(worker_with(api_keys=("secret-key",))), can_respond=False)
+    assert await client.receive() == {"type": "websocket.close"}
     await client.task
-    assert [(each.call.request_id, each.model, each.outcome) for each in told] == [("mine", "pos-en-live", "ok")]
-    assert told[0].sent > 0
 
 
-async def test_the_right_key_opens_a_stream_and_a_server_without_words_says_403() -> None:
-    settings = {"api_keys": ("secret-key",)}
-    right = Client(WebSocketStreams(worker_of(**settings)), headers=[(b"authorization", b"Bearer secret-key")])
-    assert (await right.hear())["type"] == "websocket.accept"
-    right.sent.put_nowait(GONE)
-    await right.task
-    wordless = Client(WebSocketStreams(worker_of(**settings)), speaks=False)
-    assert await wordless.hear() == {"type": "websocket.close"}
-    await wordless.task
+async def test_streams_over_the_limit_are_refused_until_one_ends() -> None:
+    streams = WebSocketStreams(worker_with(streams=1))
+    first, second = StreamClient(streams), StreamClient(streams)
+    assert (await first.receive())["type"] == "websocket.accept"
+    assert (await second.receive())["status"] == 429
+    await first.close()
+    third = StreamClient(streams)
+    assert (await third.receive())["type"] == "websocket.accept"
+    await third.close()
 
 
-async def test_more_streams_than_may_be_are_refused_until_one_ends() -> None:
-    streams = WebSocketStreams(worker_of(streams=1))
-    first, second = Client(streams), Client(streams)
-    assert (await first.hear())["type"] == "websocket.accept"
-    assert (await second.hear())["status"] == 429
-    first.sent.put_nowait(GONE)
-    await first.task
-    third = Client(streams)
-    assert (await third.hear())["type"] == "websocket.accept"
-    third.sent.put_nowait(GONE)
-    await third.task
-
-
-async def test_a_message_is_a_request_to_the_limits_of_its_client() -> None:
+async def test_every_message_counts_against_the_rate_limit() -> None:
     async with opened(rate_limit="3/min") as (client, _):
         assert (await client.ask({"inputs": "a"}))["steps"] == 1
         assert (await client.ask({"inputs": "b"}))["steps"] == 2
         assert (await client.ask({"inputs": "c"}))["error"]["status"] == 429
 
 
-async def test_a_bad_message_is_a_request_too() -> None:
+async def test_invalid_messages_count_against_the_rate_limit() -> None:
     async with opened(rate_limit="3/min") as (client, _):
         assert [(await client.ask("{"))["error"]["status"] for _ in range(3)] == [422, 422, 429]
 
 
-async def test_keys_and_limits_are_those_of_the_message_and_not_of_the_handshake(tmp_path: Path) -> None:
+async def test_keys_are_checked_for_every_message(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("alice alices-key\n")
-    worker = worker_of(api_keys_file=str(keys))
-    client = Client(WebSocketStreams(worker), headers=[(b"authorization", b"Bearer alices-key")])
-    await client.hear()
+    worker = worker_with(api_keys_file=str(keys))
+    client = StreamClient(WebSocketStreams(worker), headers=[(b"authorization", b"Bearer alices-key")])
+    await client.receive()
     assert (await client.ask({"inputs": "a"}))["steps"] == 1
     for line in ("alice alices-key rate=1/h", "bob another-key"):
         keys.with_suffix(".new").write_text(line)
@@ -341,13 +354,13 @@ async def test_keys_and_limits_are_those_of_the_message_and_not_of_the_handshake
     await client.task
 
 
-def test_a_message_of_nothing_good_has_few_errors() -> None:
+def test_a_message_is_validated_up_to_its_first_error() -> None:
     with pytest.raises(ValidationError) as caught:
         STREAM_MESSAGE.validate_json(b'{"inputs": [' + b",".join([b"{}"] * 1000) + b"]}")
     assert caught.value.error_count() < 10
 
 
-async def test_a_state_is_handed_out_when_it_is_asked_for_and_only_begins_a_stream() -> None:
+async def test_a_state_is_returned_on_request_and_opens_a_stream() -> None:
     async with opened() as (client, _):
         assert "state" not in await client.ask({"inputs": "a"})
         assert (await client.ask({"inputs": "b", "return_state": True}))["state"] == "after 2"
