@@ -193,8 +193,7 @@ async def test_a_stream_that_times_out_while_the_drain_begins_is_closed(caplog: 
         if messages:
             return messages.pop()
         # The drain begins after the timeout has expired and before the stream has noticed.
-        loop = asyncio.get_running_loop()
-        loop.call_soon(lambda: closing.append(loop.create_task(worker.close())))
+        closing.append(asyncio.create_task(worker.close()))
         await asyncio.Event().wait()
 
     async def send(message: Any) -> None:
