@@ -1,4 +1,4 @@
-"""The OpenAPI document: complete, made of what the routes say of themselves, and true of what they answer."""
+"""The OpenAPI document is complete, and the service answers as it says."""
 
 import asyncio
 import os
@@ -32,18 +32,18 @@ CONFIG = SchemathesisConfig.from_path(ROOT / "schemathesis.toml")
 EXAMPLES = 12  # of each operation; more, over the whole service: see CONTRIBUTING.md
 
 
-def test_every_route_has_its_documentation_beside_it() -> None:
+def test_every_route_has_docs() -> None:
     assert [route.pattern for route in ROUTES.all if route.docs is None] == []
 
 
-def test_every_route_and_page_is_in_the_document_with_its_methods() -> None:
+def test_the_document_lists_every_route_and_page_with_its_methods() -> None:
     paths = openapi.document(lean.DOCUMENTED, (), keys=False)["paths"]
     expected = {route.pattern: {method.lower() for method in route.methods} for route in ROUTES.all}
     expected |= {path: {"post"} for path in APIS} | {path: {"get", "head"} for path in OF_BENTOML}
     assert {path: set(operations) for path, operations in paths.items()} == expected
 
 
-def test_keys_are_wanted_only_where_they_are_set() -> None:
+def test_security_requires_a_key_only_if_keys_are_set() -> None:
     open_to_all, keyed = (openapi.document(lean.DOCUMENTED, (), keys=keys) for keys in (False, True))
     assert ({} in open_to_all["security"], {} in keyed["security"]) == (True, False)
     assert keyed["paths"]["/livez"]["get"]["security"] == keyed["paths"]["/v2/health/live"]["get"]["security"] == []
@@ -87,7 +87,7 @@ LEAN = [(route.pattern, method) for route in ROUTES.all if route.pattern != "/do
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("path", "method"), LEAN)
-def test_answers_are_as_the_document_says(schema: Any, path: str, method: str, mode: GenerationMode) -> None:
+def test_answers_conform_to_the_document(schema: Any, path: str, method: str, mode: GenerationMode) -> None:
     operation = schema[path][method]
 
     @settings(
