@@ -93,7 +93,9 @@ def test_the_generated_messages_match_the_proto_file(tmp_path: Path) -> None:
     subprocess.run([*command, PROTO], cwd=ROOT, check=True)
     for name in ("inference_pb2.py", "inference_pb2.pyi"):
         made, kept = tmp_path / "service/api" / name, ROOT / "service/api" / name
-        assert made.read_text() == kept.read_text(), f"regenerate {name}: docs/routes.md has the command"
+        assert made.read_text() == kept.read_text(), (
+            f"{name} is outdated; run python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. {PROTO}"
+        )
 
 
 @pytest.mark.parametrize("error", TABLE)
