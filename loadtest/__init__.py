@@ -1,6 +1,4 @@
-"""Black-box load tests of a running service: scenarios, poison, peers, reports.
+"""Load tests and benchmarks of a running service, over HTTP only.
 
-Imports nothing else of this repository and speaks HTTP only, so that it measures what a client sees.
-Locust patches the whole interpreter with gevent: it runs in a process of its own, and importing this package
-patches nothing.
+Importing this package does not start gevent. Locust patches the interpreter, so it runs in a process of its own.
 """

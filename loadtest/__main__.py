@@ -1,38 +1,27 @@
-"""`python -m loadtest run | poison | bench | limits | stalls | streams | states`: the command line and nothing else.
-
-python -m loadtest run --url http://127.0.0.1:3000 --scenario mixed --users 32 --seconds 60 --p99-ms 200
-"""
+"""The command line: `python -m loadtest run | bench | limits`."""
 
 import argparse
 import sys
 from types import ModuleType
 
-from loadtest import bench, limits, poison, run, stalls, states, streams
-from loadtest.server import ServerError, end_on_signals
+from loadtest import bench, limits, run
+from loadtest.service_process import ServiceStartError, end_on_signals
 
-VERBS: dict[str, ModuleType] = {
-    "run": run,
-    "poison": poison,
-    "bench": bench,
-    "limits": limits,
-    "stalls": stalls,
-    "streams": streams,
-    "states": states,
-}
+COMMANDS: dict[str, ModuleType] = {"run": run, "bench": bench, "limits": limits}
 
 
 def main(words: list[str] | None = None) -> int:
-    """0: everything was as it has to be; 1: it was not; 2: the load could not be made."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest", description="Load tests of a running service.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    for name, module in VERBS.items():
-        says = (module.__doc__ or "").partition("\n")[0].partition(": ")[2]
-        module.configure(verbs.add_parser(name, help=says, description=says))
+    """Return 0 if all checks passed, 1 if one failed, 2 if nothing could be measured."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest", description="Measure a running service over HTTP.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        summary = (module.__doc__ or "").partition("\n")[0]
+        module.add_arguments(commands.add_parser(name, help=summary, description=summary))
     arguments = parser.parse_args(words)
     end_on_signals()
     try:
-        return int(VERBS[arguments.verb].command(arguments))
-    except (ConnectionError, ServerError, ValueError, LookupError) as error:
+        return int(COMMANDS[arguments.command].run(arguments))
+    except (ConnectionError, ServiceStartError, ValueError, LookupError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

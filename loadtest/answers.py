@@ -1,6 +1,6 @@
-"""Is this the right shape of an answer? A load test that looks at the status alone measures error pages.
+"""Check the content of answers: counts, offsets, labels, probabilities and lengths.
 
-Checks what can be known without the model: counts, offsets, labels, probabilities, lengths. Knows no HTTP.
+A load test that checks only the status would measure error pages.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,68 +8,68 @@ from typing import Any
 
 from loadtest.payloads import Payload
 
-# Scores may be rounded on their way out; the sum of K rounded scores is off by less than this.
-SUM_TOLERANCE = 0.01
+SUM_TOLERANCE = 0.01  # scores may be rounded
 FINISH_REASONS = ("length", "stop", "eos")
 
 
 class WrongAnswerError(ValueError):
-    """An answer with status 200 that is not what was asked for; the message says what is wrong with it."""
+    """An answer with status 200 that does not fit its request."""
 
 
 def check(payload: Payload, answer: object) -> None:
-    """WrongAnswerError unless `answer` (parsed JSON) fits the request."""
+    """Raise WrongAnswerError unless `answer` (parsed JSON) fits the request."""
     many = isinstance(payload.inputs, list) and not _is_frames(payload.inputs)
-    one_by_one = payload.inputs if many else [payload.inputs]
-    # Classification answers one list an input even when a single string was asked.
+    inputs = payload.inputs if many else [payload.inputs]
+    # Classification returns one list per input even for a single string.
     answers = answer if many or payload.task == "classify" else [answer]
-    _expect(isinstance(answers, list), f"a list of answers was expected, not {_short(answer)}")
-    assert isinstance(answers, list)  # said to the type checker; the line above has raised already
-    _expect(len(answers) == len(one_by_one), f"{len(answers)} answers to {len(one_by_one)} inputs")
-    for asked, answered in zip(one_by_one, answers, strict=True):
+    _expect(isinstance(answers, list), f"expected a list of answers, got {_short(answer)}")
+    assert isinstance(answers, list)  # for the type checker
+    _expect(len(answers) == len(inputs), f"{len(answers)} answers to {len(inputs)} inputs")
+    for value, found in zip(inputs, answers, strict=True):
         if payload.task == "tag":
-            _check_tags(payload, asked, answered)
+            _check_tags(payload, value, found)
         elif payload.task == "classify":
-            _check_classes(payload, asked, answered)
+            _check_labels(payload, value, found)
         else:
-            _check_text(payload, answered)
+            _check_text(payload, found)
 
 
-def _check_tags(payload: Payload, asked: Sequence[Any], answer: object) -> None:
-    _expect(isinstance(answer, list), f"a list of tags was expected, not {_short(answer)}")
+def _check_tags(payload: Payload, value: Sequence[Any], answer: object) -> None:
+    _expect(isinstance(answer, list), f"expected a list of tags, got {_short(answer)}")
     assert isinstance(answer, list)
-    split = not isinstance(asked, str)
-    # Where one label means "outside", the model may mark spans, and a sentence may have none.
-    _expect(bool(answer) or not asked or "O" in payload.labels, f"no tags for {_short(asked)}")
+    # A model with the label O may mark spans only, and a sentence may have none.
+    _expect(bool(answer) or not value or "O" in payload.labels, f"no tags for {_short(value)}")
     end = 0
     for tag in answer:
         _expect(isinstance(tag, dict) and {"score", "word", "start", "end"} <= tag.keys(), f"{_short(tag)} is no tag")
         label = tag.get("entity", tag.get("entity_group"))
         known = not payload.labels or any(name in (label, f"B-{label}", f"I-{label}") for name in payload.labels)
-        _expect(isinstance(label, str) and known, f"label {label!r} is none of the model's")
+        _expect(isinstance(label, str) and known, f"the model has no label {label!r}")
         _expect_score(tag["score"])
-        here = asked[tag["start"] : tag["end"]]
-        # What came split may be words or letters; frames have no word.
-        words = ("",) if _is_frames(asked) else (" ".join(here), "".join(here)) if split else (here,)
-        right = tag["start"] >= end and len(here) > 0 and tag["word"] in words
-        _expect(right, f"{_short(tag)} is not at its place in {_short(asked)}")
+        part = value[tag["start"] : tag["end"]]
+        if isinstance(value, str):
+            words: tuple[str, ...] = (str(part),)
+        else:  # tokens are words or letters; frames have no text
+            words = ("",) if _is_frames(value) else (" ".join(part), "".join(part))
+        fits = tag["start"] >= end and len(part) > 0 and tag["word"] in words
+        _expect(fits, f"{_short(tag)} has wrong offsets in {_short(value)}")
         end = tag["end"]
 
 
-def _is_frames(asked: Sequence[Any]) -> bool:
-    """Whether this is one list of frames, which are lists of numbers."""
-    return bool(asked) and isinstance(asked[0], list) and bool(asked[0]) and isinstance(asked[0][0], int | float)
+def _is_frames(value: Sequence[Any]) -> bool:
+    """Return whether this is one list of frames, which are lists of numbers."""
+    return bool(value) and isinstance(value[0], list) and bool(value[0]) and isinstance(value[0][0], int | float)
 
 
-def _check_classes(payload: Payload, asked: Sequence[Any], answer: object) -> None:
-    _expect(isinstance(answer, list), f"a list of labels was expected, not {_short(answer)}")
+def _check_labels(payload: Payload, value: Sequence[Any], answer: object) -> None:
+    _expect(isinstance(answer, list), f"expected a list of labels, got {_short(answer)}")
     assert isinstance(answer, list)
-    if not asked:
+    if not value:
         return
-    _expect(bool(answer), f"no labels for {_short(asked)}")
+    _expect(bool(answer), f"no labels for {_short(value)}")
     for entry in answer:
         _expect(isinstance(entry, dict) and entry.keys() == {"label", "score"}, f"{_short(entry)} is no label")
-        _expect(not payload.labels or entry["label"] in payload.labels, f"{entry['label']!r} is none of the labels")
+        _expect(not payload.labels or entry["label"] in payload.labels, f"the model has no label {entry['label']!r}")
         _expect_score(entry["score"])
     scores = [entry["score"] for entry in answer]
     _expect(scores == sorted(scores, reverse=True), f"scores {scores} are not best first")
@@ -80,38 +80,38 @@ def _check_classes(payload: Payload, asked: Sequence[Any], answer: object) -> No
 
 
 def _check_text(payload: Payload, answer: object) -> None:
-    _expect(isinstance(answer, dict), f"an object was expected, not {_short(answer)}")
+    _expect(isinstance(answer, dict), f"expected an object, got {_short(answer)}")
     assert isinstance(answer, dict)
     _expect(isinstance(answer.get("generated_text"), str), f"no generated_text in {_short(answer)}")
     if not payload.parameters.get("details"):
         return
     details = answer.get("details")
-    _expect(isinstance(details, dict), f"details were asked for, and are {_short(details)}")
+    _expect(isinstance(details, dict), f"expected details, got {_short(details)}")
     assert isinstance(details, dict)
     reason, tokens = details.get("finish_reason"), details.get("generated_tokens")
     limit = payload.parameters["max_new_tokens"]
     _expect(reason in FINISH_REASONS, f"finish_reason {reason!r} is none of {FINISH_REASONS}")
     _expect(isinstance(tokens, int) and tokens <= limit, f"{tokens} tokens where the limit is {limit}")
-    _expect(reason != "length" or tokens == limit, f"stopped for its length at {tokens} of {limit} tokens")
+    _expect(reason != "length" or tokens == limit, f"finish_reason length at {tokens} of {limit} tokens")
 
 
 def check_problem(status: int, content_type: str, problem: object) -> None:
-    """WrongAnswerError unless this is the problem document (RFC 9457) that an error answer has to be."""
+    """Raise WrongAnswerError unless this is a problem document (RFC 9457) for `status`."""
     _expect(content_type.startswith("application/problem+json"), f"an error of content type {content_type!r}")
-    _expect(isinstance(problem, Mapping), f"a problem document was expected, not {_short(problem)}")
+    _expect(isinstance(problem, Mapping), f"expected a problem document, got {_short(problem)}")
     assert isinstance(problem, Mapping)
     for name in ("type", "title", "detail"):
         _expect(isinstance(problem.get(name), str), f"the problem document has no {name}")
-    _expect(problem.get("status") == status, f"status {status} with a document that says {problem.get('status')!r}")
+    _expect(problem.get("status") == status, f"status {status} with a document of status {problem.get('status')!r}")
 
 
 def _expect_score(score: object) -> None:
-    _expect(isinstance(score, int | float) and 0.0 <= score <= 1.0, f"score {score!r} is no probability")
+    _expect(isinstance(score, int | float) and 0.0 <= score <= 1.0, f"score {score!r} is not between 0 and 1")
 
 
-def _expect(right: bool, otherwise: str) -> None:
-    if not right:
-        raise WrongAnswerError(otherwise)
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise WrongAnswerError(message)
 
 
 def _short(value: Any) -> str:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest import payloads, report
+from loadtest.bench_report import alternate, ratio_quartiles
 from loadtest.http_client import ServiceAddress, encode_requests
 from loadtest.load_loops import closed_loop, free_port, open_loop, percentiles, run_loop, send_all
 from loadtest.service_process import start_service
@@ -63,18 +64,19 @@ def compare_checkouts(arguments: argparse.Namespace, cores: tuple[int, int], con
     server_core, client_core = cores
     trees = {"new": Path.cwd(), "old": arguments.against.resolve()}
     result: dict[str, Any] = {
-        **report.circumstances(),
+        **report.environment_report(),
         "against": str(trees["old"]),
         "server_core": server_core,
         "client_core": client_core,
         "scenarios": {},
     }
+    seconds = arguments.seconds or 1.0
     with ExitStack() as stack:
         pair = [stack.enter_context(_serve(side, trees[side], arguments, server_core)) for side in SIDES]
-        for name, scenario in scenarios(pair[1], arguments.seconds):
+        for name, scenario in scenarios(pair[1], seconds):
             if arguments.only and not any(name.startswith(only.strip()) for only in arguments.only.split(",")):
                 continue
-            pairs = alternate(scenario, pair[0], pair[1], arguments.pairs)
+            pairs = alternate(scenario, pair[0], pair[1], arguments.pairs + 1)[1:]  # the first one warms up
             result["scenarios"][name] = found = summarize(pairs)
             console.print(f"{name}: {_line(found)}", markup=False, highlight=False)
             report.write_json(arguments.report, result)
@@ -94,34 +96,18 @@ def scenarios(old: Checkout, seconds: float) -> Iterator[tuple[str, Scenario]]:
         yield f"overload-{kind}", partial(_overload, kind=kind, rate_per_s=rate_per_s, seconds=2 * seconds)
 
 
-def alternate(scenario: Scenario, new: Checkout, old: Checkout, pairs: int) -> list[dict[str, RunFigures]]:
-    """Run `scenario` on both checkouts `pairs` times in alternating order, after a pair that is not counted."""
-    found = []
-    for number in range(pairs + 1):
-        order = (new, old) if number % 2 == 0 else (old, new)
-        found.append({checkout.side: scenario(checkout, number) for checkout in order})
-    return found[1:]
-
-
-def summarize(pairs: Sequence[Mapping[str, RunFigures]]) -> dict[str, Any]:
-    """Return quartiles of new/old for each figure, the medians of each side, failures, and all pairs."""
-    rows = [{side: asdict(run) for side, run in pair.items()} for pair in pairs]
+def summarize(pairs: Sequence[tuple[RunFigures, RunFigures]]) -> dict[str, Any]:
+    """Return quartiles of new/old for each figure, the medians of each side, failures, and all (new, old) pairs."""
+    rows = [(asdict(new), asdict(old)) for new, old in pairs]
     return {
-        "ratios": {figure: quartiles([row["new"][figure] / row["old"][figure] for row in rows]) for figure in FIGURES},
+        "ratios": ratio_quartiles(rows, FIGURES),
         "medians": {
-            side: {figure: statistics.median(row[side][figure] for row in rows) for figure in FIGURES} for side in SIDES
+            side: {figure: statistics.median(row[number][figure] for row in rows) for figure in FIGURES}
+            for number, side in enumerate(SIDES)
         },
-        "failed": {side: sum(row[side]["failed"] for row in rows) for side in SIDES},
+        "failed": {side: sum(row[number]["failed"] for row in rows) for number, side in enumerate(SIDES)},
         "pairs": rows,
     }
-
-
-def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the lower quartile, the median and the upper quartile."""
-    if len(values) == 1:
-        return (values[0],) * 3
-    lower, middle, upper = statistics.quantiles(values, n=4, method="inclusive")
-    return lower, middle, upper
 
 
 @contextmanager
@@ -144,8 +130,8 @@ def _serve(side: str, tree: Path, arguments: argparse.Namespace, core: int) -> I
         environment=environment,
         folder=tree,
     ):
-        card = payloads.by_task(payloads.read_cards(address.url))["tag"]
-        texts = [payload.inputs for payload in payloads.build_single(card, count=POOL_SIZE, seed=arguments.seed)]
+        model = payloads.default_models(payloads.read_models(address.url))["tag"]
+        texts = [payload.inputs for payload in payloads.build_single(model, count=POOL_SIZE, seed=arguments.seed)]
         tagging = [json.dumps({"inputs": text}, ensure_ascii=False).encode() for text in texts]
         options = ({"max_new_tokens": NEW_TOKENS, "temperature": 0.8, "seed": seed} for seed in range(POOL_SIZE))
         writing = [json.dumps({"inputs": PROMPT, "parameters": each}).encode() for each in options]
@@ -216,16 +202,14 @@ def _ratio(found: Sequence[float]) -> str:
 
 def against_table(result: Mapping[str, Any]) -> Table:
     """Return the ratios new/old: medians and quartiles, with the medians of both sides."""
-    drawn = Table(title=f"this tree / {result['against']}, runs in turns", title_justify="left")
-    drawn.add_column("scenario", no_wrap=True)
-    for column in ("rate ratio", "p99 ratio", "new/s", "old/s", "new p99", "old p99", "failed"):
-        drawn.add_column(column, justify="right", no_wrap=True)
+    columns = ("rate ratio", "p99 ratio", "new/s", "old/s", "new p99", "old p99", "failed")
+    table = report.new_table(f"this tree / {result['against']}, runs in turns", ("scenario",), columns)
     for name, found in result["scenarios"].items():
         new, old = (found["medians"][side] for side in SIDES)
         cells = [_ratio(found["ratios"][figure]) for figure in FIGURES]
         cells += [f"{new['per_s']:,.0f}", f"{old['per_s']:,.0f}", f"{new['p99_ms']:.1f}", f"{old['p99_ms']:.1f}"]
-        drawn.add_row(name, *cells, f"{found['failed']['new']}, {found['failed']['old']}")
-    return drawn
+        table.add_row(name, *cells, f"{found['failed']['new']}, {found['failed']['old']}")
+    return table
 
 
 def conclude(result: Mapping[str, Any], arguments: argparse.Namespace, console: Console) -> int:

@@ -1,56 +1,89 @@
-"""What the bench found: medians, the best peer, the verdict, the tables. Pure functions of its result; runs nothing.
+"""Results of `bench`: medians, the best peer, gates, tables and the plot.
 
-The result is what stands in bench.json: `servers` by name, each with `sweep`, `closed` (every round) and `open`.
+The result is what bench.json contains: `servers` by name, each with `sweep`, `closed` (every round) and `open`.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, NullLocator
 from rich.table import Table
 
-COMPARED_AT = 32  # connections: of the sweep, the gates and the table
-FIGURES = ("per_s", "p50_ms", "p99_ms", "cpu_ms_per_request", "padding_waste", "foreign_share")
-# Above this the server did not have its core to itself, and its figures say less.
-DISTURBED = 0.05
-SAME = 0.95  # of the most requests per second: what is nearer to it than that differs by chance
+from loadtest.report import new_table
+
+COMPARED_AT = 32  # connections of the sweep, the gates and the table
+COMPARED_FIGURES = ("per_s", "p50_ms", "p99_ms", "cpu_ms_per_request")
+FIGURES = (*COMPARED_FIGURES, "padding_waste", "foreign_share")
+DISTURBED = 0.05  # share of the core used by others, above which figures are not reliable
+TIE = 0.95  # settings within 5 % of the fastest differ by chance
 NONE = "-"
-Result = Mapping[str, Any]
+PANELS = (("per_s", "requests/s"), ("p50_ms", "p50, ms"), ("p99_ms", "p99, ms"))
+COLORS = ("blue", "green", "orange", "purple", "brown", "cyan", "olive", "pink")  # of peers; ours is red
+MARKERS = "sv^Dp*Xd"
+BenchResult = Mapping[str, Any]
+S = TypeVar("S")
+R = TypeVar("R")
 
 
-def medians(closed: Sequence[Result]) -> list[dict[str, Any]]:
-    """One row a number of connections: the median of each figure over the rounds, and all failures."""
+def medians(closed: Sequence[BenchResult]) -> list[dict[str, Any]]:
+    """Return one row per number of connections: medians over the rounds, and the sum of failures."""
     rows = []
-    for connections in sorted({each["connections"] for each in closed}):
-        rounds = [each for each in closed if each["connections"] == connections]
+    for connections in sorted({loop["connections"] for loop in closed}):
+        rounds = [loop for loop in closed if loop["connections"] == connections]
         row: dict[str, Any] = {"connections": connections, "rounds": len(rounds)}
         for figure in FIGURES:
-            values = [each[figure] for each in rounds if each[figure] is not None]
+            values = [loop[figure] for loop in rounds if loop[figure] is not None]
             row[figure] = statistics.median(values) if values else None
-        rows.append({**row, "failed": sum(each["failed"] for each in rounds)})
+        rows.append({**row, "failed": sum(loop["failed"] for loop in rounds)})
     return rows
 
 
-def at(server: Result, connections: int = COMPARED_AT) -> Result | None:
-    """The medians at a number of connections, or at the nearest one below that was measured."""
+def alternate(run: Callable[[S, int], R], ours: S, other: S, pairs: int) -> list[tuple[R, R]]:
+    """Call `run` on both servers `pairs` times in alternating order. It gets the number of the pair."""
+    found = []
+    for number in range(pairs):
+        if number % 2 == 0:
+            one, two = run(ours, number), run(other, number)
+        else:
+            two, one = run(other, number), run(ours, number)
+        found.append((one, two))
+    return found
+
+
+def ratio_quartiles(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], figures: Sequence[str]
+) -> dict[str, tuple[float, float, float]]:
+    """Return the quartiles of the ratios within each pair. They do not depend on changes of the machine's speed."""
+    return {figure: quartiles([one[figure] / two[figure] for one, two in pairs]) for figure in figures}
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the lower quartile, the median and the upper quartile."""
+    if len(values) == 1:
+        return (values[0],) * 3
+    lower, middle, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return lower, middle, upper
+
+
+def at(server: BenchResult, connections: int = COMPARED_AT) -> BenchResult | None:
+    """Return the medians at `connections`, or at the highest number below that was measured."""
     rows = [row for row in server.get("medians", ()) if row["connections"] <= connections]
     return max(rows, key=lambda row: row["connections"], default=None)
 
 
-def best_setting(sweep: Sequence[Result]) -> Result | None:
-    """The point of a sweep without a failure that has the lowest p99 of those about as fast as the fastest, see SAME.
-
-    None when all have failures.
-    """
+def best_setting(sweep: Sequence[BenchResult]) -> BenchResult | None:
+    """Return the point without failures that has the lowest p99 among the fastest (see TIE), or None."""
     able = [point for point in sweep if "error" not in point and not point["failed"]]
-    least = SAME * max((float(point["per_s"]) for point in able), default=0.0)
-    return min(
-        (point for point in able if point["per_s"] >= least), key=lambda point: float(point["p99_ms"]), default=None
-    )
+    limit = TIE * max((float(point["per_s"]) for point in able), default=0.0)
+    fastest = [point for point in able if point["per_s"] >= limit]
+    return min(fastest, key=lambda point: float(point["p99_ms"]), default=None)
 
 
-def best_peer(servers: Mapping[str, Result], variant: str = "fp32") -> str | None:
-    """The peer with the most requests per second: by its rounds where it has any, else by its sweep."""
+def best_peer(servers: Mapping[str, BenchResult], variant: str = "fp32") -> str | None:
+    """Return the peer with the most requests/s in its rounds, or in its sweep if it has no rounds."""
     speeds = {
         name: (at(server) or best_setting(server["sweep"]) or {"per_s": 0.0})["per_s"]
         for name, server in servers.items()
@@ -60,29 +93,16 @@ def best_peer(servers: Mapping[str, Result], variant: str = "fp32") -> str | Non
     return best if best is not None and speeds[best] else None
 
 
-def comparison(servers: Mapping[str, Result], variant: str) -> dict[str, Any] | None:
-    """Ours against the best peer on the same file; None where one of them is missing."""
-    peer = best_peer(servers, variant)
-    ours = next((name for name, each in servers.items() if each["ours"] and each["variant"] == variant), None)
-    if peer is None or ours is None:
-        return None
-    mine, theirs = at(servers[ours]), at(servers[peer])
-    if mine is None or theirs is None:
-        return None
-    ratios = {figure: mine[figure] / theirs[figure] for figure in FIGURES[:4]}
-    return {"ours": ours, "peer": peer, "variant": variant, "connections": mine["connections"], "ratios": ratios}
+def unanswered(turns: BenchResult, side: str) -> int:
+    """Count the requests of all turns of "ours" or the "peer" without a 200."""
+    closed = sum(pair[side]["failed"] for pair in turns.get("pairs", ()))
+    opened = [pair[side] for pair in turns.get("at_rate", {}).get("pairs", ())]
+    refused = sum(count for run in opened for status, count in run["statuses"].items() if status != "200")
+    return int(closed + refused + sum(run["unanswered"] for run in opened))
 
 
-def not_answered(turns: Result, whose: str) -> int:
-    """Requests of all turns of "ours" or the "peer" that were not answered with 200."""
-    closed = sum(pair[whose]["failed"] for pair in turns.get("pairs", ()))
-    opened = [pair[whose] for pair in turns.get("at_rate", {}).get("pairs", ())]
-    refused = sum(count for each in opened for status, count in each["statuses"].items() if status != "200")
-    return int(closed + refused + sum(each["unanswered"] for each in opened))
-
-
-def verdict(result: Result, *, at_least: float | None, p99_share: float) -> list[str]:
-    """Why this is a failure, a sentence each; empty when it is none. A peer that breaks is not our failure."""
+def failures(result: BenchResult, *, at_least: float | None, p99_share: float) -> list[str]:
+    """Return why the benchmark failed, one sentence each. A broken peer is not a failure."""
     reasons = []
     for name, server in result.get("servers", {}).items():
         if server["ours"] and "error" in server:
@@ -90,25 +110,29 @@ def verdict(result: Result, *, at_least: float | None, p99_share: float) -> list
         if server["ours"] and (failed := sum(row["failed"] for row in server.get("medians", ()))):
             reasons.append(f"{name}: {failed} requests failed in the closed loops")
     for turns in result.get("turns", ()):
-        if failed := not_answered(turns, "ours"):
+        if failed := unanswered(turns, "ours"):
             reasons.append(f"{turns['ours']}: {failed} requests failed in turns with {turns['peer']}")
-    if at_least is None:
-        return reasons
-    # In turns where that was measured: it depends least on the machine.
-    measured = [*result.get("turns", ()), *result.get("comparisons", ())]
-    found = next((each for each in measured if each["variant"] == "fp32"), None)
+    for name, server in result.get("generate", {}).get("servers", {}).items():
+        if server["ours"] and "error" in server:
+            reasons.append(f"generation: {name}: {server['error'].splitlines()[0]}")
+    return reasons if at_least is None else reasons + _missed_gates(result, at_least, p99_share)
+
+
+def _missed_gates(result: BenchResult, at_least: float, p99_share: float) -> list[str]:
+    found = next((turns for turns in result.get("turns", ()) if turns["variant"] == "fp32"), None)
     if found is None:
-        return [*reasons, "there is no comparison at fp32: --at-least needs seqserve-fp32 and a peer that works"]
+        return ["--at-least needs a comparison of seqserve-fp32 with a working peer, and there is none"]
+    reasons = []
     ratios, peer = found["ratios"], found["peer"]
     if ratios["per_s"] < at_least:
-        reasons.append(f"{ratios['per_s']:.2f} times the requests per second of {peer}, not {at_least:g}")
+        reasons.append(f"{ratios['per_s']:.2f} times the requests/s of {peer}, not {at_least:g}")
     if ratios["p99_ms"] > p99_share:
-        reasons.append(f"p99 is {ratios['p99_ms']:.2f} times that of {peer}, not {p99_share:g} or less")
+        reasons.append(f"{ratios['p99_ms']:.2f} times the p99 of {peer}, the limit is {p99_share:g}")
     return reasons
 
 
-def warnings(result: Result) -> list[str]:
-    """What a reader of the figures has to know."""
+def warnings(result: BenchResult) -> list[str]:
+    """Return what makes the figures unreliable, one sentence each."""
     found = []
     for name, server in result.get("servers", {}).items():
         if "error" in server and not server["ours"]:
@@ -116,21 +140,19 @@ def warnings(result: Result) -> list[str]:
         row = at(server)
         if row and (row["foreign_share"] or 0.0) > DISTURBED:
             share = f"{100 * row['foreign_share']:.0f} %"
-            found.append(f"{name}: other processes took {share} of its core: measure again on a quiet machine")
+            found.append(f"{name}: other processes used {share} of its core. Measure again on a quiet machine.")
     for turns in result.get("turns", ()):
-        if failed := not_answered(turns, "peer"):
-            found.append(f"{turns['peer']}: {failed} requests failed in turns, so its figures say less")
+        if failed := unanswered(turns, "peer"):
+            found.append(f"{turns['peer']}: {failed} requests failed in turns, so its figures are not reliable")
         if turns["idle_share"] > DISTURBED:
-            pair = f"{turns['ours']} and {turns['peer']} in turns"
-            found.append(
-                f"{pair}: the one that was idle, or others, took {100 * turns['idle_share']:.0f} % of the core"
-            )
+            share = f"{100 * turns['idle_share']:.0f} %"
+            found.append(f"{turns['ours']} and {turns['peer']} in turns: others used {share} of the core")
     return found
 
 
-def closed_table(result: Result) -> Table:
-    """The closed loops at COMPARED_AT connections, the ratios, and the client's ceiling."""
-    drawn = _table(
+def closed_table(result: BenchResult) -> Table:
+    """Return the closed loops at COMPARED_AT connections, the ratios in turns, and the client's ceiling."""
+    table = new_table(
         f"{result['model']}, closed loop, {result['compared_at']} connections, server on core "
         f"{result['server_core']}, client on core {result['client_core']}",
         ("server", "batching"),
@@ -138,34 +160,27 @@ def closed_table(result: Result) -> Table:
     )
     for server in result["servers"].values():
         row = at(server) or (server["sweep"] and best_setting(server["sweep"]))
-        drawn.add_row(server["title"], server.get("setting") or NONE, *_figures(row))
-    drawn.add_section()
-    for kind, how in (("comparisons", "rounds"), ("turns", "turns")):
-        for found in result.get(kind, ()):
-            cells = (f"{found['ratios'][figure]:.2f}" for figure in FIGURES[:4])
-            drawn.add_row(f"{found['ours']} / {found['peer']}", f"in {how}", *cells)
+        table.add_row(server["title"], server.get("setting") or NONE, *_cells(row))
+    table.add_section()
+    for turns in result.get("turns", ()):
+        ratios = (f"{turns['ratios'][figure]:.2f}" for figure in COMPARED_FIGURES)
+        table.add_row(f"{turns['ours']} / {turns['peer']}", "in turns", *ratios)
     if "client_ceiling_per_s" in result:
-        drawn.add_row("the client, trivial server", "", f"{result['client_ceiling_per_s']:,.0f}")
-    return drawn
+        table.add_row("client, server without work", "", f"{result['client_ceiling_per_s']:,.0f}")
+    return table
 
 
-def _figures(row: Result | None) -> tuple[str, ...]:
+def _cells(row: BenchResult | None) -> tuple[str, ...]:
     if not row:
         return (NONE,) * 5
-    cpu, padding = row["cpu_ms_per_request"], row["padding_waste"]
-    return (
-        f"{row['per_s']:,.0f}",
-        f"{row['p50_ms']:.2f}",
-        f"{row['p99_ms']:.2f}",
-        f"{cpu:.3f}",
-        NONE if padding is None else f"{100 * padding:.0f} %",
-    )
+    padding = NONE if row["padding_waste"] is None else f"{100 * row['padding_waste']:.0f} %"
+    latencies = (f"{row[figure]:.2f}" for figure in ("p50_ms", "p99_ms"))
+    return (f"{row['per_s']:,.0f}", *latencies, f"{row['cpu_ms_per_request']:.3f}", padding)
 
 
-def open_table(result: Result) -> Table:
-    """The open loops: what came back of what was sent."""
-    drawn = _table(
-        "open loop: latency from the moment that a request was due",
+def open_table(result: BenchResult) -> Table:
+    table = new_table(
+        "open loop: latency from the moment a request was due",
         ("server",),
         ("sent/s", "200s/s", "p50 ms", "p99 ms", "refused", "unanswered"),
     )
@@ -179,32 +194,70 @@ def open_table(result: Result) -> Table:
                 cells += [f"{ok[key]:.2f}" if key in ok else NONE for key in ("p50_ms", "p99_ms")]
                 refused = sum(count for status, count in row["statuses"].items() if status != "200")
                 cells += [f"{refused:,}", f"{row['unanswered']:,}"]
-            drawn.add_row(server["title"], f"{row['rate_per_s']:,.0f}", *cells)
-    return drawn
+            table.add_row(server["title"], f"{row['rate_per_s']:,.0f}", *cells)
+    return table
 
 
-def generate_table(result: Result) -> Table:
-    """Tokens per second of many texts at once, and of one alone."""
+def generation_table(result: BenchResult) -> Table:
     streams, tokens = result["generate"]["streams"], result["generate"]["tokens"]
-    drawn = _table(
+    table = new_table(
         f"generation: {streams} texts of {tokens} characters at once",
         ("server", "weights"),
         ("tokens/s", "slowest s", "CPU ms/1,000 tokens", "one alone, tokens/s"),
     )
     for server in result["generate"]["servers"].values():
         if "error" in server:
-            drawn.add_row(server["title"], server["weights"], NONE, NONE, NONE, NONE)
+            table.add_row(server["title"], server["weights"], NONE, NONE, NONE, NONE)
             continue
         row = server["median"]
         cells = (f"{row['tokens_per_s']:,.0f}", f"{row['slowest_s']:.2f}", f"{row['cpu_ms_per_1000_tokens']:.1f}")
-        drawn.add_row(server["title"], server["weights"], *cells, f"{row['alone_tokens_per_s']:,.0f}")
-    return drawn
+        table.add_row(server["title"], server["weights"], *cells, f"{row['alone_tokens_per_s']:,.0f}")
+    return table
 
 
-def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
-    drawn = Table(title=title, title_justify="left")
-    for column in texts:
-        drawn.add_column(column)
-    for column in numbers:
-        drawn.add_column(column, justify="right")
-    return drawn
+def draw_bench(result: BenchResult, path: Path) -> None:
+    """Plot throughput and latency by connections for every server that has closed loops."""
+    servers = [server for server in result.get("servers", {}).values() if server.get("medians")]
+    if not servers:
+        return
+    figure = Figure(figsize=(13, 4.8), layout="constrained")
+    panels = figure.subplots(1, len(PANELS))
+    styles = _styles(servers)
+    ticks = sorted({row["connections"] for server in servers for row in server["medians"]})
+    for axes, (key, label) in zip(panels, PANELS, strict=True):
+        for server, style in zip(servers, styles, strict=True):
+            rows = server["medians"]
+            axes.plot([row["connections"] for row in rows], [row[key] for row in rows], label=server["title"], **style)
+        axes.set(xscale="log", yscale="log", xlabel="connections", ylabel=label)
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.grid(which="both", axis="y", color="0.9")
+        axes.grid(axis="x", color="0.9")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small", frameon=False)
+    figure.suptitle(f"{result['model']}: one core for the server, closed loop, medians")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def _styles(servers: Sequence[BenchResult]) -> list[dict[str, Any]]:
+    """Return line styles: ours thick and red, one color per peer, int8 dashed."""
+    numbers: dict[str, int] = {}
+    styles = []
+    for server in servers:
+        ours = server["ours"]
+        number = 0 if ours else numbers.setdefault(server["of"], len(numbers))
+        styles.append(
+            {
+                "color": "tab:red" if ours else f"tab:{COLORS[number % len(COLORS)]}",
+                "linewidth": 2.5 if ours else 1.2,
+                "linestyle": "--" if server["variant"] == "int8" else "-",
+                "marker": "o" if ours else MARKERS[number % len(MARKERS)],
+                "markersize": 4,
+                "zorder": 3 if ours else 2,
+            }
+        )
+    return styles

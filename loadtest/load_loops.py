@@ -10,6 +10,7 @@ what a Python service serves; `measure_ceiling` shows how much.
 
 import asyncio
 import itertools
+import math
 import multiprocessing
 import os
 import resource
@@ -25,7 +26,6 @@ from random import Random
 from typing import Any, TypeVar
 
 from loadtest.http_client import ServiceAddress
-from loadtest.report import percentile
 
 try:
     from uvloop import new_event_loop
@@ -50,6 +50,19 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
     """Run `main` on uvloop where it is installed."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(main)
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Return the nearest-rank percentile of sorted values, of which there is at least one."""
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def percentiles(ordered: Sequence[float]) -> dict[str, float] | None:
+    """Return p50, p90, p99, p99.9 and the maximum of sorted values, or None if there are none."""
+    if not ordered:
+        return None
+    found = {f"p{percent:g}_ms": percentile(ordered, percent) for percent in (50, 90, 99, 99.9)}
+    return {**found, "max_ms": ordered[-1]}
 
 
 class ReplyReader:
@@ -180,53 +193,42 @@ async def closed_loop(
     starts = [number * len(requests) // connections for number in range(connections)]
     streams = [itertools.cycle([*requests[start:], *requests[:start]]) for start in starts]
     result = ClosedLoopResult(seconds=seconds)
-    clients = await _connect(address, streams, result)
-    begin_s = time.perf_counter() + warmup_s
-    for client in clients:
-        client.start(begin_s, begin_s + seconds)
-    await _finish(clients, result, warmup_s + seconds + DRAIN_S)
+    await _run_clients(address, streams, result, warmup_s=warmup_s, seconds=seconds, drain_s=DRAIN_S)
     return result
 
 
 async def send_all(
     address: ServiceAddress, requests: Sequence[bytes], *, connections: int, timeout_s: float
 ) -> ClosedLoopResult:
-    """Send every request once; `seconds` of the result end with the last reply. No reply is cut by a window."""
+    """Send every request once. `seconds` of the result end with the last reply, so no reply is cut by a window."""
     shared = iter(requests)
     result = ClosedLoopResult(seconds=0.0)
-    clients = await _connect(address, [shared] * connections, result)
-    begin_s = time.perf_counter()
-    for client in clients:
-        client.start(begin_s, begin_s + timeout_s)
-    await _finish(clients, result, timeout_s)
+    begin_s = await _run_clients(address, [shared] * connections, result, warmup_s=0.0, seconds=timeout_s, drain_s=0.0)
     result.seconds = time.perf_counter() - begin_s
     return result
 
 
-async def _connect(
-    address: ServiceAddress, streams: Sequence[Iterator[bytes]], result: ClosedLoopResult
-) -> list[_ClosedLoopClient]:
+async def _run_clients(
+    address: ServiceAddress,
+    streams: Sequence[Iterator[bytes]],
+    result: ClosedLoopResult,
+    *,
+    warmup_s: float,
+    seconds: float,
+    drain_s: float,
+) -> float:
+    """Run one connection per stream of requests; return when the first request was sent."""
     loop = asyncio.get_running_loop()
     clients = [_ClosedLoopClient(stream, result) for stream in streams]
     for client in clients:
         await loop.create_connection(lambda client=client: client, address.host, address.port)  # type: ignore[misc]
-    return clients
-
-
-async def _finish(clients: Sequence[_ClosedLoopClient], result: ClosedLoopResult, timeout_s: float) -> None:
-    _, late = await asyncio.wait([client.done for client in clients], timeout=timeout_s)
-    result.statuses[LOST] += len(late)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SecondFigures:
-    """Replies of one second of an open loop. The percentiles are those of status 200."""
-
-    second: int
-    goodput: int  # status 200
-    refused: int  # other statuses
-    p50_ms: float | None
-    p99_ms: float | None
+    start_s = time.perf_counter()
+    for client in clients:
+        client.start(start_s + warmup_s, start_s + warmup_s + seconds)
+    _, late = await asyncio.wait([client.done for client in clients], timeout=warmup_s + seconds + drain_s)
+    if late:
+        result.statuses[LOST] += len(late)
+    return start_s
 
 
 @dataclass(kw_only=True)
@@ -255,18 +257,14 @@ class OpenLoopResult:
         pairs = zip(self.status, self.latency_ms, strict=True)
         return sorted(ms for status, ms in pairs if status != LOST and (status == 200) == ok)
 
-    def per_second(self) -> list[SecondFigures]:
-        """Group the replies by the second in which they arrived, including seconds after the end."""
-        good: dict[int, list[float]] = {}
+    def per_second(self) -> list[tuple[int, int, int]]:
+        """Return (second, status 200, other statuses) by the second of the reply, including those after the end."""
+        good: Counter[int] = Counter()
         refused: Counter[int] = Counter()
         for due_s, ms, status in zip(self.due_s, self.latency_ms, self.status, strict=True):
-            second = int(due_s + ms / 1000)
-            if status == 200:
-                good.setdefault(second, []).append(ms)
-            else:
-                refused[second] += 1
+            (good if status == 200 else refused)[int(due_s + ms / 1000)] += 1
         last = max([*good, *refused], default=-1)
-        return [_second(second, sorted(good.get(second, [])), refused[second]) for second in range(last + 1)]
+        return [(second, good[second], refused[second]) for second in range(last + 1)]
 
     @property
     def goodput_per_s(self) -> float:
@@ -291,19 +289,6 @@ class OpenLoopResult:
             # A part of every latency above, so it matters where latencies are short.
             "client_late_ms": statistics.median(self.late_ms) if self.late_ms else None,
         }
-
-
-def percentiles(ordered: Sequence[float]) -> dict[str, float] | None:
-    """Return p50, p90, p99, p99.9 and the maximum of sorted values, or None if there are none."""
-    if not ordered:
-        return None
-    found = {f"p{percent:g}_ms": percentile(ordered, percent) for percent in (50, 90, 99, 99.9)}
-    return {**found, "max_ms": ordered[-1]}
-
-
-def _second(second: int, good: Sequence[float], refused: int) -> SecondFigures:
-    p50_ms, p99_ms = (percentile(good, percent) if good else None for percent in (50, 99))
-    return SecondFigures(second=second, goodput=len(good), refused=refused, p50_ms=p50_ms, p99_ms=p99_ms)
 
 
 class _OpenLoopConnection(asyncio.Protocol):

@@ -1,51 +1,50 @@
-"""Requests to send: real input lengths, filled with the words, letters or frames of the models' own examples.
+"""Requests for tag, classify and generate: real input lengths, filled with the words of the models' own examples.
 
-The models and their examples are read from `GET /v1/models`; the same seed gives the same requests. Knows the
-request bodies of tag, classify and generate, and nothing about sending them.
+Models and examples come from `GET /v1/models`. The same seed gives the same requests.
 """
 
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any
 
-from loadtest import lengths
-from loadtest.lengths import Histogram
-from loadtest.wire import fetch
+from loadtest.http_client import fetch
 
+LENGTHS = Path(__file__).with_name("lengths.json")  # written by `python -m tests.support.length_counts`
 TASKS = ("tag", "classify", "generate")
-JOINT = ("tag", "classify")  # what a model of the task "joint" can be asked
-# For a model whose card shows no examples; letters that every English vocabulary has.
+JOINT_TASKS = ("tag", "classify")  # of a model with the task "joint"
+# For a model without examples. Every English vocabulary has these letters.
 PLAIN_WORDS = ("the", "king", "and", "a", "good", "old", "film", "was", "seen", "by", "many", "people", "in", "London")
-# Stated, not measured: how much text a client of a small language model asks for.
+# An assumption, not a measurement: how much text the clients of a small language model request.
 NEW_TOKENS, NEW_TOKENS_WEIGHTS = (20, 50, 100, 200), (4, 3, 2, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a load test needs of one entry of /v1/models."""
+class ServedModel:
+    """The part of a /v1/models entry that a load test needs."""
 
     id: str
     task: str
     variant: str
     labels: tuple[str, ...]
-    longest: int | None  # steps (words, characters, bases or frames) in one input
+    max_length: int | None  # steps in one input: words, characters, bases or frames
     words: tuple[str, ...]
-    codec: str = "words"  # what a step is
-    text_labels: tuple[str, ...] = ()  # of the whole, where `labels` are those of the steps
-    steps: tuple[Any, ...] = ()  # letters or frames of the examples, where a step is one
+    codec: str = "words"  # defines a step
+    text_labels: tuple[str, ...] = ()  # of the whole input of a joint model, whose `labels` are those of steps
+    steps: tuple[Any, ...] = ()  # letters or frames of the examples, for codecs whose steps are these
+    streams: bool = False
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What it can be asked."""
-        return JOINT if self.task == "joint" else (self.task,)
+        return JOINT_TASKS if self.task == "joint" else (self.task,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Payload:
-    """One request: `task` is the route without its prefix, `form` tells single inputs from lists."""
+    """One request. `task` is the route without its prefix; `form` is "" for a single input, else "list" or "tokens"."""
 
     task: str
     body: Mapping[str, Any]
@@ -63,45 +62,72 @@ class Payload:
         return parameters
 
     def name(self, prefix: str) -> str:
-        """The row of a report that this request counts in."""
+        """Return the name of the report row that counts this request."""
         return f"{prefix}/{self.task} {self.form}".rstrip()
 
 
-def read_cards(url: str) -> tuple[Card, ...]:
-    """The models that the service at `url` has; ConnectionError or ValueError with a sentence when it says nothing."""
+@dataclass(frozen=True, kw_only=True)
+class LengthHistogram:
+    """How often each input length occurs. `unit` is "words" or "characters"."""
+
+    unit: str
+    lengths: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    def sample(self, random: Random, *, max_length: int | None = None) -> int:
+        """Return a random length, cut to `max_length`."""
+        length = random.choices(self.lengths, weights=self.counts)[0]
+        return length if max_length is None else min(length, max_length)
+
+
+def read_lengths(path: Path = LENGTHS) -> dict[str, LengthHistogram]:
+    """Return the histogram of each task."""
+    return {
+        task: LengthHistogram(
+            unit=entry["unit"], lengths=tuple(map(int, entry["counts"])), counts=tuple(entry["counts"].values())
+        )
+        for task, entry in json.loads(path.read_text("utf-8"))["tasks"].items()
+    }
+
+
+def read_models(url: str) -> tuple[ServedModel, ...]:
+    """Return the models of the service at `url`. Raises ConnectionError, or ValueError for an unusable answer."""
     reply = fetch(f"{url.rstrip('/')}/v1/models")
     try:
-        entries = json.loads(reply.body)["data"]
-        return tuple(_card(entry) for entry in entries)
+        return tuple(parse_model(entry) for entry in json.loads(reply.body)["data"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{url}/v1/models answered {reply.status} with no list of models ({error!r})") from None
+        raise ValueError(
+            f"{url}/v1/models returned status {reply.status} without a list of models ({error!r})"
+        ) from None
 
 
-def by_task(cards: Sequence[Card]) -> Mapping[str, Card]:
-    """The first model that can do each task: what answers a request that names none."""
-    return {task: card for card in reversed(cards) for task in card.tasks}
+def default_models(models: Sequence[ServedModel]) -> Mapping[str, ServedModel]:
+    """Return the model of each task that answers a request without a model name: the first one."""
+    return {task: model for model in reversed(models) for task in model.tasks}
 
 
-def _card(entry: Mapping[str, Any]) -> Card:
+def parse_model(entry: Mapping[str, Any]) -> ServedModel:
+    """Read one entry of /v1/models."""
     limits, codec = entry.get("limits") or {}, str(entry.get("codec", "words"))
-    texts = _texts(entry.get("examples"))
-    words = re.findall(r"[^\W_]+", " ".join(texts))
-    steps = _frames(entry.get("examples")) if codec == "frames" else "".join(texts)
-    return Card(
+    examples = entry.get("examples")
+    texts = _texts(examples)
+    frames = [frame for example in examples or () for frame in example] if codec == "frames" else ()
+    return ServedModel(
         id=entry["id"],
         task=entry["task"],
         variant=str(entry.get("variant", "")),
         labels=tuple(entry.get("labels") or ()),
-        longest=limits.get("max_length"),
-        words=tuple(dict.fromkeys(words)) or PLAIN_WORDS,
+        max_length=limits.get("max_length"),
+        words=tuple(dict.fromkeys(re.findall(r"[^\W_]+", " ".join(texts)))) or PLAIN_WORDS,
         codec=codec,
         text_labels=tuple(entry.get("text_labels") or ()),
-        steps=tuple(steps) if codec in ("dna", "frames") else (),
+        steps=tuple("".join(texts)) if codec == "dna" else tuple(frames),
+        streams=bool(entry.get("streams")),
     )
 
 
 def _texts(value: object) -> list[str]:
-    """Every string in an example's inputs: a string, a list of strings, of token lists, or {"inputs": any of them}."""
+    """Return every string of an example: text, list of texts, list of token lists, or {"inputs": any of these}."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):
@@ -109,49 +135,43 @@ def _texts(value: object) -> list[str]:
     return [text for part in value for text in _texts(part)] if isinstance(value, Sequence) else []
 
 
-def _frames(examples: Any) -> list[Any]:
-    """Every frame in the examples, each of which is a list of them."""
-    return [frame for example in examples or () for frame in example]
-
-
-def build(cards: Sequence[Card], task: str, *, count: int, seed: int) -> list[Payload]:
-    """`count` requests of one task, spread over all its models; LookupError when the service has none."""
-    able = [card for card in cards if task in card.tasks]
+def build(models: Sequence[ServedModel], task: str, *, count: int, seed: int) -> list[Payload]:
+    """Return `count` requests of one task, spread over its models. Raises LookupError if there is none."""
+    able = [model for model in models if task in model.tasks]
     if not able:
-        found = ", ".join(f"{card.id} ({card.task})" for card in cards) or "none at all"
+        found = ", ".join(f"{model.id} ({model.task})" for model in models) or "no models"
         raise LookupError(f"no model for the task {task!r}: the service has {found}")
-    random, histogram = Random(f"{task} {seed}"), lengths.load()[task]
+    random, histogram = Random(f"{task} {seed}"), read_lengths()[task]
     return [_BUILDERS[task](random.choice(able), histogram, random) for _ in range(count)]
 
 
-def build_single(card: Card, *, count: int, seed: int) -> list[Payload]:
-    """`count` requests of one model with one input each and no parameters: what peers are compared with."""
-    task = card.tasks[0]
-    random, histogram = Random(f"single {seed}"), lengths.load()[task]
-    return [_payload(card, task, _input(card, histogram, random)) for _ in range(count)]
+def build_single(model: ServedModel, *, count: int, seed: int) -> list[Payload]:
+    """Return `count` requests of one model with one input each and no parameters, for comparisons with peers."""
+    task = model.tasks[0]
+    random, histogram = Random(f"single {seed}"), read_lengths()[task]
+    return [_payload(model, task, _input(model, histogram, random)) for _ in range(count)]
 
 
-def _tag(card: Card, histogram: Histogram, random: Random) -> Payload:
-    draw = random.random()
-    if draw < 0.8:
-        return _payload(card, "tag", _input(card, histogram, random))
-    inputs = [_input(card, histogram, random) for _ in range(random.randint(2, 8))]
-    if draw < 0.9 or card.codec == "frames":
-        return _payload(card, "tag", inputs, form="list")
-    return _payload(
-        card, "tag", [text.split() if card.codec == "words" else list(text) for text in inputs], form="tokens"
-    )
+def _tag(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:
+    kind = random.random()
+    if kind < 0.8:
+        return _payload(model, "tag", _input(model, histogram, random))
+    inputs = [_input(model, histogram, random) for _ in range(random.randint(2, 8))]
+    if kind < 0.9 or model.codec == "frames":
+        return _payload(model, "tag", inputs, form="list")
+    tokens = [text.split() if model.codec == "words" else list(text) for text in inputs]
+    return _payload(model, "tag", tokens, form="tokens")
 
 
-def _classify(card: Card, histogram: Histogram, random: Random) -> Payload:
+def _classify(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:
     parameters = {"top_k": 1} if random.random() < 0.2 else None
     if random.random() < 0.85:
-        return _payload(card, "classify", _input(card, histogram, random), parameters=parameters)
-    inputs = [_input(card, histogram, random) for _ in range(random.randint(2, 8))]
-    return _payload(card, "classify", inputs, form="list", parameters=parameters)
+        return _payload(model, "classify", _input(model, histogram, random), parameters=parameters)
+    inputs = [_input(model, histogram, random) for _ in range(random.randint(2, 8))]
+    return _payload(model, "classify", inputs, form="list", parameters=parameters)
 
 
-def _generate(card: Card, histogram: Histogram, random: Random) -> Payload:
+def _generate(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:
     parameters = {
         "max_new_tokens": random.choices(NEW_TOKENS, weights=NEW_TOKENS_WEIGHTS)[0],
         "temperature": random.choice((0.0, 0.7, 1.0)),
@@ -159,36 +179,36 @@ def _generate(card: Card, histogram: Histogram, random: Random) -> Payload:
         "details": random.random() < 0.75,
     }
     if random.random() < 0.9:
-        return _payload(card, "generate", _input(card, histogram, random), parameters=parameters)
-    texts = [_input(card, histogram, random) for _ in range(random.randint(2, 4))]
-    return _payload(card, "generate", texts, form="list", parameters=parameters)
+        return _payload(model, "generate", _input(model, histogram, random), parameters=parameters)
+    texts = [_input(model, histogram, random) for _ in range(random.randint(2, 4))]
+    return _payload(model, "generate", texts, form="list", parameters=parameters)
 
 
-_BUILDERS: Mapping[str, Callable[[Card, Histogram, Random], Payload]] = {
+_BUILDERS: Mapping[str, Callable[[ServedModel, LengthHistogram, Random], Payload]] = {
     "tag": _tag,
     "classify": _classify,
     "generate": _generate,
 }
 
 
-def _input(card: Card, histogram: Histogram, random: Random) -> Any:
-    """Steps of the model's examples in any order, as many as the histogram draws: words, letters or frames."""
-    length = histogram.draw(random, longest=card.longest)
-    if card.steps:
-        steps = random.choices(card.steps, k=length)
-        return steps if card.codec == "frames" else "".join(steps)
-    if histogram.unit == "words" and card.codec == "words":
-        return " ".join(random.choices(card.words, k=length))
-    text = random.choice(card.words)
+def _input(model: ServedModel, histogram: LengthHistogram, random: Random) -> Any:
+    """Return one input: steps of the model's examples in random order, with a length from the histogram."""
+    length = histogram.sample(random, max_length=model.max_length)
+    if model.steps:
+        steps = random.choices(model.steps, k=length)
+        return steps if model.codec == "frames" else "".join(steps)
+    if histogram.unit == "words" and model.codec == "words":
+        return " ".join(random.choices(model.words, k=length))
+    text = random.choice(model.words)
     while len(text) < length:
-        text += " " + random.choice(card.words)
+        text += " " + random.choice(model.words)
     return text[:length]
 
 
 def _payload(
-    card: Card, task: str, inputs: object, *, form: str = "", parameters: Mapping[str, Any] | None = None
+    model: ServedModel, task: str, inputs: object, *, form: str = "", parameters: Mapping[str, Any] | None = None
 ) -> Payload:
-    body = {"inputs": inputs, "model": card.id, **({"parameters": dict(parameters)} if parameters else {})}
+    body = {"inputs": inputs, "model": model.id, **({"parameters": dict(parameters)} if parameters else {})}
     encoded = json.dumps(body, ensure_ascii=False).encode()
-    labels = card.text_labels if card.task == "joint" and task == "classify" else card.labels
+    labels = model.text_labels if model.task == "joint" and task == "classify" else model.labels
     return Payload(task=task, body=body, form=form, labels=labels, encoded=encoded)

@@ -1,42 +1,47 @@
-"""What a load did: percentiles, errors, a table, a JSON file. Pure functions of the samples; runs nothing.
+"""Figures of a load test: samples, percentiles, tables, the latency plot and the JSON report.
 
-A sample is one request as users.py writes it. Percentiles are exact (nearest rank over all samples), not those of
-Locust's rounded histogram: at a few milliseconds a request its rounding would be most of the figure.
+Percentiles are exact. Locust rounds its histogram, which would be most of the figure at a few milliseconds a request.
 """
 
 import json
-import math
 import os
 import platform
 import shlex
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 from rich.console import Console
 from rich.table import Table
 
+from loadtest.load_loops import percentile
+
 ALL = "all"
-ERRORS_SHOWN = 5  # an endpoint
+ERRORS_SHOWN = 5  # per endpoint
+# The x axis is the share of slower requests, which spreads the tail out.
+PLOT_PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.5, 99.9)
+PLOT_TICKS = (50, 90, 99, 99.9)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One request: when it began (since the load's start), how long it took, what came back."""
+class LoadSample:
+    """One request of Locust."""
 
-    at_s: float
+    at_s: float  # start, since the start of the load
     endpoint: str
     latency_ms: float
-    status: int  # 0: no answer at all
-    error: str  # empty: the right answer
+    status: int  # 0: no reply
+    error: str  # "": a correct answer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One endpoint's figures."""
+class EndpointFigures:
+    """The figures of one endpoint."""
 
     endpoint: str
     requests: int
@@ -45,41 +50,37 @@ class Row:
     p95_ms: float
     p99_ms: float
     max_ms: float
-    errors: Mapping[str, int]  # what was wrong -> how often
+    errors: Mapping[str, int]  # count by message
 
 
-def read_samples(path: Path) -> list[Sample]:
-    """The samples of a file; a last line that was cut short is left out."""
+def read_samples(path: Path) -> list[LoadSample]:
+    """Read the samples that users.py wrote, except an incomplete last line."""
     samples = []
     for line in path.read_text("utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             at_s, endpoint, latency_ms, status, error = json.loads(line)
-            samples.append(Sample(at_s=at_s, endpoint=endpoint, latency_ms=latency_ms, status=status, error=error))
+            samples.append(LoadSample(at_s=at_s, endpoint=endpoint, latency_ms=latency_ms, status=status, error=error))
     return samples
 
 
-def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Nearest rank: the smallest value that at least `percent` of all do not exceed. `ordered` is not empty."""
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
-
-
-def summarise(samples: Sequence[Sample]) -> list[Row]:
-    """A row an endpoint by name, then one over all; no rows of no samples."""
+def summarize(samples: Sequence[LoadSample]) -> list[EndpointFigures]:
+    """Return the figures of each endpoint by name, then those of all together. No samples give no figures."""
     if not samples:
         return []
     begin_s = min(sample.at_s for sample in samples)
-    end_s = max(sample.at_s + sample.latency_ms / 1000 for sample in samples)
-    names = sorted({sample.endpoint for sample in samples})
-    groups = {name: [sample for sample in samples if sample.endpoint == name] for name in names}
-    return [_row(name, group, end_s - begin_s) for name, group in [*groups.items(), (ALL, list(samples))]]
+    seconds = max(sample.at_s + sample.latency_ms / 1000 for sample in samples) - begin_s
+    groups: dict[str, list[LoadSample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.endpoint].append(sample)
+    return [_figures(name, group, seconds) for name, group in [*sorted(groups.items()), (ALL, list(samples))]]
 
 
-def _row(name: str, samples: Sequence[Sample], duration_s: float) -> Row:
+def _figures(name: str, samples: Sequence[LoadSample], seconds: float) -> EndpointFigures:
     ordered = sorted(sample.latency_ms for sample in samples)
-    return Row(
+    return EndpointFigures(
         endpoint=name,
         requests=len(samples),
-        per_s=round(len(samples) / max(duration_s, 1e-3), 1),
+        per_s=round(len(samples) / max(seconds, 1e-3), 1),
         p50_ms=percentile(ordered, 50),
         p95_ms=percentile(ordered, 95),
         p99_ms=percentile(ordered, 99),
@@ -88,10 +89,10 @@ def _row(name: str, samples: Sequence[Sample], duration_s: float) -> Row:
     )
 
 
-def verdict(rows: Sequence[Row], *, p99_ms: float | None) -> list[str]:
-    """Why this load is a failure, a sentence each; empty when it is none.
+def failures(rows: Sequence[EndpointFigures], *, p99_ms: float | None) -> list[str]:
+    """Return why the load failed, one sentence each.
 
-    `p99_ms` is asked of every endpoint by itself: over all of them, many fast answers would hide a slow route.
+    `p99_ms` applies to each endpoint, because many fast answers would hide a slow route.
     """
     if not rows:
         return ["no request was made"]
@@ -99,7 +100,7 @@ def verdict(rows: Sequence[Row], *, p99_ms: float | None) -> list[str]:
     reasons = [f"{sum(total.errors.values())} of {total.requests} requests failed"] if total.errors else []
     if p99_ms is not None:
         reasons += [
-            f"{row.endpoint}: p99 is {row.p99_ms:.1f} ms, over the {p99_ms:g} ms allowed"
+            f"{row.endpoint}: p99 is {row.p99_ms:.1f} ms, the limit is {p99_ms:g} ms"
             for row in rows[:-1]
             if row.p99_ms > p99_ms
         ]
@@ -107,39 +108,43 @@ def verdict(rows: Sequence[Row], *, p99_ms: float | None) -> list[str]:
 
 
 def console() -> Console:
-    """Where tables go: a terminal in its own width; a log or a pipe wide enough that no figure is cut."""
+    """Return a console as wide as the terminal, or 110 columns for a log or pipe."""
     return Console(width=None if sys.stdout.isatty() else 110)
 
 
-def table(rows: Sequence[Row], title: str) -> Table:
-    """The rows for a terminal."""
-    drawn = Table(title=title, title_justify="left")
-    drawn.add_column("endpoint", no_wrap=True)
-    for column in ("requests", "req/s", "p50 ms", "p95 ms", "p99 ms", "max ms", "errors"):
-        drawn.add_column(column, justify="right")
+def new_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    """Return an empty table with text columns, then right-aligned columns."""
+    table = Table(title=title, title_justify="left")
+    for column in texts:
+        table.add_column(column)
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def endpoint_table(rows: Sequence[EndpointFigures], title: str) -> Table:
+    columns = ("requests", "req/s", "p50 ms", "p95 ms", "p99 ms", "max ms", "errors")
+    table = new_table(title, ("endpoint",), columns)
     for row in rows:
         if row.endpoint == ALL:
-            drawn.add_section()
+            table.add_section()
         latencies = (f"{value:.1f}" for value in (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms))
-        drawn.add_row(row.endpoint, f"{row.requests:,}", f"{row.per_s:,.1f}", *latencies, str(sum(row.errors.values())))
-    return drawn
+        table.add_row(row.endpoint, f"{row.requests:,}", f"{row.per_s:,.1f}", *latencies, str(sum(row.errors.values())))
+    return table
 
 
-def error_table(rows: Iterable[Row]) -> Table:
-    """The most frequent errors of each endpoint; result.json has them all."""
-    drawn = Table(title="errors", title_justify="left")
-    drawn.add_column("endpoint", no_wrap=True)
-    drawn.add_column("what")
-    drawn.add_column("how often", justify="right")
+def error_table(rows: Iterable[EndpointFigures]) -> Table:
+    """Return the most frequent errors of each endpoint. result.json has all of them."""
+    table = new_table("errors", ("endpoint", "error"), ("count",))
     for row in rows:
         if row.endpoint != ALL:
             for error, count in Counter(row.errors).most_common(ERRORS_SHOWN):
-                drawn.add_row(row.endpoint, error, str(count))
-    return drawn
+                table.add_row(row.endpoint, error, str(count))
+    return table
 
 
-def circumstances() -> dict[str, object]:
-    """What a figure is worth nothing without: the command, the day, the machine."""
+def environment_report() -> dict[str, object]:
+    """Return the command, the date and the machine, which every report contains."""
     return {
         "command": "python -m loadtest " + shlex.join(sys.argv[1:]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -166,6 +171,20 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
-    """The rows for a file."""
-    return [asdict(row) for row in rows]
+def draw_latency(samples: Sequence[LoadSample], path: Path, *, title: str) -> None:
+    """Plot the latency distribution of each endpoint. Locust's report.html has latency and throughput over time."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    by_endpoint: dict[str, list[float]] = defaultdict(list)
+    for sample in samples:
+        by_endpoint[sample.endpoint].append(sample.latency_ms)
+    for endpoint, latencies in sorted(by_endpoint.items()):
+        values = [percentile(sorted(latencies), percent) for percent in PLOT_PERCENTS]
+        axes.plot([1 / (1 - percent / 100) for percent in PLOT_PERCENTS], values, label=endpoint)
+    axes.set(xscale="log", yscale="log", xlabel="percentile", ylabel="latency, ms", title=title)
+    axes.set_xticks([1 / (1 - percent / 100) for percent in PLOT_TICKS], [f"{p:g} %" for p in PLOT_TICKS])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.legend(fontsize="small", framealpha=0.8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)

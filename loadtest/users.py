@@ -1,8 +1,9 @@
-"""The locustfile: users that tag, classify, generate, or do all three, as fast as they are answered.
+"""The locustfile: users that tag, classify, generate or do all three, as fast as they are answered.
 
-`python -m loadtest run` starts it; so does `locust -f loadtest/users.py --host http://127.0.0.1:3000`. Only Locust
-may import it: Locust patches the interpreter. Every answer is checked, and an answer that differs from the one that
-the same request got before is a failure too: answers never depend on what else the service is doing.
+Every answer is checked. An answer that differs from an earlier one to the same request is a failure, because answers
+do not depend on load. Only Locust may import this module: it patches the interpreter.
+
+`python -m loadtest run` starts it, and so does `locust -f loadtest/users.py --host http://127.0.0.1:3000`.
 """
 
 import itertools
@@ -20,43 +21,44 @@ from locust.env import Environment
 from loadtest import answers, payloads
 from loadtest.payloads import Payload
 
-POOL_SIZE = 1000  # different requests a task: more than fit in any window of the service's batching
+POOL_SIZE = 1000  # different requests per task
 FLUSH_S = 0.5
-MIX = {"tag": 6, "classify": 3, "generate": 1}  # Mixed: requests a task; short work is asked for more often
+MIX = {"tag": 6, "classify": 3, "generate": 1}  # relative frequency of each task
 HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--prefix", default="/v1", help="before /tag, /classify, /generate; empty: BentoML's routes")
-    parser.add_argument("--payload-seed", type=int, default=0, help="another seed, other requests")
-    parser.add_argument("--samples", default="", help="file that gets one line of JSON a request")
+    parser.add_argument("--prefix", default="/v1", help="Path before the task; '' for the BentoML routes.")
+    parser.add_argument("--payload-seed", type=int, default=0, help="Seed of the request contents.")
+    parser.add_argument("--samples", default="", help="File to write, one JSON line per request.")
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def _prepare(environment: Environment, **_: Any) -> None:
     options = environment.parsed_options
     if options is None or not environment.host:
-        raise SystemExit("no service is named: give --host http://HOST:PORT")
+        raise SystemExit("no service address. Pass --host http://HOST:PORT.")
     try:
-        cards = payloads.read_cards(environment.host)
+        models = payloads.read_models(environment.host)
         wanted = {name for user in environment.user_classes for name in getattr(user, "mix", {})}
-        able = wanted if wanted != set(MIX) else wanted & {task for card in cards for task in card.tasks}
+        served = {task for model in models for task in model.tasks}
+        able = wanted & served if wanted == set(MIX) else wanted
         if not able:
             raise LookupError(f"the service has no model for any of {sorted(wanted)}")
         seed = options.payload_seed
-        pools = {name: payloads.build(cards, name, count=POOL_SIZE, seed=seed) for name in sorted(able)}
+        pools = {name: payloads.build(models, name, count=POOL_SIZE, seed=seed) for name in sorted(able)}
     except (ConnectionError, ValueError, LookupError) as error:
         raise SystemExit(str(error)) from None
-    AskingUser.pools, AskingUser.prefix = pools, options.prefix
+    CheckingUser.pools, CheckingUser.prefix = pools, options.prefix
     if options.samples:
-        samples = Samples(Path(options.samples))
+        samples = SampleWriter(Path(options.samples))
         environment.events.request.add_listener(samples.add)  # type: ignore[no-untyped-call]
         environment.events.quit.add_listener(samples.close)  # type: ignore[no-untyped-call]
 
 
-class Samples:
-    """Streams requests to a file: [seconds since the start, endpoint, milliseconds, status, error] a line."""
+class SampleWriter:
+    """Writes one JSON line per request: [seconds since the start, endpoint, milliseconds, status, error]."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8")
@@ -84,14 +86,14 @@ class Samples:
         self._file.close()
 
 
-class AskingUser(FastHttpUser):
-    """Sends one request after the other; `mix` says how often which task."""
+class CheckingUser(FastHttpUser):
+    """Sends one request after the other and checks each answer. `mix` weighs the tasks."""
 
     abstract = True
     mix: ClassVar[dict[str, int]] = {}
     pools: ClassVar[dict[str, list[Payload]]] = {}
     prefix = "/v1"
-    seen: ClassVar[dict[bytes, bytes]] = {}  # request -> its first answer, over all users
+    first_answers: ClassVar[dict[bytes, bytes]] = {}  # by request, over all users
     numbers: ClassVar[Iterator[int]] = itertools.count()
     network_timeout = 60.0
 
@@ -105,46 +107,46 @@ class AskingUser(FastHttpUser):
         payload = self._random.choice(self.pools[name])
         with self.client.post(
             f"{self.prefix}/{payload.task}",
-            data=payload.encoded,  # type: ignore[arg-type]  # Locust says str and sends bytes as they are
+            data=payload.encoded,  # type: ignore[arg-type]  # Locust's type is str, but it sends bytes unchanged
             headers=HEADERS,
             name=payload.name(self.prefix),
             catch_response=True,
         ) as response:
             content = response.content or b""
             if response.status_code != 200:
-                response.failure(_refusal(response.status_code, content))
+                response.failure(_error_title(response.status_code, content))
                 return
-            first = self.seen.get(payload.encoded)
+            first = self.first_answers.get(payload.encoded)
             if content == first:
-                return  # checked already
+                return  # already checked
             try:
                 if first is not None:
-                    raise answers.WrongAnswerError("the same request has been answered differently before")
+                    raise answers.WrongAnswerError("the same request had a different answer before")
                 answers.check(payload, json.loads(content))
-                self.seen[payload.encoded] = content
+                self.first_answers[payload.encoded] = content
             except ValueError as error:
                 response.failure(f"wrong answer: {error}")
 
 
-def _refusal(status: int, content: bytes) -> str:
-    """What an error answer says, without what differs from one to the next."""
+def _error_title(status: int, content: bytes) -> str:
+    """Return the constant part of an error answer."""
     try:
         return f"{status} {json.loads(content)['title']}"
     except (ValueError, KeyError, TypeError):
-        return f"{status}" if status else "no answer"
+        return f"{status}" if status else "no reply"
 
 
-class Tagging(AskingUser):
+class TagUser(CheckingUser):
     mix: ClassVar = {"tag": 1}
 
 
-class Classifying(AskingUser):
+class ClassifyUser(CheckingUser):
     mix: ClassVar = {"classify": 1}
 
 
-class Generating(AskingUser):
+class GenerateUser(CheckingUser):
     mix: ClassVar = {"generate": 1}
 
 
-class Mixed(AskingUser):
+class MixedUser(CheckingUser):
     mix: ClassVar = MIX

@@ -1,6 +1,6 @@
-"""The same bundle behind other servers, each as its own documentation would have it.
+"""The same bundle behind other servers, each written as its own documentation recommends.
 
-Peers are programs under test, started in processes of their own: nothing in loadtest imports them, and they alone
-may import `models`, because the comparison wants the same codec and the same file on both sides. Each has one model
-process and one thread for the network, and answers with orjson where its framework lets it.
+Peers run in processes of their own, and nothing in loadtest imports them. Only they may import `models`: a fair
+comparison needs the same codec and the same file. Each peer has one model process and one thread for the model, and
+answers with orjson where its framework allows it.
 """

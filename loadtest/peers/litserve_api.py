@@ -1,24 +1,23 @@
-"""A tagger as a LitServe API with batching. A program under test: see peers.
+"""A tagger as a LitServe API with batching.
 
 python -m loadtest.peers.litserve_api --host 127.0.0.1 --port 8000
 
-As https://lightning.ai/docs/litserve/features/batching has it. `fast_queue` puts ZeroMQ
-between its two processes, which LitServer's own docstring shows for high throughput.
+It follows https://lightning.ai/docs/litserve/features/batching. `fast_queue` connects its two processes with ZeroMQ,
+which LitServer's docstring recommends for high throughput.
 """
 
-import argparse
 from typing import Any
 
 import litserve
 
-from loadtest.peers.tagger import MAX_BATCH, WAIT_MS, Tagger
+from loadtest.peers.tagger import MAX_BATCH, WAIT_MS, BundleTagger, listen_address
 
 
-class Tags(litserve.LitAPI):
-    """POST /predict {"inputs": text}: a list of tags."""
+class LitTagApi(litserve.LitAPI):
+    """POST /predict {"inputs": text} returns a list of tags."""
 
     def setup(self, device: str) -> None:
-        self._tagger = Tagger()
+        self._tagger = BundleTagger()
 
     def decode_request(self, request: dict[str, str]) -> Any:
         return self._tagger.encode(request["inputs"])
@@ -37,10 +36,7 @@ class Tags(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    where = parser.parse_args()
-    api = Tags(max_batch_size=MAX_BATCH, batch_timeout=WAIT_MS / 1000)
+    host, port = listen_address()
+    api = LitTagApi(max_batch_size=MAX_BATCH, batch_timeout=WAIT_MS / 1000)
     server = litserve.LitServer(api, accelerator="cpu", fast_queue=True)
-    server.run(host=where.host, port=where.port, log_level="warning", generate_client_file=False, access_log=False)
+    server.run(host=host, port=port, log_level="warning", generate_client_file=False, access_log=False)

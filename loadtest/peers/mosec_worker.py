@@ -1,10 +1,10 @@
-"""A tagger as a mosec worker with dynamic batching. A program under test: see peers.
+"""A tagger as a mosec worker with dynamic batching.
 
 python -m loadtest.peers.mosec_worker --address 127.0.0.1 --port 8000
 
-As https://mosecorg.github.io/mosec/examples/pytorch.html has it: HTTP and batching are mosec's, in Rust; one Python
-process gets lists. `serialize` and `deserialize` are overridden because the default (json, indented) is slower; see
-https://mosecorg.github.io/mosec/reference/concept.html. A wait under 1 ms cannot be asked for: mosec takes 10 ms then.
+It follows https://mosecorg.github.io/mosec/examples/pytorch.html: HTTP and batching are mosec's, in Rust, and one
+Python process gets lists. It overrides `serialize` and `deserialize` because the default (indented json) is slower
+(https://mosecorg.github.io/mosec/reference/concept.html). mosec turns a wait below 1 ms into 10 ms.
 """
 
 from typing import Any
@@ -12,15 +12,15 @@ from typing import Any
 import orjson
 from mosec import Server, Worker
 
-from loadtest.peers.tagger import MAX_BATCH, WAIT_MS, Tagger
+from loadtest.peers.tagger import MAX_BATCH, WAIT_MS, BundleTagger
 
 
-class Tags(Worker):
-    """POST /inference {"inputs": text}: a list of tags."""
+class MosecTagWorker(Worker):
+    """POST /inference {"inputs": text} returns a list of tags."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._tagger = Tagger()
+        self._tagger = BundleTagger()
 
     def deserialize(self, data: bytes) -> Any:
         return orjson.loads(data)
@@ -34,5 +34,5 @@ class Tags(Worker):
 
 if __name__ == "__main__":
     server = Server()
-    server.append_worker(Tags, max_batch_size=MAX_BATCH, max_wait_time=max(1, round(WAIT_MS)))
+    server.append_worker(MosecTagWorker, max_batch_size=MAX_BATCH, max_wait_time=max(1, round(WAIT_MS)))
     server.run()

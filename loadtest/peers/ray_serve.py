@@ -1,14 +1,13 @@
-"""A tagger as a Ray Serve deployment with `@serve.batch`. A program under test: see peers.
+"""A tagger as a Ray Serve deployment with `@serve.batch`.
 
 RAY_SERVE_THROUGHPUT_OPTIMIZED=1 python -m loadtest.peers.ray_serve --host 127.0.0.1 --port 8000
 
-As https://docs.ray.io/en/latest/serve/advanced-guides/dyn-req-batch.html has it: one replica behind Ray's HTTP proxy,
-the access log off, and the switch above of https://docs.ray.io/en/master/kuberay/user-guides/serve-high-throughput.html.
-That page's other switch wants an HAProxy that this release of Ray does not bring. Ray spreads over cores and machines;
-here its proxy, replica, scheduler and store share one core, which is not what it is made for.
+It follows https://docs.ray.io/en/latest/serve/advanced-guides/dyn-req-batch.html: one replica behind Ray's HTTP proxy,
+without access log, with the switch above from
+https://docs.ray.io/en/master/kuberay/user-guides/serve-high-throughput.html. The other switch of that page needs an
+HAProxy, which this release of Ray does not include. Ray is made for many cores and machines; here it has one core.
 """
 
-import argparse
 import signal
 from typing import Any
 
@@ -19,18 +18,17 @@ from ray.serve.schema import LoggingConfig
 from starlette.requests import Request
 from starlette.responses import Response
 
-from loadtest.peers.tagger import MAX_BATCH, WAIT_MS, Tagger
+from loadtest.peers.tagger import MAX_BATCH, WAIT_MS, BundleTagger, listen_address
 
-# By default 5 requests are in hand at once, which would be the largest batch.
-ONGOING = 1024
-OBJECT_STORE_BYTES = 100_000_000  # nothing goes through it: Ray would take a third of the memory
+ONGOING = 1024  # the default of 5 would limit the batch size
+OBJECT_STORE_BYTES = 100_000_000  # unused here; by default Ray takes a third of the memory
 
 
-class Tags:
-    """POST / {"inputs": text}: a list of tags."""
+class RayTagDeployment:
+    """POST / {"inputs": text} returns a list of tags."""
 
     def __init__(self) -> None:
-        self._tagger = Tagger()
+        self._tagger = BundleTagger()
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=WAIT_MS / 1000)
     async def answer(self, items: list[Any]) -> list[list[dict[str, Any]]]:
@@ -42,12 +40,10 @@ class Tags:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    where = parser.parse_args()
+    host, port = listen_address()
     ray.init(num_cpus=1, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
-    serve.start(http_options={"host": where.host, "port": where.port})
-    deployment = serve.deployment(max_ongoing_requests=ONGOING, ray_actor_options={"num_cpus": 0.1})(Tags)
+    serve.start(http_options={"host": host, "port": port})
+    options = {"max_ongoing_requests": ONGOING, "ray_actor_options": {"num_cpus": 0.1}}
+    deployment = serve.deployment(**options)(RayTagDeployment)
     serve.run(deployment.bind(), logging_config=LoggingConfig(enable_access_log=False))
     signal.pause()

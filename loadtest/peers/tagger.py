@@ -1,11 +1,11 @@
-"""What every tagging peer does alike: settings from the environment, the bundle, and a count of the padding it makes.
+"""What the tagging peers share: settings, the bundle, and a count of the padding.
 
-PEER_BUNDLE, PEER_VARIANT: the bundle and which of its files. PEER_MAX_BATCH, PEER_WAIT_MS: how the framework batches.
-PEER_STATS: a file that holds the padded and the real tokens of all batches so far, for the bench to read.
-
-Sorts, checks and batches nothing: a batch is what the framework made of the requests, in its order.
+PEER_BUNDLE and PEER_VARIANT name the bundle and its file. PEER_MAX_BATCH and PEER_WAIT_MS set the framework's batching.
+PEER_STATS names a file for the number of padded and real tokens, which the benchmark reads. A batch is what the
+framework makes of the requests, in its order.
 """
 
+import argparse
 import os
 import struct
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ WAIT_MS = float(os.environ.get("PEER_WAIT_MS", "0"))
 STATS = os.environ.get("PEER_STATS")
 
 
-class Tagger:
-    """The bundle, opened with one thread, and the four steps from texts to tags."""
+class BundleTagger:
+    """A bundle, opened with one thread."""
 
     def __init__(self) -> None:
         self._bundle = load(BUNDLE, variant=VARIANT)
@@ -34,7 +34,7 @@ class Tagger:
         return self._task.encode(text)
 
     def answer(self, items: Sequence[Any]) -> list[list[dict[str, Any]]]:
-        """The tags of one batch of encoded texts."""
+        """Return the tags of one batch of encoded texts."""
         outputs = self._bundle.model.run(self._task.collate(items))
         if self._stats is not None:
             self._count([item.length for item in items])
@@ -45,7 +45,7 @@ class Tagger:
         return self.answer([self.encode(text) for text in texts])
 
     def _count(self, lengths: Sequence[int]) -> None:
-        """Written after each batch (2 µs): a peer that is killed at the end has no other time to say it."""
+        """Write the counts after each batch (2 µs), because a peer is killed at the end."""
         assert self._stats is not None
         self._padded += len(lengths) * max(lengths)
         self._real += sum(lengths)
@@ -59,3 +59,12 @@ def entities(task: Tagging, item: Any, row: Any) -> list[dict[str, Any]]:
         {kind: label, "score": score, "word": word, "start": start, "end": end}
         for label, score, word, start, end in task.answer(item, row)
     ]
+
+
+def listen_address() -> tuple[str, int]:
+    """Return the host and port of the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    arguments = parser.parse_args()
+    return arguments.host, arguments.port

@@ -1,94 +1,124 @@
-"""payloads.py: real lengths, the examples' words, the same seed the same requests."""
+"""Tests of loadtest.payloads: lengths, words of the examples, and seeds."""
 
 import json
+from random import Random
 
 import pytest
 
 from loadtest import payloads
-from loadtest.payloads import Card
+from loadtest.payloads import LengthHistogram, ServedModel, build, build_single, parse_model, read_lengths
+from tests.support import length_counts
 
-TAGGER = Card(id="pos", task="tag", variant="int8", labels=("NOUN",), longest=4096, words=("Harry", "met"))
-WRITER = Card(id="lm", task="generate", variant="int8", labels=(), longest=40, words=("To", "be"))
+TAGGER = ServedModel(id="pos", task="tag", variant="int8", labels=("NOUN",), max_length=4096, words=("Harry", "met"))
+WRITER = ServedModel(id="lm", task="generate", variant="int8", labels=(), max_length=40, words=("To", "be"))
 
 
 @pytest.mark.parametrize("task", ["tag", "generate"])
 def test_same_seed_gives_the_same_requests(task: str) -> None:
-    first, again, other = (payloads.build([TAGGER, WRITER], task, count=50, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (build([TAGGER, WRITER], task, count=50, seed=seed) for seed in (1, 1, 2))
     assert [p.encoded for p in first] == [p.encoded for p in again] != [p.encoded for p in other]
 
 
-def test_inputs_have_real_lengths_in_the_words_of_the_examples() -> None:
-    texts = [payload.inputs for payload in payloads.build_single(TAGGER, count=3000, seed=0)]
+def test_inputs_have_real_lengths_and_words_of_the_examples() -> None:
+    texts = [payload.inputs for payload in build_single(TAGGER, count=3000, seed=0)]
     assert {word for text in texts for word in text.split()} == {"Harry", "met"}
     assert sum(len(text.split()) for text in texts) / len(texts) == pytest.approx(12.6, rel=0.06)
 
 
-def test_prompts_are_counted_in_characters_and_kept_within_the_model() -> None:
-    inputs = [p.inputs for p in payloads.build([WRITER], "generate", count=300, seed=0)]
+def test_prompts_are_counted_in_characters_up_to_max_length() -> None:
+    inputs = [p.inputs for p in build([WRITER], "generate", count=300, seed=0)]
     prompts = [text for asked in inputs for text in ([asked] if isinstance(asked, str) else asked)]
     assert max(map(len, prompts)) == 40
     assert all(set(prompt) <= set("To be") for prompt in prompts)
 
 
 def test_every_form_of_input_is_sent() -> None:
-    forms = {payload.form for payload in payloads.build([TAGGER], "tag", count=200, seed=0)}
+    forms = {payload.form for payload in build([TAGGER], "tag", count=200, seed=0)}
     assert forms == {"", "list", "tokens"}
 
 
-def test_encoded_is_the_body() -> None:
-    payload = payloads.build([TAGGER], "tag", count=1, seed=0)[0]
+def test_encoded_is_the_json_of_the_body() -> None:
+    payload = build([TAGGER], "tag", count=1, seed=0)[0]
     assert json.loads(payload.encoded) == payload.body
 
 
-def test_examples_of_every_shape_give_words() -> None:
+def test_words_come_from_examples_of_every_shape() -> None:
     examples = ["Harry met", ["Ron"], [["in", "London"]], {"inputs": "today"}]
-    card = payloads._card({"id": "x", "task": "tag", "examples": examples})
-    assert card.words == ("Harry", "met", "Ron", "in", "London", "today")
+    model = parse_model({"id": "x", "task": "tag", "examples": examples})
+    assert model.words == ("Harry", "met", "Ron", "in", "London", "today")
 
 
-def test_a_card_without_examples_gets_plain_words() -> None:
-    assert payloads._card({"id": "x", "task": "tag"}).words == payloads.PLAIN_WORDS
+def test_model_without_examples_gets_plain_words() -> None:
+    assert parse_model({"id": "x", "task": "tag"}).words == payloads.PLAIN_WORDS
 
 
 FRAMES = [[[0.5, 1], [2, 3]], [[4, 5.5]]]
-JOINT = Card(
-    id="intents", task="joint", variant="", labels=("O",), text_labels=("Play",), longest=64, words=("play", "it")
+JOINT = ServedModel(
+    id="intents", task="joint", variant="", labels=("O",), text_labels=("Play",), max_length=64, words=("play", "it")
 )
 
 
-def test_the_card_of_frames_gives_requests_of_its_frames() -> None:
+def test_frames_model_gets_frames_of_its_examples() -> None:
     entry = {"id": "x", "task": "tag", "codec": "frames", "limits": {"max_length": 7}, "examples": FRAMES}
-    card = payloads._card(entry)
-    asked = payloads.build([card], "tag", count=200, seed=0)
-    assert {payload.form for payload in asked} == {"", "list"}
-    for payload in asked:
+    model = parse_model(entry)
+    requests = build([model], "tag", count=200, seed=0)
+    assert {payload.form for payload in requests} == {"", "list"}
+    for payload in requests:
         inputs = payload.inputs if payload.form == "list" else [payload.inputs]
         assert all(frame in ([0.5, 1], [2, 3], [4, 5.5]) for frames in inputs for frame in frames)
         assert max(map(len, inputs)) <= 7
 
 
-def test_the_card_of_dna_gives_requests_of_its_bases() -> None:
+def test_dna_model_gets_bases_of_its_examples() -> None:
     entry = {"id": "x", "task": "tag", "codec": "dna", "limits": {"max_length": 60}, "examples": ["ACG", "gN"]}
-    for payload in payloads.build([payloads._card(entry)], "tag", count=200, seed=0):
+    for payload in build([parse_model(entry)], "tag", count=200, seed=0):
         inputs = [payload.inputs] if payload.form == "" else payload.inputs
         assert {letter for text in inputs for letter in text} <= set("ACGgN")
 
 
-def test_letters_are_counted_where_a_step_is_one() -> None:
+def test_characters_model_is_limited_in_characters() -> None:
     entry = {"id": "x", "task": "classify", "codec": "characters", "examples": ["Yamamoto", "Rossi"]}
-    card = payloads._card({**entry, "limits": {"max_length": 12}})
-    texts = [payload.inputs for payload in payloads.build_single(card, count=100, seed=0)]
+    model = parse_model({**entry, "limits": {"max_length": 12}})
+    texts = [payload.inputs for payload in build_single(model, count=100, seed=0)]
     assert max(map(len, texts)) == 12
 
 
-def test_a_joint_model_is_asked_for_both_parts() -> None:
-    tags, labels = (payloads.build([JOINT], task, count=1, seed=0)[0] for task in ("tag", "classify"))
+def test_joint_model_gets_tag_and_classify_requests() -> None:
+    tags, labels = (build([JOINT], task, count=1, seed=0)[0] for task in ("tag", "classify"))
     assert (tags.task, tags.labels) == ("tag", ("O",))
     assert (labels.task, labels.labels) == ("classify", ("Play",))
-    with pytest.raises(LookupError, match=r"'generate'.*intents \(joint\)"):
-        payloads.build([JOINT], "generate", count=1, seed=0)
+    with pytest.raises(LookupError):
+        build([JOINT], "generate", count=1, seed=0)
 
 
-def test_a_missing_task_is_named_with_what_there_is() -> None:
-    with pytest.raises(LookupError, match=r"'classify'.*pos \(tag\)"):
-        payloads.build([TAGGER], "classify", count=1, seed=0)
+def test_missing_task_raises() -> None:
+    with pytest.raises(LookupError):
+        build([TAGGER], "classify", count=1, seed=0)
+
+
+def test_lengths_file_has_the_published_figures() -> None:
+    tag = read_lengths()["tag"]
+    words = sum(length * count for length, count in zip(tag.lengths, tag.counts, strict=True))
+    assert (sum(tag.counts), max(tag.lengths)) == (2001, 75)
+    assert words / sum(tag.counts) == pytest.approx(12.6, abs=0.05)
+
+
+def test_sampled_lengths_follow_the_histogram() -> None:
+    histogram, random = read_lengths()["tag"], Random(1)
+    sampled = [histogram.sample(random) for _ in range(20_000)]
+    mean = sum(a * b for a, b in zip(histogram.lengths, histogram.counts, strict=True)) / sum(histogram.counts)
+    assert sum(sampled) / len(sampled) == pytest.approx(mean, rel=0.03)
+    assert set(sampled) <= set(histogram.lengths)
+
+
+def test_max_length_cuts_a_sampled_length() -> None:
+    assert LengthHistogram(unit="words", lengths=(50,), counts=(1,)).sample(Random(0), max_length=7) == 7
+
+
+def test_conllu_ranges_and_empty_nodes_are_not_words() -> None:
+    text = "# text = x\n1-2\tdon't\n1\tdo\n2\tn't\n2.1\tx\n\n1\tgo\n"
+    assert length_counts.conllu_words(text.splitlines()) == {2: 1, 1: 1}
+
+
+def test_tree_leaves_are_words() -> None:
+    assert length_counts.tree_words(["(3 (2 It) (4 (4 's) (2 fine)))", ""]) == {3: 1}
