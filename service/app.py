@@ -81,7 +81,7 @@ class Api:
     ) -> schemas.BentoTagAnswer:
         """Label every step: word, letter, base or frame. One input gives a list; a list gives a list of lists."""
         request = schemas.TagRequest(inputs=inputs, model=model, parameters=parameters)
-        call = exchange_of(ctx.request).call
+        call = exchange_of(ctx.request).request
         answer = await self.worker.engine.tag(inputs, model=model, aggregation=request.aggregation, request=call)
         return answers.tag_answer(answer)
 
@@ -96,7 +96,7 @@ class Api:
     ) -> list[list[answers.LabelObject]]:
         """Score every label of the whole. One list an input, best first."""
         request = schemas.ClassifyRequest(inputs=inputs, model=model, parameters=parameters)
-        call = exchange_of(ctx.request).call
+        call = exchange_of(ctx.request).request
         answer = await self.worker.engine.classify(inputs, model=model, top_k=request.top_k, request=call)
         return cast(list[list[answers.LabelObject]], list(map(answers.label_objects, answer)))
 
@@ -111,7 +111,7 @@ class Api:
     ) -> schemas.BentoGenerateAnswer:
         """Continue a text. A list of prompts gives a list of texts."""
         options = schemas.generate_options(parameters, limit=self.worker.settings.max_new_tokens)
-        call = exchange_of(ctx.request).call
+        call = exchange_of(ctx.request).request
         answer = await self.worker.engine.generate(inputs, model=model, options=options, request=call)
         return answers.generate_answer(answer, with_state=options.return_state)
 

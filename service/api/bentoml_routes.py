@@ -62,7 +62,7 @@ def answered(method: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Conc
         headers = {name.decode(): value.decode() for name, value in headers_of(error)}
         # BentoML overwrites the status of the response with that of the context.
         context.response.status_code = kind_of(error).status
-        content = body_of(error, request_id=exchange.call.request_id)
+        content = body_of(error, request_id=exchange.request.request_id)
         return cast(R, Response(content, kind_of(error).status, headers))
 
     return inner

@@ -15,60 +15,60 @@ from service.api.model_cards import ModelCard, ModelList
 from service.api.problems import OIP_ERROR
 from service.api.request_context import Link, RequestContext
 from service.api.request_headers import Head
-from service.api.routes import READ, Docs, Reply, Route, Routes, Stream
+from service.api.routes import READ, Docs, EventStream, Reply, Route, Routes
 from service.errors import NotFound, ServiceError, UnknownModel, shown
 from service.worker import Worker
 
 
-async def _tag(exchange: RequestContext, body: bytes) -> Any:
-    request = schemas.parse_request(schemas.TAG, body, exchange.worker.settings)
-    exchange.model = request.model or exchange.worker.default_model("tag")
-    answer = await exchange.worker.engine.tag(
-        request.inputs, model=request.model, aggregation=request.aggregation, request=exchange.call
+async def _tag(context: RequestContext, body: bytes) -> Any:
+    request = schemas.parse_request(schemas.TAG, body, context.worker.settings)
+    context.model = request.model or context.worker.default_model("tag")
+    answer = await context.worker.engine.tag(
+        request.inputs, model=request.model, aggregation=request.aggregation, request=context.request
     )
     return answers.tag_answer(answer)
 
 
-async def _classify(exchange: RequestContext, body: bytes) -> Any:
-    request = schemas.parse_request(schemas.CLASSIFY, body, exchange.worker.settings)
-    exchange.model = request.model or exchange.worker.default_model("classify")
-    rows = await exchange.worker.engine.classify(
-        request.inputs, model=request.model, top_k=request.top_k, request=exchange.call
+async def _classify(context: RequestContext, body: bytes) -> Any:
+    request = schemas.parse_request(schemas.CLASSIFY, body, context.worker.settings)
+    context.model = request.model or context.worker.default_model("classify")
+    rows = await context.worker.engine.classify(
+        request.inputs, model=request.model, top_k=request.top_k, request=context.request
     )
     return list(map(answers.label_objects, rows))
 
 
-async def _generate(exchange: RequestContext, body: bytes) -> Any:
-    settings = exchange.worker.settings
+async def _generate(context: RequestContext, body: bytes) -> Any:
+    settings = context.worker.settings
     request = schemas.parse_request(schemas.GENERATE, body, settings)
     if request.stream:  # as clients of Text Generation Inference ask for it, whatever the route
-        return await sse.stream_text(exchange, request)
-    exchange.model = request.model or exchange.worker.default_model("generate")
+        return await sse.stream_text(context, request)
+    context.model = request.model or context.worker.default_model("generate")
     options = schemas.generate_options(request.parameters, limit=settings.max_new_tokens)
-    answer = await exchange.worker.engine.generate(
-        request.inputs, model=request.model, options=options, request=exchange.call
+    answer = await context.worker.engine.generate(
+        request.inputs, model=request.model, options=options, request=context.request
     )
     return answers.generate_answer(answer, with_state=options.return_state)
 
 
-async def _models(exchange: RequestContext, _: bytes) -> Any:
-    return {"object": "list", "data": exchange.worker.engine.cards()}
+async def _models(context: RequestContext, _: bytes) -> Any:
+    return {"object": "list", "data": context.worker.engine.cards()}
 
 
-async def _model(exchange: RequestContext, _: bytes) -> Any:
-    name = exchange.names["id"]
-    cards = {card["id"]: card for card in exchange.worker.engine.cards()}
+async def _model(context: RequestContext, _: bytes) -> Any:
+    name = context.path_params["id"]
+    cards = {card["id"]: card for card in context.worker.engine.cards()}
     if name not in cards:
         raise UnknownModel(
             f"there is no model {shown(name)!r}; there are {', '.join(cards)}", value=name, available=list(cards)
         )
-    exchange.model = name
+    context.model = name
     return cards[name]
 
 
-async def _unknown(exchange: RequestContext, _: bytes) -> Any:
+async def _unknown(context: RequestContext, _: bytes) -> Any:
     available = [route.pattern for route in ROUTES.all]
-    raise NotFound(f"there is no route {shown(exchange.head.path)}", available=available)
+    raise NotFound(f"there is no route {shown(context.path)}", available=available)
 
 
 TAG_DOCS = Docs(
@@ -98,10 +98,10 @@ GENERATE_DOCS = Docs(
 )
 
 
-async def _document(exchange: RequestContext, _: bytes) -> Any:
-    gate = exchange.worker.gate
+async def _document(context: RequestContext, _: bytes) -> Any:
+    gate = context.worker.gate
     keys = gate is not None and gate.wants_keys
-    return Reply(body=orjson.dumps(openapi.document(DOCUMENTED, exchange.worker.engine.cards(), keys=keys)))
+    return Reply(body=orjson.dumps(openapi.document(DOCUMENTED, context.worker.engine.cards(), keys=keys)))
 
 
 MODELS_DOCS = Docs(group="Models", summary="The bundles that are served, defaults first", answer=ModelList)
@@ -110,16 +110,16 @@ DOCUMENT_DOCS = Docs(group=openapi.PAGES_GROUP, summary="This document", answer=
 
 ROUTES = Routes(
     (
-        Route("/v1/tag", ("POST",), _tag, reads=True, task="tag", docs=TAG_DOCS),
-        Route("/v1/classify", ("POST",), _classify, reads=True, task="classify", docs=CLASSIFY_DOCS),
-        Route("/v1/generate", ("POST",), _generate, reads=True, task="generate", docs=GENERATE_DOCS),
+        Route("/v1/tag", ("POST",), _tag, task="tag", docs=TAG_DOCS),
+        Route("/v1/classify", ("POST",), _classify, task="classify", docs=CLASSIFY_DOCS),
+        Route("/v1/generate", ("POST",), _generate, task="generate", docs=GENERATE_DOCS),
         *sse.ROUTES,
-        Route("/v1/models", READ, _models, reads=False, docs=MODELS_DOCS),
-        Route("/v1/models/{id}", READ, _model, reads=False, docs=MODEL_DOCS),
+        Route("/v1/models", READ, _models, docs=MODELS_DOCS),
+        Route("/v1/models/{id}", READ, _model, docs=MODEL_DOCS),
         *openai_completions.ROUTES,
         *openai_embeddings.ROUTES,
         *oip.ROUTES,
-        Route("/docs.json", READ, _document, reads=False, docs=DOCUMENT_DOCS),
+        Route("/docs.json", READ, _document, docs=DOCUMENT_DOCS),
     )
 )
 # As the document lists them: those that BentoML's API machinery answers take and answer the same.
@@ -128,8 +128,8 @@ DOCUMENTED = (
     *(replace(ROUTES.literal[f"/v1/{task}"], pattern=f"/{task}") for task in ("tag", "classify", "generate")),
 )
 # One label for all the paths that clients make up, in the dialect of those who read the answer.
-UNKNOWN = Route("unknown", (), _unknown, reads=False)
-UNKNOWN_V2 = Route("unknown", (), _unknown, reads=False, dialect=OIP_ERROR)
+UNKNOWN = Route("unknown", (), _unknown)
+UNKNOWN_V2 = Route("unknown", (), _unknown, dialect=OIP_ERROR)
 
 
 class Lean:
@@ -150,24 +150,24 @@ class Lean:
         """Answer one HTTP request. Raises nothing but what the link raises."""
         found, names = ROUTES.find(head.path)
         route = found or (UNKNOWN_V2 if head.path.startswith("/v2/") else UNKNOWN)
-        exchange = RequestContext(self.worker, route.pattern, head, link, names=names, dialect=route.dialect)
+        context = RequestContext(self.worker, route.pattern, head, link, path_params=names, dialect=route.dialect)
         try:
             try:
                 if route.methods:
-                    exchange.check(route.methods, media=route.media if route.reads else (), key=not route.open)
+                    context.check(route.methods, media=route.media if route.reads_body else (), key=not route.public)
                 if route.task:
                     self.worker.engine.check_room(route.task)
-                body = await exchange.read() if route.reads else b""
-                answer = await route.run(exchange, body)
-                if isinstance(answer, Stream):
-                    await exchange.stream(answer.media, answer.chunks, answer.failed)
+                body = await context.read() if route.reads_body else b""
+                answer = await route.handler(context, body)
+                if isinstance(answer, EventStream):
+                    await context.stream(answer.media, answer.chunks, answer.on_error)
                     return
                 reply = answer if isinstance(answer, Reply) else Reply(body=orjson.dumps(answer))
             except ServiceError as error:
-                await exchange.refuse(error)
+                await context.refuse(error)
             except Exception as error:
-                await exchange.refuse(exchange.failed(error))
+                await context.refuse(context.failed(error))
             else:
-                await exchange.answer(reply.body, reply.media, reply.headers)
+                await context.answer(reply.body, reply.media, reply.headers)
         finally:
-            exchange.close()
+            context.close()

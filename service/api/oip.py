@@ -256,7 +256,7 @@ async def _config(context: RequestContext, _: bytes) -> dict[str, Any]:
 
 
 def _graph(context: RequestContext) -> TensorRuntime:
-    path = context.names
+    path = context.path_params
     graph = oip_inference.find_graph(context.worker, path["id"], path.get("version", ""))
     context.model = graph.name
     return graph
@@ -264,7 +264,7 @@ def _graph(context: RequestContext) -> TensorRuntime:
 
 async def _infer(context: RequestContext, body: bytes) -> Reply:
     graph = _graph(context)
-    request, rest = _parse(body, context.head.fields.get(HEADER_LENGTH))
+    request, rest = _parse(body, context.headers.get(HEADER_LENGTH))
     for field, value, expected in (
         ("model_name", request.model_name, graph.name),
         ("model_version", request.model_version, graph.version),
@@ -280,7 +280,7 @@ async def _infer(context: RequestContext, body: bytes) -> Reply:
         outputs=[output.name for output in request.outputs],
         parameters=parameters,
     )
-    tensors = await oip_inference.infer(context.worker, graph, inference, context.call)
+    tensors = await oip_inference.infer(context.worker, graph, inference, context.request)
     overrides = {
         output.name: output.parameters.binary_data
         for output in request.outputs
@@ -357,8 +357,8 @@ def _docs(summary: str, answer: Any, **more: Any) -> Docs:
     return Docs(group="Open Inference Protocol V2", summary=summary, answer=answer, **more)
 
 
-def _server_route(path: str, run: Any, docs: Docs, *, methods: tuple[str, ...] = READ, open: bool = False) -> Route:
-    return Route(path, methods, run, reads=False, dialect=OIP_ERROR, open=open, docs=docs)
+def _server_route(path: str, handler: Any, docs: Docs, *, public: bool = False) -> Route:
+    return Route(path, READ, handler, dialect=OIP_ERROR, public=public, docs=docs)
 
 
 def _model_routes(end: str, methods: tuple[str, ...], run: Any, docs: Docs, **more: Any) -> tuple[Route, ...]:
@@ -376,13 +376,14 @@ INFER_DOCS = _docs(
     body=InferRequest,
     example=example,
 )
+INDEX_DOCS = _docs("List the models", list[IndexedModel])
 ROUTES = (
     _server_route("/v2", _server, _docs("Get the server and its extensions", ServerMetadata)),
-    _server_route("/v2/health/live", _live, _docs("Check whether the process runs", ServerLive), open=True),
-    _server_route("/v2/health/ready", _ready, _docs("Check whether requests are taken", ServerReady), open=True),
-    _server_route("/v2/repository/index", _index, _docs("List the models", list[IndexedModel]), methods=("POST",)),
-    *_model_routes("", READ, _model, _docs("Get the tensors of a model", ModelMetadata), reads=False),
-    *_model_routes("/ready", READ, _model_ready, _docs("Check whether a model is served", ModelReady), reads=False),
-    *_model_routes("/config", READ, _config, _docs("Get a model's configuration", ModelConfig), reads=False),
-    *_model_routes("/infer", ("POST",), _infer, INFER_DOCS, reads=True, media=(JSON, OCTETS)),
+    _server_route("/v2/health/live", _live, _docs("Check whether the process runs", ServerLive), public=True),
+    _server_route("/v2/health/ready", _ready, _docs("Check whether requests are taken", ServerReady), public=True),
+    Route("/v2/repository/index", ("POST",), _index, dialect=OIP_ERROR, media=(), docs=INDEX_DOCS),
+    *_model_routes("", READ, _model, _docs("Get the tensors of a model", ModelMetadata)),
+    *_model_routes("/ready", READ, _model_ready, _docs("Check whether a model is served", ModelReady)),
+    *_model_routes("/config", READ, _config, _docs("Get a model's configuration", ModelConfig)),
+    *_model_routes("/infer", ("POST",), _infer, INFER_DOCS, media=(JSON, OCTETS)),
 )

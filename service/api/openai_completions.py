@@ -16,7 +16,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from service.api import schemas
 from service.api.problems import OPENAI_ERROR, openai_body_of, rename_inputs
 from service.api.request_context import RequestContext
-from service.api.routes import Docs, Route, Stream
+from service.api.routes import Docs, EventStream, Route
 from service.api.sse import KEEP_ALIVE, MEDIA, event
 from service.errors import InvalidRequest
 from service.generation import GenerateOptions
@@ -280,10 +280,10 @@ async def complete(context: RequestContext, body: bytes) -> Any:
     options = options_of(request, worker.settings) * len(request.prompts)
     with rename_inputs("prompt", single=isinstance(request.prompt, str), copies=request.samples):
         stream = await worker.engine.generate_stream(
-            prompts, model=request.model, options=options, request=context.call
+            prompts, model=request.model, options=options, request=context.request
         )
     head = {
-        "id": f"cmpl-{context.call.request_id}",
+        "id": f"cmpl-{context.request.request_id}",
         "object": "text_completion",
         "created": int(time.time()),
         "model": context.model,
@@ -291,7 +291,7 @@ async def complete(context: RequestContext, body: bytes) -> Any:
     if request.stream:
         stream.remind_s = worker.settings.keepalive_s
         chunks = _events(stream, head, request, prompts)
-        return Stream(media=MEDIA, chunks=chunks, failed=lambda error: event(openai_body_of(error)))
+        return EventStream(media=MEDIA, chunks=chunks, on_error=lambda error: event(openai_body_of(error)))
     async with contextlib.aclosing(stream):
         texts = await _read_all(stream, len(prompts))
     best = [index for first in range(0, len(texts), request.samples) for index in _best(texts, first, request)]
@@ -370,4 +370,4 @@ DOCS = Docs(
     event=Completion,
     example=_example,
 )
-ROUTES = (Route("/v1/completions", ("POST",), complete, reads=True, task="generate", dialect=OPENAI_ERROR, docs=DOCS),)
+ROUTES = (Route("/v1/completions", ("POST",), complete, task="generate", dialect=OPENAI_ERROR, docs=DOCS),)

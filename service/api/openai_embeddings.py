@@ -58,7 +58,7 @@ async def embed(context: RequestContext, body: bytes) -> Any:
     single = isinstance(request.input, str)
     schemas.check_input_count(1 if single else len(request.input), worker.settings, field="input")
     with rename_inputs("input", single=single):
-        vectors = await worker.engine.embed(request.input, model=request.model, request=context.call)
+        vectors = await worker.engine.embed(request.input, model=request.model, request=context.request)
     width = len(vectors[0][0]) if vectors else request.dimensions
     if request.dimensions not in (None, width):
         message = f"{request.dimensions} is not available; {context.model} returns {width}; leave it out"
@@ -89,4 +89,4 @@ DOCS = Docs(
     answer=EmbeddingList,
     example=_example,
 )
-ROUTES = (Route("/v1/embeddings", ("POST",), embed, reads=True, task="embed", dialect=OPENAI_ERROR, docs=DOCS),)
+ROUTES = (Route("/v1/embeddings", ("POST",), embed, task="embed", dialect=OPENAI_ERROR, docs=DOCS),)

@@ -134,8 +134,8 @@ def _error_key(format_: ErrorFormat) -> str:
 
 def _operation(route: Route, docs: Docs, method: str, schemas: Schemas, cards: Sequence[Card]) -> Json:
     has_body = method != "HEAD"
-    kinds = [*HEAD_ERRORS, *docs.errors, *(() if route.open else KEY_ERRORS)]
-    kinds += BODY_ERRORS if route.reads else ()
+    kinds = [*HEAD_ERRORS, *docs.errors, *(() if route.public else KEY_ERRORS)]
+    kinds += BODY_ERRORS if route.reads_body else ()
     kinds += PATTERN_ERRORS if "{" in route.pattern else ()
     operation: Json = {
         "tags": [docs.group],
@@ -158,7 +158,7 @@ def _operation(route: Route, docs: Docs, method: str, schemas: Schemas, cards: S
         media: Json = {"schema": schemas[route.pattern, "body"], **({"examples": examples} if examples else {})}
         others: Json = {name: {} for name in route.media if name != "application/json"}
         operation["requestBody"] = {"required": True, "content": {"application/json": media, **others}}
-    return operation | ({"security": []} if route.open else {})
+    return operation | ({"security": []} if route.public else {})
 
 
 def _answer_content(route: Route, docs: Docs, schemas: Schemas) -> Json:

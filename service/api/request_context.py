@@ -93,7 +93,7 @@ class RequestContext:
     """
 
     __slots__ = (
-        *("_link", "added", "call", "dialect", "guest", "head", "model", "names", "outcome", "route", "sent"),
+        *("_link", "added", "request", "dialect", "guest", "head", "model", "path_params", "outcome", "route", "sent"),
         *("started_s", "worker"),
     )
 
@@ -104,12 +104,12 @@ class RequestContext:
         head: Head,
         link: Link,
         *,
-        names: Mapping[str, str] = NO_NAMES,
+        path_params: Mapping[str, str] = NO_NAMES,
         dialect: Dialect = PROBLEM,
     ) -> None:
         self.worker = worker
         self.route = route
-        self.names = names
+        self.path_params = path_params
         self.dialect = dialect
         self.head = head
         self.outcome = CANCELLED
@@ -119,12 +119,22 @@ class RequestContext:
         self.added: Headers | None = None  # to those of every answer
         self.sent = 0  # bytes of a whole answer
         self._link = link
-        self.call = InferenceRequest(
+        self.request = InferenceRequest(
             request_id=mint_id(head).decode(),
             route=route,
             deadline_s=self.started_s + worker.settings.deadline_s,
             is_disconnected=link.gone,
         )
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """The header fields that are read."""
+        return self.head.fields
+
+    @property
+    def path(self) -> str:
+        """The path of the request."""
+        return self.head.path
 
     def check(self, methods: Collection[str], *, media: Sequence[str] = (JSON,), key: bool = True) -> None:
         """Check everything that the head of the request tells. Raises the RequestError that applies first.
@@ -142,7 +152,7 @@ class RequestContext:
         if not self.head.plain:
             seconds = seconds_of(self.head)
             if seconds is not None:
-                self.call.deadline_s = self.started_s + min(seconds, self.worker.settings.deadline_max_s)
+                self.request.deadline_s = self.started_s + min(seconds, self.worker.settings.deadline_max_s)
             if media:
                 check_media(self.head, media)
                 check_length(self.head, self.worker.settings.body_bytes)
@@ -168,7 +178,7 @@ class RequestContext:
         if self._link.arrived:  # no timer needed
             return await self._link.read(limit)
         try:
-            async with self.worker.reading(self.call.deadline_s - time.monotonic()):
+            async with self.worker.reading(self.request.deadline_s - time.monotonic()):
                 return await self._link.read(limit)
         except TimeoutError:
             raise DeadlinePassed("the deadline passed before the whole body had arrived") from None
@@ -223,7 +233,7 @@ class RequestContext:
         """Send the problem that ``error`` is; nothing if nobody is there to read it."""
         self.note(error)
         if not isinstance(error, ClientGone):
-            body = self.dialect.body(error, self.call.request_id)
+            body = self.dialect.body(error, self.request.request_id)
             await self._send(kind_of(error).status, headers_of(error, self.dialect.media), body)
 
     def note(self, error: ServiceError) -> None:
@@ -234,12 +244,12 @@ class RequestContext:
 
     def failed(self, cause: BaseException) -> InternalError:
         """Log a bug under the request's id and return what the client is told."""
-        log.error("request %s on %s failed", self.call.request_id, self.route, exc_info=cause)
+        log.error("request %s on %s failed", self.request.request_id, self.route, exc_info=cause)
         return InternalError()
 
     def common_headers(self) -> Headers:
         """Return the headers that every answer carries."""
-        call = self.call
+        call = self.request
         timing = TIMING % (call.queue_s * 1e3, call.compute_s * 1e3, call.batch_items)
         headers = [(b"x-request-id", call.request_id.encode()), (b"server-timing", timing)]
         if self.added is not None:
@@ -257,7 +267,7 @@ class RequestContext:
         if not self.worker.watchers:
             return
         ended = Ended(
-            call=self.call,
+            call=self.request,
             method=self.head.method if self.head.method in METHODS else "_OTHER",
             model=self.worker.telemetry.known(self.model or ""),
             outcome=self.outcome,

@@ -25,15 +25,15 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
-    """An answer in parts. An error before the first is answered as ever, a later one by what `failed` makes of it."""
+class EventStream:
+    """An answer in parts. An error before the first is answered as ever, a later one by what `on_error` makes of it."""
 
     media: bytes
     chunks: AsyncGenerator[bytes, None]
-    failed: Callable[[ServiceError], bytes]
+    on_error: Callable[[ServiceError], bytes]
 
 
-Run = Callable[[RequestContext, bytes], Awaitable[Any]]  # to what orjson can dump, a Reply or a Stream
+Handler = Callable[[RequestContext, bytes], Awaitable[Any]]  # to what orjson can dump, a Reply or a EventStream
 Card = Mapping[str, Any]  # what /v1/models tells of a bundle
 
 
@@ -63,13 +63,17 @@ class Route:
 
     pattern: str
     methods: tuple[str, ...]
-    run: Run
-    reads: bool  # whether it has a body
+    handler: Handler
     task: str = ""  # whose work it is: refused before it is read if there is no room for more of it
     dialect: Dialect = PROBLEM  # in which its errors are told
     media: tuple[str, ...] = (JSON,)  # of the bodies that it reads
-    open: bool = False  # without a key: who probes has none
-    docs: Docs | None = None  # None only in tests: tests/service/test_openapi.py wants it of every route that is served
+    public: bool = False  # answered without an API key
+    docs: Docs | None = None
+
+    @property
+    def reads_body(self) -> bool:
+        """Whether the handler needs the body of the request."""
+        return "POST" in self.methods and bool(self.media)
 
 
 class Routes:

@@ -14,7 +14,7 @@ from service.api import schemas
 from service.api.answers import generated_object
 from service.api.problems import problem_of
 from service.api.request_context import RequestContext
-from service.api.routes import Docs, Route, Stream
+from service.api.routes import Docs, EventStream, Route
 from service.errors import InvalidRequest, ServiceError
 from service.generation_stream import GenerationStream, TokenDelta
 
@@ -63,18 +63,18 @@ def error_event(context: RequestContext) -> Callable[[ServiceError], bytes]:
 
     def of(error: ServiceError) -> bytes:
         kind = next(name for cls, name in ERROR_TYPES if isinstance(error, cls))
-        problem = problem_of(error, request_id=context.call.request_id)
+        problem = problem_of(error, request_id=context.request.request_id)
         return b"event: error\n" + event(orjson.dumps({**problem, "error": problem["detail"], "error_type": kind}))
 
     return of
 
 
-async def generate_stream(context: RequestContext, body: bytes) -> Stream:
+async def generate_stream(context: RequestContext, body: bytes) -> EventStream:
     """Answer ``POST /v1/generate_stream``."""
     return await stream_text(context, schemas.parse_request(schemas.GENERATE, body, context.worker.settings))
 
 
-async def stream_text(context: RequestContext, request: schemas.GenerateRequest) -> Stream:
+async def stream_text(context: RequestContext, request: schemas.GenerateRequest) -> EventStream:
     """Start to generate, and return the events."""
     if not isinstance(request.inputs, str):
         raise InvalidRequest("a stream has one text; send a string, and one request per text", field="inputs")
@@ -83,10 +83,12 @@ async def stream_text(context: RequestContext, request: schemas.GenerateRequest)
     options = schemas.generate_options(request.parameters, limit=settings.max_new_tokens)
     options = replace(options, details=False, logprobs=True)
     stream = await context.worker.engine.generate_stream(
-        [request.inputs], model=request.model, options=[options], request=context.call
+        [request.inputs], model=request.model, options=[options], request=context.request
     )
     stream.remind_s = settings.keepalive_s
-    return Stream(media=MEDIA, chunks=_chunks(stream, with_state=options.return_state), failed=error_event(context))
+    return EventStream(
+        media=MEDIA, chunks=_chunks(stream, with_state=options.return_state), on_error=error_event(context)
+    )
 
 
 async def _chunks(stream: GenerationStream, *, with_state: bool) -> AsyncGenerator[bytes, None]:
@@ -144,4 +146,4 @@ DOCS = Docs(
     event=TokenEvent,
     example=schemas.example("generate"),
 )
-ROUTES = (Route("/v1/generate_stream", ("POST",), generate_stream, reads=True, task="generate", docs=DOCS),)
+ROUTES = (Route("/v1/generate_stream", ("POST",), generate_stream, task="generate", docs=DOCS),)

@@ -140,12 +140,12 @@ class StreamConnection:
     ) -> None:
         self._streams, self._worker, self._context = streams, worker, context
         self._receive, self._send = receive, send
-        self._timeout_s = context.call.deadline_s - context.started_s  # of each message
+        self._timeout_s = context.request.deadline_s - context.started_s  # of each message
         self._stream: TaggingStream | None = None
 
     async def serve(self) -> None:
         """Answer message after message. Raises StreamClosed, and OSError when the client is gone."""
-        request_id = self._context.call.request_id
+        request_id = self._context.request.request_id
         while True:
             text = await self._next()
             started_s = time.monotonic()
@@ -203,7 +203,7 @@ class StreamConnection:
     def _call(self) -> InferenceRequest:
         """Return the inference request of one message."""
         return InferenceRequest(
-            request_id=self._context.call.request_id,
+            request_id=self._context.request.request_id,
             route=PATH,
             deadline_s=time.monotonic() + self._timeout_s,
             is_disconnected=lambda: False,  # a disconnect shows when the answer is sent

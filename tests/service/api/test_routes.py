@@ -9,7 +9,7 @@ import pytest
 
 from service.api import native as lean
 from service.api.request_context import RequestContext
-from service.api.routes import Route, Routes, Stream
+from service.api.routes import EventStream, Route, Routes
 from service.errors import ClientGone, InvalidRequest, ServiceError
 from tests.support import fast_path_connection as wire
 
@@ -19,7 +19,7 @@ async def nothing(exchange: RequestContext, body: bytes) -> Any:
 
 
 def test_a_literal_path_comes_before_a_pattern_and_patterns_name_their_parts() -> None:
-    table = Routes(Route(pattern, ("GET",), nothing, reads=False) for pattern in ("/a/{x}", "/a/b", "/a/{x}/c/{y}"))
+    table = Routes(Route(pattern, ("GET",), nothing) for pattern in ("/a/{x}", "/a/b", "/a/{x}/c/{y}"))
     found = [(route and route.pattern, dict(names)) for route, names in map(table.find, ("/a/b", "/a/q", "/a/q/c/r"))]
     assert found == [("/a/b", {}), ("/a/{x}", {"x": "q"}), ("/a/{x}/c/{y}", {"x": "q", "y": "r"})]
     assert [table.find(path)[0] for path in ("/a", "/a/", "/a//c/r", "/a/q/d/r", "")] == [None] * 5
@@ -41,8 +41,8 @@ class Parts:
         finally:
             self.closed = True
 
-    async def run(self, exchange: RequestContext, body: bytes) -> Stream:
-        return Stream(media=b"text/plain", chunks=self.chunks(), failed=_failed)
+    async def run(self, exchange: RequestContext, body: bytes) -> EventStream:
+        return EventStream(media=b"text/plain", chunks=self.chunks(), on_error=_failed)
 
 
 def _failed(error: ServiceError) -> bytes:
@@ -52,7 +52,7 @@ def _failed(error: ServiceError) -> bytes:
 @pytest.fixture
 def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
     parts = Parts()
-    table = Routes([*lean.ROUTES.all, Route("/v1/parts", ("POST",), parts.run, reads=True)])
+    table = Routes([*lean.ROUTES.all, Route("/v1/parts", ("POST",), parts.run)])
     monkeypatch.setattr(lean, "ROUTES", table)
     return parts
 
