@@ -1,4 +1,4 @@
-"""Texts as server-sent events: what is sent, when, and how a stream ends that does not end well."""
+"""``/v1/generate_stream``: events, errors, and what happens to slow or disconnected clients."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,6 +21,7 @@ from service.worker import Worker
 from tests.support import fast_path_connection as wire
 from tests.support.api_clients import FakeSite, problem
 from tests.support.fake_engine import TEXT
+from tests.support.polling import eventually
 
 PATH = "/v1/generate_stream"
 
@@ -37,7 +38,7 @@ def events(response: httpx.Response) -> list[Any]:
     return [orjson.loads(line.removeprefix("data: ")) for line in response.text.splitlines() if line[:5] == "data:"]
 
 
-async def test_a_text_comes_token_by_token_and_whole_with_the_last(site: FakeSite) -> None:
+async def test_each_token_is_an_event_and_the_last_has_the_text(site: FakeSite) -> None:
     found = events(await site.post(PATH, {"inputs": "a", "parameters": {"seed": 9, "max_new_tokens": 3}}))
     token = {"special": False, "logprob": -0.5}
     assert found == [
@@ -52,7 +53,7 @@ async def test_a_text_comes_token_by_token_and_whole_with_the_last(site: FakeSit
     ]
 
 
-async def test_every_event_is_one_line_whatever_the_text(site: FakeSite) -> None:
+async def test_an_event_is_one_line_whatever_its_text(site: FakeSite) -> None:
     delta = TokenDelta(index=0, tokens=[1, 2], pieces=["\n", '"\u2028'], logprobs=[-0.25, -1e-9], finish_reason=None)
     parts = sse.token_events(delta, 0, b"")
     assert [part.count(b"\n") for part in parts] == [2, 2]
@@ -65,7 +66,7 @@ async def test_an_empty_text_has_one_event(site: FakeSite) -> None:
     assert (event["generated_text"], event["details"]["generated_tokens"]) == ("", 0)
 
 
-async def test_a_stream_is_had_from_generate_too(site: FakeSite) -> None:
+async def test_generate_with_stream_true_streams(site: FakeSite) -> None:
     asked = {"inputs": "a", "parameters": {"return_full_text": True}}
     found = events(await site.post("/v1/generate", {**asked, "stream": True}))
     assert found == events(await site.post(PATH, asked))
@@ -73,11 +74,11 @@ async def test_a_stream_is_had_from_generate_too(site: FakeSite) -> None:
 
 
 @pytest.mark.parametrize(("text", "status"), [("!full", 429), ("!late", 504), ("!bug", 500), ("!too-long", 413)])
-async def test_an_error_before_the_first_event_has_its_status(site: FakeSite, text: str, status: int) -> None:
+async def test_an_error_before_the_first_event_is_a_plain_answer(site: FakeSite, text: str, status: int) -> None:
     problem(await site.post(PATH, {"inputs": text}), status)
 
 
-async def test_several_texts_are_refused(site: FakeSite) -> None:
+async def test_a_list_of_prompts_is_rejected(site: FakeSite) -> None:
     assert problem(await site.post(PATH, {"inputs": ["a"]}), 422)["field"] == "inputs"
 
 
@@ -89,7 +90,7 @@ async def test_several_texts_are_refused(site: FakeSite) -> None:
         ("!full", "queue-full", "overloaded"),
     ],
 )
-async def test_a_later_error_is_an_event_with_the_problem(site: FakeSite, what: str, slug: str, kind: str) -> None:
+async def test_an_error_after_the_first_event_is_an_event(site: FakeSite, what: str, slug: str, kind: str) -> None:
     response = await site.post(PATH, {"inputs": f"then {what}"})
     first, last = events(response)
     assert first["token"]["text"] == " "
@@ -100,10 +101,9 @@ async def test_a_later_error_is_an_event_with_the_problem(site: FakeSite, what: 
     assert site.engine.running == 0
 
 
-async def test_the_streams_that_are_sent_are_counted(site: FakeSite) -> None:
+async def test_active_streams_are_counted(site: FakeSite) -> None:
     sending = asyncio.create_task(site.post(PATH, {"inputs": "then !slow 0.05"}))
-    await asyncio.sleep(0.02)
-    assert site.count("seqserve_active_streams", model="shakespeare") == 1
+    await eventually(lambda: site.count("seqserve_active_streams", model="shakespeare") == 1)
     await sending
     assert site.count("seqserve_active_streams", model="shakespeare") == 0
 
