@@ -20,6 +20,7 @@ from service.api.request_context import RequestContext
 from service.api.request_headers import HEADER_LENGTH, JSON, OCTETS
 from service.api.routes import READ, Card, Docs, Reply, Route
 from service.errors import InvalidRequest, shown
+from service.settings import Settings
 from service.tensor_runtime import TensorRuntime
 
 PLATFORM = "onnxruntime_onnx"
@@ -47,7 +48,7 @@ class InferInput(OIPModel):
     """One tensor. ``data`` has its elements in row-major order, flat or nested as its shape."""
 
     name: TensorName
-    shape: Annotated[list[int], Field(fail_fast=True, max_length=schemas.LIST_ITEMS)]
+    shape: Annotated[list[int], Field(fail_fast=True)]
     datatype: str = Field(description="BYTES, FP32 or INT32")
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = None
@@ -264,7 +265,7 @@ def _graph(context: RequestContext) -> TensorRuntime:
 
 async def _infer(context: RequestContext, body: bytes) -> Reply:
     graph = _graph(context)
-    request, rest = _parse(body, context.headers.get(HEADER_LENGTH))
+    request, rest = _parse(body, context.headers.get(HEADER_LENGTH), context.worker.settings)
     for field, value, expected in (
         ("model_name", request.model_name, graph.name),
         ("model_version", request.model_version, graph.version),
@@ -290,7 +291,7 @@ async def _infer(context: RequestContext, body: bytes) -> Reply:
     return _reply(graph, request.id, tensors, as_bytes)
 
 
-def _parse(body: bytes, header_length: bytes | None) -> tuple[InferRequest, memoryview]:
+def _parse(body: bytes, header_length: bytes | None, settings: Settings) -> tuple[InferRequest, memoryview]:
     """Return the JSON and the bytes after it. Raises InvalidRequest."""
     length = len(body)
     if header_length is not None:
@@ -302,7 +303,7 @@ def _parse(body: bytes, header_length: bytes | None) -> tuple[InferRequest, memo
                 limit=len(body),
                 value=header_length.decode("latin-1"),
             )
-    return schemas.parse_body(INFER, body[:length]), memoryview(body)[length:]
+    return schemas.parse_body(INFER, body[:length], settings), memoryview(body)[length:]
 
 
 def _inputs(inputs: Sequence[InferInput], rest: memoryview) -> list[OIPTensor]:

@@ -118,7 +118,7 @@ class Completion(TypedDict):
 
 def parse_completion(body: bytes, settings: Settings) -> CompletionRequest:
     """Return the request in ``body``. Raises InvalidRequest and TooLarge."""
-    request = schemas.parse_body(COMPLETION, body)
+    request = schemas.parse_body(COMPLETION, body, settings)
     limit = settings.max_new_tokens
     if request.max_tokens is not None and request.max_tokens > limit:
         message = f"{request.max_tokens} is out of range; the limit is {limit}"

@@ -147,11 +147,11 @@ class StreamConnection:
         """Answer message after message. Raises StreamClosed, and OSError when the client is gone."""
         request_id = self._context.request.request_id
         while True:
-            text = await self._next()
+            body = await self._next()
             started_s = time.monotonic()
             outcome = OK
             try:
-                answer = await self._answer(text)
+                answer = await self._answer(body)
             except ServiceError as error:
                 outcome = self._note(error)
                 answer = {"error": problem_of(error, request_id=request_id)}
@@ -171,21 +171,22 @@ class StreamConnection:
             self._worker.telemetry.streams(self._stream.model, -1)
         self._context.tell()
 
-    async def _next(self) -> str | bytes:
+    async def _next(self) -> bytes:
         if self._worker.draining:
             raise _restart()
         message = await self._streams.wait_for_client(self._receive())
         if message["type"] == "websocket.disconnect":
             raise StreamClosed(None)
-        text: str | bytes = message.get("text") or message.get("bytes") or b""
+        text = message.get("text")
+        body: bytes = (message.get("bytes") or b"") if text is None else text.encode()
         limit = self._worker.settings.body_bytes
-        if len(text) > limit:
-            raise StreamClosed(TOO_BIG, f"the message has {len(text)} bytes; the limit is {limit}")
-        return text
+        if len(body) > limit:
+            raise StreamClosed(TOO_BIG, f"the message has {len(body)} bytes; the limit is {limit}")
+        return body
 
-    async def _answer(self, text: str | bytes) -> dict[str, Any]:
+    async def _answer(self, body: bytes) -> dict[str, Any]:
         self._context.enter()  # even an invalid message counts, under the keys and limits that apply now
-        message = schemas.parse_body(schemas.STREAM_MESSAGE, text)
+        message = schemas.parse_body(schemas.STREAM_MESSAGE, body, self._worker.settings)
         inputs, limit = message.inputs, self._worker.settings.inputs_max
         if isinstance(inputs, list) and len(inputs) > limit:
             detail = f"{len(inputs)} tokens in one message; the limit is {limit}; send several"

@@ -144,11 +144,22 @@ def test_too_many_inputs_are_too_large() -> None:
     assert caught.value.details == {"field": "inputs", "limit": 4, "value": 5}
 
 
-@pytest.mark.parametrize("items", ["a", [], ["a"], [[0.5]]])
-def test_a_list_over_the_bound_is_too_large(items: object) -> None:
+@pytest.mark.parametrize("items", [[], {}, [["a"]], [[[0]]]])
+def test_a_body_of_too_many_lists_is_too_large(items: object) -> None:
     with pytest.raises(TooLarge) as caught:
-        read(TAG, {"inputs": [items] * (schemas.LIST_ITEMS + 1)})
-    assert (caught.value.details["field"], caught.value.details["limit"]) == ("inputs", schemas.LIST_ITEMS)
+        read(TAG, {"inputs": [items] * 140_000})
+    assert caught.value.details["limit"] == 2 * SETTINGS.request_tokens
+
+
+@pytest.mark.parametrize("body", [b'"' + rb"\"" * 400_000, b'"' * 800_000, b"\\" * 800_000, b'"' + b"\\" * 800_001])
+@pytest.mark.timeout(10)
+def test_nesting_is_checked_in_linear_time(body: bytes) -> None:
+    schemas.check_nesting(b"[" * 140_000 + body, 140_000)
+
+
+def test_brackets_in_strings_are_not_lists() -> None:
+    text = '[{\\"' * 100_000
+    assert read(TAG, {"inputs": text}).inputs == text
 
 
 def test_many_errors_are_counted_and_not_listed() -> None:
