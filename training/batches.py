@@ -1,6 +1,6 @@
-"""Examples to padded batches of tensors: buckets of like length for sequences, parallel streams for texts.
+"""Padded batches of tensors: buckets of similar length for sequences, parallel streams for texts.
 
-Knows lengths and codecs. Knows no network and no loss.  T steps, B batch.
+T steps, B batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,25 +11,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-TensorValidator = dict[str, Tensor]
+FeedTensors = dict[str, Tensor]  # inputs of a network by the names of the codec's feeds
 
 
-def tensors(feeds: dict[str, NDArray[Any]]) -> TensorValidator:
-    """The feeds of a codec as tensors: numbers as they are, rows of tables as int64, the index type of PyTorch."""
-    whole = {name: torch.from_numpy(array) for name, array in feeds.items()}
-    return {name: tensor if tensor.is_floating_point() else tensor.long() for name, tensor in whole.items()}
+def to_tensors(feeds: dict[str, NDArray[Any]]) -> FeedTensors:
+    """Return the feeds of a codec as tensors: floats as they are, integers as int64, PyTorch's index type."""
+    tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
+    return {name: tensor if tensor.is_floating_point() else tensor.long() for name, tensor in tensors.items()}
 
 
-def moved(feeds: TensorValidator, device: torch.device) -> TensorValidator:
-    """The same on another device."""
+def to_device(feeds: FeedTensors, device: torch.device) -> FeedTensors:
+    """Return the feeds on another device."""
     return {name: tensor.to(device) for name, tensor in feeds.items()}
 
 
-def buckets(lengths: Sequence[int], budget: int, random: np.random.Generator | None) -> list[list[int]]:
-    """Indices grouped so that the longest times the count of a group stays within `budget` padded tokens.
+def bucket_by_length(lengths: Sequence[int], budget: int, random: np.random.Generator | None) -> list[list[int]]:
+    """Return indices in groups of at most `budget` padded tokens: the longest length times the size of the group.
 
-    With `random`, lengths are jittered a little before they are sorted, so that groups differ from epoch to
-    epoch, and the groups come in random order. Every index appears exactly once; empty sequences are left out.
+    Every index of a non-empty sequence appears once. With `random`, lengths are jittered by up to 5 % before sorting,
+    so that groups differ between epochs, and the groups are shuffled.
     """
     keys = np.asarray(lengths, np.float64)
     if random is not None:
@@ -48,21 +48,23 @@ def buckets(lengths: Sequence[int], budget: int, random: np.random.Generator | N
     if group:
         groups.append(group)
     if random is not None:
-        groups = [groups[place] for place in random.permutation(len(groups))]
+        groups = [groups[number] for number in random.permutation(len(groups))]
     return groups
 
 
-def streams(rows: NDArray[np.int32], count: int, steps: int, offset: int = 0) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """A text as `count` contiguous streams, cut into pieces of `steps`: (inputs (T, B), targets (T, B), first).
+def split_into_streams(
+    rows: NDArray[np.int32], count: int, steps: int, offset: int = 0
+) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Cut a text into `count` contiguous streams and yield (inputs (T, B), targets (T, B), first) of T <= `steps`.
 
-    Piece k+1 goes on where piece k stopped, so a state can be carried over; `first` is True for the first
-    piece. `offset` shifts all boundaries. The remainder that does not fill a row of streams is left out.
+    Each piece continues the previous one, so that a state carries over; `first` marks the first piece. `offset` shifts
+    all boundaries. Characters that do not fill a row of streams are left out.
     """
     length = (len(rows) - 1 - offset) // count
     if length < 1:
         raise ValueError(f"a text of {len(rows)} characters cannot be cut into {count} streams: use fewer streams")
     used = torch.from_numpy(rows[offset : offset + length * count + 1]).long()
-    inputs = used[:-1].view(count, length).T
-    targets = used[1:].view(count, length).T
+    inputs = used[:-1].view(count, length).T  # (length, B)
+    targets = used[1:].view(count, length).T  # (length, B)
     for start in range(0, length, steps):
         yield inputs[start : start + steps], targets[start : start + steps], start == 0

@@ -1,93 +1,88 @@
-"""The learning-rate range test (Smith 2017): raise the rate at every step, see where the loss falls and bursts.
-
-Knows an Objective and a stepper. Moves the weights of the network; whoever calls throws it away.
-"""
+"""The learning-rate range test (Smith 2017): train while the rate rises, and see where the loss falls and diverges."""
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from training.objectives.base import Objective
-from training.optimizer_step import Stepper
+from training.objectives import Objective
+from training.optimizer import TrainingStep
 from training.plots import picture
 from training.training_config import Training
 
 LOWEST, HIGHEST = 1e-5, 1.0
-BURST = 4.0  # times the smallest loss: from here on there is nothing to learn
-MEMORY = 0.95  # of the smoothed loss: single batches differ more than rates do
-SETTLING = 10  # steps until the smoothed loss means something
+DIVERGED = 4.0  # times the smallest loss
+SMOOTHING = 0.95  # of the loss: single batches differ more than rates do
+SETTLING_STEPS = 10  # until the smoothed loss is meaningful
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
-    """A loss for each rate, smoothed, in the order of rising rates."""
+class RangeTestResult:
+    """Smoothed losses for rising learning rates."""
 
     rates: list[float]
     losses: list[float]
 
     @property
     def steepest(self) -> float:
-        """The rate at which the loss falls fastest, per factor of the rate."""
-        slopes = np.gradient(self.losses[SETTLING:], np.log(self.rates[SETTLING:]))
-        return self.rates[SETTLING + int(np.argmin(slopes))]
+        """The rate at which the loss falls fastest over the logarithm of the rate."""
+        slopes = np.gradient(self.losses[SETTLING_STEPS:], np.log(self.rates[SETTLING_STEPS:]))
+        return self.rates[SETTLING_STEPS + int(np.argmin(slopes))]
 
     @property
     def lowest(self) -> float:
-        """The rate at which the loss is smallest: about the largest that still trains."""
-        return self.rates[SETTLING + int(np.argmin(self.losses[SETTLING:]))]
+        """The rate with the smallest loss, about the largest rate that still trains."""
+        return self.rates[SETTLING_STEPS + int(np.argmin(self.losses[SETTLING_STEPS:]))]
 
     @property
     def suggestion(self) -> float:
-        """A tenth of the largest rate that trains, to one digit: weights must stand it for a whole run."""
+        """A tenth of `lowest`, rounded to one digit: a whole run is less tolerant than this test."""
         return float(f"{self.lowest / 10:.0e}")
 
 
-def scan(
+def run_range_test(
     objective: Objective, training: Training, steps: int = 200, *, report: Callable[[int, int, float], None]
-) -> Curve:
-    """Train for at most `steps` steps, the rate rising from 1e-5 to 1; `report` gets step, steps and loss.
+) -> RangeTestResult:
+    """Train for at most `steps` steps while the rate rises from LOWEST to HIGHEST.
 
-    Stops where the loss is four times the smallest so far, or no number.
+    Ends early when the loss diverges. `report` gets step, steps and smoothed loss. Changes the network's weights.
     """
-    stepper = Stepper(objective, training)
+    train = TrainingStep(objective, training)
     objective.network.train()
-    rates, losses = [], []
+    rates: list[float] = []
+    losses: list[float] = []
     smooth = 0.0
-    for step, group in zip(range(steps), _groups(objective, training.accumulate), strict=False):
+    batches = _endless_batches(objective)
+    for step in range(steps):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (steps - 1))
-        loss, _, _ = stepper.step(group, rate / training.learning_rate)
-        smooth = MEMORY * smooth + (1 - MEMORY) * loss
-        corrected = smooth / (1 - MEMORY ** (step + 1))  # as in Adam: the memory begins with 0
-        if not math.isfinite(loss) or (step > SETTLING and corrected > BURST * min(losses)):
+        for group in train.optimizer.param_groups:
+            group["lr"] = rate
+        loss, _, _ = train(list(islice(batches, training.accumulate)))
+        smooth = SMOOTHING * smooth + (1 - SMOOTHING) * loss
+        corrected = smooth / (1 - SMOOTHING ** (step + 1))  # for the start from 0, as in Adam
+        if not math.isfinite(loss) or (step > SETTLING_STEPS and corrected > DIVERGED * min(losses)):
             break
         rates.append(rate)
         losses.append(corrected)
         report(step + 1, steps, corrected)
-    return Curve(rates=rates, losses=losses)
+    return RangeTestResult(rates=rates, losses=losses)
 
 
-def _groups(objective: Objective, size: int) -> Iterator[list[Any]]:
-    """The micro-batches of each step, epoch after epoch without end."""
-    group: list[Any] = []
+def _endless_batches(objective: Objective) -> Iterator[Any]:
     for epoch in count():
-        for batch in objective.batches(epoch):
-            group.append(batch)
-            if len(group) == size:
-                yield group
-                group = []
+        yield from objective.batches(epoch)
 
 
-def draw(curve: Curve, path: Path, title: str) -> None:
-    """Loss over rate, with the steepest place and the suggestion marked; written to `path` (PNG)."""
+def plot_range_test(result: RangeTestResult, path: Path, title: str) -> None:
+    """Write a PNG of the loss over the rate, with the suggested, the steepest and the lowest rate marked."""
     with picture(path) as (_, [axes]):
-        axes.plot(curve.rates, curve.losses, color="tab:blue")
-        axes.axvline(curve.suggestion, color="tab:orange", label=f"suggestion {curve.suggestion:g}")
-        axes.axvline(curve.steepest, color="tab:gray", linestyle=":", label=f"steepest {curve.steepest:.1g}")
-        axes.axvline(curve.lowest, color="tab:gray", linestyle="--", label=f"lowest loss {curve.lowest:.1g}")
+        axes.plot(result.rates, result.losses, color="tab:blue")
+        axes.axvline(result.suggestion, color="tab:orange", label=f"suggestion {result.suggestion:g}")
+        axes.axvline(result.steepest, color="tab:gray", linestyle=":", label=f"steepest {result.steepest:.1g}")
+        axes.axvline(result.lowest, color="tab:gray", linestyle="--", label=f"lowest loss {result.lowest:.1g}")
         axes.set(xscale="log", xlabel="learning rate", ylabel="loss (nats), smoothed", title=title)
         axes.legend(frameon=False)

@@ -1,8 +1,7 @@
-"""Several processes that train one network together, as torchrun starts them: who is who, and sums over all.
+"""Data-parallel training with torchrun: every process has the same weights and different batches.
 
-Data parallel: every process has the same weights and other batches; gradients are averaged, weighted by the targets
-that each has seen, so a step is that of one process with all the batches. Without torchrun there is one process, and
-everything here is free. Knows tensors. Does not know networks, tasks or files.
+Gradients are averaged, weighted by the targets of each process. So a step equals that of one process with all batches.
+Without torchrun there is one process, and the functions here return at once.
 """
 
 import importlib
@@ -12,79 +11,77 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch import distributed as processes
+from torch import Tensor, distributed, nn
 
 Value = TypeVar("Value")
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """Join the processes that torchrun has started with this one, if it has; leave them at the end."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or processes.is_initialized():
+def process_group() -> Iterator[None]:
+    """Join the processes that torchrun started, if any, and leave them at the end."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         yield
         return
-    # Its functions have the group of the moment of their import as a default. Optimizers import it late, and then
-    # nothing ends the group's threads; now and then one of them ends the process with SIGABRT at its exit.
+    # This module captures the process group at import, as a default argument. If optimizers import it later, the
+    # group's threads outlive the group and sometimes abort the process at exit.
     importlib.import_module("torch.distributed.nn.functional")
-    processes.init_process_group("gloo")  # the transport for CPUs
+    distributed.init_process_group("gloo")  # the backend for CPUs
     try:
         yield
     finally:
-        processes.destroy_process_group()
+        distributed.destroy_process_group()
 
 
 def rank() -> int:
-    """The number of this process, from 0; process 0 writes and prints."""
-    return processes.get_rank() if processes.is_initialized() else 0
+    """Return the number of this process. Process 0 writes, evaluates and prints."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def world() -> int:
-    """How many processes there are."""
-    return processes.get_world_size() if processes.is_initialized() else 1
+def world_size() -> int:
+    """Return the number of processes."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def from_first(compute: Callable[[], Value]) -> Value:
-    """What process 0 computes, or the error that it raises, in every process; the others wait for it."""
-    if world() == 1:
+    """Compute a value in process 0 and return it in every process. An exception is raised in every process, too."""
+    if world_size() == 1:
         return compute()
-    found: list[Any] = [None, None]
+    result: list[Any] = [None, None]
     if rank() == 0:
         try:
-            found[0] = compute()
-        except Exception as error:  # raised below, in all processes: none is left waiting
-            found[1] = error
-    processes.broadcast_object_list(found, src=0)
-    value, error = found
+            result[0] = compute()
+        except Exception as error:  # raised in all processes below, so that none waits forever
+            result[1] = error
+    distributed.broadcast_object_list(result, src=0)
+    value, error = result
     if error is not None:
         raise error
     return value  # type: ignore[no-any-return]
 
 
-def begin_alike(network: nn.Module) -> None:
-    """Give every process the weights of the first."""
-    if world() > 1:
+def broadcast_weights(network: nn.Module) -> None:
+    """Give every process the weights of process 0."""
+    if world_size() > 1:
         for tensor in network.state_dict().values():
-            processes.broadcast(tensor, src=0)
+            distributed.broadcast(tensor, src=0)
 
 
-def average(parameters: Sequence[Tensor], loss: float, weight: float) -> tuple[float, float]:
-    """Average gradients and a loss over all processes, each with its weight; gradients are replaced in place.
+def average_gradients(parameters: Sequence[Tensor], loss: float, weight: float) -> tuple[float, float]:
+    """Average gradients, in place, and a loss over all processes; return the mean loss and the sum of the weights.
 
-    Returns the mean loss and the sum of the weights. A parameter without a gradient counts as one with zeros, since
-    another process may have one.
+    A missing gradient counts as zeros, because another process may have one.
     """
-    if world() == 1:
+    if world_size() == 1:
         return loss, weight
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     gradients = [parameter.grad for parameter in parameters]
-    # One message a step: gloo's cost is mostly that of a message. The losses are in double precision by themselves.
+    # One message per step: gloo's cost is mostly per message. Losses travel separately in double precision.
     flat = torch.cat([gradient.flatten() for gradient in gradients]) * weight
     sums = torch.tensor([loss * weight, weight], dtype=torch.float64)
-    processes.all_reduce(flat)
-    processes.all_reduce(sums)
+    distributed.all_reduce(flat)
+    distributed.all_reduce(sums)
     total_loss, total = sums.tolist()
     parts = flat.div_(total).split([gradient.numel() for gradient in gradients])
     for gradient, part in zip(gradients, parts, strict=True):

@@ -11,9 +11,9 @@ from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec
 from training.data import loading as choice
 from training.data.examples import Splits, inputs_of, label_names, text_of
-from training.nn import pretrained_vectors as vectors
 from training.nn.networks import Network, make_network
-from training.objectives.base import Objective, make_objective
+from training.nn.pretrained_vectors import load_vectors
+from training.objectives import Objective, make_objective
 from training.recipe import Recipe
 
 
@@ -56,7 +56,7 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> Prepared:
         auxiliary_labels=len(label_names("tag", beside.train)[0]) if beside else 0,
     )
     if recipe.vectors is not None:
-        notes = (*notes, vectors.take(recipe.vectors, codec, network))
+        notes = (*notes, load_vectors(recipe.vectors, codec, network))
     return Prepared(
         examples=examples,
         beside=beside,

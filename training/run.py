@@ -22,7 +22,7 @@ from training.data.examples import Source, Splits, digest_of
 from training.nn.networks import Network, make_network
 from training.prepare import prepare
 from training.recipe import Recipe
-from training.trainer import Report
+from training.trainer import ProgressCallback
 
 RUN = "run.json"
 WORDING = ("description", "languages", "expect", "examples", "max_length")  # fields that no weight depends on
@@ -66,7 +66,7 @@ class Run:
 def fit(
     recipe: Recipe,
     folder: Path,
-    report: Report,
+    report: ProgressCallback,
     *,
     fresh: bool = False,
     command: str = "",

@@ -13,8 +13,8 @@ from torch import nn
 from training import report
 from training.baselines import baselines
 from training.data.examples import Splits, merge_labels
-from training.objectives.base import Objective
-from training.objectives.sequences import Sequences
+from training.objectives import Objective
+from training.objectives.sequences import SequenceObjective
 from training.recipe import Recipe
 
 REPORT, CONFUSION = "report.json", "confusion.png"
@@ -28,8 +28,8 @@ def write(folder: Path, recipe: Recipe, examples: Splits[Any], objective: Object
     # A run that goes on has the data of before.
     before = read(folder).get("baselines")
     content: dict[str, Any] = {"baselines": before or baselines(task, train, examples.dev, codec=recipe.codec.kind)}
-    if isinstance(objective, Sequences):
-        found, _ = objective.answers(network)
+    if isinstance(objective, SequenceObjective):
+        found, _ = objective.predict(network)
         expected = objective.expected
         if task != "classify":
             content["spans"] = [

@@ -15,7 +15,7 @@ from models.bundle import Bundle
 from models.codecs.characters import UNKNOWN
 from models.tasks import Classification, Generation, Joint, Tagging
 from training import metrics
-from training.batches import buckets
+from training.batches import bucket_by_length
 from training.data.examples import SequenceExample, inputs_of
 from training.metrics import ExampleLabels
 
@@ -40,7 +40,7 @@ def answers(bundle: Bundle, examples: Sequence[SequenceExample]) -> list[Example
     assert not isinstance(task, Generation)
     items = [task.encode(inputs_of(example)) for example in examples]
     found = [ExampleLabels()] * len(items)
-    for group in buckets([item.length for item in items], 1024, None):
+    for group in bucket_by_length([item.length for item in items], 1024, None):
         batch = [items[index] for index in group]
         rows: Sequence[Any] = task.decode(batch, bundle.model.run(task.collate(batch)))
         for index, row in zip(group, rows, strict=True):

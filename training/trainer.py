@@ -1,13 +1,10 @@
-"""The training loop: optimise, evaluate, keep the best, stop early, go on after a kill.
-
-Knows an Objective (batches, loss, evaluate) and a run folder. Does not know tasks, codecs or ONNX.
-"""
+"""The training loop: epochs with evaluation, early stopping, the best weights, and resuming after an interruption."""
 
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -16,66 +13,67 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from training import lr_schedules as schedules
 from training import parallel
-from training.device_precision import repeatable
-from training.objectives.base import Objective
-from training.optimizer_step import Stepper
+from training.device_precision import deterministic_operations
+from training.objectives import Objective
+from training.optimizer import LearningRateSchedule, TrainingStep
 from training.training_config import Training
 
 CHECKPOINT, BEST, HISTORY = "checkpoint.pt", "best.pt", "history.json"
 
-Report = Callable[[int, int, int, float], None]  # epoch, batches done, batches, mean loss so far
+History = list[dict[str, float]]  # one entry per epoch
+ProgressCallback = Callable[[int, int, int, float], None]  # epoch, finished batches, batches, mean loss so far
 
 
-def fit(objective: Objective, training: Training, folder: Path, report: Report) -> list[dict[str, float]]:
-    """Train until the epochs are over or patience is out; returns the history, one entry an epoch.
+def fit(objective: Objective, training: Training, folder: Path, report: ProgressCallback) -> History:
+    """Train until the last epoch or until patience runs out; return the history.
 
-    Goes on from `folder`/checkpoint.pt where there is one. Leaves best.pt with the weights of the best epoch on
-    the development data. Interrupted at any moment, the folder holds the last whole epoch.
+    Resumes from checkpoint.pt in `folder` if it exists, and gives the weights of an uninterrupted run, bit for bit.
+    Writes best.pt with the weights of the epoch with the best development score. Interrupted at any moment, the folder
+    holds the last finished epoch.
 
-    Among several processes (torchrun) each calls this with the same arguments; the first writes, reports and evaluates.
-    Raises FloatingPointError if the loss is no number.
+    Under torchrun, each process calls this with the same arguments; process 0 writes, reports and evaluates. Raises
+    FloatingPointError if the loss is not finite.
     """
-    first = parallel.rank() == 0
-    board: SummaryWriter | nullcontext[None] = SummaryWriter(folder / "tensorboard") if first else nullcontext()
-    with repeatable(training.deterministic), board as writer:
+    is_first = parallel.rank() == 0
+    board: SummaryWriter | nullcontext[None] = SummaryWriter(folder / "tensorboard") if is_first else nullcontext()
+    with deterministic_operations(training.deterministic), board as writer:
         torch.manual_seed(training.seed)
-        run = Loop(objective, training, folder)
-        while run.epoch < training.epochs and not run.out_of_patience:
-            run.train_epoch(report)
-            for name, value in run.history[-1].items():
+        trainer = Trainer(objective, training, folder)
+        while trainer.epoch < training.epochs and not trainer.out_of_patience:
+            trainer.run_epoch(report)
+            for name, value in trainer.history[-1].items():
                 if writer is not None:
-                    writer.add_scalar(name, value, run.epoch)
-    return run.history
+                    writer.add_scalar(name, value, trainer.epoch)
+    return trainer.history
 
 
-def best_epoch(history: list[dict[str, float]], metric: str, *, higher_is_better: bool) -> int:
-    """By score; among equals, as accuracies on few examples are, by the loss; among those the first."""
+def best_epoch(history: History, metric: str, *, higher_is_better: bool) -> int:
+    """Return the epoch, from 1, with the best score. Ties go to the lower loss, then to the earlier epoch."""
     sign = 1 if higher_is_better else -1
     scores = [(sign * entry[metric], -entry["dev_loss"]) for entry in history]
     return 1 + scores.index(max(scores))
 
 
-def kept(folder: Path) -> list[dict[str, float]]:
-    """The history of the epochs from which `fit` would go on in this folder; none if it would start."""
+def saved_history(folder: Path) -> History:
+    """Return the history of the epochs in a folder's checkpoint; [] without a checkpoint."""
     path = folder / CHECKPOINT
-    found: list[dict[str, float]] = (
-        torch.load(path, map_location="cpu", weights_only=True)["history"] if path.exists() else []
-    )
-    return found
+    if not path.exists():
+        return []
+    history: History = torch.load(path, map_location="cpu", weights_only=True)["history"]
+    return history
 
 
-class Loop:
-    """The state of a training run: the stepper, the epochs behind it, and their history."""
+class Trainer:
+    """The state of a training run: weights, optimizer, schedule, finished epochs and their history."""
 
     def __init__(self, objective: Objective, training: Training, folder: Path) -> None:
         self._objective, self._training, self._folder = objective, training, folder
-        self._stepper = Stepper(objective, training)
-        steps = -(-objective.count_batches(0, parallel.world()) // training.accumulate)
-        self._total = steps * training.epochs
-        self.epoch, self._step = 0, 0
-        self.history: list[dict[str, float]] = []
+        self._step = TrainingStep(objective, training)
+        steps = -(-objective.count_batches(0, parallel.world_size()) // training.accumulate)
+        self._schedule = LearningRateSchedule(training, self._step.optimizer, steps * training.epochs)
+        self.epoch = 0
+        self.history: History = []
         if (folder / CHECKPOINT).exists():
             self._restore()
 
@@ -86,59 +84,61 @@ class Loop:
     def _best_epoch(self) -> int:
         return best_epoch(self.history, self._objective.metric, higher_is_better=self._objective.higher_is_better)
 
-    def train_epoch(self, report: Report) -> None:
+    def run_epoch(self, report: ProgressCallback) -> None:
+        """Train one epoch, evaluate, and save the checkpoint."""
         started = time.perf_counter()
         trained = self.train(report)
         self.epoch += 1
-        judged = self._stepper.judged.eval()
-        scores = parallel.from_first(lambda: self._objective.evaluate(judged))
+        network = self._step.evaluated_network.eval()
+        scores = parallel.from_first(lambda: self._objective.evaluate(network))
         scores = {("dev_loss" if name == "loss" else name): value for name, value in scores.items()}
         seconds = parallel.from_first(lambda: time.perf_counter() - started)
         self.history.append({"epoch": self.epoch, **trained, "seconds": seconds, **scores})
+        self._schedule.end_epoch(scores["dev_loss"])
         if parallel.rank() == 0:
             self._save()
 
-    def train(self, report: Report) -> dict[str, float]:
-        """One pass over the training data; returns what the history says of it."""
-        rank, world = parallel.rank(), parallel.world()
-        # Seeded by epoch: a run that was interrupted drops the same units as one that was not. Processes differ.
+    def train(self, report: ProgressCallback) -> dict[str, float]:
+        """Make one pass over the training data; return its fields of the history."""
+        rank, world = parallel.rank(), parallel.world_size()
+        # Seed each epoch, so that a resumed run drops the same units as an uninterrupted one. Processes differ.
         torch.manual_seed(self._training.seed * 1_000_003 + self.epoch + 1_000_000_007 * rank)
         self._objective.network.train()
         dev_losses = [entry["dev_loss"] for entry in self.history]
         count = self._objective.count_batches(self.epoch, world)
-        total, targets, norms, done, steps = 0.0, 0, 0.0, 0, 0
-        for group in _groups(self._objective.batches(self.epoch, rank, world), self._training.accumulate):
-            factor = schedules.factor(self._training, self._step, self._total, dev_losses)
-            loss, weight, norm = self._stepper.step(group, factor, dev_losses)
+        batches = iter(self._objective.batches(self.epoch, rank, world))
+        total, targets, norms, done, steps, rate = 0.0, 0.0, 0.0, 0, 0, 0.0
+        while group := list(islice(batches, self._training.accumulate)):
+            rate = self._schedule.rate
+            loss, weight, norm = self._step(group, dev_losses)
             done += len(group)
             if not math.isfinite(loss):
                 raise FloatingPointError(
-                    f"the loss became {loss} in epoch {self.epoch + 1}, batch {done}: lower training.learning_rate "
+                    f"the loss is {loss} in epoch {self.epoch + 1}, batch {done}: lower training.learning_rate "
                     f"(now {self._training.learning_rate}) or training.clip (now {self._training.clip}; 0 is off)"
                 )
-            self._step, steps = self._step + 1, steps + 1
-            total, targets, norms = total + loss * weight, targets + weight, norms + norm
+            self._schedule.step()
+            steps, total, targets, norms = steps + 1, total + loss * weight, targets + weight, norms + norm
             if rank == 0:
                 report(self.epoch + 1, done, count, total / targets)
-        rate = self._training.learning_rate * factor
         return {"train_loss": total / targets, "gradient_norm": norms / steps, "learning_rate": rate}
 
     def _save(self) -> None:
-        # The checkpoint comes last: after a kill before it, the epoch is run again and writes the same files again.
+        # The checkpoint comes last: after an interruption before it, the epoch runs again and writes the same files.
         if self._best_epoch() == self.epoch:
-            _write(self._folder / BEST, self._stepper.judged.state_dict())
+            _write_atomically(self._folder / BEST, self._step.evaluated_network.state_dict())
         history = self._folder / HISTORY
         history.with_suffix(".new").write_text(json.dumps(self.history, indent=1) + "\n", "utf-8")
         os.replace(history.with_suffix(".new"), history)
-        average = self._stepper.average
-        _write(
+        average = self._step.average
+        _write_atomically(
             self._folder / CHECKPOINT,
             {
                 "network": self._objective.network.state_dict(),
                 "average": average.state_dict() if average is not None else None,
-                "optimiser": self._stepper.optimiser.state_dict(),
+                "optimizer": self._step.optimizer.state_dict(),
+                "schedule": self._schedule.state_dict(),
                 "epoch": self.epoch,
-                "step": self._step,
                 "history": self.history,
             },
         )
@@ -146,21 +146,15 @@ class Loop:
     def _restore(self) -> None:
         saved: dict[str, Any] = torch.load(self._folder / CHECKPOINT, map_location="cpu", weights_only=True)
         self._objective.network.load_state_dict(saved["network"])
-        if self._stepper.average is not None:
-            self._stepper.average.load_state_dict(saved["average"])
-        self._stepper.optimiser.load_state_dict(saved["optimiser"])
-        self.epoch, self._step, self.history = saved["epoch"], saved["step"], saved["history"]
+        if self._step.average is not None:
+            self._step.average.load_state_dict(saved["average"])
+        self._step.optimizer.load_state_dict(saved["optimizer"])
+        self._schedule.load_state_dict(saved["schedule"])
+        self.epoch, self.history = saved["epoch"], saved["history"]
 
 
-def _groups(batches: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """The micro-batches of each step; the last may have fewer."""
-    rest = iter(batches)
-    while group := list(islice(rest, size)):
-        yield group
-
-
-def _write(path: Path, content: Any) -> None:
-    """Whole or not at all: a kill while writing leaves the previous file."""
+def _write_atomically(path: Path, content: Any) -> None:
+    """Write a file as a whole or not at all: an interruption leaves the previous file."""
     fresh = path.with_suffix(".new")
     torch.save(content, fresh)
     os.replace(fresh, path)

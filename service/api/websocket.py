@@ -7,21 +7,22 @@ and one answer, whatever the speed of its client.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import orjson
-from starlette.types import Receive, Scope, Send
 
 from service.api import schemas
 from service.api.answers import entity_objects
-from service.api.asgi import address_of
-from service.api.pipeline import refuse
+from service.api.asgi import Receive, Scope, Send, address_of
+from service.api.cors import Cors
 from service.api.problems import Headers, kind_of, problem_of
 from service.api.request_context import OK, RequestContext
-from service.api.request_headers import RequestHeaders
+from service.api.request_headers import Head
 from service.errors import (
+    ClientGone,
     ForeignOrigin,
+    InternalError,
     InvalidRequest,
     NotFound,
     Overloaded,
@@ -54,6 +55,7 @@ class WebSocketStreams:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._cors = Cors(worker.settings.cors_origins)
         self._open = 0
         self._waits: set[asyncio.Timeout] = set()  # of the streams that wait for their client
         worker.on_drain(self._close_idle_streams)
@@ -65,28 +67,21 @@ class WebSocketStreams:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one stream from its handshake to its end."""
-        handshake = WebSocketHandshake(scope, receive, send)
-        context = RequestContext(
-            self._worker,
-            PATH if scope["path"] == PATH else "unknown",
-            RequestHeaders(scope["headers"]),
-            client_address=handshake.client_address,
-            is_disconnected=handshake.is_disconnected,
-            method="GET",
-            path=scope["path"],
-        )
+        head = Head.of("GET", scope["path"], scope["headers"])
+        handshake = WebSocketHandshake(scope, send)
+        context = RequestContext(self._worker, PATH if scope["path"] == PATH else "unknown", head, handshake)
         try:
             await receive()  # websocket.connect
-            await self._check(context, scope)
+            self._check(context, scope)
         except Exception as cause:
             with contextlib.suppress(OSError):  # the client is gone
-                await refuse(context, handshake, cause)
-            context.finish()
+                await context.refuse(cause if isinstance(cause, ServiceError) else context.failed(cause))
+            context.close()
             return
         self._open += 1
         connection = StreamConnection(self, self._worker, context, receive, send)
         try:
-            await send({"type": "websocket.accept", "headers": context.response_headers()})
+            await send({"type": "websocket.accept", "headers": context.common_headers()})
             context.outcome = OK
             await connection.serve()
         except StreamClosed as end:
@@ -94,7 +89,7 @@ class WebSocketStreams:
         except OSError:  # the server's way to report that the client is gone
             pass
         except Exception as cause:
-            context.fail(cause)
+            context.note(context.failed(cause))
             await self._close(send, StreamClosed(FAILED, "internal error"))
         finally:
             self._open -= 1
@@ -107,11 +102,11 @@ class WebSocketStreams:
                 async with asyncio.timeout(self._worker.settings.write_timeout_s):
                     await send({"type": "websocket.close", "code": end.code, "reason": end.reason})
 
-    async def _check(self, context: RequestContext, scope: Scope) -> None:
+    def _check(self, context: RequestContext, scope: Scope) -> None:
         if context.route != PATH:
             raise NotFound(f"streams are at {PATH}", available=[PATH])
-        check_origin(scope["headers"], self._worker.settings.cors_origins)
-        await context.begin()
+        check_origin(scope["headers"], self._cors.may)
+        context.check(("GET",), media=())
         self._worker.engine.defaults()  # raises Unavailable while there is no engine
         limit = self._worker.settings.streams
         if self._open >= limit:
@@ -157,13 +152,16 @@ class StreamConnection:
             outcome = OK
             try:
                 answer = await self._answer(body)
+            except ServiceError as error:
+                outcome = self._note(error)
+                answer = {"error": problem_of(error, request_id=request_id)}
             except Exception as cause:
-                error = self._fail(cause)
-                outcome, answer = kind_of(error).slug, {"error": problem_of(error, request_id=request_id)}
+                bug = self._context.failed(cause)
+                outcome, answer = kind_of(bug).slug, {"error": problem_of(bug, request_id=request_id)}
             model = self._stream.model if self._stream else ""
             self._worker.telemetry.request(PATH, model, outcome, time.monotonic() - started_s)
             content = orjson.dumps(answer)
-            self._context.sent_bytes += len(content)
+            self._context.sent += len(content)
             await self._streams.wait_for_client(self._send({"type": "websocket.send", "text": content.decode()}))
 
     def leave(self) -> None:
@@ -171,7 +169,7 @@ class StreamConnection:
         if self._stream is not None:
             self._context.model = self._stream.model
             self._worker.telemetry.streams(self._stream.model, -1)
-        self._context.record()
+        self._context.tell()
 
     async def _next(self) -> bytes:
         if self._worker.draining:
@@ -187,7 +185,7 @@ class StreamConnection:
         return body
 
     async def _answer(self, body: bytes) -> dict[str, Any]:
-        await self._context.begin()  # even an invalid message counts, under the keys and limits that apply now
+        self._context.enter()  # even an invalid message counts, under the keys and limits that apply now
         message = schemas.parse_body(schemas.STREAM_MESSAGE, body, self._worker.settings)
         inputs, limit = message.inputs, self._worker.settings.inputs_max
         if isinstance(inputs, list) and len(inputs) > limit:
@@ -224,16 +222,15 @@ class StreamConnection:
             raise InvalidRequest(detail, field="model", value=message.model)
         return self._stream
 
-    def _fail(self, cause: Exception) -> ServiceError:
-        """Return the error to answer a message with. Raises StreamClosed if the stream has to end."""
-        if isinstance(cause, Unavailable) and self._worker.draining:
+    def _note(self, error: ServiceError) -> str:
+        slug = kind_of(error).slug
+        if isinstance(error, Unavailable) and self._worker.draining:
             raise _restart()
-        outcome = self._context.outcome
-        error = self._context.fail(cause)
-        self._context.outcome = outcome  # an error in one message does not end the stream
+        if not isinstance(error, ClientGone | InternalError):
+            self._worker.telemetry.rejected(slug)
         if isinstance(error, Unauthorized):
             raise StreamClosed(UNAUTHORIZED, "the API key is no longer valid; open a stream with a valid one")
-        return error
+        return slug
 
 
 def _restart() -> StreamClosed:
@@ -241,25 +238,25 @@ def _restart() -> StreamClosed:
 
 
 class WebSocketHandshake:
-    """The Transport of a handshake. All it can send is a refusal."""
+    """The Link of a handshake. All it can send is a refusal."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send) -> None:
         self._can_respond = "websocket.http.response" in scope.get("extensions", {})
-        self._receive, self._send = receive, send
+        self._send = send
 
-    def is_disconnected(self) -> bool:
+    def gone(self) -> bool:
         return False
 
-    def client_address(self) -> str:
+    def address(self) -> str:
         """Return the address of the socket. A header could set the one in the scope."""
-        transport = getattr(getattr(self._receive, "__self__", None), "transport", None)  # of uvicorn's protocol
+        transport = getattr(getattr(self._send, "__self__", None), "transport", None)  # of uvicorn's protocol
         return address_of(transport.get_extra_info("peername")) if transport is not None else ""
 
     @property
-    def body_complete(self) -> bool:
+    def arrived(self) -> bool:
         return True
 
-    async def read_body(self, limit: int) -> bytes:
+    async def read(self, limit: int) -> bytes:
         return b""
 
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
@@ -282,13 +279,13 @@ class WebSocketHandshake:
     def abort(self) -> None: ...
 
 
-def check_origin(headers: Headers, allowed: Collection[str]) -> None:
+def check_origin(headers: Headers, allowed: Callable[[bytes], bool]) -> None:
     """Raise ForeignOrigin for a page whose origin is neither ``allowed`` nor the service's own.
 
     Browsers open WebSockets to any host, without a preflight request. A client without Origin is not a browser.
     """
     hosts = [value.lower() for name, value in headers if name == b"host" and value]
     for origin in [value for name, value in headers if name == b"origin"]:
-        value = origin.decode("latin-1")
-        if not {"*", value}.intersection(allowed) and origin.lower().partition(b"://")[2] not in hosts:
+        if not allowed(origin) and origin.lower().partition(b"://")[2] not in hosts:
+            value = origin.decode("latin-1")
             raise ForeignOrigin(f"{shown(value)} may not open streams; add it to SEQSERVE_CORS_ORIGINS", value=value)

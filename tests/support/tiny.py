@@ -14,10 +14,19 @@ from models.codecs.dna import DnaCodec
 from models.codecs.frames import FramesCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec, SubwordsSpec, WordsSpec
-from training.batches import tensors
-from training.data.examples import JointExample, LabeledExample, SeriesExample, TaggedExample
-from training.nn.networks import LanguageModel, Network, make_network
+from training.batches import to_tensors
+from training.data.examples import (
+    JointExample,
+    LabeledExample,
+    SeriesExample,
+    Source,
+    Splits,
+    TaggedExample,
+    label_names,
+)
+from training.nn.networks import LanguageModel, Network, SequenceNetwork, make_network
 from training.nn.options import Architecture
+from training.objectives.sequences import SequenceObjective
 from training.recipe import Recipe
 
 ADJECTIVES = {"good": ["lovely", "warm", "funny", "superb"], "bad": ["dull", "messy", "cold", "awful"]}
@@ -138,7 +147,7 @@ def network(
     )
     with torch.no_grad():
         for name, parameter in made.named_parameters():
-            if "chain" not in name and not cell.startswith("rnn"):  # chaos, or no bound at all
+            if "crf" not in name and not cell.startswith("rnn"):  # chaos, or no bound at all
                 parameter.mul_(1.7)
     return made.eval()
 
@@ -171,8 +180,8 @@ def answers(made: Network, feeds: dict[str, Any]) -> dict[str, Any]:
     """What PyTorch answers, under the names of the graph's outputs."""
     with torch.no_grad():
         if isinstance(made, LanguageModel):
-            return {"log_probabilities": torch.log_softmax(made(**tensors(feeds))[0], -1).numpy()}
-        return {name: part.numpy() for name, part in made.answers(**tensors(feeds)).items()}
+            return {"log_probabilities": torch.log_softmax(made(**to_tensors(feeds))[0], -1).numpy()}
+        return {name: part.numpy() for name, part in made.answers(**to_tensors(feeds)).items()}
 
 
 def columns(output: Any, lengths: Any) -> list[Any]:
@@ -200,3 +209,16 @@ def recipe(task: str, **changes: Any) -> Recipe:
         else:
             fields[part] = value
     return Recipe.model_validate(fields)
+
+
+def sequence_objective(task: str, train: Any, dev: Any, *, codec: Any = None, **changes: Any) -> SequenceObjective:
+    made = recipe(task, **changes)
+    codec = codec or words_codec(characters=False)
+    labels, text_labels = label_names(task, train)
+    untrained = make_network(
+        made.architecture, codec, task=task, labels=labels, text_labels=text_labels, merge=made.merge
+    )
+    assert isinstance(untrained, SequenceNetwork)
+    return SequenceObjective(
+        made, codec, untrained, Splits(train=train, dev=dev, source=Source(name="tiny", url="", licence=""))
+    )

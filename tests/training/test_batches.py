@@ -5,29 +5,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.batches import buckets, streams
+from training.batches import bucket_by_length, split_into_streams
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 50), max_size=80), st.integers(1, 200), st.one_of(st.none(), st.integers(0, 9)))
-def test_every_sequence_that_is_not_empty_is_in_one_bucket_within_the_budget(
+def test_every_non_empty_sequence_is_in_one_bucket_within_the_budget(
     lengths: list[int], budget: int, seed: int | None
 ) -> None:
-    groups = buckets(lengths, budget, None if seed is None else np.random.default_rng(seed))
+    groups = bucket_by_length(lengths, budget, None if seed is None else np.random.default_rng(seed))
     assert sorted(i for group in groups for i in group) == [i for i, length in enumerate(lengths) if length]
     for group in groups:
         assert len(group) == 1 or max(lengths[i] for i in group) * len(group) <= budget
 
 
-def test_buckets_differ_from_epoch_to_epoch_and_are_the_same_for_a_seed() -> None:
+def test_buckets_depend_on_the_seed_alone() -> None:
     lengths = [1 + i % 17 for i in range(200)]
-    first, again, other = (buckets(lengths, 100, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (bucket_by_length(lengths, 100, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_buckets_of_sorted_lengths_waste_little() -> None:
     lengths = np.random.default_rng(0).integers(1, 40, 1000).tolist()
-    groups = buckets(lengths, 400, np.random.default_rng(0))
+    groups = bucket_by_length(lengths, 400, np.random.default_rng(0))
     padded = sum(max(lengths[i] for i in group) * len(group) for group in groups)
     assert sum(lengths) / padded > 0.9
 
@@ -35,7 +35,7 @@ def test_buckets_of_sorted_lengths_waste_little() -> None:
 @pytest.mark.parametrize("offset", [0, 7])
 def test_streams_are_contiguous_and_targets_are_the_next_character(offset: int) -> None:
     text = np.arange(1000, dtype=np.int32)
-    pieces = list(streams(text, 4, 30, offset))
+    pieces = list(split_into_streams(text, 4, 30, offset))
     inputs = np.concatenate([piece[0].numpy() for piece in pieces])  # (T, 4)
     targets = np.concatenate([piece[1].numpy() for piece in pieces])
     assert (targets == inputs + 1).all()
@@ -45,6 +45,6 @@ def test_streams_are_contiguous_and_targets_are_the_next_character(offset: int) 
     assert all(len(piece[0]) == 30 for piece in pieces[:-1])
 
 
-def test_a_text_too_short_for_its_streams_says_so() -> None:
+def test_text_too_short_for_its_streams_is_rejected() -> None:
     with pytest.raises(ValueError, match="5 characters cannot be cut into 9 streams"):
-        next(streams(np.arange(5, dtype=np.int32), 9, 2))
+        next(split_into_streams(np.arange(5, dtype=np.int32), 9, 2))

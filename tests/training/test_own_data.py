@@ -17,7 +17,7 @@ from training import export, metrics, recipe, run, score
 from training.data import DataError
 from training.data import loading as choice
 from training.data.examples import Splits
-from training.objectives.base import make_objective
+from training.objectives import make_objective
 from training.run import Run
 
 CPU = Placement(device="cpu")
@@ -88,12 +88,12 @@ def fitted(folder: Path, file: str, content: str | None = None, **changes: Any) 
 def test_a_file_of_ones_own_becomes_a_bundle_that_passes_its_self_test(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, cell: str
 ) -> None:
-    monkeypatch.setattr(export, "_no_gain", lambda *_: "")  # whatever the times of so small a network
+    monkeypatch.setattr(export, "drawback", lambda *_: "")  # whatever the times of so small a network
     fitted(tmp_path, file, **{"architecture.cell": cell})
     said: list[str] = []
-    manifest = export.export(run.open_run(tmp_path / "run"), tmp_path / "bundle", said.append)
+    manifest = export.export_run(run.open_run(tmp_path / "run"), tmp_path / "bundle", said.append)
     assert next(iter(manifest.variants)) == "fp32"  # int8 stays only if it pays, which a network so small need not
-    assert "fp32 graph equals PyTorch" in said[0]
+    assert "differs from PyTorch" in said[0]
     card = (tmp_path / "bundle/README.md").read_text()
     for name, variant in manifest.variants.items():
         opened = bundles.load(tmp_path / "bundle", variant=name, placement=CPU)
@@ -109,7 +109,7 @@ def test_a_file_of_ones_own_becomes_a_bundle_that_passes_its_self_test(
 
 def test_the_score_of_the_fp32_bundle_is_the_accuracy_of_the_network(tmp_path: Path) -> None:
     done = fitted(tmp_path, "mine.conll")
-    manifest = export.export(done, tmp_path / "bundle", silent)
+    manifest = export.export_run(done, tmp_path / "bundle", silent)
     objective = make_objective(done.recipe, done.codec, done.network(), choice.splits(done.recipe))
     accuracy = objective.evaluate(done.network())["accuracy"]
     assert manifest.variants["fp32"].scores["accuracy"] == round(accuracy, 2)
@@ -118,7 +118,7 @@ def test_the_score_of_the_fp32_bundle_is_the_accuracy_of_the_network(tmp_path: P
 
 def test_a_language_models_score_is_the_likelihood_of_the_whole_held_out_text(tmp_path: Path) -> None:
     done = fitted(tmp_path, "mine.txt")
-    manifest = export.export(done, tmp_path / "bundle", silent)
+    manifest = export.export_run(done, tmp_path / "bundle", silent)
     rows = torch.from_numpy(done.codec.encode(choice.splits(done.recipe).dev).rows).long()  # type: ignore
     with torch.no_grad():
         logits, _ = done.network()(rows[:-1, None], torch.tensor([len(rows) - 1]))
@@ -128,14 +128,14 @@ def test_a_language_models_score_is_the_likelihood_of_the_whole_held_out_text(tm
 
 def test_a_worse_bundle_does_not_take_the_place_of_a_better_one(tmp_path: Path) -> None:
     done = fitted(tmp_path, "mine.conll")
-    manifest = export.export(done, tmp_path / "bundle", silent)
+    manifest = export.export_run(done, tmp_path / "bundle", silent)
     better = {n: v.model_copy(update={"scores": {"accuracy": 100.1}}) for n, v in manifest.variants.items()}
     boasting = manifest.model_copy(update={"variants": better})
     (tmp_path / "bundle/manifest.json").write_text(boasting.model_dump_json())
     with pytest.raises(BundleError, match=r"accuracy 100\.1, better than .*--force"):
-        export.export(done, tmp_path / "bundle", silent)
+        export.export_run(done, tmp_path / "bundle", silent)
     assert read(tmp_path / "bundle") == boasting
-    export.export(done, tmp_path / "bundle", silent, force=True)
+    export.export_run(done, tmp_path / "bundle", silent, force=True)
     assert read(tmp_path / "bundle").variants["fp32"].scores == manifest.variants["fp32"].scores
 
 
@@ -143,13 +143,13 @@ def test_a_directory_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None
     done = fitted(tmp_path, "mine.conll")
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters/dear.txt").write_text("keep me")
-    with pytest.raises(BundleError, match=r"exists and is no bundle .*--to"):
-        export.export(done, tmp_path / "letters", silent, force=True)
+    with pytest.raises(BundleError, match=r"exists and is not a bundle .*--to"):
+        export.export_run(done, tmp_path / "letters", silent, force=True)
     assert (tmp_path / "letters/dear.txt").exists()
 
 
 def test_a_graph_that_differs_from_the_network_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done, draw = fitted(tmp_path, "mine.conll"), export.draw
+    done, draw = fitted(tmp_path, "mine.conll"), export.export_graph
 
     def drawn_before_a_change(network: Any, precision: Any) -> Any:
         drawing = draw(network, precision)
@@ -157,9 +157,9 @@ def test_a_graph_that_differs_from_the_network_is_not_written(tmp_path: Path, mo
             network.step_head.bias[0] += 0.1
         return drawing
 
-    monkeypatch.setattr(export, "draw", drawn_before_a_change)
+    monkeypatch.setattr(export, "export_graph", drawn_before_a_change)
     with pytest.raises(BundleError, match="the graph differs from PyTorch by"):
-        export.export(done, tmp_path / "bundle", silent)
+        export.export_run(done, tmp_path / "bundle", silent)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -167,16 +167,16 @@ def test_a_file_that_changed_since_is_not_scored_as_if_it_had_not(tmp_path: Path
     done = fitted(tmp_path, "mine.conll")
     (tmp_path / "mine.conll").write_text(conll(61))
     with pytest.raises(DataError, match=r"mine.conll has changed since .* was trained: run fit --fresh"):
-        export.export(done, tmp_path / "bundle", silent)
+        export.export_run(done, tmp_path / "bundle", silent)
 
 
 def test_a_variant_is_kept_only_where_it_loses_little_and_is_not_slower() -> None:
     def variant(accuracy: float, ms: float) -> Variant:
         return Variant(file="a.onnx", scores={"accuracy": accuracy}, milliseconds={"batch_1": ms, "batch_16": ms})
 
-    assert export._no_gain("accuracy", variant(90, 2), variant(89.7, 1)) == ""
-    assert "too far from 90" in export._no_gain("accuracy", variant(90, 2), variant(89.6, 1))
-    assert "1.50 times as long" in export._no_gain("accuracy", variant(90, 2), variant(90, 3))
+    assert export.drawback("accuracy", variant(90, 2), variant(89.7, 1)) == ""
+    assert "too far from 90" in export.drawback("accuracy", variant(90, 2), variant(89.6, 1))
+    assert "1.50 times as long" in export.drawback("accuracy", variant(90, 2), variant(90, 3))
     assert metrics.loses_little("nats_per_character", 1.5, 1.51)
     assert not metrics.loses_little("nats_per_character", 1.5, 1.5101)
     assert not metrics.loses_little("nats_per_character", 1.5, np.inf)
@@ -229,7 +229,7 @@ def test_labels_that_only_the_development_file_has_are_noted(tmp_path: Path) -> 
         "data, or cross-validate, which holds every example out once",
     )
     assert set(done.source.files) == {"mine.csv", "dev/dev.csv"}
-    assert export.export(done, tmp_path / "bundle", silent).labels == ("bad", "good")
+    assert export.export_run(done, tmp_path / "bundle", silent).labels == ("bad", "good")
 
 
 def test_one_example_held_out_measures_nothing(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_label_that_looks_mistyped_is_noted_with_its_line(tmp_path: Path) -> N
 def test_characters_that_only_the_held_out_text_has_are_noted_and_not_counted(tmp_path: Path) -> None:
     done = fitted(tmp_path, "mine.txt", tiny.TEXT + "☃")
     assert done.notes[0].startswith("1 characters are only in the held out part and do not count in its score: '☃'")
-    scores = export.export(done, tmp_path / "bundle", silent).variants["fp32"].scores
+    scores = export.export_run(done, tmp_path / "bundle", silent).variants["fp32"].scores
     assert np.isfinite(scores["nats_per_character"])
 
 
@@ -267,7 +267,7 @@ def test_words_of_which_none_comes_twice_make_a_bundle_all_the_same(tmp_path: Pa
 
 
 def export_of(done: Run, folder: Path) -> Path:
-    export.export(done, folder / "bundle", silent)
+    export.export_run(done, folder / "bundle", silent)
     return folder / "bundle"
 
 
@@ -309,6 +309,6 @@ def test_a_fold_is_not_exported_as_if_it_were_the_run(tmp_path: Path) -> None:
     fold = run.fit(whole.recipe, tmp_path / "fold", silent, examples=part)
     assert run.open_run(tmp_path / "fold").sizes == fold.sizes == (len(part.train), len(part.dev))
     with pytest.raises(DataError, match="was trained on other examples than its recipe gives"):
-        export.export(fold, tmp_path / "bundle", silent)
+        export.export_run(fold, tmp_path / "bundle", silent)
     with pytest.raises(DataError, match=r"holds another run \(the examples differ\)"):
         run.fit(whole.recipe, tmp_path / "fold", silent)

@@ -90,10 +90,9 @@ def test_mentions_are_borrowed_from_spans_and_from_whole_texts(monkeypatch: pyte
 
 
 def test_every_epoch_is_another_and_the_same_again_in_a_second_run(tmp_path: Path) -> None:
-    from tests.training.test_objectives import sequences
 
     def words(epoch: int) -> list[Any]:
-        objective = sequences("tag", TRAIN * 20, TRAIN, variation={"swap": 1.0, "split": 0.5})
+        objective = tiny.sequence_objective("tag", TRAIN * 20, TRAIN, variation={"swap": 1.0, "split": 0.5})
         return sorted(batch.feeds["words"].tolist() for batch in objective.batches(epoch))
 
     assert words(0) == words(0)

@@ -49,13 +49,13 @@ def test_seeds_are_runs_of_their_own_and_the_folder_becomes_the_best(
 
 def test_seeds_that_are_done_are_not_trained_again(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
-    train = loop.Loop.train
+    train = loop.Trainer.train
 
-    def count(self: loop.Loop, report: loop.Report) -> dict[str, float]:
+    def count(self: loop.Trainer, report: loop.ProgressCallback) -> dict[str, float]:
         trained.append(self.epoch)
         return train(self, report)
 
-    monkeypatch.setattr(loop.Loop, "train", count)
+    monkeypatch.setattr(loop.Trainer, "train", count)
     assert main(["fit", *CLASSIFIER, "--seeds", "1"]) == 0
     assert main(["fit", *CLASSIFIER, "--seeds", "2"]) == 0
     assert len(trained) == 2 * 2

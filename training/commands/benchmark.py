@@ -37,9 +37,9 @@ def run(options: argparse.Namespace) -> None:
     recipe = recipe_of(options)
     objective = prepare(recipe).objective(recipe)
     result = {"recipe": recipe.name, "command": command_of(options), "machine": machine.description()}
-    padding = benchmark.padding(objective)
+    padding = benchmark.padding_percent(objective)
     say(f"padding of the training batches: {padding:.1f} %")
-    speed = benchmark.measure(objective, recipe.training, options.batches, options.repeats)
+    speed = benchmark.measure_training(objective, recipe.training, options.batches, options.repeats)
     say(f"loop: {speed.loop:,.0f} tokens a second; bare forward, backward and step: {speed.bare:,.0f}")
     say(f"the loop reaches {speed.share:.1f} % of the bare speed; making batches is {speed.collate:.1f} % of its time")
     result |= {"padding_percent": padding, **asdict(speed)}
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
 def _cells(hidden: int, steps: int, rows: int, repeats: int) -> dict[str, float]:
     from training import benchmark
 
-    found = benchmark.cells(hidden, steps, rows, repeats)
+    found = benchmark.measure_cells(hidden, steps, rows, repeats)
     table = Table(f"{hidden} units, {steps} steps, {rows} rows", "ms", "times nn.LSTM", box=None)
     for kind, milliseconds in found.items():
         table.add_row(kind, f"{milliseconds:.1f}", f"{milliseconds / found['nn.LSTM']:.2f}")

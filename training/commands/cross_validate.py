@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
         raise RecipeError("a text has no examples to hold out in turn: cross-validation is for tag, classify and joint")
     folder = options.run or RUNS / f"{recipe.name}-folds"
     seeds = [recipe.training.seed] if options.seeds is None else repeats.parse_seeds(options.seeds)
-    with parallel.joined():
+    with parallel.process_group():
         parts = repeats.fold(choice.splits(recipe), options.folds, recipe.training.seed)
         last, best = _fit_folds(options, recipe, folder, parts, seeds)
         if parallel.rank() == 0:

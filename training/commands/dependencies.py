@@ -5,7 +5,6 @@ of docs/inside.md is this command without options.
 """
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from rich.table import Table
 from training.terminal import console, say
 
 if TYPE_CHECKING:
-    from training.studies.dependencies import Attempt
+    from training.studies.long_dependencies import StudyTable
 
 HELP = "long-dependency tasks: which cell solves them, up to which length"
 RESULTS, PICTURE = Path("docs/results/dependencies.json"), Path("docs/images/dependencies.png")
@@ -25,7 +24,9 @@ SHORTEST = 10  # steps: a tenth of temporal order is a step
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", default="temporal-order,adding,copy", help="default: all three")
     parser.add_argument("--lengths", default="20,50,100,200", help="steps (default: 20,50,100,200)")
-    parser.add_argument("--cells", help="methods of training/dependencies.py, or cells (default: all the methods)")
+    parser.add_argument(
+        "--cells", help="methods of training/studies/long_dependencies.py, or cells (default: all the methods)"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each (default: 3)")
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--updates", type=int, default=2_000, help="of each training at most (default: 2000)")
@@ -41,9 +42,15 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from training.data import DataError
-    from training.studies import dependency_plot as dependency_picture
-    from training.studies import dependency_table
-    from training.studies.dependencies import METHODS, Budget, method_of
+    from training.studies.long_dependencies import (
+        METHODS,
+        StudyBudget,
+        StudySweep,
+        StudyTable,
+        method_of,
+        run_sweep,
+        tasks_of,
+    )
 
     torch.set_num_threads(1)  # of so small a layer each core would be another's overhead
     lengths = [int(length) for length in options.lengths.split(",")]
@@ -57,26 +64,23 @@ def run(options: argparse.Namespace) -> None:
     if options.learning_rates:
         rates = [float(rate) for rate in options.learning_rates.split(",")]
         methods = [replace(one, name=f"{one.name}@{rate:g}", learning_rate=rate) for one in methods for rate in rates]
-    sweep = dependency_table.Sweep(
-        tasks=dependency_table.tasks_of(options.tasks.split(",")),
+    sweep = StudySweep(
+        tasks=tasks_of(options.tasks.split(",")),
         methods=tuple(methods),
         lengths=tuple(lengths),
         seeds=tuple(range(options.first_seed, options.first_seed + options.seeds)),
-        budget=Budget(updates=options.updates),
+        budget=StudyBudget(updates=options.updates),
         all_lengths=options.all_lengths,
     )
-    attempts = dependency_table.run(sweep, options.out, say)
-    console.print(_table(attempts))
+    table = StudyTable(run_sweep(sweep, options.out, say))
+    console.print(_table(table))
     picture = options.picture or (PICTURE if options.out == RESULTS else options.out.with_suffix(".png"))
-    dependency_picture.draw(attempts, picture)
+    table.plot(picture)
     say(f"solved seeds out of those tried (median of their updates); results: {options.out}, picture: {picture}")
 
 
-def _table(attempts: Sequence["Attempt"]) -> Table:
-    from training.studies import dependency_table
-
-    lengths = sorted(dependency_table.names(attempts, "steps"))
-    table = Table("task", "method", *(f"T = {steps}" for steps in lengths), box=None)
-    for task, method, squares in dependency_table.lines(attempts):
-        table.add_row(task, method, *squares)
-    return table
+def _table(table: "StudyTable") -> Table:
+    shown = Table("task", "method", *(f"T = {steps}" for steps in table.lengths), box=None)
+    for task, method, texts in table.rows():
+        shown.add_row(task, method, *texts)
+    return shown

@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> None:
     from training.run import open_run
 
     target = options.to or options.run / "bundle"
-    manifest = export.export(open_run(options.run), target, say, force=options.force, only=options.only)
+    manifest = export.export_run(open_run(options.run), target, say, force=options.force, only=options.only)
     say(
         f"{target}: {manifest.name}, default variant {manifest.default_variant}, {len(manifest.examples)} examples; "
         f"serve it: SEQSERVE_BUNDLES={target} make serve"

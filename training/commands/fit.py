@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
 
     recipe = recipe_of(options)
     folder = options.run or RUNS / recipe.name
-    with parallel.joined():
+    with parallel.process_group():
         if options.seeds is None:
             _finish(fit_one(recipe, folder, options, command=command_of(options)))
         else:
@@ -62,9 +62,9 @@ def fit_one(
 def _left(recipe: Recipe, folder: Path) -> str:
     """What an interrupted run leaves, after the word "interrupted"."""
     from training.run import open_run
-    from training.trainer import kept
+    from training.trainer import saved_history
 
-    epochs = len(kept(folder))
+    epochs = len(saved_history(folder))
     if not epochs:
         return f": the first epoch was not over, so nothing is kept in {folder}; the same command starts anew"
     left = open_run(folder)

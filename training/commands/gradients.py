@@ -29,19 +29,18 @@ def run(options: argparse.Namespace) -> None:
     import torch
 
     from training.data import DataError
-    from training.studies import gradient_flow as flows
-    from training.studies import gradient_flow_plot as flow_picture
-    from training.studies.dependencies import METHODS, method_of
+    from training.studies.gradient_flow import compare_cells, inspect_network, plot_panels
+    from training.studies.long_dependencies import METHODS, method_of
 
     if options.steps < SHORTEST:
         raise DataError(f"--steps {options.steps}: at least {SHORTEST}, or there is no way back to see")
     torch.set_num_threads(1)  # one step at a time: each core would be another's overhead
     if options.what:
-        panels = [flows.of_network(options.what, options.steps)]
+        panels = [inspect_network(options.what, options.steps)]
     else:
         helped = replace(METHODS["rnn-clip-omega"], clip=options.clip, omega=options.omega)
         cells = [method_of(name).cell for name in options.cells.split(",")]
-        panels = flows.panels(cells, options.steps, options.train, helped)
+        panels = compare_cells(cells, options.steps, options.train, helped)
     table = Table(
         "gradient of a loss at the last step", "there", "half way back", "at the first", "factor a step", box=None
     )
@@ -51,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
             norms = [curve.norms[-1], curve.norms[len(curve.norms) // 2], curve.norms[0]]
             table.add_row(f"{panel.title}: {curve.label}", *(f"{norm:.1e}" for norm in norms), f"{curve.factor:.3f}")
     console.print(table)
-    flow_picture.draw(panels, options.out)
+    plot_panels(panels, options.out)
     say(f"norms over {len(panels[0].curves[0].norms)} steps, median of a batch: {options.out}")
 
 

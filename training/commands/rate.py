@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from training import lr_finder as rate
+    from training import lr_finder
     from training.prepare import prepare
 
     if options.steps < FEWEST:
@@ -31,11 +31,11 @@ def run(options: argparse.Namespace) -> None:
     recipe = recipe_of(options)
     path = options.to or RUNS / f"{recipe.name}-rate.png"
     with progress() as report:
-        curve = rate.scan(
+        curve = lr_finder.run_range_test(
             prepare(recipe).objective(recipe), recipe.training, options.steps, report=lambda *now: report(1, *now)
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    rate.draw(curve, path, recipe.name)
+    lr_finder.plot_range_test(curve, path, recipe.name)
     say(f"the loss falls fastest at {curve.steepest:.1g} and is smallest at {curve.lowest:.1g}: {path}")
     has = recipe.training.learning_rate
     say(f"suggestion: --set training.learning_rate={curve.suggestion:g} (the recipe has {has:g})")

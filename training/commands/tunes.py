@@ -27,14 +27,14 @@ def run(options: argparse.Namespace) -> None:
     from training.studies import tunes
 
     opened = bundle.load(options.bundle, placement=Placement(device="cpu"))
-    tunes.judge("X:1\nK:C\nCDEF|\n")  # without the parser there is no need to begin
+    tunes.check_tune("X:1\nK:C\nCDEF|\n")  # without the parser there is no need to begin
     ticks = iter(track(range(options.count), "writing", console=console, disable=not console.is_terminal))
-    texts = tunes.sample(opened, options.count, lambda: next(ticks, None))
-    judged = [tunes.judge(text) for text in texts]
-    found = tunes.summarise(judged)
+    texts = tunes.generate_tunes(opened, options.count, lambda: next(ticks, None))
+    checks = [tunes.check_tune(text) for text in texts]
+    found = tunes.summarize(checks)
     say(f"of {found.samples} tunes {found.parse:.1f} % parse; of their inner bars {found.full_bars:.1f} % are full")
     if options.to:
         command = f"python -m training tunes {options.bundle} --count {options.count}"
-        refused = [one.text for one in judged if not one.parses]
+        refused = [check.text for check in checks if not check.parses]
         content = {"command": command, **asdict(found), "refused": refused}
         options.to.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")

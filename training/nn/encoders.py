@@ -1,10 +1,9 @@
-"""From feeds to vectors, a vector a step: what stands before the recurrent layers, one encoder a kind of input.
+"""Encoders: from a codec's feeds to one vector per step. There is one encoder for each kind of input.
 
-Knows the feeds of the codecs by name. Does not know tasks, losses or files.
-T steps, B batch, I features of a vector, E embedding, C characters, N spellings, G n-grams, F numbers of a frame.
+T steps, B batch, E embedding, C characters, N forms (spelled words), G n-grams, F features of a frame, V table rows.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,29 +13,29 @@ from models.codecs.characters import CharactersCodec
 from models.codecs.dna import CODES, DnaCodec
 from models.codecs.words import FIRST, PADDING, UNKNOWN, WordsCodec
 from training.nn.options import Architecture
-from training.nn.recurrent import Recurrent
+from training.nn.recurrent import RecurrentLayer
 
-OUT_OF_RANGE = -2.0  # below every hidden state, which lies in (-1, 1): never the maximum of a sequence
-CLIP = 5.0  # standard deviations: what is farther out in a frame is cut there, so that int8 has a fixed range
-LETTERS_A_TURN = 3  # the width of the window of a character CNN (Ma and Hovy 2016)
+OUT_OF_RANGE = -2.0  # below every tanh, so never the maximum of a sequence
+FRAME_LIMIT = 5.0  # standard deviations: frames are clamped there, so that int8 has a fixed range
+CNN_WINDOW = 3  # characters (Ma and Hovy 2016)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words:
-    """What the word encoder must know of a codec: for each row of its table, the stem, the spelling, the n-grams."""
+class WordTables:
+    """For each row of a words codec's table: its stem, its spelling and its n-grams."""
 
-    stems: Tensor  # (rows,) row of the stem embedding
-    spellings: Tensor  # (C, rows) characters; no column where the row has no spelling of its own
-    spelling_lengths: Tensor  # (rows,) 0 where there is none
-    subwords: Tensor  # (G, rows) rows of the table of n-grams
-    subword_counts: Tensor  # (rows,)
+    stems: Tensor  # (V,) row of the stem embedding
+    spellings: Tensor  # (C, V) characters, zeros for a row without a spelling
+    spelling_lengths: Tensor  # (V,) 0 for a row without a spelling
+    subwords: Tensor  # (G, V) rows of the n-gram embedding
+    subword_counts: Tensor  # (V,)
     stem_count: int
-    character_count: int = field(default=0)
-    subword_rows: int = field(default=0)
+    character_count: int
+    subword_rows: int
 
     @classmethod
-    def of(cls, codec: WordsCodec) -> "Words":
-        """Stems: with `stems` in the codec, forms share the embedding of their lower-case stem."""
+    def from_codec(cls, codec: WordsCodec) -> "WordTables":
+        """Build the tables. If the codec has stems, forms share the embedding of their lower-case stem."""
         rows = codec.table_rows
         stems = torch.arange(rows)
         if codec.spec.stems:
@@ -60,7 +59,7 @@ class Words:
 
 
 def _columns(of_forms: list[np.ndarray], rows: int) -> tuple[Tensor, Tensor]:
-    """Ragged lists, one a form, as columns (C, rows) with their lengths (rows,); the other rows have none."""
+    """Return ragged arrays, one per form, as padded columns (C, V) with their lengths (V,)."""
     lengths = torch.zeros(rows, dtype=torch.long)
     if not of_forms:
         return torch.zeros(1, rows, dtype=torch.long), lengths
@@ -71,44 +70,44 @@ def _columns(of_forms: list[np.ndarray], rows: int) -> tuple[Tensor, Tensor]:
     return columns, lengths
 
 
-class LetterCells(nn.Module):
-    """A spelling read by a recurrent layer in both directions: its final states."""
+class SpellingLSTM(nn.Module):
+    """The final states of a bidirectional LSTM over a word's characters (Lample et al. 2016)."""
 
     def __init__(self, shape: Architecture, characters: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(characters, shape.character_embedding)
-        self.layer = Recurrent("lstm", shape.character_embedding, shape.character_hidden, bidirectional=True)
+        self.layer = RecurrentLayer("lstm", shape.character_embedding, shape.character_hidden, bidirectional=True)
         self.width = self.layer.width
 
     def forward(self, spellings: Tensor, lengths: Tensor) -> Tensor:
-        """(C, N), (N,) -> (N, width)."""
+        """Return vectors (N, width) of spellings (C, N) with lengths (N,)."""
         y, _ = self.layer(self.embedding(spellings), lengths)
-        return self.layer.last(y, lengths)
+        return self.layer.final(y, lengths)
 
 
-class LetterWindows(nn.Module):
-    """A spelling read by windows of three letters: the maximum of each filter, through tanh (Ma and Hovy 2016)."""
+class SpellingCNN(nn.Module):
+    """The maximum over time of a convolution over a word's characters (Ma and Hovy 2016)."""
 
     def __init__(self, shape: Architecture, characters: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(characters, shape.character_embedding)
-        self.filters = nn.Linear(LETTERS_A_TURN * shape.character_embedding, shape.character_hidden)
+        self.filters = nn.Linear(CNN_WINDOW * shape.character_embedding, shape.character_hidden)
         self.width = shape.character_hidden
 
     def forward(self, spellings: Tensor, lengths: Tensor) -> Tensor:
-        """(C, N), (N,) -> (N, width)."""
+        """Return vectors (N, width) of spellings (C, N) with lengths (N,)."""
         valid = (torch.arange(len(spellings), device=lengths.device)[:, None] < lengths[None, :])[:, :, None]
         x = self.embedding(spellings) * valid  # (C, N, E)
-        nothing = torch.zeros_like(x[:1])
-        windows = torch.cat([torch.cat([nothing, x[:-1]]), x, torch.cat([x[1:], nothing])], dim=2)  # (C, N, 3·E)
-        found = torch.tanh(self.filters(windows))  # tanh is monotonic: before or after the maximum is the same
-        return found.masked_fill(~valid, OUT_OF_RANGE).amax(dim=0)
+        edge = torch.zeros_like(x[:1])
+        windows = torch.cat([torch.cat([edge, x[:-1]]), x, torch.cat([x[1:], edge])], dim=2)  # (C, N, 3·E)
+        filtered = torch.tanh(self.filters(windows))  # (C, N, width)
+        return filtered.masked_fill(~valid, OUT_OF_RANGE).amax(dim=0)
 
 
 class WordEncoder(nn.Module):
-    """A vector for every word: the embedding of its stem, beside what its letters and its n-grams say."""
+    """Words as the concatenation of their stem's embedding, their spelling's vector and their n-grams' mean."""
 
-    def __init__(self, shape: Architecture, words: Words) -> None:
+    def __init__(self, shape: Architecture, words: WordTables) -> None:
         super().__init__()
         self.stem_embedding = nn.Embedding(words.stem_count, shape.embedding, padding_idx=PADDING)
         nn.init.normal_(self.stem_embedding.weight, std=0.3)
@@ -116,13 +115,13 @@ class WordEncoder(nn.Module):
             self.stem_embedding.weight[PADDING] = 0
         self.word_dropout, self.rare_dropout = shape.word_dropout, shape.rare_dropout
         self.dropout = nn.Dropout(shape.embedding_dropout)
-        self.register_buffer("counts", torch.zeros(words.stem_count), persistent=False)  # in training: `count` fills it
+        self.register_buffer("counts", torch.zeros(words.stem_count), persistent=False)  # of stems in training data
         for name in ("stems", "spellings", "spelling_lengths", "subwords", "subword_counts"):
             self.register_buffer(name, getattr(words, name), persistent=False)
         self.width = shape.embedding
-        self.speller: LetterCells | LetterWindows | None = None
+        self.speller: SpellingLSTM | SpellingCNN | None = None
         if words.character_count:
-            speller = LetterCells if shape.characters == "lstm" else LetterWindows
+            speller = SpellingLSTM if shape.characters == "lstm" else SpellingCNN
             self.speller = speller(shape, words.character_count)
             self.width += self.speller.width
         self.subword_embedding: nn.Embedding | None = None
@@ -134,16 +133,16 @@ class WordEncoder(nn.Module):
             self.width += shape.subword_embedding
 
     @property
-    def reads_form(self) -> bool:
-        """Whether a word's vector depends on its form, beside its stem."""
+    def has_forms(self) -> bool:
+        """Whether a word's vector depends on its form in addition to its stem."""
         return self.speller is not None or self.subword_embedding is not None
 
-    def form(
+    def encode_forms(
         self, spellings: Tensor | None, lengths: Tensor | None, subwords: Tensor | None, counts: Tensor | None
     ) -> Tensor:
-        """Characters (C, N) with their lengths, n-grams (G, N) with their counts -> (N, width of a form).
+        """Return form vectors (N, form width) of characters (C, N), lengths (N,), n-grams (G, N) and counts (N,).
 
-        Zeros where a form has no letters; the n-grams are averaged (Bojanowski et al. 2017 sum them).
+        A form without characters gets zeros. N-grams are averaged; Bojanowski et al. 2017 sum them.
         """
         parts = []
         if self.speller is not None:
@@ -165,32 +164,35 @@ class WordEncoder(nn.Module):
         subwords: Tensor | None = None,
         subword_counts: Tensor | None = None,
     ) -> Tensor:
-        """Feeds of WordsCodec.collate, words (T, B) -> (T, B, width)."""
+        """Return vectors (T, B, width) for the feeds of WordsCodec.collate.
+
+        words (T, B) are table rows. unseen (T, B) is 0, or 1 + the column of a word in `spellings` (C, N).
+        """
         stems = self.stems[words]
         if self.training and (self.word_dropout or self.rare_dropout):
-            # Rare words more often than frequent ones (Kiperwasser and Goldberg 2016).
+            # Drop rare words more often than frequent ones (Kiperwasser and Goldberg 2016).
             rare = self.rare_dropout / (self.rare_dropout + self.counts[stems].clamp(min=1))
             dropped = torch.rand(stems.shape, device=stems.device) < self.word_dropout + rare
             stems = stems.masked_fill(dropped & (stems != PADDING), UNKNOWN)
         x = self.stem_embedding(stems)  # (T, B, E)
-        if self.reads_form:
+        if self.has_forms:
             rows, place = words.unique(return_inverse=True)
-            forms = self.form(
+            forms = self.encode_forms(
                 self.spellings[:, rows], self.spelling_lengths[rows], self.subwords[:, rows], self.subword_counts[rows]
-            )[place]  # (T, B, width of a form)
+            )[place]  # (T, B, form width)
             if unseen is not None and bool(unseen.any()):
-                fresh = self.form(spellings, spelling_lengths, subwords, subword_counts)
+                fresh = self.encode_forms(spellings, spelling_lengths, subwords, subword_counts)
                 forms = forms + torch.cat([torch.zeros_like(fresh[:1]), fresh])[unseen]
             x = torch.cat([x, forms], dim=2)
         return self.dropout(x)
 
-    def count(self, rows: Tensor) -> None:
-        """Take note of how often each word comes, from all rows of the codec's table in the training data (N,)."""
+    def count_words(self, rows: Tensor) -> None:
+        """Count each stem in the training data, for `rare_dropout`. rows (N,) are all its table rows."""
         self.counts.copy_(torch.bincount(self.stems[rows], minlength=len(self.counts)))
 
     @torch.no_grad()
-    def forms(self, chunk: int = 2048) -> Tensor:
-        """The vector (rows, width of a form) of the form of every row of the codec's table."""
+    def form_table(self, chunk: int = 2048) -> Tensor:
+        """Return the form vector (V, form width) of every table row."""
         parts = zip(
             self.spellings.split(chunk, dim=1),
             self.spelling_lengths.split(chunk),
@@ -198,17 +200,17 @@ class WordEncoder(nn.Module):
             self.subword_counts.split(chunk),
             strict=True,
         )
-        return torch.cat([self.form(*part) for part in parts])
+        return torch.cat([self.encode_forms(*part) for part in parts])
 
 
 class SymbolEncoder(nn.Module):
-    """A vector for every symbol, a character or a base; a base may have one for each place in the sequence."""
+    """Characters or bases as embeddings; a base may add an embedding of its position."""
 
     def __init__(self, shape: Architecture, codec: CharactersCodec | DnaCodec) -> None:
         super().__init__()
-        self.of_bases = isinstance(codec, DnaCodec)
+        self.is_dna = isinstance(codec, DnaCodec)
         self.positions = codec.spec.positions if isinstance(codec, DnaCodec) else 0
-        mixture = _mixture(codec)  # (rows of the table, symbols): what each row is made of
+        mixture = _mixture(codec)  # (V, symbols): the share of each symbol in a row
         self.embedding = nn.Embedding(mixture.shape[1], shape.embedding)
         nn.init.normal_(self.embedding.weight, std=0.3)
         self.place = nn.Embedding(self.positions, shape.embedding) if self.positions else None
@@ -217,16 +219,16 @@ class SymbolEncoder(nn.Module):
         self.width = shape.embedding
 
     def table(self) -> Tensor:
-        """The vector (rows, E) of every row of the codec's table."""
+        """Return the vector (V, E) of every table row."""
         symbols = self.mixture @ self.embedding.weight
         if self.place is None:
             return symbols
-        own, of_places = symbols[:FIRST], symbols[FIRST:].reshape(self.positions, -1, self.width)
-        return torch.cat([own, (of_places + self.place.weight[:, None, :]).flatten(0, 1)])
+        special, by_position = symbols[:FIRST], symbols[FIRST:].reshape(self.positions, -1, self.width)
+        return torch.cat([special, (by_position + self.place.weight[:, None, :]).flatten(0, 1)])
 
     def forward(self, **feeds: Tensor) -> Tensor:
-        """The one feed, rows of the codec's table (T, B) -> (T, B, width)."""
-        (rows,) = feeds.values()  # "characters" or "bases"
+        """Return vectors (T, B, width) for the one feed, "characters" or "bases": table rows (T, B)."""
+        (rows,) = feeds.values()
         if self.training and self.word_dropout:
             dropped = torch.rand(rows.shape, device=rows.device) < self.word_dropout
             rows = rows.masked_fill(dropped & (rows != PADDING), UNKNOWN)
@@ -234,30 +236,30 @@ class SymbolEncoder(nn.Module):
 
 
 def _mixture(codec: CharactersCodec | DnaCodec) -> Tensor:
-    """A character is itself. A base is itself, an ambiguity code an even mixture of its bases, a gap nothing."""
+    """Return the shares (V, symbols): an ambiguity code is an even mixture of its bases, a gap is zeros."""
     if isinstance(codec, CharactersCodec):
         return torch.eye(codec.table_rows)
-    places = max(1, codec.spec.positions)
+    positions = max(1, codec.spec.positions)
     codes = torch.tensor([[letter in bases for letter in "ACGT"] for bases in CODES.values()], dtype=torch.float)
     codes = codes / codes.sum(1, keepdim=True).clamp(min=1)  # (codes, 4)
     unknown = torch.zeros(FIRST, 4)
     unknown[UNKNOWN] = 0.25
-    return torch.cat([unknown, codes.repeat(places, 1)])
+    return torch.cat([unknown, codes.repeat(positions, 1)])
 
 
 class FrameEncoder(nn.Module):
-    """Frames of numbers, standardised by what training saw; in training with noise."""
+    """Frames standardized with the mean and deviation of the training data; in training with noise."""
 
     def __init__(self, shape: Architecture, features: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(features))  # filled by networks.standardise before training
+        self.register_buffer("mean", torch.zeros(features))  # set by networks.fit_standardization
         self.register_buffer("deviation", torch.ones(features))
         self.noise, self.dropout = shape.noise, nn.Dropout(shape.embedding_dropout)
         self.width = features
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(T, B, F) -> (T, B, F)."""
-        x = ((frames - self.mean) / self.deviation).clamp(-CLIP, CLIP)
+        """Return standardized frames (T, B, F)."""
+        x = ((frames - self.mean) / self.deviation).clamp(-FRAME_LIMIT, FRAME_LIMIT)
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x)
         return self.dropout(x)

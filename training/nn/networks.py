@@ -1,8 +1,7 @@
-"""The architectures, in PyTorch: encoder, recurrent layers, heads.
+"""The networks: encoder, recurrent stack, pooling and heads.
 
-Knows tensors under the names of the bundle's feeds, so that a network and its ONNX twin take the same input.
-Does not know data sets, losses or files.
-T steps, B batch, I features, W columns of the stack's output, V vocabulary, K labels of a step, L labels of a whole.
+Networks take the feeds of the codecs by name, as their ONNX exports do.
+T steps, B batch, W stack output columns, V vocabulary, K step labels, L text labels, M merged labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,31 +15,73 @@ from models.codecs import Codec
 from models.codecs.characters import CharactersCodec
 from models.codecs.frames import FramesCodec
 from models.codecs.words import PADDING, UNKNOWN, WordsCodec
-from training.nn.crf import LinearChain, forbidden
-from training.nn.encoders import Encoder, FrameEncoder, SymbolEncoder, WordEncoder, Words
-from training.nn.options import Architecture
-from training.nn.pooling import Pooling
-from training.nn.recurrent import Stack, State
+from training.nn.crf import LinearChainCRF, forbidden_transitions
+from training.nn.encoders import Encoder, FrameEncoder, SymbolEncoder, WordEncoder, WordTables
+from training.nn.options import Architecture, PoolingName
+from training.nn.recurrent import RecurrentStack, StackState
 
-CONSTANT = 1e-6  # of the mean: a deviation below is a feature that never changes
+CONSTANT = 1e-6  # times the mean: a feature with a smaller deviation is constant
 
 
 def make_encoder(shape: Architecture, codec: Codec) -> Encoder:
-    """The encoder of a codec's feeds."""
+    """Return the encoder for a codec's feeds."""
     if isinstance(codec, WordsCodec):
-        return WordEncoder(shape, Words.of(codec))
+        return WordEncoder(shape, WordTables.from_codec(codec))
     if isinstance(codec, FramesCodec):
         return FrameEncoder(shape, codec.spec.features)
     return SymbolEncoder(shape, codec)
 
 
-class SequenceNetwork(nn.Module):
-    """Labels for the steps of a sequence (synced many-to-many), for the whole (many-to-one), or both from one stack.
+class AttentionPooling(nn.Module):
+    """A weighted mean over the steps, by softmax(query · tanh(W y + b)): Yang et al. 2016, equations 5 to 7."""
 
-    `step_labels` K and `text_labels` L: as many as there are, 0 for a head that is not wanted. With `chain` the step
-    labels are decoded together. `merged` (M, L), of ones and zeros, says which of the labels of the whole are answered
-    as one; what it leaves out is learnt, and never answered. `auxiliary_labels`: of the steps, in a task that is learnt
-    beside and never answered at all.
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, hidden)
+        self.query = nn.Linear(hidden, 1, bias=False)
+
+    def forward(self, y: Tensor, valid: Tensor) -> Tensor:
+        """Return the mean (B, W) of y (T, B, W) over the steps where valid (T, B, 1) is True."""
+        scores = self.query(torch.tanh(self.hidden(y))).float().masked_fill(~valid, -torch.inf)  # (T, B, 1)
+        return (torch.softmax(scores, 0) * y.where(valid, 0.0)).sum(0)
+
+
+class SequencePooling(nn.Module):
+    """A sequence as one vector: the concatenation of the poolings that a recipe names, in its order.
+
+    max and mean: over the steps (Collobert and Weston 2008; Iyyer et al. 2015). last: the final states of both
+    directions (Sutskever et al. 2014). attention: AttentionPooling.
+    """
+
+    def __init__(self, shape: Architecture, stack: RecurrentStack) -> None:
+        super().__init__()
+        self.parts: tuple[PoolingName, ...] = shape.pooling
+        self.attention = AttentionPooling(stack.width, shape.hidden) if "attention" in self.parts else None
+        self.width = len(self.parts) * stack.width
+
+    def forward(self, y: Tensor, lengths: Tensor, final: Tensor) -> Tensor:
+        """Return (B, width) for y (T, B, W), lengths (B,) >= 1 and final (B, W) from RecurrentStack.final."""
+        valid = (torch.arange(len(y), device=y.device)[:, None] < lengths[None, :])[:, :, None]  # (T, B, 1)
+        pooled = []
+        for part in self.parts:
+            if part == "max":
+                pooled.append(y.masked_fill(~valid, -torch.inf).amax(dim=0))
+            elif part == "mean":
+                pooled.append(y.where(valid, 0.0).sum(0) / lengths[:, None])
+            elif part == "last":
+                pooled.append(final)
+            else:
+                assert self.attention is not None
+                pooled.append(self.attention(y, valid))
+        return torch.cat(pooled, dim=1)
+
+
+class SequenceNetwork(nn.Module):
+    """Labels for the steps of a sequence, for the whole sequence (text labels), or for both.
+
+    `step_labels` K and `text_labels` L are numbers of labels; 0 leaves a head out. With `crf`, step labels are decoded
+    jointly. `merged` (M, L) of ones and zeros sums text labels to the labels that are answered: labels in no row are
+    learned but never answered. `auxiliary_labels` are the step labels of an auxiliary task, which is only learned.
     """
 
     def __init__(
@@ -50,40 +91,43 @@ class SequenceNetwork(nn.Module):
         *,
         step_labels: int,
         text_labels: int,
-        chain: LinearChain | None = None,
+        crf: LinearChainCRF | None = None,
         merged: Tensor | None = None,
         auxiliary_labels: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = make_encoder(shape, codec)
-        self.stack = Stack(shape, self.encoder.width)
+        self.stack = RecurrentStack(shape, self.encoder.width)
         self.dropout = nn.Dropout(shape.dropout)
         self.auxiliary = nn.Linear(self.stack.width, auxiliary_labels) if auxiliary_labels else None
         self.step_head = nn.Linear(self.stack.width, step_labels) if step_labels else None
-        self.chain = chain
+        self.crf = crf
         self.register_buffer("merged", merged, persistent=False)
         self.pooling, self.text_head = None, None
         if text_labels:
-            self.pooling = Pooling(shape, self.stack)
+            self.pooling = SequencePooling(shape, self.stack)
             self.text_head = nn.Linear(self.pooling.width, text_labels)
+        self.register_load_state_dict_pre_hook(_rename_old_parameters)
 
     @property
     def streams(self) -> bool:
-        """Whether its labels come step by step, so that it can go on from a state."""
-        alone = self.step_head is not None and self.text_head is None and self.chain is None
-        forwards = all(layer.directions == 1 for layer in self.stack.layers)
-        of_places = isinstance(self.encoder, SymbolEncoder) and self.encoder.place is not None
-        return alone and forwards and not of_places
+        """Whether the network can continue from a state: it labels steps, forwards only, without a CRF or positions."""
+        steps_only = self.step_head is not None and self.text_head is None and self.crf is None
+        forwards_only = all(layer.directions == 1 for layer in self.stack.layers)
+        has_positions = isinstance(self.encoder, SymbolEncoder) and self.encoder.place is not None
+        return steps_only and forwards_only and not has_positions
 
-    def read(self, *, lengths: Tensor, state: State | None = None, **feeds: Tensor) -> tuple[Tensor, State]:
-        """Feeds of the codec's collate -> the stack's output (T, B, W), and the state after the last step T."""
+    def read(self, *, lengths: Tensor, state: StackState | None = None, **feeds: Tensor) -> tuple[Tensor, StackState]:
+        """Return the stack's output (T, B, W) and the state after step T, for the feeds of the codec's collate."""
         y: Tensor
-        y, after = self.stack(self.encoder(**feeds), lengths, state)
-        return y, after
+        y, last = self.stack(self.encoder(**feeds), lengths, state)
+        return y, last
 
-    def forward(self, *, lengths: Tensor, state: State | None = None, **feeds: Tensor) -> dict[str, Tensor]:
-        """Feeds of the codec's collate -> logits: "steps" (T, B, K), "text" (B, L), as far as there are heads; beside
-        "text" what it is read from, "embedding" (B, pooling's width).
+    def forward(self, *, lengths: Tensor, state: StackState | None = None, **feeds: Tensor) -> dict[str, Tensor]:
+        """Return the logits of each head, for the feeds of the codec's collate.
+
+        "steps" (T, B, K) and "text" (B, L) with its input "embedding" (B, pooling width). In training also "auxiliary"
+        (T, B, auxiliary labels).
         """
         y, _ = self.read(lengths=lengths, state=state, **feeds)
         logits = {}
@@ -97,13 +141,13 @@ class SequenceNetwork(nn.Module):
         return logits
 
     @torch.no_grad()
-    def answers(self, *, lengths: Tensor, state: State | None = None, **feeds: Tensor) -> dict[str, Tensor]:
-        """What the bundle answers, under the names of its outputs."""
+    def answers(self, *, lengths: Tensor, state: StackState | None = None, **feeds: Tensor) -> dict[str, Tensor]:
+        """Return what the exported bundle returns, under the names of its outputs."""
         logits = {name: part.float() for name, part in self(lengths=lengths, state=state, **feeds).items()}
         found = {}
-        if "steps" in logits and self.chain is not None:
-            found["probabilities"] = self.chain.marginals(logits["steps"], lengths)
-            found["path"] = self.chain.decode(logits["steps"], lengths)
+        if "steps" in logits and self.crf is not None:
+            found["probabilities"] = self.crf.marginals(logits["steps"], lengths)
+            found["path"] = self.crf.decode(logits["steps"], lengths)
         elif "steps" in logits:
             found["probabilities"] = torch.softmax(logits["steps"], -1)
         if "text" in logits:
@@ -116,45 +160,55 @@ class SequenceNetwork(nn.Module):
         return found
 
 
+def _rename_old_parameters(module: nn.Module, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Load weights of runs from before `chain` was renamed to `crf`."""
+    for name in [name for name in weights if name.startswith(f"{prefix}chain.")]:
+        weights[f"{prefix}crf.{name.removeprefix(f'{prefix}chain.')}"] = weights.pop(name)
+
+
 class LanguageModel(nn.Module):
-    """One-to-many: the distribution of the next character, with a state that is carried on."""
+    """The distribution of the next character of a text, with a state that carries over."""
 
     def __init__(self, shape: Architecture, codec: CharactersCodec) -> None:
         super().__init__()
         if shape.bidirectional:
-            raise ValueError("a language model cannot be bidirectional: set bidirectional = false in the recipe")
+            raise ValueError("bidirectional = true in a language model: set it to false in the recipe")
         self.embedding = nn.Embedding(codec.table_rows, shape.embedding)
         nn.init.normal_(self.embedding.weight, std=0.1)
         self.embedding_dropout = nn.Dropout(shape.embedding_dropout)
-        self.stack = Stack(shape, shape.embedding)
+        self.stack = RecurrentStack(shape, shape.embedding)
         self.dropout = nn.Dropout(shape.dropout)
-        # Tied (Press and Wolf 2017): the output matrix is the embedding, between them a layer of the embedding's width.
+        # Tied weights (Press and Wolf 2017): `narrow` projects to the embedding, which is also the output matrix.
         self.narrow = nn.Linear(self.stack.width, shape.embedding) if shape.tied else None
         self.head = nn.Linear(shape.embedding if shape.tied else self.stack.width, codec.table_rows)
         if shape.tied:
             self.head.weight = self.embedding.weight
         never = torch.zeros(codec.table_rows)
-        never[[PADDING, UNKNOWN]] = -torch.inf  # no text holds them: they get no probability and are never drawn
+        never[[PADDING, UNKNOWN]] = -torch.inf  # not characters, so they must never be sampled
         self.register_buffer("never", never, persistent=False)
 
     def table(self) -> Tensor:
-        """The vector of every row: a character that training never saw is none in particular, the mean of all."""
+        """Return the vector (V, embedding) of every table row. An unknown character is the mean of all others."""
         table = self.embedding.weight.clone()
         table[UNKNOWN] = table[UNKNOWN + 1 :].mean(dim=0)
         return table
 
-    def read(self, *, characters: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """As `forward`, by the names of the codec's feeds."""
+    def read(
+        self, *, characters: Tensor, lengths: Tensor, state: StackState | None = None
+    ) -> tuple[Tensor, StackState]:
+        """Call `forward` with the codec's feeds by name."""
         logits: Tensor
-        logits, after = self(characters, lengths, state)
-        return logits, after
+        logits, last = self(characters, lengths, state)
+        return logits, last
 
-    def forward(self, characters: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """characters (T, B) -> logits (T, B, V), and the state after the last step."""
+    def forward(
+        self, characters: Tensor, lengths: Tensor, state: StackState | None = None
+    ) -> tuple[Tensor, StackState]:
+        """Return logits (T, B, V) and the state after step T, for characters (T, B) and lengths (B,)."""
         x = self.embedding(characters) if self.training else nn.functional.embedding(characters, self.table())
-        y, after = self.stack(self.embedding_dropout(x), lengths, state)
+        y, last = self.stack(self.embedding_dropout(x), lengths, state)
         y = self.dropout(y)
-        return self.head(y if self.narrow is None else self.narrow(y)) + self.never, after
+        return self.head(y if self.narrow is None else self.narrow(y)) + self.never, last
 
 
 Network = SequenceNetwork | LanguageModel
@@ -170,35 +224,37 @@ def make_network(
     merge: Mapping[str, Sequence[str]] | None = None,
     auxiliary_labels: int = 0,
 ) -> Network:
-    """An untrained network for a task of the bundle format, with labels as training tells them apart; `merge`: which
-    of them each label to answer with stands for.
+    """Return an untrained network for a task.
+
+    `labels` and `text_labels` are the labels in the training data. `merge` maps each answered label to those it stands
+    for.
     """
     if task == "generate":
         assert isinstance(codec, CharactersCodec)
         return LanguageModel(shape, codec)
-    steps = labels if task in ("tag", "joint") else ()
+    step_labels = labels if task in ("tag", "joint") else ()
     whole = labels if task == "classify" else text_labels
-    chain = LinearChain(len(steps), forbidden(steps)) if shape.crf and steps else None
+    crf = LinearChainCRF(len(step_labels), forbidden_transitions(step_labels)) if shape.crf and step_labels else None
     merged = None
     if merge:
-        merged = torch.tensor([[float(label in parts) for label in whole] for parts in merge.values()])
+        merged = torch.tensor([[float(label in parts) for label in whole] for parts in merge.values()])  # (M, L)
     return SequenceNetwork(
         shape,
         codec,
-        step_labels=len(steps),
+        step_labels=len(step_labels),
         text_labels=len(whole),
-        chain=chain,
+        crf=crf,
         merged=merged,
         auxiliary_labels=auxiliary_labels,
     )
 
 
-def standardise(network: Network, frames: Sequence[Any]) -> None:
-    """Give a network of frames the mean and the deviation of the training data: arrays (T, F)."""
+def fit_standardization(network: Network, series: Sequence[Any]) -> None:
+    """Set the mean and deviation of a frame encoder from the training data, arrays (T, F)."""
     assert isinstance(network, SequenceNetwork)
     assert isinstance(network.encoder, FrameEncoder)
-    together = np.concatenate([np.asarray(one, np.float64) for one in frames])
-    mean, deviation = together.mean(axis=0), together.std(axis=0)
-    constant = deviation <= CONSTANT * np.abs(mean)  # what is left of one number by rounding is no deviation
+    frames = np.concatenate([np.asarray(one, np.float64) for one in series])
+    mean, deviation = frames.mean(axis=0), frames.std(axis=0)
+    constant = deviation <= CONSTANT * np.abs(mean)  # only rounding errors: do not divide by them
     network.encoder.mean.copy_(torch.from_numpy(mean))
     network.encoder.deviation.copy_(torch.from_numpy(np.where(constant, 1.0, deviation)))

@@ -1,7 +1,4 @@
-"""What a recipe may ask of a network: every choice of architecture, with its default.
-
-Knows names, numbers and which of them go together. Builds nothing.
-"""
+"""The fields of [architecture] in a recipe, with their defaults."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -12,34 +9,34 @@ CellName = Literal["rnn", "rnn-relu", "lstm", "lstm-peephole", "lstm-coupled", "
 SkipName = Literal["none", "residual", "highway", "dense"]
 InitialName = Literal["orthogonal", "identity", "uniform"]
 PoolingName = Literal["max", "mean", "last", "attention"]
-SpellerName = Literal["lstm", "cnn"]
+SpellingEncoderName = Literal["lstm", "cnn"]
 Size = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Fields of [architecture]; shares are probabilities of dropping."""
+    """Choices that define a network. A dropout field is the probability of dropping."""
 
     cell: CellName = "lstm"
     layers: Size = 1
     hidden: Size = 200
     bidirectional: bool = True
-    skip: SkipName = "none"  # what goes past a layer: Stack in training/recurrent.py
-    initial: InitialName = "orthogonal"  # of the recurrent matrices
+    skip: SkipName = "none"  # skip connections: see RecurrentStack
+    initial: InitialName = "orthogonal"  # initial recurrent matrices: see CellInitialization
     forget_bias: float = 1.0  # Jozefowicz et al. 2015
     embedding: Size = 100
-    characters: SpellerName = "lstm"  # how the letters of a word are read
+    characters: SpellingEncoderName = "lstm"  # encoder of a word's characters
     character_embedding: Size = 32
     character_hidden: Size = 50
-    subword_embedding: Size = 64  # of the n-grams of a word, where the codec has them
-    pooling: tuple[PoolingName, ...] = ("max", "last")  # how a whole is summed up, side by side
-    crf: bool = False  # tags are decoded together, by a linear chain
+    subword_embedding: Size = 64  # of a word's n-grams, if the codec has subwords
+    pooling: tuple[PoolingName, ...] = ("max", "last")  # summaries of the sequence, concatenated
+    crf: bool = False  # decode tags jointly with a linear-chain CRF
     tied: bool = False  # a language model's output matrix is its embedding
     dropout: Share = 0.5
-    variational: bool = False  # one mask for all steps (Gal and Ghahramani 2016)
-    weight_dropout: Share = 0.0  # of the recurrent matrices (Merity et al. 2018)
+    variational: bool = False  # one dropout mask for all steps (Gal and Ghahramani 2016)
+    weight_dropout: Share = 0.0  # of recurrent matrices (Merity et al. 2018)
     embedding_dropout: Share = 0.3
-    word_dropout: Share = 0.0  # words, characters or bases that training replaces by the unknown one
-    rare_dropout: Annotated[float, Field(ge=0)] = 0.0  # a: a word seen n times is unknown in a/(a+n) of the cases
-    noise: Annotated[float, Field(ge=0)] = 0.0  # added to frames in training, in standard deviations
+    word_dropout: Share = 0.0  # share of words, characters or bases replaced by the unknown one in training
+    rare_dropout: Annotated[float, Field(ge=0)] = 0.0  # a: a word with n occurrences is unknown in a/(a+n) of cases
+    noise: Annotated[float, Field(ge=0)] = 0.0  # standard deviation of the noise added to frames in training

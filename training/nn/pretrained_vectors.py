@@ -1,7 +1,4 @@
-"""Pretrained vectors of words, from a text file as GloVe and word2vec write it: a word and its numbers on each line.
-
-Knows that format and the word encoder. Vectors are where training starts from; they are trained on like any other.
-"""
+"""Pretrained word vectors in the text format of GloVe and word2vec: a word and its numbers on each line."""
 
 from pathlib import Path
 
@@ -15,10 +12,11 @@ from training.nn.encoders import WordEncoder
 from training.nn.networks import Network, SequenceNetwork
 
 
-def take(path: Path, codec: Codec, network: Network) -> str:
-    """Put the vectors of the words that the codec knows into the network; returns a sentence about how many.
+def load_vectors(path: Path, codec: Codec, network: Network) -> str:
+    """Initialize the word embedding from a file. Returns a note with the number of words found.
 
-    Raises DataError for a file that cannot be read, a line that is no vector, or another width than the embedding's.
+    Training then updates these vectors like any other. Raises DataError for a file that cannot be read, a line that is
+    not a vector, and a width that differs from the embedding's.
     """
     assert isinstance(codec, WordsCodec)
     assert isinstance(network, SequenceNetwork)
@@ -30,29 +28,29 @@ def take(path: Path, codec: Codec, network: Network) -> str:
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines, 1):
-                # An entry may hold spaces: the numbers are the last ones.
+                # A word may contain spaces: the numbers come last.
                 word, *numbers = line.rstrip().rsplit(" ", width)
                 if number == 1 and len(line.split()) == 2:
-                    continue  # word2vec's first line: how many, how wide
+                    continue  # word2vec's header: count and width
                 if number <= 2:
                     _check_width(path, number, line, width)
-                # A form in lower case serves the stem where the stem's own is not there.
+                # A lower-case entry stands in for a word without an entry of its own.
                 row = rows.get(word, rows.get(word.lower()))
                 if row is not None and (word in rows or row not in found):
                     found[row] = _numbers(path, number, numbers, width)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path under `vectors`") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path in `vectors`") from error
     with torch.no_grad():
         for row, vector in found.items():
             table[row] = torch.from_numpy(vector)
-    return f"{len(found):,} of {len(rows):,} words begin with their vector of {path.name}, the others at random"
+    return f"{len(found):,} of {len(rows):,} words start from their vector in {path.name}, the others at random"
 
 
 def _check_width(path: Path, line: int, text: str, width: int) -> None:
     if (found := len(text.split()) - 1) != width:
         raise DataError(
             f"{path}, line {line}: {found} numbers, but architecture.embedding is {width}: "
-            f"--set architecture.embedding={found}, or take another file"
+            f"--set architecture.embedding={found}, or use another file"
         )
 
 
@@ -62,5 +60,5 @@ def _numbers(path: Path, line: int, texts: list[str], width: int) -> np.ndarray:
     except ValueError:
         vector = np.zeros(0, np.float32)
     if len(vector) != width or not np.isfinite(vector).all():
-        raise DataError(f"{path}, line {line}: not a word and its {width} finite numbers: {' '.join(texts)[:60]!r}")
+        raise DataError(f"{path}, line {line}: {' '.join(texts)[:60]!r} are not the {width} finite numbers of a word")
     return vector

@@ -1,6 +1,5 @@
-"""Recurrent layers over ragged sequences: one or both directions, stacked, with what goes past a layer.
+"""Recurrent layers over ragged sequences: one or both directions, stacked, with skip connections.
 
-A direction is a cell of cells.py. Does not know the equations of a cell, embeddings, heads or losses.
 T steps, B batch, I inputs, H hidden, D directions, W columns of a stack's output.
 """
 
@@ -12,40 +11,40 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.nn.cells import Cell, Initial
+from training.nn.cells import Cell, CellInitialization, CellState
 from training.nn.options import Architecture, CellName
 
-State = list[tuple[Tensor, ...]]  # one entry a layer: (h,) or (h, c), each (B, H)
+StackState = list[CellState]  # one entry per layer: (h,) or (h, c), each (B, H)
 
-CARRY_BIAS = -1.0  # a highway starts by letting most of its input past (Srivastava et al. 2015)
+CARRY_BIAS = -1.0  # initially a highway mostly copies its input (Srivastava et al. 2015)
 
 
 def reverse(x: Tensor, lengths: Tensor) -> Tensor:
-    """Each column of x (T, B, I) turned round within its own length (B,); the padding stays behind."""
+    """Reverse each column of x (T, B, I) within its length (B,). The padding stays at the end."""
     steps = torch.arange(len(x), device=x.device)[:, None]  # (T, 1)
     index = torch.where(steps < lengths[None, :], lengths[None, :] - 1 - steps, steps)  # (T, B)
-    # Whole rows (T·B, I) by number: a third of the time that gather takes, and again on the way back.
+    # index_select on whole rows (T·B, I) takes a third of the time of gather, forward and backward.
     rows = index * x.shape[1] + torch.arange(x.shape[1], device=x.device)
     return x.flatten(0, 1).index_select(0, rows.flatten()).view_as(x)
 
 
 class VariationalDropout(nn.Module):
-    """Dropout of whole columns: one mask (B, W) for all steps, drawn in each forward (Gal and Ghahramani 2016)."""
+    """Dropout with one mask (B, W) for all steps of a forward pass (Gal and Ghahramani 2016)."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """(T, B, W) -> (T, B, W)."""
+        """Return x (T, B, W) with dropped columns at zero."""
         return F.dropout1d(x.permute(1, 2, 0), self.p, self.training).permute(2, 0, 1)
 
 
-class Recurrent(nn.Module):
+class RecurrentLayer(nn.Module):
     """One recurrent layer over ragged sequences, in one or both directions.
 
-    The backward direction runs over sequences that were turned round within their lengths, so that PyTorch's
-    fast kernel for unpacked input serves both (packed input takes 2.4 times as long on a CPU).
+    The backward direction reads sequences reversed within their lengths. So both directions use PyTorch's kernel for
+    unpacked input: packed input takes 2.4 times as long on a CPU.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Recurrent(nn.Module):
         hidden: int,
         *,
         bidirectional: bool,
-        initial: Initial | None = None,
+        initial: CellInitialization | None = None,
         weight_dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -70,38 +69,35 @@ class Recurrent(nn.Module):
     def width(self) -> int:
         return self.directions * self.hidden
 
-    def forward(
-        self, x: Tensor, lengths: Tensor, state: tuple[Tensor, ...] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """x (T, B, I), lengths (B,) -> outputs (T, B, D·H), valid where t < length.
+    def forward(self, x: Tensor, lengths: Tensor, state: CellState | None = None) -> tuple[Tensor, CellState]:
+        """Return the outputs (T, B, D·H), valid where t < length, and the state of the forward direction.
 
-        The state, in and out, is that of the forward direction: (h,) or (h, c), each (B, H). It is carried
-        from the last step T, so a carried state is right for full columns only (language models).
+        x (T, B, I), lengths (B,). The returned state is that after step T, so it is right only for columns of length T.
         """
-        y, after = self.forwards(x, state)
+        y, last = self.forwards(x, state)
         if self.backwards is None:
-            return y, after
+            return y, last
         z, _ = self.backwards(reverse(x, lengths))
-        return torch.cat([y, reverse(z, lengths)], dim=2), after
+        return torch.cat([y, reverse(z, lengths)], dim=2), last
 
-    def last(self, y: Tensor, lengths: Tensor) -> Tensor:
-        """The final hidden state of each direction (B, D·H) out of the outputs y (T, B, D·H)."""
+    def final(self, y: Tensor, lengths: Tensor) -> Tensor:
+        """Return the final hidden state of each direction (B, D·H) from the outputs y (T, B, D·H)."""
         return _final(y, lengths, _backward_columns([self]))
 
 
-class Stack(nn.Module):
-    """Recurrent layers on top of one another, with dropout on what a layer reads of the one below.
+class RecurrentStack(nn.Module):
+    """Recurrent layers on top of each other, with dropout between them.
 
-    `skip` says what goes past a layer, undropped:
+    `skip` selects the skip connections. Dropout does not apply to them.
 
         none       layer(x)
         residual   x + layer(x)                                                                  He et al. 2016
         highway    t ⊙ layer(x) + (1 - t) ⊙ x, t = sigmoid(W x + b), b starts at -1              Srivastava et al. 2015
-        dense      each layer reads the stack's input and all earlier outputs, side by side;
-                   the stack's output is the outputs of all layers, side by side                 Huang et al. 2017
+        dense      Each layer reads the stack's input and all earlier outputs, concatenated.
+                   The stack's output is the concatenation of all layers' outputs.               Huang et al. 2017
 
-    residual and highway are for layers as wide as what is below them (`skipped`, a bool a layer); the others are as
-    with none. `highways`: for each layer its W and b, or None.
+    residual and highway apply to layers that are as wide as their input; `skipped` has one bool per layer.
+    `highways` holds W and b of each layer, or None.
     """
 
     def __init__(self, shape: Architecture, inputs: int) -> None:
@@ -109,9 +105,9 @@ class Stack(nn.Module):
         self.skip = shape.skip
         self.layers, self.highways = nn.ModuleList(), nn.ModuleList()
         self.skipped: list[bool] = []
-        initial = Initial(form=shape.initial, forget_bias=shape.forget_bias)
+        initial = CellInitialization(form=shape.initial, forget_bias=shape.forget_bias)
         for _ in range(shape.layers):
-            layer = Recurrent(
+            layer = RecurrentLayer(
                 shape.cell,
                 inputs,
                 shape.hidden,
@@ -121,24 +117,24 @@ class Stack(nn.Module):
             )
             self.layers.append(layer)
             self.skipped.append(self.skip in ("residual", "highway") and inputs == layer.width)
-            self.highways.append(_gate(inputs) if self.skip == "highway" and self.skipped[-1] else None)
+            self.highways.append(_highway(inputs) if self.skip == "highway" and self.skipped[-1] else None)
             inputs = inputs + layer.width if self.skip == "dense" else layer.width
-        self.width = sum(layer.width for layer in self._shown)
+        self.width = sum(layer.width for layer in self._output_layers)
         self.dropout = VariationalDropout(shape.dropout) if shape.variational else nn.Dropout(shape.dropout)
 
     @property
-    def _shown(self) -> Sequence[Recurrent]:
-        """The layers whose outputs make up the stack's, side by side."""
+    def _output_layers(self) -> Sequence[RecurrentLayer]:
+        """The layers whose concatenated outputs are the stack's output."""
         return self.layers if self.skip == "dense" else self.layers[-1:]
 
     @property
     def backward_columns(self) -> NDArray[np.bool_]:
-        """Which columns of the output are those of a backward direction (W,)."""
-        return _backward_columns(self._shown)
+        """Mask (W,) of the output columns that belong to a backward direction."""
+        return _backward_columns(self._output_layers)
 
-    def forward(self, x: Tensor, lengths: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """x (T, B, I), lengths (B,) -> (T, B, W), and the state of each layer after the last step T."""
-        after: State = []
+    def forward(self, x: Tensor, lengths: Tensor, state: StackState | None = None) -> tuple[Tensor, StackState]:
+        """Return the outputs (T, B, W) and each layer's state after step T, for x (T, B, I) and lengths (B,)."""
+        states: StackState = []
         outputs: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             if index == 0:
@@ -147,34 +143,34 @@ class Stack(nn.Module):
                 read = torch.cat([x, self.dropout(torch.cat(outputs, dim=2))], dim=2)
             else:
                 read = self.dropout(outputs[-1])
-            y, rows = layer(read, lengths, state[index] if state else None)
+            y, last = layer(read, lengths, state[index] if state else None)
             if self.skipped[index]:
-                y = self._past(index, outputs[-1] if outputs else x, y)
+                y = self._skip(index, outputs[-1] if outputs else x, y)
             outputs.append(y)
-            after.append(rows)
-        return torch.cat(outputs, dim=2) if self.skip == "dense" else outputs[-1], after
+            states.append(last)
+        return torch.cat(outputs, dim=2) if self.skip == "dense" else outputs[-1], states
 
-    def _past(self, index: int, x: Tensor, y: Tensor) -> Tensor:
-        """What a layer gave, y, together with what went past it, x; all (T, B, D·H)."""
+    def _skip(self, index: int, x: Tensor, y: Tensor) -> Tensor:
+        """Combine a layer's output y with its skip connection x, both (T, B, D·H)."""
         if self.skip == "residual":
             return x + y
         return x + torch.sigmoid(self.highways[index](x)) * (y - x)
 
     def final(self, y: Tensor, lengths: Tensor) -> Tensor:
-        """Of the outputs y (T, B, W), at every column, the step at which its direction ends -> (B, W).
+        """Return the final states (B, W) from the outputs y (T, B, W).
 
-        Forward columns end at their length's last step, backward ones at the first.
+        Forward columns end at the last step of each length, backward columns at the first step.
         """
         return _final(y, lengths, self.backward_columns)
 
 
-def _gate(width: int) -> nn.Linear:
+def _highway(width: int) -> nn.Linear:
     gate = nn.Linear(width, width)
     nn.init.constant_(gate.bias, CARRY_BIAS)
     return gate
 
 
-def _backward_columns(layers: Sequence[Recurrent]) -> NDArray[np.bool_]:
+def _backward_columns(layers: Sequence[RecurrentLayer]) -> NDArray[np.bool_]:
     directions = [np.repeat(np.arange(layer.directions) == 1, layer.hidden) for layer in layers]
     return np.concatenate(directions)
 

@@ -1,9 +1,9 @@
-"""Recurrent layers as ONNX's own operators in float: LSTM, with peepholes or coupled gates, and GRU, in both forms.
+"""Recurrent layers as ONNX operators in float: LSTM with peepholes or coupled gates, and both forms of GRU.
 
-Knows the weights of a layer and the operators' order of gates. Does not know which network they make up.
-T steps, B batch, I inputs, H hidden, D directions, G gates, R rows of a table.
+T steps, B batch, I inputs, H hidden, D directions, G gates, R table rows.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.nn.recurrent import Recurrent
-from training.onnx_export.graph_builder import Floats, Pen
+from training.nn.cells import Cell
+from training.nn.recurrent import RecurrentLayer
+from training.onnx_export.builder import Floats, OnnxGraphBuilder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """A sequence on its way through the layers: x (T, B, width), and which of its columns are real.
+    """A sequence between two layers: x (T, B, width) and where its features are.
 
-    `columns[i]` is the place in x of feature i of the network; any other places hold ballast: a column of +reach and
-    behind it one of -reach, or several such pairs, of which the farthest is ±reach. `reach` is the largest magnitude
-    that a feature can have in any input.
-    A signal that was looked up may say in which `table` (R, len(columns)) and in which `rows` (T, B), int32.
+    `columns[i]` is the column of x with feature i. The other columns are range pins (int8.py): a column of +reach, then
+    one of -reach, or several such pairs of which the farthest is ±reach. `reach` bounds the magnitude of every feature
+    for any input. A looked-up signal may give its `table` (R, len(columns)) and `rows` (T, B) int32.
     """
 
     x: Any
@@ -32,56 +32,66 @@ class Signal:
     table: Floats | None = None
     rows: Any = None
 
+    @property
+    def has_pins(self) -> bool:
+        return self.width > len(self.columns)
+
     def spread(self, weight: Floats) -> Floats:
-        """(…, len(columns)) to (…, width): zero where the ballast is."""
+        """Return weight (…, len(columns)) as (…, width), with zeros for the range pins."""
         wide = np.zeros((*weight.shape[:-1], self.width), np.float32)
         wide[..., self.columns] = weight
         return wide
 
+    def features(self, graph: OnnxGraphBuilder, name: str) -> Any:
+        """Return the features alone (T, B, len(columns))."""
+        if not self.has_pins:
+            return self.x
+        return graph.op.Gather(self.x, graph.constant(self.columns, name), axis=2)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Operator:
-    """How a cell is written in ONNX: which row of gates of ours stands where, and what the operator must be told."""
+class OnnxOperator:
+    """The ONNX operator of a cell: its name, its order of our gates, and its attributes."""
 
     name: str
-    order: tuple[int | None, ...]  # None: a gate that ONNX has and the cell computes from another
+    order: tuple[int | None, ...]  # None: a gate that the cell derives from another
     attributes: dict[str, int] = field(default_factory=dict)
 
     @property
-    def parts(self) -> int:
-        """How many states it has: h, or h and c."""
+    def states(self) -> int:
+        """Number of states: h, or h and c."""
         return 2 if self.name == "LSTM" else 1
 
 
-# Ours: LSTM i f g o, coupled i g o, GRU r z n.  ONNX: LSTM i o f c, GRU z r h.
+# Our order: LSTM i f g o, coupled i g o, GRU r z n.  ONNX: LSTM i o f c, GRU z r h.
 OPERATORS = {
-    "lstm": Operator(name="LSTM", order=(0, 3, 1, 2)),
-    "lstm-peephole": Operator(name="LSTM", order=(0, 3, 1, 2)),
-    "lstm-coupled": Operator(name="LSTM", order=(0, 2, None, 1), attributes={"input_forget": 1}),
-    "gru": Operator(name="GRU", order=(1, 0, 2), attributes={"linear_before_reset": 1}),
-    "gru-textbook": Operator(name="GRU", order=(1, 0, 2), attributes={"linear_before_reset": 0}),
+    "lstm": OnnxOperator(name="LSTM", order=(0, 3, 1, 2)),
+    "lstm-peephole": OnnxOperator(name="LSTM", order=(0, 3, 1, 2)),
+    "lstm-coupled": OnnxOperator(name="LSTM", order=(0, 2, None, 1), attributes={"input_forget": 1}),
+    "gru": OnnxOperator(name="GRU", order=(1, 0, 2), attributes={"linear_before_reset": 1}),
+    "gru-textbook": OnnxOperator(name="GRU", order=(1, 0, 2), attributes={"linear_before_reset": 0}),
 }
-PEEPHOLES = (0, 2, 1)  # ours: i f o.  ONNX: i o f
+PEEPHOLES = [0, 2, 1]  # our order: i f o.  ONNX: i o f
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
-    """One layer in ONNX's layout and order of gates: w (D, G·H, I), r (D, G·H, H), b (D, 2·G·H), p (D, 3·H)."""
+class OnnxLayerWeights:
+    """The weights of a layer in ONNX's layout: w (D, G·H, I), r (D, G·H, H), b (D, 2·G·H), p (D, 3·H)."""
 
-    operator: Operator
+    operator: OnnxOperator
     w: Floats
     r: Floats
     b: Floats
     p: Floats | None
 
     @classmethod
-    def of(cls, layer: Recurrent) -> "Weights":
+    def of(cls, layer: RecurrentLayer) -> "OnnxLayerWeights":
         operator = OPERATORS[layer.cell]
-        cells = directions(layer)
-        peepholes = [array(cell.peephole)[list(PEEPHOLES)].ravel() for cell in cells if layer.cell == "lstm-peephole"]
+        cells = cells_of(layer)
+        peepholes = [to_array(cell.peephole)[PEEPHOLES].ravel() for cell in cells if layer.cell == "lstm-peephole"]
 
         def ordered(parameter: torch.Tensor) -> Floats:
-            gates = array(parameter).reshape(-1, layer.hidden, *parameter.shape[1:])
+            gates = to_array(parameter).reshape(-1, layer.hidden, *parameter.shape[1:])
             none = np.zeros_like(gates[0])
             return np.concatenate([none if gate is None else gates[gate] for gate in operator.order])
 
@@ -94,61 +104,72 @@ class Weights:
         )
 
 
-def directions(layer: Recurrent) -> list[Any]:
-    """The cells of a layer: forwards, and backwards if there is one."""
+def cells_of(layer: RecurrentLayer) -> list[Cell]:
+    """Return the forward cell of a layer and, if there is one, its backward cell."""
     return [cell for cell in (layer.forwards, layer.backwards) if cell is not None]
 
 
-def array(parameter: torch.Tensor) -> Floats:
+def to_array(parameter: torch.Tensor) -> Floats:
     return parameter.detach().float().cpu().numpy()
 
 
-def direction(layer: Recurrent) -> str:
+def direction_of(layer: RecurrentLayer) -> str:
+    """Return the value of the operators' attribute `direction`."""
     return "forward" if layer.backwards is None else "bidirectional"
 
 
-def draw_exact(
-    pen: Pen, layer: Recurrent, signal: Signal, lengths: Any, name: str, memory: list[Any] | None
+def add_float_layer(
+    graph: OnnxGraphBuilder,
+    layer: RecurrentLayer,
+    signal: Signal,
+    lengths: Any,
+    name: str,
+    initial: Sequence[Any] | None,
 ) -> tuple[Signal, list[Any]]:
-    """One layer in float over a signal: its outputs (T, B, D·H), and its states (B, H) if it has one direction.
+    """Add a layer in float. Return its outputs (T, B, D·H) and, for one direction, its final states (B, H).
 
-    `memory`: the initial states (B, H), for a layer of one direction; without it the layer starts from zero.
+    `initial` holds the initial states (B, H) of a layer of one direction; None stands for zeros.
     """
-    y, states = _operate(pen, layer, signal, lengths, name, memory)
-    op, width = pen.op, layer.directions * layer.hidden
+    y, states = _add_operator(graph, layer, signal, lengths, name, initial)
+    op, width = graph.op, layer.directions * layer.hidden
     y = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, width])  # (T, D, B, H) -> (T, B, D·H)
-    after = [op.Squeeze(state, [0]) for state in states] if layer.directions == 1 else []
-    return Signal(x=y, columns=np.arange(width), width=width, reach=1.0), after
+    final = [op.Squeeze(state, [0]) for state in states] if layer.directions == 1 else []
+    return Signal(x=y, columns=np.arange(width), width=width, reach=1.0), final
 
 
-def final_states(pen: Pen, layer: Recurrent, signal: Signal, lengths: Any, name: str) -> Any:
-    """The hidden states (B, D·H) at which each direction of one layer ends; in float at every precision.
+def add_final_states(graph: OnnxGraphBuilder, layer: RecurrentLayer, signal: Signal, lengths: Any, name: str) -> Any:
+    """Return the final hidden states (B, D·H) of a layer, in float at every precision.
 
-    For a cell that is an operator of ONNX; raises KeyError for another.
+    Raises KeyError for a cell without an ONNX operator.
     """
-    _, (hidden, *_) = _operate(pen, layer, signal, lengths, name, None)
-    return pen.op.Reshape(pen.op.Transpose(hidden, perm=[1, 0, 2]), [0, layer.directions * layer.hidden])
+    _, (hidden, *_) = _add_operator(graph, layer, signal, lengths, name, None)
+    return graph.op.Reshape(graph.op.Transpose(hidden, perm=[1, 0, 2]), [0, layer.directions * layer.hidden])
 
 
-def _operate(
-    pen: Pen, layer: Recurrent, signal: Signal, lengths: Any, name: str, memory: list[Any] | None
+def _add_operator(
+    graph: OnnxGraphBuilder,
+    layer: RecurrentLayer,
+    signal: Signal,
+    lengths: Any,
+    name: str,
+    initial: Sequence[Any] | None,
 ) -> tuple[Any, list[Any]]:
-    """The operator: its outputs (T, D, B, H) and its final states (D, B, H)."""
-    op, weights = pen.op, Weights.of(layer)
+    """Return the operator's outputs (T, D, B, H) and final states (D, B, H)."""
+    op, weights = graph.op, OnnxLayerWeights.of(layer)
     operator = weights.operator
-    initial = [op.Unsqueeze(part, [0]) for part in memory] if memory else []
+    optional = [op.Unsqueeze(part, [0]) for part in initial] if initial else []
     if weights.p is not None:
-        initial += [None] * (operator.parts - len(initial)) + [pen.constant(weights.p, f"{name}.p")]
+        optional += [None] * (operator.states - len(optional)) + [graph.constant(weights.p, f"{name}.p")]
     y, *final = getattr(op, operator.name)(
         signal.x,
-        pen.constant(signal.spread(weights.w), f"{name}.w"),
-        pen.constant(weights.r, f"{name}.r"),
-        pen.constant(weights.b, f"{name}.b"),
+        graph.constant(signal.spread(weights.w), f"{name}.w"),
+        graph.constant(weights.r, f"{name}.r"),
+        graph.constant(weights.b, f"{name}.b"),
         lengths,
-        *initial,
+        *optional,
         hidden_size=layer.hidden,
-        direction=direction(layer),
+        direction=direction_of(layer),
         **operator.attributes,
-        _outputs=1 + operator.parts,
+        _outputs=1 + operator.states,
     )
     return y, final

@@ -1,295 +1,278 @@
-"""The ONNX twins of the networks, drawn operator by operator: encoder, recurrent layers, heads.
+"""Networks as ONNX graphs: encoder, recurrent stack, pooling and heads.
 
-Knows the networks and their weights. Does not know data, scores or files.
-T steps, B batch, I features, W columns of the stack's output, C characters, N forms, G n-grams, K labels, V vocabulary.
+T steps, B batch, E embedding, W signal columns, C characters, N forms, G n-grams, F form width, K step labels, L text
+labels, M merged labels, V vocabulary.
 """
 
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from torch import nn
 
 from training.nn.encoders import (
-    CLIP,
+    FRAME_LIMIT,
     OUT_OF_RANGE,
     FrameEncoder,
-    LetterCells,
-    LetterWindows,
+    SpellingCNN,
+    SpellingLSTM,
     SymbolEncoder,
     WordEncoder,
 )
-from training.nn.networks import LanguageModel, Network, SequenceNetwork
-from training.nn.pooling import Attention, Pooling
-from training.nn.recurrent import Stack
-from training.onnx_export.crf import draw_chain
-from training.onnx_export.graph_builder import Drawing, Floats, Pen, Precision
-from training.onnx_export.layers import Signal, final_states
-from training.onnx_export.stack import SLACK, draw_stack
+from training.nn.networks import AttentionPooling, LanguageModel, Network, SequenceNetwork, SequencePooling
+from training.nn.recurrent import RecurrentStack
+from training.onnx_export.builder import ExportedGraph, Floats, OnnxGraphBuilder, Precision
+from training.onnx_export.crf import add_crf
+from training.onnx_export.int8 import pin_table
+from training.onnx_export.layers import Signal, add_final_states, to_array
+from training.onnx_export.stack import ROUNDING, add_stack
 
 LOWEST = float(np.finfo(np.float32).min)
+END = np.iinfo(np.int64).max  # of a Slice
 
 
-def draw(network: Network, precision: Precision) -> Drawing:
-    """The graph of a trained network."""
+def export_graph(network: Network, precision: Precision) -> ExportedGraph:
+    """Return the ONNX graph of a trained network."""
+    graph = OnnxGraphBuilder(precision)
     if isinstance(network, LanguageModel):
-        return _draw_language_model(network, precision)
-    return _draw_sequences(network, precision)
+        _add_language_model(graph, network)
+    else:
+        _add_sequence_network(graph, network)
+    return graph.finish()
 
 
-def _draw_sequences(network: SequenceNetwork, precision: Precision) -> Drawing:
-    pen = Pen(precision)
+def _add_sequence_network(graph: OnnxGraphBuilder, network: SequenceNetwork) -> None:
     encoder = network.encoder
     if isinstance(encoder, WordEncoder):
-        signal, lengths = _encode_words(pen, encoder)
+        signal, lengths = _encode_words(graph, encoder)
     elif isinstance(encoder, FrameEncoder):
-        signal, lengths = _encode_frames(pen, encoder)
+        signal, lengths = _encode_frames(graph, encoder)
     else:
-        signal, lengths = _encode_symbols(pen, encoder)
-    memory = _memory(pen, network.stack) if network.streams else None
-    signal, after = draw_stack(pen, network.stack, signal, lengths, memory)
+        signal, lengths = _encode_symbols(graph, encoder)
+    initial = _state_inputs(graph, network.stack) if network.streams else None
+    signal, final = add_stack(graph, network.stack, signal, lengths, initial)
     if network.step_head is not None:
-        emissions = _dense(pen, signal, network.step_head, "step_head")
+        emissions = _dense(graph, signal, network.step_head, "step_head")  # (T, B, K)
         labels = network.step_head.out_features
-        if network.chain is not None:
-            marginals, path = draw_chain(pen, emissions, lengths, network.chain)
-            pen.output(marginals, "probabilities", "T", "B", labels)
-            pen.output(path, "path", "T", "B", dtype="int32")
+        if network.crf is not None:
+            marginals, path = add_crf(graph, emissions, lengths, network.crf)
+            graph.output(marginals, "probabilities", "T", "B", labels)
+            graph.output(path, "path", "T", "B", dtype="int32")
         else:
-            pen.output(pen.op.Softmax(emissions, axis=-1), "probabilities", "T", "B", labels)
+            graph.output(graph.op.Softmax(emissions, axis=-1), "probabilities", "T", "B", labels)
     if network.pooling is not None and network.text_head is not None:
-        pooled = _pool(pen, network, network.pooling, signal, lengths)
-        weight, bias = network.text_head.weight.detach().numpy(), network.text_head.bias.detach().numpy()
-        probabilities = pen.op.Softmax(pen.dense(pooled, weight, bias, "text_head"), axis=-1)
+        pooled = _pool(graph, network, network.pooling, signal, lengths)
+        weight, bias = to_array(network.text_head.weight), to_array(network.text_head.bias)
+        probabilities = graph.op.Softmax(graph.dense(pooled, weight, bias, "text_head"), axis=-1)  # (B, L)
         labels = len(bias)
         if network.merged is not None:
-            probabilities, labels = _merge(pen, probabilities, network.merged.numpy()), len(network.merged)
-        pen.output(probabilities, "probabilities" if network.step_head is None else "text_probabilities", "B", labels)
-        pen.output(pooled, "embedding", "B", network.pooling.width)
-    _carry(pen, network.stack, after)
-    return pen.finish()
+            probabilities, labels = _merge_labels(graph, probabilities, to_array(network.merged)), len(network.merged)
+        graph.output(probabilities, "probabilities" if network.step_head is None else "text_probabilities", "B", labels)
+        graph.output(pooled, "embedding", "B", network.pooling.width)
+    _state_outputs(graph, network.stack, final)
 
 
-def _states(stack: Stack) -> list[list[tuple[str, int]]]:
-    """Name and width of each state of each layer."""
+def _add_language_model(graph: OnnxGraphBuilder, network: LanguageModel) -> None:
+    characters, lengths = graph.input("characters", "T", "B"), graph.input("lengths", "B")
+    table = to_array(network.table())
+    signal = _look_up(graph, table, characters)
+    signal, final = add_stack(graph, network.stack, signal, lengths, _state_inputs(graph, network.stack))
+    if network.narrow is not None:
+        x = _dense(graph, signal, network.narrow, "narrow")
+        signal = Signal(x=x, columns=np.arange(table.shape[1]), width=table.shape[1], reach=np.inf)
+    bias = to_array(network.head.bias) + to_array(network.never)
+    logits = graph.dense(signal.x, signal.spread(to_array(network.head.weight)), bias, "head")
+    graph.output(graph.op.LogSoftmax(logits, axis=-1), "log_probabilities", "T", "B", len(bias))
+    _state_outputs(graph, network.stack, final)
+
+
+def _state_names(stack: RecurrentStack) -> list[list[tuple[str, int]]]:
+    """Return the name and the width of each state of each layer."""
     return [
         [(f"{part}{number}", layer.hidden) for part in layer.forwards.parts]
         for number, layer in enumerate(stack.layers)
     ]
 
 
-def _memory(pen: Pen, stack: Stack) -> list[list[Any]]:
-    """The states that a sequence goes on from, as inputs of the graph."""
-    return [[pen.state_input(name, width) for name, width in layer] for layer in _states(stack)]
+def _state_inputs(graph: OnnxGraphBuilder, stack: RecurrentStack) -> list[list[Any]]:
+    return [[graph.state_input(name, width) for name, width in layer] for layer in _state_names(stack)]
 
 
-def _carry(pen: Pen, stack: Stack, after: list[list[Any]] | None) -> None:
-    """The states at which each row ends, as outputs of the graph, if it has any."""
-    for values, layer in zip(after or (), _states(stack), strict=after is not None):
+def _state_outputs(graph: OnnxGraphBuilder, stack: RecurrentStack, final: list[list[Any]] | None) -> None:
+    for values, layer in zip(final or (), _state_names(stack), strict=final is not None):
         for value, (name, width) in zip(values, layer, strict=True):
-            pen.state_output(value, name, width)
+            graph.state_output(value, name, width)
 
 
-def _merge(pen: Pen, probabilities: Any, merged: Floats) -> Any:
-    """(B, L) -> (B, M): the probabilities of the labels that are answered as one, of what is answered at all."""
-    op = pen.op
-    shares = op.ReduceSum(op.Mul(op.Unsqueeze(probabilities, [1]), pen.constant(merged, "merged")), [2], keepdims=0)
+def _merge_labels(graph: OnnxGraphBuilder, probabilities: Any, merged: Floats) -> Any:
+    """Return (B, M) from (B, L): the sums of merged labels, normalized over the answered labels."""
+    op = graph.op
+    shares = op.ReduceSum(op.Mul(op.Unsqueeze(probabilities, [1]), graph.constant(merged, "merged")), [2], keepdims=0)
     return op.Div(shares, op.ReduceSum(shares, [1], keepdims=1))
 
 
-def _dense(pen: Pen, signal: Signal, layer: Any, name: str) -> Any:
-    """A linear layer on the real columns of a signal; ballast gets zero weights."""
-    return pen.dense(signal.x, signal.spread(layer.weight.detach().numpy()), layer.bias.detach().numpy(), name)
+def _dense(graph: OnnxGraphBuilder, signal: Signal, layer: nn.Linear, name: str) -> Any:
+    """Add a linear layer on the features of a signal. Range pins get zero weights."""
+    return graph.dense(signal.x, signal.spread(to_array(layer.weight)), to_array(layer.bias), name)
 
 
 def _reach(table: Floats) -> float:
-    """The largest magnitude in a table, with room for the rounding of bytes on a scale."""
-    return float(np.abs(table).max() * SLACK)
+    """Return the largest magnitude in a table, with a margin for quantization."""
+    return float(np.abs(table).max() * ROUNDING)
 
 
-def _with_ballast(pen: Pen, table: Floats, reach: float) -> Floats:
-    """In int8 two constant features more, +reach and -reach, which pin the range of the whole."""
-    if pen.precision == "fp32":
-        return table
-    ends = np.tile(np.array([[reach, -reach]], np.float32), (len(table), 1))
-    return np.concatenate([table, ends], axis=1)
+def _encode_words(graph: OnnxGraphBuilder, encoder: WordEncoder) -> tuple[Signal, Any]:
+    """Encode the feeds of WordsCodec: the stem's embedding, concatenated with the form's vector.
 
-
-def _encode_words(pen: Pen, encoder: WordEncoder) -> tuple[Signal, Any]:
-    """The feeds of WordsCodec to vectors (T, B, I): the stem's embedding beside the vector of the form.
-
-    A form is constant, so the vectors of all known words are computed once, here, and not per request; only a word
-    without a row is read letter by letter when it comes.
+    Form vectors of known words are computed at export. Only a word without a table row is spelled at run time.
     """
-    op = pen.op
-    words, lengths = pen.input("words", "T", "B"), pen.input("lengths", "B")
-    stems = encoder.stem_embedding.weight.detach().numpy()
+    op = graph.op
+    words, lengths = graph.input("words", "T", "B"), graph.input("lengths", "B")
+    stems = to_array(encoder.stem_embedding.weight)
     embedding = stems.shape[1]
-    if not encoder.reads_form:
-        reach = _reach(stems)
-        x = pen.lookup(_with_ballast(pen, stems, reach), words, "stems")
-        return Signal(x=x, columns=np.arange(embedding), width=embedding + pen.ballast, reach=reach), lengths
-    forms = encoder.forms().numpy()  # (rows, width of a form), zero where a row has no form of its own
-    # What a spelling gives stays below 1; a mean of n-grams below the largest of them.
+    if not encoder.has_forms:
+        return _look_up(graph, stems, words, "stems", keep_table=False), lengths
+    forms = to_array(encoder.form_table())  # (rows, F), zeros for a row without a form
+    # A spelling's vector stays below 1, and a mean of n-grams below the largest n-gram.
     reach = max(1.0, _reach(stems))
     if encoder.subword_embedding is not None:
-        reach = max(reach, _reach(encoder.subword_embedding.weight.detach().numpy()))
-    has = np.flatnonzero(forms.any(axis=1))
-    place = np.zeros(len(forms), np.int32)
-    place[has] = 1 + np.arange(len(has))
-    vectors = np.concatenate([np.zeros_like(forms[:1]), forms[has]])
-    stem_rows = op.Gather(pen.constant(encoder.stems.numpy().astype(np.int32), "stem_of_row"), words, axis=0)
-    form_rows = op.Gather(pen.constant(place, "form_of_row"), words, axis=0)
-    unseen = pen.input("unseen", "T", "B")
-    fresh = op.Concat(pen.constant(vectors[:1], "none"), _read_form(pen, encoder), axis=0)  # (1 + N, width of a form)
-    form = op.Add(pen.lookup(vectors, form_rows, "forms"), op.Gather(fresh, unseen, axis=0))
-    x = op.Concat(pen.lookup(_with_ballast(pen, stems, reach), stem_rows, "stems"), form, axis=2)
-    width = embedding + pen.ballast
+        reach = max(reach, _reach(to_array(encoder.subword_embedding.weight)))
+    has_form = np.flatnonzero(forms.any(axis=1))
+    form_of_row = np.zeros(len(forms), np.int32)
+    form_of_row[has_form] = 1 + np.arange(len(has_form))
+    vectors = np.concatenate([np.zeros_like(forms[:1]), forms[has_form]])
+    stem_rows = op.Gather(graph.constant(encoder.stems.numpy().astype(np.int32), "stem_of_row"), words, axis=0)
+    form_rows = op.Gather(graph.constant(form_of_row, "form_of_row"), words, axis=0)
+    unseen = graph.input("unseen", "T", "B")
+    fresh = op.Concat(graph.constant(vectors[:1], "none"), _encode_forms(graph, encoder), axis=0)  # (1 + N, F)
+    form = op.Add(graph.lookup(vectors, form_rows, "forms"), op.Gather(fresh, unseen, axis=0))  # (T, B, F)
+    pinned = pin_table(graph, stems, reach)
+    x = op.Concat(graph.lookup(pinned, stem_rows, "stems"), form, axis=2)
+    width = pinned.shape[1]
     columns = np.concatenate([np.arange(embedding), width + np.arange(forms.shape[1])])
     return Signal(x=x, columns=columns, width=width + forms.shape[1], reach=reach), lengths
 
 
-def _read_form(pen: Pen, encoder: WordEncoder) -> Any:
-    """Vectors (N, width of a form) of the words without a row; always in float: they are few."""
-    parts = []
+def _encode_forms(graph: OnnxGraphBuilder, encoder: WordEncoder) -> Any:
+    """Return vectors (N, F) of words without a table row. They are few, so this is in float at every precision."""
+    op, parts = graph.op, []
     if encoder.speller is not None:
-        spellings, lengths = pen.input("spellings", "C", "N"), pen.input("spelling_lengths", "N")
-        read = _read_cells if isinstance(encoder.speller, LetterCells) else _read_windows
-        parts.append(read(pen, encoder.speller, spellings, lengths))  # type: ignore[arg-type]
+        spellings, lengths = graph.input("spellings", "C", "N"), graph.input("spelling_lengths", "N")
+        if isinstance(encoder.speller, SpellingLSTM):
+            parts.append(_spell_with_lstm(graph, encoder.speller, spellings, lengths))
+        else:
+            parts.append(_spell_with_cnn(graph, encoder.speller, spellings, lengths))
     if encoder.subword_embedding is not None:
-        subwords, counts = pen.input("subwords", "G", "N"), pen.input("subword_counts", "N")
-        picked = pen.lookup(encoder.subword_embedding.weight.detach().numpy(), subwords, "ngrams")  # (G, N, E)
-        count = pen.op.Unsqueeze(pen.op.Cast(pen.op.Max(counts, 1), to=ir.DataType.FLOAT), [1])
-        parts.append(pen.op.Div(pen.op.ReduceSum(picked, [0], keepdims=0), count))
-    return parts[0] if len(parts) == 1 else pen.op.Concat(*parts, axis=1)
+        subwords, counts = graph.input("subwords", "G", "N"), graph.input("subword_counts", "N")
+        picked = graph.lookup(to_array(encoder.subword_embedding.weight), subwords, "ngrams")  # (G, N, E)
+        count = op.Unsqueeze(op.Cast(op.Max(counts, 1), to=ir.DataType.FLOAT), [1])
+        parts.append(op.Div(op.ReduceSum(picked, [0], keepdims=0), count))
+    return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=1)
 
 
-def _read_cells(pen: Pen, speller: LetterCells, spellings: Any, lengths: Any) -> Any:
-    table = speller.embedding.weight.detach().numpy()
-    x = pen.op.Gather(pen.constant(table, "characters"), spellings, axis=0)
+def _spell_with_lstm(graph: OnnxGraphBuilder, speller: SpellingLSTM, spellings: Any, lengths: Any) -> Any:
+    table = to_array(speller.embedding.weight)
+    x = graph.op.Gather(graph.constant(table, "characters"), spellings, axis=0)
     signal = Signal(x=x, columns=np.arange(table.shape[1]), width=table.shape[1], reach=float(np.abs(table).max()))
-    return final_states(pen, speller.layer, signal, lengths, "speller")
+    return add_final_states(graph, speller.layer, signal, lengths, "speller")
 
 
-def _read_windows(pen: Pen, speller: LetterWindows, spellings: Any, lengths: Any) -> Any:
-    """spellings (C, N): windows of three as one product, so that a form's bits do not depend on its neighbours."""
-    op = pen.op
-    valid = _valid(pen, spellings, lengths)  # (C, N, 1)
-    x = op.Gather(pen.constant(speller.embedding.weight.detach().numpy(), "characters"), spellings, axis=0)
-    x = op.Where(valid, x, 0.0)
+def _spell_with_cnn(graph: OnnxGraphBuilder, speller: SpellingCNN, spellings: Any, lengths: Any) -> Any:
+    """Compute the convolution as one product over windows, so that a form's bits do not depend on the others."""
+    op = graph.op
+    valid = _valid_steps(graph, spellings, lengths)  # (C, N, 1)
+    x = op.Gather(graph.constant(to_array(speller.embedding.weight), "characters"), spellings, axis=0)
+    x = op.Where(valid, x, 0.0)  # (C, N, E)
     before = op.Pad(x, [1, 0, 0, -1, 0, 0])
     after = op.Pad(x, [-1, 0, 0, 1, 0, 0])
-    weight, bias = speller.filters.weight.detach().numpy(), speller.filters.bias.detach().numpy()
-    found = op.Tanh(pen.dense(op.Concat(before, x, after, axis=2), weight, bias, "filters"))  # (C, N, Hc)
-    return op.ReduceMax(op.Where(valid, found, OUT_OF_RANGE), [0], keepdims=0)
+    weight, bias = to_array(speller.filters.weight), to_array(speller.filters.bias)
+    filtered = op.Tanh(graph.dense(op.Concat(before, x, after, axis=2), weight, bias, "filters"))
+    return op.ReduceMax(op.Where(valid, filtered, OUT_OF_RANGE), [0], keepdims=0)
 
 
-def _encode_symbols(pen: Pen, encoder: SymbolEncoder) -> tuple[Signal, Any]:
-    """Characters or bases: what a row of the table is made of, and its place, are folded into the table."""
-    name = "bases" if encoder.of_bases else "characters"
-    rows, lengths = pen.input(name, "T", "B"), pen.input("lengths", "B")
-    table = encoder.table().detach().numpy()
-    return _look_up(pen, table, rows), lengths
+def _encode_symbols(graph: OnnxGraphBuilder, encoder: SymbolEncoder) -> tuple[Signal, Any]:
+    """Encode characters or bases. Mixtures and positions are folded into the table."""
+    rows, lengths = graph.input("bases" if encoder.is_dna else "characters", "T", "B"), graph.input("lengths", "B")
+    return _look_up(graph, to_array(encoder.table()), rows), lengths
 
 
-def _look_up(pen: Pen, table: Floats, rows: Any) -> Signal:
-    reach, width = _reach(table), table.shape[1]
-    x = pen.lookup(_with_ballast(pen, table, reach), rows, "table")
-    return Signal(x=x, columns=np.arange(width), width=width + pen.ballast, reach=reach, table=table, rows=rows)
+def _look_up(
+    graph: OnnxGraphBuilder, table: Floats, rows: Any, name: str = "table", *, keep_table: bool = True
+) -> Signal:
+    """Look up rows (T, B). With `keep_table`, layers may fold the table into their input projections."""
+    reach = _reach(table)
+    pinned = pin_table(graph, table, reach)
+    x = graph.lookup(pinned, rows, name)
+    source = {"table": table, "rows": rows} if keep_table else {}
+    return Signal(x=x, columns=np.arange(table.shape[1]), width=pinned.shape[1], reach=reach, **source)
 
 
-def _encode_frames(pen: Pen, encoder: FrameEncoder) -> tuple[Signal, Any]:
-    op, features = pen.op, encoder.width
-    frames = pen.input("frames", "T", "B", features, dtype="float32")
-    lengths = pen.input("lengths", "B")
-    centred = op.Sub(frames, pen.constant(encoder.mean.numpy(), "mean"))
-    x = op.Clip(op.Div(centred, pen.constant(encoder.deviation.numpy(), "deviation")), -CLIP, CLIP)
-    return Signal(x=x, columns=np.arange(features), width=features, reach=CLIP), lengths
+def _encode_frames(graph: OnnxGraphBuilder, encoder: FrameEncoder) -> tuple[Signal, Any]:
+    op, features = graph.op, encoder.width
+    frames = graph.input("frames", "T", "B", features, dtype="float32")
+    lengths = graph.input("lengths", "B")
+    centered = op.Sub(frames, graph.constant(to_array(encoder.mean), "mean"))
+    scaled = op.Div(centered, graph.constant(to_array(encoder.deviation), "deviation"))
+    x = op.Clip(scaled, -FRAME_LIMIT, FRAME_LIMIT)
+    return Signal(x=x, columns=np.arange(features), width=features, reach=FRAME_LIMIT), lengths
 
 
-def _valid(pen: Pen, rows: Any, lengths: Any) -> Any:
-    """Whether a step is before the end of its column: (T, B, 1), for rows (T, B, …)."""
-    op = pen.op
-    steps = op.Squeeze(op.Shape(rows, start=0, end=1))
-    places = op.Cast(op.Range(0, steps, 1), to=ir.DataType.INT32)
-    return op.Less(op.Unsqueeze(places, [1, 2]), op.Unsqueeze(lengths, [0, 2]))
+def _valid_steps(graph: OnnxGraphBuilder, rows: Any, lengths: Any) -> Any:
+    """Return a mask (T, B, 1) of the steps before the end of each column, for rows (T, B, …)."""
+    op = graph.op
+    count = op.Squeeze(op.Shape(rows, start=0, end=1))
+    steps = op.Cast(op.Range(0, count, 1), to=ir.DataType.INT32)
+    return op.Less(op.Unsqueeze(steps, [1, 2]), op.Unsqueeze(lengths, [0, 2]))
 
 
-def _pool(pen: Pen, network: SequenceNetwork, pooling: Pooling, signal: Signal, lengths: Any) -> Any:
-    """(B, width): the parts of the pooling side by side, real columns alone."""
-    op = pen.op
-    y = (
-        signal.x
-        if signal.width == len(signal.columns)
-        else op.Gather(signal.x, pen.constant(signal.columns, "real"), axis=2)
-    )
-    valid = _valid(pen, y, lengths)
-    if (
-        network.stack.layers[0].cell == "rnn-relu"
-    ):  # without a bound the padding may be infinite: nothing times that is NaN
-        y = op.Where(valid, y, 0.0)
-    found = []
+def _pool(
+    graph: OnnxGraphBuilder, network: SequenceNetwork, pooling: SequencePooling, signal: Signal, lengths: Any
+) -> Any:
+    """Return the concatenated poolings (B, pooling width) of a signal's features."""
+    op = graph.op
+    y = signal.features(graph, "features")
+    valid = _valid_steps(graph, y, lengths)
+    if network.stack.layers[0].cell == "rnn-relu":
+        y = op.Where(valid, y, 0.0)  # an unbounded state may be infinite in the padding, and 0 · inf is NaN
+    pooled = []
     for part in pooling.parts:
         if part == "max":
-            found.append(op.ReduceMax(op.Where(valid, y, LOWEST), [0], keepdims=0))
+            pooled.append(op.ReduceMax(op.Where(valid, y, LOWEST), [0], keepdims=0))
         elif part == "mean":
-            found.append(_weighted_mean(pen, y, op.Cast(valid, to=ir.DataType.FLOAT)))
+            pooled.append(_weighted_mean(graph, y, op.Cast(valid, to=ir.DataType.FLOAT)))
         elif part == "last":
-            found.append(_final(pen, network, y, lengths))
+            pooled.append(_final_states(graph, network.stack, y, lengths))
         else:
             assert pooling.attention is not None
-            found.append(_weighted_mean(pen, y, _attention(pen, pooling.attention, y, valid)))
-    return found[0] if len(found) == 1 else op.Concat(*found, axis=1)
+            pooled.append(_weighted_mean(graph, y, _attention_weights(graph, pooling.attention, y, valid)))
+    return pooled[0] if len(pooled) == 1 else op.Concat(*pooled, axis=1)
 
 
-def _weighted_mean(pen: Pen, y: Any, weights: Any) -> Any:
-    """y (T, B, W), weights (T, B, 1) -> (B, W).
+def _weighted_mean(graph: OnnxGraphBuilder, y: Any, weights: Any) -> Any:
+    """Return (B, W) from y (T, B, W) and weights (T, B, 1).
 
-    The sum of the weights is one column more of the same sum: a sum over (T, B, 1) alone would add up in another order
-    for one row than for many, and an answer must not depend on its neighbours.
+    The weights are summed as one more column of y. A separate sum over (T, B, 1) would use another order for one row
+    than for many.
     """
-    op = pen.op
+    op = graph.op
     sums = op.ReduceSum(op.Concat(op.Mul(y, weights), weights, axis=2), [0], keepdims=0)  # (B, W + 1)
-    return op.Div(op.Slice(sums, [0], [-1], [1]), op.Slice(sums, [-1], [LAST], [1]))
+    return op.Div(op.Slice(sums, [0], [-1], [1]), op.Slice(sums, [-1], [END], [1]))
 
 
-LAST = np.iinfo(np.int64).max
+def _attention_weights(graph: OnnxGraphBuilder, attention: AttentionPooling, y: Any, valid: Any) -> Any:
+    """Return weights (T, B, 1), not normalized."""
+    op = graph.op
+    hidden = op.Tanh(graph.dense(y, to_array(attention.hidden.weight), to_array(attention.hidden.bias), "attention"))
+    # A product with one column would use another kernel for one row than for many, so multiply and sum instead.
+    query = graph.constant(to_array(attention.query.weight)[0], "attention.query")
+    scores = op.Where(valid, op.ReduceSum(op.Mul(hidden, query), [2], keepdims=1), LOWEST)  # (T, B, 1)
+    return op.Exp(op.Sub(scores, op.ReduceMax(scores, [0], keepdims=1)))
 
 
-def _attention(pen: Pen, attention: Attention, y: Any, valid: Any) -> Any:
-    """Weights (T, B, 1), not yet divided by their sum."""
-    op = pen.op
-    weight, bias = attention.hidden.weight.detach().numpy(), attention.hidden.bias.detach().numpy()
-    hidden = op.Tanh(pen.dense(y, weight, bias, "attention"))
-    # A product and a sum, not a matrix product: one column alone would take another kernel for one row than for many.
-    query = pen.constant(attention.query.weight.detach().numpy()[0], "attention.query")
-    agreement = op.ReduceSum(op.Mul(hidden, query), [2], keepdims=1)  # (T, B, 1)
-    agreement = op.Where(valid, agreement, LOWEST)
-    return op.Exp(op.Sub(agreement, op.ReduceMax(agreement, [0], keepdims=1)))
-
-
-def _final(pen: Pen, network: SequenceNetwork, y: Any, lengths: Any) -> Any:
-    """y (T, B, W) -> (B, W): forward columns at the last step, backward columns at the first."""
-    op = pen.op
-    ends = op.Cast(op.Sub(lengths, 1), to=ir.DataType.INT64)
-    columns = op.Range(0, op.Squeeze(op.Shape(lengths)), 1)
-    last = op.GatherND(y, op.Concat(op.Unsqueeze(ends, [1]), op.Unsqueeze(columns, [1]), axis=1))  # (B, W)
-    backward = network.stack.backward_columns
+def _final_states(graph: OnnxGraphBuilder, stack: RecurrentStack, y: Any, lengths: Any) -> Any:
+    """Return (B, W) from y (T, B, W): forward columns at the last step, backward columns at the first."""
+    last = graph.final_step(y, lengths)
+    backward = stack.backward_columns
     if not backward.any():
         return last
-    return op.Where(pen.constant(backward, "backward"), op.Gather(y, 0, axis=0), last)
-
-
-def _draw_language_model(network: LanguageModel, precision: Precision) -> Drawing:
-    pen = Pen(precision)
-    characters, lengths = pen.input("characters", "T", "B"), pen.input("lengths", "B")
-    table = network.table().detach().numpy()
-    signal = _look_up(pen, table, characters)
-    signal, after = draw_stack(pen, network.stack, signal, lengths, _memory(pen, network.stack))
-    if network.narrow is not None:
-        x = _dense(pen, signal, network.narrow, "narrow")
-        signal = Signal(x=x, columns=np.arange(table.shape[1]), width=table.shape[1], reach=np.inf)
-    bias = network.head.bias.detach().numpy() + network.never.numpy()
-    logits = pen.dense(signal.x, signal.spread(network.head.weight.detach().numpy()), bias, "head")
-    pen.output(pen.op.LogSoftmax(logits, axis=-1), "log_probabilities", "T", "B", len(bias))
-    _carry(pen, network.stack, after)
-    return pen.finish()
+    return graph.op.Where(graph.constant(backward, "backward"), graph.op.Gather(y, 0, axis=0), last)

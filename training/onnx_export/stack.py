@@ -1,113 +1,111 @@
-"""A whole stack of recurrent layers as ONNX operators, with what goes past its layers, in fp32 and in int8.
+"""A stack of recurrent layers with its skip connections as ONNX operators, in fp32 and int8.
 
-Which layer is drawn how: LSTMs and, in fp32, GRUs are operators (layers.py; in int8 ballast.py), the others steps
-(steps.py). In both precisions a row has the same bits alone and in any batch, and a sequence in pieces with its state
-handed on the same as the whole, on the CPU with one thread.
+LSTMs and, in fp32, GRUs are operators; other cells are Scans. On a CPU with one thread, a row has the same bits alone
+and in any batch, and a sequence split into chunks has the same bits as the whole.
 
-Knows stacks, layers and signals. Does not know encoders or heads.
-T steps, B batch, W columns of a signal, H hidden.
+T steps, B batch, W signal columns, H hidden.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from training.nn.recurrent import Stack
-from training.onnx_export.ballast import draw_ballast, hold
-from training.onnx_export.graph_builder import Pen
-from training.onnx_export.int8_steps import draw_steps
-from training.onnx_export.layers import OPERATORS, Signal, array, draw_exact
-from training.onnx_export.levels import enter, product
+from training.nn.recurrent import RecurrentStack
+from training.onnx_export.builder import OnnxGraphBuilder
+from training.onnx_export.int8 import add_int8_lstm, add_product, add_quantize, pin_range
+from training.onnx_export.layers import OPERATORS, Signal, add_float_layer, to_array
+from training.onnx_export.scan import add_scan_layer
 
-# (pen, layer, signal, lengths, name, memory) -> (signal, states)
-Draw = Callable[..., tuple[Signal, list[Any]]]
+AddLayer = Callable[..., tuple[Signal, list[Any]]]  # (graph, layer, signal, lengths, name, initial states)
 
-BY_BALLAST = ("lstm", "lstm-peephole", "lstm-coupled")
-BY_STEPS = ("rnn", "gru", "gru-textbook")  # in int8: a relu has no bound, nor has the product in an mlstm
-SLACK = np.float32(1 + 2**-20)  # for rounding: x + t(y - x) lies between x and y, a sum within the sum of reaches
+INT8_LSTMS = ("lstm", "lstm-peephole", "lstm-coupled")
+INT8_SCANS = ("rnn", "gru", "gru-textbook")  # not rnn-relu and mlstm: a relu and the product in an mlstm have no bound
+ROUNDING = np.float32(1 + 2**-20)  # margin for bounds: x + t(y - x) lies between x and y but for rounding
 
 
-def has_int8(stack: Stack) -> bool:
-    """Whether there is an int8 form of these layers: for all cells but rnn-relu and mlstm."""
-    return stack.layers[0].cell in BY_BALLAST + BY_STEPS
+def has_int8(stack: RecurrentStack) -> bool:
+    """Return whether the stack's cell has an int8 form: all but rnn-relu and mlstm have one."""
+    return stack.layers[0].cell in INT8_LSTMS + INT8_SCANS
 
 
-def draw_stack(
-    pen: Pen,
-    stack: Stack,
+def add_stack(
+    graph: OnnxGraphBuilder,
+    stack: RecurrentStack,
     signal: Signal,
     lengths: Any,
-    memory: list[list[Any]] | None = None,
+    initial: Sequence[Sequence[Any]] | None = None,
     *,
-    carry: bool = False,
+    with_final_states: bool = False,
 ) -> tuple[Signal, list[list[Any]] | None]:
-    """All layers over a signal, lengths (B,) int32 of at least 1.
+    """Add all layers. Return the output signal and, if asked for, each layer's final states (B, H).
 
-    `memory`: for each layer its initial states (B, H), in the order of its cell's `parts`; without it, zeros. With it,
-    or with `carry`, the answer has the states at which each row ends, laid out alike; otherwise None.
-    Raises ValueError for what has no int8 form, and for states of a bidirectional stack.
+    lengths (B,) int32 >= 1. `initial` holds each layer's initial states (B, H), in the order of its cell's `parts`;
+    with it, or `with_final_states`, final states are returned. Raises ValueError for a cell without an int8 form and
+    for states of a bidirectional stack.
     """
-    asked = carry or memory is not None
+    stateful = with_final_states or initial is not None
     cell = stack.layers[0].cell
-    if asked and stack.layers[0].directions == 2:
-        raise ValueError("a bidirectional stack has no state to carry: set bidirectional = false in the recipe")
-    if pen.precision == "int8" and not has_int8(stack):
-        raise ValueError(f"no int8 form of cell {cell!r}: draw it in fp32")
-    draw = _how(pen, cell)
-    after, outputs = [], []
-    start = read = hold(pen, signal) if draw is draw_ballast else signal
+    if stateful and stack.layers[0].directions == 2:
+        raise ValueError("a bidirectional stack has no state to carry over: set bidirectional = false in the recipe")
+    if graph.precision == "int8" and not has_int8(stack):
+        raise ValueError(f"cell {cell!r} has no int8 form: export it in fp32")
+    add_layer = _layer_function(graph, cell)
+    final, outputs = [], []
+    start = read = pin_range(graph, signal) if add_layer is add_int8_lstm else signal
     for number, layer in enumerate(stack.layers):
-        past = read
-        y, states = draw(pen, layer, read, lengths, f"layer{number}", memory[number] if memory else None)
-        if stack.skipped[number]:
-            y = _add(pen, number, past, y) if stack.skip == "residual" else _highway(pen, stack, number, past, y)
+        skipped = read
+        y, states = add_layer(graph, layer, read, lengths, f"layer{number}", initial[number] if initial else None)
+        if stack.skipped[number] and stack.skip == "residual":
+            y = _add_residual(graph, number, skipped, y)
+        elif stack.skipped[number]:
+            y = _add_highway(graph, stack, number, skipped, y)
         outputs.append(y)
-        after.append(states)
-        read = _beside(pen, [start, *outputs]) if stack.skip == "dense" else y
-    return _beside(pen, outputs) if stack.skip == "dense" else y, after if asked else None
+        final.append(states)
+        read = _concatenate(graph, [start, *outputs]) if stack.skip == "dense" else y
+    output = _concatenate(graph, outputs) if stack.skip == "dense" else y
+    return output, final if stateful else None
 
 
-def _how(pen: Pen, cell: str) -> Draw:
-    if pen.precision == "int8":
-        return draw_ballast if cell in BY_BALLAST else draw_steps
-    return draw_exact if cell in OPERATORS else draw_steps
+def _layer_function(graph: OnnxGraphBuilder, cell: str) -> AddLayer:
+    if graph.precision == "int8":
+        return add_int8_lstm if cell in INT8_LSTMS else add_scan_layer
+    return add_float_layer if cell in OPERATORS else add_scan_layer
 
 
-def _plain(pen: Pen, signal: Signal, name: str) -> Any:
-    """The real columns alone (T, B, len(columns))."""
-    if signal.width == len(signal.columns):
-        return signal.x
-    return pen.op.Gather(signal.x, pen.constant(signal.columns, f"{name}.columns"), axis=2)
-
-
-def _add(pen: Pen, number: int, x: Signal, y: Signal) -> Signal:
-    """x + y; where both have the same layout their ballast adds up to that of the sum."""
+def _add_residual(graph: OnnxGraphBuilder, number: int, x: Signal, y: Signal) -> Signal:
+    """Return x + y. In equal layouts, the range pins add up to those of the sum."""
     if x.width == y.width and np.array_equal(x.columns, y.columns):
-        return Signal(x=pen.op.Add(x.x, y.x), columns=y.columns, width=y.width, reach=x.reach + y.reach)
+        return Signal(x=graph.op.Add(x.x, y.x), columns=y.columns, width=y.width, reach=x.reach + y.reach)
     width = len(y.columns)
-    total = pen.op.Add(_plain(pen, x, f"past{number}"), _plain(pen, y, f"new{number}"))
-    return Signal(x=total, columns=np.arange(width), width=width, reach=float((x.reach + y.reach) * SLACK))
+    total = graph.op.Add(*_both_features(graph, number, x, y))
+    return Signal(x=total, columns=np.arange(width), width=width, reach=float((x.reach + y.reach) * ROUNDING))
 
 
-def _highway(pen: Pen, stack: Stack, number: int, x: Signal, y: Signal) -> Signal:
-    """x + t ⊙ (y - x), t = sigmoid(W x + b)."""
-    op, gate, name = pen.op, stack.highways[number], f"highway{number}"
-    entered = enter(pen, x.x, x.reach)
-    read = product(pen, entered, x.spread(array(gate.weight)), array(gate.bias), x.reach, name)  # (T, B, W)
-    past, new, width = _plain(pen, x, f"past{number}"), _plain(pen, y, f"new{number}"), len(y.columns)
-    mixed = op.Add(past, op.Mul(op.Sigmoid(read), op.Sub(new, past)))
-    reach = float(np.float32(max(x.reach, y.reach)) * SLACK)
+def _add_highway(graph: OnnxGraphBuilder, stack: RecurrentStack, number: int, x: Signal, y: Signal) -> Signal:
+    """Return x + t ⊙ (y - x) with t = sigmoid(W x + b)."""
+    op, gate = graph.op, stack.highways[number]
+    quantized = add_quantize(graph, x.x, x.reach)
+    weight, bias = x.spread(to_array(gate.weight)), to_array(gate.bias)
+    read = add_product(graph, quantized, weight, bias, x.reach, f"highway{number}")  # (T, B, W)
+    skipped, new = _both_features(graph, number, x, y)
+    width = len(y.columns)
+    mixed = op.Add(skipped, op.Mul(op.Sigmoid(read), op.Sub(new, skipped)))
+    reach = float(np.float32(max(x.reach, y.reach)) * ROUNDING)
     return Signal(x=mixed, columns=np.arange(width), width=width, reach=reach)
 
 
-def _beside(pen: Pen, signals: list[Signal]) -> Signal:
-    """Signals side by side: where they have ballast, that of the one that reaches farthest shows the range of all."""
+def _both_features(graph: OnnxGraphBuilder, number: int, x: Signal, y: Signal) -> tuple[Any, Any]:
+    return x.features(graph, f"skipped{number}.columns"), y.features(graph, f"new{number}.columns")
+
+
+def _concatenate(graph: OnnxGraphBuilder, signals: Sequence[Signal]) -> Signal:
+    """Concatenate signals. The farthest range pins bound all of them."""
     if len(signals) == 1:
         return signals[0]
     starts = np.cumsum([0, *(signal.width for signal in signals)])
     return Signal(
-        x=pen.op.Concat(*(signal.x for signal in signals), axis=2),
+        x=graph.op.Concat(*(signal.x for signal in signals), axis=2),
         columns=np.concatenate([start + s.columns for start, s in zip(starts, signals, strict=False)]),
         width=int(starts[-1]),
         reach=max(signal.reach for signal in signals),

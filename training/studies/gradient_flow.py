@@ -1,158 +1,199 @@
-"""How far back a gradient reaches, cell by cell: the curves of docs/inside.md and of any recipe or run.
+"""How far back in time a gradient reaches: norms by cell, recipe or run, as curves and as a plot.
 
-Knows cells, the long-dependency tasks and recipes. Leaves the gradients to gradients.py. Does not draw or print.
 T steps, B batch, I inputs, H hidden.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from matplotlib.axes import Axes
+from torch import Tensor, nn
 
 from training import recipe, run
-from training.batches import tensors
-from training.data import loading as choice
+from training.batches import to_tensors
+from training.data import loading
 from training.data.examples import DataError, inputs_of
-from training.nn.cells import GATES, Cell, Initial
+from training.nn.cells import GATES, Cell, CellInitialization, CellState
 from training.nn.networks import Network
 from training.nn.options import CellName
 from training.nn.recurrent import reverse
+from training.plots import picture
 from training.prepare import prepare
-from training.studies.dependencies import METHODS, TASKS, Budget, Method, Random, Reader, learn, make_cell
-from training.studies.gradients import flow, scale_to_radius
+from training.studies.long_dependencies import METHODS, TASKS, StudyBudget, StudyMethod, StudyModel, make_cell, update
 
 HIDDEN, INPUTS, BATCH = 50, 8, 32
-RADII = (0.8, 1.0, 1.2)  # of the recurrent matrix: a gradient that shrinks, stays, grows
-KEEPING = (0.0, 1.0, 4.0)  # bias of the gate that keeps the state: half of it a step is lost, a quarter, a fiftieth
-NEAREST = 32  # texts of a recipe that are looked at: the longest
+RADII = (0.8, 1.0, 1.2)  # spectral radius of the recurrent matrix: the gradient shrinks, stays or grows
+KEEP_BIASES = (0.0, 1.0, 4.0)  # of the gate that keeps the state: a step loses a half, a quarter or a fiftieth of it
+LONGEST_INPUTS = 32  # of a recipe's data that are used
+# Okabe and Ito 2008: distinguishable with any color vision.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+SMALLEST_SHOWN = 1e-12  # norm
+
+
+class StepFunction(Protocol):
+    """A Cell, or a function like it."""
+
+    def __call__(self, x: Tensor, state: CellState | None = None) -> tuple[Tensor, CellState]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
-    """Norms (T,) of the gradient of a loss at the last step with respect to the state at each step.
+class GradientCurve:
+    """Norms (T,) of the gradient of a loss at the last step by the state at each step.
 
-    `kind` numbers what a panel compares; `dashed` is the other of two of a kind.
+    `group` numbers what a panel compares. `dashed` marks the second curve of a group.
     """
 
     label: str
     norms: tuple[float, ...]
-    kind: int
+    group: int
     dashed: bool = False
 
     @property
     def factor(self) -> float:
-        """By which the gradient changes a step back, on the average."""
+        """Mean factor by which the gradient changes per step back."""
         first, last = self.norms[0], self.norms[-1]
         return (first / last) ** (1 / max(1, len(self.norms) - 1)) if last else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
+class GradientPanel:
     title: str
-    curves: tuple[Curve, ...]
+    curves: tuple[GradientCurve, ...]
 
 
-def panels(cells: Sequence[CellName], steps: int, updates: int, method: Method) -> list[Panel]:
-    """What untrained cells do, and with `updates` what some training changes; `method`: of the RNN that is helped."""
-    found = [elman(kind, steps) for kind in cells if kind in ("rnn", "rnn-relu")]
-    if with_gates := [kind for kind in cells if len(GATES[kind]) > 1]:
-        found.append(gated(with_gates, steps))
-    if updates:
-        found.append(trained(cells, steps, updates, method))
-    return found
+def gradient_norms(cell: StepFunction, x: Tensor, *, seed: int = 0) -> tuple[float, ...]:
+    """Return the norm of the gradient of a loss at the last step by the state after every step: (T,) numbers.
 
-
-def elman(kind: CellName, steps: int) -> Panel:
-    """An Elman cell by the spectral radius of its recurrent matrix, with nothing to read (dashed) and with noise."""
-    curves = []
-    for number, radius in enumerate(RADII):
-        torch.manual_seed(1)
-        cell = Cell(kind, INPUTS, HIDDEN, initial=Initial(form="orthogonal"))
-        scale_to_radius(cell.weight_hh_l0, radius)
-        noise = torch.randn(steps, BATCH, INPUTS)
-        for reading_nothing in (True, False):
-            x = torch.zeros_like(noise) if reading_nothing else noise
-            label = f"radius {radius:g}" + (", nothing to read" if reading_nothing else "")
-            curves.append(Curve(label=label, norms=tuple(flow(cell, x)), kind=number, dashed=reading_nothing))
-    return Panel(title=f"{kind}, untrained", curves=tuple(curves))
-
-
-def gated(kinds: Sequence[CellName], steps: int) -> Panel:
-    """Cells with gates, by the bias of the gate that keeps the state."""
-    curves = []
-    for number, kind in enumerate(kinds):
-        for bias in KEEPING:
-            torch.manual_seed(1)
-            cell = make_cell(Method(name=kind, cell=kind, learning_rate=0, keeping=bias), INPUTS, HIDDEN, steps)
-            norms = tuple(flow(cell, torch.randn(steps, BATCH, INPUTS)))
-            label = f"{kind}, {'update' if 'z' in cell.gates else 'forget'} bias {bias:g}"
-            curves.append(Curve(label=label, norms=norms, kind=len(KEEPING) * number + KEEPING.index(bias)))
-    return Panel(title="with gates, untrained", curves=tuple(curves))
-
-
-def trained(cells: Sequence[CellName], steps: int, updates: int, helped: Method) -> Panel:
-    """Before (dashed) and after some updates on temporal order, each by its method of dependencies.py."""
-    methods = [METHODS[kind] for kind in cells if kind in METHODS]
-    if "rnn" in cells:
-        methods.insert(1, replace(helped, name=_name(helped)))
-    task, curves = TASKS["temporal-order"], []
-    for number, method in enumerate(methods):
-        torch.manual_seed(1)
-        reader = Reader(task, method, Budget().hidden, steps)
-        optimiser = torch.optim.Adam(reader.parameters(), lr=method.learning_rate)
-        random = Random().manual_seed(1)
-        x, _ = task.draw(steps, BATCH, random)
-        before = tuple(flow(reader.cell, x))
-        for _ in range(updates):
-            learn(reader, optimiser, task, method, task.draw(steps, Budget().batch, random))
-        curves.append(Curve(label=f"{method.name}, before", norms=before, kind=number, dashed=True))
-        curves.append(Curve(label=f"{method.name}, after", norms=tuple(flow(reader.cell, x)), kind=number))
-    return Panel(title=f"after {updates:,} updates on temporal order", curves=tuple(curves))
-
-
-def _name(method: Method) -> str:
-    helps = [f"clip {method.clip:g}"] if method.clip is not None else []
-    return ", ".join(["rnn", *helps, *([f"Ω {method.omega:g}"] if method.omega else [])])
-
-
-def of_network(what: str, steps: int) -> Panel:
-    """Every layer of a run's trained network, or of a recipe's untrained one, over the longest of its own data.
-
-    Raises RecipeError or DataError as those do, and DataError where no input has two steps.
+    x (T, B, I). The loss is v · h_T with a random unit vector v (H,) per row, so that the last norm is 1: the gradient
+    of any loss at h_T is a multiple of such a v. The state of an LSTM is h and c. Norms are medians over the batch,
+    because a few exploding rows would hide that the gradient vanishes in most.
     """
-    name, network, codec, dev = _opened(what)
-    if isinstance(dev, str):
-        rows = [codec.encode(dev[start : start + steps]) for start in range(0, len(dev) - steps, steps)][:NEAREST]
-    else:
-        rows = [codec.encode(inputs_of(example)) for example in dev]
-        rows = sorted(rows, key=lambda item: -item.length)[:NEAREST]
-    if not rows or rows[0].length < 2:
-        raise DataError(f"{what}: its data has no input of two steps or more, so that there is no way back")
-    steps = min(steps, rows[0].length)
-    rows = [item for item in rows if item.length >= steps]
-    curves = []
-    for number, (label, cell, x) in enumerate(_inputs(network, tensors(codec.collate(rows)))):
-        curves.append(Curve(label=label, norms=tuple(flow(cell, x[:steps])), kind=number))
-    return Panel(title=name, curves=tuple(curves))
-
-
-def _opened(what: str) -> tuple[str, Network, Any, Any]:
-    """Title, network, codec and held-out data of a run folder or of a recipe."""
-    folder = Path(what)
-    if (folder / run.RUN).is_file():
-        opened = run.open_run(folder)
-        return f"{folder}, trained", opened.network(), opened.codec, choice.splits(opened.recipe).dev
-    chosen = recipe.load(what)
-    made = prepare(chosen)
-    return f"{chosen.name}, untrained", made.network.eval(), made.codec, made.examples.dev
+    states: list[CellState] = []
+    state: CellState | None = None
+    for step in x.detach():
+        _, after = cell(step[None], state)
+        # Views separate h and c: the gradient by c must not include the way through h of the same step.
+        state = tuple(part.view_as(part) for part in after)
+        states.append(state)
+    last = states[-1][0]  # (B, H)
+    direction = torch.randn(last.shape, generator=torch.Generator().manual_seed(seed)).to(last)
+    loss = (direction / direction.norm(dim=1, keepdim=True) * last).sum()
+    parts = [part for each in states for part in each]
+    # No loss reads the last c, so its gradient is zero.
+    gradients = torch.autograd.grad(loss, parts, allow_unused=True, materialize_grads=True)
+    norms = torch.stack([gradient.norm(dim=1) for gradient in gradients]).view(len(states), -1, len(last))
+    return tuple(norms.norm(dim=1).median(dim=1).values.tolist())  # over parts (T, B), then over rows (T,)
 
 
 @torch.no_grad()
-def _inputs(network: Network, feeds: dict[str, Tensor]) -> list[tuple[str, Cell, Tensor]]:
-    """Each direction of each layer: its name, its cell, and what it reads (T, B, I), in the order of its reading."""
+def scale_to_radius(weight: nn.Parameter, radius: float) -> None:
+    """Scale a square matrix (H, H) to a spectral radius, the largest magnitude of an eigenvalue."""
+    weight.mul_(radius / torch.linalg.eigvals(weight).abs().max())
+
+
+def compare_cells(cells: Sequence[CellName], steps: int, updates: int, method: StudyMethod) -> list[GradientPanel]:
+    """Return panels of untrained cells and, with `updates`, of cells before and after some training.
+
+    `method` is the clipped and regularized RNN of the training panel.
+    """
+    panels = [elman_panel(kind, steps) for kind in cells if kind in ("rnn", "rnn-relu")]
+    if gated := [kind for kind in cells if len(GATES[kind]) > 1]:
+        panels.append(gated_panel(gated, steps))
+    if updates:
+        panels.append(trained_panel(cells, steps, updates, method))
+    return panels
+
+
+def elman_panel(kind: CellName, steps: int) -> GradientPanel:
+    """Compare spectral radii of an Elman cell, without input (dashed) and with noise as input."""
+    curves = []
+    for number, radius in enumerate(RADII):
+        torch.manual_seed(1)
+        cell = Cell(kind, INPUTS, HIDDEN, initial=CellInitialization(form="orthogonal"))
+        scale_to_radius(cell.weight_hh_l0, radius)
+        noise = torch.randn(steps, BATCH, INPUTS)  # (T, B, I)
+        for label, x in ((f"radius {radius:g}, no input", torch.zeros_like(noise)), (f"radius {radius:g}", noise)):
+            norms = gradient_norms(cell, x)
+            curves.append(GradientCurve(label=label, norms=norms, group=number, dashed=x is not noise))
+    return GradientPanel(title=f"{kind}, untrained", curves=tuple(curves))
+
+
+def gated_panel(kinds: Sequence[CellName], steps: int) -> GradientPanel:
+    """Compare biases of the gate that keeps the state."""
+    curves = []
+    for kind in kinds:
+        for bias in KEEP_BIASES:
+            torch.manual_seed(1)
+            method = StudyMethod(name=kind, cell=kind, learning_rate=0, keeping=bias)
+            cell = make_cell(method, INPUTS, HIDDEN, steps)
+            norms = gradient_norms(cell, torch.randn(steps, BATCH, INPUTS))
+            label = f"{kind}, {'update' if 'z' in cell.gates else 'forget'} bias {bias:g}"
+            curves.append(GradientCurve(label=label, norms=norms, group=len(curves)))
+    return GradientPanel(title="with gates, untrained", curves=tuple(curves))
+
+
+def trained_panel(cells: Sequence[CellName], steps: int, updates: int, regularized: StudyMethod) -> GradientPanel:
+    """Compare before (dashed) and after updates on temporal order."""
+    methods = [METHODS[kind] for kind in cells if kind in METHODS]
+    if "rnn" in cells:
+        clip = [f"clip {regularized.clip:g}"] if regularized.clip is not None else []
+        omega = [f"Ω {regularized.omega:g}"] if regularized.omega else []
+        methods.insert(1, replace(regularized, name=", ".join(["rnn", *clip, *omega])))
+    task, curves = TASKS["temporal-order"], []
+    for number, method in enumerate(methods):
+        torch.manual_seed(1)
+        model = StudyModel(task, method, StudyBudget().hidden, steps)
+        optimizer = torch.optim.Adam(model.parameters(), lr=method.learning_rate)
+        random = torch.Generator().manual_seed(1)
+        x, _ = task.sample(steps, BATCH, random)
+        before = gradient_norms(model.cell, x)
+        for _ in range(updates):
+            update(model, optimizer, task, method, task.sample(steps, StudyBudget().batch, random))
+        after = gradient_norms(model.cell, x)
+        curves.append(GradientCurve(label=f"{method.name}, before", norms=before, group=number, dashed=True))
+        curves.append(GradientCurve(label=f"{method.name}, after", norms=after, group=number))
+    return GradientPanel(title=f"after {updates:,} updates on temporal order", curves=tuple(curves))
+
+
+def inspect_network(name: str, steps: int) -> GradientPanel:
+    """Return curves for every layer of a run's network, or of a recipe's untrained one, on its longest inputs.
+
+    Raises DataError if no input has two steps, and the errors of loading the run or the recipe.
+    """
+    title, network, codec, dev = _open(name)
+    if isinstance(dev, str):
+        items = [codec.encode(dev[start : start + steps]) for start in range(0, len(dev) - steps, steps)]
+    else:
+        items = sorted((codec.encode(inputs_of(example)) for example in dev), key=lambda item: -item.length)
+    items = items[:LONGEST_INPUTS]
+    if not items or items[0].length < 2:
+        raise DataError(f"{name}: its inputs have at most 1 step, and gradients need 2: use longer inputs")
+    steps = min(steps, items[0].length)
+    feeds = to_tensors(codec.collate([item for item in items if item.length >= steps]))
+    curves = [
+        GradientCurve(label=label, norms=gradient_norms(cell, x[:steps]), group=number)
+        for number, (label, cell, x) in enumerate(_layer_inputs(network, feeds))
+    ]
+    return GradientPanel(title=title, curves=tuple(curves))
+
+
+def _open(name: str) -> tuple[str, Network, Any, Any]:
+    """Return the title, the network, the codec and the held-out data of a run folder or a recipe."""
+    folder = Path(name)
+    if (folder / run.RUN).is_file():
+        opened = run.open_run(folder)
+        return f"{folder}, trained", opened.network(), opened.codec, loading.splits(opened.recipe).dev
+    chosen = recipe.load(name)
+    prepared = prepare(chosen)
+    return f"{chosen.name}, untrained", prepared.network.eval(), prepared.codec, prepared.examples.dev
+
+
+@torch.no_grad()
+def _layer_inputs(network: Network, feeds: dict[str, Tensor]) -> list[tuple[str, Cell, Tensor]]:
+    """Return the name, the cell and the input (T, B, I) of each direction of each layer, in reading order."""
     read: list[tuple[Tensor, Tensor]] = []
     layers = network.stack.layers
     hooks = [layer.register_forward_pre_hook(lambda _, given: read.append((given[0], given[1]))) for layer in layers]
@@ -165,3 +206,25 @@ def _inputs(network: Network, feeds: dict[str, Tensor]) -> list[tuple[str, Cell,
         if layer.backwards is not None:
             found.append((f"layer {number} backward", layer.backwards, reverse(x, lengths)))
     return found
+
+
+def plot_panels(panels: Sequence[GradientPanel], path: Path) -> None:
+    """Write a PNG of the panels, side by side: norms on a logarithmic scale over the steps back from the loss."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with picture(path, len(panels), size=(5.2 * len(panels), 5.4)) as (_, fields):
+        for axes, panel in zip(fields, panels, strict=True):
+            _plot_panel(axes, panel)
+        fields[0].set_ylabel("norm of the gradient of a loss at the last step")
+
+
+def _plot_panel(axes: Axes, panel: GradientPanel) -> None:
+    for curve in panel.curves:
+        steps_back = range(len(curve.norms) - 1, -1, -1)
+        color, style = COLORS[curve.group % len(COLORS)], "--" if curve.dashed else "-"
+        axes.semilogy(steps_back, curve.norms, color=color, linestyle=style, linewidth=1.6, label=curve.label)
+    lowest, highest = axes.get_ylim()
+    axes.set_ylim(max(lowest, SMALLEST_SHOWN), highest)
+    axes.set_title(panel.title, fontsize=11)
+    axes.set_xlabel("steps back from the loss")
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13))

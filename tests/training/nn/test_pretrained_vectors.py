@@ -1,0 +1,41 @@
+"""Pretrained word vectors: which words get them, and invalid files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.codecs.words import WordsCodec
+from models.manifest import WordsSpec
+from tests.support import tiny
+from training.data import DataError
+from training.nn.pretrained_vectors import load_vectors
+
+CODEC = WordsCodec.fit(WordsSpec(), [["good", "film", "Plot"]])
+
+
+def taken(folder: Path, text: str, width: int = 3) -> tuple[str, torch.Tensor]:
+    (folder / "glove.txt").write_text(text)
+    network = tiny.network("tag", codec=CODEC, embedding=width)
+    note = load_vectors(folder / "glove.txt", CODEC, network)
+    return note, network.encoder.stem_embedding.weight.detach()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("header", ["", "2 3\n"])
+def test_known_words_start_from_their_vector(tmp_path: Path, header: str) -> None:
+    note, table = taken(tmp_path, f"{header}good 1 2 3\nunheard 4 5 6\ngood morning everyone 7 8 9\nFilm 4 4 4\n")
+    assert table[int(CODEC.encode(["good"]).rows[0])].tolist() == [1, 2, 3]
+    assert note.startswith("2 of 3 ")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("good 1 2\n", "line 1"),
+        ("x 1 2 3\ny 1 2 3\ngood a b c\n", "line 3"),
+        ("x 1 2 3\ny 1 2 3\ngood nan 1 1\n", "line 3"),
+    ],
+)
+def test_invalid_file_is_rejected_with_its_line(tmp_path: Path, text: str, line: str) -> None:
+    with pytest.raises(DataError, match=line):
+        taken(tmp_path, text)

@@ -1,0 +1,42 @@
+"""The precision of training."""
+
+import pytest
+import torch
+from torch import nn
+
+from training import device_precision
+
+
+def computed_in(choice: str, units: int) -> torch.dtype:
+    network = nn.LSTM(3, units)
+    with device_precision.autocast_for(choice, network)():
+        return (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+
+
+@pytest.mark.parametrize(
+    ("choice", "units", "expected"),
+    [
+        ("bf16", 4, torch.bfloat16),
+        ("fp32", 200, torch.float32),
+        ("auto", 200, torch.bfloat16),
+        ("auto", 100, torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_for_large_layers(
+    choice: str, units: int, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_precision, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(device_precision, "supports_bfloat16_lstm", lambda: True)
+    assert computed_in(choice, units) is expected
+
+
+def test_bfloat16_is_rejected_if_the_lstm_does_not_support_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_precision, "supports_bfloat16_lstm", lambda: False)
+    with pytest.raises(ValueError, match="bf16"):
+        device_precision.autocast_for("bf16", nn.LSTM(3, 4))
+    device_precision.autocast_for("bf16", nn.GRU(3, 4))
+
+
+def test_auto_is_float32_if_the_processor_does_not_multiply_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_precision, "multiplies_bfloat16", lambda: False)
+    assert computed_in("auto", 512) is torch.float32

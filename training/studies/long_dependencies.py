@@ -1,0 +1,437 @@
+"""Tasks with long dependencies (Hochreiter and Schmidhuber 1997): which cell solves which task up to which length.
+
+Sequences are generated. A sweep trains one recurrent layer for every task, method, length and seed, and writes a file
+of results, a table and a plot.
+
+T steps, B batch, I inputs, H hidden, K outputs, R answered steps.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor, nn
+
+from training.data.examples import DataError
+from training.nn.cells import Cell, CellInitialization
+from training.nn.omega_regularizer import add_omega
+from training.nn.options import CellName
+from training.plots import picture
+
+SYMBOLS, REMEMBERED = 8, 2  # copy: number of symbols, and of symbols to remember
+EVALUATED = 1_000  # new sequences per evaluation
+NOT_TRIED_COLOR = "0.93"  # gray
+DARK = 0.7  # solved share from which a cell of the plot needs white text
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyTask:
+    """A task. `sample(steps, batch, random)` returns x (T, B, I) and the targets of the last R steps (R, B)."""
+
+    name: str
+    inputs: int
+    outputs: int  # 1: a number, more: classes
+    answers: int  # R
+    solved_below: float  # mean squared error of a number, or share of wrong classes
+    chance: float  # the same error of the best constant answer
+    sample: Callable[[int, int, torch.Generator], tuple[Tensor, Tensor]]
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyMethod:
+    """A cell and its training."""
+
+    name: str
+    cell: CellName
+    learning_rate: float
+    clip: float | None = 1.0  # largest norm of the gradient
+    omega: float = 0.0  # strength of the regularizer Ω
+    keeping: float | None = None  # bias of the gate that keeps the state; None: see make_cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyBudget:
+    """The limits of every attempt."""
+
+    updates: int = 2_000
+    batch: int = 32
+    hidden: int = 50
+    examine_every: int = 100  # updates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """The result of one training."""
+
+    task: str
+    method: str
+    steps: int  # T of the task
+    seed: int
+    solved: bool
+    updates: int
+    error: float | None  # of the last evaluation; None if the loss became infinite or NaN
+    seconds: float  # CPU time
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySweep:
+    """The attempts of a study. `all_lengths`: also try lengths beyond one that no seed solved."""
+
+    tasks: tuple[StudyTask, ...]
+    methods: tuple[StudyMethod, ...]
+    lengths: tuple[int, ...]
+    seeds: tuple[int, ...]
+    budget: StudyBudget
+    all_lengths: bool = False
+
+
+def sample_adding(steps: int, batch: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Sample the adding problem: the sum of two marked numbers, one in each half (experiment 4; Le et al. 2015).
+
+    x is (number, mark): numbers are uniform in [0, 1], the mark is 1 at two steps and 0 at all others.
+    """
+    numbers, marks = torch.rand(steps, batch, generator=random), torch.zeros(steps, batch)  # (T, B)
+    for start, end in ((0, steps // 2), (steps // 2, steps)):
+        marks[torch.randint(start, end, (batch,), generator=random), torch.arange(batch)] = 1
+    return torch.stack([numbers, marks], dim=2), (numbers * marks).sum(dim=0)[None]
+
+
+def sample_temporal_order(steps: int, batch: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Sample temporal order: which of X and Y came first and which second, one of 4 classes (experiment 6a).
+
+    One is in [0.1 T, 0.2 T), one in [0.5 T, 0.6 T), as in Pascanu et al. 2013. Other steps show 4 random symbols.
+    """
+    shown = torch.randint(2, 6, (steps, batch), generator=random)  # (T, B)
+    target = torch.zeros(batch, dtype=torch.long)
+    for place, start in enumerate((steps // 10, steps // 2)):
+        symbol = torch.randint(0, 2, (batch,), generator=random)
+        when = torch.randint(start, start + max(1, steps // 10), (batch,), generator=random)
+        shown[when, torch.arange(batch)] = symbol
+        target += symbol << place
+    return nn.functional.one_hot(shown, 6).float(), target[None]
+
+
+def sample_copy(steps: int, batch: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Sample the copy problem: the first REMEMBERED symbols, repeated `steps` steps later, T = steps + REMEMBERED.
+
+    Between them are blanks, and a signal at the step of the first answer.
+    """
+    target = torch.randint(0, SYMBOLS, (REMEMBERED, batch), generator=random)  # (R, B)
+    shown = torch.full((steps + REMEMBERED, batch), SYMBOLS)  # blanks
+    shown[:REMEMBERED] = target
+    shown[steps] = SYMBOLS + 1  # the signal
+    return nn.functional.one_hot(shown, SYMBOLS + 2).float(), target
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        StudyTask(
+            name="adding",
+            inputs=2,
+            outputs=1,
+            answers=1,
+            solved_below=0.01,
+            chance=1 / 6,
+            sample=sample_adding,
+            description="the sum of two marked numbers; solved: mean squared error < 0.01 (always 1 gives 0.167)",
+        ),
+        StudyTask(
+            name="temporal-order",
+            inputs=6,
+            outputs=4,
+            answers=1,
+            solved_below=0.01,
+            chance=3 / 4,
+            sample=sample_temporal_order,
+            description="the order of two symbols among others; solved: < 1 % wrong (guessing gives 75 %)",
+        ),
+        StudyTask(
+            name="copy",
+            inputs=SYMBOLS + 2,
+            outputs=SYMBOLS,
+            answers=REMEMBERED,
+            solved_below=0.01,
+            chance=1 - 1 / SYMBOLS,
+            sample=sample_copy,
+            description=f"{REMEMBERED} of {SYMBOLS} symbols, repeated after T steps; solved: < 1 % wrong "
+            "(guessing: 87.5 %)",
+        ),
+    )
+}
+
+# Rates are the best of 0.0003, 0.001, 0.003 and 0.01 on a seed that is not in the table.
+METHODS = {
+    method.name: method
+    for method in (
+        StudyMethod(name="rnn", cell="rnn", learning_rate=3e-3, clip=None),
+        StudyMethod(name="rnn-clip", cell="rnn", learning_rate=3e-3),
+        StudyMethod(name="rnn-clip-omega", cell="rnn", learning_rate=3e-3, omega=4.0),
+        StudyMethod(name="lstm-bias-1", cell="lstm", learning_rate=1e-2, keeping=1.0),
+        StudyMethod(name="lstm", cell="lstm", learning_rate=1e-2),
+        StudyMethod(name="gru", cell="gru", learning_rate=1e-2),
+    )
+}
+
+
+def tasks_of(names: Sequence[str]) -> tuple[StudyTask, ...]:
+    """Return tasks by name. Raises DataError for an unknown name."""
+    for name in names:
+        if name not in TASKS:
+            raise DataError(f"no task {name!r}: choose from {', '.join(TASKS)}")
+    return tuple(TASKS[name] for name in names)
+
+
+def method_of(name: str) -> StudyMethod:
+    """Return a method of METHODS, or any cell with the training of the most similar method.
+
+    Raises DataError for an unknown name.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if name not in get_args(CellName):
+        raise DataError(f"no cell {name!r}: choose from {', '.join(dict.fromkeys([*METHODS, *get_args(CellName)]))}")
+    similar = "lstm" if "lstm" in name else name.split("-")[0]
+    return replace(METHODS[similar], name=name, cell=name)
+
+
+class StudyModel(nn.Module):
+    """One recurrent layer and a linear output of its last R steps."""
+
+    def __init__(self, task: StudyTask, method: StudyMethod, hidden: int, steps: int) -> None:
+        super().__init__()
+        self.cell = make_cell(method, task.inputs, hidden, steps)
+        self.head = nn.Linear(hidden, task.outputs)
+        self._answers = task.answers
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the answers (R, B, K) and the layer's outputs (T, B, H) for x (T, B, I)."""
+        y, _ = self.cell(x)
+        return self.head(y[-self._answers :]), y
+
+
+def make_cell(method: StudyMethod, inputs: int, hidden: int, steps: int) -> Cell:
+    """Return a cell initialized as in PyTorch, except for the bias of the gate that keeps the state.
+
+    The method's `keeping` is added to the bias of the forget or update gate. If it is None, time constants are spread
+    over [1, T] (Tallec and Ollivier 2018, equation 16): log u is added, with u uniform in [1, T - 1], and subtracted
+    from the bias of an input gate.
+    """
+    cell = Cell(method.cell, inputs, hidden, initial=CellInitialization(form="uniform", forget_bias=0.0))
+    spread = torch.log(1 + torch.rand(hidden) * max(1, steps - 2))
+    with torch.no_grad():
+        for gate, bias in zip(cell.gates, cell.bias_ih_l0.split(hidden), strict=True):
+            if gate in ("f", "z"):
+                bias += spread if method.keeping is None else method.keeping
+            elif gate == "i" and (method.keeping is None or "f" not in cell.gates):
+                bias -= spread if method.keeping is None else method.keeping
+    return cell
+
+
+def train(task: StudyTask, method: StudyMethod, steps: int, seed: int, budget: StudyBudget) -> Attempt:
+    """Train on new sequences in every update until the task is solved or the budget is spent."""
+    torch.manual_seed(seed)
+    random, evaluation_random = torch.Generator().manual_seed(2 * seed), torch.Generator().manual_seed(2 * seed + 1)
+    model = StudyModel(task, method, budget.hidden, steps)
+    optimizer = torch.optim.Adam(model.parameters(), lr=method.learning_rate)
+    started, error, updates = time.process_time(), None, 0
+    for updates in range(1, budget.updates + 1):
+        if not update(model, optimizer, task, method, task.sample(steps, budget.batch, random)):
+            error = None
+            break
+        if updates % budget.examine_every == 0 or updates == budget.updates:
+            error = evaluate(model, task, steps, evaluation_random)
+            if error < task.solved_below:
+                break
+    return Attempt(
+        task=task.name,
+        method=method.name,
+        steps=steps,
+        seed=seed,
+        solved=error is not None and error < task.solved_below,
+        updates=updates,
+        error=error,
+        seconds=time.process_time() - started,
+    )
+
+
+def update(
+    model: StudyModel,
+    optimizer: torch.optim.Optimizer,
+    task: StudyTask,
+    method: StudyMethod,
+    batch: tuple[Tensor, Tensor],
+) -> bool:
+    """Make one update. Return False, without an update, if the loss is not finite."""
+    x, target = batch
+    answers, y = model(x)
+    loss = _loss(task, answers, target)
+    if not math.isfinite(loss.item()):
+        return False
+    loss = add_omega(loss, method.cell, y, model.cell.weight_hh_l0, method.omega)
+    optimizer.zero_grad()
+    loss.backward()
+    if method.clip is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), method.clip)
+    optimizer.step()
+    return True
+
+
+def _loss(task: StudyTask, answers: Tensor, target: Tensor) -> Tensor:
+    """Return the squared error of a number, else the cross-entropy in nats; answers (R, B, K), target (R, B)."""
+    if task.outputs == 1:
+        return nn.functional.mse_loss(answers[:, :, 0], target)
+    return nn.functional.cross_entropy(answers.flatten(0, 1), target.flatten())
+
+
+@torch.no_grad()
+def evaluate(model: StudyModel, task: StudyTask, steps: int, random: torch.Generator) -> float:
+    """Return the error on EVALUATED new sequences: mean squared, or the share of wrong answers."""
+    x, target = task.sample(steps, EVALUATED, random)
+    answers, _ = model(x)
+    if task.outputs == 1:
+        return float(_loss(task, answers, target))
+    return float((answers.argmax(dim=2) != target).double().mean())  # float32 would put 10 of 1,000 below 1 %
+
+
+def run_sweep(sweep: StudySweep, file: Path, say: Say) -> list[Attempt]:
+    """Run all attempts of a sweep that `file` does not have yet, and write each at once.
+
+    Raises DataError for a file of another sweep.
+    """
+    found = {(each.task, each.method, each.steps, each.seed): each for each in _resume(file, sweep)}
+    for task in sweep.tasks:
+        for method in sweep.methods:
+            for steps in sorted(sweep.lengths):
+                here = []
+                for seed in sweep.seeds:
+                    key = (task.name, method.name, steps, seed)
+                    if key not in found:
+                        found[key] = train(task, method, steps, seed, sweep.budget)
+                        _write_attempts(file, sweep, list(found.values()))
+                        say(_summary(found[key]))
+                    here.append(found[key])
+                if not sweep.all_lengths and not any(each.solved for each in here):
+                    break
+    _write_attempts(file, sweep, list(found.values()))
+    return list(found.values())
+
+
+def _summary(attempt: Attempt) -> str:
+    error = "not finite" if attempt.error is None else f"{attempt.error:.4f}"
+    result = "solved" if attempt.solved else "not solved"
+    return (
+        f"{attempt.task} T={attempt.steps} {attempt.method} seed {attempt.seed}: {result} after {attempt.updates:,} "
+        f"updates, error {error}, {attempt.seconds:.0f} s"
+    )
+
+
+def _settings(sweep: StudySweep) -> dict[str, Any]:
+    """Return what all attempts of a file share. Lengths and seeds may differ."""
+    return {"budget": asdict(sweep.budget), "methods": {method.name: asdict(method) for method in sweep.methods}}
+
+
+def _write_attempts(file: Path, sweep: StudySweep, attempts: Sequence[Attempt]) -> None:
+    """Write the file as a whole or not at all."""
+    content = {
+        **_settings(sweep),
+        "tasks": {task.name: task.description for task in sweep.tasks},
+        "versions": {"torch": torch.__version__},
+        "attempts": [asdict(each) for each in attempts],
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_suffix(".new")
+    fresh.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    os.replace(fresh, file)
+
+
+def _resume(file: Path, sweep: StudySweep) -> list[Attempt]:
+    """Return the attempts of an existing file, after checking its settings."""
+    if not file.exists():
+        return []
+    content, settings = json.loads(file.read_text("utf-8")), _settings(sweep)
+    methods = content["methods"]
+    changed = [name for name in settings["methods"] if name in methods and methods[name] != settings["methods"][name]]
+    if content["budget"] != settings["budget"] or changed or set(methods) - set(settings["methods"]):
+        what = "budget" if content["budget"] != settings["budget"] else "methods"
+        raise DataError(f"{file} holds attempts with another {what}: choose another file with --out, or remove it")
+    return read_attempts(file)
+
+
+def read_attempts(file: Path) -> list[Attempt]:
+    """Return the attempts of a file that `run_sweep` wrote."""
+    return [Attempt(**each) for each in json.loads(file.read_text("utf-8"))["attempts"]]
+
+
+class StudyTable:
+    """Attempts as a table: solved seeds of tried seeds, by task and method, for each length."""
+
+    def __init__(self, attempts: Sequence[Attempt]) -> None:
+        self._attempts = attempts
+        self.tasks: list[str] = list(dict.fromkeys(each.task for each in attempts))
+        self.methods: list[str] = list(dict.fromkeys(each.method for each in attempts))
+        self.lengths: list[int] = sorted({each.steps for each in attempts})
+
+    def count(self, task: str, method: str, steps: int) -> tuple[int, int, int | None]:
+        """Return solved attempts, all attempts, and the median updates of the solved ones."""
+        here = [each for each in self._attempts if (each.task, each.method, each.steps) == (task, method, steps)]
+        solved = [each.updates for each in here if each.solved]
+        return len(solved), len(here), round(median(solved)) if solved else None
+
+    def rows(self) -> list[tuple[str, str, list[str]]]:
+        """Return the task, the method, and a text for each length, for example "2/3 (1,200)" or "not tried"."""
+        return [
+            (task, method, [self._text(*self.count(task, method, steps)) for steps in self.lengths])
+            for task in self.tasks
+            for method in self.methods
+        ]
+
+    @staticmethod
+    def _text(solved: int, tried: int, updates: int | None) -> str:
+        if not tried:
+            return "not tried"
+        return f"{solved}/{tried}" + (f" ({updates:,})" if updates is not None else "")
+
+    def markdown(self) -> str:
+        lines = [["task", "method", *(f"T = {steps}" for steps in self.lengths)], ["---"] * (2 + len(self.lengths))]
+        lines += [[task, method, *texts] for task, method, texts in self.rows()]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def plot(self, path: Path) -> None:
+        """Write a PNG with a heat map of solved shares for each task: methods down, lengths to the right."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size = (2.2 + 3.3 * len(self.tasks), 1.2 + 0.5 * len(self.methods))
+        with picture(path, len(self.tasks), size=size) as (_, fields):
+            for number, (axes, task) in enumerate(zip(fields, self.tasks, strict=True)):
+                self._plot_task(axes, task)
+                if number:
+                    axes.set_yticks([])
+
+    def _plot_task(self, axes: Axes, task: str) -> None:
+        counts = [[self.count(task, method, steps) for steps in self.lengths] for method in self.methods]
+        shares = np.array([[solved / tried if tried else np.nan for solved, tried, _ in row] for row in counts])
+        axes.set_facecolor(NOT_TRIED_COLOR)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")  # 1.15: the darkest blue hides any text
+        for row, line in enumerate(counts):
+            for column, (solved, tried, updates) in enumerate(line):
+                text = f"{solved} of {tried}" + (f"\n{updates:,} updates" if updates is not None else "")
+                color = "white" if shares[row, column] > DARK else "black"
+                text = text if tried else "not\ntried"
+                axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+        axes.set_xticks(range(len(self.lengths)), [str(steps) for steps in self.lengths])
+        axes.set_yticks(range(len(self.methods)), self.methods)
+        axes.set_xlabel("T, steps")
+        axes.set_title(task, fontsize=11)
+        axes.tick_params(length=0)
