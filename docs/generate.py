@@ -31,8 +31,7 @@ from models.codecs import InputError  # noqa: E402
 from models.codecs.characters import CharactersCodec  # noqa: E402
 from models.codecs.dna import DnaCodec  # noqa: E402
 from models.codecs.frames import FramesCodec  # noqa: E402
-from service.api.bentoml_routes import APIS  # noqa: E402
-from service.api.native import ROUTES  # noqa: E402
+from service.api.application import ROUTES  # noqa: E402
 from service.api.openapi import PAGES  # noqa: E402
 from service.api.problems import PREFIX, TABLE  # noqa: E402
 from service.settings import Settings, variable  # noqa: E402
@@ -118,11 +117,9 @@ def input_errors() -> str:
 def routes() -> str:
     """Return every route with its summary."""
     rows = [
-        [code(route.pattern), ", ".join(route.methods), route.docs.summary if route.docs else ""]
-        for route in ROUTES.all
+        [code(route.pattern), ", ".join(route.methods), route.docs.summary if route.docs else ""] for route in ROUTES
     ]
     rows.append([code("/v1/stream"), "WebSocket", "[Tagging streams](#tagging-streams)"])
-    rows += [[code(path), "POST", f"As `/v1{path}`, for BentoML's client"] for path in APIS]
     rows += [[code(page.path), "GET, HEAD", page.summary] for page in PAGES]
     return table(["route", "methods", "purpose"], rows)
 

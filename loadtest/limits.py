@@ -19,7 +19,7 @@ from loadtest import report
 from loadtest.bench import cores
 from loadtest.bench_servers import padding_waste
 from loadtest.limits_setup import Figures, InProcessReference, LimitsService, LimitsSetup, check
-from loadtest.load_loops import OpenLoopResult, open_loop, raise_file_limit, run_loop
+from loadtest.load_loops import OpenLoopResult, open_loop, raise_file_limit, run_loop, send_all
 
 TEXTS = 2000
 CAPACITY_AT = (32, 64, 128)  # connections; the fastest loop is the capacity
@@ -29,6 +29,7 @@ WORKERS_BULK = 16
 STREAMS, NEW_TOKENS = 64, 200
 TURN_S, TURNS_PER_ROUND = 1.0, 5
 PROBES_PER_S = 20.0
+GENERATION_TIMEOUT_S = 120.0
 OVERLOAD, OVERLOAD_CONNECTIONS = 2.0, 1024
 
 
@@ -152,26 +153,27 @@ def steps(setup: LimitsSetup) -> Figures:
         with setup.serve(bundles=str(setup.default_bundles["generate"]), variant=variant) as service:
             requests, model = service.generate_requests(STREAMS * 4, NEW_TOKENS), service.model("generate").id
             with setup.reference("steps", model, variant, STREAMS) as reference:
-                turns = _in_turns(setup, partial(_tokens_per_s, service, requests, TURN_S), reference)
+                turns = _in_turns(setup, partial(_tokens_per_s, service, requests), reference)
         figures[variant] = turns
         share = turns["share_of"]["network_per_s"]
         figures["checks"].append(check(f"{variant}: share of the bare step loop", share, least=0.7))
     return figures
 
 
-def _tokens_per_s(service: LimitsService, requests: Sequence[bytes], seconds: float) -> float:
+def _tokens_per_s(service: LimitsService, requests: Sequence[bytes]) -> float:
     """Return tokens/s by the service's own count, from the first request to the last reply."""
-    before, started = service.count_generated(), time.perf_counter()
-    service.run_closed(requests, connections=STREAMS, seconds=seconds)
-    taken_s = time.perf_counter() - started
-    return (service.count_generated() - before) / taken_s
+    before = service.count_generated()
+    found = run_loop(send_all(service.address, requests, connections=STREAMS, timeout_s=GENERATION_TIMEOUT_S))
+    if found.failed:
+        raise ConnectionError(f"requests failed: {dict(found.statuses)}")
+    return (service.count_generated() - before) / found.seconds
 
 
 def first_token(setup: LimitsSetup) -> Figures:
     """Measure the time to the first token while other texts are generated at half the capacity."""
     with setup.serve() as service:
         texts, probes = service.generate_requests(STREAMS * 4, NEW_TOKENS), service.generate_requests(STREAMS, 1)
-        capacity = _tokens_per_s(service, texts, setup.seconds) / NEW_TOKENS
+        capacity = _tokens_per_s(service, texts) / NEW_TOKENS
 
         async def both() -> tuple[OpenLoopResult, OpenLoopResult]:
             return await asyncio.gather(

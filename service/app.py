@@ -1,8 +1,7 @@
-"""The BentoML service: wiring and routes. ``bentoml serve service.app:Seqserve`` starts it.
+"""The BentoML service, which ``bentoml serve service.app:Seqserve`` starts: wiring only.
 
-Requests go three ways: ``/v1/…`` to the lean application, ``/tag``, ``/classify`` and ``/generate`` through
-BentoML's API machinery, BentoML's own pages to BentoML. ``Service.to_asgi`` is what the worker process hands
-to uvicorn: overriding it puts our front before BentoML's middleware and keeps its lifecycle.
+``Service.to_asgi`` returns what the worker process gives to uvicorn. Overriding it puts our application in front of
+BentoML's and keeps BentoML's lifecycle.
 """
 
 import os
@@ -10,7 +9,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, NoReturn, cast
 
 import bentoml
 from _bentoml_sdk import Service
@@ -19,37 +18,38 @@ from pydantic import Field
 from starlette.applications import Starlette
 
 from service import logs
-from service.api import answers, openapi, schemas
-from service.api import native as lean
-from service.api import oip_grpc as rpc
-from service.api.asgi import Application
-from service.api.bentoml_routes import answered, exchange_of
+from service.api import answers, oip_grpc, openapi, schemas
+from service.api.application import ROUTES, create_app, fast_routes
 from service.engine import Engine
-from service.server import fast_path as direct
-from service.server.root_app import Front
+from service.rate_limits import shared_store
+from service.server import fast_path
 from service.settings import ROOT, BadSetting, Settings, variable
 from service.telemetry import Telemetry
 from service.worker import Worker
 
-# What the page on / says: without it BentoML would speak of itself there.
+# The text of BentoML's page.
 ABOUT = """Tags, classifies and generates text with small recurrent networks.
 
-The same three routes answer faster under `/v1/` (`/v1/tag`, `/v1/classify`, `/v1/generate`): same bodies, same answers.
-`/v1/models` lists the bundles that are served. Every answer carries `X-Request-Id` and `Server-Timing`; errors are
+The three routes below have the same bodies and answers as `/v1/tag`, `/v1/classify` and `/v1/generate`, which are
+faster. `/v1/models` lists the bundles. Every answer has the headers `X-Request-Id` and `Server-Timing`; errors are
 `application/problem+json`.
 """
 LoadEngine = Callable[[Settings, Telemetry], Engine]
 Sentence = Field(json_schema_extra={"example": "Harry met Hermione in London ."})
 Film = Field(json_schema_extra={"example": "a lovely film"})
 Prompt = Field(json_schema_extra={"example": "ROMEO:"})
-MODEL = Field(default=None, description="A name of /v1/models; the first bundle of the task if left out.")
+MODEL = Field(default=None, description="A name from /v1/models. Default: the first bundle of the task.")
 
 
 class Api:
-    """Tags, classifies and generates text with small recurrent networks."""
+    """Tags, classifies and generates text with small recurrent networks.
 
-    worker: ClassVar[Worker]  # build_service makes a subclass that has one
-    rpc: Any = None  # the gRPC server, where there is one
+    The signatures of its APIs are the schemas that BentoML shows and that its client reads. Requests are answered by
+    the routes in api/bentoml_routes.py.
+    """
+
+    worker: ClassVar[Worker]  # set in a subclass by build_service
+    grpc_server: Any = None
 
     def __init__(self) -> None:
         logs.configure(self.worker.settings.log_format)
@@ -62,72 +62,60 @@ class Api:
     async def start(self) -> None:
         self.worker.start()
         if self.worker.settings.grpc_port:
-            self.rpc, _ = await rpc.start(self.worker)
+            self.grpc_server, _ = await oip_grpc.start(self.worker)
 
     @bentoml.on_shutdown
     async def close(self) -> None:
         await self.worker.close()
-        if self.rpc is not None:
-            await rpc.stop(self.rpc)
+        if self.grpc_server is not None:
+            await oip_grpc.stop(self.grpc_server)
 
     @bentoml.api
-    @answered
     async def tag(
         self,
         inputs: Annotated[schemas.BentoTagInputs, Sentence],
-        ctx: bentoml.Context,
         model: str | None = MODEL,
         parameters: schemas.TagParameters | None = None,
     ) -> schemas.BentoTagAnswer:
-        """Label every step: word, letter, base or frame. One input gives a list; a list gives a list of lists."""
-        request = schemas.TagRequest(inputs=inputs, model=model, parameters=parameters)
-        call = exchange_of(ctx.request).request
-        answer = await self.worker.engine.tag(inputs, model=model, aggregation=request.aggregation, request=call)
-        return answers.tag_answer(answer)
+        """Label every token: word, character, base or frame. One input gives a list; a list gives a list of lists."""
+        _answered_by_a_route()
 
     @bentoml.api
-    @answered
     async def classify(
         self,
         inputs: Annotated[schemas.BentoClassifyInputs, Film],
-        ctx: bentoml.Context,
         model: str | None = MODEL,
         parameters: schemas.ClassifyParameters | None = None,
     ) -> list[list[answers.LabelObject]]:
-        """Score every label of the whole. One list an input, best first."""
-        request = schemas.ClassifyRequest(inputs=inputs, model=model, parameters=parameters)
-        call = exchange_of(ctx.request).request
-        answer = await self.worker.engine.classify(inputs, model=model, top_k=request.top_k, request=call)
-        return cast(list[list[answers.LabelObject]], list(map(answers.label_objects, answer)))
+        """Score every label of an input. Each input gives one list, best label first."""
+        _answered_by_a_route()
 
     @bentoml.api
-    @answered
     async def generate(
         self,
         inputs: Annotated[schemas.BentoTextInputs, Prompt],
-        ctx: bentoml.Context,
         model: str | None = MODEL,
         parameters: schemas.GenerateParameters | None = None,
     ) -> schemas.BentoGenerateAnswer:
         """Continue a text. A list of prompts gives a list of texts."""
-        options = schemas.generate_options(parameters, limit=self.worker.settings.max_new_tokens)
-        call = exchange_of(ctx.request).request
-        answer = await self.worker.engine.generate(inputs, model=model, options=options, request=call)
-        return answers.generate_answer(answer, with_state=options.return_state)
+        _answered_by_a_route()
 
 
-def nothing() -> None:
-    """Check nothing."""
+def _answered_by_a_route() -> NoReturn:
+    raise NotImplementedError("this API is only served over HTTP, by api/bentoml_routes.py")
 
 
-def build_service(settings: Settings, load_engine: LoadEngine, *, check: Callable[[], None] = nothing) -> Service[Any]:
+def build_service(
+    settings: Settings, load_engine: LoadEngine, *, check: Callable[[], None] = lambda: None
+) -> Service[Any]:
     """Return the BentoML service.
 
-    ``check`` is called once by the supervising process, before it starts any worker; ``load_engine`` once by
-    every worker process, before it is ready.
+    The supervising process calls ``check`` once before it starts the workers. Each worker process calls
+    ``load_engine`` once before it is ready.
     """
+    folders = []  # deleted when the supervising process ends
 
-    class Wired(Api):
+    class ConfiguredApi(Api):
         __doc__ = Api.__doc__
         worker = Worker(settings, load_engine)
 
@@ -135,41 +123,46 @@ def build_service(settings: Settings, load_engine: LoadEngine, *, check: Callabl
         @staticmethod
         def check() -> None:
             logs.configure(settings.log_format)
+            # The workers inherit the environment, so all accept the state tokens and count for the limits of each.
             if not settings.state_key:
-                # The workers, which are started after this, take over the environment: states of one are taken by all.
                 os.environ.setdefault(variable("state_key"), secrets.token_urlsafe())
+            if settings.workers > 1 and not settings.rate_limit_store:
+                os.environ[variable("rate_limit_store")], folder = shared_store()
+                folders.append(folder)
             check()
 
-    class Fronted(Service[Any]):
+    class SeqserveService(Service[Any]):
         @property
         def doc(self) -> str:
             return ABOUT
 
-        def to_asgi(self, is_main: bool = True) -> Application:
-            direct.install()
-            return Front(Wired.worker, cast(Starlette, super().to_asgi(is_main)))
+        def to_asgi(self, is_main: bool = True) -> Starlette:
+            worker = ConfiguredApi.worker
+            app = create_app(worker, cast(Starlette, super().to_asgi(is_main)))
+            fast_path.install(app, worker, fast_routes())
+            return app
 
         @property
         def openapi_spec(self) -> Any:
-            # What `bentoml build` puts into a Bento: no bundle is loaded there. A running service has its own route.
-            return openapi.document(lean.DOCUMENTED, (), keys=bool(settings.api_keys or settings.api_keys_file))
+            # For `bentoml build`, which loads no bundle. A running service answers /docs.json itself.
+            return openapi.document(ROUTES, (), keys=bool(settings.api_keys or settings.api_keys_file))
 
     return bentoml_service(
         name="seqserve",
-        service_class=Fronted,
+        service_class=SeqserveService,
         workers=settings.workers,
-        # Deadlines are ours. BentoML's timeout cannot be switched off, only be put out of the way.
+        # Deadlines are ours. BentoML's timeout cannot be disabled, so set it high enough never to fire.
         traffic={"timeout": 2 * settings.deadline_max_s + settings.drain_s},
-        # One line a request and a span that nobody collects: the metrics say the same for less.
+        # Our own access log and spans cover every protocol.
         logging={"access": {"enabled": False}},
         tracing={"excluded_urls": ".*"},
-    )(Wired)
+    )(ConfiguredApi)
 
 
 def check_bundles() -> None:
-    """End the process if the bundles cannot be served: BentoML would start failing workers again and again.
+    """Exit if the bundles cannot be served: BentoML would restart failing workers for ever.
 
-    In a process of its own, so that the supervisor holds no model and no part of a GPU.
+    This runs in its own process, so that the supervisor holds no model and no GPU memory.
     """
     done = subprocess.run([sys.executable, "-m", "service", "check"], cwd=ROOT, check=False)
     if done.returncode:

@@ -1,90 +1,215 @@
-"""Who is let in, and how often: keys where there are any, limits for each of them, else for each client's address.
+"""Authentication: API keys from the settings and a file, and the principal that a request is counted for.
 
-Opened only where settings ask for one: a service without keys and limits has none to pass. Knows no HTTP.
+A line of the key file is a key, or a name and a key, then optionally the limits of this key::
+
+    # name       key                              (a hash: printf %s "$KEY" | sha256sum)
+    alice        a-key-of-at-least-8-characters
+    batch        sha256:9f86d0…                   rate=10/s day_requests=100000
+    monitoring   another-key-of-hers              rate=none
+
+Names appear in logs. A key without a name is called after its position, such as ``key-2``. The file is read again when
+it changes.
 """
 
+import hashlib
 import ipaddress
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+import re
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from service.api_keys import Keyring
 from service.errors import Unauthorized
-from service.rate_limits import Allowance, Clock, Meter, Rate
+from service.rate_limits import Rate, RateLimitPolicy
 from service.settings import ROOT, Settings
 
-ADDRESSES = 10_000  # that are remembered; who has not been seen for longest is forgotten first
-IPV6_PREFIX = 64  # what one subscriber has: a limit on less would be none
+log = logging.getLogger(__name__)
+
+VALID_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+HASH = re.compile(r"sha256:([0-9a-f]{64})").fullmatch
+KEY_CHARACTERS_MIN = 8
+UNLIMITED = "none"
+IPV6_PREFIX = 64  # the network of one subscriber, who can use any address in it
+
+
+class BadKeys(ValueError):
+    """A key file that cannot be used. The message names the line but never quotes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guest:
-    """Who was let in. ``name`` is that of a key, "" where there are none."""
+class Principal:
+    """Who sent a request. ``name`` is the name of an API key, or "" where there are no keys.
+
+    ``client`` is what rate limits count: the key, or the network of the client's address.
+    """
 
     name: str
-    meter: Meter | None  # None: without limits
+    client: str
+    policy: RateLimitPolicy
 
 
-class Gate:
-    """Keeps the keys and what everybody has had."""
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    """The hash of an API key, its name and its limits."""
 
-    def __init__(self, keyring: Keyring | None, usual: Allowance, *, workers: int, clock: Clock) -> None:
-        self._keyring, self._usual, self._workers, self._clock = keyring, usual, workers, clock
-        self._guests: dict[str, tuple[Allowance, Guest]] = {}  # by the names of keys
-        self._addresses: OrderedDict[str, Guest] = OrderedDict()
+    name: str
+    digest: bytes
+    policy: RateLimitPolicy
 
-    def enter(self, key: bytes | None, address: Callable[[], str]) -> Guest:
-        """Return who has come. ``key``: as it was sent, None if there was none. Raises Unauthorized."""
-        if self._keyring is None:
-            return self._from(_network(address()))
-        found = self._keyring.find(key) if key else None
-        if found is None:
-            raise Unauthorized("an API key is required")
-        allowance, guest = self._guests.get(found.name, (None, None))
-        if guest is None or allowance != found.allowance:
-            guest = self._new(found.name, found.allowance)
-            self._guests[found.name] = found.allowance, guest
-        return guest
+
+class ApiKeys:
+    """The API keys in force. Call ``refresh`` regularly."""
+
+    def __init__(self, keys: Iterable[str], file: Path | None, policy: RateLimitPolicy) -> None:
+        self._from_settings, self._file, self._policy = tuple(keys), file, policy
+        self._salt = secrets.token_bytes(16)
+        self._by_hash: dict[bytes, Principal] = {}
+        self._fingerprint: tuple[int, ...] | None = None
+
+    def find(self, sent: bytes) -> Principal | None:
+        """Return the principal of a key, or None.
+
+        Keys are found by a salted hash, so that the time of a lookup reveals nothing about any key.
+        """
+        return self._by_hash.get(self._blind(hashlib.sha256(sent).digest()))
+
+    def load(self) -> None:
+        """Read all keys. Raises BadKeys and OSError."""
+        keys = [
+            ApiKey(name=f"key-{number}", digest=_digest(key), policy=self._policy)
+            for number, key in enumerate(self._from_settings, 1)
+        ]
+        if self._file is not None:
+            self._fingerprint = _fingerprint(self._file)
+            keys += _parse(self._file.read_text("utf-8"), self._policy, first=len(keys) + 1)
+        found = {
+            self._blind(key.digest): Principal(name=key.name, client=f"key {key.name}", policy=key.policy)
+            for key in keys
+        }
+        if len(found) < len(keys) or len({key.name for key in keys}) < len(keys):
+            raise BadKeys("two API keys are equal or have the same name; remove one of them")
+        self._by_hash = found
 
     def refresh(self) -> None:
-        """Look for new keys. Who kept key name and limits keeps what was counted."""
-        if self._keyring is not None and self._keyring.refresh():
-            names = self._keyring.names()
-            self._guests = {name: known for name, known in self._guests.items() if name in names}
+        """Read the file again if it has changed. A bad file is logged once and changes nothing."""
+        if self._file is None:
+            return
+        fingerprint = _fingerprint(self._file)
+        if fingerprint == self._fingerprint:
+            return
+        self._fingerprint = fingerprint
+        try:
+            self.load()
+        except (BadKeys, OSError, UnicodeDecodeError) as error:
+            reason = error if isinstance(error, BadKeys) else type(error).__name__  # others quote the path or the text
+            log.error("cannot read the API key file, so the keys stay as they were: %s", reason)
+            return
+        log.info("read %d API keys", len(self._by_hash))
+
+    def _blind(self, digest: bytes) -> bytes:
+        return hashlib.blake2b(digest, key=self._salt, digest_size=16).digest()
+
+
+class Authenticator:
+    """Finds the principal of a request."""
+
+    def __init__(self, keys: ApiKeys | None, policy: RateLimitPolicy) -> None:
+        self._keys, self._policy = keys, policy
 
     @property
-    def wants_keys(self) -> bool:
-        """Whether nobody comes in without one."""
-        return self._keyring is not None
+    def requires_key(self) -> bool:
+        """Whether requests need an API key."""
+        return self._keys is not None
 
-    def _from(self, network: str) -> Guest:
-        guest = self._addresses.pop(network, None) or self._new("", self._usual)
-        self._addresses[network] = guest
-        if len(self._addresses) > ADDRESSES:
-            self._addresses.popitem(last=False)
-        return guest
+    def authenticate(self, key: bytes | None, client_address: Callable[[], str]) -> Principal:
+        """Return the principal of a key or, where there are no keys, of an address. Raises Unauthorized."""
+        if self._keys is None:
+            return Principal(name="", client=client_network(client_address()), policy=self._policy)
+        principal = self._keys.find(key) if key else None
+        if principal is None:
+            raise Unauthorized("an API key is required")
+        return principal
 
-    def _new(self, name: str, allowance: Allowance) -> Guest:
-        limited = allowance != Allowance()
-        return Guest(name=name, meter=Meter(allowance.shared(self._workers), self._clock) if limited else None)
+    def refresh(self) -> None:
+        """Read the key file again if it has changed."""
+        if self._keys is not None:
+            self._keys.refresh()
 
 
-def open_gate(settings: Settings, clock: Clock) -> Gate | None:
-    """Return the gate that the settings ask for, None if they ask for none. Raises BadKeys and OSError."""
-    usual = Allowance(rate=Rate.parse(settings.rate_limit), day_requests=settings.day_requests or None)
-    keyring = None
+def open_authenticator(settings: Settings) -> Authenticator | None:
+    """Return the authenticator of the settings, or None without keys and limits. Raises BadKeys and OSError."""
+    policy = RateLimitPolicy(rate=Rate.parse(settings.rate_limit), day_requests=settings.day_requests or None)
+    keys = None
     if settings.api_keys or settings.api_keys_file:
-        file = ROOT / settings.api_keys_file if settings.api_keys_file else None
-        keyring = Keyring(settings.api_keys, Path(file) if file else None, usual)
-        keyring.read()
-    if keyring is None and usual == Allowance():
-        return None
-    return Gate(keyring, usual, workers=settings.workers, clock=clock)
+        keys = ApiKeys(settings.api_keys, ROOT / settings.api_keys_file if settings.api_keys_file else None, policy)
+        keys.load()
+    return None if keys is None and policy.is_unlimited else Authenticator(keys, policy)
 
 
-def _network(address: str) -> str:
-    """Return what is counted as one client."""
-    if ":" not in address:
+def client_network(address: str) -> str:
+    """Return the network that rate limits count as one client: an IPv4 address, or the /64 of an IPv6 address.
+
+    An IPv4 client of a dual-stack socket has an IPv4-mapped address, which is unmapped.
+    """
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:  # a Unix socket has no address
         return address
-    return str(ipaddress.ip_network((address.partition("%")[0], IPV6_PREFIX), strict=False))
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is None:
+            return str(ipaddress.ip_network((parsed, IPV6_PREFIX), strict=False))
+        parsed = parsed.ipv4_mapped
+    return str(parsed)
+
+
+def _fingerprint(file: Path) -> tuple[int, ...]:
+    """Return a value that changes when the file is modified or replaced; () if it is missing."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _digest(text: str) -> bytes:
+    found = HASH(text)
+    return bytes.fromhex(found[1]) if found else hashlib.sha256(text.encode()).digest()
+
+
+def _parse(text: str, policy: RateLimitPolicy, *, first: int) -> list[ApiKey]:
+    keys: list[ApiKey] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            keys.append(_parse_key(words, policy, number=first + len(keys)))
+        except ValueError as error:
+            raise BadKeys(f"line {number} of the API key file: {error}") from None
+    return keys
+
+
+def _parse_key(words: list[str], policy: RateLimitPolicy, *, number: int) -> ApiKey:
+    while words and (option := words[-1].partition("="))[0] in ("rate", "day_requests") and option[1]:
+        policy = _with_limit(policy, option[0], option[2])
+        words = words[:-1]
+    if len(words) not in (1, 2):
+        raise ValueError("expected a key, or a name and a key, then rate=… or day_requests=…")
+    name = words[0] if len(words) == 2 else f"key-{number}"
+    if not VALID_NAME(name):
+        raise ValueError("a name must have 1 to 64 letters, digits, dots, dashes or underscores")
+    if len(words[-1]) < KEY_CHARACTERS_MIN:
+        raise ValueError(f"a key must have at least {KEY_CHARACTERS_MIN} characters")
+    if words[-1].startswith("sha256:") and not HASH(words[-1]):
+        raise ValueError("sha256: must be followed by 64 hexadecimal digits in lower case")
+    return ApiKey(name=name, digest=_digest(words[-1]), policy=policy)
+
+
+def _with_limit(policy: RateLimitPolicy, option: str, text: str) -> RateLimitPolicy:
+    text = "" if text == UNLIMITED else text
+    if option == "rate":
+        return replace(policy, rate=Rate.parse(text))
+    if text and not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"day_requests must be a number above 0, or {UNLIMITED}")
+    return replace(policy, day_requests=int(text) if text else None)

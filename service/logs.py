@@ -1,36 +1,51 @@
-"""What a log line looks like, as text or as JSON; BentoML's and uvicorn's lines included.
+"""Log lines as text or JSON, including those of BentoML and uvicorn, and the access log.
 
-Of an exception a line tells its type and where it was raised, never its message: messages quote values, and
-values are users' texts.
+The contents of requests are never logged. Exceptions keep their message, their causes and their traceback, but quoted
+text in a message is replaced: in an error message, quotes mark a value, and a value may come from a request.
 """
 
 import json
 import logging
+import re
 import time
 import traceback
 from types import TracebackType
 from typing import Literal
 
-Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+from pydantic import ValidationError
+
+from service.telemetry import RequestRecord
+
+access_log = logging.getLogger("service.access")
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+# A quoted value, and everything after a quotation mark that nothing closes. The apostrophe in "can't" opens nothing.
+QUOTED = re.compile(r"""(?<!\w)(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|["'].*)""", re.DOTALL)
 
 
-class _Quiet(logging.Formatter):
-    """Writes exceptions without their messages."""
+class TextFormatter(logging.Formatter):
+    """One line for people."""
 
     converter = staticmethod(time.gmtime)
 
-    def formatException(self, ei: Raised) -> str:
-        kind, _, trace = ei
-        frames = "".join(traceback.format_tb(trace))
-        return f"{frames}{kind.__qualname__ if kind else 'no exception'} (message withheld)"
-
-
-class _Json(_Quiet):
-    """One JSON object a line."""
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", "%Y-%m-%dT%H:%M:%SZ")
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%SZ"),
+        line = super().format(record)
+        fields: dict[str, object] = getattr(record, "fields", {})
+        return " ".join([line, *(f"{name}={value}" for name, value in fields.items())])
+
+    def formatException(self, ei: ExcInfo) -> str:
+        return "" if ei[1] is None else _format_exception(ei[1])
+
+
+class JsonFormatter(TextFormatter):
+    """One JSON object for each line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": self.formatTime(record, self.datefmt),
             "level": record.levelname.lower(),
             "logger": record.name,
             "pid": record.process,
@@ -42,22 +57,56 @@ class _Json(_Quiet):
         return json.dumps(line, ensure_ascii=False)
 
 
-class _Text(_Quiet):
-    """One line for people."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        fields: dict[str, object] = getattr(record, "fields", {})
-        return " ".join([line, *(f"{name}={value}" for name, value in fields.items())])
+TEXT = TextFormatter()
+JSON = JsonFormatter()
 
 
-TEXT = _Text("%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-JSON = _Json()
+def _format_exception(error: BaseException) -> str:
+    """Return the traceback of an exception and of its causes, without quoted values."""
+    parts = [*traceback.format_tb(error.__traceback__), f"{type(error).__qualname__}: {_redacted(error)}"]
+    earlier = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if earlier is not None:
+        parts = [_format_exception(earlier), "\n\nwhich led to:\n\n", *parts]
+    return "".join(parts)
 
 
-def configure(form: Literal["text", "json"]) -> None:
-    """Make every handler that the server has set up write our lines, and quieten what repeats the metrics."""
-    formatter = JSON if form == "json" else TEXT
+def _redacted(error: BaseException) -> str:
+    if isinstance(error, ValidationError):  # quotes the input without quotation marks, too
+        return f"{error.error_count()} errors in {error.title}"
+    return QUOTED.sub("'…'", str(error))
+
+
+class AccessLog:
+    """Logs finished requests: all of them, or only the ``errors``."""
+
+    def __init__(self, which: Literal["errors", "all"]) -> None:
+        self._all = which == "all"
+
+    def __call__(self, record: RequestRecord) -> None:
+        """Log one request."""
+        if not self._all and record.outcome == "ok":
+            return
+        request = record.request
+        fields: dict[str, object] = {
+            "request_id": request.request_id,
+            "method": record.method,
+            "route": request.route,
+            "status": record.status,
+            "outcome": record.outcome,
+            "model": record.model,
+            "key": record.key,
+            "queue_ms": round(request.queue_s * 1e3, 3),
+            "compute_ms": round(request.compute_s * 1e3, 3),
+            "total_ms": round((record.ended_s - record.started_s) * 1e3, 3),
+            "batch": request.batch_items,
+            "bytes": record.sent_bytes,
+        }
+        access_log.info("request", extra={"fields": fields})
+
+
+def configure(log_format: Literal["text", "json"]) -> None:
+    """Set the format of every handler that the server has set up, and turn off the access log of uvicorn."""
+    formatter = JSON if log_format == "json" else TEXT
     log = logging.getLogger("service")
     log.setLevel(logging.INFO)
     root = logging.getLogger()
@@ -68,5 +117,5 @@ def configure(form: Literal["text", "json"]) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(formatter)
         log.addHandler(handler)
-    # uvicorn builds the parts of an access line for every request if anybody listens; nobody does here.
+    # uvicorn formats an access line for every request if the logger has a handler. Ours has more in it.
     logging.getLogger("uvicorn.access").propagate = False

@@ -1,122 +1,238 @@
-"""What one client may have: requests at a rate, and in a day. Knows no key, no address, no HTTP and no clock.
+"""Rate limits: how many requests one client may send in a window. Built on the ``limits`` package.
 
-A rate is a bucket of tokens: `count` of them at most, filled again within `window_s`, one a request. What a day holds
-is counted from the first request on, and begins anew 24 hours later.
+Windows are fixed: they start with the first request of a client. Counters are kept in this process, in an SQLite file
+that the workers of one service share, or in Redis. In all three, each limit holds exactly, however many workers count.
 """
 
+import asyncio
+import logging
 import re
+import sqlite3
+import tempfile
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, RateLimitItemPerMinute
+from limits import RateLimitItemPerSecond as PerSecond
+from limits.errors import StorageError
+from limits.storage import Storage, storage_from_string
+from limits.strategies import FixedWindowRateLimiter
 
 from service.errors import RateLimited
 
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], float]
+IN_PROCESS = "sqlite://"
+WINDOWS: dict[str, type[RateLimitItem]] = {"s": PerSecond, "min": RateLimitItemPerMinute, "h": RateLimitItemPerHour}
 WINDOWS_S = {"s": 1, "min": 60, "h": 3600}
 RATE = re.compile(r"([1-9][0-9]{0,8})/(s|min|h)")
 DAY_S = 86_400
-Clock = Callable[[], float]
+COUNTERS_MAX = 20_000  # in SQLite; counters over this number are dropped, those that expire first
+OUTAGE_LOG_S = 60.0  # between two log lines about a store that cannot be reached
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """So many requests in a window."""
+    """A number of requests in a window."""
 
     count: int
-    window_s: int
+    window: str
 
     @classmethod
     def parse(cls, text: str) -> "Rate | None":
-        """Return the rate that ``100/s``, ``600/min`` or ``1000/h`` says; None for "". Raises ValueError."""
+        """Return the rate in ``100/s``, ``600/min`` or ``1000/h``, or None for "". Raises ValueError."""
         if not text:
             return None
         found = RATE.fullmatch(text)
         if found is None:
-            raise ValueError(f"{text!r} is no rate: write 100/s, 600/min or 1000/h")
-        return cls(count=int(found[1]), window_s=WINDOWS_S[found[2]])
+            raise ValueError(f"{text!r} is not a rate; write 100/s, 600/min or 1000/h")
+        return cls(count=int(found[1]), window=found[2])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Allowance:
-    """What a client may have; None: as much as it likes."""
+class RateLimitPolicy:
+    """The limits of one client. None means unlimited."""
 
     rate: Rate | None = None
     day_requests: int | None = None
 
-    def shared(self, workers: int) -> "Allowance":
-        """Return one worker's part of it: workers count each for itself. It lets something through at least."""
-        rate, day = self.rate, self.day_requests
-        return Allowance(
-            rate=rate and Rate(count=max(1, rate.count // workers), window_s=rate.window_s),
-            day_requests=day and max(1, day // workers),
-        )
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether there is no limit."""
+        return self.rate is None and self.day_requests is None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """Where a client stands with one policy: of `count` in `window_s` it has `left`, and all again in `reset_s`."""
+class RateLimitStatus:
+    """What one limit leaves a client: ``remaining`` of ``count`` requests until the window ends in ``reset_s``."""
 
     policy: str
     count: int
     window_s: int
-    left: int
+    remaining: int
     reset_s: float
 
 
-class Meter:
-    """Counts what one client has had."""
+class RateLimiter:
+    """Counts requests in a store: ``sqlite://`` (this process), ``sqlite:///path`` or ``redis://…``."""
 
-    __slots__ = ("_allowance", "_clock", "_day_began_s", "_had", "_level", "_seen_s")
+    def __init__(self, store: str = IN_PROCESS, *, clock: Clock = time.time) -> None:
+        self._clock = clock
+        options: dict[str, Any] = {"wrap_exceptions": True}
+        self._remote = not store.startswith("sqlite:")
+        if self._remote:
+            options |= {"socket_timeout": 1.0, "socket_connect_timeout": 1.0}
+        else:
+            options["clock"] = clock
+        self._strategy = FixedWindowRateLimiter(storage_from_string(store, **options))
+        # A round trip to Redis must not block the event loop.
+        self._executor = ThreadPoolExecutor(4, "rate-limits") if self._remote else None
+        self._outage_logged_s = -OUTAGE_LOG_S
 
-    def __init__(self, allowance: Allowance, clock: Clock) -> None:
-        self._allowance, self._clock = allowance, clock
-        self._seen_s = self._day_began_s = clock()
-        self._level = float(allowance.rate.count) if allowance.rate else 0.0
-        self._had = 0
+    def check(self) -> None:
+        """Raise ConnectionError if the store cannot be reached."""
+        if not self._strategy.storage.check():
+            raise ConnectionError("the rate limit store does not answer; check SEQSERVE_RATE_LIMIT_STORE")
 
-    def take(self) -> RateLimited | None:
-        """Count one request; return the error if it may not be had. What is refused costs nothing."""
+    async def count(self, client: str, policy: RateLimitPolicy) -> tuple[list[RateLimitStatus], RateLimited | None]:
+        """Count one request of a client.
+
+        Returns the status of each limit, and the error if one of them is exceeded. Requests pass uncounted while the
+        store cannot be reached.
+        """
+        try:
+            if self._executor is None:
+                return self._count(client, policy)
+            # A real task: the fast path drives its coroutines itself, which suits futures only.
+            return await asyncio.get_running_loop().run_in_executor(self._executor, self._count, client, policy)
+        except StorageError as error:
+            now_s = time.monotonic()
+            if now_s - self._outage_logged_s >= OUTAGE_LOG_S:
+                self._outage_logged_s = now_s
+                log.error("the rate limit store failed, so limits are not enforced: %s", error)
+            return [], None
+
+    def _count(self, client: str, policy: RateLimitPolicy) -> tuple[list[RateLimitStatus], RateLimited | None]:
+        statuses: list[RateLimitStatus] = []
+        refused: RateLimited | None = None
+        for name, window_s, item in _items(policy):
+            # A request that an earlier limit refused does not count against the later ones.
+            allowed = refused is not None or self._strategy.hit(item, client, name)
+            reset_time, remaining = self._strategy.get_window_stats(item, client, name)
+            status = RateLimitStatus(
+                policy=name,
+                count=item.amount,
+                window_s=window_s,
+                remaining=max(0, remaining),
+                reset_s=min(float(window_s), max(0.0, reset_time - self._clock())),
+            )
+            statuses.append(status)
+            if not allowed:
+                refused = RateLimited(
+                    f"more than {item.amount} requests in {window_s} s; retry in {status.reset_s:.3g} s",
+                    policy=name,
+                    limit=item.amount,
+                    retry_after_s=status.reset_s,
+                )
+        return statuses, refused
+
+
+@lru_cache(maxsize=1024)
+def _items(policy: RateLimitPolicy) -> list[tuple[str, int, RateLimitItem]]:
+    items: list[tuple[str, int, RateLimitItem]] = []
+    if policy.rate is not None:
+        item = WINDOWS[policy.rate.window](policy.rate.count)
+        items.append(("rate", WINDOWS_S[policy.rate.window], item))
+    if policy.day_requests is not None:
+        items.append(("day", DAY_S, RateLimitItemPerDay(policy.day_requests)))
+    return items
+
+
+class SqliteStorage(Storage):
+    """Counters in SQLite: in memory for one worker, in a file for several.
+
+    The in-memory storage of ``limits`` starts a thread to expire keys and never drops one early, so that clients with
+    many addresses could fill the memory.
+    """
+
+    STORAGE_SCHEME = ["sqlite"]  # noqa: RUF012 (declared by the base class)
+
+    def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, **options: Any) -> None:
+        super().__init__(uri, wrap_exceptions)
+        self._clock: Clock = options["clock"]
+        path = (uri or IN_PROCESS).removeprefix("sqlite://") or ":memory:"
+        self._database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+        # The file lives as long as the service: nothing has to survive a crash of the machine.
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS counters (key TEXT PRIMARY KEY, hits INTEGER, expires_s REAL) WITHOUT ROWID"
+        )
+        self._database.execute("CREATE INDEX IF NOT EXISTS by_expiry ON counters (expires_s)")
+        self._increments = 0
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        """The exceptions that ``limits`` wraps in StorageError."""
+        return sqlite3.Error
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Add ``amount`` to a counter, which starts again at 0 once it has expired, and return its value."""
         now_s = self._clock()
-        self._pass(now_s)
-        rate, day = self._allowance.rate, self._allowance.day_requests
-        if rate is not None and self._level < 1:
-            wait_s = (1 - self._level) * rate.window_s / rate.count
-            return _refusal("rate", rate.count, f"{rate.window_s} s", wait_s)
-        if day is not None and self._had >= day:
-            return _refusal("day", day, "24 hours", self._day_began_s + DAY_S - now_s)
-        self._level -= 1
-        self._had += 1
-        return None
+        self._increments += 1
+        if self._increments % 1000 == 0:
+            self._drop(now_s)
+        row = self._database.execute(
+            "INSERT INTO counters VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE SET"
+            " hits = CASE WHEN expires_s <= ?4 THEN 0 ELSE hits END + ?2,"
+            " expires_s = CASE WHEN expires_s <= ?4 THEN ?3 ELSE expires_s END RETURNING hits",
+            (key, amount, now_s + expiry, now_s),
+        ).fetchone()
+        return int(row[0])
 
-    def standings(self) -> list[Standing]:
-        """Return where the client stands, one for each policy."""
-        now_s = self._clock()
-        self._pass(now_s)
-        rate, day, found = self._allowance.rate, self._allowance.day_requests, []
-        if rate is not None:
-            reset_s = (rate.count - self._level) * rate.window_s / rate.count
-            found.append(_standing("rate", rate.count, rate.window_s, self._level, reset_s))
-        if day is not None:
-            found.append(_standing("day", day, DAY_S, day - self._had, self._day_began_s + DAY_S - now_s))
-        return found
+    def get(self, key: str) -> int:
+        """Return the value of a counter."""
+        row = self._row(key)
+        return int(row[0]) if row else 0
 
-    def _pass(self, now_s: float) -> None:
-        """Give what the time since the last look has brought."""
-        rate = self._allowance.rate
-        if rate is not None:
-            brought = (now_s - self._seen_s) * rate.count / rate.window_s
-            self._level = min(float(rate.count), self._level + brought)
-        if now_s - self._day_began_s >= DAY_S:
-            self._day_began_s, self._had = now_s, 0
-        self._seen_s = now_s
+    def get_expiry(self, key: str) -> float:
+        """Return when a counter expires."""
+        row = self._row(key)
+        return float(row[1]) if row else self._clock()
+
+    def check(self) -> bool:
+        """Return whether the database answers."""
+        return bool(self._database.execute("SELECT 1").fetchone())
+
+    def reset(self) -> int | None:
+        """Drop all counters."""
+        return self._database.execute("DELETE FROM counters").rowcount
+
+    def clear(self, key: str) -> None:
+        """Drop a counter."""
+        self._database.execute("DELETE FROM counters WHERE key = ?", (key,))
+
+    def _row(self, key: str) -> tuple[int, float] | None:
+        query = "SELECT hits, expires_s FROM counters WHERE key = ? AND expires_s > ?"
+        row: tuple[int, float] | None = self._database.execute(query, (key, self._clock())).fetchone()
+        return row
+
+    def _drop(self, now_s: float) -> None:
+        """Drop expired counters, and if there are still too many, those that expire first."""
+        self._database.execute("DELETE FROM counters WHERE expires_s <= ?", (now_s,))
+        self._database.execute(
+            "DELETE FROM counters WHERE key IN (SELECT key FROM counters ORDER BY expires_s LIMIT"
+            " max(0, (SELECT count(*) FROM counters) - ?))",
+            (COUNTERS_MAX,),
+        )
 
 
-def _standing(policy: str, count: int, window_s: int, left: float, reset_s: float) -> Standing:
-    return Standing(policy=policy, count=count, window_s=window_s, left=max(0, int(left)), reset_s=reset_s)
-
-
-def _refusal(policy: str, count: int, window: str, wait_s: float) -> RateLimited:
-    return RateLimited(
-        f"more than {count} requests in {window}: come back in {wait_s:.3g} s",
-        policy=policy,
-        limit=count,
-        retry_after_s=wait_s,
-    )
+def shared_store() -> tuple[str, tempfile.TemporaryDirectory[str]]:
+    """Return a store for all workers of one service, and the directory to clean up when the service ends."""
+    folder = tempfile.TemporaryDirectory(prefix="seqserve-")
+    return f"sqlite://{folder.name}/rate-limits.sqlite", folder

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 PREFIX = "SEQSERVE_"
-ELSEWHERE = frozenset({"SEQSERVE_DATA", "SEQSERVE_CACHE"})  # read by training and by the tests
+ELSEWHERE = frozenset({"SEQSERVE_DATA", "SEQSERVE_CACHE", "SEQSERVE_E2E"})  # read by training and by the tests
 # Settings of earlier versions, and what to do instead.
 REMOVED = {
     "SEQSERVE_OWNER": "the owner process was removed; use SEQSERVE_WORKERS or more replicas",
@@ -125,14 +125,22 @@ class Settings(BaseModel):
     rate_limit: str = Field(
         default="",
         pattern=r"^([1-9][0-9]{0,8}/(s|min|h))?$",
-        description="Requests that a key, or where there are no keys an address, may send: 100/s, 600/min, 1000/h;"
-        " then 429. Each worker has its part of them.",
+        description="Requests that an API key, or without keys an address, may send: 100/s, 600/min, 1000/h; then 429."
+        " The window starts with the first request.",
     )
     day_requests: int = Field(
         default=0,
         ge=0,
-        description="Requests that a key, or where there are no keys an address, may send in 24 hours; then 429."
-        " Each worker has its part of them. 0: no limit.",
+        description="Requests that an API key, or without keys an address, may send in 24 hours; then 429."
+        " 0: no limit.",
+    )
+    rate_limit_store: str = Field(
+        default="",
+        pattern=r"^((rediss?|sqlite)://.+)?$",
+        json_schema_extra=SECRET,
+        repr=False,
+        description="Where requests are counted: redis://host:6379 for one count over all replicas. Default: one count"
+        " for all workers of this service.",
     )
     cors_origins: Parts = Field(
         default=(),

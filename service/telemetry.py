@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from service.scheduling.job import InferenceRequest
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
@@ -98,6 +100,25 @@ METRICS = (
 )
 
 Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """One finished request, as the access log and the spans describe it. Contains nothing that the client sent but ids.
+
+    ``model`` is a loaded bundle or ``unknown``, ``key`` the name of an API key, ``traceparent`` the header or "".
+    """
+
+    request: InferenceRequest
+    method: str
+    model: str
+    outcome: str
+    status: int
+    key: str
+    sent_bytes: int
+    started_s: float  # on the monotonic clock, like `ended_s`
+    ended_s: float
+    traceparent: str
 
 
 class _Histogram:

@@ -1,7 +1,7 @@
-"""OpenTelemetry spans of requests that have ended: the request, and in it queue, compute and decode.
+"""OpenTelemetry spans of finished requests: one for the request, with queue, compute and decode as its children.
 
-Only where the standard variables name an exporter; nothing of OpenTelemetry is imported otherwise. Spans are made when
-the request is over, from the times that are taken anyway: a request costs nothing more while it runs. Knows no server.
+The standard OTEL_* variables configure it. Without an exporter in them, nothing of OpenTelemetry is imported. Spans are
+made after the answer from times that are measured anyway, so that a request costs nothing more while it runs.
 """
 
 import time
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from service.request_record import Ended
+from service.telemetry import RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
@@ -17,38 +17,39 @@ if TYPE_CHECKING:
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-NAME = "seqserve"
+SERVICE_NAME = "seqserve"
 
 
 class BadExporter(ValueError):
-    """The exporter that the environment names is not there. The message says what to install."""
+    """The exporter that OTEL_* names is not installed."""
 
 
-def exporter_of(environ: Mapping[str, str]) -> str | None:
-    """Return the exporter that the environment asks for, by the name of its entry point; None if it asks for none."""
-    asked = environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if any(map(environ.get, ENDPOINTS)) else "none")
-    if asked == "none" or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+def exporter_name(environ: Mapping[str, str]) -> str | None:
+    """Return the entry point of the exporter that OTEL_* selects, or None.
+
+    The SDK selects exporters only in its private configurator, and there an endpoint alone selects none.
+    """
+    selected = environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if any(map(environ.get, ENDPOINTS)) else "none")
+    if selected == "none" or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
-    if asked != "otlp":
-        return asked
+    if selected != "otlp":
+        return selected
     protocol = next((environ[name] for name in PROTOCOLS if environ.get(name)), "http/protobuf")
     return "otlp_proto_grpc" if protocol == "grpc" else "otlp_proto_http"
 
 
 def load_exporter(name: str) -> "SpanExporter":
-    """Return the exporter of that name. Raises BadExporter."""
+    """Return the exporter with this entry point. Raises BadExporter."""
     found = list(entry_points(group="opentelemetry_traces_exporter", name=name))
     if not found:
         package = "opentelemetry-exporter-" + name.replace("_", "-")
-        raise BadExporter(
-            f"OTEL_* asks for the exporter {name!r}, which is not installed: pip install {package}, or unset OTEL_*"
-        )
+        raise BadExporter(f"the OTEL_* exporter {name!r} is not installed; pip install {package}, or unset OTEL_*")
     exporter: SpanExporter = found[0].load()()
     return exporter
 
 
 class Tracer:
-    """Makes the spans of one worker."""
+    """Makes the spans of one worker. Sampler, resource and span limits come from OTEL_*, read by the SDK."""
 
     def __init__(self, processor: "SpanProcessor", environ: Mapping[str, str]) -> None:
         from opentelemetry.sdk.resources import Resource
@@ -56,47 +57,47 @@ class Tracer:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         named = "OTEL_SERVICE_NAME" in environ or "service.name" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-        resource = Resource.create({} if named else {"service.name": NAME})
+        resource = Resource.create({} if named else {"service.name": SERVICE_NAME})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
-        self._tracer = self._provider.get_tracer(NAME)
-        self._parents = TraceContextTextMapPropagator()
+        self._tracer = self._provider.get_tracer(SERVICE_NAME)
+        self._propagator = TraceContextTextMapPropagator()
 
-    def __call__(self, ended: Ended) -> None:
+    def __call__(self, record: RequestRecord) -> None:
         """Make the spans of one request."""
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
-        call, offset_ns = ended.call, time.time_ns() - round(time.monotonic() * 1e9)
+        request, offset_ns = record.request, time.time_ns() - round(time.monotonic() * 1e9)
 
         def at(seconds: float) -> int:
             return offset_ns + round(seconds * 1e9)
 
-        parent = self._parents.extract({"traceparent": ended.parent}) if ended.parent else None
-        name = f"{ended.method} {call.route}"
+        parent = self._propagator.extract({"traceparent": record.traceparent}) if record.traceparent else None
+        name = f"{record.method} {request.route}"
         span = self._tracer.start_span(
-            name, parent, SpanKind.SERVER, attributes=_attributes(ended), start_time=at(ended.started_s)
+            name, parent, SpanKind.SERVER, attributes=_attributes(record), start_time=at(record.started_s)
         )
-        if ended.status >= 500:
+        if record.status >= 500:
             span.set_status(Status(StatusCode.ERROR))
-        if call.compute_started_s is not None:
+        if request.compute_started_s is not None:
             inside = set_span_in_context(span, parent)
-            computed_s = min(call.compute_started_s + call.compute_s, ended.ended_s)
+            computed_s = min(request.compute_started_s + request.compute_s, record.ended_s)
             for part, from_s, to_s in (
-                ("queue", call.compute_started_s - call.queue_s, call.compute_started_s),
-                ("compute", call.compute_started_s, computed_s),
-                ("decode", computed_s, ended.ended_s),
+                ("queue", request.compute_started_s - request.queue_s, request.compute_started_s),
+                ("compute", request.compute_started_s, computed_s),
+                ("decode", computed_s, record.ended_s),
             ):
                 self._tracer.start_span(part, inside, start_time=at(from_s)).end(at(to_s))
-        span.end(at(ended.ended_s))
+        span.end(at(record.ended_s))
 
     def close(self) -> None:
-        """Send what is left."""
+        """Export the remaining spans."""
         self._provider.shutdown()
 
 
 def open_tracer(environ: Mapping[str, str]) -> Tracer | None:
-    """Return the tracer that the environment asks for, None if it asks for none. Raises BadExporter."""
-    name = exporter_of(environ)
+    """Return the tracer that OTEL_* selects, or None. Raises BadExporter."""
+    name = exporter_name(environ)
     if name is None:
         return None
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -104,17 +105,17 @@ def open_tracer(environ: Mapping[str, str]) -> Tracer | None:
     return Tracer(BatchSpanProcessor(load_exporter(name)), environ)
 
 
-def _attributes(ended: Ended) -> dict[str, Any]:
-    """The names of OpenTelemetry's conventions where there are any."""
+def _attributes(record: RequestRecord) -> dict[str, Any]:
+    """Return the attributes of a request, with the names of OpenTelemetry's conventions where they exist."""
     attributes: dict[str, Any] = {
-        "http.request.method": ended.method,
-        "http.route": ended.call.route,
-        "http.response.status_code": ended.status,
-        "seqserve.model": ended.model,
-        "seqserve.outcome": ended.outcome,
-        "seqserve.request_id": ended.call.request_id,
-        "seqserve.batch_items": ended.call.batch_items,
+        "http.request.method": record.method,
+        "http.route": record.request.route,
+        "http.response.status_code": record.status,
+        "seqserve.model": record.model,
+        "seqserve.outcome": record.outcome,
+        "seqserve.request_id": record.request.request_id,
+        "seqserve.batch_items": record.request.batch_items,
     }
-    if ended.status >= 500:
-        attributes["error.type"] = ended.outcome
+    if record.status >= 500:
+        attributes["error.type"] = record.outcome
     return attributes

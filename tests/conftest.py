@@ -7,6 +7,8 @@ import pytest
 from models.bundle import Bundle
 from tests.support import bundles
 
+pytest_plugins = ["tests.support.live_service"]
+
 
 @pytest.fixture(scope="session")
 def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:

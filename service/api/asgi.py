@@ -1,100 +1,116 @@
-"""A Link over ASGI: for requests that come through a framework, or in pieces, or from any ASGI server.
-
-Knows the messages of ASGI and nothing of what is in them.
-"""
+"""The ordinary path of an HTTP request: a Transport over ASGI, and the endpoint that Starlette's routes call."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from service.api.header_checks import too_large
+from starlette.types import Message, Receive, Scope, Send
+
+from service.api.pipeline import handle
 from service.api.problems import Headers
-from service.api.request_headers import Head
+from service.api.request_headers import RequestHeaders, body_too_large
+from service.api.routes import Route
 from service.errors import ClientGone
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-def head_of(scope: Scope) -> Head:
-    """Return the head of the request that ``scope`` describes."""
-    return Head.of(scope["method"], scope["path"], scope["headers"])
+from service.worker import Worker
 
 
 def address_of(peer: Any) -> str:
-    """Return the host of a socket's peer name; a Unix socket's has none."""
+    """Return the host of a socket's peer name, or "" for a Unix socket."""
     return str(peer[0]) if isinstance(peer, tuple) else ""
 
 
-class AsgiLink:
-    """One request as ASGI has it. ``close`` it when the answer is out."""
+class Endpoint:
+    """Answers the requests to one route, as an ASGI application."""
 
-    __slots__ = ("_cycle", "_gone", "_receive", "_send", "_watcher", "_whole")
+    def __init__(self, worker: Worker, route: Route) -> None:
+        self._worker, self._route = worker, route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await answer(self._worker, self._route, scope, receive, send)
+
+
+async def answer(worker: Worker, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer the request of an ASGI scope as ``route`` does."""
+    transport = AsgiTransport(receive, send)
+    try:
+        await handle(
+            worker,
+            route,
+            transport,
+            RequestHeaders(scope["headers"]),
+            method=scope["method"],
+            path=scope["path"],
+            path_params=scope.get("path_params", {}),
+        )
+    finally:
+        transport.close()
+
+
+class AsgiTransport:
+    """A Transport over ASGI, for any server. Call ``close`` after the answer."""
+
+    __slots__ = ("_cycle", "_disconnected", "_receive", "_send", "_watcher", "_whole")
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._gone = False
+        self._disconnected = False
         self._watcher: asyncio.Task[None] | None = None
-        # uvicorn's `receive` is a method of the request's RequestResponseCycle. Its `disconnected` answers in
-        # O(1) what ASGI can only answer by a task per request that awaits receive().
+        # uvicorn's `receive` is a method of its RequestResponseCycle, which knows at once whether the client has
+        # disconnected. Other servers need a task for each request that waits for the message.
         cycle: Any = getattr(receive, "__self__", None)
         self._cycle = cycle if hasattr(cycle, "disconnected") else None
-        self._whole: tuple[int, Headers, bytearray] | None = None  # an answer in parts that is sent at its end
+        self._whole: tuple[int, Headers, bytearray] | None = None  # a stream that is sent in one piece at its end
 
-    def gone(self) -> bool:
-        """See Link."""
-        return self._gone if self._cycle is None else bool(self._cycle.disconnected)
+    def is_disconnected(self) -> bool:
+        """See Transport."""
+        return self._disconnected if self._cycle is None else bool(self._cycle.disconnected)
 
-    def address(self) -> str:
-        """See Link. That of the connection, whatever a proxy's headers say: anybody can write those."""
+    def client_address(self) -> str:
+        """See Transport. Ignores X-Forwarded-For, which any client can set."""
         transport = getattr(self._cycle, "transport", None)
         return address_of(transport.get_extra_info("peername")) if transport is not None else ""
 
     @property
-    def arrived(self) -> bool:
-        """See Link."""
+    def body_complete(self) -> bool:
+        """See Transport."""
         return self._cycle is not None and not self._cycle.more_body
 
-    async def read(self, limit: int) -> bytes:
-        """See Link.
+    async def read_body(self, limit: int) -> bytes:
+        """See Transport.
 
-        What a client is still sending when its answer is out is read and thrown away by the server (uvicorn
-        does so, connection kept open), so that it gets to read its 413 instead of a broken connection.
+        uvicorn reads and discards what is still sent after the answer, so that the client can read a 413.
         """
         body = bytearray()
         more = True
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                self._gone = True
+                self._disconnected = True
                 raise ClientGone
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > limit:
-                raise too_large(limit)
+                raise body_too_large(limit)
         if self._cycle is None:
             self._watcher = asyncio.create_task(self._watch())
         return bytes(body)
 
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
-        """See Link."""
+        """See Transport."""
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
     async def start(self, status: int, headers: Headers) -> None:
-        """See Link. HTTP/1.0 knows no parts, though uvicorn would send them: the whole goes out at its end."""
+        """See Transport. HTTP/1.0 has no chunks, so there the answer is sent in one piece at its end."""
         if self._cycle is not None and self._cycle.scope["http_version"] == "1.0":
             self._whole = status, headers, bytearray()
             return
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
-        """See Link. uvicorn's `send` waits for the client by itself, and sends nothing to one that has gone."""
-        if self.gone():
+        """See Transport. uvicorn's `send` waits while the client does not read."""
+        if self.is_disconnected():
             raise ClientGone
         if self._whole is not None:
             self._whole[2].extend(data)
@@ -102,7 +118,7 @@ class AsgiLink:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
-        """See Link."""
+        """See Transport."""
         if self._whole is not None:
             status, headers, body = self._whole
             await self.send(status, [*headers, (b"content-length", b"%d" % len(body))], bytes(body))
@@ -110,18 +126,18 @@ class AsgiLink:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def abort(self) -> None:
-        """See Link. Of other servers than uvicorn there is nothing to be had: they see to it themselves."""
+        """See Transport. Only uvicorn gives access to the connection."""
         transport = getattr(self._cycle, "transport", None)
         if transport is not None:
             transport.abort()
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop waiting for a disconnect."""
         if self._watcher is not None:
             self._watcher.cancel()
 
     async def _watch(self) -> None:
-        """Wait for the disconnect: for servers that do not show it otherwise."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._gone = True
+        message: Message = {"type": ""}
+        while message["type"] != "http.disconnect":
+            message = await self._receive()
+        self._disconnected = True

@@ -7,7 +7,6 @@ import asyncio
 import ipaddress
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,10 +21,9 @@ from service.api import oip, oip_inference
 from service.api.oip_inference import OIPInference, by_name, find_graph
 from service.api.oip_tensors import BYTES, DTYPES, OIPTensor, element_count, from_bytes, to_bytes
 from service.api.problems import GRPC_REMEDIES, TABLE, detail_of, kind_of, retry_after
-from service.api.rate_limit_headers import key_of
-from service.api.request_context import CANCELLED, OK, mint_id
-from service.api.request_headers import Head
-from service.errors import InternalError, InvalidRequest, ServiceError, shown
+from service.api.request_context import OK, RequestContext
+from service.api.request_headers import RequestHeaders
+from service.errors import InvalidRequest, ServiceError, shown
 from service.scheduling.job import InferenceRequest
 from service.tensor_runtime import TensorRuntime
 from service.worker import Worker
@@ -141,40 +139,30 @@ async def stop(server: Any) -> None:
 def _handler(worker: Worker, method: GrpcMethod) -> Callable[[Any, Any], Awaitable[Any]]:
     route = f"/{SERVICE}/{method.name}"
 
-    async def answer(request: Any, context: Any) -> Any:
-        began_s, outcome = time.monotonic(), CANCELLED
-        head = _head(route, context)
-        request_id = mint_id(head).decode()
+    async def answer(request: Any, call: Any) -> Any:
+        context = RequestContext(
+            worker,
+            route,
+            _headers(call),
+            client_address=lambda: peer_address(call.peer()),
+            is_disconnected=call.done,
+        )
+        context.model = getattr(request, "model_name", "") or getattr(request, "name", "")
         try:
-            try:
-                call = InferenceRequest(
-                    request_id=request_id,
-                    route=route,
-                    deadline_s=_deadline_s(worker, context),
-                    is_disconnected=context.done,
-                )
-                if not method.open:
-                    _enter(worker, head, context)
-                answered = await method.run(worker, request, call)
-                outcome = OK
-                return answered
-            except asyncio.CancelledError:  # the client has cancelled, or its deadline has passed
-                outcome = TABLE[errors.ClientGone].slug
-                raise
-            except ServiceError as cause:
-                error = cause
-            except Exception as cause:
-                log.error("request %s on %s failed", request_id, route, exc_info=cause)
-                error = InternalError()
-            outcome = kind_of(error).slug
-            if not isinstance(error, errors.ClientGone | InternalError):
-                worker.telemetry.rejected(outcome)
-            await context.abort(
-                status_of(error), detail_of(error, GRPC_REMEDIES), trailing_metadata=_trailing(error, request_id)
+            await context.begin(authenticate=not method.open, timeout_s=_timeout_s(worker, call))
+            answered = await method.run(worker, request, context.request)
+            context.outcome = OK
+            return answered
+        except asyncio.CancelledError:  # the client has canceled, or its deadline has passed
+            context.outcome = TABLE[errors.ClientGone].slug
+            raise
+        except Exception as cause:
+            error = context.fail(cause)
+            await call.abort(
+                status_of(error), detail_of(error, GRPC_REMEDIES), trailing_metadata=_trailing(error, context)
             )
         finally:
-            model = getattr(request, "model_name", "") or getattr(request, "name", "")
-            worker.telemetry.request(route, model, outcome, time.monotonic() - began_s)
+            context.finish()
 
     return answer
 
@@ -183,43 +171,31 @@ def status_of(error: ServiceError) -> grpc.StatusCode:
     return grpc.StatusCode[kind_of(error).grpc_status]
 
 
-def _head(route: str, context: Any) -> Head:
-    """Return the metadata of a call as the head of a request."""
-    pairs = [(name, value) for name, value in context.invocation_metadata() or () if isinstance(value, str)]
-    return Head.of("POST", route, [(name.encode(), value.encode("utf-8", "replace")) for name, value in pairs])
+def _headers(call: Any) -> RequestHeaders:
+    """Return the metadata of a call as request headers."""
+    pairs = [(name, value) for name, value in call.invocation_metadata() or () if isinstance(value, str)]
+    return RequestHeaders([(name.encode(), value.encode("utf-8", "replace")) for name, value in pairs])
 
 
-def _deadline_s(worker: Worker, context: Any) -> float:
-    left_s = context.time_remaining()
-    given = left_s is not None and math.isfinite(left_s)
-    seconds = min(left_s, worker.settings.deadline_max_s) if given else worker.settings.deadline_s
-    return time.monotonic() + float(seconds)
-
-
-def _enter(worker: Worker, head: Head, context: Any) -> None:
-    """Let the client in, or raise Unauthorized or RateLimited."""
-    gate = worker.gate
-    if gate is None:
-        return
-    guest = gate.enter(key_of(head) if gate.wants_keys else None, lambda: peer_address(context.peer()))
-    refused = guest.meter.take() if guest.meter is not None else None
-    if refused is not None:
-        raise refused
+def _timeout_s(worker: Worker, call: Any) -> float:
+    left_s = call.time_remaining()
+    return float(left_s) if left_s is not None and math.isfinite(left_s) else worker.settings.deadline_s
 
 
 def peer_address(peer: str) -> str:
-    """Return the address in ``ipv4:127.0.0.1:5000`` or ``ipv6:[::1]:5000``, "::" for a socket without one."""
+    """Return the address in ``ipv4:127.0.0.1:5000`` or ``ipv6:[::1]:5000``, "" for a socket without one."""
     kind, _, rest = peer.partition(":")
     host = rest.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]")
     try:
-        return str(ipaddress.ip_address(host)) if kind in ("ipv4", "ipv6") else "::"
+        return str(ipaddress.ip_address(host)) if kind in ("ipv4", "ipv6") else ""
     except ValueError:
-        return "::"
+        return ""
 
 
-def _trailing(error: ServiceError, request_id: str) -> tuple[tuple[str, str], ...]:
+def _trailing(error: ServiceError, context: RequestContext) -> tuple[tuple[str, str], ...]:
     seconds = retry_after(error)
-    return (("x-request-id", request_id), *(() if seconds is None else (("retry-after", str(seconds)),)))
+    retry = () if seconds is None else (("retry-after", str(seconds)),)
+    return (("x-request-id", context.request.request_id), *retry)
 
 
 def inference_of(message: pb.ModelInferRequest) -> OIPInference:

@@ -1,38 +1,120 @@
-"""What is read of a request's head, whatever server took it. Knows header fields and nothing of what they ask for."""
+"""Request headers: how they are read and checked. Also the rate-limit headers of answers."""
 
+import math
 from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 from service.api.problems import Headers
+from service.errors import InvalidRequest, TooLarge, Unauthorized, UnsupportedMedia, shown
+from service.rate_limits import RateLimitStatus
 
 JSON, OCTETS = "application/json", "application/octet-stream"
-HEADER_LENGTH = b"inference-header-content-length"  # of the JSON in a body, where the bytes of tensors follow it
-HEADS = frozenset(
-    (
-        *(b"content-length", b"content-type", b"content-encoding", b"authorization"),
-        *(b"x-request-id", b"x-request-timeout-s", b"traceparent", HEADER_LENGTH),
+HEADER_LENGTH = b"inference-header-content-length"  # bytes of JSON in a body that continues with tensors
+
+
+class RequestHeaders:
+    """The header fields of a request, by lower-case name.
+
+    ``get`` returns the last value of a repeated field. Intermediaries disagree about which value counts, so the
+    checks below reject a repeated field that matters.
+    """
+
+    __slots__ = ("_fields", "repeated")
+
+    def __init__(self, fields: Headers) -> None:
+        self._fields = dict(fields)
+        self.repeated: Collection[bytes] = ()
+        if len(self._fields) < len(fields):
+            self.repeated = {name for name, count in Counter(name for name, _ in fields).items() if count > 1}
+
+    def get(self, name: bytes, default: bytes | None = None) -> bytes | None:
+        """Return the value of a field, or ``default``."""
+        return self._fields.get(name, default)
+
+
+def check_media(headers: RequestHeaders, available: Sequence[str]) -> None:
+    """Raise UnsupportedMedia unless the body has one of the ``available`` media types and no content encoding.
+
+    A body without a media type is read as the first of them.
+    """
+    if headers.repeated:
+        _check_repeated(headers, available)
+    sent = headers.get(b"content-type")
+    if sent and sent != b"application/json":
+        media = sent.partition(b";")[0].strip().lower().decode("latin-1")
+        if media and media not in available:
+            raise UnsupportedMedia(
+                f"the media type {shown(media)} is not supported; send {' or '.join(available)}",
+                value=media,
+                available=available,
+            )
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() != b"identity":
+        coding = encoding.strip().lower().decode("latin-1")
+        raise UnsupportedMedia(
+            f"the content encoding {shown(coding)} is not supported; send the body without one",
+            value=coding,
+            available=["identity"],
+        )
+
+
+def _check_repeated(headers: RequestHeaders, available: Sequence[str]) -> None:
+    for name, values in ((b"content-type", available), (b"content-encoding", ["identity"]), (HEADER_LENGTH, [])):
+        if name in headers.repeated:
+            raise UnsupportedMedia(
+                f"the header {name.decode()} is repeated; send it once", value="repeated", available=values
+            )
+
+
+def check_length(headers: RequestHeaders, limit: int) -> None:
+    """Raise TooLarge if Content-Length is over ``limit`` bytes, and InvalidRequest if it is repeated."""
+    if b"content-length" in headers.repeated:
+        raise InvalidRequest("repeated; send it once", field="Content-Length")
+    length = int(headers.get(b"content-length") or b"0")
+    if length > limit:
+        raise body_too_large(limit, length)
+
+
+def body_too_large(limit: int, length: int | None = None) -> TooLarge:
+    """Return the error for a body over ``limit`` bytes. ``length`` is its size, where it is known."""
+    size = "the body" if length is None else f"the body has {length} bytes, which"
+    return TooLarge(
+        f"{size} is over the limit of {limit} bytes; send less text in one request", limit=limit, value=length
     )
-)
-PLAIN = frozenset((b"content-type", b"x-request-id", b"traceparent"))
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What is read of a request's head. Of a field that came several times, ``fields`` has the last."""
+def timeout_of(headers: RequestHeaders) -> float | None:
+    """Return the seconds of X-Request-Timeout-S, or None. Raises InvalidRequest."""
+    sent = headers.get(b"x-request-timeout-s")
+    if sent is None:
+        return None
+    if b"x-request-timeout-s" in headers.repeated:
+        raise InvalidRequest("repeated; send it once", field="X-Request-Timeout-S")
+    try:
+        seconds = math.nan if b"_" in sent else float(sent)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        value = sent.decode("latin-1")
+        raise InvalidRequest(
+            f"{shown(value)!r} is not a number of seconds above 0; send one",
+            field="X-Request-Timeout-S",
+            limit=0,
+            value=value,
+        )
+    return seconds
 
-    method: str
-    path: str
-    fields: Mapping[bytes, bytes]
-    repeated: Collection[bytes]
-    plain: bool  # nothing in it that has to be checked: ids and, perhaps, a media type, and that is JSON
 
-    @classmethod
-    def of(cls, method: str, path: str, headers: Headers) -> "Head":
-        """Pick the fields that are read from ``headers``, whose names are in lower case."""
-        heads = [(name, value) for name, value in headers if name in HEADS]
-        fields = dict(heads)
-        # Of a header that comes twice, one reader takes the first and another the last: none may be believed.
-        repeated = [name for name, times in Counter(name for name, _ in heads).items() if times > 1]
-        plain = not repeated and fields.keys() <= PLAIN and fields.get(b"content-type", b"") in (b"", JSON.encode())
-        return cls(method, path, fields, repeated, plain)
+def api_key_of(headers: RequestHeaders) -> bytes | None:
+    """Return the API key of a request, or None. Raises Unauthorized for a repeated Authorization header."""
+    if b"authorization" in headers.repeated:
+        raise Unauthorized("the header Authorization is repeated; send one API key")
+    scheme, _, key = (headers.get(b"authorization") or b"").partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else None
+
+
+def rate_limit_headers(statuses: Sequence[RateLimitStatus]) -> Headers:
+    """Return the RateLimit fields of an answer, as in draft-ietf-httpapi-ratelimit-headers-10."""
+    policies = ", ".join(f'"{each.policy}";q={each.count};w={each.window_s}' for each in statuses)
+    left = ", ".join(f'"{each.policy}";r={each.remaining};t={math.ceil(each.reset_s)}' for each in statuses)
+    return [(b"ratelimit-policy", policies.encode()), (b"ratelimit", left.encode())]

@@ -1,9 +1,9 @@
-"""Which path is answered by what, and the forms that an answer can have.
+"""Routes as data: what a path accepts, which handler answers it, and what the OpenAPI document says about it.
 
-Knows paths and their parts. Knows neither bodies nor engines: each dialect's module brings routes of its own.
+Each protocol module has a table of routes. ``application.py`` collects them for Starlette and for the fast path.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ READ = ("GET", "HEAD")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer that is no plain JSON with 200."""
+    """An answer with status 200 whose body is ready to send."""
 
     body: bytes
     media: bytes = b"application/json"
@@ -26,47 +26,50 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventStream:
-    """An answer in parts. An error before the first is answered as ever, a later one by what `on_error` makes of it."""
+    """An answer that is sent in chunks.
+
+    An error before the first chunk is answered like any other error. ``on_error`` renders a later one as the last
+    chunk.
+    """
 
     media: bytes
     chunks: AsyncGenerator[bytes, None]
     on_error: Callable[[ServiceError], bytes]
 
 
-Handler = Callable[[RequestContext, bytes], Awaitable[Any]]  # to what orjson can dump, a Reply or a EventStream
-Card = Mapping[str, Any]  # what /v1/models tells of a bundle
+Handler = Callable[[RequestContext, bytes], Awaitable[Any]]  # returns a JSON value, a Reply or an EventStream
+Card = Mapping[str, Any]  # a bundle in /v1/models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Docs:
-    """What the OpenAPI document says of a route that the route does not say by itself.
+    """The part of a route's OpenAPI documentation that cannot be derived from the route.
 
-    `body`, `answer` and `event` are types that pydantic has a schema of (models, TypedDicts, unions): those that read
-    the request, where it has some. Statuses are derived: every route has those of its head and of a bug, one that reads
-    has those of bodies and of work, a pattern has 404; `errors` are what it has beside.
+    ``body``, ``answer`` and ``event`` are types with a pydantic schema. ``errors`` lists the errors that the route has
+    in addition to the derived ones.
     """
 
-    group: str  # the heading under which the page shows it
+    group: str  # the heading in the document
     summary: str  # one line; `about` says more, in Markdown
-    answer: Any  # of the body of a 200; None: it has none, `bytes`: it is no JSON
+    answer: Any  # the body of a 200; None: it has none, `bytes`: it is not JSON
     about: str = ""
-    body: Any = None  # of the request
+    body: Any = None  # the body of the request
     media: str = "application/json"  # of the answer
-    event: Any = None  # of the data of one server-sent event, where the answer may be a stream of them
-    example: Callable[[Card], Any] = lambda _: None  # a body for a bundle that can do it, None for any other
+    event: Any = None  # the data of one server-sent event, where the answer can be a stream
+    example: Callable[[Card], Any] = lambda _: None  # an example body for a bundle, or None
     errors: tuple[type[ServiceError], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path, or a pattern of paths such as ``/v1/models/{id}``, and what answers it."""
+    """A path in Starlette's syntax, such as ``/v1/models/{id}``, and the handler that answers it."""
 
     pattern: str
     methods: tuple[str, ...]
     handler: Handler
-    task: str = ""  # whose work it is: refused before it is read if there is no room for more of it
-    dialect: Dialect = PROBLEM  # in which its errors are told
-    media: tuple[str, ...] = (JSON,)  # of the bodies that it reads
+    task: str = ""
+    dialect: Dialect = PROBLEM  # the format of its errors
+    media: tuple[str, ...] = (JSON,)  # the media types of bodies that it reads
     public: bool = False  # answered without an API key
     docs: Docs | None = None
 
@@ -74,34 +77,3 @@ class Route:
     def reads_body(self) -> bool:
         """Whether the handler needs the body of the request."""
         return "POST" in self.methods and bool(self.media)
-
-
-class Routes:
-    """A table of routes. Where a path fits several, the literal one comes first, then the first that was given."""
-
-    def __init__(self, routes: Iterable[Route]) -> None:
-        self.all = tuple(routes)
-        self.literal = {route.pattern: route for route in self.all if "{" not in route.pattern}
-        self._patterns = [(route.pattern.split("/"), route) for route in self.all if "{" in route.pattern]
-
-    def find(self, path: str) -> tuple[Route | None, Mapping[str, str]]:
-        """Return the route of a path and the parts of the path that its pattern names; None if there is none."""
-        route = self.literal.get(path)
-        if route is not None:
-            return route, {}
-        parts = path.split("/")
-        for pattern, route in self._patterns:
-            if len(pattern) == len(parts) and (names := _match(pattern, parts)) is not None:
-                return route, names
-        return None, {}
-
-
-def _match(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
-    """The parts by the names that the pattern gives them; None if they do not fit. An empty part fits no name."""
-    names = {}
-    for wanted, part in zip(pattern, parts, strict=True):
-        if wanted.startswith("{") and part:
-            names[wanted[1:-1]] = part
-        elif wanted != part:
-            return None
-    return names

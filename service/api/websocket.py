@@ -7,22 +7,21 @@ and one answer, whatever the speed of its client.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Collection
 from typing import Any, TypeVar
 
 import orjson
+from starlette.types import Receive, Scope, Send
 
 from service.api import schemas
 from service.api.answers import entity_objects
-from service.api.asgi import Receive, Scope, Send, address_of
-from service.api.cors import Cors
+from service.api.asgi import address_of
+from service.api.pipeline import refuse
 from service.api.problems import Headers, kind_of, problem_of
 from service.api.request_context import OK, RequestContext
-from service.api.request_headers import Head
+from service.api.request_headers import RequestHeaders
 from service.errors import (
-    ClientGone,
     ForeignOrigin,
-    InternalError,
     InvalidRequest,
     NotFound,
     Overloaded,
@@ -55,7 +54,6 @@ class WebSocketStreams:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._cors = Cors(worker.settings.cors_origins)
         self._open = 0
         self._waits: set[asyncio.Timeout] = set()  # of the streams that wait for their client
         worker.on_drain(self._close_idle_streams)
@@ -67,21 +65,28 @@ class WebSocketStreams:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one stream from its handshake to its end."""
-        head = Head.of("GET", scope["path"], scope["headers"])
-        handshake = WebSocketHandshake(scope, send)
-        context = RequestContext(self._worker, PATH if scope["path"] == PATH else "unknown", head, handshake)
+        handshake = WebSocketHandshake(scope, receive, send)
+        context = RequestContext(
+            self._worker,
+            PATH if scope["path"] == PATH else "unknown",
+            RequestHeaders(scope["headers"]),
+            client_address=handshake.client_address,
+            is_disconnected=handshake.is_disconnected,
+            method="GET",
+            path=scope["path"],
+        )
         try:
             await receive()  # websocket.connect
-            self._check(context, scope)
+            await self._check(context, scope)
         except Exception as cause:
             with contextlib.suppress(OSError):  # the client is gone
-                await context.refuse(cause if isinstance(cause, ServiceError) else context.failed(cause))
-            context.close()
+                await refuse(context, handshake, cause)
+            context.finish()
             return
         self._open += 1
         connection = StreamConnection(self, self._worker, context, receive, send)
         try:
-            await send({"type": "websocket.accept", "headers": context.common_headers()})
+            await send({"type": "websocket.accept", "headers": context.response_headers()})
             context.outcome = OK
             await connection.serve()
         except StreamClosed as end:
@@ -89,7 +94,7 @@ class WebSocketStreams:
         except OSError:  # the server's way to report that the client is gone
             pass
         except Exception as cause:
-            context.note(context.failed(cause))
+            context.fail(cause)
             await self._close(send, StreamClosed(FAILED, "internal error"))
         finally:
             self._open -= 1
@@ -102,11 +107,11 @@ class WebSocketStreams:
                 async with asyncio.timeout(self._worker.settings.write_timeout_s):
                     await send({"type": "websocket.close", "code": end.code, "reason": end.reason})
 
-    def _check(self, context: RequestContext, scope: Scope) -> None:
+    async def _check(self, context: RequestContext, scope: Scope) -> None:
         if context.route != PATH:
             raise NotFound(f"streams are at {PATH}", available=[PATH])
-        check_origin(scope["headers"], self._cors.may)
-        context.check(("GET",), media=())
+        check_origin(scope["headers"], self._worker.settings.cors_origins)
+        await context.begin()
         self._worker.engine.defaults()  # raises Unavailable while there is no engine
         limit = self._worker.settings.streams
         if self._open >= limit:
@@ -152,16 +157,13 @@ class StreamConnection:
             outcome = OK
             try:
                 answer = await self._answer(body)
-            except ServiceError as error:
-                outcome = self._note(error)
-                answer = {"error": problem_of(error, request_id=request_id)}
             except Exception as cause:
-                bug = self._context.failed(cause)
-                outcome, answer = kind_of(bug).slug, {"error": problem_of(bug, request_id=request_id)}
+                error = self._fail(cause)
+                outcome, answer = kind_of(error).slug, {"error": problem_of(error, request_id=request_id)}
             model = self._stream.model if self._stream else ""
             self._worker.telemetry.request(PATH, model, outcome, time.monotonic() - started_s)
             content = orjson.dumps(answer)
-            self._context.sent += len(content)
+            self._context.sent_bytes += len(content)
             await self._streams.wait_for_client(self._send({"type": "websocket.send", "text": content.decode()}))
 
     def leave(self) -> None:
@@ -169,7 +171,7 @@ class StreamConnection:
         if self._stream is not None:
             self._context.model = self._stream.model
             self._worker.telemetry.streams(self._stream.model, -1)
-        self._context.tell()
+        self._context.record()
 
     async def _next(self) -> bytes:
         if self._worker.draining:
@@ -185,7 +187,7 @@ class StreamConnection:
         return body
 
     async def _answer(self, body: bytes) -> dict[str, Any]:
-        self._context.enter()  # even an invalid message counts, under the keys and limits that apply now
+        await self._context.begin()  # even an invalid message counts, under the keys and limits that apply now
         message = schemas.parse_body(schemas.STREAM_MESSAGE, body, self._worker.settings)
         inputs, limit = message.inputs, self._worker.settings.inputs_max
         if isinstance(inputs, list) and len(inputs) > limit:
@@ -222,15 +224,16 @@ class StreamConnection:
             raise InvalidRequest(detail, field="model", value=message.model)
         return self._stream
 
-    def _note(self, error: ServiceError) -> str:
-        slug = kind_of(error).slug
-        if isinstance(error, Unavailable) and self._worker.draining:
+    def _fail(self, cause: Exception) -> ServiceError:
+        """Return the error to answer a message with. Raises StreamClosed if the stream has to end."""
+        if isinstance(cause, Unavailable) and self._worker.draining:
             raise _restart()
-        if not isinstance(error, ClientGone | InternalError):
-            self._worker.telemetry.rejected(slug)
+        outcome = self._context.outcome
+        error = self._context.fail(cause)
+        self._context.outcome = outcome  # an error in one message does not end the stream
         if isinstance(error, Unauthorized):
             raise StreamClosed(UNAUTHORIZED, "the API key is no longer valid; open a stream with a valid one")
-        return slug
+        return error
 
 
 def _restart() -> StreamClosed:
@@ -238,25 +241,25 @@ def _restart() -> StreamClosed:
 
 
 class WebSocketHandshake:
-    """The Link of a handshake. All it can send is a refusal."""
+    """The Transport of a handshake. All it can send is a refusal."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._can_respond = "websocket.http.response" in scope.get("extensions", {})
-        self._send = send
+        self._receive, self._send = receive, send
 
-    def gone(self) -> bool:
+    def is_disconnected(self) -> bool:
         return False
 
-    def address(self) -> str:
+    def client_address(self) -> str:
         """Return the address of the socket. A header could set the one in the scope."""
-        transport = getattr(getattr(self._send, "__self__", None), "transport", None)  # of uvicorn's protocol
+        transport = getattr(getattr(self._receive, "__self__", None), "transport", None)  # of uvicorn's protocol
         return address_of(transport.get_extra_info("peername")) if transport is not None else ""
 
     @property
-    def arrived(self) -> bool:
+    def body_complete(self) -> bool:
         return True
 
-    async def read(self, limit: int) -> bytes:
+    async def read_body(self, limit: int) -> bytes:
         return b""
 
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
@@ -279,13 +282,13 @@ class WebSocketHandshake:
     def abort(self) -> None: ...
 
 
-def check_origin(headers: Headers, allowed: Callable[[bytes], bool]) -> None:
+def check_origin(headers: Headers, allowed: Collection[str]) -> None:
     """Raise ForeignOrigin for a page whose origin is neither ``allowed`` nor the service's own.
 
     Browsers open WebSockets to any host, without a preflight request. A client without Origin is not a browser.
     """
     hosts = [value.lower() for name, value in headers if name == b"host" and value]
     for origin in [value for name, value in headers if name == b"origin"]:
-        if not allowed(origin) and origin.lower().partition(b"://")[2] not in hosts:
-            value = origin.decode("latin-1")
+        value = origin.decode("latin-1")
+        if not {"*", value}.intersection(allowed) and origin.lower().partition(b"://")[2] not in hosts:
             raise ForeignOrigin(f"{shown(value)} may not open streams; add it to SEQSERVE_CORS_ORIGINS", value=value)

@@ -1,173 +1,233 @@
-"""uvicorn's protocol with bounds: on the size of a head, on a client's time, and on the connections of a worker.
+"""Limits on HTTP connections that uvicorn has no settings for.
 
-uvicorn bounds none of these: it waits for ever for the rest of a head, of any length, and for a client that does not
-take its answer. There is no timer: once a second all connections are looked at. A client whose head is slow holds its
-own connection, no task and no slot. Knows bytes and time, and nothing of what is asked.
+uvicorn waits without limit for the rest of a request's head, buffers a head of any size, and waits without limit for a
+client that does not read its answer. This protocol adds limits for those, and for the number of connections. It uses no
+timers: ``ConnectionLimits.check`` visits all connections about once a second.
 """
 
 import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.api.problems import PROBLEM, headers_of, kind_of
-from service.api.request_context import mint_id
-from service.api.request_headers import Head
+from service.api.request_context import request_id_of
 from service.errors import HeadTooLarge, HeadTooSlow, Malformed, ServiceError, Unavailable
 from service.settings import Settings
 from service.telemetry import Telemetry
 
-FIELDS_MOST = 128  # header fields of one request; browsers send about 20
+HEADER_FIELDS_MAX = 128  # browsers send about 20
 
 
 class Connection(Protocol):
-    """What is looked at: one that speaks HTTP, or has become a WebSocket."""
+    """A connection under limits: HTTP, or a WebSocket."""
 
-    def look(self) -> None:
-        """End the connection if its client has had its time."""
+    def check_timeouts(self) -> None:
+        """Close the connection if its client is too slow."""
         ...
 
 
-class Stuck:
-    """Since when a client has taken nothing of what is there for it."""
+class WriteStall:
+    """Measures for how long a client has read nothing of what was sent to it."""
 
     def __init__(self) -> None:
         self._since_s: float | None = None
-        self._left = 0  # bytes that were there for it at the last look
+        self._unread = 0  # bytes in the write buffer at the last look
 
-    def begin(self, now_s: float) -> None:
-        """There is more for it than it has taken."""
-        self._since_s, self._left = now_s, 0
+    def start(self, now_s: float) -> None:
+        """The write buffer is full."""
+        self._since_s, self._unread = now_s, 0
 
-    def end(self) -> None:
-        """It has taken (almost) all."""
+    def stop(self) -> None:
+        """The write buffer is (almost) empty."""
         self._since_s = None
 
     def seconds(self, transport: asyncio.WriteTransport, now_s: float) -> float:
-        """Look. A client on a slow line may take a long answer for as long as it takes some of it between two looks."""
-        left = transport.get_write_buffer_size()
-        if self._since_s is None or left < self._left:
+        """Return the seconds since the client last read something, as far as successive calls can tell."""
+        unread = transport.get_write_buffer_size()
+        if self._since_s is None or unread < self._unread:
             self._since_s = now_s
-        self._left = left
+        self._unread = unread
         return now_s - self._since_s
 
 
 @dataclass(kw_only=True, eq=False)
-class Bounds:
-    """What connections may hold, and those that there are."""
+class ConnectionLimits:
+    """The limits of one worker and its open connections."""
 
     settings: Settings
     telemetry: Telemetry
     connections: set[Connection] = field(default_factory=set)
 
-    def sweep(self) -> None:
-        """Look at every connection. To be called once a second."""
+    def check(self) -> None:
+        """Check the timeouts of every connection."""
         for connection in list(self.connections):
-            connection.look()
+            connection.check_timeouts()
 
 
-class Bounded(HttpToolsProtocol):
-    """One connection, under the Bounds that its application has; without any, uvicorn's."""
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP connection under the ConnectionLimits in ``app.state.connection_limits``.
+
+    Without them, it is uvicorn's. An answer that is due is always sent: an error that the bytes behind a request cause
+    waits until the request is answered.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._bounds: Bounds | None = getattr(self.config.app, "bounds", None)
-        self._between = True  # the parser is between two requests
-        self._new = True  # there was not one request yet
+        state = getattr(self.config.app, "state", None)
+        self.limits: ConnectionLimits | None = getattr(state, "connection_limits", None)
+        self._idle = True  # the parser is between two requests
+        self._new = True  # there was no request yet
         self._in_head = False
-        self._fed = 0  # bytes since the head began, and what came with its beginning
-        self._turn_since_s = 0.0  # since when the service waits for the client, if it does
-        self._stuck = Stuck()  # or closing
-        self._wrong: ServiceError | None = None  # what a callback found: the parser tells only that there was something
+        self._head_bytes = 0  # of the current head; 0 if its start in a read is unknown
+        self._read_bytes = 0  # of the current read
+        self._head_starts_read = False
+        self._client_turn_s = 0.0  # since when the service has been waiting for the client, if it is
+        self._write_stall = WriteStall()
+        self._parse_error: ServiceError | None = None  # raised in a parser callback, where httptools hides it
+        self._pending_error: ServiceError | None = None  # sent after the answers that are due
+        self._running: Any = None  # the request that is answered now, or was last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See uvicorn."""
+        """Count the connection."""
         super().connection_made(transport)
-        self._turn_since_s = self.loop.time()
-        if self._bounds is not None:
-            self._bounds.connections.add(self)
-            most = self._bounds.settings.connections_max
-            if len(self._bounds.connections) > most:
-                self.reject(Unavailable(f"{most} connections are open already: come back later"))
+        self._client_turn_s = self.loop.time()
+        if self.limits is not None:
+            self.limits.connections.add(self)
+            limit = self.limits.settings.connections_max
+            if len(self.limits.connections) > limit:
+                self.reject(Unavailable(f"more than {limit} connections are open; retry in a second"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See uvicorn."""
-        if self._bounds is not None:
-            self._bounds.connections.discard(self)
+        """Forget the connection."""
+        if self.limits is not None:
+            self.limits.connections.discard(self)
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True  # uvicorn tells only the newest request
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        """See uvicorn: another protocol takes the connection from here on, and its place here."""
-        if self._bounds is not None:
-            self._bounds.connections.discard(self)
+        """Hand the connection to the WebSocket protocol, which counts it again."""
+        if self.limits is not None:
+            self.limits.connections.discard(self)
         super().handle_websocket_upgrade()
 
     def data_received(self, data: bytes) -> None:
-        """See uvicorn."""
-        self._fed = self._fed + len(data) if self._in_head else len(data)
+        """Parse what was read, and bound the size of an unfinished head."""
+        if self._pending_error is not None:  # what follows malformed bytes cannot be parsed
+            return
+        self._read_bytes = len(data)
+        self._head_starts_read = self._idle
+        if self._in_head:
+            self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._bounds is not None and self._fed > self._bounds.settings.header_bytes:
-            self.reject(_too_large(self._bounds.settings.header_bytes))
+        if self._in_head and self.limits is not None and self._head_bytes > self.limits.settings.header_bytes:
+            self.reject(_head_too_large(self.limits.settings.header_bytes))
 
     def on_message_begin(self) -> None:
-        """See uvicorn."""
-        self._between, self._in_head, self._new = False, True, False
-        self._turn_since_s = self.loop.time()
+        """Start a request."""
+        self.begin_head()
         super().on_message_begin()
 
+    def begin_head(self) -> None:
+        """Note that a head has begun."""
+        # A head that begins behind another request in the same read has an unknown size until the next read.
+        self._head_bytes = self._read_bytes if self._head_starts_read else 0
+        self._head_starts_read = False
+        self._idle, self._in_head, self._new = False, True, False
+        self._client_turn_s = self.loop.time()
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """See uvicorn. What comes after the body is read by nobody, and could be without end."""
+        """Keep a header field. Trailers, which follow a body, are ignored: they have no limit."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """See uvicorn."""
-        self._in_head = False
-        if self._bounds is not None:
-            most = self._bounds.settings.header_bytes
-            if len(self.headers) > FIELDS_MOST:
-                self._wrong = HeadTooLarge(f"more than {FIELDS_MOST} header fields: send fewer", limit=FIELDS_MOST)
-            elif (
-                self._fed > most and len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > most
-            ):
-                self._wrong = _too_large(most)
-            if self._wrong is not None:
-                raise ValueError("refused")  # the parser stops, and send_400_response is called
+        """Check the head, and start the request."""
+        self.check_head()
         super().on_headers_complete()
 
+    def check_head(self) -> None:
+        """Note that the head is complete, and check its size."""
+        self._in_head = False
+        if self.limits is not None:
+            limit = self.limits.settings.header_bytes
+            if len(self.headers) > HEADER_FIELDS_MAX:
+                self._fail_parsing(
+                    HeadTooLarge(
+                        f"{len(self.headers)} header fields are over the limit of {HEADER_FIELDS_MAX}; send fewer",
+                        limit=HEADER_FIELDS_MAX,
+                    )
+                )
+            if max(self._head_bytes, self._read_bytes) > limit:
+                size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+                if size > limit:
+                    self._fail_parsing(_head_too_large(limit))
+
+    def _fail_parsing(self, error: ServiceError) -> None:
+        self._parse_error = error
+        raise ValueError("rejected")  # the parser stops, and uvicorn calls send_400_response
+
     def on_message_complete(self) -> None:
-        """See uvicorn."""
-        self._between = True
+        """End a request."""
+        self._idle = True
         super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Remember the request that is answered now: ``cycle`` is the newest one."""
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def on_response_complete(self) -> None:
-        """See uvicorn."""
-        self._turn_since_s = self.loop.time()
+        """Wait for the client again, or close the connection after the last answer that was due."""
+        self._client_turn_s = self.loop.time()
         super().on_response_complete()
+        if self._pending_error is not None and not self.is_busy():
+            self._close_with(self._pending_error)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP in our words."""
-        self.reject(self._wrong or Malformed("what came is no HTTP request: the connection ends here"))
+        """Reject bytes that are not HTTP, after the answers that are due."""
+        del msg
+        error = self._parse_error or Malformed("the bytes are not an HTTP request; the connection is closed")
+        if self.pipeline and self.pipeline[0][0].more_body:  # the newest request, whose body is malformed
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._running
+        elif _is_active(self.cycle) and self.cycle.more_body:  # so is the only request
+            self._close_with(error, send=not self.cycle.response_started)
+            return
+        self.reject(error)
+
+    def is_busy(self) -> bool:
+        """Whether a request is being worked on."""
+        return bool(self.pipeline) or _is_active(self.cycle)
 
     def pause_writing(self) -> None:
-        """See uvicorn."""
-        self._stuck.begin(self.loop.time())
+        """Start to measure a stall."""
+        self._write_stall.start(self.loop.time())
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """See uvicorn."""
-        self._stuck.end()
+        """End a stall."""
+        self._write_stall.stop()
         super().resume_writing()
 
     def reject(self, error: ServiceError) -> None:
-        """End the connection with an error, unless it is in the middle of an answer: then just end it."""
+        """Close the connection with an error, after the answers that are due."""
+        if self.is_busy():
+            self._pending_error = error
+            self.flow.pause_reading()
+        else:
+            self._close_with(error)
+
+    def _close_with(self, error: ServiceError, *, send: bool = True) -> None:
         if self.transport.is_closing():
             return
-        if self._bounds is not None:
-            self._bounds.telemetry.rejected(kind_of(error).slug)
-        if self.cycle is None or self.cycle.response_complete:
-            request_id = mint_id(Head.of("", "", []))
+        if self.limits is not None:
+            self.limits.telemetry.rejected(kind_of(error).slug)
+        if send:
+            request_id = request_id_of(None)
             body = PROBLEM.body(error, request_id.decode())
             headers = [*self.server_state.default_headers, *headers_of(error), (b"x-request-id", request_id)]
             headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
@@ -175,32 +235,28 @@ class Bounded(HttpToolsProtocol):
             self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[kind_of(error).status], lines, body))
         self.transport.close()
 
-    def look(self) -> None:
-        """End the connection if its client has had its time."""
-        assert self._bounds is not None
-        now_s, settings = self.loop.time(), self._bounds.settings
+    def check_timeouts(self) -> None:
+        """See Connection."""
+        assert self.limits is not None
+        now_s, settings = self.loop.time(), self.limits.settings
         if self.flow.write_paused or self.transport.is_closing():
-            if self._stuck.seconds(self.transport, now_s) > settings.write_timeout_s:
+            if self._write_stall.seconds(self.transport, now_s) > settings.write_timeout_s:
                 self.transport.abort()
-        elif self._is_the_clients_turn():
+        elif self._in_head or not self.is_busy():
             patience_s = settings.header_timeout_s
-            if self._between and not self._new:
+            if self._idle and not self._new:
                 patience_s = max(patience_s, self.timeout_keep_alive)
-            if now_s - self._turn_since_s > patience_s:
+            if now_s - self._client_turn_s > patience_s:
                 if self._in_head:
-                    self.reject(
-                        HeadTooSlow(
-                            f"the head of the request took more than {settings.header_timeout_s:g} s: send it at once",
-                            limit=settings.header_timeout_s,
-                        )
-                    )
+                    limit = settings.header_timeout_s
+                    self.reject(HeadTooSlow(f"the head took more than {limit:g} s; send it at once", limit=limit))
                 else:
                     self.transport.close()
 
-    def _is_the_clients_turn(self) -> bool:
-        """Whether nothing is being worked on here: the next thing to come is the client's."""
-        return self._in_head or self.cycle is None or self.cycle.response_complete
+
+def _is_active(cycle: RequestResponseCycle | None) -> bool:
+    return cycle is not None and not cycle.response_complete
 
 
-def _too_large(limit: int) -> HeadTooLarge:
-    return HeadTooLarge(f"the head of the request is over {limit} bytes: send shorter header fields", limit=limit)
+def _head_too_large(limit: int) -> HeadTooLarge:
+    return HeadTooLarge(f"the head is over the limit of {limit} bytes; send shorter header fields", limit=limit)

@@ -1,254 +1,306 @@
-"""The short way of a request to /v1/: from the socket to the engine and back, without ASGI, a task or a timer.
+"""The fast path: requests to the native routes without ASGI, an asyncio.Task or timers.
 
-uvicorn's own protocol with one addition: a head that is, but for the digits of Content-Length, the last one of its
-connection (the last one of all, if it is the first) is not parsed again; what the parser made of that is taken. Only a
-request that arrives alone and whole goes this way; whatever else comes, uvicorn treats as ever. Its limit_concurrency,
-which BentoML does not set, is not looked at here. Knows uvicorn's protocol class and the lean application, and nothing
-of what is asked.
+A subclass of uvicorn's protocol. httptools parses the head and collects the body as it does for uvicorn. A POST to one
+of the FastPath's routes is then given to the pipeline directly, with the connection as its transport. All other
+requests take uvicorn's way to Starlette, as do those with a body that is long or slow to arrive.
+
+What it saves on a request, measured on one core with an engine that answers at once (tests/support/bench_edge.py): see
+PATH_COSTS there. A request to a small tagger costs 400 to 600 µs in all.
+
+uvicorn's limit_concurrency, which BentoML does not set, is not applied here.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.applications import Starlette
 from uvicorn.config import HTTP_PROTOCOLS, WS_PROTOCOLS
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.api.header_checks import too_large
+from service.api.pipeline import handle
 from service.api.problems import Headers
-from service.api.request_headers import Head
+from service.api.request_headers import RequestHeaders, body_too_large
+from service.api.routes import Route
 from service.errors import ClientGone
-from service.server.connection_limits import Bounded
-from service.server.head_cache import Known
-from service.server.root_app import Front
-from service.server.websocket_limits import Narrow
+from service.server.connection_limits import ConnectionLimits, LimitedHttpProtocol
+from service.server.websocket_limits import LimitedWebSocketProtocol
+from service.worker import Worker
 
 log = logging.getLogger(__name__)
 
 
-def install() -> None:
-    """Make uvicorn take these protocols where it would pick some itself: BentoML leaves it no other way to be told."""
-    HTTP_PROTOCOLS["auto"] = f"{__name__}:{Direct.__name__}"
-    WS_PROTOCOLS["auto"] = f"{Narrow.__module__}:{Narrow.__name__}"
+@dataclass(kw_only=True, eq=False)
+class FastPath:
+    """What the connections of one worker share."""
+
+    worker: Worker
+    routes: Mapping[bytes, Route]  # by path
+    _server_headers: Headers = field(default_factory=list)
+    _server_lines: bytes = b""
+
+    @property
+    def has_cors(self) -> bool:
+        """Whether requests of browsers need the CORS middleware."""
+        return bool(self.worker.settings.cors_origins)
+
+    def server_lines(self, headers: Headers) -> bytes:
+        """Return uvicorn's own headers as bytes. uvicorn makes a new list of them every second."""
+        if headers is not self._server_headers:
+            self._server_headers = headers
+            self._server_lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        return self._server_lines
 
 
-class Direct(Bounded):
-    """One connection. The Link of the one request that is on the short way, if there is one."""
+def install(app: Starlette, worker: Worker, routes: Mapping[bytes, Route]) -> None:
+    """Make uvicorn use the protocols of this package for ``app``.
+
+    BentoML starts uvicorn and passes no protocol classes, so uvicorn's own choice is replaced.
+    """
+    limits = ConnectionLimits(settings=worker.settings, telemetry=worker.telemetry)
+    worker.add_chore("connection timeouts", limits.check)
+    app.state.connection_limits = limits
+    app.state.fast_path = FastPath(worker=worker, routes=routes)
+    HTTP_PROTOCOLS["auto"] = f"{__name__}:{FastPathProtocol.__name__}"
+    WS_PROTOCOLS["auto"] = f"{LimitedWebSocketProtocol.__module__}:{LimitedWebSocketProtocol.__name__}"
+
+
+class FastPathProtocol(LimitedHttpProtocol):
+    """One connection. At most one of its requests is on the fast path, and only while no other is being answered."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        app = self.config.app
-        self._front = app if isinstance(app, Front) else None  # not ours: everything goes uvicorn's way
-        self._running = False
-        self._lost = False
-        self._last = False  # the server shuts down: the connection ends with this answer
-        self._later = b""  # came while a request was running
-        self._body = b""
-        self._answered = False  # the request on the short way has its whole answer
-        self._begun = False  # and the beginning of it
-        self._known: Known | None = None  # the last head that was parsed, see heads.py
-        self._idle: asyncio.TimerHandle | None = None
-
-    # What uvicorn's protocol is told
+        state = getattr(self.config.app, "state", None)
+        self._fast_path: FastPath | None = getattr(state, "fast_path", None)
+        self._incoming: FastRequest | None = None  # a request for the fast path whose body is not complete yet
+        self._ready: FastRequest | None = None  # one that is complete and starts at the end of the read
 
     def data_received(self, data: bytes) -> None:
-        """Take a request the short way, or leave it to uvicorn."""
-        if self._running:
-            self._later += data
-            self.flow.pause_reading()
-            return
-        if self._front is None or not self._between or not self._is_free():
-            super().data_received(data)
-            return
-        known = self._known or self._front.known
-        body = known.body(data) if known is not None else None
-        if body is None or known is None:
-            super().data_received(data)
-            self._learn(data)
-            return
-        self._unset_keepalive_if_required()
-        self._known, self._new = known, False
-        self._body = body
-        self._answered = self._begun = False
-        head = known.head
-        refused = self._front.refusals.find(head, body)
-        if refused is not None:
-            self._write(STATUS_LINE[429], *refused)
-            self._done()
-            return
-        self._running = True
-        Run(self._front.lean.answer(head, self), self._done, self.loop).step()
+        """Parse what was read, then start the request that is complete."""
+        super().data_received(data)
+        if self._ready is not None:
+            request, self._ready = self._ready, None
+            request.start_handler()
+        elif self._incoming is not None and len(self._incoming.body) > HIGH_WATER_LIMIT:
+            self._leave_fast_path()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See uvicorn."""
-        self._lost, self._later = True, b""
-        if self._idle is not None:
-            self._idle.cancel()
-        super().connection_lost(exc)
+    def on_message_begin(self) -> None:
+        """Start a request. What uvicorn prepares here waits until its way is taken."""
+        self.begin_head()
+        self.url, self.headers = b"", []
 
-    def handle_websocket_upgrade(self) -> None:
-        """See uvicorn. The connection is no longer one that can be idle, and its head is none of a request."""
-        self._front = None
-        if self._idle is not None:
-            self._idle.cancel()
-        super().handle_websocket_upgrade()
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header field, but no trailers."""
+        if self._in_head:
+            self.headers.append((name.lower(), value))
 
-    def shutdown(self) -> None:
-        """End the connection, after the answer that is under way."""
-        if self._running:
-            self._last = True
+    def on_headers_complete(self) -> None:
+        """Choose the way of the request."""
+        self.check_head()
+        fast_path = self._fast_path
+        route = fast_path.routes.get(self.url) if fast_path is not None else None
+        if fast_path is None or route is None or self.is_busy() or self.flow.write_paused:
+            self._take_uvicorns_way()
+            return
+        parser, headers = self.parser, RequestHeaders(self.headers)
+        if (
+            parser.get_method() != b"POST"
+            or parser.get_http_version() != "1.1"
+            or not parser.should_keep_alive()
+            or parser.should_upgrade()
+            or headers.get(b"expect") is not None
+            or (fast_path.has_cors and headers.get(b"origin") is not None)
+            or self.transport.is_closing()
+        ):
+            self._take_uvicorns_way()
+            return
+        self.cycle = self._incoming = FastRequest(self, fast_path, route, headers)  # type: ignore[assignment]
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the body."""
+        if self._incoming is not None:
+            self._incoming.body += body
         else:
-            super().shutdown()
+            super().on_body(body)
 
-    def _is_free(self) -> bool:
-        """Whether uvicorn has no request of this connection in hand, and its client takes what it is sent."""
-        idle = self.cycle is None or self.cycle.response_complete
-        return idle and not self.flow.write_paused and not self.transport.is_closing()
+    def on_message_complete(self) -> None:
+        """End a request."""
+        if self._incoming is not None:
+            self._idle = True
+            self._running = self._ready = self._incoming
+            self._running.more_body, self._incoming = False, None
+        else:
+            super().on_message_complete()
 
-    def _learn(self, data: bytes) -> None:
-        """Remember the head that uvicorn has just parsed, if it is of the plain kind that the short way is for."""
-        cycle = self.cycle
-        if self._front is None or not self._between or cycle is None or cycle.more_body:
+    def check_timeouts(self) -> None:
+        """Leave a request whose body is slow to uvicorn's way, which has deadlines for it. See Connection."""
+        if self._incoming is not None:
+            self._leave_fast_path()
+        super().check_timeouts()
+
+    def send_400_response(self, msg: str) -> None:
+        """Reject bytes that are not HTTP, after the answers that are due."""
+        self._incoming = None
+        super().send_400_response(msg)
+
+    def _take_uvicorns_way(self) -> None:
+        url, headers = self.url, self.headers
+        HttpToolsProtocol.on_message_begin(self)
+        self.url = url
+        self.headers += headers
+        self.expect_100_continue = (b"expect", b"100-continue") in [(n, v.lower()) for n, v in headers]
+        HttpToolsProtocol.on_headers_complete(self)
+
+    def _leave_fast_path(self) -> None:
+        assert self._incoming is not None
+        body, self._incoming = self._incoming.body, None
+        self.cycle = None  # type: ignore[assignment]
+        self._take_uvicorns_way()
+        if body:
+            HttpToolsProtocol.on_body(self, body)
+
+    def finish(self, request: "FastRequest") -> None:
+        """Go on after the answer to a request."""
+        if request.disconnected:
             return
-        names = [name for name, _ in self.headers]
-        plain = (
-            cycle.keep_alive
-            and not (self._front.cors is not None and b"origin" in names)  # answered by where it comes from
-            and self.scope["http_version"] == "1.1"
-            and not self.scope["query_string"]
-            and names.count(b"content-length") == 1
-            and not {b"transfer-encoding", b"expect", b"upgrade"}.intersection(names)
-            and all(value.lower() == b"keep-alive" for name, value in self.headers if name == b"connection")
-        )
-        if plain:
-            fields = [(name, value) for name, value in self.headers if name != b"content-length"]
-            self._known = Known.of(data, Head.of(self.scope["method"], self.scope["path"], fields))
-            # No other client's bytes are compared with a key.
-            if self._known is not None and b"authorization" not in self._known.head.fields:
-                self._front.known = self._known
-
-    def _is_the_clients_turn(self) -> bool:
-        return not self._running and super()._is_the_clients_turn()
-
-    # The Link
-
-    def gone(self) -> bool:
-        """See Link."""
-        return self._lost
-
-    def address(self) -> str:
-        """See Link."""
-        return self.client[0] if self.client else ""
-
-    @property
-    def arrived(self) -> bool:
-        """See Link."""
-        return True
-
-    async def read(self, limit: int) -> bytes:
-        """See Link."""
-        body, self._body = self._body, b""
-        if len(body) > limit:
-            raise too_large(limit, len(body))
-        return body
-
-    async def send(self, status: int, headers: Headers, body: bytes) -> None:
-        """See Link."""
-        if not self._lost:
-            self._write(STATUS_LINE[status], b"".join([b"%b: %b\r\n" % header for header in headers]), body)
-
-    async def start(self, status: int, headers: Headers) -> None:
-        """See Link."""
-        if not self._lost:
-            lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-            self._write(STATUS_LINE[status], lines + b"transfer-encoding: chunked\r\n", b"")
-            self._answered = False  # not before its end
-
-    async def write(self, data: bytes) -> None:
-        """See Link."""
-        if not self._lost:
-            self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-            if self.flow.write_paused:
-                await self.flow.drain()
-        if self._lost:
-            raise ClientGone
-
-    async def end(self) -> None:
-        """See Link."""
-        if not self._lost:
-            self.transport.write(b"0\r\n\r\n")
-            self._answered = True
-
-    def abort(self) -> None:
-        """See Link."""
-        self.transport.abort()
-
-    def _write(self, status_line: bytes, lines: bytes, body: bytes) -> None:
-        """Send an answer with uvicorn's headers and the `lines` of more."""
-        server = self._front.lines_of(self.server_state.default_headers) if self._front is not None else b""
-        end = b"connection: close\r\n\r\n" if self._last else b"\r\n"
-        self.transport.write(b"".join((status_line, server, lines, end, body)))
-        self._answered = self._begun = True
-
-    def _done(self) -> None:
-        """The answer is out: go on with what came meanwhile."""
-        self._running, self._body = False, b""
-        self.server_state.total_requests += 1
-        if self._lost:
-            return
-        if not self._answered:  # a bug of ours: what came next must not be taken for this answer
-            self._last = True
-            if not self._begun:
-                self._write(STATUS_LINE[500], b"content-length: 0\r\n", b"")
-        if self._last:
-            self.transport.close()
-            return
-        self._turn_since_s = self.loop.time()
-        if self._idle is None:
-            self._idle = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
-        if self._later:
-            later, self._later = self._later, b""
+        if self.pipeline or self._pending_error is not None:
+            self.on_response_complete()
+        else:  # as uvicorn, but without its timer: check_timeouts() closes idle connections
+            self.server_state.total_requests += 1
+            self._client_turn_s = self.loop.time()
             self.flow.resume_reading()
-            self.data_received(later)
-
-    def _close_if_idle(self) -> None:
-        """End a connection that has had nothing to do; one timer a connection, not one a request."""
-        busy = self._running or not self._between or not (self.cycle is None or self.cycle.response_complete)
-        left_s = self.timeout_keep_alive - (0.0 if busy else self.loop.time() - self._turn_since_s)
-        if left_s <= 0:
-            self._idle = None
-            self.timeout_keep_alive_handler()
-        else:
-            self._idle = self.loop.call_later(left_s, self._close_if_idle)
 
 
-class Run:
-    """Runs a coroutine, at the first `step` as far as it goes, then from what it waits for, as asyncio.Task does.
+class _NoEvent:
+    """Stands for the asyncio.Event of a RequestResponseCycle."""
 
-    Unlike a task it cannot be cancelled: whom it works for may be gone, which the work itself looks for. An object,
-    because a function that names itself is a cycle for the collector to find.
+    def set(self) -> None:
+        """Do nothing."""
+
+
+class FastRequest:
+    """One request on the fast path: the Transport of the pipeline, and for uvicorn the current RequestResponseCycle.
+
+    It drives the coroutine of its handler itself: the first part runs at once, and later parts when the future that it
+    waits for is done. That saves the creation of an asyncio.Task and two turns of the event loop. The coroutine has no
+    current task, so nothing in it may use asyncio.timeout() or expect to be canceled; a client that disconnects is
+    noticed by ``is_disconnected``. tests/service/server/test_fast_path.py fails when asyncio's futures change.
     """
 
-    __slots__ = ("_coroutine", "_done", "_loop")
+    # What uvicorn reads and writes.
+    message_event = _NoEvent()
 
-    def __init__(
-        self, coroutine: Coroutine[Any, None, None], done: Callable[[], None], loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self._coroutine, self._done, self._loop = coroutine, done, loop
+    __slots__ = (
+        *("_answer_ended", "_coroutine", "_fast_path", "_headers", "_protocol", "_route", "body", "disconnected"),
+        *("keep_alive", "more_body", "response_complete", "response_started"),
+    )
+
+    def __init__(self, protocol: FastPathProtocol, fast_path: FastPath, route: Route, headers: RequestHeaders) -> None:
+        self.body = b""
+        self.more_body = True
+        self.disconnected = False
+        self.keep_alive = True
+        self.response_started = False
+        self.response_complete = False
+        self._answer_ended = False
+        self._protocol = protocol
+        self._fast_path = fast_path
+        self._route, self._headers = route, headers
+        self._coroutine: Coroutine[Any, Any, None] | None = None
+
+    def start_handler(self) -> None:
+        """Run the handler up to the first future that it waits for."""
+        self._coroutine = handle(self._fast_path.worker, self._route, self, self._headers, path=self._route.pattern)
+        self.step()
 
     def step(self, _: object = None) -> None:
-        """Go on to where the coroutine waits next; ``done`` is called at its end."""
+        """Run the handler up to the next future that it waits for."""
+        assert self._coroutine is not None
         try:
             waited: Any = self._coroutine.send(None)
         except StopIteration:
-            self._done()
-        except Exception as error:  # the application answers its own errors: this is a bug
-            log.critical("a request was given up", exc_info=error)
-            self._done()
+            self._finish()
+        except (Exception, asyncio.CancelledError) as error:  # a bug: the pipeline answers every error itself
+            log.critical("the pipeline failed", exc_info=error)
+            self._finish()
         else:
             if waited is None:  # asyncio.sleep(0)
-                self._loop.call_soon(self.step)
+                self._protocol.loop.call_soon(self.step)
             else:
-                waited._asyncio_future_blocking = False  # "yes, this future was yielded to somebody who will wait"
+                waited._asyncio_future_blocking = False  # as asyncio.Task does: the future has been awaited
                 waited.add_done_callback(self.step)
+
+    def _finish(self) -> None:
+        protocol = self._protocol
+        if not self.disconnected and not self._answer_ended:  # a bug: what follows must not look like this answer
+            self.keep_alive = False
+            if not self.response_started:
+                self._write(500, [(b"content-length", b"0")], b"")
+        self.response_complete = True
+        if not self.keep_alive and not self.disconnected:
+            protocol.transport.close()
+        protocol.finish(self)
+        # Leave no reference cycle to the garbage collector, which runs rarely.
+        self._coroutine = None
+        self._protocol = None  # type: ignore[assignment]
+
+    def is_disconnected(self) -> bool:
+        """See Transport."""
+        return self.disconnected
+
+    def client_address(self) -> str:
+        """See Transport."""
+        client = self._protocol.client
+        return client[0] if client else ""
+
+    @property
+    def body_complete(self) -> bool:
+        """See Transport."""
+        return True
+
+    async def read_body(self, limit: int) -> bytes:
+        """See Transport."""
+        body, self.body = self.body, b""
+        if len(body) > limit:
+            raise body_too_large(limit, len(body))
+        return body
+
+    async def send(self, status: int, headers: Headers, body: bytes) -> None:
+        """See Transport."""
+        if not self.disconnected:
+            self._write(status, headers, body)
+            self._answer_ended = True
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """See Transport."""
+        if not self.disconnected:
+            self._write(status, [*headers, (b"transfer-encoding", b"chunked")], b"")
+
+    async def write(self, data: bytes) -> None:
+        """See Transport."""
+        if not self.disconnected:
+            self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            if self._protocol.flow.write_paused:
+                await self._protocol.flow.drain()
+        if self.disconnected:
+            raise ClientGone
+
+    async def end(self) -> None:
+        """See Transport."""
+        if not self.disconnected:
+            self._protocol.transport.write(b"0\r\n\r\n")
+            self._answer_ended = True
+
+    def abort(self) -> None:
+        """See Transport."""
+        self._protocol.transport.abort()
+
+    def _write(self, status: int, headers: Headers, body: bytes) -> None:
+        server = self._fast_path.server_lines(self._protocol.server_state.default_headers)
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        self._protocol.transport.write(b"".join((STATUS_LINE[status], server, *lines, end, body)))
+        self.response_started = True

@@ -1,8 +1,7 @@
-"""uvicorn's WebSocket with bounds: on messages, on their fragments, and on what a client that does not read may hold.
+"""Limits on WebSocket connections that uvicorn and websockets have no settings for.
 
-uvicorn answers each ping at once, whether the answers are taken or not, and handles all that one read has brought in
-one turn of the loop. Here nothing is read while nothing can be written, and a turn handles a piece. Knows frames and
-time, and nothing of what is in a message.
+uvicorn answers each ping at once, even if the client does not read, and handles everything that one read brought in one
+turn of the event loop. Here, nothing is read while nothing can be written, and one turn handles a bounded piece.
 """
 
 import logging
@@ -11,117 +10,116 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from service.server.connection_limits import Bounds, Stuck
-from service.server.root_app import Front
+from service.server.connection_limits import ConnectionLimits, WriteStall
 
-PIECE_BYTES = 16 * 1024  # of what came, for one turn of the loop: a frame has 6 bytes at least
-FRAGMENTS_MOST = 1024  # of one message: an empty one costs memory too
+PIECE_BYTES = 16 * 1024  # handled in one turn of the event loop; a frame has at least 6 bytes
+FRAGMENTS_MAX = 1024  # of one message: an empty fragment needs memory, too
 POLICY_VIOLATION = 1008
-# A line for each handshake, with its query in it, is what uvicorn writes at INFO: what was sent is in no log.
+# uvicorn logs each handshake with its query at INFO. The contents of requests are not logged.
 log = logging.getLogger("uvicorn.error.websocket")
 log.setLevel(logging.WARNING)
 
 
-class Narrow(WebSocketsSansIOProtocol):
-    """One connection that has become a WebSocket, under the Bounds that its application has; without any, uvicorn's."""
+class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket under the ConnectionLimits in ``app.state``; without them, it is uvicorn's."""
 
     def __init__(self, config: Config, *args: Any, **kwargs: Any) -> None:
-        self._bounds: Bounds | None = None
-        if isinstance(config.app, Front):
-            self._bounds = config.app.bounds
-            config.ws_max_size = config.app.message_bytes
-            config.ws_per_message_deflate = False  # a message that is small only until it is unpacked
+        self._limits: ConnectionLimits | None = getattr(getattr(config.app, "state", None), "connection_limits", None)
+        if self._limits is not None:
+            # BentoML does not pass uvicorn's settings on.
+            config.ws_max_size = self._limits.settings.body_bytes
+            config.ws_per_message_deflate = False  # a small message could become large
         super().__init__(config, *args, **kwargs)
         self.logger = self.conn.logger = log
-        self._later = b""  # came, and is for the next turns of the loop
-        self._called = False  # for the next turn
-        self._stuck = Stuck()  # or closing
+        self._unhandled = b""  # read, and left for the next turns of the event loop
+        self._turn_scheduled = False
+        self._write_stall = WriteStall()
 
     def connection_made(self, transport: Any) -> None:
-        """See uvicorn."""
+        """Count the connection."""
         super().connection_made(transport)
-        if self._bounds is not None:
-            self._bounds.connections.add(self)
+        if self._limits is not None:
+            self._limits.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See uvicorn."""
-        self._later = b""
-        if self._bounds is not None:
-            self._bounds.connections.discard(self)
+        """Forget the connection."""
+        self._unhandled = b""
+        if self._limits is not None:
+            self._limits.connections.discard(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """See uvicorn."""
-        self._later += data
-        if not self._called:
-            self._feed()
+        """Handle what was read, piece by piece."""
+        self._unhandled += data
+        if not self._turn_scheduled:
+            self._handle_piece()
 
     def pause_writing(self) -> None:
-        """See uvicorn."""
-        self._stuck.begin(self.loop.time())
+        """Start to measure a stall."""
+        self._write_stall.start(self.loop.time())
         super().pause_writing()
         self._pace()
 
     def resume_writing(self) -> None:
-        """See uvicorn."""
-        self._stuck.end()
+        """End a stall."""
+        self._write_stall.stop()
         super().resume_writing()
         self._pace()
 
     async def receive(self) -> Any:
-        """See uvicorn."""
+        """Return the next message of the ASGI application."""
         message = await super().receive()
         self._pace()
         return message
 
     async def send(self, message: Any) -> None:
-        """See uvicorn."""
+        """Send a message of the ASGI application."""
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
-            self.handshake_complete = True  # by a refusal, of which uvicorn would log that there was none
+            self.handshake_complete = True  # by a rejection; uvicorn would log that there was none
         self._pace()
 
     def handle_cont(self, event: Any) -> None:
-        """See uvicorn."""
+        """Handle a fragment of a message."""
         if self.close_sent:
             return
-        if len(self.frames) < FRAGMENTS_MOST:
+        if len(self.frames) < FRAGMENTS_MAX:
             super().handle_cont(event)
             return
         self.frames = []
-        self.conn.fail(POLICY_VIOLATION, f"a message has at most {FRAGMENTS_MOST} fragments")
+        self.conn.fail(POLICY_VIOLATION, f"a message may have at most {FRAGMENTS_MAX} fragments")
         self.handle_parser_exception()
 
-    def look(self) -> None:
-        """End the connection if its client has taken nothing for its time. See Bounds."""
-        assert self._bounds is not None
+    def check_timeouts(self) -> None:
+        """See Connection."""
+        assert self._limits is not None
         now_s = self.loop.time()
         if self.writable.is_set() and not self.transport.is_closing():
             return
-        if self._stuck.seconds(self.transport, now_s) > self._bounds.settings.write_timeout_s:
+        if self._write_stall.seconds(self.transport, now_s) > self._limits.settings.write_timeout_s:
             self.transport.abort()
 
-    def _feed(self) -> None:
-        """Handle a piece of what came, if the application and the client keep up with what there was."""
-        self._called = False
-        if self._later and self._keeps_up:
-            piece, self._later = self._later[:PIECE_BYTES], self._later[PIECE_BYTES:]
+    def _handle_piece(self) -> None:
+        """Handle a piece, if the application and the client keep up."""
+        self._turn_scheduled = False
+        if self._unhandled and self._keeps_up:
+            piece, self._unhandled = self._unhandled[:PIECE_BYTES], self._unhandled[PIECE_BYTES:]
             super().data_received(piece)
         self._pace()
 
     def _pace(self) -> None:
-        """Go on with what came, and with reading once that is handled."""
+        """Schedule the next piece, and read more only when everything is handled."""
         if self.transport.is_closing():
-            self._later = b""
-        elif self._later or not self._keeps_up:
+            self._unhandled = b""
+        elif self._unhandled or not self._keeps_up:
             self.transport.pause_reading()
-            if self._keeps_up and not self._called:
-                self._called = True
-                self.loop.call_soon(self._feed)
+            if self._keeps_up and not self._turn_scheduled:
+                self._turn_scheduled = True
+                self.loop.call_soon(self._handle_piece)
         else:
             self.transport.resume_reading()
 
     @property
     def _keeps_up(self) -> bool:
-        """Whether no whole message waits for the application, and the client takes what it is sent."""
+        """Whether no whole message waits for the application, and the client reads."""
         return not self.read_paused and self.writable.is_set()

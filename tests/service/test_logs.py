@@ -1,26 +1,73 @@
-"""The log: lines for people or programs, without users' texts."""
+"""Log lines as text and JSON, and the access log: enough for operators, and nothing that a client sent."""
 
+import io
 import json
 import logging
 import sys
+from collections.abc import Iterator
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from service import logs
+from tests.support.http_connection import Wire, request
+from tests.support.polling import eventually
+
+MARK = "poison7c1f"
+FORMATTERS = pytest.mark.parametrize("formatter", [logs.TEXT, logs.JSON], ids=["text", "json"])
 
 
-@pytest.mark.parametrize("formatter", [logs.TEXT, logs.JSON], ids=["text", "json"])
-def test_an_exception_is_logged_without_its_message(formatter: logging.Formatter) -> None:
-    text = "a user's text"
+def logged(formatter: logging.Formatter, error: BaseException) -> str:
+    """Return the line for an exception that was raised here."""
     try:
-        raise KeyError(text)
-    except KeyError:
+        raise error
+    except BaseException:
         record = logging.LogRecord("service", logging.ERROR, __file__, 1, "request %s failed", ("r-1",), sys.exc_info())
-    line = formatter.format(record)
-    assert "r-1" in line
-    assert "KeyError" in line
-    assert "test_logs.py" in line
-    assert "user's text" not in line
+    return formatter.format(record)
+
+
+@FORMATTERS
+def test_an_exception_is_logged_with_its_message_and_traceback(formatter: logging.Formatter) -> None:
+    line = logged(formatter, RuntimeError("the session has no input named 'lengths' on device 0"))
+    for part in ("r-1", "RuntimeError", "the session has no input named", "on device 0", "test_logs.py"):
+        assert part in line
+    assert "lengths" not in line
+
+
+@FORMATTERS
+def test_the_causes_of_an_exception_are_logged(formatter: logging.Formatter) -> None:
+    error = RuntimeError("the batch failed")
+    error.__cause__ = MemoryError("out of memory")
+    error.__cause__.__context__ = OSError(28, "No space left on device")
+    line = logged(formatter, error)
+    assert line.index("No space left") < line.index("out of memory") < line.index("the batch failed")
+
+
+@FORMATTERS
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError(MARK),
+        KeyError(f"a user's {MARK}"),
+        KeyError(f"both ' and \" {MARK}"),
+        ValueError(f"could not convert string to float: {MARK!r}"),
+        ValueError(f"can't convert {MARK!r}"),
+        ValueError(f'an opening " without an end {MARK}'),
+        UnicodeEncodeError("ascii", f"{MARK}é", 10, 11, "ordinal not in range"),
+    ],
+    ids=range(7),
+)
+def test_quoted_values_in_an_exception_are_not_logged(formatter: logging.Formatter, error: Exception) -> None:
+    line = logged(formatter, error)
+    assert type(error).__name__ in line
+    assert MARK not in line
+
+
+@FORMATTERS
+def test_the_input_of_a_validation_error_is_not_logged(formatter: logging.Formatter) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(dict[str, int]).validate_python({MARK: [MARK]})
+    assert MARK not in logged(formatter, caught.value)
 
 
 def test_a_json_line_is_one_object() -> None:
@@ -28,3 +75,75 @@ def test_a_json_line_is_one_object() -> None:
     line = logs.JSON.format(record)
     assert "\n" not in line
     assert json.loads(line)["message"] == "two\nlines é"
+
+
+@pytest.fixture(params=[logs.TEXT, logs.JSON], ids=["text", "json"])
+def lines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """Everything that is logged, as text and as JSON."""
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", False)  # as logs.configure has it
+    out = io.StringIO()
+    handler, root = logging.StreamHandler(out), logging.getLogger()
+    handler.setFormatter(request.param)
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield out
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize(
+    ("which", "outcomes"), [("all", ["ok", "invalid-request", "ok"]), ("errors", ["invalid-request"]), ("off", [])]
+)
+async def test_the_access_log_has_a_line_for_each_request(which: str, outcomes: list[str]) -> None:
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(logs.JSON)
+    logger = logging.getLogger("service.access")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    wire = Wire(settings={"access_log": which})
+    for number, text in enumerate(("a", 1, "b"), 1):
+        wire.send(request({"inputs": text}, "x-request-id: mine"))
+        await wire.answers(number)
+    logger.removeHandler(handler)
+    found = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["outcome"] for line in found] == outcomes
+    if which == "all":
+        line = found[0]
+        assert {name: line[name] for name in ("request_id", "method", "route", "status", "model", "batch")} == {
+            **{"request_id": "mine", "method": "POST", "route": "/v1/tag"},
+            **{"status": 200, "model": "pos-en", "batch": 4},
+        }
+        assert (line["queue_ms"], line["compute_ms"]) == (1.5, 0.5)
+        assert line["total_ms"] > 0
+        assert line["bytes"] > 10
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        request({"inputs": MARK}),
+        request({"inputs": "!bug", "model": MARK}),
+        request({"inputs": 1, MARK: MARK}),
+        request({"inputs": "a", "parameters": {"aggregation_strategy": MARK}}),
+        request(MARK.encode()),
+        request({"inputs": MARK}, path=f"/v1/{MARK}"),
+        request({"inputs": MARK}, path=f"/v1/tag?{MARK}"),
+        request({"inputs": MARK}, path=f"/v1/models/{MARK}"),
+        request({"inputs": "a"}, f"x-request-id: {{{MARK}}}"),
+        request({"inputs": "a"}, f"content-type: {MARK}"),
+        request({"inputs": "a"}, f"x-request-timeout-s: {MARK}"),
+        request({"inputs": "a"}, f"traceparent: {MARK}"),
+        request({"inputs": "a"}, f"{MARK}: {MARK}"),
+        request({"inputs": "a"}, f"authorization: Bearer {MARK}"),
+        f"{MARK} / HTTP/1.1\r\n\r\n".encode(),
+    ],
+)
+async def test_nothing_that_a_client_sent_is_logged(data: bytes, lines: io.StringIO) -> None:
+    keys = {"api_keys": ("12345678",)} if b"authorization" in data else {}
+    wire = Wire(settings={"access_log": "all", **keys})
+    wire.send(data)
+    await eventually(lambda: bool(wire.transport.written))
+    assert lines.getvalue()
+    assert MARK not in lines.getvalue()

@@ -4,8 +4,9 @@ from typing import Any, cast
 
 import httpx
 import orjson
+from starlette.applications import Starlette
 
-from service.api.native import Lean
+from service.api.application import create_app
 from service.engine import Engine
 from service.settings import Settings
 from service.worker import Worker
@@ -19,8 +20,8 @@ class FakeSite:
         self.worker = Worker(settings, lambda *args: cast(Engine, FakeEngine(*args)))
         self.worker.load()
         self.engine = cast(FakeEngine, self.worker.engine)
-        self.lean = Lean(self.worker)
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.lean), base_url="http://test")
+        self.app = create_app(self.worker, Starlette())
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://test")
 
     async def post(self, path: str, body: object, **headers: str) -> httpx.Response:
         content = body if isinstance(body, bytes) else orjson.dumps(body)

@@ -153,6 +153,8 @@ class FakeEngine:
         name = NAMES["generate" if task == "write" else task]
         if model is not None and model != name:
             raise UnknownModel(f"no model {model[:20]!r}", value=model, available=[name])
+        if self.full:
+            raise Overloaded("full", retry_after_s=1.0, limit=1)
         self.calls.append((task, inputs, asked, request))
         self.running += 1
         try:

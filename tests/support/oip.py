@@ -5,10 +5,11 @@ from typing import Any
 
 import httpx
 import numpy as np
+from starlette.applications import Starlette
 
 from models import state
 from models.bundle import Bundle
-from service.api.native import Lean
+from service.api.application import create_app
 from service.engine import Engine
 from service.settings import Settings
 from service.worker import Worker
@@ -22,7 +23,7 @@ class OIPSite:
         paths = tuple(map(str, folders))
         self.worker = Worker(Settings(bundles=paths, device="cpu", **settings), Engine.load)
         self.worker.load()
-        transport = httpx.ASGITransport(Lean(self.worker))
+        transport = httpx.ASGITransport(create_app(self.worker, Starlette()))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
 
     def bundle(self, name: str) -> Bundle:

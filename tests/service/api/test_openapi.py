@@ -16,12 +16,10 @@ from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 from starlette.applications import Starlette
 
-from service.api import native as lean
 from service.api import openapi
-from service.api.bentoml_routes import APIS
-from service.api.native import ROUTES
+from service.api.application import ROUTES, create_app, fast_routes
 from service.engine import Engine
-from service.server.root_app import Front
+from service.server import fast_path
 from service.settings import Settings
 from service.worker import Worker
 from tests.support.bentoml_server import free_port
@@ -33,18 +31,18 @@ EXAMPLES = 12  # of each operation; more, over the whole service: see CONTRIBUTI
 
 
 def test_every_route_has_docs() -> None:
-    assert [route.pattern for route in ROUTES.all if route.docs is None] == []
+    assert [route.pattern for route in ROUTES if route.docs is None] == []
 
 
 def test_the_document_lists_every_route_and_page_with_its_methods() -> None:
-    paths = openapi.document(lean.DOCUMENTED, (), keys=False)["paths"]
-    expected = {route.pattern: {method.lower() for method in route.methods} for route in ROUTES.all}
-    expected |= {path: {"post"} for path in APIS} | {path: {"get", "head"} for path in OF_BENTOML}
+    paths = openapi.document(ROUTES, (), keys=False)["paths"]
+    expected = {route.pattern: {method.lower() for method in route.methods} for route in ROUTES}
+    expected |= {path: {"get", "head"} for path in OF_BENTOML}
     assert {path: set(operations) for path, operations in paths.items()} == expected
 
 
 def test_security_requires_a_key_only_if_keys_are_set() -> None:
-    open_to_all, keyed = (openapi.document(lean.DOCUMENTED, (), keys=keys) for keys in (False, True))
+    open_to_all, keyed = (openapi.document(ROUTES, (), keys=keys) for keys in (False, True))
     assert ({} in open_to_all["security"], {} in keyed["security"]) == (True, False)
     assert keyed["paths"]["/livez"]["get"]["security"] == keyed["paths"]["/v2/health/live"]["get"]["security"] == []
 
@@ -58,9 +56,9 @@ class Served(threading.Thread):
         self.worker.load()
         port = free_port()
         self.address = f"http://127.0.0.1:{port}"
-        self.server = uvicorn.Server(
-            uvicorn.Config(Front(self.worker, Starlette()), port=port, log_config=None, lifespan="off")
-        )
+        app = create_app(self.worker, Starlette())
+        fast_path.install(app, self.worker, fast_routes())
+        self.server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, lifespan="off"))
 
     def run(self) -> None:
         asyncio.run(self.server.serve())
@@ -73,8 +71,8 @@ def schema(tiny_zoo: Path, tiny_kinds: Path, tiny_live: Path) -> Iterator[Any]:
     while not served.server.started:
         assert served.is_alive()
     document = httpx.get(f"{served.address}/docs.json").json()
-    # Pages are BentoML's, which is not here; the three APIs are the lean path behind it.
-    document["paths"] = {path: of for path, of in document["paths"].items() if path not in {*APIS, *OF_BENTOML}}
+    # BentoML's pages are not here.
+    document["paths"] = {path: of for path, of in document["paths"].items() if path not in OF_BENTOML}
     loaded = schemathesis.openapi.from_dict(document, config=CONFIG)
     loaded.config.update(base_url=served.address)
     yield loaded
@@ -82,7 +80,7 @@ def schema(tiny_zoo: Path, tiny_kinds: Path, tiny_live: Path) -> Iterator[Any]:
     served.join(20)
 
 
-LEAN = [(route.pattern, method) for route in ROUTES.all if route.pattern != "/docs.json" for method in route.methods]
+LEAN = [(route.pattern, method) for route in ROUTES if route.pattern not in OF_BENTOML for method in route.methods]
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)

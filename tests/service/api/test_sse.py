@@ -13,12 +13,11 @@ from models import self_test
 from models.bundle import Bundle
 from models.tasks import as_json
 from service.api import sse
-from service.api.native import Lean
 from service.engine import Engine
 from service.generation_stream import TokenDelta
 from service.settings import Settings
 from service.worker import Worker
-from tests.support import fast_path_connection as wire
+from tests.support import http_connection as wire
 from tests.support.api_clients import FakeSite, problem
 from tests.support.fake_engine import TEXT
 from tests.support.polling import eventually
@@ -109,17 +108,10 @@ async def test_active_streams_are_counted(site: FakeSite) -> None:
 
 
 async def connected(zoo: Path, **settings: Any) -> wire.Wire:
-    """A connection to the engine with the tiny bundles, on which the next stream takes the short way."""
+    """A connection to the engine with the tiny bundles."""
     worker = Worker(Settings(bundles=(str(zoo),), device="cpu", **settings), Engine.load)
     worker.load()
-    line = wire.Wire()
-    line.front.lean, line.front.refusals._worker = Lean(worker), worker
-    line.send(wire.request({"inputs": "", "model": "tiny-generate"}, path=PATH))
-    await until(lambda: line.transport.written.endswith(b"0\r\n\r\n"))
-    assert line.known
-    line.transport.written = b""
-    line.engine = cast(Any, worker.engine)
-    return line
+    return wire.Wire(worker=worker)
 
 
 async def until(true: Any) -> None:

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from service.api.schemas import STREAM_MESSAGE
 from service.api.websocket import FAILED, IDLE, PATH, RESTART, TOO_BIG, UNAUTHORIZED, WebSocketStreams
 from service.engine import Engine
-from service.request_record import Ended
 from service.settings import Settings
+from service.telemetry import RequestRecord
 from service.worker import Worker
 from tests.support.fake_engine import FakeEngine
 from tests.support.polling import eventually, turns
@@ -285,8 +285,8 @@ async def test_a_bug_outside_a_message_closes_the_stream() -> None:
 
 
 async def test_a_stream_is_recorded_once_at_its_end() -> None:
-    worker, records = worker_with(), list[Ended]()
-    worker.watchers = (records.append,)
+    worker, records = worker_with(), list[RequestRecord]()
+    worker.observers = (records.append,)
     client = StreamClient(WebSocketStreams(worker), headers=[(b"x-request-id", b"mine")])
     names = [name for name, _ in (await client.receive())["headers"]]
     assert {b"x-request-id", b"server-timing"} <= set(names)
@@ -294,8 +294,8 @@ async def test_a_stream_is_recorded_once_at_its_end() -> None:
         await client.ask({"inputs": "a"})
     assert not records
     await client.close()
-    assert [(each.call.request_id, each.model, each.outcome) for each in records] == [("mine", "pos-en-live", "ok")]
-    assert records[0].sent > 0
+    assert [(each.request.request_id, each.model, each.outcome) for each in records] == [("mine", "pos-en-live", "ok")]
+    assert records[0].sent_bytes > 0
 
 
 async def test_a_valid_key_opens_a_stream() -> None:
@@ -344,8 +344,8 @@ async def test_keys_are_checked_for_every_message(tmp_path: Path) -> None:
     for line in ("alice alices-key rate=1/h", "bob another-key"):
         keys.with_suffix(".new").write_text(line)
         keys.with_suffix(".new").replace(keys)
-        assert worker.gate is not None
-        worker.gate.refresh()
+        assert worker.authenticator is not None
+        worker.authenticator.refresh()
         if "rate" in line:
             assert (await client.ask({"inputs": "a"}))["steps"] == 2
             assert (await client.ask({"inputs": "a"}))["error"]["status"] == 429

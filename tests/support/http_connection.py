@@ -11,9 +11,12 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from service.api.application import ROUTES, create_app, fast_routes
+from service.api.routes import Route
 from service.engine import Engine
-from service.server.fast_path import Direct
-from service.server.root_app import Front
+from service.server import fast_path
+from service.server.connection_limits import ConnectionLimits
+from service.server.fast_path import FastPathProtocol
 from service.settings import Settings
 from service.worker import Worker
 from tests.support.fake_engine import FakeEngine
@@ -64,24 +67,33 @@ class Wire:
 
     def __init__(
         self,
-        protocol: type[HttpToolsProtocol] = Direct,
+        protocol: type[HttpToolsProtocol] = FastPathProtocol,
         *,
         keep_alive_s: int = 60,
         settings: dict[str, Any] | None = None,
+        routes: tuple[Route, ...] = ROUTES,
+        worker: Worker | None = None,
     ) -> None:
-        worker = Worker(Settings(body_bytes=300, **(settings or {})), lambda *args: cast(Engine, FakeEngine(*args)))
-        worker.load()
-        self.engine = cast(FakeEngine, worker.engine)
-        self.front = Front(worker, Starlette())
-        self._config = uvicorn.Config(app=self.front, log_config=None, timeout_keep_alive=keep_alive_s)
+        values = Settings(**{"body_bytes": 300, **(settings or {})})
+        self.worker = worker or Worker(values, lambda *args: cast(Engine, FakeEngine(*args)))
+        if worker is None:
+            self.worker.load()
+        self.engine = cast(FakeEngine, self.worker.engine)
+        self.app = create_app(self.worker, Starlette(), routes=routes)
+        fast_path.install(self.app, self.worker, fast_routes(routes))
+        self.config = uvicorn.Config(app=self.app, log_config=None, timeout_keep_alive=keep_alive_s)
         self._protocol = protocol
         self.state = ServerState()
         self.connect()
 
+    @property
+    def limits(self) -> ConnectionLimits:
+        return cast(ConnectionLimits, self.app.state.connection_limits)
+
     def connect(self) -> None:
-        """Go on with a new connection."""
+        """Open another connection and use it from now on."""
         self.transport = Transport()
-        self.protocol = self._protocol(config=self._config, server_state=self.state, app_state={})
+        self.protocol = self._protocol(config=self.config, server_state=self.state, app_state={})
         self.protocol.connection_made(self.transport)
 
     def send(self, data: bytes) -> None:
@@ -95,11 +107,6 @@ class Wire:
                 return found
             await asyncio.sleep(0.001)
         raise TimeoutError(f"{len(found)} answers of {count}: {self.transport.written!r}")
-
-    @property
-    def known(self) -> bool:
-        """Whether a head is remembered: only then can the next request take the short way."""
-        return cast(Direct, self.protocol)._known is not None
 
 
 def read(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -117,13 +124,3 @@ def request(body: object, *heads: str, path: str = "/v1/tag", version: str = "1.
     content = body if isinstance(body, bytes) else orjson.dumps(body)
     lines = [f"POST {path} HTTP/{version}", "host: test", *heads, f"content-length: {len(content)}", "", ""]
     return "\r\n".join(lines).encode() + content
-
-
-async def known(**settings: Any) -> Wire:
-    """A connection on which the next plain request takes the short way."""
-    wire = Wire(**settings)
-    wire.send(request({"inputs": "a"}))
-    await wire.answers(1)
-    assert wire.known
-    wire.transport.written = b""
-    return wire

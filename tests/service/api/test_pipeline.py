@@ -1,17 +1,26 @@
-"""The lean path, in process: what comes in, what goes out, and how it is counted."""
+"""One HTTP request in the pipeline, over ASGI: checks, errors, headers and metrics."""
 
 import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import orjson
 import pytest
+from starlette.types import Message
 
-from service.api.asgi import Message
 from service.settings import Settings
 from tests.support.api_clients import FakeSite, problem
+from tests.support.polling import eventually, turns
+
+
+def scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    return {
+        **{"type": "http", "http_version": "1.1", "method": "POST", "path": "/v1/tag", "raw_path": b"/v1/tag"},
+        **{"query_string": b"", "root_path": "", "headers": list(headers), "state": {}},
+    }
 
 
 @pytest.fixture
@@ -84,12 +93,12 @@ async def test_any_other_request_id_is_replaced(site: FakeSite, sent: str) -> No
     assert len({first, second, sent}) == 3
 
 
-async def test_what_is_not_valid_is_refused_by_name(site: FakeSite) -> None:
+async def test_an_invalid_field_is_named(site: FakeSite) -> None:
     body = problem(await site.post("/v1/classify", {"inputs": "a", "parameters": {"top_k": 0}}), 422)
     assert (body["field"], body["limit"], body["value"]) == ("parameters.top_k", 1, 0)
 
 
-async def test_an_announced_body_over_the_limit_is_refused_unread(site: FakeSite) -> None:
+async def test_a_content_length_over_the_limit_is_refused_without_reading(site: FakeSite) -> None:
     async def unread() -> Message:
         raise AssertionError("the body was read")
 
@@ -98,13 +107,12 @@ async def test_an_announced_body_over_the_limit_is_refused_unread(site: FakeSite
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/v1/tag", "headers": [(b"content-length", b"1001")]}
-    await site.lean(scope, unread, send)
+    await site.app(scope((b"content-length", b"1001")), unread, send)
     assert sent[0]["status"] == 413
     assert orjson.loads(sent[1]["body"])["limit"] == 1000
 
 
-async def test_a_body_in_chunks_is_cut_at_the_limit(site: FakeSite) -> None:
+async def test_a_chunked_body_over_the_limit_is_refused_early(site: FakeSite) -> None:
     taken = 0
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -151,7 +159,7 @@ async def test_a_compressed_body_is_refused(site: FakeSite) -> None:
         ("authorization", ("Bearer wrong", "Bearer right-key"), 401),
     ],
 )
-async def test_a_header_that_comes_twice_is_refused(name: str, values: tuple[str, str], status: int) -> None:
+async def test_a_repeated_header_is_refused(name: str, values: tuple[str, str], status: int) -> None:
     site = FakeSite(Settings(body_bytes=1000, api_keys=("right-key",)))
     heads = [] if name == "authorization" else [("authorization", "Bearer right-key")]
     heads += [(name, value) for value in values]
@@ -166,13 +174,13 @@ async def test_a_wrong_method_is_refused_with_the_right_ones(site: FakeSite) -> 
 
 
 @pytest.mark.parametrize("path", ["/v1/nope", "/v1/", "/v1/tag/", "/nope", "/v1/models/"])
-async def test_an_unknown_path_is_a_problem_and_no_label(site: FakeSite, path: str) -> None:
+async def test_an_unknown_path_is_a_problem_and_not_a_label(site: FakeSite, path: str) -> None:
     problem(await site.client.get(path), 404)
     assert site.count("seqserve_requests_total", route="unknown", model="unknown", outcome="not-found") == 1
 
 
 @pytest.mark.parametrize("sent", ["", "Bearer", "Bearer wrong-key", "Basic right-key-1", "right-key-1", "Bearer é"])
-async def test_without_a_right_key_nothing_is_answered(sent: str) -> None:
+async def test_a_wrong_key_is_401(sent: str) -> None:
     site = FakeSite(Settings(api_keys=("right-key-1", "right-key-2")))
     headers = {"authorization": sent.encode()} if sent else {}
     response = await site.client.post("/v1/tag", content=b'{"inputs": "a"}', headers=headers)
@@ -182,25 +190,25 @@ async def test_without_a_right_key_nothing_is_answered(sent: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["right-key-1", "right-key-2"])
-async def test_each_of_the_keys_opens(key: str) -> None:
+async def test_every_key_is_accepted(key: str) -> None:
     site = FakeSite(Settings(api_keys=("right-key-1", "right-key-2")))
     assert (await site.post("/v1/tag", {"inputs": "a"}, authorization=f"Bearer {key}")).status_code == 200
 
 
-@pytest.mark.parametrize("sent", ["0", "-1", "soon", "nan", "inf", "", "1e999"])
-async def test_a_deadline_that_is_no_time_is_refused(site: FakeSite, sent: str) -> None:
+@pytest.mark.parametrize("sent", ["0", "-1", "soon", "nan", "inf", "", "1e999", "1_0"])
+async def test_an_invalid_timeout_is_refused(site: FakeSite, sent: str) -> None:
     response = await site.post("/v1/tag", {"inputs": "a"}, x_request_timeout_s=sent)
     assert problem(response, 422)["field"] == "X-Request-Timeout-S"
 
 
 @pytest.mark.parametrize(("sent", "seconds"), [("2.5", 2.5), ("100000", 300.0), (None, 30.0)])
-async def test_the_deadline_is_the_clients_within_ours(site: FakeSite, sent: str | None, seconds: float) -> None:
+async def test_the_deadline_is_the_clients_up_to_the_maximum(site: FakeSite, sent: str | None, seconds: float) -> None:
     before_s = time.monotonic()
     await site.post("/v1/tag", {"inputs": "a"}, **({"x_request_timeout_s": sent} if sent else {}))
     assert before_s + seconds <= site.engine.calls[0][3].deadline_s <= time.monotonic() + seconds
 
 
-async def test_a_body_that_never_ends_is_given_up_at_the_deadline(site: FakeSite) -> None:
+async def test_an_unfinished_body_is_504_at_the_deadline(site: FakeSite) -> None:
     async def forever() -> AsyncIterator[bytes]:
         yield b"{"
         await asyncio.sleep(60)
@@ -219,11 +227,11 @@ async def posted_slowly(site: FakeSite, **heads: str) -> tuple[asyncio.Task[http
         yield b'"a"}'
 
     answer = asyncio.create_task(site.client.post("/v1/tag", content=halves(), headers=heads))
-    await asyncio.sleep(0.02)
+    await turns()
     return answer, rest
 
 
-async def test_a_client_that_dawdles_does_not_outlast_the_drain() -> None:
+async def test_a_slow_body_is_503_when_the_drain_ends() -> None:
     site = FakeSite(Settings(drain_s=0.2))
     reading, _ = await posted_slowly(site)
     began_s = time.monotonic()
@@ -234,14 +242,14 @@ async def test_a_client_that_dawdles_does_not_outlast_the_drain() -> None:
     problem(await asyncio.wait_for(late, 0.1), 503)
 
 
-async def test_the_drain_makes_no_deadline_longer() -> None:
+async def test_the_drain_does_not_extend_a_deadline() -> None:
     site = FakeSite(Settings(drain_s=10))
     reading, _ = await posted_slowly(site, **{"x-request-timeout-s": "0.1"})
     await site.worker.close()
     problem(await asyncio.wait_for(reading, 5), 504)
 
 
-async def test_a_full_queue_is_429_with_the_time_to_come_back(site: FakeSite) -> None:
+async def test_a_full_queue_is_429_with_retry_after(site: FakeSite) -> None:
     response = await site.post("/v1/tag", {"inputs": "!full"})
     assert problem(response, 429)["limit"] == 4096
     assert response.headers["retry-after"] == "1"
@@ -255,14 +263,14 @@ async def test_a_sequence_over_its_limit_is_413(site: FakeSite) -> None:
     assert problem(await site.post("/v1/tag", {"inputs": "!too-long"}), 413)["field"] == "inputs"
 
 
-async def test_while_draining_nothing_new_is_taken(site: FakeSite) -> None:
+async def test_requests_during_the_drain_are_503(site: FakeSite) -> None:
     site.worker.draining = True
     response = await site.post("/v1/tag", {"inputs": "a"})
     problem(response, 503)
     assert response.headers["retry-after"] == "1"
 
 
-async def test_a_bug_shows_nothing_and_is_logged_under_its_request_id(
+async def test_an_unexpected_error_reveals_nothing_and_is_logged_with_its_request_id(
     site: FakeSite, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR, "service"):
@@ -273,7 +281,7 @@ async def test_a_bug_shows_nothing_and_is_logged_under_its_request_id(
     assert "job-1" in caplog.records[0].getMessage()
 
 
-async def test_nothing_is_sent_to_a_client_that_is_gone(site: FakeSite) -> None:
+async def test_nothing_is_sent_to_a_disconnected_client(site: FakeSite) -> None:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -282,12 +290,12 @@ async def test_nothing_is_sent_to_a_client_that_is_gone(site: FakeSite) -> None:
     async def receive() -> Message:
         return {"type": "http.disconnect"}
 
-    await site.lean({"type": "http", "method": "POST", "path": "/v1/tag", "headers": []}, receive, send)
+    await site.app(scope(), receive, send)
     assert sent == []
     assert site.count("seqserve_requests_total", route="/v1/tag", model="unknown", outcome="client-gone") == 1
 
 
-async def test_the_engine_learns_that_the_client_has_gone_from_any_server(site: FakeSite) -> None:
+async def test_the_engine_sees_a_disconnect_on_any_asgi_server(site: FakeSite) -> None:
     messages = [{"type": "http.request", "body": b'{"inputs": "!slow 0.5"}'}]
     left = asyncio.Event()
 
@@ -299,9 +307,8 @@ async def test_the_engine_learns_that_the_client_has_gone_from_any_server(site: 
 
     async def send(message: Message) -> None: ...
 
-    scope = {"type": "http", "method": "POST", "path": "/v1/tag", "headers": []}
-    request = asyncio.create_task(site.lean(scope, receive, send))
-    await asyncio.sleep(0.02)
+    request = asyncio.create_task(site.app(scope(), receive, send))
+    await eventually(lambda: bool(site.engine.calls))
     call = site.engine.calls[0][3]
     assert not call.is_disconnected()
     left.set()
@@ -310,7 +317,7 @@ async def test_the_engine_learns_that_the_client_has_gone_from_any_server(site: 
     assert site.count("seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="client-gone") == 1
 
 
-async def test_under_uvicorn_no_task_waits_for_the_disconnect(site: FakeSite) -> None:
+async def test_on_uvicorn_no_task_waits_for_the_disconnect(site: FakeSite) -> None:
     class RequestResponseCycle:  # what uvicorn has: receive() is its method
         disconnected = False
         more_body = False
@@ -321,38 +328,36 @@ async def test_under_uvicorn_no_task_waits_for_the_disconnect(site: FakeSite) ->
     async def send(message: Message) -> None: ...
 
     cycle = RequestResponseCycle()
-    scope = {"type": "http", "method": "POST", "path": "/v1/tag", "headers": []}
     before = len(asyncio.all_tasks())
-    request = asyncio.create_task(site.lean(scope, cycle.receive, send))
-    await asyncio.sleep(0.02)
+    request = asyncio.create_task(site.app(scope(), cycle.receive, send))
+    await eventually(lambda: bool(site.engine.calls))
     assert len(asyncio.all_tasks()) == before + 1
     cycle.disconnected = True
     assert site.engine.calls[0][3].is_disconnected()
     await request
 
 
-async def test_a_request_that_was_cancelled_did_not_end_well(site: FakeSite) -> None:
+async def test_a_canceled_request_is_counted_as_cancelled(site: FakeSite) -> None:
     request = asyncio.create_task(site.post("/v1/tag", {"inputs": "!slow 60"}))
-    await asyncio.sleep(0.02)
+    await eventually(lambda: bool(site.engine.calls))
     request.cancel()
     await asyncio.wait([request])
     assert site.count("seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="cancelled") == 1
 
 
-async def test_an_answer_that_could_not_be_sent_did_not_end_well(site: FakeSite) -> None:
+async def test_an_answer_that_cannot_be_sent_is_counted_as_cancelled(site: FakeSite) -> None:
     async def receive() -> Message:
         return {"type": "http.request", "body": b'{"inputs": "a"}'}
 
     async def send(message: Message) -> None:
         raise OSError("the connection is broken")
 
-    scope = {"type": "http", "method": "POST", "path": "/v1/tag", "headers": []}
     with pytest.raises(OSError, match="broken"):
-        await site.lean(scope, receive, send)
+        await site.app(scope(), receive, send)
     assert site.count("seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="cancelled") == 1
 
 
-async def test_requests_are_counted_by_how_they_ended(site: FakeSite) -> None:
+async def test_requests_are_counted_by_outcome(site: FakeSite) -> None:
     for text in ("a", "b", "!full", "!bug"):
         await site.post("/v1/tag", {"inputs": text})
     await site.post("/v1/tag", {"inputs": "a", "model": "made-up"})

@@ -1,0 +1,104 @@
+"""The Starlette application: the routes of every protocol, CORS, and BentoML's pages behind them."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Mount, WebSocketRoute
+from starlette.routing import Route as StarletteRoute
+
+from service.api import bentoml_routes, native, oip, openai_completions, openai_embeddings, openapi, sse
+from service.api.asgi import Endpoint
+from service.api.bentoml_routes import BentoMLPages
+from service.api.problems import OIP_ERROR
+from service.api.request_context import RequestContext
+from service.api.routes import READ, Docs, Reply, Route
+from service.api.websocket import PATH as STREAM_PATH
+from service.api.websocket import WebSocketStreams
+from service.errors import NotFound, shown
+from service.worker import Worker
+
+EXPOSED_HEADERS = ("X-Request-Id", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy")
+PREFLIGHT_MAX_AGE_S = 7200  # browsers cache no longer
+
+
+async def _document(context: RequestContext, _: bytes) -> Any:
+    authenticator = context.worker.authenticator
+    keys = authenticator is not None and authenticator.requires_key
+    return Reply(body=orjson.dumps(openapi.document(ROUTES, context.worker.engine.cards(), keys=keys)))
+
+
+async def _not_found(context: RequestContext, _: bytes) -> Any:
+    available = [route.pattern for route in ROUTES]
+    raise NotFound(f"there is no route {shown(context.path)}; see /docs.json", available=available)
+
+
+ROUTES: tuple[Route, ...] = (
+    *native.ROUTES,
+    *sse.ROUTES,
+    *openai_completions.ROUTES,
+    *openai_embeddings.ROUTES,
+    *oip.ROUTES,
+    Route(
+        "/docs.json",
+        READ,
+        _document,
+        docs=Docs(group=openapi.PAGES_GROUP, summary="This document", answer=dict[str, Any]),
+    ),
+    *bentoml_routes.ROUTES,
+)
+# One route, and so one metrics label, for all paths that do not exist. By prefix: the format of the error.
+UNKNOWN = Route("unknown", (), _not_found, public=True)
+NOT_FOUND = {"/v2/": replace(UNKNOWN, dialect=OIP_ERROR), "/": UNKNOWN}
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(bentoml_app: Starlette) -> AsyncIterator[None]:
+    """Run BentoML's startup and shutdown hooks."""
+    async with bentoml_app.router.lifespan_context(bentoml_app):
+        yield
+
+
+def create_app(worker: Worker, bentoml_app: Starlette, *, routes: tuple[Route, ...] = ROUTES) -> Starlette:
+    """Return the application of one worker. ``bentoml_app`` serves BentoML's pages and has the lifespan."""
+    pages = BentoMLPages(worker, bentoml_app, NOT_FOUND)
+    streams = WebSocketStreams(worker)
+    literal_first = sorted(routes, key=lambda route: "{" in route.pattern)
+    starlette_routes: list[BaseRoute] = [
+        *(StarletteRoute(route.pattern, Endpoint(worker, route)) for route in literal_first),
+        WebSocketRoute(STREAM_PATH, streams),
+        WebSocketRoute("/{path:path}", streams),  # answers that the path does not exist
+        Mount("/", pages),
+    ]
+    middleware = []
+    if worker.settings.cors_origins:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=worker.settings.cors_origins,
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED_HEADERS,
+            max_age=PREFLIGHT_MAX_AGE_S,
+        )
+        middleware.append(cors)
+    app = Starlette(
+        routes=starlette_routes,
+        middleware=middleware,
+        lifespan=lambda _: _lifespan(bentoml_app),
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def fast_routes(routes: tuple[Route, ...] = ROUTES) -> dict[bytes, Route]:
+    """Return the routes that the fast path may answer, by path."""
+    return {
+        route.pattern.encode(): route
+        for route in routes
+        if route.reads_body and route.pattern.startswith("/v1/") and "{" not in route.pattern
+    }

@@ -1,0 +1,157 @@
+"""API keys and where they come from, and which clients share a rate limit."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from service.auth import Authenticator, BadKeys, Principal, client_network, open_authenticator
+from service.errors import Unauthorized
+from service.rate_limits import Rate, RateLimitPolicy
+from service.settings import Settings
+
+HASHED = hashlib.sha256(b"hashed-key").hexdigest()
+
+
+def authenticator(file: Path | None = None, **settings: object) -> Authenticator:
+    values = {**settings, **({"api_keys_file": str(file)} if file else {})}
+    found = open_authenticator(Settings.model_validate(values))
+    assert found is not None
+    return found
+
+
+def principal(authenticator: Authenticator, key: str) -> Principal:
+    return authenticator.authenticate(key.encode(), lambda: "")
+
+
+def name(authenticator: Authenticator, key: str) -> str:
+    return principal(authenticator, key).name
+
+
+def write(file: Path, text: str) -> Path:
+    fresh = file.with_suffix(".new")
+    fresh.write_text(text)
+    os.replace(fresh, file)
+    return file
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    text = f"# keys\n\nnameless-key\nalice alices-key rate=2/s day_requests=9\nbatch sha256:{HASHED} rate=none\n"
+    return write(tmp_path / "keys", text)
+
+
+def test_without_keys_and_limits_nothing_is_authenticated() -> None:
+    assert open_authenticator(Settings()) is None
+
+
+def test_each_key_has_a_name(file: Path) -> None:
+    found = authenticator(file, api_keys=("from-the-settings",))
+    keys = ("from-the-settings", "nameless-key", "alices-key", "hashed-key")
+    assert [name(found, key) for key in keys] == ["key-1", "key-2", "alice", "batch"]
+
+
+@pytest.mark.parametrize("key", ["", "alices-ke", "alices-key ", "alice", f"sha256:{HASHED}", HASHED, "é" * 8])
+def test_a_wrong_key_is_unauthorized(file: Path, key: str) -> None:
+    with pytest.raises(Unauthorized):
+        principal(authenticator(file), key)
+
+
+def test_a_key_has_the_default_limits_unless_it_has_its_own(file: Path) -> None:
+    found = authenticator(file, rate_limit="5/s")
+    policies = {
+        each.name: each.policy
+        for each in (principal(found, key) for key in ("nameless-key", "alices-key", "hashed-key"))
+    }
+    assert policies == {
+        "key-1": RateLimitPolicy(rate=Rate(count=5, window="s")),
+        "alice": RateLimitPolicy(rate=Rate(count=2, window="s"), day_requests=9),
+        "batch": RateLimitPolicy(),
+    }
+
+
+def test_keys_change_without_a_restart(file: Path) -> None:
+    found = authenticator(file)
+    write(file, "alice alices-key\nbob bobs-new-key\n")
+    assert name(found, "nameless-key") == "key-1"
+    found.refresh()
+    assert (name(found, "alices-key"), name(found, "bobs-new-key")) == ("alice", "bob")
+    with pytest.raises(Unauthorized):
+        principal(found, "nameless-key")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a b c",
+        "alice short",
+        "al/ce long-enough",
+        "alice sha256:abc",
+        "alice long-enough rate=fast",
+        "alice long-enough day_requests=0",
+        "same long-enough\nsame long-enougher",
+        "a long-enough\nb long-enough",
+    ],
+)
+def test_a_bad_file_stops_the_start_but_changes_nothing_later(
+    file: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = authenticator(file)
+    write(file, text)
+    with pytest.raises(BadKeys) as caught:
+        authenticator(file)
+    with caplog.at_level(logging.INFO, "service"):
+        found.refresh()
+        found.refresh()
+    assert name(found, "alices-key") == "alice"
+    assert len(caplog.records) == 1
+    assert "long-enough" not in caplog.text + str(caught.value)
+
+
+def test_a_missing_file_changes_nothing_until_it_is_back(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = authenticator(file)
+    file.unlink()
+    found.refresh()
+    found.refresh()
+    assert name(found, "alices-key") == "alice"
+    assert len(caplog.records) == 1
+    write(file, "bob bobs-new-key\n")
+    found.refresh()
+    assert name(found, "bobs-new-key") == "bob"
+
+
+def test_a_file_without_keys_accepts_no_key(file: Path) -> None:
+    found = authenticator(file)
+    write(file, "# nothing\n")
+    found.refresh()
+    with pytest.raises(Unauthorized):
+        principal(found, "alices-key")
+
+
+def test_new_keys_keep_what_was_counted_for_a_name(file: Path) -> None:
+    found = authenticator(file)
+    before = principal(found, "alices-key").client
+    write(file, "alice another-key rate=3/s\n")
+    found.refresh()
+    assert principal(found, "another-key").client == before
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("::FFFF:a00:1", "10.0.0.1"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1::ffff%eth0", "2001:db8:0:1::/64"),
+        ("2001:db8:0:2::1", "2001:db8:0:2::/64"),
+        ("::1", "::/64"),
+        ("", ""),
+    ],
+)
+def test_an_address_is_counted_as_its_network(address: str, network: str) -> None:
+    assert client_network(address) == network
+    found = authenticator(rate_limit="5/s").authenticate(None, lambda: address)
+    assert (found.name, found.client) == ("", network)

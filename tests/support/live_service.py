@@ -1,0 +1,101 @@
+"""The real service in a process of its own, and what it holds: gauges, sockets, files, memory.
+
+`SEQSERVE_E2E=full` serves the bundles of models/zoo, runs the acceptance tests at full length and checks timings. The
+quick mode serves tiny bundles and checks answers only, because timings on a shared machine are not stable.
+"""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loadtest import payloads
+from loadtest.http_client import ServiceAddress, fetch
+from loadtest.load_loops import free_port, raise_file_limit
+from loadtest.payloads import ServedModel
+from loadtest.service_process import ServiceProcess, start_service
+
+FULL = os.environ.get("SEQSERVE_E2E") == "full"
+ROOT = Path(__file__).resolve().parent.parent.parent
+STATE_KEY = "a key for the end-to-end tests"
+GAUGES = re.compile(r"^(seqserve_(?:active_\w+|queue_items))\S* (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveService:
+    """A running service and its models."""
+
+    address: ServiceAddress
+    process: ServiceProcess
+    models: tuple[ServedModel, ...]
+
+    @property
+    def tasks(self) -> set[str]:
+        return {task for model in self.models for task in model.tasks}
+
+    def metrics(self) -> str:
+        return fetch(f"{self.address.url}/metrics").body.decode()
+
+    def start_times(self) -> dict[int, float]:
+        """Return the start time of each process by pid. Equal results mean that no worker has restarted."""
+        return {process.pid: process.create_time() for process in self.process.tree()}
+
+    def resources(self) -> "ServiceResources":
+        gauges: dict[str, float] = {}
+        for name, value in GAUGES.findall(self.metrics()):
+            gauges[name] = gauges.get(name, 0.0) + float(value)
+        sockets = files = 0
+        for process in self.process.tree():
+            with contextlib.suppress(psutil.Error):
+                sockets += sum(each.laddr.port == self.address.port for each in process.net_connections("tcp"))
+                files += process.num_fds()
+        return ServiceResources(gauges=gauges, sockets=sockets, files=files, memory_mb=self.process.memory_mb())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceResources:
+    """What a service holds at one moment."""
+
+    gauges: Mapping[str, float]  # active slots, active streams, queued inputs
+    sockets: int
+    files: int
+    memory_mb: float
+
+    def leaks(self, before: "ServiceResources") -> list[str]:
+        """Return what is held in addition to `before`. Gauges have to be 0."""
+        found = [f"{name} is {value:g}" for name, value in self.gauges.items() if value]
+        found += [f"{self.sockets - before.sockets} sockets"] if self.sockets > before.sockets else []
+        return found + ([f"{self.files - before.files} files"] if self.files > before.files else [])
+
+
+@contextlib.contextmanager
+def run_live_service(folder: Path, *bundles: Path, **settings: str) -> Iterator[LiveService]:
+    """Run `bentoml serve` on a free port with SEQSERVE_* settings, and stop all of its processes at the end."""
+    raise_file_limit()
+    address = ServiceAddress(host="127.0.0.1", port=free_port())
+    environment = {f"SEQSERVE_{name.upper()}": value for name, value in settings.items()}
+    environment["SEQSERVE_BUNDLES"] = ",".join(map(str, bundles))
+    environment["BENTOML_HOME"] = str(folder / f"bentoml-{address.port}")
+    command = [sys.executable, "-m", "bentoml", "serve", "service.app:Seqserve"]
+    command += ["--host", address.host, "--port", str(address.port)]
+    log = folder / f"service-{address.port}.log"
+    with start_service(command, address, log=log, environment=environment, folder=ROOT) as process:
+        yield LiveService(address=address, process=process, models=payloads.read_models(address.url))
+
+
+@pytest.fixture(scope="session")
+def live_bundles(tiny_zoo: Path, tiny_live: Path) -> tuple[Path, ...]:
+    return (ROOT / "models/zoo",) if FULL else (tiny_zoo, tiny_live)
+
+
+@pytest.fixture(scope="session")
+def live_service(tmp_path_factory: pytest.TempPathFactory, live_bundles: tuple[Path, ...]) -> Iterator[LiveService]:
+    """The service that all end-to-end tests of a session share. It has one worker and signs states with STATE_KEY."""
+    with run_live_service(tmp_path_factory.mktemp("live"), *live_bundles, state_key=STATE_KEY) as service:
+        yield service

@@ -1,0 +1,215 @@
+"""Bad, odd and huge requests with the answer that the HTTP contract documents for each.
+
+4xx where the request is wrong; 200 with a checked answer where it is only unusual.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from loadtest import answers
+from loadtest.answers import WrongAnswerError
+from loadtest.http_client import HttpReply, ServiceAddress, request_bytes
+from loadtest.payloads import TASKS, Payload, ServedModel
+
+BIG_BYTES = 10_000_000
+LONG_CHARACTERS = 100_000
+DEEP = 20_000
+ODD_TEXTS = {
+    "NUL bytes": "a\x00b \x00",
+    "emoji": "I 💛 👩‍👩‍👧‍👦 and 🇩🇪 !",
+    "combining marks": "e" + "\u0301" * 30 + " a\u0328\u0301 नमस्ते",
+    "right-to-left text": "שלום \u202eabc\u202c مرحبا",
+    "control characters": "a\x01\x7f\u2028b\ufeff\uffff",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MalformedRequest:
+    """One request. Each of the `expected` statuses is correct; without any, the client hangs up after `sent` bytes."""
+
+    kind: str
+    task: str
+    request: bytes
+    expected: frozenset[int]
+    sent: int | None = None
+    reset: bool = False
+    check: Callable[[object], None] | None = None  # of the JSON of a 200; raises WrongAnswerError
+
+    def complaint(self, reply: HttpReply) -> str:
+        """Return what is wrong with the reply, or "" if it is the documented one."""
+        if reply.status not in self.expected:
+            return f"status {reply.status} instead of {sorted(self.expected)}: {reply.body[:160]!r}"
+        try:
+            if reply.status == 200 and self.check:
+                self.check(reply.json())
+            if reply.status >= 400:
+                answers.check_problem(reply.status, reply.headers.get("content-type", ""), reply.json())
+        except WrongAnswerError as error:
+            return f"status {reply.status}, but {error}"
+        except ValueError:
+            return f"status {reply.status} with a body that is not JSON"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A route and its model."""
+
+    address: ServiceAddress
+    prefix: str
+    model: ServedModel
+
+    @property
+    def path(self) -> str:
+        return f"{self.prefix}/{self.model.task}"
+
+    def send(self, kind: str, body: bytes, *expected: int, **more: Any) -> MalformedRequest:
+        """Return a POST of `body`."""
+        request = request_bytes(self.address, self.path, body)
+        return MalformedRequest(kind=kind, task=self.model.task, request=request, expected=frozenset(expected), **more)
+
+    def refused(self, kind: str, status: int, **body: object) -> MalformedRequest:
+        """Return a POST that must be answered with `status`. Missing inputs and model are filled in."""
+        return self.send(kind, _json({"inputs": "a b", "model": self.model.id, **body}), status)
+
+    def answered(self, kind: str, inputs: object, parameters: Mapping[str, Any] | None = None) -> MalformedRequest:
+        """Return a POST of unusual but valid inputs, whose answer is checked."""
+        body = {"inputs": inputs, "model": self.model.id, **({"parameters": parameters} if parameters else {})}
+        payload = Payload(task=self.model.task, body=body, labels=self.model.labels)
+        return self.send(kind, _json(body), 200, check=partial(answers.check, payload))
+
+
+def build_malformed(address: ServiceAddress, prefix: str, models: Sequence[ServedModel]) -> list[MalformedRequest]:
+    """Return every kind for every task that has a model which reads words or writes text."""
+    readers = [model for model in models if model.codec == "words" or model.task == "generate"]
+    first = {model.task: model for model in reversed(readers)}
+    targets = [Target(address=address, prefix=prefix, model=first[task]) for task in TASKS if task in first]
+    builders = (_not_json, _wrong_types, _wrong_http, _wrong_model, _huge, _odd_texts, _empty, _hang_ups)
+    found = [request for target in targets for build in builders for request in build(target, models)]
+    return found + [request for target in targets for request in _BY_TASK[target.model.task](target)]
+
+
+def _not_json(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
+    yield target.send("invalid JSON", b'{"inputs": "a b"', 422)
+    yield target.send("invalid JSON", b"inputs=a+b", 422)
+    yield target.send("no body at all", b"", 422)
+    yield target.send("JSON, but no object", b'"a b"', 422)
+    yield target.send("JSON, but no object", b"[]", 422)
+    yield target.send("raw NUL byte in JSON", b'{"inputs": "a\x00b"}', 422)
+    yield target.send("not UTF-8", b'{"inputs": "\xff\xfe"}', 422)
+    yield target.send("lone surrogate, escaped", b'{"inputs": "a \\ud800 b"}', 422)
+    yield target.send("lone surrogate, escaped", b'{"inputs": ["\\udc00"]}', 422)
+    yield target.send("lone surrogate, as bytes", b'{"inputs": "a \xed\xa0\x80 b"}', 422)
+    yield target.send("deeply nested", b'{"inputs": ' + b"[" * DEEP + b"]" * DEEP + b"}", 422)
+
+
+def _wrong_types(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
+    for inputs in (5, None, True, {"a": 1}, [1, 2], ["a", 5], [["a", None]], [[["a"]]]):
+        yield target.refused("wrong type of inputs", 422, inputs=inputs)
+    yield target.refused("wrong type of parameters", 422, parameters=7)
+    yield target.refused("wrong type of model", 422, model=["a"])
+    yield target.send("inputs left out", b"{}", 422)
+    yield target.refused("unknown field", 422, color="red")
+    yield target.refused("unknown parameter", 422, parameters={"color": "red"})
+
+
+def _wrong_http(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
+    body = _json({"inputs": "a b"})
+
+    def send(kind: str, status: int, path: str = target.path, **more: Any) -> MalformedRequest:
+        request = request_bytes(target.address, path, body, **more)
+        return MalformedRequest(kind=kind, task=target.model.task, request=request, expected=frozenset({status}))
+
+    for method in ("GET", "PUT", "DELETE"):
+        yield send("wrong method", 405, method=method)
+    for media in ("text/plain", "application/x-www-form-urlencoded", "application/octet-stream"):
+        yield send("wrong content type", 415, content_type=media)
+    yield send("unknown path", 404, path=target.path + "/x" * 200)
+
+
+def _wrong_model(target: Target, models: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
+    yield target.refused("unknown model", 404, model="no-such-model")
+    yield target.refused("unknown model", 404, model="../../etc/passwd")
+    for other in [model for model in models if target.model.task not in model.tasks][:1]:
+        yield target.refused("model of another task", 404, model=other.id)
+
+
+def _huge(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
+    task = target.model.task
+    if task == "classify":  # each form once, because they take a long time to send
+        yield target.send("10 MB body, many inputs", b'{"inputs": [' + b'"a",' * (BIG_BYTES // 4) + b'"a"]}', 413)
+    elif task == "generate":
+        yield target.send("10 MB body, no JSON", b"\x00" * BIG_BYTES, 413)
+    else:
+        yield target.send("10 MB body", b'{"inputs": "' + b"word " * (BIG_BYTES // 5) + b'"}', 413)
+        part = b"word " * 20_000
+        chunks = (b"%x\r\n%s\r\n" % (len(part), part)) * (BIG_BYTES // len(part))
+        head = request_bytes(target.address, target.path, headers={"transfer-encoding": "chunked"})
+        request = head + b'c\r\n{"inputs": "\r\n' + chunks + b'2\r\n"}\r\n0\r\n\r\n'
+        yield MalformedRequest(kind="10 MB body, chunked", task=task, request=request, expected=frozenset({413}))
+    if target.model.max_length:
+        unit, length = ("a", LONG_CHARACTERS) if task == "generate" else ("a ", target.model.max_length + 1)
+        if length > target.model.max_length:
+            yield target.refused("input over the model's limit", 413, inputs=unit * length)
+
+
+def _odd_texts(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
+    parameters = {"max_new_tokens": 5, "details": True} if target.model.task == "generate" else None
+    for kind, text in ODD_TEXTS.items():
+        yield target.answered(kind, text, parameters)
+        yield target.answered(kind, ["plain", text], parameters)
+    if target.model.task != "generate":  # a long word is one token; a long prompt is over the limit
+        yield target.answered("100,000-character word", "a" * LONG_CHARACTERS)
+        yield target.answered("100,000-character word", "the " + "💛" * LONG_CHARACTERS + " end")
+
+
+def _empty(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
+    yield target.answered("empty string", "")
+    yield target.answered("empty list", [])
+    yield target.answered("list of an empty string", ["", "a"])
+
+
+def _hang_ups(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
+    parameters = {"parameters": {"max_new_tokens": 200}} if target.model.task == "generate" else {}
+    body = _json({"inputs": " ".join(target.model.words * 5)[:500], "model": target.model.id, **parameters})
+    size = len(request_bytes(target.address, target.path, body))
+    yield target.send("disconnect in the headers", body, sent=40)
+    yield target.send("disconnect in the body", body, sent=size - len(body) // 2)
+    yield target.send("reset in the body", body, sent=size - 3, reset=True)
+    yield target.send("disconnect before the answer", body, sent=size)
+    yield target.send("reset before the answer", body, sent=size, reset=True)
+
+
+def _tag_parameters(target: Target) -> Iterator[MalformedRequest]:
+    yield target.refused("parameter out of range", 422, parameters={"aggregation_strategy": "max"})
+    yield target.answered("list of an empty token list", [[], ["a"]])
+    yield target.answered("empty token", [["", "a"]])
+
+
+def _classify_parameters(target: Target) -> Iterator[MalformedRequest]:
+    for top_k in (-1, 0, 1.5, "2"):
+        yield target.refused("parameter out of range", 422, parameters={"top_k": top_k})
+
+
+def _generate_parameters(target: Target) -> Iterator[MalformedRequest]:
+    for tokens in (-1, -(10**30)):
+        yield target.refused("negative max_new_tokens", 422, parameters={"max_new_tokens": tokens})
+    for tokens in (10**9, 10**30):
+        yield target.refused("huge max_new_tokens", 422, parameters={"max_new_tokens": tokens})
+    for name, value in (("temperature", -1), ("top_p", 2), ("top_k", -5), ("seed", "x"), ("stop", 7)):
+        yield target.refused("parameter out of range", 422, parameters={name: value})
+    yield target.send("parameter out of range", b'{"inputs": "a", "parameters": {"temperature": NaN}}', 422)
+
+
+_BY_TASK: Mapping[str, Callable[[Target], Iterator[MalformedRequest]]] = {
+    "tag": _tag_parameters,
+    "classify": _classify_parameters,
+    "generate": _generate_parameters,
+}
+
+
+def _json(body: object) -> bytes:
+    return json.dumps(body, ensure_ascii=False).encode()
