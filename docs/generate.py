@@ -38,7 +38,7 @@ from service.settings import Settings, variable  # noqa: E402
 from service.telemetry import METRICS  # noqa: E402
 from training.recipe import Recipe  # noqa: E402
 
-PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n\n).*?(\n<!-- end -->)", re.DOTALL)
+PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n+).*?(\n+<!-- end -->)", re.DOTALL)
 RESULTS = ROOT / "docs/results"
 HELP_COLUMNS = "100"
 
@@ -55,7 +55,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     """Yield each page that has a generated part, with its current text."""
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         old = page.read_text("utf-8")
-        new = PART.sub(lambda part: f"{part[1]}{PARTS[part['name']]()}{part[3]}", old)
+        new = PART.sub(lambda part: f"{part[1]}{PARTS[part['name']]().rstrip(chr(10))}{part[3]}", old)
         if PART.search(old):
             yield page, new
 
@@ -291,9 +291,9 @@ def median(server: dict[str, Any], connections: int) -> dict[str, Any]:
 
 
 def bench() -> str:
-    """Return the four lines of the comparison that the README shows."""
+    """Return the part of the comparison that the README shows."""
     servers = result("bench")["servers"]
-    shown = ("seqserve-int8", "seqserve-fp32", "mosec-int8", "mosec", "starlette", "bentoml")
+    shown = ("seqserve-int8", "seqserve-fp32", "mosec-int8", "mosec", "bentoml")
     rows = []
     for name in shown:
         row = median(servers[name], 32)

@@ -11,6 +11,7 @@ import yaml
 
 from docs import generate
 from service.settings import Settings, variable
+from service.telemetry import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -70,6 +71,23 @@ def test_named_settings_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", HAND_WRITTEN, ids=name_of)
+def test_named_metrics_exist(page: Path) -> None:
+    named = set(re.findall(r"\bseqserve_[a-z_]*[a-z]\b", page.read_text("utf-8")))
+    assert {name.removesuffix("_bucket") for name in named} <= {metric.name for metric in METRICS}
+
+
+def test_code_names_existing_pages() -> None:
+    done = subprocess.run(
+        ["git", "grep", "-hoE", r"docs/[A-Za-z0-9_/-]+\.md", "--", "*.py", "*.toml", "*.yml", "*.yaml", "Makefile"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert {page for page in done.stdout.split() if not (ROOT / page).exists()} == set()
+
+
+@pytest.mark.parametrize("page", HAND_WRITTEN, ids=name_of)
 def test_named_files_exist(page: Path) -> None:
     paths = re.findall(
         r"`((?:models|training|service|loadtest|docs|tests|requirements)/[\w./-]+)`", page.read_text("utf-8")
@@ -87,7 +105,7 @@ def test_named_make_targets_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", HAND_WRITTEN, ids=name_of)
 def test_named_commands_have_valid_arguments(page: Path) -> None:
     commands = re.findall(
-        r"python -m (training|models|loadtest) ([^`\n|#&<>\\]+?)(?:  .*| [|&<>].*)?[`\n]", page.read_text("utf-8")
+        r"python -m (training|models|loadtest) ([a-z][^`\n|#&<>\\]*?)(?:  .*| [|&<>].*)?[`\n]", page.read_text("utf-8")
     )
     for package, arguments in commands:
         parser = generate.parser_of(package)

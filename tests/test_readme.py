@@ -63,6 +63,26 @@ def test_readme_shows_the_native_routes() -> None:
     assert {"/v1/tag", "/v1/generate"} <= set(re.findall(r"/v1/\w+", " ".join(command for command, _ in EXCHANGES)))
 
 
+def test_layout_of_the_readme_names_existing_files() -> None:
+    (layout,) = re.findall(r"```\n(models/.*?)```", README, re.DOTALL)
+    top = folder = ROOT
+    for line in layout.splitlines():
+        first, *words = line.split()
+        if not line.startswith(" "):
+            top = folder = ROOT / first
+        elif first.endswith("/"):
+            folder = top / first
+        else:
+            folder = top
+        assert folder.is_dir(), folder
+        named = [word.strip(",;:()") for word in (first, *words)]
+        for name in named:
+            if name.endswith(".py"):
+                assert list(folder.glob(name)) or list(top.glob(name)), f"{folder}/{name}"
+            elif name.endswith("/") and name != first:
+                assert (folder / name).is_dir() or (top / name).is_dir(), name
+
+
 @pytest.mark.parametrize("block", blocks("sh", *SHELL_PAGES))
 def test_curl_of_the_documentation_succeeds(address: str, block: str) -> None:
     assert bash(block.replace(ADDRESS, address).replace("curl -s", "curl --fail-with-body -s"))
