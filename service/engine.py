@@ -1,14 +1,10 @@
-"""Tag, classify, embed, generate, write: the bundles, each with its scheduler, behind a coroutine each.
-
-Loads, checks and drains. Knows no HTTP and no BentoML; the order of work is left to batching/, the meaning of
-arrays to models/.
-"""
+"""Runs requests on the loaded bundles: one coroutine per task, which admits, encodes, submits, waits and decodes."""
 
 import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, cast
 
@@ -20,43 +16,43 @@ from models import self_test
 from models.manifest import BundleError
 from models.onnx_session import Placement
 from models.tasks import EmbeddingInput, Entity, Generation, GenerationResult, LabelScore, StreamChunk, Tagging
-from service.errors import ClientGone, InvalidRequest, Overloaded, Unavailable, UnknownModel, shown
-from service.generation import GenerateOptions, Texts
+from service.errors import InvalidRequest, TooLarge, Unavailable, UnknownModel, shown
+from service.generation import GenerationParameters, GenerationService
 from service.generation_stream import GenerationStream
-from service.inputs import Frames, Inputs, Piecewise
-from service.model_runtime import ModelRuntime, open_runtime
-from service.paced import answer_all, encode_all, encode_one
-from service.scheduling.job import InferenceRequest, Job
+from service.inputs import Chunk, Frames, Inputs
+from service.model_runtime import ModelRuntime, TensorRuntime, open_runtime
+from service.scheduling.job import InferenceRequest
 from service.scheduling.loop import LoopBudget
+from service.scheduling.tensors import Arrays
 from service.settings import Settings
 from service.state_tokens import StateSigner
-from service.streaming import TaggingStream, size
+from service.streaming import TaggingStream, packed_size
 from service.telemetry import Telemetry
-from service.tensor_runtime import Arrays, TensorRuntime, Work
 
 log = logging.getLogger(__name__)
 
 DRAIN_POLL_S = 0.01
 TASKS = ("tag", "classify", "generate", "embed", "stream")
+# Long requests yield to the event loop after this much work, about 5 ms.
+ENCODE_SLICE = 32_768  # characters
+DECODE_SLICE = 8_192  # words or characters
 
 
 class Engine:
-    """All bundles of one worker process. `load` makes it; everything else belongs to the event loop's thread."""
+    """All bundles of one worker process. Except for `load`, use it on the event loop only."""
 
     def __init__(
-        self, runtimes: Sequence[ModelRuntime], executor: Executor, *, request_tokens: int, states: StateSigner
+        self, runtimes: Sequence[ModelRuntime], executor: Executor, *, request_tokens: int, signer: StateSigner
     ) -> None:
         self._runtimes = {runtime.name: runtime for runtime in runtimes}
-        self._by_task = {
-            task: {name: runtime for name, runtime in self._runtimes.items() if task in runtime.tasks} for task in TASKS
+        self._by_task = {task: {each.name: each for each in runtimes if task in each.tasks} for task in TASKS}
+        self._first = {task: next(iter(found.values())) for task, found in self._by_task.items() if found}
+        self._generation = {
+            each.name: GenerationService(each.bundle, each.bundle.task, signer)
+            for each in runtimes
+            if isinstance(each.bundle.task, Generation)
         }
-        self._first = {task: next(iter(runtimes.values())) for task, runtimes in self._by_task.items() if runtimes}
-        self._texts = {
-            runtime.name: Texts(runtime.bundle, runtime.bundle.task, states)
-            for runtime in runtimes
-            if isinstance(runtime.bundle.task, Generation)
-        }
-        self._states = states
+        self._signer = signer
         self._request_tokens = request_tokens
         self._executor = executor
         self._open = True
@@ -66,33 +62,38 @@ class Engine:
         """Open every bundle and run its self-test. Blocks. Raises BundleError or BadSetting."""
         # One thread: batches of several bundles queue rather than compete for this worker's cores.
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
-        turns = LoopBudget()
+        budget = LoopBudget()
         placement = Placement(device=settings.device, threads=settings.threads)
         runtimes: dict[str, ModelRuntime] = {}
         for path in settings.bundle_paths():
-            started = time.perf_counter()
+            started_s = time.perf_counter()
             bundle = bundles.load(path, variant=settings.variant, placement=placement)
             self_test.run(bundle)
-            load_s = time.perf_counter() - started
+            load_s = time.perf_counter() - started_s
             manifest = bundle.manifest
             if manifest.name in runtimes:
                 other = runtimes[manifest.name].bundle.path
                 raise BundleError(f"{path}: {other} has the same name {manifest.name!r}: leave one of them out")
-            runtimes[manifest.name] = open_runtime(bundle, settings, telemetry, executor, turns)
+            runtimes[manifest.name] = open_runtime(bundle, settings, telemetry, executor, budget)
             telemetry.bundle(manifest.name, manifest.version, bundle.variant, load_s)
             log.info("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, bundle.model.device, load_s)
-        keys = settings.state_key or (secrets.token_urlsafe(),)  # a service has one of its start, see app.py
-        states = StateSigner(keys, ttl_s=settings.state_ttl_s, clock=time.time)
-        return cls(list(runtimes.values()), executor, request_tokens=settings.request_tokens, states=states)
+        keys = settings.state_key or (secrets.token_urlsafe(),)  # app.py sets one key for all workers of a service
+        signer = StateSigner(keys, ttl_s=settings.state_ttl_s, clock=time.time)
+        return cls(list(runtimes.values()), executor, request_tokens=settings.request_tokens, signer=signer)
 
     @property
-    def ready(self) -> bool:
-        """Whether work is taken."""
+    def open(self) -> bool:
+        """False once the drain has begun."""
         return self._open
 
     @property
+    def ready(self) -> bool:
+        """Whether every bundle can answer requests."""
+        return self._open and all(runtime.ready for runtime in self._runtimes.values())
+
+    @property
     def runtimes(self) -> Mapping[str, ModelRuntime]:
-        """Every bundle with its scheduler, by name."""
+        """All bundles by name, in the order of the settings."""
         return self._runtimes
 
     def cards(self) -> list[dict[str, Any]]:
@@ -100,22 +101,39 @@ class Engine:
         return [runtime.card() for runtime in self._runtimes.values()]
 
     def defaults(self) -> dict[str, str]:
-        """The bundle that answers a request of each task which names none: the first that can, where there is one."""
+        """Return, for each task, the bundle that answers a request that names none."""
         return {task: first.name for task, first in self._first.items()}
+
+    def tensor_runtimes(self) -> dict[str, TensorRuntime]:
+        """Return the tensor interface of each bundle, by name."""
+        return {name: runtime.tensors for name, runtime in self._runtimes.items()}
+
+    def runtime_for(self, task: str, model: str | None) -> ModelRuntime:
+        """Return the named bundle, or the first one for the task. Raises UnknownModel."""
+        found = self._by_task[task]
+        if model is None:
+            if not found:
+                raise UnknownModel(f"no bundle is loaded that can {task}", value="", available=[])
+            return self._first[task]
+        if model not in found:
+            names = ", ".join(found) or "none"
+            other = f" ({model!r} is loaded for another task)" if model in self._runtimes else ""
+            raise UnknownModel(
+                f"no bundle of that name can {task}{other}; those that can: {names}", value=model, available=list(found)
+            )
+        return found[model]
 
     async def tag(
         self, inputs: Inputs, *, model: str | None = None, aggregation: str | None = None, request: InferenceRequest
     ) -> list[Any]:
-        """Entities of one input, or a list of them for a list of texts, token lists or lists of frames."""
+        """Return the entities of one input, or a list of them for a list of inputs."""
         runtime = self.runtime_for("tag", model)
-        answer = runtime.answers["tag"]
-        if isinstance(inputs, str) or runtime.is_one(inputs):
-            item = encode_one(runtime, inputs, self._request_tokens)
-            (row,) = await self._wait(runtime, request, (item,)) if item.length else (runtime.nothing,)
-            return answer(item, row, aggregation=aggregation)
-        items = await encode_all(runtime, inputs, self._request_tokens)
-        rows = await self._run_filled(runtime, items, request)
-        return await answer_all(items, rows, lambda item, row: answer(item, row, aggregation=aggregation))
+        decode = runtime.decoders["tag"]
+        if isinstance(inputs, str) or runtime.is_single(inputs):
+            item, row = await self._run_one(runtime, inputs, request)
+            return decode(item, row, aggregation=aggregation)
+        items, rows = await self._run_all(runtime, inputs, request)
+        return await _decode_all(items, rows, lambda item, row: decode(item, row, aggregation=aggregation))
 
     async def classify(
         self,
@@ -125,192 +143,210 @@ class Engine:
         top_k: int | None = None,
         request: InferenceRequest,
     ) -> list[list[LabelScore]]:
-        """The labels of each input, best first."""
+        """Return the labels of each input, best first."""
         runtime = self.runtime_for("classify", model)
-        answer = runtime.answers["classify"]
-        if isinstance(inputs, str) or runtime.is_one(inputs):
-            item = encode_one(runtime, inputs, self._request_tokens)
-            (row,) = await self._wait(runtime, request, (item,)) if item.length else (runtime.nothing,)
-            return [answer(item, row, top_k=top_k)]
-        items = await encode_all(runtime, inputs, self._request_tokens)
-        rows = await self._run_filled(runtime, items, request)
-        return await answer_all(items, rows, lambda item, row: answer(item, row, top_k=top_k))
+        decode = runtime.decoders["classify"]
+        if isinstance(inputs, str) or runtime.is_single(inputs):
+            item, row = await self._run_one(runtime, inputs, request)
+            return [decode(item, row, top_k=top_k)]
+        items, rows = await self._run_all(runtime, inputs, request)
+        return await _decode_all(items, rows, lambda item, row: decode(item, row, top_k=top_k))
 
     async def embed(
         self, inputs: str | Sequence[Any], *, model: str | None = None, request: InferenceRequest
     ) -> list[tuple[NDArray[np.float32], int]]:
-        """The vector (W,) of each input and how many steps it was read from."""
+        """Return the vector (W,) of each input and the number of its steps."""
         runtime = self.runtime_for("embed", model)
-        alone = isinstance(inputs, str) or runtime.is_one(list(inputs))
-        items = await encode_all(runtime, [inputs] if alone else inputs, self._request_tokens, alone=alone)
-        for place, item in enumerate(items):
-            if not item.length:
-                field = "inputs" if alone else f"inputs[{place}]"
-                raise InvalidRequest(f"has no {runtime.unit}, so it has no vector", field=field)
-        vectors = await self._wait(runtime, request, [EmbeddingInput(item) for item in items]) if items else []
+        single = isinstance(inputs, str) or runtime.is_single(list(inputs))
+        with runtime.admit(request, 1 if single else len(inputs)) as job:
+            items = await self._encode_all(runtime, [inputs] if single else inputs, single=single)
+            for index, item in enumerate(items):
+                if not item.length:
+                    field = "inputs" if single else f"inputs[{index}]"
+                    raise InvalidRequest(f"has no {runtime.unit}, so it has no vector", field=field)
+            if not items:
+                return []
+            runtime.submit(job, [EmbeddingInput(item) for item in items])
+            vectors = await job
         return [(vector, item.length) for vector, item in zip(vectors, items, strict=True)]
 
     def open_stream(self, model: str | None = None, *, state: str | None = None) -> TaggingStream:
-        """A stream at its beginning, or where `keep` left it, of a bundle that has a state. Raises InvalidRequest."""
+        """Return a new stream, or the one that `state_token` saved. Raises InvalidRequest."""
         runtime = self.runtime_for("stream", model)
         task = cast(Tagging, runtime.bundle.task)
         if state is None:
-            return TaggingStream(model=runtime.name, memory=task.start())
-        try:
-            payload = self._states.open(state, _owner(runtime), most_bytes=size(task.state))
-        except InvalidRequest as error:  # which names the field by its place in a request for text
-            raise InvalidRequest(error.message, field="state") from None
+            return TaggingStream(model=runtime.name, state=task.start())
+        payload = self._signer.verify(state, _stream_subject(runtime), max_bytes=packed_size(task.state))
         return TaggingStream.unpack(runtime.name, payload, task.state)
 
     def state_token(self, stream: TaggingStream) -> str:
-        """The stream as a value, for `stream`, here or on any replica that has the key."""
-        return self._states.seal(stream.pack(), _owner(self.runtime_for("stream", stream.model)))
+        """Return a token for `open_stream`, here or on any replica that has the key."""
+        return self._signer.sign(stream.pack(), _stream_subject(self.runtime_for("stream", stream.model)))
 
-    async def advance(self, stream: TaggingStream, inputs: Piecewise, *, request: InferenceRequest) -> list[Entity]:
-        """The entity of each step of the next piece; places count steps since the stream began."""
+    async def advance(self, stream: TaggingStream, inputs: Chunk, *, request: InferenceRequest) -> list[Entity]:
+        """Return the entity of each step of the next chunk. Positions count steps since the stream began."""
         runtime = self.runtime_for("stream", stream.model)
         task = cast(Tagging, runtime.bundle.task)
-        single = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], int | float)
-        runtime.check_kind([inputs])
-        item = encode_one(runtime, [inputs] if single else inputs, self._request_tokens)
-        if not item.length:
-            return []
-        (row,) = await self._wait(runtime, request, (StreamChunk(item, stream.memory),))
-        before, stream.memory, stream.steps = stream.steps, row.state, stream.steps + item.length
+        is_frame = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], int | float)
+        with runtime.admit(request, 1) as job:
+            runtime.check_kind([inputs])
+            item = runtime.encode([inputs] if is_frame else inputs)
+            self._check_tokens(runtime, item.length)
+            if not item.length:
+                return []
+            runtime.submit(job, (StreamChunk(item, stream.state),))
+            (row,) = await job
+        before, stream.state, stream.steps = stream.steps, row.state, stream.steps + item.length
         return [
-            Entity(label, score, word, before + place, before + place + 1)
-            for place, (label, score, word, *_) in enumerate(task.answer(item, row, aggregation="none"))
+            Entity(label, score, word, before + step, before + step + 1)
+            for step, (label, score, word, *_) in enumerate(task.answer(item, row, aggregation="none"))
         ]
 
     async def generate(
-        self, inputs: str | list[str], *, model: str | None = None, options: GenerateOptions, request: InferenceRequest
+        self,
+        inputs: str | list[str],
+        *,
+        model: str | None = None,
+        options: GenerationParameters,
+        request: InferenceRequest,
     ) -> GenerationResult | list[GenerationResult]:
-        """The continuation of each prompt; an empty prompt has an empty one."""
+        """Return the generated text of one prompt, or a list of them. An empty prompt has an empty text."""
         runtime = self.runtime_for("generate", model)
-        alone = isinstance(inputs, str)
+        single = isinstance(inputs, str)
         prompts = [inputs] if isinstance(inputs, str) else inputs
-        items = await encode_all(runtime, prompts, self._request_tokens, beside=options.max_new_tokens, alone=alone)
-        texts = self._texts[runtime.name]
-        starts = texts.begin(prompts, items, [options] * len(prompts))
-        wanted = [(start.reading, start.text) for start in starts if len(start.reading)]
-        if wanted:
-            await self._wait(runtime, request, wanted)
-        written = [start.text for start in starts]
-        answers = await answer_all(items, written, lambda _, text: texts.answer(text), beside=options.max_new_tokens)
-        return answers[0] if alone else answers
+        service, new_tokens = self._generation[runtime.name], options.max_new_tokens
+        with runtime.admit(request, len(prompts), new_tokens * len(prompts)) as job:
+            items = await self._encode_all(runtime, prompts, new_tokens=new_tokens, single=single)
+            jobs = service.start(prompts, items, [options] * len(prompts))
+            if queued := [(each.tokens, each.text) for each in jobs if len(each.tokens)]:
+                runtime.submit(job, queued)
+                await job
+        texts = [each.text for each in jobs]
+        results = await _decode_all(items, texts, lambda _, text: service.result(text), new_tokens=new_tokens)
+        return results[0] if single else results
 
     async def generate_stream(
         self,
         prompts: Sequence[str],
         *,
         model: str | None = None,
-        options: Sequence[GenerateOptions],
+        options: Sequence[GenerationParameters],
         request: InferenceRequest,
     ) -> GenerationStream:
-        """As `generate`, to be read while it is written; each prompt has options of its own."""
+        """Return the texts while they are generated. Each prompt has its own parameters."""
         runtime = self.runtime_for("generate", model)
-        beside = max((each.max_new_tokens for each in options), default=0)
-        items = await encode_all(runtime, prompts, self._request_tokens, beside=beside, alone=len(prompts) == 1)
-        texts = self._texts[runtime.name]
-        return GenerationStream(runtime, texts, texts.begin(prompts, items, options), request)
-
-    def tensor_runtimes(self) -> dict[str, TensorRuntime]:
-        """The graph of each bundle by its name."""
-        return {name: runtime.tensors for name, runtime in self._runtimes.items()}
+        new_tokens = max((each.max_new_tokens for each in options), default=0)
+        service = self._generation[runtime.name]
+        job = runtime.admit(request, len(prompts), new_tokens * len(prompts))
+        try:
+            items = await self._encode_all(runtime, prompts, new_tokens=new_tokens, single=len(prompts) == 1)
+            return GenerationStream(runtime, service, service.start(prompts, items, options), job)
+        except BaseException:
+            job.cancel()
+            raise
 
     async def run_tensors(self, arrays: Arrays, *, model: str, request: InferenceRequest) -> Arrays:
-        """The outputs of a bundle's graph for arrays that were made elsewhere, all of them by name."""
-        if model not in self._runtimes:
+        """Run the model of a bundle on tensors and return all its outputs, by name."""
+        runtime = self._runtimes.get(model)
+        if runtime is None:
             names = ", ".join(self._runtimes)
             raise UnknownModel(
                 f"there is no model {shown(model)!r}; there are {names}", value=model, available=list(self._runtimes)
             )
-        runtime = self._runtimes[model]
-        if runtime.is_full():
-            raise runtime.overload()
-        (outputs,) = await self._wait(runtime, request, runtime.tensors.check(arrays))
+        with runtime.admit(request, 1, as_tensors=True) as job:
+            runtime.submit(job, runtime.tensors.check(arrays))
+            (outputs,) = await job
         return cast(Arrays, outputs)
 
-    def check_room(self, task: str) -> None:
-        """Raise Overloaded or Unavailable if a request of `task` would be refused whatever it says."""
-        if len(self._by_task[task]) == 1:  # of several, the request names the one that it wants
-            self._first[task].check_room(1)
-
-    def is_full(self, task: str) -> bool:
-        """Whether a request of `task` that names no model would be refused with `overload`: cheap."""
-        first = self._first.get(task)
-        return first is not None and first.refuses()
-
-    def overload(self, task: str) -> Overloaded:
-        """See `is_full`."""
-        return self._first[task].refusal()
-
-    def choices(self, task: str) -> int:
-        """How many bundles can do it."""
-        return len(self._by_task[task])
-
-    def runtime_for(self, task: str, model: str | None) -> ModelRuntime:
-        fitting = self._by_task[task]
-        if model is None:
-            if not fitting:
-                raise UnknownModel(f"no bundle is loaded that can {task}", value="", available=[])
-            return self._first[task]
-        if model not in fitting:
-            names = ", ".join(fitting) or "none"
-            other = f" ({model!r} is loaded for another task)" if model in self._runtimes else ""
-            raise UnknownModel(
-                f"no bundle of that name can {task}{other}; those that can: {names}",
-                value=model,
-                available=list(fitting),
-            )
-        return fitting[model]
-
-    async def _run_filled(self, runtime: ModelRuntime, items: Sequence[Any], request: InferenceRequest) -> list[Any]:
-        """The network's row for each item; the runtime's `nothing` for one without a step, which no network sees."""
-        filled = [item for item in items if item.length]
-        if not filled:
-            return [runtime.nothing] * len(items)
-        found = await self._wait(runtime, request, filled)
-        if len(filled) == len(items):
-            return found
-        rows = iter(found)
-        return [next(rows) if item.length else runtime.nothing for item in items]
-
-    async def _wait(self, runtime: ModelRuntime, request: InferenceRequest, parts: Sequence[Any] | Work) -> list[Any]:
-        """Submit a ticket of these parts, or of arrays, and wait for its results; raises its error."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def wake() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        ticket = runtime.submit(request, parts, wake)
-        try:
-            await future
-        except asyncio.CancelledError:
-            ticket.fail(ClientGone())
-            raise
-        if ticket.error is not None:
-            raise ticket.error
-        return ticket.results
-
     async def drain(self, timeout_s: float) -> None:
-        """Refuse new work and answer what was accepted; what is not answered in time fails with Unavailable."""
+        """Refuse new requests and answer those in progress. After `timeout_s` they fail with Unavailable."""
         self._open = False
         for runtime in self._runtimes.values():
-            runtime.scheduler.close()
-            runtime.tensors.scheduler.close()
-        until = time.monotonic() + timeout_s
-        while self._under_way() and time.monotonic() < until:
+            runtime.close()
+        until_s = time.monotonic() + timeout_s
+        while self._jobs_in_progress() and time.monotonic() < until_s:
             await asyncio.sleep(DRAIN_POLL_S)
-        for ticket in self._under_way():
-            ticket.fail(Unavailable("the service shut down before the answer was ready: send the request again"))
+        for job in self._jobs_in_progress():
+            job.fail(Unavailable("the service shut down before the answer was ready; send the request again"))
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _under_way(self) -> list[Job]:
-        return [ticket for runtime in self._runtimes.values() for ticket in runtime.open]
+    def _jobs_in_progress(self) -> list[Any]:
+        return [job for runtime in self._runtimes.values() for job in runtime.jobs]
+
+    async def _run_one(self, runtime: ModelRuntime, raw: Any, request: InferenceRequest) -> tuple[Any, Any]:
+        """Return one encoded input and its row. An input without steps is not run."""
+        with runtime.admit(request, 1) as job:
+            item = runtime.encode(raw)
+            self._check_tokens(runtime, item.length)
+            if not item.length:
+                return item, runtime.empty_row
+            runtime.submit(job, (item,))
+            (row,) = await job
+        return item, row
+
+    async def _run_all(
+        self, runtime: ModelRuntime, inputs: Sequence[Any], request: InferenceRequest
+    ) -> tuple[list[Any], list[Any]]:
+        """Return the encoded inputs and the row of each. Inputs without steps are not run."""
+        with runtime.admit(request, len(inputs)) as job:
+            items = await self._encode_all(runtime, inputs)
+            filled = [item for item in items if item.length]
+            if not filled:
+                return items, [runtime.empty_row] * len(items)
+            runtime.submit(job, filled)
+            found = await job
+        if len(filled) == len(items):
+            return items, found
+        rows = iter(found)
+        return items, [next(rows) if item.length else runtime.empty_row for item in items]
+
+    async def _encode_all(
+        self, runtime: ModelRuntime, inputs: Sequence[Any], *, new_tokens: int = 0, single: bool = False
+    ) -> list[Any]:
+        """Encode every input, and yield to the event loop now and then. `single`: the input came without a list.
+
+        `new_tokens` are requested for each input. Raises TooLarge for an input that is too long, or too many tokens in
+        the request; InvalidRequest for an input that cannot be read.
+        """
+        runtime.check_kind(inputs)
+        items: list[Any] = []
+        unyielded, tokens = 0, new_tokens * len(inputs)
+        for index, raw in enumerate(inputs):
+            item = runtime.encode(raw, None if single else index)
+            tokens += item.length
+            self._check_tokens(runtime, tokens)
+            items.append(item)
+            unyielded += len(raw) if isinstance(raw, str) else 8 * len(raw)
+            if unyielded > ENCODE_SLICE:
+                unyielded = 0
+                await asyncio.sleep(0)
+        return items
+
+    def _check_tokens(self, runtime: ModelRuntime, tokens: int) -> None:
+        limit = self._request_tokens
+        if tokens > limit:
+            raise TooLarge(
+                f"the request has more than {limit} {runtime.unit}, sent and requested; split it",
+                limit=limit,
+                field="inputs",
+            )
 
 
-def _owner(runtime: ModelRuntime) -> str:
-    """What the state of a stream belongs to: to no other weights."""
+async def _decode_all(
+    items: Sequence[Any], rows: Sequence[Any], decode: Callable[[Any, Any], Any], *, new_tokens: int = 0
+) -> list[Any]:
+    """Decode every row, and yield to the event loop now and then."""
+    answers = []
+    unyielded = 0
+    for item, row in zip(items, rows, strict=True):
+        answers.append(decode(item, row))
+        unyielded += item.length + new_tokens
+        if unyielded > DECODE_SLICE:
+            unyielded = 0
+            await asyncio.sleep(0)
+    return answers
+
+
+def _stream_subject(runtime: ModelRuntime) -> str:
+    """Return what binds a state token to the weights."""
     return f"stream {runtime.name} {runtime.bundle.digest} {runtime.bundle.variant}"

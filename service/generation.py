@@ -1,7 +1,4 @@
-"""Between what a request for generation asks and the texts that a scheduler writes: how they begin, and their answers.
-
-Knows states and prompts. Knows no HTTP, and neither slots nor turns.
-"""
+"""Turns generation requests into jobs for the scheduler, and finished jobs into results."""
 
 import secrets
 from collections.abc import Sequence
@@ -10,39 +7,38 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models import state as rows_of
+from models import state as states
 from models.bundle import Bundle
 from models.codecs.symbols import EncodedSymbols
 from models.sampling import SamplingOptions
 from models.tasks import Generation, GenerationResult
-from models.tasks.generate import GeneratedText
-from models.tasks.generate import GenerateOptions as WriteOptions
+from models.tasks.generate import GeneratedText, GenerateOptions
 from models.tasks.snapshot import GenerationSnapshot, size
 from service.state_tokens import StateSigner
 
-SEED_BITS = 53  # of a seed that is drawn here: what a JavaScript number still holds exactly
+SEED_BITS = 53  # of a random seed: the integers that a JavaScript number holds exactly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateOptions:
-    """What one request for generation asks; `seed` None draws one, or goes on with that of the `state`."""
+class GenerationParameters:
+    """The parameters of one generation request."""
 
-    max_new_tokens: int = 100  # 0: the prompt is only read
+    max_new_tokens: int = 100  # 0 only reads the prompt
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    seed: int | None = None
+    seed: int | None = None  # None: random, or that of `state`
     stop: tuple[str, ...] = ()
     return_full_text: bool = False
     details: bool = False
-    logprobs: bool = False  # of the tokens, for who reads them as they come; `details` has them anyway
-    alternatives: int = 0  # likewise, of the likeliest tokens of each step
-    state: str | None = None  # of a text to go on with, before the prompt
+    logprobs: bool = False  # of the tokens of a stream; `details` includes them
+    alternatives: int = 0  # the number of most likely tokens of each step of a stream
+    state: str | None = None  # the state token of a text to continue, before the prompt
     return_state: bool = False
 
-    def of_model(self, seed: int) -> WriteOptions:
-        """The same for models/."""
-        return WriteOptions(
+    def with_seed(self, seed: int) -> GenerateOptions:
+        """Return the options of the model, with this seed."""
+        return GenerateOptions(
             max_new_tokens=self.max_new_tokens,
             sampling=SamplingOptions(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=seed),
             stop=self.stop,
@@ -55,68 +51,72 @@ class GenerateOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """A text before its first step. What has nothing to read is done as it is."""
+class GenerationJob:
+    """One prompt before its first step. A job without tokens to read is done already."""
 
-    length: int  # of the prompt
-    reading: NDArray[np.int32]  # (T,) what is read before the first draw
+    prompt_tokens: int
+    tokens: NDArray[np.int32]  # (T,) to read before the first token is sampled
     text: GeneratedText
 
 
-class Texts:
-    """The texts of one bundle and their states."""
+class GenerationService:
+    """Makes the generation jobs and the results of one bundle."""
 
-    def __init__(self, bundle: Bundle, task: Generation, states: StateSigner) -> None:
-        self._task, self._states = task, states
+    def __init__(self, bundle: Bundle, task: Generation, signer: StateSigner) -> None:
+        self._task, self._signer = task, signer
         manifest = bundle.manifest
-        self._owner = f"generate {manifest.name} {bundle.digest} {bundle.variant}"
+        self._subject = f"generate {manifest.name} {bundle.digest} {bundle.variant}"
         self.state_bytes = size(task.state)
 
-    def begin(
-        self, prompts: Sequence[str], items: Sequence[EncodedSymbols], options: Sequence[GenerateOptions]
-    ) -> list[Start]:
-        """One text for each prompt. Raises InvalidRequest for a state that is not good.
+    def start(
+        self, prompts: Sequence[str], items: Sequence[EncodedSymbols], parameters: Sequence[GenerationParameters]
+    ) -> list[GenerationJob]:
+        """Return a job for each prompt. Raises InvalidRequest for an invalid state token.
 
-        Of several that go on from one state without a seed, the first goes on with its random numbers as well; each
-        other draws a seed of its own, as texts without a state do.
+        When several prompts continue from one state without a seed, the first one also continues its random numbers.
+        Each of the others gets a random seed, as prompts without a state do.
         """
         known: dict[str, GenerationSnapshot] = {}
-        starts = []
-        for prompt, item, asked in zip(prompts, items, options, strict=True):
-            before, seed, sampled = None, asked.seed, 0
-            if asked.state is not None:
-                first = asked.state not in known
-                before = known[asked.state] = self._open(asked.state) if first else known[asked.state]
+        jobs = []
+        for prompt, item, wanted in zip(prompts, items, parameters, strict=True):
+            snapshot, seed, sampled = None, wanted.seed, 0
+            if wanted.state is not None:
+                first = wanted.state not in known
+                snapshot = known[wanted.state] = self._verify(wanted.state) if first else known[wanted.state]
                 if first and seed is None:
-                    seed, sampled = before.seed, before.sampled
-            of_model = asked.of_model(secrets.randbits(SEED_BITS) if seed is None else seed)
-            starts.append(self._start(prompt, item, of_model, before, sampled))
-        return starts
+                    seed, sampled = snapshot.seed, snapshot.sampled
+            options = wanted.with_seed(secrets.randbits(SEED_BITS) if seed is None else seed)
+            jobs.append(self._start(prompt, item, options, snapshot, sampled))
+        return jobs
 
-    def _start(
-        self, prompt: str, item: EncodedSymbols, asked: WriteOptions, before: GenerationSnapshot | None, sampled: int
-    ) -> Start:
-        tail = before.tail if before is not None and not item.length else ""
-        text = self._task.start(prompt, asked, sampled=sampled, tail=tail)
-        text.initial_state = None if before is None else before.state
-        reading = item.rows if before is None else np.append(np.int32(before.token), item.rows)
-        if not len(reading):
-            return Start(length=0, reading=reading, text=text)
-        text.last_prompt_token = int(reading[-1])
-        if not asked.max_new_tokens:  # the last one is read by who goes on
-            reading = reading[:-1] if asked.return_state else reading[:0]
-            if not len(reading):
-                text.take_snapshot(rows_of.zeros(self._task.state, 1) if before is None else before.state)
-        return Start(length=item.length, reading=reading, text=text)
-
-    def _open(self, state: str) -> GenerationSnapshot:
-        return GenerationSnapshot.unpack(
-            self._states.open(state, self._owner, most_bytes=self.state_bytes), self._task.state
-        )
-
-    def answer(self, text: GeneratedText) -> GenerationResult:
-        """Return the result with its signed state, if that was asked for and there is something to continue from."""
+    def result(self, text: GeneratedText) -> GenerationResult:
+        """Return the result of a text, with a state token if one was requested and there is a state."""
         result = text.answer()
         if text.options.return_state and text.snapshot is not None:
-            result = result._replace(state=self._states.seal(text.snapshot.pack(), self._owner))
+            result = result._replace(state=self._signer.sign(text.snapshot.pack(), self._subject))
         return result
+
+    def _start(
+        self,
+        prompt: str,
+        item: EncodedSymbols,
+        options: GenerateOptions,
+        snapshot: GenerationSnapshot | None,
+        sampled: int,
+    ) -> GenerationJob:
+        tail = snapshot.tail if snapshot is not None and not item.length else ""
+        text = self._task.start(prompt, options, sampled=sampled, tail=tail)
+        text.initial_state = None if snapshot is None else snapshot.state
+        tokens = item.rows if snapshot is None else np.append(np.int32(snapshot.token), item.rows)  # (T,)
+        if not len(tokens):
+            return GenerationJob(prompt_tokens=0, tokens=tokens, text=text)
+        text.last_prompt_token = int(tokens[-1])
+        if not options.max_new_tokens:  # the request that continues from the state reads the last token
+            tokens = tokens[:-1] if options.return_state else tokens[:0]
+            if not len(tokens):
+                text.take_snapshot(states.zeros(self._task.state, 1) if snapshot is None else snapshot.state)
+        return GenerationJob(prompt_tokens=item.length, tokens=tokens, text=text)
+
+    def _verify(self, token: str) -> GenerationSnapshot:
+        payload = self._signer.verify(token, self._subject, max_bytes=self.state_bytes)
+        return GenerationSnapshot.unpack(payload, self._task.state)

@@ -1,7 +1,7 @@
-"""Texts while they are being written, for one reader: each look has the tokens that came since the last one.
+"""Generated texts for one reader, while they grow.
 
-Tokens are kept by their texts, which `max_new_tokens` bounds, and copied when the reader looks: nothing is queued for
-it, and one that is slow holds nobody up. Knows no HTTP, and neither slots nor turns.
+The texts keep their tokens, which `max_new_tokens` bounds, and the reader copies those that are new. No queue grows
+for a slow reader, and no scheduler waits for it.
 """
 
 import asyncio
@@ -9,138 +9,142 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from models.tasks.answers import FinishReason, GenerationResult
-from service.errors import ClientGone
-from service.generation import Start, Texts
+from service.generation import GenerationJob, GenerationService
 from service.model_runtime import ModelRuntime
-from service.scheduling.job import InferenceRequest
+from service.scheduling.job import Job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenDelta:
-    """What one text has got since the last look. Its lists are of equal length, but for what was not asked for."""
+    """The new tokens of one text. All lists have one entry for each token, or none if they were not requested."""
 
     index: int  # of the prompt
     tokens: list[int]
-    pieces: list[str]  # what the tokens stand for
-    logprobs: list[float]  # if they were asked for
+    token_texts: list[str]
+    logprobs: list[float]
     finish_reason: FinishReason | None  # set once, with the last tokens
-    alternatives: list[list[tuple[str, float]]] = field(default_factory=list)  # if asked for: pieces, likeliest first
+    alternatives: list[list[tuple[str, float]]] = field(default_factory=list)  # token text and logprob, best first
 
 
 class GenerationStream:
-    """An asynchronous iterator over looks; a look has a Delta for each text that has grown.
+    """An asynchronous iterator of lists of deltas, one for each text that has grown.
 
-    A look that has none says that nothing has come for `remind_s`, where that is set.
+    With `keepalive_s`, an empty list means that nothing was generated for that long.
 
-    What was written before an error comes first, then the error is raised (but not all of it when the time of a
-    shutdown is over). Whoever does not read to the end calls `aclose` (contextlib.aclosing does): nothing more is
-    written then.
+    Tokens that were generated before an error are returned first, and then the error is raised. (Not all of them, if a
+    shutdown runs out of time.) Call `aclose`, or use contextlib.aclosing, to stop before the end.
     """
 
-    def __init__(self, runtime: ModelRuntime, texts: Texts, starts: Sequence[Start], request: InferenceRequest) -> None:
-        self.texts = tuple(start.text for start in starts)
-        self.prompt_tokens = tuple(start.length for start in starts)
+    def __init__(
+        self, runtime: ModelRuntime, service: GenerationService, jobs: Sequence[GenerationJob], job: Job
+    ) -> None:
+        self.texts = tuple(each.text for each in jobs)
+        self.prompt_tokens = tuple(each.prompt_tokens for each in jobs)
         self.seeds = tuple(text.options.sampling.seed for text in self.texts)
-        self._answer = texts.answer
-        self.remind_s: float | None = None
-        self._left = dict.fromkeys(range(len(starts)), 0)  # texts that go on -> how many of their tokens were seen
-        filled = [index for index, start in enumerate(starts) if len(start.reading)]
-        self._parts = {index: part for part, index in enumerate(filled)}  # what has nothing to read is none
-        self._come = dict.fromkeys(filled, 0)  # how many of their tokens were there when they were told of last
-        self._news = len(filled) < len(starts)
-        self._looked_s = 0.0
-        self._reminder: asyncio.TimerHandle | None = None
-        self._waiting: asyncio.Future[None] | None = None
-        parts = [(starts[index].reading, starts[index].text) for index in filled]
-        self._ticket = runtime.submit(request, parts, self._wake, follow=self._wake) if parts else None
+        self.keepalive_s: float | None = None
+        self._service, self._job = service, job
+        self._returned = dict.fromkeys(range(len(jobs)), 0)  # index of an unfinished text -> tokens returned so far
+        queued = [index for index, each in enumerate(jobs) if len(each.tokens)]
+        self._items = {index: item for item, index in enumerate(queued)}  # index of a text -> index of its result
+        self._available = dict.fromkeys(queued, 0)  # index of a text -> tokens when the scheduler last notified
+        self._has_news = len(queued) < len(jobs)
+        self._waiting_since_s = 0.0
+        self._keepalive: asyncio.TimerHandle | None = None
+        self._wakeup: asyncio.Future[None] | None = None
+        if queued:
+            job.on_progress = job.on_done = self._notify
+            runtime.submit(job, [(jobs[index].tokens, jobs[index].text) for index in queued])
+        else:
+            job.cancel()
 
     def __aiter__(self) -> "GenerationStream":
         return self
 
     async def __anext__(self) -> list[TokenDelta]:
-        """Wait until something has come since the last look. Raises what ends the texts before their end."""
-        while self._left:
-            if self._news:
-                self._news = False
-                if deltas := self._look():
+        """Wait for new tokens. Raises the error that ended the texts early."""
+        while self._returned:
+            if self._has_news:
+                self._has_news = False
+                if deltas := self._new_deltas():
                     return deltas
-            if self._ticket is not None and self._ticket.error is not None:
-                raise self._ticket.error
+            if self._job.error is not None:
+                raise self._job.error
             await self._wait()
-            if not self._news:
+            if not self._has_news:
                 return []
-        self._put_by()
+        self._stop_keepalive()
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Stop writing: the slots are free before the next step."""
-        if self._ticket is not None:
-            self._ticket.fail(ClientGone())
-        self._left.clear()
-        self._put_by()
+        """Stop generating. The slots are free before the next step."""
+        self._job.cancel()
+        self._returned.clear()
+        self._stop_keepalive()
 
     def generated_tokens(self, index: int) -> int:
-        """How long the text is so far."""
+        """Return the length of one text so far."""
         return len(self.texts[index].tokens)
 
-    def answer(self, index: int) -> GenerationResult:
-        """The text so far, in the shape in which `Engine.generate` has it."""
-        return self._answer(self.texts[index])
+    def result(self, index: int) -> GenerationResult:
+        """Return the result of one text so far, as `Engine.generate` returns it."""
+        return self._service.result(self.texts[index])
 
     async def _wait(self) -> None:
-        """Until there is news, or it is time for a reminder."""
+        """Wait for news or for the keepalive."""
         loop = asyncio.get_running_loop()
-        self._looked_s = loop.time()
-        if self.remind_s is not None and self._reminder is None:
-            self._reminder = loop.call_later(self.remind_s, self._remind)
-        self._waiting = loop.create_future()
-        await self._waiting
+        self._waiting_since_s = loop.time()
+        if self.keepalive_s is not None and self._keepalive is None:
+            self._keepalive = loop.call_later(self.keepalive_s, self._check_keepalive)
+        self._wakeup = loop.create_future()
+        await self._wakeup
 
-    def _remind(self) -> None:
-        """One timer a text and not one a look: most looks come long before it, and it is set anew when it rings."""
-        loop, remind_s = asyncio.get_running_loop(), self.remind_s or 0.0
-        left_s = self._looked_s + remind_s - loop.time()
-        if left_s <= 0 and self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-        self._reminder = loop.call_later(left_s if left_s > 0 else remind_s, self._remind)
+    def _check_keepalive(self) -> None:
+        """Wake the reader if it has waited long enough. One timer serves the whole stream: most waits are short."""
+        loop, keepalive_s = asyncio.get_running_loop(), self.keepalive_s or 0.0
+        left_s = self._waiting_since_s + keepalive_s - loop.time()
+        if left_s <= 0:
+            self._wake()
+        self._keepalive = loop.call_later(left_s if left_s > 0 else keepalive_s, self._check_keepalive)
 
-    def _put_by(self) -> None:
-        if self._reminder is not None:
-            self._reminder.cancel()
-            self._reminder = None
+    def _stop_keepalive(self) -> None:
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+            self._keepalive = None
+
+    def _notify(self) -> None:
+        # Count now, on the event loop: while a step runs in a thread, a text may have a token but not yet its end.
+        for index in self._available:
+            self._available[index] = len(self.texts[index].token_texts)
+        self._has_news = True
+        self._wake()
 
     def _wake(self) -> None:
-        # Counted now, on the loop: while a step runs in a thread, a text may have a token and not yet its end.
-        for index in self._come:
-            self._come[index] = len(self.texts[index].token_texts)
-        self._news = True
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
 
-    def _look(self) -> list[TokenDelta]:
+    def _new_deltas(self) -> list[TokenDelta]:
         deltas = []
-        for index, seen in list(self._left.items()):
+        for index, first in list(self._returned.items()):
             text, done = self.texts[index], self._is_done(index)
-            end = len(text.token_texts) if done else self._come[index]
-            if end == seen and not done:
+            end = len(text.token_texts) if done else self._available[index]
+            if end == first and not done:
                 continue
             deltas.append(
                 TokenDelta(
                     index=index,
-                    tokens=text.tokens[seen:end],
-                    pieces=text.token_texts[seen:end],
-                    logprobs=text.log_probabilities[seen:end],
-                    alternatives=text.alternatives[seen:end],
+                    tokens=text.tokens[first:end],
+                    token_texts=text.token_texts[first:end],
+                    logprobs=text.log_probabilities[first:end],
+                    alternatives=text.alternatives[first:end],
                     finish_reason=(text.finish_reason or "length") if done else None,
                 )
             )
-            self._left[index] = end
+            self._returned[index] = end
             if done:
-                del self._left[index]
+                del self._returned[index]
         return deltas
 
     def _is_done(self, index: int) -> bool:
-        """Whether a text was handed out by its scheduler, or has nothing to continue."""
-        if self._ticket is None or index not in self._parts:
-            return True
-        return self._ticket.results[self._parts[index]] is not None
+        """Return whether a text is complete, or had nothing to generate."""
+        item = self._items.get(index)
+        return item is None or self._job.results[item] is not None

@@ -1,167 +1,191 @@
-"""One bundle with its scheduler and the pump that drives it.
+"""One loaded bundle with its schedulers and limits."""
 
-Joins models to batching: turns items into arrays and back, and tells telemetry. Knows no request and no HTTP.
-"""
-
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from datetime import time as time_of_day
+from functools import partial
 from time import monotonic
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from models import state
 from models.bundle import Bundle
 from models.codecs import InputError, TooLong
-from models.manifest import SERVES
-from models.state import State
+from models.manifest import SERVES, Tensor
+from models.onnx_session import GraphRefused
 from models.tasks import Generation, Joint
 from models.tasks.generate import InPlaceDecoder
-from service.errors import InvalidRequest, Overloaded, TooLarge
+from models.tensor_inputs import TensorValidator
+from service.errors import InvalidRequest, Overloaded, TooLarge, Unavailable
 from service.inputs import are_one, hold_numbers
-from service.observers import TellBatches, TellSteps
-from service.scheduling import decoding_batch as table
-from service.scheduling import sequences
+from service.scheduling.base import QueueLimits, Scheduler
 from service.scheduling.cost_model import CostModel
-from service.scheduling.decoding import StepScheduler
+from service.scheduling.decoding import DecodingScheduler
+from service.scheduling.decoding_batch import DecodingLimits, LanguageModelRunner
 from service.scheduling.job import InferenceRequest, Job
 from service.scheduling.loop import LoopBudget, SchedulerLoop
-from service.scheduling.sequences import SequenceScheduler
+from service.scheduling.sequences import SequenceLimits, SequenceScheduler
+from service.scheduling.tensors import Arrays, TensorRequest, TensorScheduler
 from service.settings import Settings
-from service.telemetry import Telemetry
-from service.tensor_runtime import TensorRuntime, Work, open_tensor_runtime
+from service.telemetry import ModelMetrics, Telemetry
 
-Answer = Callable[..., list[Any]]  # of an item and its row, with the parameters of its task
-UNITS = {"words": "words", "characters": "characters", "dna": "bases", "frames": "frames"}  # steps, by codec
+log = logging.getLogger(__name__)
+
+Decode = Callable[..., list[Any]]  # of an encoded input and its row, with the parameters of the task
+UNITS = {"words": "words", "characters": "characters", "dna": "bases", "frames": "frames"}  # name of a step, by codec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One input or output of a model. A free dimension is None."""
+
+    name: str
+    dtype: str  # "float32" or "int32"
+    shape: tuple[int | None, ...]
+
+
+class TensorRuntime:
+    """The tensors of one bundle: what the model takes and returns, and the queue of requests that send tensors."""
+
+    def __init__(self, bundle: Bundle, settings: Settings, scheduler: TensorScheduler, loop: SchedulerLoop) -> None:
+        self.scheduler, self.loop = scheduler, loop
+        manifest = bundle.manifest
+        self.name, self.version = manifest.name, manifest.version
+        self.tasks = SERVES[manifest.task]
+        self.reads_text = manifest.codec.kind != "frames"
+        # Number of labels by task: a joint bundle has labels for each step and for the whole input.
+        text_labels = manifest.text_labels if manifest.task == "joint" else manifest.labels
+        self.labels = {"tag": len(manifest.labels), "classify": len(text_labels)}
+        self._validator = TensorValidator(manifest, bundle.task.codec)
+        state = (Tensor(name=part.output, dtype=part.dtype, shape=("B", part.width)) for part in manifest.state)
+        self.inputs = tuple(map(_spec, self._validator.tensors))
+        self.outputs = tuple(map(_spec, (*manifest.outputs, *state)))
+        self._max_cells = settings.batch_tokens
+
+    def check(self, arrays: Arrays) -> TensorRequest:
+        """Return the checked arrays with their cost. Raises InvalidRequest and TooLarge, whose field is `inputs`."""
+        try:
+            size = self._validator.check(arrays, cells=self._max_cells)
+        except TooLong as error:
+            raise TooLarge(str(error), limit=error.limit or self._max_cells, field="inputs") from None
+        except InputError as error:
+            raise InvalidRequest(str(error), field="inputs", limit=error.limit, value=error.value) from None
+        return TensorRequest(arrays=arrays, rows=size.rows, steps=size.steps, extra=size.extra)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRuntime:
-    """`scheduler` is a StepScheduler for generation, else a SequenceScheduler.
-
-    A bundle of several tasks has one lane all the same: whichever is asked, one run of the network answers it.
-    """
+    """One loaded bundle. A bundle of several tasks has one queue: one run of its model answers all of them."""
 
     bundle: Bundle
-    scheduler: SequenceScheduler | StepScheduler
-    pump: SchedulerLoop
-    tensors: TensorRuntime  # for arrays that come as they are
-    most: int  # requests under way
-    limit: int  # steps of the longest input
-    answers: Mapping[str, Answer]  # by the task that is asked for
-    open: set[Job] = field(default_factory=set)  # those under way
-
-    def check_room(self, inputs: int) -> None:
-        """Raise Overloaded or Unavailable if a request of so many inputs is not taken: ask before the work on it."""
-        if self.is_full():
-            raise self.overload()
-        self.scheduler.check_room(inputs)
-
-    def is_full(self) -> bool:
-        """Whether as many requests as may be are under way."""
-        if len(self.open) >= self.most:
-            self.scheduler.drop_the_gone()
-            self.tensors.scheduler.drop_the_gone()
-        return len(self.open) >= self.most
-
-    def overload(self) -> Overloaded:
-        """What a request is told that comes while the lane is full."""
-        return Overloaded(
-            f"{len(self.open)} requests to {self.name} are under way already: come back later",
-            retry_after_s=1.0,
-            limit=self.most,
-        )
-
-    def refuses(self) -> bool:
-        """Whether `check_room` would raise Overloaded for one input: cheap."""
-        return self.is_full() or self.scheduler.is_full(1)
-
-    def refusal(self) -> Overloaded:
-        """What it would raise."""
-        return self.overload() if self.is_full() else self.scheduler.overload()
-
-    def submit(
-        self,
-        request: InferenceRequest,
-        parts: Sequence[Any] | Work,
-        settled: Callable[[], None],
-        follow: Callable[[], None] | None = None,
-    ) -> Job:
-        """Queue the parts of a request, or arrays for the graph; `settled` is called once, `follow` whenever its texts
-        have got on. Raises what the scheduler raises.
-        """
-
-        def settle(ticket: Job) -> None:
-            self.open.discard(ticket)
-            settled()
-
-        if isinstance(parts, Work):
-            ticket = Job(request, 1, settle, monotonic())
-            self.tensors.scheduler.submit(ticket, parts)
-        else:
-            ticket = Job(request, len(parts), settle, monotonic(), follow)
-            self.scheduler.submit(ticket, parts)
-        self.open.add(ticket)
-        (self.tensors if isinstance(parts, Work) else self).pump.wake()
-        return ticket
+    scheduler: SequenceScheduler | DecodingScheduler
+    loop: SchedulerLoop
+    tensors: TensorRuntime
+    max_requests: int  # in progress
+    max_length: int  # of one input, in steps
+    decoders: Mapping[str, Decode]  # by task
 
     @property
     def name(self) -> str:
         return self.bundle.manifest.name
 
     @property
-    def nothing(self) -> Any:
-        """The row of an item without a step, which no network sees."""
-        task = self.bundle.task
-        assert not isinstance(task, Generation)
-        return task.empty_row
-
-    @property
     def tasks(self) -> tuple[str, ...]:
-        """What can be asked of it."""
+        """The tasks that a request can ask for."""
         manifest = self.bundle.manifest
         embed = ("embed",) if manifest.embedding_width else ()
         stream = ("stream",) if manifest.streams else ()
         return (*SERVES[manifest.task], *embed, *stream)
 
-    def is_one(self, inputs: list[Any]) -> bool:
-        """Whether a list is one input, as frames are, and not a list of them."""
+    @property
+    def empty_row(self) -> Any:
+        """The row of an input without steps."""
+        task = self.bundle.task
+        assert not isinstance(task, Generation)
+        return task.empty_row
+
+    @property
+    def unit(self) -> str:
+        """What one step of an input is called."""
+        return UNITS[self.bundle.manifest.codec.kind]
+
+    @property
+    def ready(self) -> bool:
+        """False while a scheduler fails again and again."""
+        return self.loop.healthy and self.tensors.loop.healthy
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The requests in progress."""
+        return [*self.scheduler.jobs, *self.tensors.scheduler.jobs]
+
+    def admit(self, request: InferenceRequest, inputs: int, tokens: int = 0, *, as_tensors: bool = False) -> Job:
+        """Reserve a place for a request, before the work on it.
+
+        `tokens` are those that are known before the inputs are encoded. Use the job as a context manager: it frees
+        the place on any error. Raises Overloaded, Unavailable or DeadlinePassed.
+        """
+        if not self.ready:
+            raise Unavailable(f"{self.name} has failed and is being restarted; try again in a few seconds")
+        scheduler: Scheduler = self.tensors.scheduler if as_tensors else self.scheduler
+        if self._is_full():
+            self.scheduler.drop_cancelled()
+            self.tensors.scheduler.drop_cancelled()
+            if self._is_full():
+                raise Overloaded(
+                    f"{self.max_requests} requests to {self.name} are in progress, which is the limit",
+                    retry_after_s=1.0,
+                    limit=self.max_requests,
+                )
+        return scheduler.admit(request, inputs, tokens)
+
+    def submit(self, job: Job, items: Sequence[Any] | TensorRequest) -> None:
+        """Queue the encoded inputs of an admitted job, or its checked tensors."""
+        if isinstance(items, TensorRequest):
+            self.tensors.scheduler.submit(job, items)
+            self.tensors.loop.wake()
+        else:
+            self.scheduler.submit(job, items)
+            self.loop.wake()
+
+    def close(self) -> None:
+        """Admit nothing more."""
+        self.scheduler.close()
+        self.tensors.scheduler.close()
+
+    def is_single(self, inputs: list[Any]) -> bool:
+        """Return whether a list is one input, as frames are, and not a list of inputs."""
         return self.bundle.manifest.codec.kind == "frames" and are_one(inputs)
 
     def check_kind(self, inputs: Sequence[Any]) -> None:
-        """Raise InvalidRequest for numbers where text is read. (A codec of frames refuses text by itself.)"""
+        """Raise InvalidRequest for numbers where text is read. (A codec of frames rejects text by itself.)"""
         if self.bundle.manifest.codec.kind != "frames" and isinstance(inputs, list) and hold_numbers(inputs):
             raise InvalidRequest(
-                f"{self.name} reads text, not numbers: send strings, or name a model that takes frames",
+                f"{self.name} reads text, not numbers; send strings, or name a model that takes frames",
                 field="inputs",
             )
 
-    def encode(self, raw: Any, place: int | None = None) -> Any:
-        """Encode one input, which is at `place` of the request's list if there is one.
+    def encode(self, raw: Any, index: int | None = None) -> Any:
+        """Encode one input. `index` is its place in the request's list, None for a single input.
 
         Raises TooLarge for an input that is too long, InvalidRequest for one that cannot be read.
         """
-        limit = self.limit
+        limit = self.max_length
         try:
             item = self.bundle.task.encode(raw, limit=limit)
         except InputError as error:
-            raise self._refused(error, place) from None
+            field = _field(index)
+            if isinstance(error, TooLong) and error.limit is not None:
+                raise TooLarge(str(error), limit=error.limit, field=field) from None
+            raise InvalidRequest(str(error), field=field, limit=error.limit, value=error.value) from None
         if item.length > limit:
-            field = _field(place)
-            raise TooLarge(
-                f"more than {limit} {self.unit}, the limit of {self.name}; split it", limit=limit, field=field
-            )
+            message = f"more than {limit} {self.unit}, the limit of {self.name}; split it"
+            raise TooLarge(message, limit=limit, field=_field(index))
         return item
 
-    def _refused(self, error: InputError, place: int | None) -> InvalidRequest | TooLarge:
-        field = _field(place)
-        if isinstance(error, TooLong) and error.limit is not None:
-            return TooLarge(str(error), limit=error.limit, field=field)
-        return InvalidRequest(str(error), field=field, limit=error.limit, value=error.value)
+    def _is_full(self) -> bool:
+        return len(self.scheduler.jobs) + len(self.tensors.scheduler.jobs) >= self.max_requests
 
     def card(self) -> dict[str, Any]:
         """What /v1/models tells of the bundle: OpenAI's fields first, then ours."""
@@ -190,99 +214,93 @@ class ModelRuntime:
             "examples": [example.inputs for example in manifest.examples],
         }
 
-    @property
-    def unit(self) -> str:
-        """What a step of an input is called."""
-        return UNITS[self.bundle.manifest.codec.kind]
+
+def open_runtime(
+    bundle: Bundle, settings: Settings, telemetry: Telemetry, executor: Executor, budget: LoopBudget
+) -> ModelRuntime:
+    """Make the schedulers of a loaded bundle."""
+    metrics = telemetry.for_model(bundle.manifest.name)
+    scheduler = _scheduler(bundle, settings, metrics)
+    tensor_scheduler = TensorScheduler(
+        partial(_run_tensors, bundle),
+        limits=QueueLimits(queue_items=settings.queue_items, queue_tokens=settings.queue_tokens),
+        cost=CostModel(),
+        clock=monotonic,
+        metrics=metrics,
+    )
+    tensor_loop = SchedulerLoop(tensor_scheduler, executor, clock=monotonic, budget=budget)
+    return ModelRuntime(
+        bundle=bundle,
+        scheduler=scheduler,
+        loop=SchedulerLoop(scheduler, executor, clock=monotonic, budget=budget),
+        tensors=TensorRuntime(bundle, settings, tensor_scheduler, tensor_loop),
+        max_requests=settings.queue_requests,
+        max_length=bundle.manifest.max_length,
+        decoders=_decoders(bundle),
+    )
 
 
-def _field(place: int | None) -> str:
-    """Where in the request an input is."""
-    return "inputs" if place is None else f"inputs[{place}]"
+def _scheduler(bundle: Bundle, settings: Settings, metrics: ModelMetrics) -> SequenceScheduler | DecodingScheduler:
+    if isinstance(bundle.task, Generation):
+        return DecodingScheduler(
+            _language_model(bundle, bundle.task, slots=settings.slots),
+            limits=DecodingLimits(
+                slots=settings.slots, queue_items=settings.queue_items, queue_tokens=settings.queue_tokens
+            ),
+            clock=monotonic,
+            metrics=metrics,
+        )
+    return SequenceScheduler(
+        partial(_run_sequences, bundle),
+        limits=SequenceLimits(
+            queue_items=settings.queue_items,
+            queue_tokens=settings.queue_tokens,
+            queue_s=settings.queue_s,
+            batch_rows=settings.batch_rows,
+            batch_tokens=settings.batch_tokens,
+        ),
+        cost=CostModel(),
+        clock=monotonic,
+        metrics=metrics,
+    )
 
 
-def _answers(bundle: Bundle) -> dict[str, Answer]:
+def _run_sequences(bundle: Bundle, items: Sequence[Any]) -> Sequence[Any]:
+    """Run one batch of encoded inputs. Returns a row for each."""
+    task = bundle.task
+    assert not isinstance(task, Generation)
+    rows: Sequence[Any] = task.decode(items, bundle.model.run(task.collate(items)))
+    return rows
+
+
+def _language_model(bundle: Bundle, task: Generation, *, slots: int) -> LanguageModelRunner:
+    model = bundle.model
+    in_place = None
+    if model.device == "cpu" and model.answer_width is not None:
+        in_place = InPlaceDecoder(task, model.bind, slots=slots, vocabulary=model.answer_width)
+    return LanguageModelRunner(task, model.run_list, in_place)
+
+
+def _run_tensors(bundle: Bundle, tensors: TensorRequest) -> Arrays:
+    try:
+        return bundle.model.run_untrusted(tensors.arrays)
+    except GraphRefused as error:
+        name = bundle.manifest.name
+        log.warning("the model %s cannot run tensors that passed the checks: %s", name, error)
+        message = f"the model {name} cannot run these tensors; see its metadata for what it takes"
+        raise InvalidRequest(message, field="inputs") from None
+
+
+def _decoders(bundle: Bundle) -> dict[str, Decode]:
     if isinstance(bundle.task, Joint):
         return {"tag": bundle.task.tags, "classify": bundle.task.labels}
     return {} if isinstance(bundle.task, Generation) else {bundle.manifest.task: bundle.task.answer}
 
 
-def open_runtime(
-    bundle: Bundle, settings: Settings, telemetry: Telemetry, executor: Executor, turns: LoopBudget
-) -> ModelRuntime:
-    """Put a scheduler before a loaded bundle."""
-    name = bundle.manifest.name
-    scheduler: SequenceScheduler | StepScheduler
-    if isinstance(bundle.task, Generation):
-        scheduler = StepScheduler(
-            Writer(bundle, bundle.task, slots=settings.slots),
-            limits=table.Limits(
-                slots=settings.slots, queue_items=settings.queue_items, queue_tokens=settings.queue_tokens
-            ),
-            clock=monotonic,
-            observer=TellSteps(telemetry, name),
-        )
-    else:
-        scheduler = SequenceScheduler(
-            Runner(bundle),
-            limits=sequences.Limits(
-                queue_items=settings.queue_items,
-                queue_tokens=settings.queue_tokens,
-                queue_s=settings.queue_s,
-                batch_rows=settings.batch_rows,
-                batch_tokens=settings.batch_tokens,
-            ),
-            cost=CostModel(),
-            clock=monotonic,
-            observer=TellBatches(telemetry, name),
-        )
-    pump = SchedulerLoop(scheduler, executor, clock=monotonic, turns=turns)
-    return ModelRuntime(
-        bundle=bundle,
-        scheduler=scheduler,
-        pump=pump,
-        tensors=open_tensor_runtime(bundle, settings, executor, turns),
-        most=settings.queue_requests,
-        limit=bundle.manifest.max_length,
-        answers=_answers(bundle),
-    )
+def _field(index: int | None) -> str:
+    return "inputs" if index is None else f"inputs[{index}]"
 
 
-class Runner:
-    """Items of a bundle that reads whole sequences to a row each."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
-
-    def __call__(self, items: Sequence[Any]) -> Sequence[Any]:
-        task = self._bundle.task
-        assert not isinstance(task, Generation)
-        rows: Sequence[Any] = task.decode(items, self._bundle.model.run(task.collate(items)))
-        return rows
-
-
-class Writer:
-    """A language model as the step scheduler wants it."""
-
-    def __init__(self, bundle: Bundle, task: Generation, *, slots: int) -> None:
-        self._run, self._task = bundle.model.run_list, task
-        self._decoder: InPlaceDecoder | None = None
-        vocabulary = bundle.model.answer_width
-        if bundle.model.device == "cpu" and vocabulary is not None:
-            self._decoder = InPlaceDecoder(task, bundle.model.bind, slots=slots, vocabulary=vocabulary)
-
-    def room(self) -> State:
-        """Where a table begins."""
-        return self.zeros(0) if self._decoder is None else self._decoder.empty_state
-
-    def zeros(self, rows: int) -> State:
-        return state.zeros(self._task.state, rows)
-
-    def advance(
-        self, tokens: NDArray[np.int32], lengths: NDArray[np.int32], memory: State
-    ) -> tuple[NDArray[np.float32], State]:
-        if self._decoder is not None and len(tokens) == 1:
-            found = self._decoder.step(tokens[0], memory)
-            if found is not None:
-                return found
-        return self._task.advance(self._run, tokens, lengths, memory)
+def _spec(tensor: Tensor) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else None for size in tensor.shape)
+    return TensorSpec(name=tensor.name, dtype=tensor.dtype, shape=shape)

@@ -1,10 +1,8 @@
-"""States as values: what a client is handed and hands back, unread and unaltered, to any replica that has the key.
+"""Signed state tokens: a client keeps its state and sends it back unchanged, to any replica that has the key.
 
-Seals bytes and opens them. Knows neither what is in them nor how they came.
-
-A state is base64url text of: the version (1 byte), the id of the key (4), when it expires (8, seconds since 1970), what
-it belongs to (16, a digest), the payload, and HMAC-SHA256 over all of that (32). Nothing is compressed, and nothing but
-the length and the key's id is looked at before the signature is found to be right.
+A token is the base64url text of: the version (1 byte), the id of the key (4), the expiry time (8, seconds since
+1970), a digest of the subject (16), the payload, and HMAC-SHA256 over all of that (32). Only the length and the id of
+the key are read before the signature is verified.
 """
 
 import base64
@@ -20,67 +18,62 @@ from service.errors import InvalidRequest
 VERSION = 1
 HEAD = struct.Struct(">B4sQ16s")
 MAC_BYTES = 32
-FIELD = "parameters.state"
+FIELD = "state"
 
 
 class StateSigner:
-    """The keys: the first signs, all open. `clock` tells the seconds since 1970, which replicas agree on."""
+    """Signs with the first key and accepts all of them. `clock` gives seconds since 1970."""
 
     def __init__(self, keys: Sequence[str], *, ttl_s: float, clock: Callable[[], float]) -> None:
         self._keys = {_key_id(key): key.encode() for key in keys}
-        self._signing = _key_id(keys[0])
+        self._signing_key = _key_id(keys[0])
         self._ttl_s, self._clock = ttl_s, clock
 
-    def seal(self, payload: bytes, owner: str) -> str:
-        """Return the state that only `open` for the same `owner`, such as weights, takes the payload out of again."""
+    def sign(self, payload: bytes, subject: str) -> str:
+        """Return a token for `payload`. Only `verify` with the same `subject` accepts it."""
         expires_s = math.ceil(self._clock() + self._ttl_s)
-        signed = HEAD.pack(VERSION, self._signing, expires_s, _digest(owner)) + payload
-        return base64.urlsafe_b64encode(signed + _mac(self._keys[self._signing], signed)).decode()
+        signed = HEAD.pack(VERSION, self._signing_key, expires_s, _digest(subject)) + payload
+        return base64.urlsafe_b64encode(signed + _mac(self._keys[self._signing_key], signed)).decode()
 
-    def open(self, state: str, owner: str, *, most_bytes: int) -> bytes:
-        """Return the payload, of at most `most_bytes`. Raises InvalidRequest for a state that is not good any more,
-        or never was.
-        """
-        if len(state) > 4 * math.ceil((HEAD.size + most_bytes + MAC_BYTES) / 3):
-            raise _refused("is longer than any state of this model: send it exactly as it came")
+    def verify(self, token: str, subject: str, *, max_bytes: int) -> bytes:
+        """Return the payload, of `max_bytes` at most. Raises InvalidRequest for an invalid or expired token."""
+        if len(token) > 4 * math.ceil((HEAD.size + max_bytes + MAC_BYTES) / 3):
+            raise _invalid("is longer than any state of this model; send it exactly as you received it")
         try:
-            data = binascii.a2b_base64(state.translate(_TO_STANDARD).encode("ascii"), strict_mode=True)
-        except ValueError:  # of which both UnicodeEncodeError and binascii.Error are
+            data = binascii.a2b_base64(token.translate(_TO_STANDARD).encode("ascii"), strict_mode=True)
+        except ValueError:  # includes UnicodeEncodeError and binascii.Error
             raise _altered() from None
-        # The last character has bits that no byte holds: of all its spellings only ours is taken.
-        if len(data) < HEAD.size + MAC_BYTES or base64.urlsafe_b64encode(data).decode() != state:
+        # The last character has unused bits: accept only the spelling that `sign` produces.
+        if len(data) < HEAD.size + MAC_BYTES or base64.urlsafe_b64encode(data).decode() != token:
             raise _altered()
         signed, mac = data[:-MAC_BYTES], data[-MAC_BYTES:]
-        version, key_id, expires_s, owned = HEAD.unpack_from(signed)
+        version, key_id, expires_s, digest = HEAD.unpack_from(signed)
         key = self._keys.get(key_id)
         if version == VERSION and key is None:
-            raise _refused(
-                "was signed with a key that is not in use here: begin again from the text (a service that is given no "
-                "SEQSERVE_STATE_KEY has a new one with every start)"
+            raise _invalid(
+                "was signed with an unknown key; start again from the text (without SEQSERVE_STATE_KEY, the service "
+                "makes a new key at every start)"
             )
         if key is None or not hmac.compare_digest(_mac(key, signed), mac):
             raise _altered()
         late_s = self._clock() - expires_s
         if late_s >= 0:
-            raise _refused(f"expired {late_s:.0f} s ago: begin again from the text")
-        if not hmac.compare_digest(owned, _digest(owner)):
-            raise _refused(
-                "belongs to other weights: name the model and wait for the version that made it, or begin again "
-                "from the text"
-            )
+            raise _invalid(f"expired {late_s:.0f} s ago; start again from the text")
+        if not hmac.compare_digest(digest, _digest(subject)):
+            raise _invalid("belongs to another model or version; name the model that made it, or start again")
         return signed[HEAD.size :]
 
 
-_TO_STANDARD = {ord("-"): "+", ord("_"): "/", ord("+"): "!", ord("/"): "!"}  # what is not ours becomes no base64
+_TO_STANDARD = {ord("-"): "+", ord("_"): "/", ord("+"): "!", ord("/"): "!"}  # rejects the standard alphabet
 
 
 def _key_id(key: str) -> bytes:
-    """What tells which key it was, and nothing of the key."""
+    """Return an id that reveals nothing of the key."""
     return hashlib.sha256(b"seqserve state key id\0" + key.encode()).digest()[:4]
 
 
-def _digest(owner: str) -> bytes:
-    return hashlib.sha256(owner.encode()).digest()[:16]
+def _digest(subject: str) -> bytes:
+    return hashlib.sha256(subject.encode()).digest()[:16]
 
 
 def _mac(key: bytes, signed: bytes) -> bytes:
@@ -88,8 +81,8 @@ def _mac(key: bytes, signed: bytes) -> bytes:
 
 
 def _altered() -> InvalidRequest:
-    return _refused("was not made by this service, or altered since: send it exactly as it came")
+    return _invalid("was not made by this service, or was altered; send it exactly as you received it")
 
 
-def _refused(what: str) -> InvalidRequest:
-    return InvalidRequest(f"the state {what}", field=FIELD)
+def _invalid(reason: str) -> InvalidRequest:
+    return InvalidRequest(f"the state {reason}", field=FIELD)

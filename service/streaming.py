@@ -1,4 +1,4 @@
-"""One stream of a causal tagger as it stands between two pieces, and as bytes. Knows no network and no HTTP."""
+"""One stream of a causal tagger between two chunks of input, in memory and as bytes."""
 
 import struct
 from collections.abc import Sequence
@@ -14,25 +14,25 @@ STEPS = struct.Struct("<Q")
 
 @dataclass(slots=True, kw_only=True)
 class TaggingStream:
-    """Mutable: a piece that was answered leaves its state and its steps here; one that failed leaves all as it was."""
+    """The state of a stream. A chunk that was answered updates it; a chunk that failed leaves it unchanged."""
 
     model: str
-    memory: State  # arrays (1, width): of this size however long the stream is
+    state: State  # arrays (1, width): this size however long the stream is
     steps: int = 0
 
     def pack(self) -> bytes:
-        """Steps, then the rows of the state."""
-        return STEPS.pack(self.steps) + states.pack(self.memory)
+        """Return the steps and the state as bytes."""
+        return STEPS.pack(self.steps) + states.pack(self.state)
 
     @classmethod
     def unpack(cls, model: str, payload: bytes, tensors: Sequence[StateTensor]) -> Self:
-        """What `pack` packed. Raises ValueError for anything of another size."""
-        if len(payload) != size(tensors):
-            raise ValueError(f"{len(payload)} bytes are no state of {size(tensors)}")
+        """Return the stream that was packed. Raises ValueError for a payload of another size."""
+        if len(payload) != packed_size(tensors):
+            raise ValueError(f"a packed stream has {packed_size(tensors)} bytes, not {len(payload)}")
         (steps,) = STEPS.unpack_from(payload)
-        return cls(model=model, memory=states.unpack(payload, tensors, STEPS.size), steps=steps)
+        return cls(model=model, state=states.unpack(payload, tensors, STEPS.size), steps=steps)
 
 
-def size(tensors: Sequence[StateTensor]) -> int:
-    """Bytes of a packed stream."""
+def packed_size(tensors: Sequence[StateTensor]) -> int:
+    """Return the bytes of a packed stream."""
     return STEPS.size + states.packed_size(tensors)

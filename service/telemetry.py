@@ -152,7 +152,7 @@ class Telemetry:
         """Count one request of a known ``route``; a ``model`` that is not loaded is counted as unknown."""
         model = self.known(model)
         self._counts[REQUESTS, (route, model, outcome)] += 1
-        self._observe(REQUEST_SECONDS, (route, model), total_s)
+        self.observe(REQUEST_SECONDS, (route, model), total_s)
 
     def known(self, model: str) -> str:
         """Return the name of a loaded bundle as it is, and for all others the one that stands for them."""
@@ -161,59 +161,6 @@ class Telemetry:
     def rejected(self, reason: str) -> None:
         """Count one refused request."""
         self._counts[REJECTED, (reason,)] += 1
-
-    def batch(
-        self,
-        model: str,
-        items: int,
-        padded_tokens: int,
-        real_tokens: int,
-        reason: str,
-        compute_s: float,
-        waits_s: Sequence[float],
-    ) -> None:
-        """Record one batch of whole sequences and how long each of its items had waited."""
-        labels = (model,)
-        self._counts[RELEASED, (model, reason)] += 1
-        self._counts[PADDED, labels] += padded_tokens
-        self._counts[PROCESSED, labels] += real_tokens
-        self._observe(BATCH_ITEMS, labels, items)
-        self._observe(COMPUTE_SECONDS, labels, compute_s)
-        if padded_tokens:
-            self._observe(PADDING_WASTE, labels, (padded_tokens - real_tokens) / padded_tokens)
-        if waits_s:
-            histogram = self._histogram(QUEUE_SECONDS, labels)
-            for wait_s in waits_s:
-                histogram.add(wait_s)
-
-    def steps(self, model: str, rows: int, count: int, compute_s: float) -> None:
-        """Record ``count`` steps of generation that took ``compute_s`` together."""
-        self._observe(STEP_ROWS, (model,), rows, count)
-        self._observe(STEP_SECONDS, (model,), compute_s / count, count)
-
-    def waited(self, model: str, seconds: float) -> None:
-        """Record how long one text waited for its slot."""
-        self._observe(QUEUE_SECONDS, (model,), seconds)
-
-    def generated(self, model: str, tokens: int) -> None:
-        """Count generated tokens."""
-        self._counts[GENERATED, (model,)] += tokens
-
-    def first_token(self, model: str, seconds: float) -> None:
-        """Record how long one text waited for its first token."""
-        self._observe(FIRST_TOKEN, (model,), seconds)
-
-    def inter_token(self, model: str, seconds: float, count: int = 1) -> None:
-        """Record ``count`` tokens that came ``seconds`` after their predecessors."""
-        self._observe(INTER_TOKEN, (model,), seconds, count)
-
-    def queue_depth(self, model: str, items: int) -> None:
-        """Set how many inputs are waiting."""
-        self._values[QUEUE_ITEMS, (model,)] = items
-
-    def active_slots(self, model: str, rows: int) -> None:
-        """Set how many texts are being generated."""
-        self._values[ACTIVE_SLOTS, (model,)] = rows
 
     def streams(self, model: str, change: int) -> None:
         """Count the streams that began or ended; a ``model`` that is not loaded is counted as unknown."""
@@ -227,14 +174,24 @@ class Telemetry:
         self._values[BUNDLE, (model, version, variant)] = 1
         self._values[LOAD_SECONDS, (model,)] = load_s
 
-    def _observe(self, metric: Metric, labels: Labels, value: float, times: int = 1) -> None:
-        self._histogram(metric, labels).add(value, times)
+    def count(self, metric: Metric, labels: Labels, amount: float = 1) -> None:
+        """Add to a counter."""
+        self._counts[metric, labels] += amount
 
-    def _histogram(self, metric: Metric, labels: Labels) -> _Histogram:
+    def observe(self, metric: Metric, labels: Labels, value: float, times: int = 1) -> None:
+        """Add ``times`` equal values to a histogram."""
         histogram = self._histograms.get((metric, labels))
         if histogram is None:
             histogram = self._histograms[metric, labels] = _Histogram(metric.buckets)
-        return histogram
+        histogram.add(value, times)
+
+    def set(self, series: tuple[Metric, Labels], value: float) -> None:
+        """Set a gauge."""
+        self._values[series] = value
+
+    def for_model(self, model: str) -> "ModelMetrics":
+        """Return the metrics of one loaded bundle."""
+        return ModelMetrics(self, model)
 
     def flush(self) -> None:
         """Move what was gathered into prometheus_client."""
@@ -271,6 +228,71 @@ class Telemetry:
                 family = prometheus.Histogram(metric.name, about, labels, registry=registry, buckets=metric.buckets)
             self._families[metric] = family
         return family
+
+
+class ModelMetrics:
+    """What the schedulers of one model record."""
+
+    def __init__(self, telemetry: Telemetry, model: str) -> None:
+        self._telemetry, self._model = telemetry, model
+        self._labels = (model,)
+        self._queue_items, self._active_slots = (QUEUE_ITEMS, self._labels), (ACTIVE_SLOTS, self._labels)
+
+    def batch(
+        self,
+        *,
+        items: int,
+        padded_tokens: int,
+        real_tokens: int,
+        reason: str,
+        compute_s: float,
+        queue_s: Sequence[float] = (),
+    ) -> None:
+        """Record one batch of whole sequences, or of prompts. ``queue_s``: how long each item waited."""
+        telemetry, labels = self._telemetry, self._labels
+        telemetry.count(RELEASED, (self._model, reason))
+        telemetry.count(PADDED, labels, padded_tokens)
+        telemetry.count(PROCESSED, labels, real_tokens)
+        telemetry.observe(BATCH_ITEMS, labels, items)
+        telemetry.observe(COMPUTE_SECONDS, labels, compute_s)
+        if padded_tokens:
+            telemetry.observe(PADDING_WASTE, labels, (padded_tokens - real_tokens) / padded_tokens)
+        for seconds in queue_s:
+            telemetry.observe(QUEUE_SECONDS, labels, seconds)
+
+    def prefill(self, *, rows: int, padded_tokens: int, real_tokens: int, compute_s: float) -> None:
+        """Record one call that read prompts."""
+        self.batch(
+            items=rows, padded_tokens=padded_tokens, real_tokens=real_tokens, reason="prefill", compute_s=compute_s
+        )
+
+    def steps(self, *, rows: int, count: int, compute_s: float) -> None:
+        """Record ``count`` decoding steps that took ``compute_s`` together."""
+        self._telemetry.observe(STEP_ROWS, self._labels, rows, count)
+        self._telemetry.observe(STEP_SECONDS, self._labels, compute_s / count, count)
+
+    def queue_time(self, seconds: float) -> None:
+        """Record how long one sequence waited for its slot."""
+        self._telemetry.observe(QUEUE_SECONDS, self._labels, seconds)
+
+    def first_token(self, seconds: float) -> None:
+        """Record how long one sequence waited for its first token."""
+        self._telemetry.observe(FIRST_TOKEN, self._labels, seconds)
+
+    def tokens(self, *, count: int, interval_s: float) -> None:
+        """Count generated tokens. ``interval_s``: since the tokens before them; 0 for first tokens."""
+        self._telemetry.count(GENERATED, self._labels, count)
+        if interval_s:
+            self._telemetry.observe(INTER_TOKEN, self._labels, interval_s, count)
+
+    def queue_depth(self, items: int) -> None:
+        """Set how many inputs are queued."""
+        self._telemetry.set(self._queue_items, items)
+
+    def slots(self, *, queued: int, active: int) -> None:
+        """Set how many sequences are queued and how many have a slot."""
+        self._telemetry.set(self._queue_items, queued)
+        self._telemetry.set(self._active_slots, active)
 
 
 def drop_dead_workers(directory: Path) -> None:

@@ -62,8 +62,9 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether the worker takes requests."""
-        return self._ready_engine() is not None and not self._failing
+        """Whether the worker takes requests and every model can answer them."""
+        engine = self._ready_engine()
+        return engine is not None and engine.ready and not self._failing
 
     @property
     def engine(self) -> "Engine":
@@ -77,7 +78,7 @@ class Worker:
 
     def _ready_engine(self) -> "Engine | None":
         engine = self._engine
-        return engine if engine is not None and engine.ready and not self.draining else None
+        return engine if engine is not None and engine.open and not self.draining else None
 
     def default_model(self, task: str) -> str | None:
         """Return the bundle that answers requests for ``task`` without a model name: the first that can."""

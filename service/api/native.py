@@ -38,9 +38,10 @@ async def generate(context: RequestContext, request: schemas.GenerateRequest) ->
     """Answer a request for whole texts."""
     context.model = request.model or context.worker.default_model("generate")
     options = schemas.generate_options(request.parameters, limit=context.worker.settings.max_new_tokens)
-    answer = await context.worker.engine.generate(
-        request.inputs, model=request.model, options=options, request=context.request
-    )
+    with schemas.parameter_errors():
+        answer = await context.worker.engine.generate(
+            request.inputs, model=request.model, options=options, request=context.request
+        )
     return answers.generate_answer(answer, with_state=options.return_state)
 
 

@@ -20,8 +20,8 @@ from service.api.request_context import RequestContext
 from service.api.request_headers import HEADER_LENGTH, JSON, OCTETS
 from service.api.routes import READ, Card, Docs, Reply, Route
 from service.errors import InvalidRequest, shown
+from service.model_runtime import TensorRuntime
 from service.settings import Settings
-from service.tensor_runtime import TensorRuntime
 
 PLATFORM = "onnxruntime_onnx"
 HTTP_EXTENSIONS = ("binary_tensor_data",)

@@ -24,8 +24,8 @@ from service.api.problems import GRPC_REMEDIES, TABLE, detail_of, kind_of, retry
 from service.api.request_context import OK, RequestContext
 from service.api.request_headers import RequestHeaders
 from service.errors import InvalidRequest, ServiceError, shown
+from service.model_runtime import TensorRuntime
 from service.scheduling.job import InferenceRequest
-from service.tensor_runtime import TensorRuntime
 from service.worker import Worker
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from service.api import schemas
 from service.api.answers import entity_objects, generated_object, label_objects
 from service.api.oip_tensors import BYTES, DATATYPES, OIPTensor, from_array, from_texts
 from service.errors import InvalidRequest, UnknownModel, shown
+from service.model_runtime import TensorRuntime
 from service.scheduling.job import InferenceRequest
-from service.tensor_runtime import TensorRuntime
 from service.worker import Worker
 
 TEXT, JSON, PARAMETERS = "text", "json", "parameters"
@@ -159,7 +159,8 @@ async def _ask(
     if task == "classify":
         return await engine.classify(inputs, model=name, top_k=given.top_k, request=request)
     options = schemas.generate_options(given, limit=worker.settings.max_new_tokens)
-    return cast(list[Any], await engine.generate(inputs, model=name, options=options, request=request))
+    with schemas.parameter_errors():
+        return cast(list[Any], await engine.generate(inputs, model=name, options=options, request=request))
 
 
 def _kind(graph: TensorRuntime, task: str) -> str:

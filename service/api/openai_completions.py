@@ -19,7 +19,7 @@ from service.api.request_context import RequestContext
 from service.api.routes import Docs, EventStream, Route
 from service.api.sse import KEEP_ALIVE, MEDIA, event
 from service.errors import InvalidRequest
-from service.generation import GenerateOptions
+from service.generation import GenerationParameters
 from service.generation_stream import GenerationStream, TokenDelta
 from service.settings import Settings
 
@@ -138,11 +138,11 @@ def parse_completion(body: bytes, settings: Settings) -> CompletionRequest:
     return request
 
 
-def options_of(request: CompletionRequest, settings: Settings) -> list[GenerateOptions]:
+def options_of(request: CompletionRequest, settings: Settings) -> list[GenerationParameters]:
     """Return the options of each sample of a prompt."""
     tokens = min(DEFAULT_TOKENS, settings.max_new_tokens) if request.max_tokens is None else request.max_tokens
     return [
-        GenerateOptions(
+        GenerationParameters(
             max_new_tokens=tokens,
             temperature=1.0 if request.temperature is None else request.temperature,
             top_p=1.0 if request.top_p is None else request.top_p,
@@ -238,10 +238,10 @@ class ChoiceBuilder:
 
     def part(self, delta: TokenDelta) -> Choice | None:
         """Return the part that may be sent after ``delta``, None if all of it is held back."""
-        logprobs: Sequence[float | None] = delta.logprobs or [None] * len(delta.pieces)
-        alternatives: Sequence[Sequence[tuple[str, float]]] = delta.alternatives or [()] * len(delta.pieces)
+        logprobs: Sequence[float | None] = delta.logprobs or [None] * len(delta.token_texts)
+        alternatives: Sequence[Sequence[tuple[str, float]]] = delta.alternatives or [()] * len(delta.token_texts)
         reason = delta.finish_reason
-        tokens = map(TextToken, delta.pieces, logprobs, alternatives)
+        tokens = map(TextToken, delta.token_texts, logprobs, alternatives)
         text, released = self._filter.feed(tokens, stopped=reason == "stop", ended=reason is not None)
         if not text and reason is None:
             return None
@@ -289,7 +289,7 @@ async def complete(context: RequestContext, body: bytes) -> Any:
         "model": context.model,
     }
     if request.stream:
-        stream.remind_s = worker.settings.keepalive_s
+        stream.keepalive_s = worker.settings.keepalive_s
         chunks = _events(stream, head, request, prompts)
         return EventStream(media=MEDIA, chunks=chunks, on_error=lambda error: event(openai_body_of(error)))
     async with contextlib.aclosing(stream):
@@ -310,7 +310,7 @@ async def _read_all(stream: GenerationStream, count: int) -> list[TokenDelta]:
         TokenDelta(
             index=index,
             tokens=[token for delta in text for token in delta.tokens],
-            pieces=[piece for delta in text for piece in delta.pieces],
+            token_texts=[piece for delta in text for piece in delta.token_texts],
             logprobs=[logprob for delta in text for logprob in delta.logprobs],
             alternatives=[ranked for delta in text for ranked in delta.alternatives],
             finish_reason=text[-1].finish_reason,

@@ -4,15 +4,16 @@ The shapes are those of ``huggingface_hub.InferenceClient``. A field that the se
 name, unless its value asks for nothing (``stream: false``, ``do_sample: true``).
 """
 
+import contextlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
 
 from service.api.answers import EntityObject, GeneratedObject
 from service.errors import InvalidRequest, TooLarge, Value, shown
-from service.generation import GenerateOptions
+from service.generation import GenerationParameters
 from service.inputs import are_one
 from service.settings import Settings
 
@@ -183,7 +184,7 @@ def reject_stream(request: BaseModel) -> None:
         raise InvalidRequest("this route does not stream; send false, or use /v1/generate_stream", field="stream")
 
 
-def generate_options(parameters: GenerateParameters | None, *, limit: int) -> GenerateOptions:
+def generate_options(parameters: GenerateParameters | None, *, limit: int) -> GenerationParameters:
     """Return the options for the engine. ``limit`` bounds max_new_tokens. Raises InvalidRequest."""
     given = parameters or _NO_PARAMETERS
     new_tokens = min(DEFAULT_NEW_TOKENS, limit) if given.max_new_tokens is None else given.max_new_tokens
@@ -196,7 +197,7 @@ def generate_options(parameters: GenerateParameters | None, *, limit: int) -> Ge
             value=new_tokens,
         )
     temperature = 1.0 if given.temperature is None else given.temperature
-    return GenerateOptions(
+    return GenerationParameters(
         max_new_tokens=new_tokens,
         temperature=0.0 if given.do_sample is False else temperature,
         top_k=given.top_k or 0,
@@ -211,6 +212,17 @@ def generate_options(parameters: GenerateParameters | None, *, limit: int) -> Ge
 
 
 _NO_PARAMETERS = GenerateParameters()
+
+
+@contextlib.contextmanager
+def parameter_errors() -> Iterator[None]:
+    """Name the fields of the engine's errors as in a request body: `parameters.state` for `state`."""
+    try:
+        yield
+    except InvalidRequest as error:
+        if error.details.get("field") == "state":
+            error.details["field"] = "parameters.state"
+        raise
 
 
 def request_error(error: ValidationError, parent: str = "", *, with_value: bool = True) -> InvalidRequest:

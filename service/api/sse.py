@@ -82,10 +82,11 @@ async def stream_text(context: RequestContext, request: schemas.GenerateRequest)
     context.model = request.model or context.worker.default_model("generate")
     options = schemas.generate_options(request.parameters, limit=settings.max_new_tokens)
     options = replace(options, details=False, logprobs=True)
-    stream = await context.worker.engine.generate_stream(
-        [request.inputs], model=request.model, options=[options], request=context.request
-    )
-    stream.remind_s = settings.keepalive_s
+    with schemas.parameter_errors():
+        stream = await context.worker.engine.generate_stream(
+            [request.inputs], model=request.model, options=[options], request=context.request
+        )
+    stream.keepalive_s = settings.keepalive_s
     return EventStream(
         media=MEDIA, chunks=_chunks(stream, with_state=options.return_state), on_error=error_event(context)
     )
@@ -106,7 +107,7 @@ async def _chunks(stream: GenerationStream, *, with_state: bool) -> AsyncGenerat
 
 def token_events(delta: TokenDelta, count: int, end: bytes) -> list[bytes]:
     """Return one event per token. ``count`` tokens came before. ``end``: the JSON members that only the last has."""
-    tokens = list(zip(delta.tokens, delta.pieces, delta.logprobs, strict=True)) or [EMPTY_TOKEN]
+    tokens = list(zip(delta.tokens, delta.token_texts, delta.logprobs, strict=True)) or [EMPTY_TOKEN]
     parts = [
         b'data: {"index":%d,%b%.6f},"generated_text":null,"details":null}\n\n' % (number, _token(token, piece), logprob)
         for number, (token, piece, logprob) in enumerate(tokens, count + 1)
@@ -126,7 +127,7 @@ def _token(token: int, piece: str) -> bytes:
 
 def _end(stream: GenerationStream, delta: TokenDelta, *, with_state: bool) -> bytes:
     """Return the members of the last event: the whole text and its details, as JSON without the braces."""
-    answer = generated_object(stream.answer(delta.index), with_state=with_state)
+    answer = generated_object(stream.result(delta.index), with_state=with_state)
     answer["details"] = {
         "finish_reason": delta.finish_reason,
         "generated_tokens": stream.generated_tokens(delta.index),

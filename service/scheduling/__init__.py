@@ -1,5 +1,5 @@
-"""The schedulers: who runs next, with whom. Pure objects with an injected clock and an injected network.
+"""The schedulers: which request runs next, and in which batch. No HTTP and no ONNX; only `loop.py` uses asyncio.
 
-They know lengths, deadlines and outcomes. They know no HTTP, no ONNX and no event loop: `pump.py` alone drives
-them on one.
+base.py has what all schedulers share. sequences.py batches whole sequences, decoding.py batches generation step by
+step, and tensors.py runs tensors that come as whole batches. cost_model.py learns what a batch costs.
 """

@@ -1,10 +1,7 @@
-"""Generation: many texts grow together, a step at a time; requests join and leave between steps.
+"""Schedule generation: sequences are decoded together, one token a step, and join and leave between steps.
 
-A prompt is read in one ragged call with the other prompts that wait (in pieces, if it is long, so that running
-texts go on between them). A text that is done, or that nobody waits for any more, gives its slot away before the
-next step, and the last row moves into its place.
-
-Knows slots and whose turn it is. Leaves the rows to table.py and the work on them to dispatch.py.
+Prompts are read in one ragged call with the other new prompts. A long prompt is read in chunks, so that running
+sequences continue in between. A finished or cancelled sequence frees its slot before the next step.
 """
 
 import logging
@@ -13,144 +10,129 @@ from collections.abc import Callable, Sequence
 
 from models.state import State
 from models.tasks.generate import GeneratedText
-from service.errors import Overloaded, ServiceError, Unavailable
+from service.errors import ServiceError
+from service.scheduling.base import Scheduler
 from service.scheduling.cost_model import CostModel
-from service.scheduling.decoding_batch import Ints, Limits, Observer, Table, Text, Writer
-from service.scheduling.decoding_work import Prefill, Steps
-from service.scheduling.job import Job, fail_all
+from service.scheduling.decoding_batch import (
+    DecodingBatch,
+    DecodingLimits,
+    DecodingSequence,
+    Ints,
+    LanguageModelRunner,
+)
+from service.scheduling.decoding_work import DecodingSteps, Prefill
+from service.scheduling.job import Job
+from service.telemetry import ModelMetrics
 
 log = logging.getLogger(__name__)
 
-SWEEP_EVERY_S = 0.05  # the queue is searched for clients that have gone this often
 
+class DecodingScheduler(Scheduler):
+    """The decoding batch and the queue of one language model.
 
-class StepScheduler:
-    """The table and the queue of one bundle. Not thread-safe: one thread submits, takes and settles."""
+    The items of a job are pairs of a prompt (T,), T >= 1, and the text to append to.
+    """
 
     def __init__(
         self,
-        writer: Writer,
+        model: LanguageModelRunner,
         *,
-        limits: Limits,
+        limits: DecodingLimits,
         clock: Callable[[], float],
-        observer: Observer,
+        metrics: ModelMetrics,
         cost: CostModel | None = None,
     ) -> None:
-        self._table = Table(writer, limits=limits, clock=clock, observer=observer, cost=cost or CostModel())
-        self._waiting: deque[Text] = deque()
-        self._waiting_tokens = 0
-        self._next_sweep_s = 0.0
+        super().__init__(limits=limits, clock=clock, metrics=metrics)
+        self._batch = DecodingBatch(model, limits=limits, clock=clock, metrics=metrics, cost=cost or CostModel())
+        self._queue: deque[DecodingSequence] = deque()
+        self._queued_tokens = 0
         self._prefilled_last = False
-        self._closed = False
 
     @property
-    def idle(self) -> bool:
-        """Nothing waits and nothing runs."""
-        return not (self._waiting or len(self._table) or self._table.in_hand)
+    def queued_items(self) -> int:
+        return len(self._queue)
 
-    def submit(self, ticket: Job, texts: Sequence[tuple[Ints, GeneratedText]]) -> None:
-        """Queue all texts of a ticket, each a prompt (T,) with T >= 1, or none: raises Overloaded or Unavailable."""
-        queued = [Text(ticket, index, *text) for index, text in enumerate(texts)]
-        tokens = sum(text.cost_tokens for text in queued)
-        self.check_room(len(queued), tokens)
-        self._waiting.extend(queued)
-        self._waiting_tokens += tokens
+    @property
+    def queued_tokens(self) -> int:
+        return self._queued_tokens
 
-    def check_room(self, items: int, tokens: int = 0) -> None:
-        """Raise Overloaded or Unavailable if so much more is not taken: worth asking before it is encoded."""
-        if self._closed:
-            raise Unavailable("the service is shutting down: send the request to another replica")
-        if self.is_full(items, tokens):
-            raise self.overload()
+    @property
+    def used_slots(self) -> int:
+        """Sequences that are being read or generated."""
+        return len(self._batch)
 
-    def is_full(self, items: int, tokens: int = 0) -> bool:
-        """Whether so much more does not fit. A request that is alone fits: the limits on a request bound it."""
-        limits, waiting = self._table.limits, len(self._waiting)
-        return bool(waiting) and (
-            waiting + items > limits.queue_items or self._waiting_tokens + tokens > limits.queue_tokens
-        )
-
-    def overload(self) -> Overloaded:
-        """What is said when it is full."""
-        return Overloaded(
-            f"{len(self._waiting)} texts of {self._waiting_tokens} tokens are waiting already: come back later",
-            retry_after_s=1.0,
-            limit=self._table.limits.queue_items,
-        )
-
-    def take(self) -> "Prefill | Steps | None":
-        """The next piece of work, None when there is nothing to do."""
-        table, now = self._table, self._table.clock()
-        self._drop_the_dead(now)
-        self._admit(now)
-        table.observer.table(waiting=len(self._waiting), active=len(table))
-        # Prompts and steps take turns, so that neither a stream of newcomers nor a full table stops the other.
-        if table.reading and not (table.active and self._prefilled_last):
+    def take(self) -> Prefill | DecodingSteps | None:
+        batch, now_s = self._batch, self.clock()
+        self._drop_cancelled_slots(now_s)
+        self.drop_cancelled()
+        self._fill_slots(now_s)
+        self.metrics.slots(queued=len(self._queue), active=len(batch))
+        # Prefill and steps alternate, so that neither new prompts nor a full batch stop the other.
+        if batch.prefilling and not (batch.active and self._prefilled_last):
             self._prefilled_last = True
-            group = self._readers()
-            table.in_hand = [text for text, _ in group]
-            return Prefill(table, group)
-        if table.active:
-            self._prefilled_last, table.in_hand = False, list(table.active)
-            return Steps(table)
+            return Prefill(batch, self._next_prompts())
+        if batch.active:
+            self._prefilled_last = False
+            return DecodingSteps(batch)
         return None
 
-    def _readers(self) -> list[tuple[Text, State]]:
-        """Take the prompts to be read in the next call out of those that are being read: by turns, as many as fit."""
-        limits, reading, longest, count = self._table.limits, self._table.reading, 0, 0
-        for text, _ in reading:
-            longest = max(longest, min(len(text.prompt) - text.fed, limits.prefill_steps))
+    def abandon(self, error: ServiceError) -> None:
+        try:
+            self._batch.flush()
+        except Exception:  # a scheduler has failed: the jobs must end, whatever state the batch is in
+            log.exception("the last sampled tokens are lost")
+        super().abandon(error)
+
+    def _enqueue(self, job: Job, items: Sequence[tuple[Ints, GeneratedText]]) -> None:
+        job.expect(len(items))
+        sequences = [DecodingSequence(job, index, prompt, text) for index, (prompt, text) in enumerate(items)]
+        self._queue.extend(sequences)
+        self._queued_tokens += sum([sequence.cost_tokens for sequence in sequences])
+
+    def _next_prompts(self) -> list[tuple[DecodingSequence, State]]:
+        """Take the prompts that are read in the next call out of `prefilling`: the first ones, as many as fit."""
+        batch, longest, count = self._batch, 0, 0
+        limits = batch.limits
+        for sequence, _ in batch.prefilling:
+            longest = max(longest, min(len(sequence.prompt) - sequence.prefilled, limits.prefill_steps))
             if count and longest * (count + 1) > limits.prefill_tokens:
                 break
             count += 1
-        group, self._table.reading = reading[:count], reading[count:]
+        group, batch.prefilling = batch.prefilling[:count], batch.prefilling[count:]
         return group
 
-    def _drop_the_dead(self, now: float) -> None:
-        table = self._table
-        if table.active:
-            if now >= table.roster.deadline_s:
-                table.push()  # what was written before an error comes before it
-            # Before every step: so in one go, for there is hardly ever anything to do.
-            if any([ticket.expire(now) for ticket in table.roster.tickets]):
-                for row in range(len(table.active) - 1, -1, -1):
-                    if table.active[row].ticket.settled:
-                        table.remove(row)
-        table.reading = [(text, state) for text, state in table.reading if not text.ticket.expire(now)]
-        self.drop_the_gone()
-
-    def drop_the_gone(self) -> None:
-        """Make room in the queue. A long one is not walked at every step, but every SWEEP_EVERY_S at most."""
-        now = self._table.clock()
-        if now >= self._next_sweep_s:
-            self._next_sweep_s = now + SWEEP_EVERY_S
-            self._waiting = deque([text for text in self._waiting if not text.ticket.expire(now)])
-            self._waiting_tokens = sum(text.cost_tokens for text in self._waiting)
-
-    def _admit(self, now: float) -> None:
-        free = self._table.limits.slots - len(self._table)
-        while free > 0 and self._waiting:
-            text = self._waiting.popleft()
-            self._waiting_tokens -= text.cost_tokens
-            if text.ticket.expire(now):
+    def _fill_slots(self, now_s: float) -> None:
+        batch = self._batch
+        free = batch.limits.slots - len(batch)
+        while free > 0 and self._queue:
+            sequence = self._queue.popleft()
+            self._queued_tokens -= sequence.cost_tokens
+            if sequence.job.is_over(now_s):
                 continue
-            text.ticket.start(now)
-            self._table.observer.waited(now - text.ticket.arrived_s)
-            begins = text.continuation.initial_state
-            self._table.reading.append((text, self._table.writer.zeros(1) if begins is None else begins))
+            sequence.job.start(now_s)
+            self.metrics.queue_time(now_s - sequence.job.arrived_s)
+            state = sequence.text.initial_state
+            batch.prefilling.append((sequence, batch.model.zeros(1) if state is None else state))
             free -= 1
 
-    def abandon(self, error: ServiceError) -> None:
-        """Fail everybody, whatever state their texts are in."""
-        table = self._table
-        try:
-            table.push()
-        except Exception:  # a scheduler has failed: they must hear of that, whatever state the table is in
-            log.exception("what was drawn last is lost")
-        texts = [*table.in_hand, *self._waiting, *table.active, *(text for text, _ in table.reading)]
-        fail_all((text.ticket for text in texts), error)
-        table.in_hand = []
+    def _drop_cancelled_slots(self, now_s: float) -> None:
+        """Free the slots of jobs whose client or deadline is gone, before every step."""
+        batch = self._batch
+        if batch.active:
+            if now_s >= batch.plan.deadline_s:
+                batch.flush()  # tokens that were sampled before an error are delivered before it
+            # One pass first, because usually there is nothing to remove.
+            if any([job.is_over(now_s) for job in batch.plan.jobs]):
+                for row in range(len(batch.active) - 1, -1, -1):
+                    if batch.active[row].job.done:
+                        batch.remove(row)
+        batch.prefilling = [pair for pair in batch.prefilling if not pair[0].job.is_over(now_s)]
 
-    def close(self) -> None:
-        """Accept nothing more; what was accepted is still written."""
-        self._closed = True
+    def _drop_over(self, now_s: float) -> None:
+        self._queue = deque([sequence for sequence in self._queue if not sequence.job.is_over(now_s)])
+        self._queued_tokens = sum(sequence.cost_tokens for sequence in self._queue)
+
+    def _clear(self) -> None:
+        self._queue.clear()
+        self._queued_tokens = 0
+        self._batch.clear()

@@ -1,160 +1,167 @@
-"""The running texts of one language model: a table of slots, and how texts join, leave, finish and fail.
+"""The running batch of one language model, and how sequences join it, leave it, finish and fail.
 
-Row i of the state belongs to text i, without gaps, so that a step runs on the arrays as they lie. Knows rows and
-tickets. Does not know who is next: that is steps.py.  T steps, B rows, V vocabulary.
+Row i of the state belongs to sequence i, without gaps, so that a step runs on the arrays as they are.
+T steps, B rows, V vocabulary.
 """
 
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models import state as states
 from models.state import State
-from models.tasks.generate import GeneratedText, TokenSampler
+from models.tasks.generate import GeneratedText, Generation, InPlaceDecoder, Run, TokenSampler
 from service.errors import InternalError, ServiceError
+from service.scheduling.base import QueueLimits
 from service.scheduling.cost_model import CostModel
 from service.scheduling.job import Job
+from service.telemetry import ModelMetrics
 
 log = logging.getLogger(__name__)
 
 Ints = NDArray[np.int32]
 
-# One reader of a stream is told and sent to in about 30 µs. At most once in so long for each reader that there is, so
-# that all of them together take a tenth of the time; one that is alone is told after every dispatch.
-TELL_S = 0.0005
-
-
-class Writer(Protocol):
-    """A language model: `advance` consumes tokens (T, B), ragged by lengths (B,), and tells what may follow."""
-
-    def zeros(self, rows: int) -> State: ...
-    def room(self) -> State:
-        """A state of no rows: where a table begins, so that rows can join it in place."""
-        ...
-
-    def advance(self, tokens: Ints, lengths: Ints, state: State) -> tuple[NDArray[np.float32], State]: ...
-
-
-class Observer(Protocol):
-    """What a scheduler tells of itself."""
-
-    def steps(self, *, rows: int, count: int, compute_s: float) -> None: ...
-    def prefill(self, *, rows: int, padded_tokens: int, real_tokens: int, compute_s: float) -> None: ...
-    def first_token(self, seconds: float) -> None: ...
-    def waited(self, seconds: float) -> None: ...
-    def tokens(self, *, count: int, gap_s: float) -> None: ...
-    def table(self, *, waiting: int, active: int) -> None: ...
+# To notify and answer one reader of a stream takes about 30 µs. Each reader is notified once in this time for each
+# reader that there is, so that all of them take a tenth of the time. A single reader is notified after every dispatch.
+NOTIFY_S = 0.0005
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How many texts grow at once and how much may wait."""
+class DecodingLimits(QueueLimits):
+    """How many sequences are generated at once and how much may wait."""
 
-    slots: int = 64
     queue_items: int = 1024
-    queue_tokens: int = 262_144  # of prompts and of texts to be written
-    prefill_steps: int = 128  # of a prompt in one call: bounds how long running texts pause for a new one
+    slots: int = 64
+    prefill_steps: int = 128  # of one prompt in one call: bounds how long a new prompt delays the running sequences
     prefill_tokens: int = 2048  # padded, of all prompts in one call: likewise
-    # Steps are taken together up to this time: a turn of the loop, with all that is told and looked at between two,
-    # costs about 0.1 ms. It bounds how long a newcomer, a neighbour's request or a client's leaving is not seen.
+    # Steps are dispatched together up to this time, because one turn of the event loop costs about 0.1 ms. It bounds
+    # how long a new request, another model's batch or a disconnect waits.
     dispatch_s: float = 0.003
 
 
-class Text:
-    """One text on its way: its prompt as tokens, how much of it has been read, and what has been written."""
+class LanguageModelRunner:
+    """One language model as the decoding scheduler calls it."""
 
-    __slots__ = ("continuation", "fed", "index", "prompt", "ticket")
+    def __init__(self, task: Generation, run: Run, in_place: InPlaceDecoder | None) -> None:
+        self._task, self._run, self._in_place = task, run, in_place
 
-    def __init__(self, ticket: Job, index: int, prompt: Ints, continuation: GeneratedText) -> None:
-        self.ticket, self.index, self.prompt, self.continuation = ticket, index, prompt, continuation
-        self.fed = 0
+    def zeros(self, rows: int) -> State:
+        """Return the state before the first token."""
+        return states.zeros(self._task.state, rows)
+
+    def empty_state(self) -> State:
+        """Return a state without rows, in preallocated arrays that rows can join in place."""
+        return self.zeros(0) if self._in_place is None else self._in_place.empty_state
+
+    def advance(self, tokens: Ints, lengths: Ints, state: State) -> tuple[NDArray[np.float32], State]:
+        """Read tokens (T, B), ragged by lengths (B,). Return log-probabilities (B, V) and the state after them."""
+        if self._in_place is not None and len(tokens) == 1:
+            found = self._in_place.step(tokens[0], state)
+            if found is not None:
+                return found
+        return self._task.advance(self._run, tokens, lengths, state)
+
+
+class DecodingSequence:
+    """One prompt of a job: how much of it was read, and the text generated so far."""
+
+    __slots__ = ("index", "job", "prefilled", "prompt", "text")
+
+    def __init__(self, job: Job, index: int, prompt: Ints, text: GeneratedText) -> None:
+        self.job, self.index, self.prompt, self.text = job, index, prompt, text
+        self.prefilled = 0  # tokens of the prompt
 
     @property
     def cost_tokens(self) -> int:
-        """Tokens to be read and, at most, to be written."""
-        return len(self.prompt) + self.continuation.options.max_new_tokens
+        """Tokens to read and, at most, to generate."""
+        return len(self.prompt) + self.text.options.max_new_tokens
 
 
-class Roster:
-    """What holds of the active texts until one of them leaves or another joins: to look at each at every step is dear.
+class StepPlan:
+    """What holds for the active sequences until one leaves or joins: computing it at every step is expensive."""
 
-    `left` counts the steps until the first of them has its length, `deadline_s` is the first of their deadlines,
-    `drawn` holds the tokens (B,) of the last steps that have not been pushed to the texts that only a length can end.
-    """
-
-    def __init__(self, texts: Sequence[Text]) -> None:
-        continuations = [text.continuation for text in texts]
-        self.tickets = tuple({text.ticket: None for text in texts})
-        self.watched = [row for row, text in enumerate(continuations) if text.has_stop_strings]
-        self.left = min(text.remaining_tokens for text in continuations)
-        self.deadline_s = min(ticket.request.deadline_s for ticket in self.tickets)
+    def __init__(self, sequences: Sequence[DecodingSequence]) -> None:
+        texts = [sequence.text for sequence in sequences]
+        self.jobs = tuple({sequence.job: None for sequence in sequences})
+        self.stop_rows = [row for row, text in enumerate(texts) if text.has_stop_strings]
+        self.remaining_steps = min(text.remaining_tokens for text in texts)  # until the first reaches its length
+        self.deadline_s = min(job.request.deadline_s for job in self.jobs)
         self.sampler: TokenSampler | None = None  # made when it is needed
-        self.drawn: list[NDArray[np.int64]] = []
+        # Sampled tokens (B,) of the last steps, not yet appended to the texts that only their length can end.
+        self.pending: list[NDArray[np.int64]] = []
 
 
-class Table:
-    """The texts that are being read or written, and everything that a piece of work needs to advance them."""
+class DecodingBatch:
+    """The sequences in a slot, and everything that work needs to advance them."""
 
     def __init__(
-        self, writer: Writer, *, limits: Limits, clock: Callable[[], float], observer: Observer, cost: CostModel
+        self,
+        model: LanguageModelRunner,
+        *,
+        limits: DecodingLimits,
+        clock: Callable[[], float],
+        metrics: ModelMetrics,
+        cost: CostModel,
     ) -> None:
-        self.writer, self.clock, self.observer, self.limits, self.cost = writer, clock, observer, limits, cost
-        self.reading: list[tuple[Text, State]] = []  # admitted, the prompt not read to its end
-        self.active: list[Text] = []  # row i of the state
+        self.model, self.clock, self.metrics, self.limits, self.cost = model, clock, metrics, limits, cost
+        self.clear()
+
+    def clear(self) -> None:
+        """Free all slots."""
+        self.prefilling: list[tuple[DecodingSequence, State]] = []  # the prompt is not read to its end
+        self.active: list[DecodingSequence] = []  # row i of the state
         self.state: State = ()
-        self.tokens: Ints = np.empty(0, np.int32)  # (B,) the newest token of each row, not yet consumed
-        self._roster: Roster | None = None  # None after the table has changed
-        self.in_hand: list[Text] = []  # texts of the piece of work that has been handed out and has not settled
+        self.tokens: Ints = np.empty(0, np.int32)  # (B,) the newest token of each row, not yet read by the model
         self.stepped_s = 0.0  # when the active rows got their newest tokens
+        self._plan: StepPlan | None = None  # None after the batch has changed
 
     def __len__(self) -> int:
-        """Slots that are taken."""
-        return len(self.active) + len(self.reading)
+        """Slots in use, without the prompts of a Prefill that runs."""
+        return len(self.active) + len(self.prefilling)
 
     @property
-    def roster(self) -> Roster:
-        """Of the active texts: there must be one."""
-        if self._roster is None:
-            self._roster = Roster(self.active)
-        return self._roster
+    def plan(self) -> StepPlan:
+        """The plan for the active sequences. There must be one."""
+        if self._plan is None:
+            self._plan = StepPlan(self.active)
+        return self._plan
 
-    def push(self) -> list[int]:
-        """Give the texts what was drawn for them: many steps together, where no text has to be watched.
+    def flush(self) -> list[int]:
+        """Append the pending tokens to their texts, many steps together.
 
-        Returns the rows whose texts have their length by that: none while the roster has steps `left`.
+        Returns the rows that reach their length by that: none while the plan has remaining steps.
         """
-        if self._roster is None or not self._roster.drawn:
+        if self._plan is None or not self._plan.pending:
             return []
-        drawn, self._roster.drawn = np.stack(self._roster.drawn, axis=1).tolist(), []  # (B, steps)
-        watched = set(self._roster.watched)
+        pending, self._plan.pending = np.stack(self._plan.pending, axis=1).tolist(), []  # (B, steps)
+        stop_rows = set(self._plan.stop_rows)
         return [
             row
-            for row, (text, tokens) in enumerate(zip(self.active, drawn, strict=True))
-            if row not in watched and text.continuation.extend(tokens)
+            for row, (sequence, tokens) in enumerate(zip(self.active, pending, strict=True))
+            if row not in stop_rows and sequence.text.extend(tokens)
         ]
 
     def advance(self, tokens: Ints, lengths: Ints, state: State) -> tuple[NDArray[np.float32], State]:
-        """As the writer's; raises ValueError unless it answers for every row."""
-        following, after = self.writer.advance(tokens, lengths, state)
-        if len(following) != len(lengths):
-            raise ValueError(f"{len(following)} rows came back of {len(lengths)}")
-        return following, after
+        """Run the model. Raises ValueError unless it returns all rows."""
+        log_probabilities, after = self.model.advance(tokens, lengths, state)
+        if len(log_probabilities) != len(lengths):
+            raise ValueError(f"{len(log_probabilities)} rows of results for {len(lengths)} rows of input")
+        return log_probabilities, after
 
-    def join(self, texts: Sequence[Text], tokens: Sequence[int], state: State) -> None:
-        """New rows below the table."""
+    def join(self, sequences: Sequence[DecodingSequence], tokens: Sequence[int], state: State) -> None:
+        """Add rows at the end."""
         self._change()
         if not self.active:
-            self.state = self.writer.room()
-        self.active.extend(texts)
+            self.state = self.model.empty_state()
+        self.active.extend(sequences)
         self.state = states.append(self.state, state)
         self.tokens = np.concatenate([self.tokens, np.asarray(tokens, np.int32)])
 
     def remove(self, row: int) -> None:
-        """Free a slot: the last row takes its place."""
+        """Free a slot. The last row moves to its place."""
         self._change()
         last = self.active.pop()
         if row < len(self.active):
@@ -163,28 +170,28 @@ class Table:
         self.state = states.drop(self.state, row)
 
     def _change(self) -> None:
-        self.push()
-        self._roster = None
+        self.flush()
+        self._plan = None
 
-    def tell(self, tickets: Collection[Job], now: float) -> None:
-        """Let those who follow their texts know that they have grown, as often as there is time for it."""
-        followed = [ticket for ticket in tickets if ticket.follow is not None]
-        pace_s = TELL_S * len(followed)
-        due = [ticket for ticket in followed if now - ticket.told_s >= pace_s]
+    def notify(self, jobs: Collection[Job], now_s: float) -> None:
+        """Notify the readers of streams, as often as there is time for it (NOTIFY_S)."""
+        streamed = [job for job in jobs if job.on_progress is not None]
+        interval_s = NOTIFY_S * len(streamed)
+        due = [job for job in streamed if now_s - job.notified_s >= interval_s]
         if due:
-            self.push()
-        for ticket in due:
-            ticket.tell(now)
+            self.flush()
+        for job in due:
+            job.notify(now_s)
 
-    def finish(self, text: Text, state: State, row: int = 0) -> None:
-        """Hand a finished text to its waiter, with its row of the state if that was asked for."""
-        if text.continuation.options.return_state:
-            text.continuation.take_snapshot(states.take(state, [row]))
-        text.ticket.succeed(text.index, text.continuation)
+    def finish(self, sequence: DecodingSequence, state: State, row: int = 0) -> None:
+        """Complete a sequence, with a snapshot of its row of the state if that was requested."""
+        if sequence.text.options.return_state:
+            sequence.text.take_snapshot(states.take(state, [row]))
+        sequence.job.complete(sequence.index, sequence.text)
 
-    def fail(self, text: Text, error: BaseException) -> None:
-        """Tell the waiter, and who follows the other texts of the request what was written of them before."""
-        self.push()
-        request_id, count = text.ticket.request.request_id, len(text.continuation.tokens)
-        log.error("request %s: a text failed after %d tokens", request_id, count, exc_info=error)
-        text.ticket.fail(error if isinstance(error, ServiceError) else InternalError())
+    def fail(self, sequence: DecodingSequence, error: BaseException) -> None:
+        """Fail the job of a sequence, after the tokens that were sampled before the error."""
+        self.flush()
+        request_id, count = sequence.job.request.request_id, len(sequence.text.tokens)
+        log.error("request %s: generation failed after %d tokens", request_id, count, exc_info=error)
+        sequence.job.fail(error if isinstance(error, ServiceError) else InternalError())

@@ -1,7 +1,7 @@
-"""Pieces of work on a table: read prompts, take steps. Each runs in whatever thread, then settles on the loop's.
+"""The work on a decoding batch: read prompts (Prefill), generate tokens (DecodingSteps).
 
-`run` never raises and tells nobody; `settle` hands out what came of it. A failure is traced to the text at fault,
-and the others go on.  T steps, B rows, V vocabulary.
+`run` may be called in a thread, never raises and notifies nobody. `complete` hands out the results on the event loop.
+An error is traced to its sequence, and the others continue.  T steps, B rows, V vocabulary.
 """
 
 import numpy as np
@@ -10,176 +10,179 @@ from models import state as states
 from models.padding import pad
 from models.state import State
 from models.tasks.generate import TokenSampler
-from service.scheduling.decoding_batch import Table, Text
+from service.scheduling.decoding_batch import DecodingBatch, DecodingSequence
 
-# Tokens are pushed once so many steps have come together: to give each text one takes a twentieth of a small step.
-HELD = 32
+# Tokens are appended to their texts after this many steps: one by one takes a twentieth of a small step.
+MAX_PENDING_STEPS = 32
+
+# A sequence with the state after its chunk, and its first token, or None if there is none yet. Or its error.
+PrefillResult = tuple[DecodingSequence, State | None, int | Exception | None]
 
 
 class Prefill:
-    """Read the next piece of several prompts in one ragged call, and draw the first token of those at their end."""
+    """Read the next chunk of several prompts in one ragged call, and sample the first token of those at their end."""
 
-    def __init__(self, table: Table, group: list[tuple[Text, State]]) -> None:
-        self._table, self._group = table, group
-        self._outcomes: list[tuple[Text, State | None, int | BaseException | None]] = []
-        self._calls: list[tuple[list[Text], int, int, float]] = []  # texts, padded and real tokens, seconds
-        longest = max(min(len(text.prompt) - text.fed, table.limits.prefill_steps) for text, _ in group)
-        self.estimate_s = table.cost.seconds(len(group), longest)
+    def __init__(self, batch: DecodingBatch, group: list[tuple[DecodingSequence, State]]) -> None:
+        self._batch, self._group = batch, group
+        self._results: list[PrefillResult] = []
+        self._calls: list[tuple[list[DecodingSequence], int, int, float]] = []  # padded and real tokens, seconds
+        limit = batch.limits.prefill_steps
+        longest = max(min(len(sequence.prompt) - sequence.prefilled, limit) for sequence, _ in group)
+        self.estimate_s = batch.cost.seconds(len(group), longest)
 
     def run(self) -> None:
         try:
-            self._outcomes = self._read(self._group)
-        except Exception:  # somebody in the group is at fault: find out who, and let the others go on
+            self._results = self._read(self._group)
+        except Exception:  # find the prompt at fault, and let the others continue
             for member in self._group:
                 try:
-                    self._outcomes += self._read([member])
-                except Exception as error:  # its waiter must hear of it, whatever it is
-                    self._outcomes.append((member[0], None, error))
+                    self._results += self._read([member])
+                except Exception as error:  # whatever it is, the job must end
+                    self._results.append((member[0], None, error))
 
-    def _read(self, group: list[tuple[Text, State]]) -> list[tuple[Text, State | None, int | BaseException | None]]:
-        table = self._table
-        texts = [text for text, _ in group]
-        pieces = [text.prompt[text.fed : text.fed + table.limits.prefill_steps] for text in texts]
-        tokens, lengths = pad(pieces)
-        started = table.clock()
-        following, state = table.advance(tokens, lengths, states.join([state for _, state in group]))
-        # Of one that wants no token only the state is of interest.
+    def _read(self, group: list[tuple[DecodingSequence, State]]) -> list[PrefillResult]:
+        batch = self._batch
+        sequences = [sequence for sequence, _ in group]
+        limit = batch.limits.prefill_steps
+        chunks = [sequence.prompt[sequence.prefilled : sequence.prefilled + limit] for sequence in sequences]
+        tokens, lengths = pad(chunks)  # (T, B), (B,)
+        started_s = batch.clock()
+        log_probabilities, state = batch.advance(tokens, lengths, states.join([state for _, state in group]))
+        # A request for no tokens only needs the state.
         ended = [
             row
-            for row, text in enumerate(texts)
-            if text.fed + len(pieces[row]) >= len(text.prompt) and text.continuation.options.max_new_tokens
+            for row, sequence in enumerate(sequences)
+            if sequence.prefilled + len(chunks[row]) >= len(sequence.prompt) and sequence.text.options.max_new_tokens
         ]
-        drawn: dict[int, int] = {}
+        sampled: dict[int, int] = {}
         if ended:
-            sampler = TokenSampler([texts[row].continuation for row in ended])
-            drawn = dict(zip(ended, sampler.sample(following[ended]).tolist(), strict=True))
-        self._calls.append((texts, tokens.size, int(lengths.sum()), table.clock() - started))
-        for text, piece in zip(texts, pieces, strict=True):
-            text.fed += len(piece)
-        return [(text, states.take(state, [row]), drawn.get(row)) for row, text in enumerate(texts)]
+            sampler = TokenSampler([sequences[row].text for row in ended])
+            sampled = dict(zip(ended, sampler.sample(log_probabilities[ended]).tolist(), strict=True))
+        self._calls.append((sequences, tokens.size, int(lengths.sum()), batch.clock() - started_s))
+        for sequence, chunk in zip(sequences, chunks, strict=True):
+            sequence.prefilled += len(chunk)
+        return [(sequence, states.take(state, [row]), sampled.get(row)) for row, sequence in enumerate(sequences)]
 
-    def settle(self) -> None:
-        table = self._table
-        now = table.clock()
-        for texts, padded, real, seconds in self._calls:
-            table.observer.prefill(rows=len(texts), padded_tokens=padded, real_tokens=real, compute_s=seconds)
-            table.cost.learn(len(texts), padded // len(texts), seconds)
-            for ticket in {text.ticket for text in texts}:
-                ticket.ran(seconds, len(texts))
-        joining = [joins for outcome in self._outcomes if (joins := self._deal(*outcome, now))]
+    def complete(self) -> None:
+        batch = self._batch
+        now_s = batch.clock()
+        for sequences, padded, real, seconds in self._calls:
+            batch.metrics.prefill(rows=len(sequences), padded_tokens=padded, real_tokens=real, compute_s=seconds)
+            batch.cost.learn(len(sequences), padded // len(sequences), seconds)
+            for job in {sequence.job for sequence in sequences}:
+                job.record_batch(seconds, len(sequences))
+        joining = [joins for result in self._results if (joins := self._dispatch(*result, now_s))]
         if joining:
             joined, tokens, parts = zip(*joining, strict=True)
-            if not table.active:
-                table.stepped_s = now
-            table.join(joined, tokens, states.join(parts))
-        table.in_hand = []
+            if not batch.active:
+                batch.stepped_s = now_s
+            batch.join(joined, tokens, states.join(parts))
 
-    def _deal(
-        self, text: Text, state: State | None, outcome: int | BaseException | None, now: float
-    ) -> tuple[Text, int, State] | None:
-        """Let one text go where it belongs; what is returned joins the table."""
-        table = self._table
-        if isinstance(outcome, BaseException):
-            table.fail(text, outcome)
-        elif state is not None and outcome is None:
-            if text.fed < len(text.prompt):
-                table.reading.append((text, state))
+    def _dispatch(
+        self, sequence: DecodingSequence, state: State | None, result: int | Exception | None, now_s: float
+    ) -> tuple[DecodingSequence, int, State] | None:
+        """Fail, continue or finish one sequence. What is returned joins the batch."""
+        batch = self._batch
+        if isinstance(result, Exception):
+            batch.fail(sequence, result)
+        elif state is not None and result is None:
+            if sequence.prefilled < len(sequence.prompt):
+                batch.prefilling.append((sequence, state))
             else:
-                table.finish(text, state)
-        elif state is not None and outcome is not None:
-            table.observer.first_token(now - text.ticket.arrived_s)
-            table.observer.tokens(count=1, gap_s=0.0)
-            done = text.continuation.append(outcome)
+                batch.finish(sequence, state)
+        elif state is not None and result is not None:
+            batch.metrics.first_token(now_s - sequence.job.arrived_s)
+            batch.metrics.tokens(count=1, interval_s=0.0)
+            done = sequence.text.append(result)
             if done:
-                table.finish(text, state)
-            text.ticket.tell(now)  # at once: the first token is what a reader waits for
-            return None if done else (text, outcome, state)
+                batch.finish(sequence, state)
+            sequence.job.notify(now_s)  # at once: readers wait for the first token
+            return None if done else (sequence, result, state)
         return None
 
 
-class Steps:
-    """Advance the whole table, one step or a few, until a text is done or the time of a dispatch is over."""
+class DecodingSteps:
+    """Advance all active sequences until one of them is done or the time of a dispatch is over."""
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
-        self._roster = table.roster
-        step_s = table.cost.seconds(len(table.active), 1)
-        self._count = max(1, min(int(table.limits.dispatch_s / step_s), self._roster.left))
-        self.estimate_s = self._count * step_s
+    def __init__(self, batch: DecodingBatch) -> None:
+        self._batch = batch
+        self._plan = batch.plan
+        step_s = batch.cost.seconds(len(batch.active), 1)
+        self._steps = max(1, min(int(batch.limits.dispatch_s / step_s), self._plan.remaining_steps))
+        self.estimate_s = self._steps * step_s
         self._done: list[int] = []
-        self._failed: dict[int, BaseException] = {}
-        self._ran, self._seconds = 0, 0.0
+        self._failed: dict[int, Exception] = {}
+        self._steps_run, self._seconds = 0, 0.0
 
     def run(self) -> None:
-        table, roster = self._table, self._roster
-        started, count = table.clock(), 0
-        while count < self._count and not self._done and not self._failed:
+        batch, plan = self._batch, self._plan
+        started_s, count = batch.clock(), 0
+        while count < self._steps and not self._done and not self._failed:
             self._step()
             count += 1
-        roster.left -= count
-        if roster.left <= 0 or len(roster.drawn) >= HELD:
-            self._done += table.push()
-        self._ran, self._seconds = count, table.clock() - started
+        plan.remaining_steps -= count
+        if plan.remaining_steps <= 0 or len(plan.pending) >= MAX_PENDING_STEPS:
+            self._done += batch.flush()
+        self._steps_run, self._seconds = count, batch.clock() - started_s
 
     def _step(self) -> None:
-        table, roster = self._table, self._roster
-        active = table.active
-        if roster.sampler is None:
-            roster.sampler = TokenSampler([text.continuation for text in active])
+        batch, plan = self._batch, self._plan
+        active = batch.active
+        if plan.sampler is None:
+            plan.sampler = TokenSampler([sequence.text for sequence in active])
         try:
             lengths = np.ones(len(active), np.int32)
-            following, state = table.advance(table.tokens[None, :], lengths, table.state)
-            drawn = roster.sampler.sample(following)
-        except Exception:  # nothing has been changed yet: find the row at fault, and let the others go on
-            self._step_apart()
+            log_probabilities, state = batch.advance(batch.tokens[None, :], lengths, batch.state)
+            sampled = plan.sampler.sample(log_probabilities)  # (B,)
+        except Exception:  # nothing has changed yet: find the row at fault, and let the others continue
+            self._step_by_row()
             return
-        table.state, table.tokens = state, drawn.astype(np.int32)
-        roster.drawn.append(drawn)
-        for row in roster.watched:
-            if active[row].continuation.append(int(drawn[row])):
+        batch.state, batch.tokens = state, sampled.astype(np.int32)
+        plan.pending.append(sampled)
+        for row in plan.stop_rows:
+            if active[row].text.append(int(sampled[row])):
                 self._done.append(row)
 
-    def _step_apart(self) -> None:
-        """One step, row by row: slow, and only taken when the table failed as a whole."""
-        table = self._table
-        self._roster.sampler = None
-        table.push()
+    def _step_by_row(self) -> None:
+        """Take one step row by row: slow, and used only when the batch failed as a whole."""
+        batch = self._batch
+        self._plan.sampler = None
+        batch.flush()
         one = np.ones(1, np.int32)
         parts: list[State] = []
-        tokens = table.tokens.copy()
-        for row, text in enumerate(table.active):
-            before = states.take(table.state, [row])
+        tokens = batch.tokens.copy()
+        for row, sequence in enumerate(batch.active):
+            before = states.take(batch.state, [row])
             try:
-                following, after = table.advance(table.tokens[None, row : row + 1], one, before)
-                (token,) = TokenSampler([text.continuation]).sample(following).tolist()
-            except Exception as error:  # its waiter must hear of it, whatever it is
+                log_probabilities, after = batch.advance(batch.tokens[None, row : row + 1], one, before)
+                (token,) = TokenSampler([sequence.text]).sample(log_probabilities).tolist()
+            except Exception as error:  # whatever it is, the job must end
                 self._failed[row] = error
                 parts.append(before)
                 continue
             parts.append(after)
             tokens[row] = token
-            if text.continuation.append(token):
+            if sequence.text.append(token):
                 self._done.append(row)
-        table.state, table.tokens = states.append(table.writer.room(), states.join(parts)), tokens
+        batch.state, batch.tokens = states.append(batch.model.empty_state(), states.join(parts)), tokens
 
-    def settle(self) -> None:
-        table = self._table
-        now, rows = table.clock(), len(table.active)
-        table.cost.learn(rows, 1, self._seconds / self._ran)
-        table.observer.steps(rows=rows, count=self._ran, compute_s=self._seconds)
-        table.observer.tokens(count=rows * self._ran - len(self._failed), gap_s=(now - table.stepped_s) / self._ran)
-        table.stepped_s = now
-        tickets = self._roster.tickets
-        for ticket in tickets:
-            ticket.ran(self._seconds, rows)
-        # From the last row to the first: removing a row moves only rows that were dealt with.
+    def complete(self) -> None:
+        batch, steps = self._batch, self._steps_run
+        now_s, rows = batch.clock(), len(batch.active)
+        batch.cost.learn(rows, 1, self._seconds / steps)
+        batch.metrics.steps(rows=rows, count=steps, compute_s=self._seconds)
+        batch.metrics.tokens(count=rows * steps - len(self._failed), interval_s=(now_s - batch.stepped_s) / steps)
+        batch.stepped_s = now_s
+        jobs = self._plan.jobs
+        for job in jobs:
+            job.record_batch(self._seconds, rows)
+        # From the last row to the first: removing a row moves only rows that are handled already.
         for row in sorted({*self._done, *self._failed}, reverse=True):
-            text = table.active[row]
+            sequence = batch.active[row]
             if row in self._failed:
-                table.fail(text, self._failed[row])
+                batch.fail(sequence, self._failed[row])
             else:
-                table.finish(text, table.state, row)
-            table.remove(row)
-            text.ticket.tell(now)  # at once: nothing more comes of it
-        table.tell(tickets, now)
-        table.in_hand = []
+                batch.finish(sequence, batch.state, row)
+            batch.remove(row)
+            sequence.job.notify(now_s)  # at once: this sequence is done
+        batch.notify(jobs, now_s)

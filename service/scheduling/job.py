@@ -1,16 +1,11 @@
-"""One request in the hands of a scheduler: its parts, its answer, and the certainty that it gets one.
+"""One request in a scheduler: its items, its results, and when it is done."""
 
-Knows when a request is no longer worth running. Does not know what its parts are.
-"""
-
-import logging
-from collections.abc import Callable, Iterable
+from asyncio import Future, get_running_loop
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from service.errors import ClientGone, DeadlinePassed, InternalError, ServiceError
-
-log = logging.getLogger(__name__)
+from service.errors import ClientGone, DeadlinePassed, ServiceError
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,110 +25,128 @@ class InferenceRequest:
     compute_started_s: float | None = None  # time.monotonic
 
 
-Settle = Callable[["Job"], None]
-
-
 class Job:
-    """Collects the results of `size` parts, in their order, and settles exactly once.
+    """The items of one request in one scheduler, and their results.
 
-    `settle` is called with the ticket when all parts have results, or with the first error. What comes later
-    is ignored, and parts that have not run yet are skipped (`settled` is True). `follow` is for who reads the parts
-    while they grow: called now and then when they have.
+    `Scheduler.admit` makes it with a reservation in the queue, and `Scheduler.submit` gives it its items.
+    A job is done once: when every item has a result, or with the first error.
+    Later results are ignored, and items that have not run are dropped.
+
+    Await a job for its results. As a context manager it is cancelled if the block ends before it is done.
     """
 
     __slots__ = (
-        "_left",
-        "_settle",
+        "_forget",
+        "_future",
+        "_remaining",
         "arrived_s",
+        "done",
         "error",
-        "follow",
+        "notified_s",
+        "on_done",
+        "on_progress",
         "request",
+        "reserved_items",
+        "reserved_tokens",
         "results",
-        "settled",
-        "started_s",
-        "told_s",
+        "started",
     )
 
     def __init__(
-        self,
-        request: InferenceRequest,
-        size: int,
-        settle: Settle,
-        arrived_s: float,
-        follow: Callable[[], None] | None = None,
+        self, request: InferenceRequest, *, items: int, tokens: int, now_s: float, forget: Callable[["Job"], None]
     ) -> None:
         self.request = request
-        self.results: list[Any] = [None] * size
+        self.reserved_items, self.reserved_tokens = items, tokens  # until the items are submitted
+        self.arrived_s = self.notified_s = now_s
+        self.results: list[Any] = []  # one for each submitted item
         self.error: ServiceError | None = None
-        self.settled = False
-        self.arrived_s = arrived_s
-        self.started_s: float | None = None
-        self.follow = follow
-        self.told_s = arrived_s  # when `follow` was called last
-        self._left = size
-        self._settle: Settle | None = settle
+        self.done = self.started = False
+        self.on_progress: Callable[[], None] | None = None  # called when a generated text has grown
+        self.on_done: Callable[[], None] | None = None
+        self._remaining = 0
+        self._future: Future[None] | None = None
+        self._forget = forget
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.done:
+            self.cancel()
+
+    def __await__(self) -> Generator[Any, None, list[Any]]:
+        if not self.done:
+            self._future = get_running_loop().create_future()
+            yield from self._future
+        if self.error is not None:
+            raise self.error
+        return self.results
+
+    def expect(self, items: int) -> None:
+        """Wait for so many results from now on."""
+        self.results = [None] * items
+        self._remaining = items
 
     def start(self, now_s: float) -> None:
-        """Note that the first of its parts begins to run."""
-        if self.started_s is None:
-            self.started_s = now_s
+        """Record that the first item begins to run."""
+        if not self.started:
+            self.started = True
             self.request.queue_s = now_s - self.arrived_s
             self.request.compute_started_s = now_s
 
-    def ran(self, compute_s: float, batch_items: int) -> None:
-        """Note what a batch that held some of its parts cost."""
+    def record_batch(self, compute_s: float, batch_items: int) -> None:
+        """Record a batch that held items of this job."""
         request = self.request
         request.compute_s += compute_s
         if batch_items > request.batch_items:
             request.batch_items = batch_items
 
-    def tell(self, now_s: float) -> None:
-        """Let who follows know that there is more to read."""
-        if self.follow is not None:
-            self.told_s = now_s
-            self.follow()
+    def notify(self, now_s: float) -> None:
+        """Tell the reader of a stream that there is more to read."""
+        if self.on_progress is not None:
+            self.notified_s = now_s
+            self.on_progress()
 
-    def succeed(self, index: int, result: Any) -> None:
-        if self.settled:
+    def complete(self, index: int, result: Any) -> None:
+        """Set the result of one item."""
+        if self.done:
             return
         self.results[index] = result
-        self._left -= 1
-        if not self._left:
+        self._remaining -= 1
+        if not self._remaining:
             self._finish()
 
     def fail(self, error: ServiceError) -> None:
-        if not self.settled:
+        """End the job with an error, unless it is done."""
+        if not self.done:
             self.error = error
             self._finish()
 
-    def expire(self, now_s: float) -> bool:
-        """Settle a ticket that nobody waits for any more; True if it was or is now settled."""
-        if self.settled:
+    def cancel(self) -> None:
+        """End the job because nobody waits for it."""
+        self.fail(ClientGone())
+
+    def is_over(self, now_s: float) -> bool:
+        """Return whether there is nothing left to run; ends a job whose client or deadline is gone."""
+        if self.done:
             return True
-        if now_s >= self.request.deadline_s:
-            waited = now_s - self.arrived_s
+        request = self.request
+        if now_s >= request.deadline_s:
             self.fail(
                 DeadlinePassed(
-                    f"the deadline passed {waited:.3f} s after the request was queued",
-                    limit=round(self.request.deadline_s - self.arrived_s, 3),
+                    f"the deadline passed {now_s - self.arrived_s:.3f} s after the request was queued",
+                    limit=round(request.deadline_s - self.arrived_s, 3),
                 )
             )
-        elif self.request.is_disconnected():
-            self.fail(ClientGone())
-        return self.settled
+        elif request.is_disconnected():
+            self.cancel()
+        return self.done
 
     def _finish(self) -> None:
-        self.settled = True
-        settle, self._settle = self._settle, None
-        self.follow = None  # who follows holds the ticket: no cycle is left to the collector
-        if settle is not None:
-            settle(self)
-
-
-def fail_all(tickets: Iterable[Job], error: ServiceError) -> None:
-    """Fail all that are open. Of a bug of ours, which is in the log, the requests it was told to stand there, too."""
-    told = dict.fromkeys(ticket for ticket in tickets if not ticket.settled)
-    if told and isinstance(error, InternalError):
-        log.error("told to requests %s", ", ".join(ticket.request.request_id for ticket in told))
-    for ticket in told:
-        ticket.fail(error)
+        self.done = True
+        self._forget(self)
+        on_done, self.on_done, self.on_progress = self.on_done, None, None  # breaks a reference cycle with the reader
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+        if on_done is not None:
+            on_done()

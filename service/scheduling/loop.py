@@ -1,7 +1,7 @@
-"""Drives a scheduler on an asyncio loop: the only place where schedulers, threads and the loop meet.
+"""Drives a scheduler on an asyncio event loop. Schedulers, threads and the event loop meet only here.
 
-Work that is estimated to be short runs on the loop itself: a hop to a thread and back costs more than it does.
-Work that is long runs in a thread, and the loop goes on reading and answering meanwhile.
+Work that is estimated to be short runs on the event loop: a hop to a thread and back costs more. Long work runs in a
+thread, and the event loop reads and answers other requests in that time.
 """
 
 import asyncio
@@ -9,46 +9,37 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from service.errors import InternalError, ServiceError
+from service.errors import InternalError
+from service.scheduling.base import Scheduler, Work
 
 log = logging.getLogger(__name__)
 
-# docs/decisions.md, "On the loop or in a thread", has the measurement and how much it is worth.
-INLINE_S = 0.004
-# Of one turn. When a thousand clients come at once the loop is busy for tens of milliseconds between two turns: a piece
-# of work a turn would leave those who wait already with a small part of the core. But every pause is prolonged by it.
-TURN_S = 0.008
-
-
-class Work(Protocol):
-    """`run` may happen in a thread and never raises; `settle` happens on the loop, after it."""
-
-    @property
-    def estimate_s(self) -> float: ...
-    def run(self) -> None: ...
-    def settle(self) -> None: ...
-
-
-class Scheduler(Protocol):
-    def take(self) -> Work | None: ...
-    def abandon(self, error: ServiceError) -> None: ...
+INLINE_S = 0.004  # docs/decisions.md, "On the loop or in a thread", has the measurement
+# When a thousand requests arrive at once, the event loop is busy for tens of milliseconds between two turns. One batch
+# a turn would then leave the queued requests only a small part of the core. But a long turn delays everything else.
+MAX_TURN_S = 0.008
+# After a bug in a scheduler: the first retry is immediate, and each later one waits twice as long.
+BACKOFF_S, MAX_BACKOFF_S = 0.05, 5.0
 
 
 @dataclass
 class LoopBudget:
-    """What all pumps of one loop have spent on it together."""
+    """The time that all scheduler loops of one event loop have used together."""
 
     spent_s: float = 0.0
 
 
 class SchedulerLoop:
-    """Takes work from one scheduler, a piece at a time, while there is any.
+    """Runs the work of one scheduler, one piece at a time, while there is any.
 
-    On the loop it takes one piece a turn. When the loop has had much else to do since the last turn, for longer than
-    `inline_s`, it goes on for as long as that was longer, TURN_S at most, and to the end of the piece it is at. What
-    other pumps do is none of that: they would prolong each other.
+    On the event loop it runs one piece a turn. If the event loop was busy with other things for longer than
+    `inline_s` since the last turn, the turn lasts as long as that excess, MAX_TURN_S at most. Time spent in other
+    scheduler loops does not count, so that loops do not extend each other's turns.
+
+    A scheduler that raises has a bug. Its jobs fail, and the loop tries again with exponential backoff. From the
+    second failure in a row until it works again, `healthy` is False.
     """
 
     def __init__(
@@ -57,64 +48,91 @@ class SchedulerLoop:
         executor: Executor,
         *,
         clock: Callable[[], float],
-        turns: LoopBudget,
+        budget: LoopBudget,
         inline_s: float = INLINE_S,
     ) -> None:
         self._scheduler, self._executor, self._inline_s, self._clock = scheduler, executor, inline_s, clock
-        self._turns = turns
-        self._awake = False  # a turn is scheduled, or a piece of work is in a thread
-        # When the last turn ended, if it left the next one to come, less what all pumps had spent by then.
-        self._turned_s: float | None = None
+        self._budget = budget
+        self._awake = False  # a turn is scheduled, or work runs in a thread
+        # When the last turn ended, if another one was scheduled then, less the time spent by all loops until then.
+        self._turn_ended_s: float | None = None
+        self._failures = 0  # since the last work that completed
+        self._logged: set[tuple[str, int]] = set()  # where the failures since then were raised
+        self.healthy = True
 
     def wake(self) -> None:
-        """There may be work: called from the loop after each submission."""
+        """Schedule a turn, after work was submitted."""
         if not self._awake:
             self._awake = True
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         began_s = self._clock()
-        passed_s = began_s - self._turns.spent_s - self._turned_s if self._turned_s is not None else 0.0
-        until_s = began_s + min(max(0.0, passed_s - self._inline_s), TURN_S)
+        busy_s = began_s - self._budget.spent_s - self._turn_ended_s if self._turn_ended_s is not None else 0.0
+        until_s = began_s + min(max(0.0, busy_s - self._inline_s), MAX_TURN_S)
         try:
             while (work := self._scheduler.take()) is not None and work.estimate_s <= self._inline_s:
                 work.run()
-                work.settle()
+                work.complete()
+                if self._failures:
+                    self._recover()
                 if (now_s := self._clock()) >= until_s:
-                    self._turns.spent_s += now_s - began_s
-                    self._turned_s = now_s - self._turns.spent_s
-                    # The next turn comes after the loop has read what arrived meanwhile: that fills the next batch.
+                    self._budget.spent_s += now_s - began_s
+                    self._turn_ended_s = now_s - self._budget.spent_s
+                    # The event loop first reads the requests that arrived in the meantime: they fill the next batch.
                     asyncio.get_running_loop().call_soon(self._turn)
                     return
-            self._turns.spent_s += self._clock() - began_s
-            self._turned_s = None
+            self._budget.spent_s += self._clock() - began_s
+            self._turn_ended_s = None
             if work is None:
-                self._awake = False
+                self._awake, self.healthy = False, True
             else:
-                self._send_away(work)
-        except Exception as error:  # a bug of ours must not leave anybody waiting for ever
-            self._give_up(error)
+                self._run_in_thread(work)
+        except Exception as error:  # a bug must not leave any request without an answer
+            self._fail(error)
 
-    def _send_away(self, work: Work) -> None:
-        """Run in the thread, settle back on the loop."""
+    def _run_in_thread(self, work: Work) -> None:
         loop = asyncio.get_running_loop()
 
-        def ran(future: "Future[Any]") -> None:
-            if not future.cancelled():  # the executor was shut down: nobody waits for this work any more
-                loop.call_soon_threadsafe(self._came_back, work, future)
+        def finished(future: "Future[Any]") -> None:
+            if not future.cancelled():  # the executor was shut down: nobody waits for this work
+                loop.call_soon_threadsafe(self._complete, work, future)
 
-        self._executor.submit(work.run).add_done_callback(ran)
+        self._executor.submit(work.run).add_done_callback(finished)
 
-    def _came_back(self, work: Work, future: "Future[Any]") -> None:
+    def _complete(self, work: Work, future: "Future[Any]") -> None:
         try:
             future.result()
-            work.settle()
+            work.complete()
+            if self._failures:
+                self._recover()
             asyncio.get_running_loop().call_soon(self._turn)
         except Exception as error:  # as in _turn
-            self._give_up(error)
+            self._fail(error)
 
-    def _give_up(self, error: Exception) -> None:
-        self._turned_s = None
-        log.critical("a scheduler failed: everybody who waits for it is told", exc_info=error)
+    def _fail(self, error: Exception) -> None:
+        self._turn_ended_s = None
+        origin = _origin(error)
+        if origin not in self._logged:
+            self._logged.add(origin)
+            log.critical("a scheduler failed (logged once until it works again)", exc_info=error)
+        loop, failures = asyncio.get_running_loop(), self._failures
+        self._failures += 1
+        if failures:
+            self.healthy = False
+            loop.call_later(min(BACKOFF_S * 2.0 ** min(failures - 1, 20), MAX_BACKOFF_S), self._turn)
+        else:
+            loop.call_soon(self._turn)
         self._scheduler.abandon(InternalError())
-        asyncio.get_running_loop().call_soon(self._turn)  # what was abandoned is dropped there
+
+    def _recover(self) -> None:
+        self._failures, self.healthy = 0, True
+        self._logged.clear()
+
+
+def _origin(error: Exception) -> tuple[str, int]:
+    """Return the file and line that raised an error: what tells one bug from another."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return (trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace is not None else (type(error).__name__, 0)

@@ -1,116 +1,120 @@
-"""Work that comes as one batch already, arrays of a graph: run as it is, in the order of arrival.
-
-Knows how much work an item is and when its time is over. Knows nothing of what the arrays are.
-"""
+"""Schedule tensors that clients send as whole batches: one at a time, in order of arrival."""
 
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from service.errors import InternalError, Overloaded, ServiceError, Unavailable
+from numpy.typing import NDArray
+
+from service.errors import InternalError, ServiceError
+from service.scheduling.base import QueueLimits, Scheduler
 from service.scheduling.cost_model import CostModel
-from service.scheduling.job import Job, fail_all
+from service.scheduling.job import Job
+from service.telemetry import ModelMetrics
 
 log = logging.getLogger(__name__)
 
+Arrays = Mapping[str, NDArray[Any]]
 
-class Sized(Protocol):
-    """One item: B rows of T padded steps, and what is done beside them (see CostModel)."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRequest:
+    """Checked arrays by input name, and their cost: rows, padded steps and extra work (see CostModel)."""
+
+    arrays: Arrays
+    rows: int
+    steps: int
+    extra: int
 
     @property
-    def rows(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def extra(self) -> int: ...
+    def tokens(self) -> int:
+        return self.rows * self.steps
 
 
-class Batch:
-    """One item while it runs. `run` may be called in another thread, the rest belongs to the scheduler's."""
+class TensorRun:
+    """One request while it runs."""
 
-    def __init__(self, scheduler: "ArrayScheduler", ticket: Job, item: Any) -> None:
-        self.estimate_s = scheduler.cost.seconds(item.rows, item.steps, item.extra)
-        self._scheduler, self._ticket, self._item = scheduler, ticket, item
-        self._result: Any = None
+    def __init__(self, scheduler: "TensorScheduler", job: Job, tensors: TensorRequest) -> None:
+        self.estimate_s = scheduler.cost.seconds(tensors.rows, tensors.steps, tensors.extra)
+        self._scheduler, self._job, self._tensors = scheduler, job, tensors
+        self._result: Arrays = {}
         self._error: Exception | None = None
         self._seconds = 0.0
 
     def run(self) -> None:
-        started = self._scheduler.clock()
+        started_s = self._scheduler.clock()
         try:
-            self._result = self._scheduler.run(self._item)
-        except Exception as error:  # its waiter must hear of it, whatever it is
+            self._result = self._scheduler.run(self._tensors)
+        except Exception as error:  # whatever it is, the job must end
             self._error = error
-        self._seconds = self._scheduler.clock() - started
+        self._seconds = self._scheduler.clock() - started_s
 
-    def settle(self) -> None:
-        """Hand the result, or the failure, to the waiter."""
-        error, item = self._error, self._item
+    def complete(self) -> None:
+        error, job, tensors = self._error, self._job, self._tensors
         if isinstance(error, ServiceError):
-            self._ticket.fail(error)
+            job.fail(error)
         elif error is not None:
-            request_id = self._ticket.request.request_id
+            request_id = job.request.request_id
             log.error(
-                "request %s: arrays of %d rows, %d steps failed", request_id, item.rows, item.steps, exc_info=error
+                "request %s: tensors of %d rows, %d steps failed",
+                request_id,
+                tensors.rows,
+                tensors.steps,
+                exc_info=error,
             )
-            self._ticket.fail(InternalError())
+            job.fail(InternalError())
         else:
-            self._scheduler.cost.learn(item.rows, item.steps, self._seconds, item.extra)
-            self._ticket.ran(self._seconds, item.rows)
-            self._ticket.succeed(0, self._result)
-        self._scheduler.running = None  # last: whom an error here leaves without an answer is still known to `abandon`
+            self._scheduler.cost.learn(tensors.rows, tensors.steps, self._seconds, tensors.extra)
+            job.record_batch(self._seconds, tensors.rows)
+            job.complete(0, self._result)
 
 
-class ArrayScheduler:
-    """The queue of one graph. Not thread-safe: one thread submits, takes and settles."""
+class TensorScheduler(Scheduler):
+    """The queue for the tensors of one model."""
 
     def __init__(
-        self, run: Callable[[Any], Any], *, queue_tokens: int, cost: CostModel, clock: Callable[[], float]
+        self,
+        run: Callable[[TensorRequest], Arrays],
+        *,
+        limits: QueueLimits,
+        cost: CostModel,
+        clock: Callable[[], float],
+        metrics: ModelMetrics,
     ) -> None:
-        self.run, self.cost, self.clock = run, cost, clock
-        self.running: Job | None = None
-        self._queue_tokens = queue_tokens
-        self._waiting: deque[tuple[Job, Any]] = deque()
-        self._tokens = 0  # padded, that wait
-        self._closed = False
+        super().__init__(limits=limits, clock=clock, metrics=metrics)
+        self.run, self.cost = run, cost
+        self._queue: deque[tuple[Job, TensorRequest]] = deque()
+        self._queued_tokens = 0
 
-    def submit(self, ticket: Job, item: Sized) -> None:
-        """Queue an item: raises Overloaded or Unavailable."""
-        tokens = item.rows * item.steps
-        if self._closed:
-            raise Unavailable("the service is shutting down: send the request to another replica")
-        if self._waiting and self._tokens + tokens > self._queue_tokens:
-            raise Overloaded(
-                f"arrays of {self._tokens} tokens are waiting already: come back later",
-                retry_after_s=1.0,
-                limit=self._queue_tokens,
-            )
-        self._waiting.append((ticket, item))
-        self._tokens += tokens
+    @property
+    def queued_items(self) -> int:
+        return len(self._queue)
 
-    def take(self) -> Batch | None:
-        """The next item to run, None when nothing waits."""
-        self.drop_the_gone()
-        if not self._waiting:
-            return None
-        self.running, item = self._waiting.popleft()
-        self._tokens -= item.rows * item.steps
-        self.running.start(self.clock())
-        return Batch(self, self.running, item)
+    @property
+    def queued_tokens(self) -> int:
+        return self._queued_tokens
 
-    def drop_the_gone(self) -> None:
-        """Settle every ticket that nobody waits for any more, or that is too late, however far back."""
-        now = self.clock()
-        self._waiting = deque((ticket, item) for ticket, item in self._waiting if not ticket.expire(now))
-        self._tokens = sum(item.rows * item.steps for _, item in self._waiting)
+    def take(self) -> TensorRun | None:
+        now_s = self.clock()
+        while self._queue:
+            job, tensors = self._queue.popleft()
+            self._queued_tokens -= tensors.tokens
+            if not job.is_over(now_s):
+                job.start(now_s)
+                return TensorRun(self, job, tensors)
+        return None
 
-    def abandon(self, error: ServiceError) -> None:
-        """Fail everybody."""
-        running = [self.running] if self.running else []
-        fail_all([*running, *(ticket for ticket, _ in self._waiting)], error)
-        self.running = None
+    def _enqueue(self, job: Job, items: TensorRequest) -> None:
+        job.expect(1)
+        self._queue.append((job, items))
+        self._queued_tokens += items.tokens
 
-    def close(self) -> None:
-        """Accept nothing more; what waits is still run."""
-        self._closed = True
+    def _drop_over(self, now_s: float) -> None:
+        self._queue = deque((job, tensors) for job, tensors in self._queue if not job.is_over(now_s))
+        self._queued_tokens = sum(tensors.tokens for _, tensors in self._queue)
+
+    def _clear(self) -> None:
+        self._queue.clear()
+        self._queued_tokens = 0

@@ -1,9 +1,9 @@
-"""The engine with tiny bundles: its answers are those of the reference path, whatever else is going on."""
+"""The engine with tiny bundles: its answers are those of one run alone, whatever else runs."""
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,28 +19,15 @@ from models.tasks import GenerationResult
 from service.api.model_cards import ModelCard
 from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
-from service.generation import GenerateOptions
-from service.paced import encode_all
-from service.scheduling.job import InferenceRequest
+from service.generation import GenerationParameters
 from service.scheduling.loop import SchedulerLoop
-from service.settings import Settings
-from service.telemetry import Telemetry
 from tests.support import bundles
-
-
-def call(*, timeout_s: float = 60.0, is_disconnected: Callable[[], bool] = lambda: False) -> InferenceRequest:
-    return InferenceRequest(
-        request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, is_disconnected=is_disconnected
-    )
-
-
-def load(zoo: Path, **settings: Any) -> Engine:
-    return Engine.load(Settings(bundles=(str(zoo),), device="cpu", **settings), Telemetry())
+from tests.support.engines import inference_request, load_engine, until, used_slots
 
 
 @pytest.fixture
 async def engine(tiny_zoo: Path) -> AsyncIterator[Engine]:
-    engine = load(tiny_zoo)
+    engine = load_engine(tiny_zoo)
     yield engine
     await engine.drain(5)
 
@@ -48,14 +35,14 @@ async def engine(tiny_zoo: Path) -> AsyncIterator[Engine]:
 TEXTS = ["", "the cat", "a lovely film about Paris .", "zebras sat on the mat " * 3, "\x00 \ud800 e\u0301 שלום", "dog"]
 
 
-async def test_a_string_has_a_list_and_a_list_a_list_of_lists(engine: Engine, tagger: Bundle) -> None:
-    alone = await engine.tag("the cat", request=call())
+async def test_one_string_has_a_list_and_a_list_has_a_list_of_lists(engine: Engine, tagger: Bundle) -> None:
+    alone = await engine.tag("the cat", request=inference_request())
     assert alone == self_test.answer(tagger, "the cat") != []
-    assert await engine.tag(["the cat"], request=call()) == [alone]
-    assert await engine.tag([["the", "cat"]], request=call()) == [self_test.answer(tagger, ["the", "cat"])]
+    assert await engine.tag(["the cat"], request=inference_request()) == [alone]
+    assert await engine.tag([["the", "cat"]], request=inference_request()) == [self_test.answer(tagger, ["the", "cat"])]
 
 
-async def test_many_requests_at_once_have_the_answers_of_each_alone(
+async def test_concurrent_requests_have_the_answers_of_each_alone(
     engine: Engine, tagger: Bundle, span_tagger: Bundle, classifier: Bundle, generator: Bundle
 ) -> None:
     chance, waiting, expected = random.Random(0), [], []
@@ -63,56 +50,76 @@ async def test_many_requests_at_once_have_the_answers_of_each_alone(
         texts = chance.choices(TEXTS, k=chance.randint(1, 9))
         kind = number % 4
         if kind == 0:
-            waiting.append(engine.tag(texts, model="tiny-tag", request=call()))
+            waiting.append(engine.tag(texts, model="tiny-tag", request=inference_request()))
             expected.append([self_test.answer(tagger, text) for text in texts])
         elif kind == 1:
-            waiting.append(engine.tag(texts, model="tiny-tag-spans", aggregation="simple", request=call()))
+            waiting.append(engine.tag(texts, model="tiny-tag-spans", aggregation="simple", request=inference_request()))
             expected.append([self_test.answer(span_tagger, text) for text in texts])
         elif kind == 2:
-            waiting.append(engine.classify(texts, top_k=2, request=call()))
+            waiting.append(engine.classify(texts, top_k=2, request=inference_request()))
             expected.append([self_test.answer(classifier, text, {"top_k": 2}) for text in texts])
         else:
-            options = GenerateOptions(max_new_tokens=7, seed=number, temperature=0.8)
-            waiting.append(engine.generate(texts, options=options, request=call()))
+            options = GenerationParameters(max_new_tokens=7, seed=number, temperature=0.8)
+            waiting.append(engine.generate(texts, options=options, request=inference_request()))
             asked = {"max_new_tokens": 7, "seed": number, "temperature": 0.8}
             expected.append([self_test.answer(generator, text, asked) for text in texts])
     assert await asyncio.gather(*waiting) == expected
 
 
-async def test_a_full_queue_is_seen_before_a_request_is_read(tiny_zoo: Path) -> None:
-    engine = load(tiny_zoo, queue_items=1)
-    waiting = asyncio.ensure_future(engine.classify("a film", request=call()))
+async def test_more_requests_than_the_limit_are_refused(tiny_zoo: Path) -> None:
+    engine = load_engine(tiny_zoo, queue_requests=2)
+    waiting = [asyncio.ensure_future(engine.classify("a film", request=inference_request())) for _ in range(2)]
     await asyncio.sleep(0)
-    assert engine.is_full("classify")
-    assert "1 sequences of 2 tokens are waiting already" in engine.overload("classify").message
+    with pytest.raises(Overloaded) as caught:
+        await engine.classify("a film", request=inference_request())
+    assert caught.value.details == {"limit": 2, "retry_after_s": 1.0}
+    assert await engine.tag("a film", request=inference_request())  # by another model
+    assert all(await asyncio.gather(*waiting))
+    assert await engine.classify("a film", request=inference_request())
+    await engine.drain(5)
+
+
+async def test_tensors_count_in_the_limit_on_requests(tiny_zoo: Path) -> None:
+    engine = load_engine(tiny_zoo, queue_requests=1)
+    waiting = asyncio.ensure_future(engine.tag("the cat", request=inference_request()))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await engine.run_tensors({}, model="tiny-tag", request=inference_request())
     assert await waiting
     await engine.drain(5)
 
 
-async def test_more_requests_than_may_be_under_way_are_refused(tiny_zoo: Path) -> None:
-    engine = load(tiny_zoo, queue_requests=2)
-    waiting = [asyncio.ensure_future(engine.classify("a film", request=call())) for _ in range(2)]
+async def test_a_disconnect_frees_the_place_of_a_request(tiny_zoo: Path) -> None:
+    engine = load_engine(tiny_zoo, queue_requests=2)
+    gone = [
+        asyncio.ensure_future(engine.classify("a film", request=inference_request(is_disconnected=lambda: True)))
+        for _ in range(2)
+    ]
     await asyncio.sleep(0)
-    assert engine.is_full("classify")
-    with pytest.raises(Overloaded, match="2 requests to tiny-classify are under way already"):
-        engine.check_room("classify")
-    with pytest.raises(Overloaded):
-        await engine.classify("a film", request=call())
-    engine.check_room("tag")  # other bundles'
-    assert not engine.is_full("tag")
-    assert all(await asyncio.gather(*waiting))
-    assert not engine.is_full("classify")
+    assert await engine.classify("a film", request=inference_request())
+    assert [type(error) for error in await asyncio.gather(*gone, return_exceptions=True)] == [ClientGone] * 2
     await engine.drain(5)
 
 
-async def test_who_has_gone_keeps_no_place(tiny_zoo: Path) -> None:
-    engine = load(tiny_zoo, queue_requests=2)
-    waiting = [
-        asyncio.ensure_future(engine.classify("a film", request=call(is_disconnected=lambda: True))) for _ in range(2)
-    ]
-    await asyncio.sleep(0)
-    assert not engine.is_full("classify")
-    assert [type(error) for error in await asyncio.gather(*waiting, return_exceptions=True)] == [ClientGone] * 2
+async def test_an_input_that_cannot_be_encoded_leaves_no_reservation(tiny_zoo: Path) -> None:
+    engine = load_engine(tiny_zoo, queue_requests=1)
+    for _ in range(3):
+        with pytest.raises(TooLarge):
+            await engine.tag("the " * 65, request=inference_request())
+    assert await engine.tag("the cat", request=inference_request())
+    await engine.drain(5)
+
+
+async def test_a_failing_scheduler_makes_its_model_unavailable_and_no_other(tiny_zoo: Path) -> None:
+    engine = load_engine(tiny_zoo)
+    runtime = engine.runtime_for("tag", None)
+    runtime.loop.healthy = False
+    assert (engine.ready, engine.open) == (False, True)
+    with pytest.raises(Unavailable):
+        await engine.tag("the cat", request=inference_request())
+    assert await engine.classify("a film", request=inference_request())
+    runtime.loop.healthy = True
+    assert engine.ready
     await engine.drain(5)
 
 
@@ -120,10 +127,12 @@ async def test_long_work_in_a_thread_gives_the_same_answers(
     tiny_zoo: Path, tagger: Bundle, generator: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.model_runtime.SchedulerLoop", partial(SchedulerLoop, inline_s=0.0))
-    engine = load(tiny_zoo)
+    engine = load_engine(tiny_zoo)
     found = await asyncio.gather(
-        engine.tag(TEXTS, request=call()),
-        engine.generate(TEXTS, options=GenerateOptions(max_new_tokens=9, temperature=0), request=call()),
+        engine.tag(TEXTS, request=inference_request()),
+        engine.generate(
+            TEXTS, options=GenerationParameters(max_new_tokens=9, temperature=0), request=inference_request()
+        ),
     )
     asked = {"max_new_tokens": 9, "temperature": 0}
     assert found[0] == [self_test.answer(tagger, text) for text in TEXTS]
@@ -131,29 +140,28 @@ async def test_long_work_in_a_thread_gives_the_same_answers(
     await engine.drain(5)
 
 
-async def test_a_seed_gives_the_same_text_alone_and_among_63_others_that_come_and_go(
-    engine: Engine, generator: Bundle
-) -> None:
+async def test_a_seed_gives_the_same_text_alone_and_in_a_changing_batch(engine: Engine, generator: Bundle) -> None:
     asked: dict[str, Any] = {"max_new_tokens": 150, "seed": 7, "temperature": 0.9, "top_k": 20, "top_p": 0.95}
     alone = self_test.answer(generator, "ROMEO:", {**asked, "details": True})
     chance, enough = random.Random(1), asyncio.Event()
 
     async def neighbour(number: int) -> None:
         while not enough.is_set():
-            options = GenerateOptions(
+            options = GenerationParameters(
                 max_new_tokens=chance.randint(1, 60), seed=number, temperature=number % 3 * 0.7, top_k=number % 5
             )
             leaves_at = time.monotonic() + (0.003 if chance.random() < 0.3 else 60)
-            request = call(is_disconnected=partial(_passed, leaves_at))
+            request = inference_request(is_disconnected=partial(_passed, leaves_at))
             with suppress(ClientGone):
                 await engine.generate("x" * chance.randint(1, 250), options=options, request=request)
 
     neighbours = [asyncio.create_task(neighbour(number)) for number in range(63)]
+    await until(lambda: used_slots(engine) > 8)
     for _ in range(3):
-        request = call()
-        together = await engine.generate("ROMEO:", options=GenerateOptions(**asked, details=True), request=request)
+        request = inference_request()
+        together = await engine.generate("ROMEO:", options=GenerationParameters(**asked, details=True), request=request)
         assert together == alone  # the text, and every log-probability
-        assert request.batch_items > 8
+        assert request.batch_items > 1
     enough.set()
     await asyncio.gather(*neighbours)
 
@@ -162,9 +170,9 @@ def _passed(moment_s: float) -> bool:
     return time.monotonic() > moment_s
 
 
-async def test_without_a_seed_one_is_drawn_and_told(engine: Engine, generator: Bundle) -> None:
-    options = GenerateOptions(max_new_tokens=20, details=True)
-    first, second = [await engine.generate("ab", options=options, request=call()) for _ in range(2)]
+async def test_a_random_seed_is_returned_and_reproduces_the_text(engine: Engine, generator: Bundle) -> None:
+    options = GenerationParameters(max_new_tokens=20, details=True)
+    first, second = [await engine.generate("ab", options=options, request=inference_request()) for _ in range(2)]
     assert isinstance(first, GenerationResult)
     assert isinstance(second, GenerationResult)
     seed = first.details.seed
@@ -176,113 +184,118 @@ async def test_without_a_seed_one_is_drawn_and_told(engine: Engine, generator: B
 @pytest.mark.parametrize("inputs", ["", " ", [], ["", ""]])
 async def test_empty_input_has_an_empty_answer(engine: Engine, inputs: str | list[str]) -> None:
     nothing = [[] for _ in inputs] if isinstance(inputs, list) else []
-    assert await engine.tag(inputs, request=call()) == nothing
-    assert await engine.classify(inputs, request=call()) == (nothing if isinstance(inputs, list) else [[]])
+    assert await engine.tag(inputs, request=inference_request()) == nothing
+    assert await engine.classify(inputs, request=inference_request()) == (nothing if isinstance(inputs, list) else [[]])
 
 
-async def test_an_empty_prompt_has_an_empty_continuation_among_others(engine: Engine, generator: Bundle) -> None:
-    options = GenerateOptions(max_new_tokens=3, seed=1)
-    assert await engine.generate([], options=options, request=call()) == []
-    found = await engine.generate(["", "ab"], options=options, request=call())
+async def test_an_empty_prompt_has_an_empty_text(engine: Engine, generator: Bundle) -> None:
+    options = GenerationParameters(max_new_tokens=3, seed=1)
+    assert await engine.generate([], options=options, request=inference_request()) == []
+    found = await engine.generate(["", "ab"], options=options, request=inference_request())
     assert found == [GenerationResult(""), self_test.answer(generator, "ab", {"max_new_tokens": 3, "seed": 1})]
 
 
 async def test_an_input_over_the_limit_is_refused_with_the_limit(engine: Engine) -> None:
     with pytest.raises(TooLarge) as caught:
-        await engine.tag(["the", "the " * 65], request=call())
+        await engine.tag(["the", "the " * 65], request=inference_request())
     assert caught.value.details == {"field": "inputs[1]", "limit": 64}
-    assert len(await engine.tag("the " * 64, request=call())) == 64
+    assert len(await engine.tag("the " * 64, request=inference_request())) == 64
     with pytest.raises(TooLarge) as caught:
-        await engine.generate("a" * 301, options=GenerateOptions(), request=call())
+        await engine.generate("a" * 301, options=GenerationParameters(), request=inference_request())
     assert caught.value.details == {"field": "inputs", "limit": 300}
 
 
-async def test_the_first_bundle_of_a_task_answers_when_none_is_named(engine: Engine, tagger: Bundle) -> None:
-    assert await engine.tag("Paris", request=call()) == self_test.answer(tagger, "Paris")
+async def test_the_first_bundle_of_a_task_is_the_default(engine: Engine, tagger: Bundle) -> None:
+    assert await engine.tag("Paris", request=inference_request()) == self_test.answer(tagger, "Paris")
 
 
 @pytest.mark.parametrize("model", ["nobody", "tiny-classify", ""])
-async def test_a_model_that_cannot_do_it_is_refused_with_those_that_can(engine: Engine, model: str) -> None:
+async def test_a_model_of_another_task_is_refused_with_the_available_ones(engine: Engine, model: str) -> None:
     with pytest.raises(UnknownModel) as caught:
-        await engine.tag("the", model=model, request=call())
+        await engine.tag("the", model=model, request=inference_request())
     assert caught.value.details["available"] == ["tiny-tag", "tiny-tag-spans"]
-    assert ("another task" in str(caught.value)) == (model == "tiny-classify")
 
 
-async def test_a_passed_deadline_is_told(engine: Engine) -> None:
+async def test_a_deadline_ends_a_request(engine: Engine) -> None:
     with pytest.raises(DeadlinePassed):
-        await engine.tag("the", request=call(timeout_s=0))
+        await engine.tag("the", request=inference_request(timeout_s=0))
     with pytest.raises(DeadlinePassed):
-        await engine.generate("a", options=GenerateOptions(max_new_tokens=60_000), request=call(timeout_s=0.05))
+        await engine.generate(
+            "a", options=GenerationParameters(max_new_tokens=60_000), request=inference_request(timeout_s=0.05)
+        )
 
 
-async def test_a_client_that_goes_ends_its_text(engine: Engine) -> None:
-    request = call(is_disconnected=partial(_passed, time.monotonic() + 0.02))
+async def test_a_disconnect_ends_a_generation(engine: Engine) -> None:
+    request = inference_request(is_disconnected=partial(_passed, time.monotonic() + 0.02))
     with pytest.raises(ClientGone):
-        await engine.generate("a", options=GenerateOptions(max_new_tokens=60_000), request=request)
+        await engine.generate("a", options=GenerationParameters(max_new_tokens=60_000), request=request)
 
 
-async def test_a_cancelled_waiter_frees_its_slot(engine: Engine, generator: Bundle) -> None:
-    endless = GenerateOptions(max_new_tokens=4_000)
-    tasks = [asyncio.create_task(engine.generate("a", options=endless, request=call())) for _ in range(64)]
-    await asyncio.sleep(0.02)
+async def test_a_cancelled_task_frees_its_slot(engine: Engine, generator: Bundle) -> None:
+    endless = GenerationParameters(max_new_tokens=4_000)
+    tasks = [asyncio.create_task(engine.generate("a", options=endless, request=inference_request())) for _ in range(64)]
+    await until(lambda: used_slots(engine) == 64)
     for task in tasks:
         task.cancel()
     # All 64 slots were taken: without one of them this text would never begin.
     found = await engine.generate(
-        "a", options=GenerateOptions(max_new_tokens=3, temperature=0), request=call(timeout_s=5)
+        "a", options=GenerationParameters(max_new_tokens=3, temperature=0), request=inference_request(timeout_s=5)
     )
     assert found == self_test.answer(generator, "a", {"max_new_tokens": 3, "temperature": 0})
     ended = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(outcome, asyncio.CancelledError) for outcome in ended)
 
 
-async def test_a_full_queue_refuses_and_what_waits_is_answered(tiny_zoo: Path) -> None:
-    engine = load(tiny_zoo, queue_items=2)
+async def test_a_full_queue_refuses_and_answers_what_is_queued(tiny_zoo: Path) -> None:
+    engine = load_engine(tiny_zoo, queue_items=2)
     found = await asyncio.gather(
-        *(engine.tag(["the", "cat"], request=call()) for _ in range(3)), return_exceptions=True
+        *(engine.tag(["the", "cat"], request=inference_request()) for _ in range(3)), return_exceptions=True
     )
     assert [type(outcome) for outcome in found] == [list, Overloaded, Overloaded]
     await engine.drain(5)
 
 
-async def test_draining_answers_what_was_accepted_and_refuses_the_rest(tiny_zoo: Path, generator: Bundle) -> None:
-    engine = load(tiny_zoo)
-    options = GenerateOptions(max_new_tokens=200, seed=3)
-    accepted = [asyncio.create_task(engine.generate("a", options=options, request=call())) for _ in range(70)]
-    accepted.append(asyncio.create_task(engine.tag("the cat", request=call())))
+async def test_a_drain_answers_admitted_requests_and_refuses_new_ones(tiny_zoo: Path, generator: Bundle) -> None:
+    engine = load_engine(tiny_zoo)
+    options = GenerationParameters(max_new_tokens=200, seed=3)
+    accepted = [
+        asyncio.create_task(engine.generate("a", options=options, request=inference_request())) for _ in range(70)
+    ]
+    accepted.append(asyncio.create_task(engine.tag("the cat", request=inference_request())))
     await asyncio.sleep(0)
     draining = asyncio.create_task(engine.drain(20))
     await asyncio.sleep(0)
     assert not engine.ready
     with pytest.raises(Unavailable):
-        await engine.tag("the", request=call())
+        await engine.tag("the", request=inference_request())
     with pytest.raises(Unavailable):
-        await engine.generate("the", options=options, request=call())
+        await engine.generate("the", options=options, request=inference_request())
     *texts, tags = await asyncio.gather(*accepted)
     assert texts == [self_test.answer(generator, "a", {"max_new_tokens": 200, "seed": 3})] * 70
     assert len(tags) > 0
     await draining
 
 
-async def test_what_cannot_be_answered_before_the_drain_ends_is_told(tiny_zoo: Path) -> None:
-    engine = load(tiny_zoo)
-    endless = asyncio.create_task(engine.generate("a", options=GenerateOptions(max_new_tokens=4_000), request=call()))
-    await asyncio.sleep(0.01)
+async def test_a_drain_fails_what_is_not_answered_in_time(tiny_zoo: Path) -> None:
+    engine = load_engine(tiny_zoo)
+    endless = asyncio.create_task(
+        engine.generate("a", options=GenerationParameters(max_new_tokens=4_000), request=inference_request())
+    )
+    await until(lambda: used_slots(engine) == 1)
     await engine.drain(0.05)
-    with pytest.raises(Unavailable, match="shut down before the answer was ready"):
+    with pytest.raises(Unavailable):
         await endless
 
 
-async def test_a_call_learns_where_its_time_went(engine: Engine) -> None:
-    request = call()
+async def test_a_request_records_its_queue_and_compute_time(engine: Engine) -> None:
+    request = inference_request()
     await engine.tag(["the cat"] * 5, request=request)
     assert request.batch_items == 5
     assert 0 < request.compute_s < 5
     assert 0 <= request.queue_s < 5
 
 
-async def test_encoding_a_long_list_gives_way_to_the_loop(engine: Engine) -> None:
+async def test_encoding_a_long_list_yields_to_the_event_loop(engine: Engine) -> None:
     turns = 0
 
     async def other() -> None:
@@ -292,12 +305,13 @@ async def test_encoding_a_long_list_gives_way_to_the_loop(engine: Engine) -> Non
             await asyncio.sleep(0)
 
     task = asyncio.create_task(other())
-    items = await encode_all(engine.runtime_for("tag", None), ["x" * 9000] * 40, 65_536)
+    with pytest.raises(TooLarge):  # for the last input, after the others were encoded
+        await engine.tag(["x" * 9000] * 40 + ["the " * 65], request=inference_request())
     task.cancel()
-    assert (len(items), turns >= 5) == (40, True)
+    assert turns >= 5
 
 
-async def test_cards_say_what_there_is(engine: Engine) -> None:
+async def test_cards_describe_the_bundles(engine: Engine) -> None:
     cards = {card["id"]: card for card in engine.cards()}
     assert list(cards) == ["tiny-classify", "tiny-generate", "tiny-tag", "tiny-tag-spans"]
     card = cards["tiny-tag"]
@@ -308,59 +322,65 @@ async def test_cards_say_what_there_is(engine: Engine) -> None:
     assert isinstance(card["created"], int)
 
 
-def test_a_bundle_whose_examples_fail_stops_the_start(tmp_path: Path) -> None:
+def test_a_failed_self_test_stops_the_start(tmp_path: Path) -> None:
     path = bundles.classifier(tmp_path)
     text = (path / "manifest.json").read_text("utf-8")
     (path / "manifest.json").write_text(text.replace('"score": 0.', '"score": 0.9'), "utf-8")
     with pytest.raises(BundleError, match="example 1"):
-        load(tmp_path)
+        load_engine(tmp_path)
 
 
 def test_two_bundles_of_one_name_stop_the_start(tmp_path: Path) -> None:
     bundles.classifier(tmp_path / "a")
     bundles.classifier(tmp_path / "b")
-    paths = (str(tmp_path / "a"), str(tmp_path / "b"))
-    with pytest.raises(BundleError, match="has the same name 'tiny-classify': leave one of them out"):
-        Engine.load(Settings(bundles=paths, device="cpu"), Telemetry())
+    paths = (tmp_path / "a", tmp_path / "b")
+    with pytest.raises(BundleError, match="tiny-classify"):
+        load_engine(*paths)
 
 
-async def test_what_one_request_may_ask_for_is_bounded_in_all(engine: Engine) -> None:
-    with pytest.raises(TooLarge, match="more than 65536 characters, sent and asked for"):
-        await engine.generate(["ab"] * 20, options=GenerateOptions(max_new_tokens=4000), request=call())
+async def test_the_tokens_of_a_request_are_bounded(engine: Engine) -> None:
+    with pytest.raises(TooLarge) as caught:
+        await engine.generate(
+            ["ab"] * 20, options=GenerationParameters(max_new_tokens=4000), request=inference_request()
+        )
+    assert caught.value.details == {"field": "inputs", "limit": 65_536}
 
 
-async def test_equal_prompts_without_a_seed_get_texts_of_their_own(engine: Engine) -> None:
-    found = await engine.generate(["ab"] * 4, options=GenerateOptions(max_new_tokens=20, details=True), request=call())
+async def test_equal_prompts_without_a_seed_get_different_seeds(engine: Engine) -> None:
+    found = await engine.generate(
+        ["ab"] * 4, options=GenerationParameters(max_new_tokens=20, details=True), request=inference_request()
+    )
     assert isinstance(found, list)
     seeds = {answer.details.seed for answer in found}
     assert len(seeds) == 4
     assert max(seeds) < 2**53
 
 
-async def test_a_vector_is_that_of_the_reference_path_with_the_steps_that_it_was_read_from(tiny_live: Path) -> None:
-    engine, loaded = load(tiny_live), bundles.opened(tiny_live / "tiny-embed")
+async def test_a_vector_is_that_of_one_run_alone(tiny_live: Path) -> None:
+    engine, loaded = load_engine(tiny_live), bundles.opened(tiny_live / "tiny-embed")
     texts = ["the cat sat", "Paris", "a lovely film about zebras ."]
     found, labels = await asyncio.gather(
-        engine.embed(texts, model="tiny-embed", request=call()),
-        engine.classify(texts, model="tiny-embed", request=call()),
+        engine.embed(texts, model="tiny-embed", request=inference_request()),
+        engine.classify(texts, model="tiny-embed", request=inference_request()),
     )
     assert [steps for _, steps in found] == [3, 1, 6]
     assert all(
         np.array_equal(vector, self_test.embed(loaded, text)) for (vector, _), text in zip(found, texts, strict=True)
     )
     assert labels == [self_test.answer(loaded, text) for text in texts]
-    ((vector, steps),) = await engine.embed("Paris", model="tiny-embed-joint", request=call())
+    ((vector, steps),) = await engine.embed("Paris", model="tiny-embed-joint", request=inference_request())
     assert (vector.shape, steps) == ((12,), 1)
     await engine.drain(5)
 
 
-async def test_nothing_has_no_vector_and_a_bundle_without_them_is_none_to_ask(tiny_live: Path) -> None:
-    engine = load(tiny_live)
+async def test_an_empty_input_or_a_bundle_without_vectors_is_refused(tiny_live: Path) -> None:
+    engine = load_engine(tiny_live)
     with pytest.raises(InvalidRequest) as caught:
-        await engine.embed(["the", ""], request=call())
+        await engine.embed(["the", ""], request=inference_request())
     assert caught.value.details["field"] == "inputs[1]"
-    with pytest.raises(UnknownModel, match="those that can: tiny-embed, tiny-embed-joint"):
-        await engine.embed("the", model="tiny-live", request=call())
+    with pytest.raises(UnknownModel) as unknown:
+        await engine.embed("the", model="tiny-live", request=inference_request())
+    assert unknown.value.details["available"] == ["tiny-embed", "tiny-embed-joint"]
     cards = {card["id"]: (card["streams"], card["embeddings"]) for card in engine.cards()}
     assert cards["tiny-live"] == (True, 0)
     assert cards["tiny-embed"] == (False, 12)
@@ -370,74 +390,72 @@ async def test_nothing_has_no_vector_and_a_bundle_without_them_is_none_to_ask(ti
 @pytest.mark.parametrize(
     ("name", "steps"), [("tiny-live", ["the", "cat", "zebras", "."] * 5), ("tiny-live-frames", bundles.FRAMES * 6)]
 )
-async def test_streams_beside_whole_sequences_have_the_answers_of_the_whole(
+async def test_a_stream_in_chunks_has_the_answers_of_the_whole_sequence(
     tiny_live: Path, name: str, steps: list[Any]
 ) -> None:
-    engine, loaded = load(tiny_live), bundles.opened(tiny_live / name)
+    engine, loaded = load_engine(tiny_live), bundles.opened(tiny_live / name)
     whole = self_test.answer(loaded, steps, {"aggregation_strategy": "none"})
 
     async def follow(size: int) -> list[Any]:
         stream, found = engine.open_stream(name), []
         for first in range(0, len(steps), size):
             piece = steps[first] if size == 1 else steps[first : first + size]
-            found += await engine.advance(stream, piece, request=call())
+            found += await engine.advance(stream, piece, request=inference_request())
         assert stream.steps == len(steps)
         return found
 
-    tagged = [engine.tag([steps], model=name, request=call()) for _ in range(3)]
+    tagged = [engine.tag([steps], model=name, request=inference_request()) for _ in range(3)]
     found = await asyncio.gather(*(follow(size) for size in (1, 1, 2, 5, 7)), *tagged)
     assert found[:5] == [whole] * 5
     assert found[5:] == [[whole]] * 3
     await engine.drain(5)
 
 
-async def test_a_piece_that_fails_leaves_its_stream_as_it_was(tiny_live: Path) -> None:
-    engine = load(tiny_live)
+async def test_a_failed_chunk_leaves_its_stream_unchanged(tiny_live: Path) -> None:
+    engine = load_engine(tiny_live)
     stream = engine.open_stream("tiny-live")
-    (alone,) = await engine.advance(engine.open_stream("tiny-live"), "cat", request=call())
-    with pytest.raises(InvalidRequest, match="reads text, not numbers"):
-        await engine.advance(stream, [[1.0, 2.0]], request=call())
+    (alone,) = await engine.advance(engine.open_stream("tiny-live"), "cat", request=inference_request())
+    with pytest.raises(InvalidRequest):
+        await engine.advance(stream, [[1.0, 2.0]], request=inference_request())
     with pytest.raises(TooLarge):
-        await engine.advance(stream, ["cat"] * 65, request=call())
+        await engine.advance(stream, ["cat"] * 65, request=inference_request())
     with pytest.raises(DeadlinePassed):
-        await engine.advance(stream, "cat", request=call(timeout_s=-1))
-    assert await engine.advance(stream, [], request=call()) == []
-    assert await engine.advance(stream, "cat", request=call()) == [alone]
+        await engine.advance(stream, "cat", request=inference_request(timeout_s=-1))
+    assert await engine.advance(stream, [], request=inference_request()) == []
+    assert await engine.advance(stream, "cat", request=inference_request()) == [alone]
     await engine.drain(5)
 
 
 async def test_the_state_of_a_stream_does_not_grow(tiny_live: Path) -> None:
-    engine = load(tiny_live)
+    engine = load_engine(tiny_live)
     stream = engine.open_stream("tiny-live")
-    begin = [part.nbytes for part in stream.memory]
+    begin = [part.nbytes for part in stream.state]
     for _ in range(300):
-        await engine.advance(stream, "cat", request=call())
-    assert [part.nbytes for part in stream.memory] == begin
-    assert all(part.base is None for part in stream.memory)
+        await engine.advance(stream, "cat", request=inference_request())
+    assert [part.nbytes for part in stream.state] == begin
+    assert all(part.base is None for part in stream.state)
     await engine.drain(5)
 
 
 @pytest.mark.parametrize("name", ["tiny-live", "tiny-live-frames"])
-async def test_a_stream_goes_on_from_its_state_in_another_engine_and_in_several_streams(
-    tiny_live: Path, name: str
-) -> None:
-    first, second = (load(tiny_live, state_key=("a-key-of-some-length",)) for _ in range(2))
+async def test_a_stream_continues_from_its_token_in_another_engine(tiny_live: Path, name: str) -> None:
+    first, second = (load_engine(tiny_live, state_key=("a-key-of-some-length",)) for _ in range(2))
     steps: list[Any] = bundles.FRAMES * 4 if name.endswith("frames") else ["the", "cat", "zebras", "."] * 3
     whole = self_test.answer(bundles.opened(tiny_live / name), steps, {"aggregation_strategy": "none"})
     for cut in range(len(steps)):
         stream = first.open_stream(name)
-        await first.advance(stream, steps[:cut], request=call())
+        await first.advance(stream, steps[:cut], request=inference_request())
         state = first.state_token(stream)
         for engine in (first, second, second):
             again = engine.open_stream(name, state=state)
             assert again.steps == cut
-            assert await engine.advance(again, steps[cut:], request=call()) == whole[cut:]
+            assert await engine.advance(again, steps[cut:], request=inference_request()) == whole[cut:]
     for engine in (first, second):
         await engine.drain(5)
 
 
-async def test_a_state_that_is_not_good_is_refused_by_its_field(tiny_live: Path) -> None:
-    engine = load(tiny_live)
+async def test_an_invalid_state_token_names_its_field(tiny_live: Path) -> None:
+    engine = load_engine(tiny_live)
     state = engine.state_token(engine.open_stream("tiny-live"))
     for name, bad in (("tiny-live", state[:-4]), ("tiny-live", "x" * 10_000), ("tiny-live-frames", state)):
         with pytest.raises(InvalidRequest) as caught:

@@ -19,37 +19,39 @@ def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
 
 def test_a_batch_shows_its_size_its_waste_and_its_reason() -> None:
     telemetry = Telemetry()
-    telemetry.batch("m", 3, 40, 30, "full", 0.002, [0.001, 0.002, 0.003])
+    telemetry.for_model("m").batch(
+        items=3, padded_tokens=40, real_tokens=30, reason="rows", compute_s=0.002, queue_s=[0.001, 0.002, 0.003]
+    )
     assert value(telemetry, "seqserve_batch_items_sum", model="m") == 3
     assert value(telemetry, "seqserve_padding_waste_ratio_sum", model="m") == 0.25
-    assert value(telemetry, "seqserve_batches_released_total", model="m", reason="full") == 1
+    assert value(telemetry, "seqserve_batches_released_total", model="m", reason="rows") == 1
     assert value(telemetry, "seqserve_queue_seconds_count", model="m") == 3
     assert value(telemetry, "seqserve_processed_tokens_total", model="m") == 30
 
 
 def test_a_batch_of_nothing_has_no_waste() -> None:
     telemetry = Telemetry()
-    telemetry.batch("m", 1, 0, 0, "idle", 0.001, [0.0])
+    telemetry.for_model("m").batch(items=1, padded_tokens=0, real_tokens=0, reason="rows", compute_s=0.001)
     assert value(telemetry, "seqserve_padding_waste_ratio_count", model="m") is None
 
 
 def test_generation_shows_its_rows_and_its_tokens() -> None:
     telemetry = Telemetry()
-    telemetry.steps("m", 5, 2, 0.0001)
-    telemetry.generated("m", 5)
-    telemetry.first_token("m", 0.004)
-    telemetry.inter_token("m", 0.00002, 64)
+    metrics = telemetry.for_model("m")
+    metrics.steps(rows=5, count=2, compute_s=0.0001)
+    metrics.tokens(count=5, interval_s=0.0)
+    metrics.first_token(0.004)
+    metrics.tokens(count=64, interval_s=0.00002)
     assert value(telemetry, "seqserve_step_rows_sum", model="m") == 10
     assert value(telemetry, "seqserve_step_seconds_bucket", model="m", le="5e-05") == 2
-    assert value(telemetry, "seqserve_generated_tokens_total", model="m") == 5
+    assert value(telemetry, "seqserve_generated_tokens_total", model="m") == 69
     assert value(telemetry, "seqserve_first_token_seconds_count", model="m") == 1
     assert value(telemetry, "seqserve_inter_token_seconds_count", model="m") == 64
 
 
 def test_a_gauge_keeps_its_value_over_flushes() -> None:
     telemetry = Telemetry()
-    telemetry.queue_depth("m", 7)
-    telemetry.active_slots("m", 3)
+    telemetry.for_model("m").slots(queued=7, active=3)
     telemetry.flush()
     assert value(telemetry, "seqserve_queue_items", model="m") == 7
     assert value(telemetry, "seqserve_active_slots", model="m") == 3
@@ -84,7 +86,7 @@ def test_a_histogram_counts_as_prometheus_client_does(seconds: float) -> None:
     telemetry, registry = Telemetry(), prometheus.CollectorRegistry()
     expected = prometheus.Histogram("expected", "", registry=registry, buckets=SECONDS)
     expected.observe(seconds)
-    telemetry.first_token("m", seconds)
+    telemetry.for_model("m").first_token(seconds)
     for bound in (*SECONDS, float("inf")):
         le = prometheus.utils.floatToGoString(bound)
         assert value(telemetry, "seqserve_first_token_seconds_bucket", model="m", le=le) == registry.get_sample_value(

@@ -13,7 +13,7 @@ import numpy as np
 
 from models.tasks import Entity, EntitySpan, GenerationDetails, GenerationResult, LabelScore
 from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
-from service.generation import GenerateOptions
+from service.generation import GenerationParameters
 from service.generation_stream import TokenDelta
 from service.inputs import are_one
 from service.scheduling.job import InferenceRequest
@@ -37,7 +37,6 @@ class FakeEngine:
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         self.ready, self.full = True, False
-        self.bundles = 1  # that can do each task
         self.calls: list[tuple[str, Any, Any, InferenceRequest]] = []
         self.running = 0
         self.proceed = asyncio.Event()  # what "!wait" waits for
@@ -45,18 +44,9 @@ class FakeEngine:
         for name in NAMES.values():
             telemetry.bundle(name, "1", "int8", 0.1)
 
-    def check_room(self, task: str) -> None:
-        if self.full and self.bundles == 1:
-            raise self.overload(task)
-
-    def is_full(self, task: str) -> bool:
-        return self.full
-
-    def choices(self, task: str) -> int:
-        return self.bundles
-
-    def overload(self, task: str) -> Overloaded:
-        return Overloaded("full", retry_after_s=1.0, limit=1)
+    @property
+    def open(self) -> bool:
+        return self.ready
 
     def cards(self) -> list[dict[str, Any]]:
         return [
@@ -109,7 +99,7 @@ class FakeEngine:
     def open_stream(self, model: str | None = None, *, state: str | None = None) -> TaggingStream:
         if model not in (None, NAMES["stream"]):
             raise UnknownModel(f"no model {model!r}", value=str(model), available=[NAMES["stream"]])
-        return TaggingStream(model=NAMES["stream"], memory=(), steps=int(state.split()[1]) if state else 0)
+        return TaggingStream(model=NAMES["stream"], state=(), steps=int(state.split()[1]) if state else 0)
 
     async def advance(self, stream: TaggingStream, inputs: Any, *, request: InferenceRequest) -> list[Entity]:
         await self._work("stream", inputs, None, None, request)
@@ -119,7 +109,7 @@ class FakeEngine:
         return [Entity("A", 0.75, word, first + place, first + place + 1) for place, word in enumerate(words)]
 
     async def generate(
-        self, inputs: Any, *, model: str | None, options: GenerateOptions, request: InferenceRequest
+        self, inputs: Any, *, model: str | None, options: GenerationParameters, request: InferenceRequest
     ) -> Any:
         await self._work("generate", inputs, model, options, request)
 
@@ -133,13 +123,13 @@ class FakeEngine:
         prompts: Sequence[str],
         *,
         model: str | None,
-        options: Sequence[GenerateOptions],
+        options: Sequence[GenerationParameters],
         request: InferenceRequest,
-    ) -> "FakeWriting":
+    ) -> "FakeGenerationStream":
         await self._work("write", list(prompts), model, list(options), request)
         if len(prompts) == 1:
             await _misbehave(prompts[0], request)
-        return FakeWriting(self, prompts, options, request)
+        return FakeGenerationStream(self, prompts, options, request)
 
     async def drain(self, timeout_s: float) -> None:
         self.ready = False
@@ -160,7 +150,9 @@ class FakeEngine:
         try:
             request.queue_s, request.compute_s, request.batch_items = 0.0015, 0.0005, 4
             request.compute_started_s = time.monotonic()
-            self.telemetry.batch(name, 1, 4, 3, "idle", 0.0005, [0.0015])
+            self.telemetry.for_model(name).batch(
+                items=1, padded_tokens=4, real_tokens=3, reason="idle", compute_s=0.0005, queue_s=[0.0015]
+            )
             if inputs == "!wait":
                 await self.proceed.wait()
             await _misbehave(inputs if isinstance(inputs, str) else "", request)
@@ -168,27 +160,31 @@ class FakeEngine:
             self.running -= 1
 
 
-def _result(prompt: str, text: str, tokens: int, options: GenerateOptions) -> GenerationResult:
+def _result(prompt: str, text: str, tokens: int, options: GenerationParameters) -> GenerationResult:
     details = GenerationDetails("length", tokens, options.seed or 0) if options.details else None
     text = (prompt if options.return_full_text else "") + text
     return GenerationResult(text, details, STATE if options.return_state else None)
 
 
-class FakeWriting:
+class FakeGenerationStream:
     """Duck-types GenerationStream: TEXT for each prompt, a character a look; nothing after an empty one."""
 
     def __init__(
-        self, engine: FakeEngine, prompts: Sequence[str], options: Sequence[GenerateOptions], request: InferenceRequest
+        self,
+        engine: FakeEngine,
+        prompts: Sequence[str],
+        options: Sequence[GenerationParameters],
+        request: InferenceRequest,
     ) -> None:
         self.prompt_tokens = tuple(map(len, prompts))
         self.seeds = tuple(each.seed or 0 for each in options)
-        self.remind_s: float | None = None
+        self.keepalive_s: float | None = None
         self.closed = False
         self._engine, self._prompts, self._options, self._request = engine, prompts, options, request
         self._looks = 0
         engine.running += 1
 
-    def __aiter__(self) -> "FakeWriting":
+    def __aiter__(self) -> "FakeGenerationStream":
         return self
 
     async def __anext__(self) -> list[TokenDelta]:
@@ -199,7 +195,9 @@ class FakeWriting:
         deltas = [self._delta(index, look) for index, _ in enumerate(self._prompts) if look < self._count(index)]
         if not look:  # an empty prompt has an empty text
             empty = [index for index, _ in enumerate(self._prompts) if not self._count(index)]
-            deltas += [TokenDelta(index=i, tokens=[], pieces=[], logprobs=[], finish_reason="length") for i in empty]
+            deltas += [
+                TokenDelta(index=i, tokens=[], token_texts=[], logprobs=[], finish_reason="length") for i in empty
+            ]
         if not deltas:
             raise StopAsyncIteration
         return deltas
@@ -211,7 +209,7 @@ class FakeWriting:
     def generated_tokens(self, index: int) -> int:
         return min(self._looks, self._count(index))
 
-    def answer(self, index: int) -> GenerationResult:
+    def result(self, index: int) -> GenerationResult:
         count = self._count(index)
         return _result(self._prompts[index], TEXT[: min(self._looks, count)], count, self._options[index])
 
@@ -221,7 +219,9 @@ class FakeWriting:
     def _delta(self, index: int, look: int) -> TokenDelta:
         reason: Any = "length" if look + 1 == self._count(index) else None
         logprobs = [-0.5] if self._options[index].logprobs else []
-        return TokenDelta(index=index, tokens=[look + 2], pieces=[TEXT[look]], logprobs=logprobs, finish_reason=reason)
+        return TokenDelta(
+            index=index, tokens=[look + 2], token_texts=[TEXT[look]], logprobs=logprobs, finish_reason=reason
+        )
 
 
 async def _misbehave(text: str, request: InferenceRequest) -> None:

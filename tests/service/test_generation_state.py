@@ -1,7 +1,6 @@
 """Texts that go on from a state: any split of one equals the whole, whatever runs beside it."""
 
 import asyncio
-import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,10 +15,8 @@ from models.sampling import UNIFORMS_BLOCK
 from models.tasks import GenerationResult
 from service.engine import Engine
 from service.errors import InvalidRequest
-from service.generation import GenerateOptions
-from service.scheduling.job import InferenceRequest
-from service.settings import Settings
-from service.telemetry import Telemetry
+from service.generation import GenerationParameters
+from tests.support.engines import inference_request, load_engine
 
 ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
 KEY = "a key of sixteen"
@@ -27,9 +24,8 @@ PROMPT = "ROMEO: a cat sat on"
 T = TypeVar("T")
 
 
-def load(*paths: Path, **asked: Any) -> Engine:
-    given: dict[str, Any] = {"state_key": (KEY,), "device": "cpu", **asked}
-    return Engine.load(Settings(bundles=tuple(map(str, paths)), **given), Telemetry())
+def load(*paths: Path, **settings: Any) -> Engine:
+    return load_engine(*paths, **{"state_key": (KEY,), **settings})
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +42,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def ask(engine: Engine, inputs: str | list[str], **asked: Any) -> Any:
-    call = InferenceRequest(
-        request_id="r", route="/v1/x", deadline_s=time.monotonic() + 60, is_disconnected=lambda: False
-    )
-    return await engine.generate(inputs, options=GenerateOptions(**asked), request=call)
+    return await engine.generate(inputs, options=GenerationParameters(**asked), request=inference_request())
 
 
 async def beside(engine: Engine, count: int) -> None:
@@ -194,14 +187,11 @@ def test_an_empty_text_has_no_state(pair: tuple[Engine, Engine]) -> None:
 
 def test_a_text_that_is_streamed_has_its_state_too(pair: tuple[Engine, Engine], generator: Bundle) -> None:
     async def streamed() -> Any:
-        call = InferenceRequest(
-            request_id="r", route="/v1/x", deadline_s=time.monotonic() + 60, is_disconnected=lambda: False
-        )
-        asked = GenerateOptions(max_new_tokens=30, seed=8, return_state=True)
-        writing = await pair[0].generate_stream([PROMPT], options=[asked], request=call)
+        asked = GenerationParameters(max_new_tokens=30, seed=8, return_state=True)
+        writing = await pair[0].generate_stream([PROMPT], options=[asked], request=inference_request())
         async for _ in writing:
             pass
-        return writing.answer(0)
+        return writing.result(0)
 
     first = run(streamed())
     second = run(ask(pair[1], "", max_new_tokens=30, state=first.state))
@@ -214,5 +204,5 @@ def test_a_state_of_other_weights_or_another_key_is_refused(pair: tuple[Engine, 
     for engine in (load(tiny_zoo, state_key=("sixteen of another",)), load(ZOO / "folk-abc")):
         with pytest.raises(InvalidRequest) as caught:
             run(ask(engine, "", state=state))
-        assert caught.value.details["field"] == "parameters.state"
+        assert caught.value.details["field"] == "state"
         run(engine.drain(1))

@@ -1,4 +1,4 @@
-"""The cost model: it finds the constants of a machine that has some, and stays usable on one that has none."""
+"""The cost model finds the constants of a machine, and stays usable where there are none."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from service.scheduling.cost_model import CostModel
 
 
-def test_the_constants_of_a_machine_are_found() -> None:
+def test_it_finds_the_constants_of_a_machine() -> None:
     random, model = np.random.default_rng(0), CostModel()
     for _ in range(400):
         rows, steps = int(random.integers(1, 33)), int(random.integers(1, 60))
@@ -16,7 +16,7 @@ def test_the_constants_of_a_machine_are_found() -> None:
     assert [model.call_s, model.step_s, model.cell_s] == pytest.approx([2e-4, 3e-5, 5e-6], rel=0.02)
 
 
-def test_noise_does_not_hide_them() -> None:
+def test_noise_does_not_hide_the_constants() -> None:
     random, model = np.random.default_rng(1), CostModel()
     for _ in range(2000):
         rows, steps = int(random.integers(1, 33)), int(random.integers(1, 60))
@@ -24,7 +24,7 @@ def test_noise_does_not_hide_them() -> None:
     assert model.seconds(16, 30) == pytest.approx(2e-4 + 9e-4 + 24e-4, rel=0.1)
 
 
-def test_a_machine_that_becomes_slower_is_followed() -> None:
+def test_it_follows_a_machine_that_becomes_slower() -> None:
     random, model = np.random.default_rng(2), CostModel()
     for factor in (1.0, 3.0):
         for _ in range(400):
@@ -34,14 +34,14 @@ def test_a_machine_that_becomes_slower_is_followed() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.1, 100])
-def test_a_machine_far_from_the_first_guess_is_known_after_a_few_batches(factor: float) -> None:
+def test_a_few_batches_correct_a_wrong_first_guess(factor: float) -> None:
     model = CostModel()
     for _ in range(8):
         model.learn(4, 10, factor * 2.2e-4)
     assert model.seconds(4, 10) == pytest.approx(factor * 2.2e-4, rel=0.01)
 
 
-def test_a_first_batch_that_was_slow_is_soon_forgotten() -> None:
+def test_a_slow_first_batch_is_soon_forgotten() -> None:
     model = CostModel()
     model.learn(4, 10, 0.5)
     for _ in range(15):
@@ -49,7 +49,7 @@ def test_a_first_batch_that_was_slow_is_soon_forgotten() -> None:
     assert model.seconds(4, 10) == pytest.approx(2e-4, rel=0.1)
 
 
-def test_one_interrupted_batch_says_little_about_the_model() -> None:
+def test_one_interrupted_batch_changes_little() -> None:
     model = CostModel()
     for _ in range(40):
         model.learn(8, 20, 1e-3)
@@ -70,7 +70,7 @@ def test_every_estimate_is_positive_whatever_was_measured(batches: list[tuple[in
     assert model.seconds(2, 10) > model.seconds(1, 10) > model.seconds(1, 9) > 0
 
 
-def test_words_that_are_spelled_have_a_cost_of_their_own() -> None:
+def test_spelled_words_have_a_cost_of_their_own() -> None:
     model = CostModel()
     for number in range(400):
         rows, steps, extra = 1 + number % 16, 1 + number % 37, number % 23
@@ -78,7 +78,7 @@ def test_words_that_are_spelled_have_a_cost_of_their_own() -> None:
     assert model.extra_s == pytest.approx(5e-5, rel=0.1)
 
 
-def test_what_was_not_seen_for_long_does_not_break_the_fit() -> None:
+def test_a_feature_that_was_not_seen_for_long_does_not_break_the_fit() -> None:
     model = CostModel()
     for _ in range(40_000):
         model.learn(1, 1, 1e-4)

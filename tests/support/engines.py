@@ -1,0 +1,38 @@
+"""The real engine with tiny bundles, and requests to it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from service.engine import Engine
+from service.scheduling.job import InferenceRequest
+from service.settings import Settings
+from service.telemetry import Telemetry
+
+
+def inference_request(
+    *, timeout_s: float = 60.0, is_disconnected: Callable[[], bool] = lambda: False
+) -> InferenceRequest:
+    return InferenceRequest(
+        request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, is_disconnected=is_disconnected
+    )
+
+
+def load_engine(*bundles: Path, **settings: Any) -> Engine:
+    """Load bundles, or directories of them, on the CPU."""
+    return Engine.load(Settings(bundles=tuple(map(str, bundles)), device="cpu", **settings), Telemetry())
+
+
+def used_slots(engine: Engine) -> int:
+    """Return how many texts the engine's first generator is generating."""
+    scheduler: Any = engine.runtime_for("generate", None).scheduler
+    return int(scheduler.used_slots)
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Let the event loop run until a condition holds."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0)
