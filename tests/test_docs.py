@@ -18,7 +18,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted(DOCS.rglob("*.md"))
 HAND_WRITTEN = [page for page in PAGES if page.name not in ("CHANGELOG.md", "cli.md")]
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
-OTHER_VARIABLES = {"SEQSERVE_DATA", "SEQSERVE_CACHE", "SEQSERVE_E2E", "SEQSERVE_RATE_LIMIT_STORE"}
+OTHER_VARIABLES = {"SEQSERVE_DATA", "SEQSERVE_CACHE", "SEQSERVE_E2E"}
 
 
 def name_of(page: Path) -> str:
