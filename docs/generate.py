@@ -318,6 +318,7 @@ def benchmarks() -> str:
             turns(),
             generation(),
             targets(),
+            training(),
         ]
     )
 
@@ -386,14 +387,27 @@ def generation() -> str:
 
 
 def targets() -> str:
-    """Return which targets of `loadtest limits` are met."""
-    found = result("limits")
+    """Return which targets of `loadtest limits` are met, in each of its result files."""
     rows = []
-    for name, part in found["parts"].items():
-        for check in part.get("checks", ()):
-            value = f"{check['is']:.2f}" if isinstance(check["is"], float) else check["is"]
-            rows.append([name, check["what"], value, check["wanted"], "yes" if check["met"] else "no"])
-    return f"## Limits of the service\n\n{machine(found)}{table(['part', 'measured', 'value', 'target', 'met'], rows)}"
+    for file in sorted(RESULTS.glob("limits*.json")):
+        for name, part in result(file.stem)["parts"].items():
+            for check in part.get("checks", ()):
+                value = f"{check['is']:.2f}" if isinstance(check["is"], float) else check["is"]
+                met = "yes" if check["met"] else "no"
+                rows.append([file.name, name, check["what"], value, check["wanted"], met])
+    header = ["file", "part", "measured", "value", "target", "met"]
+    return f"## Limits of the service\n\n{machine(result('limits'))}{table(header, rows)}"
+
+
+def training() -> str:
+    """Return the speed of the training loop on published recipes."""
+    rows = []
+    for file in sorted(RESULTS.glob("training-*.json")):
+        found = result(file.stem)
+        row = [f"{found['loop']:,.0f}", f"{found['share']:.0f} %", f"{found['padding_percent']:.0f} %"]
+        rows.append([code(found["command"]), *row])
+    header = ["command", "tokens/s", "share of forward, backward and step alone", "padding"]
+    return f"## Training loop\n\n{table(header, rows)}"
 
 
 PARTS: dict[str, Callable[[], str]] = {

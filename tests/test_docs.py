@@ -67,7 +67,7 @@ def test_the_index_links_to_every_page() -> None:
 @pytest.mark.parametrize("page", HAND_WRITTEN, ids=name_of)
 def test_named_settings_exist(page: Path) -> None:
     known = {variable(field) for field in Settings.model_fields} | OTHER_VARIABLES
-    assert set(re.findall(r"SEQSERVE_[A-Z_]*[A-Z]", page.read_text("utf-8"))) - known == set()
+    assert set(re.findall(r"SEQSERVE_[A-Z0-9_]*[A-Z]", page.read_text("utf-8"))) - known == set()
 
 
 @pytest.mark.parametrize("page", HAND_WRITTEN, ids=name_of)

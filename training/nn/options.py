@@ -18,25 +18,25 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Architecture:
     """Choices that define a network. A dropout field is the probability of dropping."""
 
-    cell: CellName = "lstm"
-    layers: Size = 1
-    hidden: Size = 200
-    bidirectional: bool = True
+    cell: CellName = "lstm"  # equations in training/nn/cells.py
+    layers: Size = 1  # stacked recurrent layers
+    hidden: Size = 200  # units of a layer in each direction
+    bidirectional: bool = True  # read in both directions; language models cannot
     skip: SkipName = "none"  # skip connections: see RecurrentStack
     initial: InitialName = "orthogonal"  # initial recurrent matrices: see CellInitialization
-    forget_bias: float = 1.0  # Jozefowicz et al. 2015
-    embedding: Size = 100
+    forget_bias: float = 1.0  # initial bias of the forget gate (Jozefowicz et al. 2015)
+    embedding: Size = 100  # width of the token vectors
     characters: SpellingEncoderName = "lstm"  # encoder of a word's characters
-    character_embedding: Size = 32
-    character_hidden: Size = 50
+    character_embedding: Size = 32  # width of the character vectors
+    character_hidden: Size = 50  # units of the character encoder
     subword_embedding: Size = 64  # of a word's n-grams, if the codec has subwords
     pooling: tuple[PoolingName, ...] = ("max", "last")  # summaries of the sequence, concatenated
     crf: bool = False  # decode tags jointly with a linear-chain CRF
     tied: bool = False  # a language model's output matrix is its embedding
-    dropout: Share = 0.5
+    dropout: Share = 0.5  # share dropped before upper layers and heads
     variational: bool = False  # one dropout mask for all steps (Gal and Ghahramani 2016)
     weight_dropout: Share = 0.0  # of recurrent matrices (Merity et al. 2018)
-    embedding_dropout: Share = 0.3
+    embedding_dropout: Share = 0.3  # share dropped from the inputs of the first layer
     word_dropout: Share = 0.0  # share of words, characters or bases replaced by the unknown one in training
     rare_dropout: Annotated[float, Field(ge=0)] = 0.0  # a: a word with n occurrences is unknown in a/(a+n) of cases
     noise: Annotated[float, Field(ge=0)] = 0.0  # standard deviation of the noise added to frames in training
