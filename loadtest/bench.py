@@ -1,6 +1,6 @@
 """Compare seqserve with other servers of the same bundles, or with another checkout.
 
-Each server runs on one core and the client on another. docs/loadtest.md explains the phases.
+Each server runs on one core and the client on another. docs/explanation/benchmarks.md explains the phases.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from loadtest import bench_against, bench_report, bench_servers, payloads, report
 from loadtest.bench_phases import BenchPlan, BenchStage, measure_generation, measure_tagging
@@ -86,13 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
         "constant_headers": arguments.constant_headers,
         "compared_at": COMPARED_AT,
     }
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        shown = progress.add_task("starting", total=None)
+    with console.status("starting") as status:
 
         def say(line: str) -> None:
             console.print(line, markup=False, highlight=False)
-            progress.update(shown, description=line)
+            status.update(line)
 
         def save() -> None:
             report.write_json(arguments.report, result)
@@ -120,8 +117,8 @@ def _measure(stage: BenchStage, servers: Sequence[BenchServer], arguments: argpa
     """Run the selected tasks, each with its default model."""
     models = _default_models(stage.context)
     if arguments.task != "generate":
-        texts = payloads.build_single(models["tag"], count=POOL_SIZE, seed=arguments.seed)
-        context = replace(stage.context, texts=[payload.inputs for payload in texts], model=models["tag"].id)
+        texts = payloads.sample_inputs(models["tag"], count=POOL_SIZE, seed=arguments.seed)
+        context = replace(stage.context, texts=texts, model=models["tag"].id)
         measure_tagging(replace(stage, context=context), servers)
     if arguments.task != "tag":
         context = replace(stage.context, model=models["generate"].id)
@@ -137,7 +134,7 @@ def cores() -> tuple[int, int]:
 
 def _default_models(context: BenchContext) -> Mapping[str, ServedModel]:
     with run_server(replace(bench_servers.OUR_SERVERS[0], environment={}), BatchSetting(), context) as up:
-        return payloads.default_models(payloads.read_models(up.address.url))
+        return payloads.default_models(payloads.read_models(up.process.address.url))
 
 
 def package_versions(python: str) -> dict[str, str]:

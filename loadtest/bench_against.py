@@ -5,8 +5,6 @@ see the same machine, so the ratio of neighbors is stable where absolute figures
 """
 
 import argparse
-import json
-import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,15 +20,14 @@ from rich.table import Table
 from loadtest import payloads, report
 from loadtest.bench_report import alternate, ratio_quartiles
 from loadtest.http_client import ServiceAddress, encode_requests
-from loadtest.load_loops import closed_loop, free_port, open_loop, percentiles, run_loop, send_all
-from loadtest.service_process import start_service
+from loadtest.load_loops import closed_loop, open_loop, percentiles, run_loop, send_all
+from loadtest.service_process import start_seqserve
 
 BUNDLES = ("pos-en", "shakespeare")
 CONNECTIONS = (1, 32, 128)
 HEADERS = ("constant", "changing")  # without and with an x-request-id that changes with every request
 POOL_SIZE = 2000  # different requests
 STREAMS, NEW_TOKENS = 64, 200
-PROMPT = "ROMEO:"
 OVERLOAD, OVERLOAD_CONNECTIONS = 2.0, 1024
 WARMUP_S = 0.3  # of each run
 SEND_TIMEOUT_S = 120.0
@@ -112,29 +109,15 @@ def summarize(pairs: Sequence[tuple[RunFigures, RunFigures]]) -> dict[str, Any]:
 
 @contextmanager
 def _serve(side: str, tree: Path, arguments: argparse.Namespace, core: int) -> Iterator[Checkout]:
-    python = tree / ".venv/bin/python"
-    if not python.exists():
-        raise LookupError(f"{python} does not exist. Run `make setup` in {tree}.")
-    address = ServiceAddress(host="127.0.0.1", port=free_port())
-    environment = {
-        "BENTOML_HOME": os.path.abspath(arguments.report.parent / "bentoml" / f"against-{side}"),
-        "SEQSERVE_BUNDLES": ",".join(str((arguments.zoo / name).resolve()) for name in BUNDLES),
-        "SEQSERVE_VARIANT": arguments.variant,
-    }
-    command = [str(python), "-m", "bentoml", "serve", "service.app:Seqserve", "--host", address.host]
-    with start_service(
-        [*command, "--port", str(address.port)],
-        address,
-        log=arguments.report.parent / f"against-{side}.log",
-        core=core,
-        environment=environment,
-        folder=tree,
-    ):
+    if not (tree / ".venv/bin/python").exists():
+        raise LookupError(f"{tree} has no .venv/bin/python. Run `make setup` there.")
+    bundles = ",".join(str((arguments.zoo / name).resolve()) for name in BUNDLES)
+    folder, settings = arguments.report.parent, {"bundles": bundles, "variant": arguments.variant}
+    with start_seqserve(folder, f"against-{side}", settings, tree=tree, core=core) as service:
+        address = service.address
         model = payloads.default_models(payloads.read_models(address.url))["tag"]
-        texts = [payload.inputs for payload in payloads.build_single(model, count=POOL_SIZE, seed=arguments.seed)]
-        tagging = [json.dumps({"inputs": text}, ensure_ascii=False).encode() for text in texts]
-        options = ({"max_new_tokens": NEW_TOKENS, "temperature": 0.8, "seed": seed} for seed in range(POOL_SIZE))
-        writing = [json.dumps({"inputs": PROMPT, "parameters": each}).encode() for each in options]
+        tagging = [{"inputs": text} for text in payloads.sample_inputs(model, count=POOL_SIZE, seed=arguments.seed)]
+        writing = payloads.generate_bodies(POOL_SIZE, NEW_TOKENS)
         requests = {
             "constant": encode_requests(address, "/v1/tag", tagging, constant_headers=True),
             "changing": encode_requests(address, "/v1/tag", tagging),

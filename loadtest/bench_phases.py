@@ -95,7 +95,7 @@ def measure_tagging(stage: BenchStage, servers: Sequence[BenchServer]) -> None:
 def _ceiling(stage: BenchStage, reply_bytes: int) -> float:
     """Return the requests/s of the client against a server that does no work."""
     server, address = bench_servers.OUR_SERVERS[0], ServiceAddress(host="127.0.0.1", port=1)
-    bodies = map(server.encode, stage.context.texts)
+    bodies = map(server.body, stage.context.texts)
     requests = encode_requests(address, server.path, bodies, constant_headers=stage.context.constant_headers)
     return measure_ceiling(
         requests,
@@ -354,7 +354,7 @@ def _generation_round(up: RunningServer) -> dict[str, float]:
 
 def _burst(up: RunningServer, count: int) -> tuple[float, float]:
     """Request `count` texts at once; return the seconds until the last reply, and those of the slowest text."""
-    load = send_all(up.address, up.requests[:count], connections=count, timeout_s=TEXT_TIMEOUT_S)
+    load = send_all(up.process.address, up.requests[:count], connections=count, timeout_s=TEXT_TIMEOUT_S)
     found = run_loop(load)
     if found.failed:
         raise ValueError(f"{up.server.name}: of {count} texts, {found.failed} failed: {dict(found.statuses)}")

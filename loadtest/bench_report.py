@@ -21,8 +21,8 @@ DISTURBED = 0.05  # share of the core used by others, above which figures are no
 TIE = 0.95  # settings within 5 % of the fastest differ by chance
 NONE = "-"
 PANELS = (("per_s", "requests/s"), ("p50_ms", "p50, ms"), ("p99_ms", "p99, ms"))
-COLORS = ("blue", "green", "orange", "purple", "brown", "cyan", "olive", "pink")  # of peers; ours is red
-MARKERS = "sv^Dp*Xd"
+COLORS = [f"tab:{name}" for name in ("blue", "green", "orange", "purple", "brown", "cyan", "olive", "pink")]  # of peers
+MARKERS = "osv^Dp*Xd"
 BenchResult = Mapping[str, Any]
 S = TypeVar("S")
 R = TypeVar("R")
@@ -222,12 +222,12 @@ def draw_bench(result: BenchResult, path: Path) -> None:
         return
     figure = Figure(figsize=(13, 4.8), layout="constrained")
     panels = figure.subplots(1, len(PANELS))
-    styles = _styles(servers)
     ticks = sorted({row["connections"] for server in servers for row in server["medians"]})
     for axes, (key, label) in zip(panels, PANELS, strict=True):
-        for server, style in zip(servers, styles, strict=True):
-            rows = server["medians"]
-            axes.plot([row["connections"] for row in rows], [row[key] for row in rows], label=server["title"], **style)
+        axes.set_prop_cycle(color=COLORS)
+        for number, server in enumerate(servers):
+            points = [(row["connections"], row[key]) for row in server["medians"]]
+            axes.plot(*zip(*points, strict=True), label=server["title"], markersize=4, **_style(server, number))
         axes.set(xscale="log", yscale="log", xlabel="connections", ylabel=label)
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -243,21 +243,11 @@ def draw_bench(result: BenchResult, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _styles(servers: Sequence[BenchResult]) -> list[dict[str, Any]]:
-    """Return line styles: ours thick and red, one color per peer, int8 dashed."""
-    numbers: dict[str, int] = {}
-    styles = []
-    for server in servers:
-        ours = server["ours"]
-        number = 0 if ours else numbers.setdefault(server["of"], len(numbers))
-        styles.append(
-            {
-                "color": "tab:red" if ours else f"tab:{COLORS[number % len(COLORS)]}",
-                "linewidth": 2.5 if ours else 1.2,
-                "linestyle": "--" if server["variant"] == "int8" else "-",
-                "marker": "o" if ours else MARKERS[number % len(MARKERS)],
-                "markersize": 4,
-                "zorder": 3 if ours else 2,
-            }
-        )
-    return styles
+def _style(server: BenchResult, number: int) -> dict[str, Any]:
+    """Return the line style: ours thick and red, int8 dashed."""
+    color = {"color": "tab:red", "linewidth": 2.5} if server["ours"] else {"linewidth": 1.2}
+    return {
+        **color,
+        "linestyle": "--" if server["variant"] == "int8" else "-",
+        "marker": MARKERS[number % len(MARKERS)],
+    }

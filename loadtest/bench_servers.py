@@ -9,17 +9,18 @@ import os
 import re
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil  # type: ignore[import-untyped]
 
-from loadtest.http_client import ServiceAddress, encode_requests, fetch
-from loadtest.load_loops import closed_loop, free_port, open_loop, run_loop
+from loadtest.http_client import ServiceAddress, encode_requests, fetch, free_port
+from loadtest.load_loops import closed_loop, open_loop, run_loop
 from loadtest.service_process import ServiceProcess, start_service
 
+T = TypeVar("T")
 Tags = list[tuple[str, str]]  # label and word; scores are not compared
 
 # Placeholders of a command: the two interpreters, and the address to listen at.
@@ -67,9 +68,6 @@ class BenchServer:
     ours: bool = False
     variant: str = "fp32"
     package: str = ""  # its version goes into the report
-
-    def encode(self, text: str) -> bytes:
-        return json.dumps(self.body(text), ensure_ascii=False).encode()
 
     def fill(self, values: Mapping[str, str]) -> list[str]:
         """Return the command with its placeholders filled in."""
@@ -257,20 +255,16 @@ class RunningServer:
     """A server that is ready."""
 
     server: BenchServer
-    address: ServiceAddress
     process: ServiceProcess
     requests: Sequence[bytes]
-    texts: Sequence[str]
     stats: Path
-    model: str
-    core: int
+    context: BenchContext
 
-    def run_closed(self, *, connections: int, seconds: float, warmup_s: float | None = None) -> ClosedLoopFigures:
+    def run_closed(self, *, connections: int, seconds: float) -> ClosedLoopFigures:
         """Run a closed loop. Raises ConnectionError if the server answers nothing."""
-        tokens, before = self._tokens(), self._clocks()  # reading tokens first: it costs the server CPU time
-        load = closed_loop(self.address, self.requests, connections=connections, seconds=seconds, warmup_s=warmup_s)
-        found = run_loop(load)
-        wall_s, cpu_s, core_s = (now - then for now, then in zip(self._clocks(), before, strict=True))
+        tokens = self._tokens()
+        load = closed_loop(self.process.address, self.requests, connections=connections, seconds=seconds)
+        found, wall_s, cpu_s, core_s = self._run(load)
         if not found.latencies_ms:
             raise ConnectionError(f"{self.server.name} answered nothing: {dict(found.statuses)}")
         return ClosedLoopFigures(
@@ -286,21 +280,28 @@ class RunningServer:
 
     def run_open(self, *, rate_per_s: float, seconds: float, seed: int) -> dict[str, Any]:
         """Run an open loop and return its summary with the CPU use."""
+        load = open_loop(self.process.address, self.requests, rate_per_s=rate_per_s, seconds=seconds, seed=seed)
+        found, wall_s, cpu_s, core_s = self._run(load)
+        shares = {"cpu_share": cpu_s / wall_s, "foreign_share": max(0.0, core_s - cpu_s) / wall_s}
+        return {**found.summary(), **shares}
+
+    def _run(self, load: Coroutine[Any, Any, T]) -> tuple[T, float, float, float]:
+        """Return the result, and the seconds of the wall clock, of the server, and of all work on its core."""
         before = self._clocks()
-        load = open_loop(self.address, self.requests, rate_per_s=rate_per_s, seconds=seconds, seed=seed)
         found = run_loop(load)
         wall_s, cpu_s, core_s = (now - then for now, then in zip(self._clocks(), before, strict=True))
-        return {
-            **found.summary(),
-            "cpu_share": cpu_s / wall_s,
-            "foreign_share": max(0.0, core_s - cpu_s) / wall_s,
-        }
+        return found, wall_s, cpu_s, core_s
+
+    def _clocks(self) -> tuple[float, float, float]:
+        times = psutil.cpu_times(percpu=True)[self.context.server_core]
+        core_s = sum(times) - times.idle - times.iowait - times.guest - times.guest_nice  # guests are in user too
+        return time.perf_counter(), self.process.cpu_s(), core_s
 
     def ask(self, count: int) -> list[bytes]:
         """Return the answers to the first `count` texts. Raises ValueError for a status other than 200."""
         bodies = []
-        for text in self.texts[:count]:
-            reply = fetch(f"{self.address.url}{self.server.path}", self.server.encode(text))
+        for text in self.context.texts[:count]:
+            reply = fetch(f"{self.process.address.url}{self.server.path}", json.dumps(self.server.body(text)).encode())
             if reply.status != 200:
                 raise ValueError(f"{self.server.name} answered {reply.status}: {reply.body[:200]!r}")
             bodies.append(reply.body)
@@ -312,16 +313,10 @@ class RunningServer:
             if (tags := self.server.read(json.loads(body))) != reference:
                 raise ValueError(f"{self.server.name} answers {tags} where seqserve answers {reference}")
 
-    def _clocks(self) -> tuple[float, float, float]:
-        """Return seconds of the wall clock, of the server's processes, and of all work on its core."""
-        times = psutil.cpu_times(percpu=True)[self.core]
-        core_s = sum(times) - times.idle - times.iowait - times.guest - times.guest_nice  # guests are in user too
-        return time.perf_counter(), self.process.cpu_s(), core_s
-
     def _tokens(self) -> tuple[int, int]:
         """Return (padded, real) tokens of all batches so far; zeros if they are not counted."""
         if self.server.ours:
-            return count_tokens(self.address, self.model)
+            return count_tokens(self.process.address, self.context.model)
         content = self.stats.read_bytes()
         padded, real = struct.unpack("<QQ", content) if content else (0, 0)
         return padded, real
@@ -366,17 +361,14 @@ def run_server(server: BenchServer, setting: BatchSetting, context: BenchContext
         ready=server.ready,
         timeout_s=START_TIMEOUT_S,
     ) as process:
-        bodies = [server.encode(text) for text in context.texts]
-        _wait_until_answered(f"{address.url}{server.path}", bodies[0])
+        bodies = [server.body(text) for text in context.texts]
+        _wait_until_answered(f"{address.url}{server.path}", json.dumps(bodies[0]).encode())
         yield RunningServer(
             server=server,
-            address=address,
             process=process,
             requests=encode_requests(address, server.path, bodies, constant_headers=context.constant_headers),
-            texts=context.texts,
             stats=stats,
-            model=context.model,
-            core=context.server_core,
+            context=context,
         )
 
 

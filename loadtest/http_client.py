@@ -5,6 +5,7 @@ Load is made of requests that are encoded once and sent many times, so that the 
 
 import http.client
 import json
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
@@ -67,23 +68,20 @@ def request_bytes(
 
 
 def encode_requests(
-    address: ServiceAddress, path: str, bodies: Iterable[bytes], *, constant_headers: bool = False
+    address: ServiceAddress, path: str, bodies: Iterable[object], *, constant_headers: bool = False
 ) -> list[bytes]:
-    """Encode one POST per body.
+    """Encode one POST per JSON body.
 
     Each request has its own `x-request-id`, as requests behind a proxy do. `constant_headers` omits it, which is the
     best case for a server that caches parsed headers.
     """
     random = Random(f"request ids {path}")
-    return [
-        request_bytes(
-            address,
-            path,
-            body,
-            headers=None if constant_headers else {"x-request-id": f"{random.getrandbits(128):032x}"},
-        )
-        for body in bodies
-    ]
+    requests = []
+    for body in bodies:
+        headers = {} if constant_headers else {"x-request-id": f"{random.getrandbits(128):032x}"}
+        encoded = json.dumps(body, ensure_ascii=False).encode()
+        requests.append(request_bytes(address, path, encoded, headers=headers))
+    return requests
 
 
 def fetch(url: str, body: bytes | None = None, *, timeout_s: float = TIMEOUT_S) -> HttpReply:
@@ -101,3 +99,11 @@ def fetch(url: str, body: bytes | None = None, *, timeout_s: float = TIMEOUT_S) 
         raise ConnectionError(f"{url} does not answer ({error}). Is the service running?") from None
     finally:
         client.close()
+
+
+def free_port() -> int:
+    """Return a local port that is free at the moment."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port

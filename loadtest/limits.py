@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -54,7 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
     raise_file_limit()
     setup = LimitsSetup(
         server_core=server_core,
-        python=sys.executable,
         zoo=arguments.zoo,
         folder=arguments.report.parent,
         seconds=arguments.seconds,

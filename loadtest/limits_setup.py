@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,11 +14,10 @@ from typing import Any
 
 from loadtest import bench_servers, payloads
 from loadtest.http_client import ServiceAddress, encode_requests, fetch
-from loadtest.load_loops import ClosedLoopResult, closed_loop, free_port, run_loop
+from loadtest.load_loops import ClosedLoopResult, closed_loop, run_loop
 from loadtest.payloads import ServedModel
-from loadtest.service_process import ServiceProcess, start_service
+from loadtest.service_process import ServiceProcess, start_seqserve
 
-PROMPT = "ROMEO:"
 GENERATED = re.compile(r"^seqserve_generated_tokens_total\{[^}]*\} (\S+)$", re.MULTILINE)
 
 Figures = dict[str, Any]
@@ -28,7 +28,6 @@ class LimitsSetup:
     """Where and how long everything is measured."""
 
     server_core: int
-    python: str
     zoo: Path
     folder: Path
     seconds: float
@@ -46,23 +45,13 @@ class LimitsSetup:
     @contextmanager
     def serve(self, *, pinned: bool = True, **settings: str) -> Iterator["LimitsService"]:
         """Run the service with settings, which are named without their prefix."""
-        address = ServiceAddress(host="127.0.0.1", port=free_port())
-        environment = {f"SEQSERVE_{name.upper()}": value for name, value in settings.items()}
-        environment["BENTOML_HOME"] = os.path.abspath(self.folder / "bentoml" / "limits")
-        command = [self.python, "-m", "bentoml", "serve", "service.app:Seqserve"]
-        cores = os.sched_getaffinity(0)
+        core, cores = (self.server_core if pinned else None), os.sched_getaffinity(0)
         try:
             if not pinned:  # a child inherits the cores of its parent
                 os.sched_setaffinity(0, {self.server_core, *cores})
-            with start_service(
-                [*command, "--host", address.host, "--port", str(address.port)],
-                address,
-                log=self.folder / "limits.log",
-                core=self.server_core if pinned else None,
-                environment=environment,
-            ) as process:
+            with start_seqserve(self.folder, "limits", settings, core=core) as process:
                 os.sched_setaffinity(0, cores)
-                yield LimitsService(address=address, process=process, seed=self.seed)
+                yield LimitsService(process=process, seed=self.seed)
         finally:
             os.sched_setaffinity(0, cores)
 
@@ -71,7 +60,7 @@ class LimitsSetup:
         """Run peers/in_process.py on the server's core. Raises LookupError if it fails."""
         with (self.folder / "reference.log").open("w+") as log:
             process = subprocess.Popen(
-                [self.python, "-m", "loadtest.peers.in_process", kind],
+                [sys.executable, "-m", "loadtest.peers.in_process", kind],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -113,26 +102,25 @@ class InProcessReference:
 class LimitsService:
     """A running service and its requests."""
 
-    address: ServiceAddress
     process: ServiceProcess
     seed: int
+
+    @property
+    def address(self) -> ServiceAddress:
+        return self.process.address
 
     def model(self, task: str) -> ServedModel:
         """Return the model that answers requests without a model name."""
         return payloads.default_models(payloads.read_models(self.address.url))[task]
 
     def texts(self, count: int) -> list[str]:
-        singles = payloads.build_single(self.model("tag"), count=count, seed=self.seed)
-        return [payload.inputs for payload in singles]
+        return payloads.sample_inputs(self.model("tag"), count=count, seed=self.seed)
 
     def tag_requests(self, inputs: Sequence[Any]) -> list[bytes]:
-        bodies = (json.dumps({"inputs": each}, ensure_ascii=False).encode() for each in inputs)
-        return encode_requests(self.address, "/v1/tag", bodies)
+        return encode_requests(self.address, "/v1/tag", ({"inputs": each} for each in inputs))
 
     def generate_requests(self, count: int, new_tokens: int) -> list[bytes]:
-        options = ({"max_new_tokens": new_tokens, "temperature": 0.8, "seed": seed} for seed in range(count))
-        bodies = (json.dumps({"inputs": PROMPT, "parameters": each}).encode() for each in options)
-        return encode_requests(self.address, "/v1/generate", bodies)
+        return encode_requests(self.address, "/v1/generate", payloads.generate_bodies(count, new_tokens))
 
     def run_closed(self, requests: Sequence[bytes], *, connections: int, seconds: float) -> ClosedLoopResult:
         """Run a closed loop. Raises ConnectionError if a request fails."""

@@ -14,7 +14,6 @@ import math
 import multiprocessing
 import os
 import resource
-import socket
 import statistics
 import time
 from array import array
@@ -524,11 +523,3 @@ def measure_ceiling(
         process.join(5.0)
         process.kill()
         process.join()
-
-
-def free_port() -> int:
-    """Return a local port that is free at the moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

@@ -18,6 +18,7 @@ TASKS = ("tag", "classify", "generate")
 JOINT_TASKS = ("tag", "classify")  # of a model with the task "joint"
 # For a model without examples. Every English vocabulary has these letters.
 PLAIN_WORDS = ("the", "king", "and", "a", "good", "old", "film", "was", "seen", "by", "many", "people", "in", "London")
+PROMPT = "ROMEO:"
 # An assumption, not a measurement: how much text the clients of a small language model request.
 NEW_TOKENS, NEW_TOKENS_WEIGHTS = (20, 50, 100, 200), (4, 3, 2, 1)
 
@@ -145,11 +146,16 @@ def build(models: Sequence[ServedModel], task: str, *, count: int, seed: int) ->
     return [_BUILDERS[task](random.choice(able), histogram, random) for _ in range(count)]
 
 
-def build_single(model: ServedModel, *, count: int, seed: int) -> list[Payload]:
-    """Return `count` requests of one model with one input each and no parameters, for comparisons with peers."""
-    task = model.tasks[0]
-    random, histogram = Random(f"single {seed}"), read_lengths()[task]
-    return [_payload(model, task, _input(model, histogram, random)) for _ in range(count)]
+def sample_inputs(model: ServedModel, *, count: int, seed: int) -> list[Any]:
+    """Return `count` single inputs of one model, for comparisons with peers."""
+    random, histogram = Random(f"single {seed}"), read_lengths()[model.tasks[0]]
+    return [_input(model, histogram, random) for _ in range(count)]
+
+
+def generate_bodies(count: int, new_tokens: int) -> list[dict[str, Any]]:
+    """Return `count` requests for `new_tokens` each, with different seeds."""
+    options = ({"max_new_tokens": new_tokens, "temperature": 0.8, "seed": seed} for seed in range(count))
+    return [{"inputs": PROMPT, "parameters": each} for each in options]
 
 
 def _tag(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:

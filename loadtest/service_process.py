@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from loadtest.http_client import ServiceAddress, fetch
+from loadtest.http_client import ServiceAddress, fetch, free_port
 
 READY_POLL_S = 0.1
 STOP_TIMEOUT_S = 40.0  # BentoML drains first; a service that still runs after this is killed
@@ -28,6 +29,7 @@ class ServiceStartError(RuntimeError):
 class ServiceProcess:
     """A running service."""
 
+    address: ServiceAddress
     process: psutil.Process
     log: Path
 
@@ -87,12 +89,35 @@ def start_service(
             )
         except OSError as error:
             raise ServiceStartError(f"{words[0]!r} cannot be started: {error.strerror}") from None
-    service = ServiceProcess(process=psutil.Process(started.pid), log=log)
+    service = ServiceProcess(address=address, process=psutil.Process(started.pid), log=log)
     try:
         _wait_until_ready(started, f"{address.url}{ready}", log, timeout_s)
         yield service
     finally:
         _stop(started, service)
+
+
+@contextlib.contextmanager
+def start_seqserve(
+    folder: Path, name: str, settings: Mapping[str, str], *, tree: Path | None = None, core: int | None = None
+) -> Iterator[ServiceProcess]:
+    """Start this service, or that of another `tree`, on a free port. Settings are named without their prefix.
+
+    `folder` gets the log and BentoML's home, both named `name`.
+    """
+    address = ServiceAddress(host="127.0.0.1", port=free_port())
+    python = sys.executable if tree is None else str(tree / ".venv/bin/python")
+    command = [python, "-m", "bentoml", "serve", "service.app:Seqserve"]
+    environment = {f"SEQSERVE_{setting.upper()}": value for setting, value in settings.items()}
+    with start_service(
+        [*command, "--host", address.host, "--port", str(address.port)],
+        address,
+        log=folder / f"{name}.log",
+        core=core,
+        environment={**environment, "BENTOML_HOME": os.path.abspath(folder / "bentoml" / name)},
+        folder=tree,
+    ) as service:
+        yield service
 
 
 def _answers(address: ServiceAddress) -> bool:

@@ -64,19 +64,10 @@ class SampleWriter:
         self._file = path.open("w", encoding="utf-8")
         self._started_s = self._flushed_s = time.time()
 
-    def add(
-        self,
-        *,
-        name: str,
-        response_time: float,
-        start_time: float,
-        response: Any,
-        exception: Exception | None,
-        **_: Any,
-    ) -> None:
+    def add(self, *, name: str, response_time: float, start_time: float, response: Any, **event: Any) -> None:
         at_s = round(start_time - self._started_s, 4)
         status = int(getattr(response, "status_code", 0) or 0)
-        error = str(exception) if exception else ""
+        error = str(event["exception"] or "")
         self._file.write(json.dumps([at_s, name, round(response_time, 3), status, error]) + "\n")
         if start_time - self._flushed_s > FLUSH_S:
             self._flushed_s = start_time

@@ -14,7 +14,7 @@ from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.codecs import StringCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
-from loadtest.load_loops import free_port
+from loadtest.http_client import free_port
 from loadtest.peers.tagger import MAX_BATCH, WAIT_MS, BundleTagger, listen_address
 
 NAME = "tagger"

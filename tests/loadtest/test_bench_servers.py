@@ -22,7 +22,7 @@ ALL = [*CATALOG, *generation_servers(Path("none"))]
 
 @pytest.mark.parametrize("server", CATALOG, ids=lambda server: server.name)
 def test_body_holds_the_text_and_answer_gives_tags(server: BenchServer) -> None:
-    body = json.loads(server.encode("Café ."))
+    body = server.body("Café .")
     for step in TEXTS.get(server.name, ("inputs",)):
         body = body[step]
     assert body == "Café ."

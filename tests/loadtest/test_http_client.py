@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from loadtest.http_client import ServiceAddress, encode_requests, fetch, request_bytes
-from loadtest.load_loops import free_port
+from loadtest.http_client import ServiceAddress, encode_requests, fetch, free_port, request_bytes
 
 ADDRESS = ServiceAddress(host="127.0.0.1", port=1)
 
@@ -27,13 +26,13 @@ def test_request_declares_its_length() -> None:
 
 
 def test_every_request_has_its_own_id() -> None:
-    requests = encode_requests(ADDRESS, "/v1/tag", [b"{}"] * 100)
+    requests = encode_requests(ADDRESS, "/v1/tag", [{}] * 100)
     ids = [re.search(rb"x-request-id: ([0-9a-f]{32})\r\n", request) for request in requests]
     assert len({found[1] for found in ids if found}) == 100
 
 
 def test_constant_headers_are_the_same_bytes() -> None:
-    requests = encode_requests(ADDRESS, "/v1/tag", [b"{}"] * 3, constant_headers=True)
+    requests = encode_requests(ADDRESS, "/v1/tag", [{}] * 3, constant_headers=True)
     assert len(set(requests)) == 1
     assert b"x-request-id" not in requests[0]
 

@@ -1,7 +1,6 @@
 """Tests of loadtest.limits_setup: the in-process references and targets."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from loadtest.limits_setup import LimitsSetup, check
 def setup(tiny_zoo: Path, tmp_path: Path) -> LimitsSetup:
     measured = {"seconds": 0.1, "overload_seconds": 0.1, "rounds": 1, "seed": 0}
     core = min(os.sched_getaffinity(0))
-    return LimitsSetup(server_core=core, python=sys.executable, zoo=tiny_zoo, folder=tmp_path, **measured)  # type: ignore[arg-type]
+    return LimitsSetup(server_core=core, zoo=tiny_zoo, folder=tmp_path, **measured)  # type: ignore[arg-type]
 
 
 def test_bulk_reference_measures_repeatedly(setup: LimitsSetup) -> None:

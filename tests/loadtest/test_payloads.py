@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from loadtest import payloads
-from loadtest.payloads import LengthHistogram, ServedModel, build, build_single, parse_model, read_lengths
+from loadtest.payloads import LengthHistogram, ServedModel, build, parse_model, read_lengths, sample_inputs
 from tests.support import length_counts
 
 TAGGER = ServedModel(id="pos", task="tag", variant="int8", labels=("NOUN",), max_length=4096, words=("Harry", "met"))
@@ -20,7 +20,7 @@ def test_same_seed_gives_the_same_requests(task: str) -> None:
 
 
 def test_inputs_have_real_lengths_and_words_of_the_examples() -> None:
-    texts = [payload.inputs for payload in build_single(TAGGER, count=3000, seed=0)]
+    texts = sample_inputs(TAGGER, count=3000, seed=0)
     assert {word for text in texts for word in text.split()} == {"Harry", "met"}
     assert sum(len(text.split()) for text in texts) / len(texts) == pytest.approx(12.6, rel=0.06)
 
@@ -79,7 +79,7 @@ def test_dna_model_gets_bases_of_its_examples() -> None:
 def test_characters_model_is_limited_in_characters() -> None:
     entry = {"id": "x", "task": "classify", "codec": "characters", "examples": ["Yamamoto", "Rossi"]}
     model = parse_model({**entry, "limits": {"max_length": 12}})
-    texts = [payload.inputs for payload in build_single(model, count=100, seed=0)]
+    texts = sample_inputs(model, count=100, seed=0)
     assert max(map(len, texts)) == 12
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.__main__ import main
-from loadtest.load_loops import free_port
+from loadtest.http_client import free_port
 
 
 def run(folder: Path, broken: str, *more: str) -> int:

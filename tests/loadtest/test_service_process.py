@@ -7,8 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loadtest.http_client import ServiceAddress, fetch
-from loadtest.load_loops import free_port
+from loadtest.http_client import ServiceAddress, fetch, free_port
 from loadtest.service_process import ServiceStartError, start_service
 
 FAKE = [sys.executable, "-m", "tests.support.fake_service", "--port"]

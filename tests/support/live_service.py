@@ -7,7 +7,6 @@ quick mode serves tiny bundles and checks answers only, because timings on a sha
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ import pytest
 
 from loadtest import payloads
 from loadtest.http_client import ServiceAddress, fetch
-from loadtest.load_loops import free_port, raise_file_limit
+from loadtest.load_loops import raise_file_limit
 from loadtest.payloads import ServedModel
-from loadtest.service_process import ServiceProcess, start_service
+from loadtest.service_process import ServiceProcess, start_seqserve
 
 FULL = os.environ.get("SEQSERVE_E2E") == "full"
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -78,14 +77,9 @@ class ServiceResources:
 def run_live_service(folder: Path, *bundles: Path, **settings: str) -> Iterator[LiveService]:
     """Run `bentoml serve` on a free port with SEQSERVE_* settings, and stop all of its processes at the end."""
     raise_file_limit()
-    address = ServiceAddress(host="127.0.0.1", port=free_port())
-    environment = {f"SEQSERVE_{name.upper()}": value for name, value in settings.items()}
-    environment["SEQSERVE_BUNDLES"] = ",".join(map(str, bundles))
-    environment["BENTOML_HOME"] = str(folder / f"bentoml-{address.port}")
-    command = [sys.executable, "-m", "bentoml", "serve", "service.app:Seqserve"]
-    command += ["--host", address.host, "--port", str(address.port)]
-    log = folder / f"service-{address.port}.log"
-    with start_service(command, address, log=log, environment=environment, folder=ROOT) as process:
+    paths = ",".join(map(str, bundles))
+    with start_seqserve(folder, "service", {"bundles": paths, **settings}) as process:
+        address = process.address
         yield LiveService(address=address, process=process, models=payloads.read_models(address.url))
 
 
