@@ -275,7 +275,7 @@ def zoo() -> str:
 def score(value: float, metric: str) -> str:
     """Return a score with its unit."""
     names = {"accuracy": "accuracy", "f1": "span F1", "exact": "exact matches"}
-    return f"{value} nats/character" if metric == "nats_per_character" else f"{value} % {names[metric]}"
+    return f"{value} nats/character" if metric == "nats_per_character" else f"{value}% {names[metric]}"
 
 
 def result(name: str) -> dict[str, Any]:
@@ -404,7 +404,7 @@ def training() -> str:
     rows = []
     for file in sorted(RESULTS.glob("training-*.json")):
         found = result(file.stem)
-        row = [f"{found['loop']:,.0f}", f"{found['share']:.0f} %", f"{found['padding_percent']:.0f} %"]
+        row = [f"{found['loop']:,.0f}", f"{found['share']:.0f}%", f"{found['padding_percent']:.0f}%"]
         rows.append([code(found["command"]), *row])
     header = ["command", "tokens/s", "share of forward, backward and step alone", "padding"]
     return f"## Training loop\n\n{table(header, rows)}"
