@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from training.nn.recurrent import reverse
+
 # An emission counts as at most this many nats below the best one of its step. Two such factors and a transition still
 # lie within float64, so the sum over a step is never zero.
 LARGEST_GAP = 300.0
@@ -59,7 +61,7 @@ class LinearChainCRF(nn.Module):
         return CRFScores(transitions, first, self.last.double())
 
     def loss(self, emissions: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
-        """Return the negative log-likelihood in nats per step, a scalar: the sum over the batch / Σ lengths.
+        """Return the negative log-likelihood (Lafferty et al. 2001) in nats per step, a scalar: batch sum / Σ lengths.
 
         emissions (T, B, K), tags (T, B) with any value where t >= length, lengths (B,) >= 1. Infinite for tags with a
         forbidden transition: check them with `is_valid_iob2` first.
@@ -71,7 +73,7 @@ class LinearChainCRF(nn.Module):
     def marginals(self, emissions: Tensor, lengths: Tensor) -> Tensor:
         """Return the probability (T, B, K) of each label at each step, given the whole sequence; 0 where t >= length.
 
-        emissions (T, B, K), lengths (B,). Carries no gradient.
+        emissions (T, B, K), lengths (B,). Computed as the gradient of log Z (Eisner 2016). Carries no gradient itself.
         """
         with torch.enable_grad():
             emissions = emissions.detach().double().requires_grad_()
@@ -89,15 +91,11 @@ class LinearChainCRF(nn.Module):
         best = [first + emissions[0].double()]  # (B, K): score of the best path that ends in each label
         for emission in emissions[1:].double():
             best.append((best[-1][:, None, :] + transitions.T).amax(dim=2) + emission)
-        # Trace back from each column's own end: the columns are reversed within their lengths.
-        step = torch.arange(len(emissions), device=lengths.device)[:, None]
-        order = torch.where(step < lengths, lengths - 1 - step, step)  # (T, B)
-        reversed_best = torch.stack(best).gather(0, order[:, :, None].expand(-1, -1, len(first)))  # (T, B, K)
         onwards, path = last.expand_as(best[0]), []
-        for scores in reversed_best:
+        for scores in reverse(torch.stack(best), lengths):  # trace back from each column's own end
             path.append((scores + onwards).argmax(dim=1))
             onwards = transitions.T[path[-1]]
-        return torch.stack(path).gather(0, order)
+        return reverse(torch.stack(path)[:, :, None], lengths)[:, :, 0]
 
 
 def _log_partition(emissions: Tensor, scores: CRFScores, lengths: Tensor) -> Tensor:
@@ -134,7 +132,7 @@ def _path_score(emissions: Tensor, scores: CRFScores, tags: Tensor, lengths: Ten
 
 
 def may_follow(before: str | None, after: str) -> bool:
-    """Return whether IOB2 allows `after` to follow `before` (None: the start). I-x follows only B-x or I-x."""
+    """Return whether IOB2 (Tjong Kim Sang and Veenstra 1999) allows `after` to follow `before` (None: the start)."""
     return not after.startswith("I-") or before in (f"B-{after[2:]}", after)
 
 

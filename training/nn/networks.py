@@ -193,14 +193,6 @@ class LanguageModel(nn.Module):
         table[UNKNOWN] = table[UNKNOWN + 1 :].mean(dim=0)
         return table
 
-    def read(
-        self, *, characters: Tensor, lengths: Tensor, state: StackState | None = None
-    ) -> tuple[Tensor, StackState]:
-        """Call `forward` with the codec's feeds by name."""
-        logits: Tensor
-        logits, last = self(characters, lengths, state)
-        return logits, last
-
     def forward(
         self, characters: Tensor, lengths: Tensor, state: StackState | None = None
     ) -> tuple[Tensor, StackState]:

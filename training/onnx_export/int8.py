@@ -10,7 +10,6 @@ pins* make these scales constant, too: two constant input columns (+reach, -reac
 T steps, B batch, I inputs, H hidden, D directions, G gates, N outputs and K inputs of a product.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from training.nn.recurrent import RecurrentLayer
 from training.onnx_export.builder import CONTRIB, Floats, OnnxGraphBuilder
-from training.onnx_export.layers import OnnxLayerWeights, Signal, direction_of
+from training.onnx_export.layers import LayerInput, OnnxLayerWeights, Signal, direction_of
 
 # Weights use 7 bits: without VNNI, processors add pairs of byte products in 16 bits, where 255 · 64 · 2 fits and
 # 255 · 127 · 2 does not.
@@ -94,19 +93,9 @@ def pin_table(graph: OnnxGraphBuilder, table: Floats, reach: float) -> Floats:
     return np.concatenate([table, np.tile(np.array([[reach, -reach]], np.float32), (len(table), 1))], axis=1)
 
 
-def add_int8_lstm(
-    graph: OnnxGraphBuilder,
-    layer: RecurrentLayer,
-    signal: Signal,
-    lengths: Any,
-    name: str,
-    initial: Sequence[Any] | None,
-) -> tuple[Signal, list[Any]]:
-    """Add an LSTM layer in int8. Return its outputs (T, B, D·(H + 2)) with pins, and its final states (B, H).
-
-    Arguments are those of `add_float_layer`.
-    """
-    y, states = _add_operator(graph, layer, pin_range(graph, signal), lengths, name, initial)
+def add_int8_lstm(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerInput) -> tuple[Signal, list[Any]]:
+    """Add an LSTM layer in int8. Return its outputs (T, B, D·(H + 2)) with pins, and its final states (B, H)."""
+    y, states = _add_operator(graph, layer, replace(source, signal=pin_range(graph, source.signal)))
     op, wide = graph.op, layer.hidden + PINS
     y = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, layer.directions * wide])  # (T, D, B, H + 2) -> (T, B, …)
     columns = np.concatenate([number * wide + np.arange(layer.hidden) for number in range(layer.directions)])
@@ -116,15 +105,9 @@ def add_int8_lstm(
     return Signal(x=y, columns=columns, width=layer.directions * wide, reach=1.0), final
 
 
-def _add_operator(
-    graph: OnnxGraphBuilder,
-    layer: RecurrentLayer,
-    signal: Signal,
-    lengths: Any,
-    name: str,
-    initial: Sequence[Any] | None,
-) -> tuple[Any, list[Any]]:
+def _add_operator(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerInput) -> tuple[Any, list[Any]]:
     """Return the operator's outputs (T, D, B, H + 2) and final states (D, B, H + 2)."""
+    signal, name = source.signal, source.name
     weights = _with_pinned_units(OnnxLayerWeights.of(layer), signal, layer.hidden)
     w, w_scale = quantize_weights(weights.w)
     r, r_scale = quantize_weights(weights.r)
@@ -134,8 +117,8 @@ def _add_operator(
         graph.constant(w, f"{name}.w"),
         graph.constant(r, f"{name}.r"),
         graph.constant(weights.b, f"{name}.b"),
-        lengths,
-        *_pinned_initial_states(graph, layer, lengths, name, initial),
+        source.lengths,
+        *_pinned_initial_states(graph, layer, source),
         None if weights.p is None else graph.constant(weights.p, f"{name}.p"),
         graph.constant(w_scale, f"{name}.w.scale"),
         zero,
@@ -152,18 +135,16 @@ def _add_operator(
     return y, final
 
 
-def _pinned_initial_states(
-    graph: OnnxGraphBuilder, layer: RecurrentLayer, lengths: Any, name: str, initial: Sequence[Any] | None
-) -> list[Any]:
+def _pinned_initial_states(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerInput) -> list[Any]:
     """Return the initial h and c (D, B, H + 2): zeros or the given rows (B, H), followed by the pins."""
-    op = graph.op
+    op, initial = graph.op, source.initial
     constant_columns = PINS if initial else layer.hidden + PINS
-    shape = op.Concat([layer.directions], graph.batch_size(lengths), [constant_columns], axis=0)
+    shape = op.Concat([layer.directions], graph.batch_size(source.lengths), [constant_columns], axis=0)
     states = []
     for number, (part, height) in enumerate((("h", 1.0), ("c", SATURATION))):
         rows = np.zeros((1, 1, constant_columns), np.float32)
         rows[..., -PINS:] = height, -height
-        filled = op.Expand(graph.constant(rows, f"{name}.{part}.initial"), shape)
+        filled = op.Expand(graph.constant(rows, f"{source.name}.{part}.initial"), shape)
         states.append(op.Concat(op.Unsqueeze(initial[number], [0]), filled, axis=2) if initial else filled)
     return states
 

@@ -50,6 +50,16 @@ class Signal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerInput:
+    """What a layer reads, and the prefix of its names. `initial` has its initial states (B, H); None means zeros."""
+
+    signal: Signal
+    lengths: Any  # (B,) int32
+    name: str
+    initial: Sequence[Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class OnnxOperator:
     """The ONNX operator of a cell: its name, its order of our gates, and its attributes."""
 
@@ -118,54 +128,37 @@ def direction_of(layer: RecurrentLayer) -> str:
     return "forward" if layer.backwards is None else "bidirectional"
 
 
-def add_float_layer(
-    graph: OnnxGraphBuilder,
-    layer: RecurrentLayer,
-    signal: Signal,
-    lengths: Any,
-    name: str,
-    initial: Sequence[Any] | None,
-) -> tuple[Signal, list[Any]]:
-    """Add a layer in float. Return its outputs (T, B, D·H) and, for one direction, its final states (B, H).
-
-    `initial` holds the initial states (B, H) of a layer of one direction; None stands for zeros.
-    """
-    y, states = _add_operator(graph, layer, signal, lengths, name, initial)
+def add_float_layer(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerInput) -> tuple[Signal, list[Any]]:
+    """Add a layer in float. Return its outputs (T, B, D·H) and, for one direction, its final states (B, H)."""
+    y, states = _add_operator(graph, layer, source)
     op, width = graph.op, layer.directions * layer.hidden
     y = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, width])  # (T, D, B, H) -> (T, B, D·H)
     final = [op.Squeeze(state, [0]) for state in states] if layer.directions == 1 else []
     return Signal(x=y, columns=np.arange(width), width=width, reach=1.0), final
 
 
-def add_final_states(graph: OnnxGraphBuilder, layer: RecurrentLayer, signal: Signal, lengths: Any, name: str) -> Any:
+def add_final_states(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerInput) -> Any:
     """Return the final hidden states (B, D·H) of a layer, in float at every precision.
 
     Raises KeyError for a cell without an ONNX operator.
     """
-    _, (hidden, *_) = _add_operator(graph, layer, signal, lengths, name, None)
+    _, (hidden, *_) = _add_operator(graph, layer, source)
     return graph.op.Reshape(graph.op.Transpose(hidden, perm=[1, 0, 2]), [0, layer.directions * layer.hidden])
 
 
-def _add_operator(
-    graph: OnnxGraphBuilder,
-    layer: RecurrentLayer,
-    signal: Signal,
-    lengths: Any,
-    name: str,
-    initial: Sequence[Any] | None,
-) -> tuple[Any, list[Any]]:
+def _add_operator(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerInput) -> tuple[Any, list[Any]]:
     """Return the operator's outputs (T, D, B, H) and final states (D, B, H)."""
     op, weights = graph.op, OnnxLayerWeights.of(layer)
-    operator = weights.operator
-    optional = [op.Unsqueeze(part, [0]) for part in initial] if initial else []
+    operator, name = weights.operator, source.name
+    optional = [op.Unsqueeze(part, [0]) for part in source.initial or ()]
     if weights.p is not None:
         optional += [None] * (operator.states - len(optional)) + [graph.constant(weights.p, f"{name}.p")]
     y, *final = getattr(op, operator.name)(
-        signal.x,
-        graph.constant(signal.spread(weights.w), f"{name}.w"),
+        source.signal.x,
+        graph.constant(source.signal.spread(weights.w), f"{name}.w"),
         graph.constant(weights.r, f"{name}.r"),
         graph.constant(weights.b, f"{name}.b"),
-        lengths,
+        source.lengths,
         *optional,
         hidden_size=layer.hidden,
         direction=direction_of(layer),

@@ -24,7 +24,7 @@ from training.nn.recurrent import RecurrentStack
 from training.onnx_export.builder import ExportedGraph, Floats, OnnxGraphBuilder, Precision
 from training.onnx_export.crf import add_crf
 from training.onnx_export.int8 import pin_table
-from training.onnx_export.layers import Signal, add_final_states, to_array
+from training.onnx_export.layers import LayerInput, Signal, add_final_states, to_array
 from training.onnx_export.stack import ROUNDING, add_stack
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -174,7 +174,7 @@ def _spell_with_lstm(graph: OnnxGraphBuilder, speller: SpellingLSTM, spellings: 
     table = to_array(speller.embedding.weight)
     x = graph.op.Gather(graph.constant(table, "characters"), spellings, axis=0)
     signal = Signal(x=x, columns=np.arange(table.shape[1]), width=table.shape[1], reach=float(np.abs(table).max()))
-    return add_final_states(graph, speller.layer, signal, lengths, "speller")
+    return add_final_states(graph, speller.layer, LayerInput(signal=signal, lengths=lengths, name="speller"))
 
 
 def _spell_with_cnn(graph: OnnxGraphBuilder, speller: SpellingCNN, spellings: Any, lengths: Any) -> Any:

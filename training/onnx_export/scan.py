@@ -23,7 +23,7 @@ from training.nn.cells import Cell
 from training.nn.recurrent import RecurrentLayer
 from training.onnx_export.builder import Floats, OnnxGraphBuilder
 from training.onnx_export.int8 import add_product, add_quantize
-from training.onnx_export.layers import Signal, cells_of, to_array
+from training.onnx_export.layers import LayerInput, Signal, cells_of, to_array
 
 LARGEST_TABLE = 2**20  # numbers, 4 MB: a table of words would be larger than the network
 BOUND = 1.0  # of a hidden state after tanh
@@ -45,20 +45,13 @@ class ScanCell:
     step: Callable[..., list[Any]]
 
 
-def add_scan_layer(
-    graph: OnnxGraphBuilder,
-    layer: RecurrentLayer,
-    signal: Signal,
-    lengths: Any,
-    name: str,
-    initial: Sequence[Any] | None,
-) -> tuple[Signal, list[Any]]:
-    """Add a layer as one Scan per direction. Arguments and results are those of `layers.add_float_layer`."""
-    op, outputs, final = graph.op, [], []
+def add_scan_layer(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerInput) -> tuple[Signal, list[Any]]:
+    """Add a layer as one Scan per direction. The results are those of `layers.add_float_layer`."""
+    op, lengths, outputs, final = graph.op, source.lengths, [], []
     for number, cell in enumerate(cells_of(layer)):
-        prefix = f"{name}.{'backward' if number else 'forward'}"
-        gates = _project_input(graph, cell, signal, prefix, lengths if number else None)
-        start = initial or [_zeros(graph, cell, lengths)] * len(cell.parts)
+        prefix = f"{source.name}.{'backward' if number else 'forward'}"
+        gates = _project_input(graph, cell, source.signal, prefix, lengths if number else None)
+        start = source.initial or [_zeros(graph, cell, lengths)] * len(cell.parts)
         y, final = _add_scan(graph, cell, prefix, start, gates, lengths)
         outputs.append(graph.reverse(y, lengths) if number else y)
     width = layer.directions * layer.hidden

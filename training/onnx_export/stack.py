@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from training.nn.recurrent import RecurrentStack
+from training.nn.recurrent import RecurrentLayer, RecurrentStack
 from training.onnx_export.builder import OnnxGraphBuilder
 from training.onnx_export.int8 import add_int8_lstm, add_product, add_quantize, pin_range
-from training.onnx_export.layers import OPERATORS, Signal, add_float_layer, to_array
+from training.onnx_export.layers import OPERATORS, LayerInput, Signal, add_float_layer, to_array
 from training.onnx_export.scan import add_scan_layer
 
-AddLayer = Callable[..., tuple[Signal, list[Any]]]  # (graph, layer, signal, lengths, name, initial states)
+AddLayer = Callable[[OnnxGraphBuilder, RecurrentLayer, LayerInput], tuple[Signal, list[Any]]]
 
 INT8_LSTMS = ("lstm", "lstm-peephole", "lstm-coupled")
 INT8_SCANS = ("rnn", "gru", "gru-textbook")  # not rnn-relu and mlstm: a relu and the product in an mlstm have no bound
@@ -55,7 +55,9 @@ def add_stack(
     start = read = pin_range(graph, signal) if add_layer is add_int8_lstm else signal
     for number, layer in enumerate(stack.layers):
         skipped = read
-        y, states = add_layer(graph, layer, read, lengths, f"layer{number}", initial[number] if initial else None)
+        start_states = initial[number] if initial else None
+        source = LayerInput(signal=read, lengths=lengths, name=f"layer{number}", initial=start_states)
+        y, states = add_layer(graph, layer, source)
         if stack.skipped[number] and stack.skip == "residual":
             y = _add_residual(graph, number, skipped, y)
         elif stack.skipped[number]:

@@ -6,7 +6,7 @@ T steps, B batch, I inputs, H hidden.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -31,12 +31,6 @@ LONGEST_INPUTS = 32  # of a recipe's data that are used
 # Okabe and Ito 2008: distinguishable with any color vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 SMALLEST_SHOWN = 1e-12  # norm
-
-
-class StepFunction(Protocol):
-    """A Cell, or a function like it."""
-
-    def __call__(self, x: Tensor, state: CellState | None = None) -> tuple[Tensor, CellState]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +58,7 @@ class GradientPanel:
     curves: tuple[GradientCurve, ...]
 
 
-def gradient_norms(cell: StepFunction, x: Tensor, *, seed: int = 0) -> tuple[float, ...]:
+def gradient_norms(cell: Cell, x: Tensor, *, seed: int = 0) -> tuple[float, ...]:
     """Return the norm of the gradient of a loss at the last step by the state after every step: (T,) numbers.
 
     x (T, B, I). The loss is v · h_T with a random unit vector v (H,) per row, so that the last norm is 1: the gradient

@@ -29,6 +29,7 @@ from training.plots import picture
 
 SYMBOLS, REMEMBERED = 8, 2  # copy: number of symbols, and of symbols to remember
 EVALUATED = 1_000  # new sequences per evaluation
+SOLVED_BELOW = 0.01  # mean squared error of a number, or share of wrong classes
 NOT_TRIED_COLOR = "0.93"  # gray
 DARK = 0.7  # solved share from which a cell of the plot needs white text
 
@@ -43,8 +44,6 @@ class StudyTask:
     inputs: int
     outputs: int  # 1: a number, more: classes
     answers: int  # R
-    solved_below: float  # mean squared error of a number, or share of wrong classes
-    chance: float  # the same error of the best constant answer
     sample: Callable[[int, int, torch.Generator], tuple[Tensor, Tensor]]
     description: str
 
@@ -143,8 +142,6 @@ TASKS = {
             inputs=2,
             outputs=1,
             answers=1,
-            solved_below=0.01,
-            chance=1 / 6,
             sample=sample_adding,
             description="the sum of two marked numbers; solved: mean squared error < 0.01 (always 1 gives 0.167)",
         ),
@@ -153,8 +150,6 @@ TASKS = {
             inputs=6,
             outputs=4,
             answers=1,
-            solved_below=0.01,
-            chance=3 / 4,
             sample=sample_temporal_order,
             description="the order of two symbols among others; solved: < 1 % wrong (guessing gives 75 %)",
         ),
@@ -163,8 +158,6 @@ TASKS = {
             inputs=SYMBOLS + 2,
             outputs=SYMBOLS,
             answers=REMEMBERED,
-            solved_below=0.01,
-            chance=1 - 1 / SYMBOLS,
             sample=sample_copy,
             description=f"{REMEMBERED} of {SYMBOLS} symbols, repeated after T steps; solved: < 1 % wrong "
             "(guessing: 87.5 %)",
@@ -253,14 +246,14 @@ def train(task: StudyTask, method: StudyMethod, steps: int, seed: int, budget: S
             break
         if updates % budget.examine_every == 0 or updates == budget.updates:
             error = evaluate(model, task, steps, evaluation_random)
-            if error < task.solved_below:
+            if error < SOLVED_BELOW:
                 break
     return Attempt(
         task=task.name,
         method=method.name,
         steps=steps,
         seed=seed,
-        solved=error is not None and error < task.solved_below,
+        solved=error is not None and error < SOLVED_BELOW,
         updates=updates,
         error=error,
         seconds=time.process_time() - started,

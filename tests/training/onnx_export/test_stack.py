@@ -12,7 +12,7 @@ from tests.support.onnx_stacks import INPUTS, REACH, ExportedStack, Item, make_s
 from training.nn.options import CellName
 from training.nn.recurrent import RecurrentLayer
 from training.onnx_export.builder import OnnxGraphBuilder, Precision
-from training.onnx_export.layers import Signal, add_final_states
+from training.onnx_export.layers import LayerInput, Signal, add_final_states
 from training.onnx_export.stack import add_stack, has_int8
 
 CELLS = get_args(CellName)
@@ -159,7 +159,9 @@ def test_final_states_equal_pytorch(cell: Any) -> None:
     layer, graph = RecurrentLayer(cell, INPUTS, 5, bidirectional=True), OnnxGraphBuilder("int8")
     x, lengths = graph.input("x", "T", "B", INPUTS, dtype="float32"), graph.input("lengths", "B")
     signal = Signal(x=x, columns=np.arange(INPUTS), width=INPUTS, reach=REACH)
-    graph.output(add_final_states(graph, layer, signal, lengths, "speller"), "y", "B", 10)
+    graph.output(
+        add_final_states(graph, layer, LayerInput(signal=signal, lengths=lengths, name="speller")), "y", "B", 10
+    )
     session = open_session(graph.finish())
     numbers, ends = torch.randn(7, 3, INPUTS), torch.tensor([7, 1, 4])
     (found,) = session.run(None, {"x": numbers.numpy(), "lengths": ends.int().numpy()})

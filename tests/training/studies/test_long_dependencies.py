@@ -77,13 +77,6 @@ def test_samples_depend_only_on_the_generator(task: StudyTask) -> None:
     assert not torch.equal(first[0], task.sample(20, 4, random(8))[0])
 
 
-def test_chance_is_the_error_of_the_best_constant_answer() -> None:
-    for task in TASKS.values():
-        _, target = task.sample(20, 4000, random())
-        error = float(((target - 1) ** 2).mean()) if task.outputs == 1 else float((target != 0).double().mean())
-        assert error == pytest.approx(task.chance, abs=0.02)
-
-
 def test_gate_biases_spread_time_constants_up_to_the_length() -> None:
     hidden, bound = 400, 2 / 20  # two biases, uniform in ±1/√hidden
     cell = make_cell(METHODS["lstm"], 3, hidden, 100)
@@ -146,7 +139,7 @@ def test_training_stops_when_the_task_is_solved() -> None:
 def test_training_stops_when_the_budget_is_spent() -> None:
     attempt = long_dependencies.train(TASKS["copy"], METHODS["rnn"], 20, 1, SMALL)
     assert (attempt.solved, attempt.updates) == (False, 4)
-    assert attempt.error == pytest.approx(TASKS["copy"].chance, abs=0.1)
+    assert attempt.error == pytest.approx(0.875, abs=0.1)
 
 
 def test_any_cell_is_a_method_and_other_names_are_rejected() -> None:
