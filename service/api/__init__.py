@@ -1,1 +1,1 @@
-"""One module a dialect: what a client sends and gets, translated to and from the engine's own types."""
+"""One module per protocol: it translates requests into calls of the engine, and answers into the protocol."""

@@ -48,13 +48,13 @@ ROUTES: tuple[Route, ...] = (
         "/docs.json",
         READ,
         _document,
-        docs=Docs(group=openapi.PAGES_GROUP, summary="This document", answer=dict[str, Any]),
+        docs=Docs(group=openapi.PAGES_GROUP, summary="Get this document", answer=dict[str, Any]),
     ),
     *bentoml_routes.ROUTES,
 )
 # One route, and so one metrics label, for all paths that do not exist. By prefix: the format of the error.
 UNKNOWN = Route("unknown", (), _not_found, public=True)
-NOT_FOUND = {"/v2/": replace(UNKNOWN, dialect=OIP_ERROR), "/": UNKNOWN}
+NOT_FOUND = {"/v2/": replace(UNKNOWN, error_format=OIP_ERROR), "/": UNKNOWN}
 
 
 @contextlib.asynccontextmanager

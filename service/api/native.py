@@ -53,25 +53,24 @@ async def _model(context: RequestContext, _: bytes) -> Any:
     name = context.path_params["id"]
     cards = {card["id"]: card for card in context.worker.engine.cards()}
     if name not in cards:
-        raise UnknownModel(
-            f"there is no model {shown(name)!r}; there are {', '.join(cards)}", value=name, available=list(cards)
-        )
+        message = f"there is no model {shown(name)!r}; the models are {', '.join(cards)}"
+        raise UnknownModel(message, value=name, available=list(cards))
     context.model = name
     return cards[name]
 
 
 TAG_DOCS = Docs(
     group="Tag, classify, generate",
-    summary="Label every step: word, letter, base or frame",
-    about="One input gives a list; a list of inputs gives a list of lists, in its order.",
+    summary="Label every word, character, base or frame",
+    about="One input returns a list; a list of inputs returns a list of lists, in order.",
     body=schemas.TagRequest,
     answer=list[answers.EntityObject] | list[list[answers.EntityObject]],
     example=schemas.example("tag"),
 )
 CLASSIFY_DOCS = Docs(
     group="Tag, classify, generate",
-    summary="Score every label of the whole",
-    about="One list of labels an input, best first.",
+    summary="Score the labels of a whole input",
+    about="Returns one list of labels per input, best first.",
     body=schemas.ClassifyRequest,
     answer=list[list[answers.LabelObject]],
     example=schemas.example("classify"),
@@ -79,7 +78,7 @@ CLASSIFY_DOCS = Docs(
 GENERATE_DOCS = Docs(
     group="Tag, classify, generate",
     summary="Continue a text",
-    about="A list of prompts gives a list of texts, in its order.",
+    about="A list of prompts returns a list of texts, in order.",
     body=schemas.GenerateRequest,
     answer=answers.GeneratedObject | list[answers.GeneratedObject],
     event=sse.TokenEvent,
@@ -87,9 +86,8 @@ GENERATE_DOCS = Docs(
 )
 
 
-MODELS_DOCS = Docs(group="Models", summary="The bundles that are served, defaults first", answer=ModelList)
-MODEL_DOCS = Docs(group="Models", summary="One bundle", answer=ModelCard)
-
+MODELS_DOCS = Docs(group="Models", summary="List the models, defaults first", answer=ModelList)
+MODEL_DOCS = Docs(group="Models", summary="Get one model", answer=ModelCard)
 TAG = Route("/v1/tag", ("POST",), _tag, task="tag", docs=TAG_DOCS)
 CLASSIFY = Route("/v1/classify", ("POST",), _classify, task="classify", docs=CLASSIFY_DOCS)
 GENERATE = Route("/v1/generate", ("POST",), _generate, task="generate", docs=GENERATE_DOCS)

@@ -183,39 +183,39 @@ def server_metadata(extensions: Iterable[str]) -> ServerMetadata:
     return {"name": "seqserve", "version": VERSION, "extensions": list(extensions)}
 
 
-def model_metadata(graph: TensorRuntime) -> ModelMetadata:
+def model_metadata(runtime: TensorRuntime) -> ModelMetadata:
     inputs: list[TensorMetadata] = [
-        {"name": name, "datatype": BYTES, "shape": [-1]} for name in oip_inference.text_inputs(graph)
+        {"name": name, "datatype": BYTES, "shape": [-1]} for name in oip_inference.text_inputs(runtime)
     ]
     outputs: list[TensorMetadata] = [
         {
             "name": name,
             "datatype": oip_inference.OUTPUT_DATATYPES.get(name, BYTES),
-            "shape": oip_inference.output_shape(name, graph),
+            "shape": oip_inference.output_shape(name, runtime),
         }
-        for name in oip_inference.text_outputs(graph)
+        for name in oip_inference.text_outputs(runtime)
     ]
-    for side, ports in ((inputs, graph.inputs), (outputs, graph.outputs)):
+    for side, ports in ((inputs, runtime.inputs), (outputs, runtime.outputs)):
         for port in ports:
             shape = [-1 if size is None else size for size in port.shape]
             side.append({"name": port.name, "datatype": DATATYPES[port.dtype], "shape": shape})
     return {
-        "name": graph.name,
-        "versions": [graph.version],
+        "name": runtime.name,
+        "versions": [runtime.version],
         "platform": PLATFORM,
         "inputs": inputs,
         "outputs": outputs,
     }
 
 
-def model_config(graph: TensorRuntime) -> dict[str, Any]:
-    metadata = model_metadata(graph)
+def model_config(runtime: TensorRuntime) -> dict[str, Any]:
+    metadata = model_metadata(runtime)
     input_, output = (
         [{"name": each["name"], "data_type": CONFIG_TYPES[each["datatype"]], "dims": each["shape"]} for each in side]
         for side in (metadata["inputs"], metadata["outputs"])
     )
     return {
-        "name": graph.name,
+        "name": runtime.name,
         "platform": PLATFORM,
         "backend": "onnxruntime",
         "max_batch_size": 0,
@@ -224,8 +224,8 @@ def model_config(graph: TensorRuntime) -> dict[str, Any]:
     }
 
 
-def model_index(graphs: Iterable[TensorRuntime]) -> list[IndexedModel]:
-    return [{"name": graph.name, "version": graph.version, "state": "READY", "reason": ""} for graph in graphs]
+def model_index(runtimes: Iterable[TensorRuntime]) -> list[IndexedModel]:
+    return [{"name": runtime.name, "version": runtime.version, "state": "READY", "reason": ""} for runtime in runtimes]
 
 
 async def _live(context: RequestContext, _: bytes) -> ServerLive:
@@ -245,30 +245,30 @@ async def _index(context: RequestContext, _: bytes) -> list[IndexedModel]:
 
 
 async def _model(context: RequestContext, _: bytes) -> ModelMetadata:
-    return model_metadata(_graph(context))
+    return model_metadata(_runtime(context))
 
 
 async def _model_ready(context: RequestContext, _: bytes) -> ModelReady:
-    return {"name": _graph(context).name, "ready": context.worker.engine.ready}
+    return {"name": _runtime(context).name, "ready": context.worker.engine.ready}
 
 
 async def _config(context: RequestContext, _: bytes) -> dict[str, Any]:
-    return model_config(_graph(context))
+    return model_config(_runtime(context))
 
 
-def _graph(context: RequestContext) -> TensorRuntime:
+def _runtime(context: RequestContext) -> TensorRuntime:
     path = context.path_params
-    graph = oip_inference.find_graph(context.worker, path["id"], path.get("version", ""))
-    context.model = graph.name
-    return graph
+    runtime = oip_inference.find_tensor_runtime(context.worker, path["id"], path.get("version", ""))
+    context.model = runtime.name
+    return runtime
 
 
 async def _infer(context: RequestContext, body: bytes) -> Reply:
-    graph = _graph(context)
+    runtime = _runtime(context)
     request, rest = _parse(body, context.headers.get(HEADER_LENGTH), context.worker.settings)
     for field, value, expected in (
-        ("model_name", request.model_name, graph.name),
-        ("model_version", request.model_version, graph.version),
+        ("model_name", request.model_name, runtime.name),
+        ("model_version", request.model_version, runtime.version),
     ):
         if value not in (None, expected):
             raise InvalidRequest(f"{shown(value)!r} differs from the path, {expected!r}", field=field, value=value)
@@ -281,14 +281,14 @@ async def _infer(context: RequestContext, body: bytes) -> Reply:
         outputs=[output.name for output in request.outputs],
         parameters=parameters,
     )
-    tensors = await oip_inference.infer(context.worker, graph, inference, context.request)
+    tensors = await oip_inference.infer(context.worker, runtime, inference, context.request)
     overrides = {
         output.name: output.parameters.binary_data
         for output in request.outputs
         if output.parameters.binary_data is not None
     }
     as_bytes = {tensor.name for tensor in tensors if overrides.get(tensor.name, binary)}
-    return _reply(graph, request.id, tensors, as_bytes)
+    return _reply(runtime, request.id, tensors, as_bytes)
 
 
 def _parse(body: bytes, header_length: bytes | None, settings: Settings) -> tuple[InferRequest, memoryview]:
@@ -328,7 +328,7 @@ def _inputs(inputs: Sequence[InferInput], rest: memoryview) -> list[OIPTensor]:
     return tensors
 
 
-def _reply(graph: TensorRuntime, request_id: str | None, tensors: Sequence[OIPTensor], as_bytes: set[str]) -> Reply:
+def _reply(runtime: TensorRuntime, request_id: str | None, tensors: Sequence[OIPTensor], as_bytes: set[str]) -> Reply:
     outputs: list[dict[str, Any]] = []
     parts: list[bytes] = []
     for tensor in tensors:
@@ -338,7 +338,7 @@ def _reply(graph: TensorRuntime, request_id: str | None, tensors: Sequence[OIPTe
             outputs.append({**described, "parameters": {"binary_data_size": len(parts[-1])}})
         else:
             outputs.append({**described, "data": to_values(tensor)})
-    answer = {"model_name": graph.name, "model_version": graph.version, "outputs": outputs}
+    answer = {"model_name": runtime.name, "model_version": runtime.version, "outputs": outputs}
     if request_id is not None:
         answer["id"] = request_id
     head = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -359,13 +359,13 @@ def _docs(summary: str, answer: Any, **more: Any) -> Docs:
 
 
 def _server_route(path: str, handler: Any, docs: Docs, *, public: bool = False) -> Route:
-    return Route(path, READ, handler, dialect=OIP_ERROR, public=public, docs=docs)
+    return Route(path, READ, handler, error_format=OIP_ERROR, public=public, docs=docs)
 
 
 def _model_routes(end: str, methods: tuple[str, ...], run: Any, docs: Docs, **more: Any) -> tuple[Route, ...]:
     """Return a route of a model, and the same of one version of it."""
     starts = ("/v2/models/{id}", "/v2/models/{id}/versions/{version}")
-    return tuple(Route(start + end, methods, run, dialect=OIP_ERROR, docs=docs, **more) for start in starts)
+    return tuple(Route(start + end, methods, run, error_format=OIP_ERROR, docs=docs, **more) for start in starts)
 
 
 INFER_DOCS = _docs(
@@ -382,7 +382,7 @@ ROUTES = (
     _server_route("/v2", _server, _docs("Get the server and its extensions", ServerMetadata)),
     _server_route("/v2/health/live", _live, _docs("Check whether the process runs", ServerLive), public=True),
     _server_route("/v2/health/ready", _ready, _docs("Check whether requests are taken", ServerReady), public=True),
-    Route("/v2/repository/index", ("POST",), _index, dialect=OIP_ERROR, media=(), docs=INDEX_DOCS),
+    Route("/v2/repository/index", ("POST",), _index, error_format=OIP_ERROR, media=(), docs=INDEX_DOCS),
     *_model_routes("", READ, _model, _docs("Get the tensors of a model", ModelMetadata)),
     *_model_routes("/ready", READ, _model_ready, _docs("Check whether a model is served", ModelReady)),
     *_model_routes("/config", READ, _config, _docs("Get a model's configuration", ModelConfig)),

@@ -14,18 +14,18 @@ from typing import Any, cast
 import grpc
 import numpy as np
 from google.protobuf.json_format import ParseDict
+from google.protobuf.message import DecodeError
 
 from service import errors
 from service.api import inference_pb2 as pb
 from service.api import oip, oip_inference
-from service.api.oip_inference import OIPInference, by_name, find_graph
+from service.api.oip_inference import OIPInference, by_name, find_tensor_runtime
 from service.api.oip_tensors import BYTES, DTYPES, OIPTensor, element_count, from_bytes, to_bytes
 from service.api.problems import GRPC_REMEDIES, TABLE, detail_of, kind_of, retry_after
 from service.api.request_context import OK, RequestContext
 from service.api.request_headers import RequestHeaders
 from service.errors import InvalidRequest, ServiceError, shown
 from service.model_runtime import TensorRuntime
-from service.scheduling.job import InferenceRequest
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -41,62 +41,61 @@ CONTENTS = {"FP32": "fp32_contents", "INT32": "int_contents", BYTES: "bytes_cont
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrpcMethod:
-    """One method of the service. ``open``: needs no API key, for health probes."""
+    """One method of the service. ``public``: needs no API key, for health probes."""
 
     name: str
-    request: Any
-    run: Callable[[Worker, Any, InferenceRequest], Awaitable[Any]]
-    open: bool = False
+    message: Any  # the type of the request
+    handler: Callable[[RequestContext, Any], Awaitable[Any]]
+    public: bool = False
 
 
-async def _live(worker: Worker, request: Any, call: InferenceRequest) -> Any:
+async def _live(context: RequestContext, message: Any) -> Any:
     return pb.ServerLiveResponse(live=True)
 
 
-async def _ready(worker: Worker, request: Any, call: InferenceRequest) -> Any:
-    return pb.ServerReadyResponse(ready=worker.ready)
+async def _ready(context: RequestContext, message: Any) -> Any:
+    return pb.ServerReadyResponse(ready=context.worker.ready)
 
 
-async def _server(worker: Worker, request: Any, call: InferenceRequest) -> Any:
+async def _server(context: RequestContext, message: Any) -> Any:
     return ParseDict(dict(oip.server_metadata(oip.EXTENSIONS)), pb.ServerMetadataResponse())
 
 
-async def _model_ready(worker: Worker, request: Any, call: InferenceRequest) -> Any:
-    find_graph(worker, request.name, request.version)
+async def _model_ready(context: RequestContext, message: Any) -> Any:
+    find_tensor_runtime(context.worker, message.name, message.version)
     return pb.ModelReadyResponse(ready=True)
 
 
-async def _model(worker: Worker, request: Any, call: InferenceRequest) -> Any:
-    graph = find_graph(worker, request.name, request.version)
-    return ParseDict(dict(oip.model_metadata(graph)), pb.ModelMetadataResponse())
+async def _model(context: RequestContext, message: Any) -> Any:
+    runtime = find_tensor_runtime(context.worker, message.name, message.version)
+    return ParseDict(dict(oip.model_metadata(runtime)), pb.ModelMetadataResponse())
 
 
-async def _config(worker: Worker, request: Any, call: InferenceRequest) -> Any:
-    graph = find_graph(worker, request.name, request.version)
-    return ParseDict({"config": oip.model_config(graph)}, pb.ModelConfigResponse())
+async def _config(context: RequestContext, message: Any) -> Any:
+    runtime = find_tensor_runtime(context.worker, message.name, message.version)
+    return ParseDict({"config": oip.model_config(runtime)}, pb.ModelConfigResponse())
 
 
-async def _index(worker: Worker, request: Any, call: InferenceRequest) -> Any:
-    return ParseDict(
-        {"models": oip.model_index(worker.engine.tensor_runtimes().values())}, pb.RepositoryIndexResponse()
-    )
+async def _index(context: RequestContext, message: Any) -> Any:
+    models = oip.model_index(context.worker.engine.tensor_runtimes().values())
+    return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
 
-async def _infer(worker: Worker, request: Any, call: InferenceRequest) -> Any:
-    graph = find_graph(worker, request.model_name, request.model_version)
-    tensors = await oip_inference.infer(worker, graph, inference_of(request), call)
-    return infer_response(graph, request.id, tensors)
+async def _infer(context: RequestContext, message: Any) -> Any:
+    runtime = find_tensor_runtime(context.worker, message.model_name, message.model_version)
+    tensors = await oip_inference.infer(context.worker, runtime, inference_of(message), context.request)
+    return infer_response(runtime, message.id, tensors)
 
 
 METHODS = (
-    GrpcMethod(name="ServerLive", request=pb.ServerLiveRequest, run=_live, open=True),
-    GrpcMethod(name="ServerReady", request=pb.ServerReadyRequest, run=_ready, open=True),
-    GrpcMethod(name="ServerMetadata", request=pb.ServerMetadataRequest, run=_server),
-    GrpcMethod(name="ModelReady", request=pb.ModelReadyRequest, run=_model_ready),
-    GrpcMethod(name="ModelMetadata", request=pb.ModelMetadataRequest, run=_model),
-    GrpcMethod(name="ModelConfig", request=pb.ModelConfigRequest, run=_config),
-    GrpcMethod(name="RepositoryIndex", request=pb.RepositoryIndexRequest, run=_index),
-    GrpcMethod(name="ModelInfer", request=pb.ModelInferRequest, run=_infer),
+    GrpcMethod(name="ServerLive", message=pb.ServerLiveRequest, handler=_live, public=True),
+    GrpcMethod(name="ServerReady", message=pb.ServerReadyRequest, handler=_ready, public=True),
+    GrpcMethod(name="ServerMetadata", message=pb.ServerMetadataRequest, handler=_server),
+    GrpcMethod(name="ModelReady", message=pb.ModelReadyRequest, handler=_model_ready),
+    GrpcMethod(name="ModelMetadata", message=pb.ModelMetadataRequest, handler=_model),
+    GrpcMethod(name="ModelConfig", message=pb.ModelConfigRequest, handler=_config),
+    GrpcMethod(name="RepositoryIndex", message=pb.RepositoryIndexRequest, handler=_index),
+    GrpcMethod(name="ModelInfer", message=pb.ModelInferRequest, handler=_infer),
 )
 
 
@@ -119,7 +118,6 @@ async def start(worker: Worker) -> tuple[Any, int]:
     handlers = {
         method.name: grpc.unary_unary_rpc_method_handler(
             _handler(worker, method),
-            request_deserializer=method.request.FromString,
             response_serializer=lambda message: message.SerializeToString(),
         )
         for method in METHODS
@@ -136,10 +134,11 @@ async def stop(server: Any) -> None:
     await server.stop(GRACE_S)
 
 
-def _handler(worker: Worker, method: GrpcMethod) -> Callable[[Any, Any], Awaitable[Any]]:
+def _handler(worker: Worker, method: GrpcMethod) -> Callable[[bytes, Any], Awaitable[Any]]:
+    """Return the pipeline of one method, from the bytes of a request to its response."""
     route = f"/{SERVICE}/{method.name}"
 
-    async def answer(request: Any, call: Any) -> Any:
+    async def answer(body: bytes, call: Any) -> Any:
         context = RequestContext(
             worker,
             route,
@@ -147,12 +146,13 @@ def _handler(worker: Worker, method: GrpcMethod) -> Callable[[Any, Any], Awaitab
             client_address=lambda: peer_address(call.peer()),
             is_disconnected=call.done,
         )
-        context.model = getattr(request, "model_name", "") or getattr(request, "name", "")
         try:
-            await context.begin(authenticate=not method.open, timeout_s=_timeout_s(worker, call))
-            answered = await method.run(worker, request, context.request)
+            await context.begin(authenticate=not method.public, timeout_s=_timeout_s(worker, call))
+            message = _parse(method.message, body)
+            context.model = getattr(message, "model_name", "") or getattr(message, "name", "")
+            response = await method.handler(context, message)
             context.outcome = OK
-            return answered
+            return response
         except asyncio.CancelledError:  # the client has canceled, or its deadline has passed
             context.outcome = TABLE[errors.ClientGone].slug
             raise
@@ -165,6 +165,14 @@ def _handler(worker: Worker, method: GrpcMethod) -> Callable[[Any, Any], Awaitab
             context.finish()
 
     return answer
+
+
+def _parse(message: Any, body: bytes) -> Any:
+    """Return the message in ``body``. Raises InvalidRequest for bytes that are not a protobuf message."""
+    try:
+        return message.FromString(body)
+    except DecodeError:
+        raise InvalidRequest(f"the request is not a {message.DESCRIPTOR.name} message") from None
 
 
 def status_of(error: ServiceError) -> grpc.StatusCode:
@@ -257,9 +265,9 @@ def _reject_parameters(field: str, parameters: Iterable[str]) -> None:
         raise InvalidRequest("unknown field; remove it", field=f"{field}.parameters.{shown(name)}")
 
 
-def infer_response(graph: TensorRuntime, request_id: str, tensors: Sequence[OIPTensor]) -> pb.ModelInferResponse:
+def infer_response(runtime: TensorRuntime, request_id: str, tensors: Sequence[OIPTensor]) -> pb.ModelInferResponse:
     """Return the message that holds the tensors as raw bytes."""
-    response = pb.ModelInferResponse(model_name=graph.name, model_version=graph.version, id=request_id)
+    response = pb.ModelInferResponse(model_name=runtime.name, model_version=runtime.version, id=request_id)
     for tensor in tensors:
         response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         response.raw_output_contents.append(to_bytes(tensor))

@@ -44,32 +44,32 @@ class OIPInference:
     parameters: Mapping[str, Any]
 
 
-def find_graph(worker: Worker, model: str, version: str) -> TensorRuntime:
-    """Return the graph of a model, of any version if that is empty. Raises UnknownModel."""
-    graphs = worker.engine.tensor_runtimes()
-    if model not in graphs:
-        message = f"there is no model {shown(model)!r}; the models are {', '.join(graphs)}"
-        raise UnknownModel(message, value=model, available=list(graphs))
-    graph = graphs[model]
-    if version not in ("", graph.version):
-        message = f"{model} has no version {shown(version)!r}; send {graph.version}, or no version"
-        raise UnknownModel(message, value=version, available=[graph.version])
-    return graph
+def find_tensor_runtime(worker: Worker, model: str, version: str) -> TensorRuntime:
+    """Return the tensor runtime of a model, of any version if that is empty. Raises UnknownModel."""
+    runtimes = worker.engine.tensor_runtimes()
+    if model not in runtimes:
+        message = f"there is no model {shown(model)!r}; the models are {', '.join(runtimes)}"
+        raise UnknownModel(message, value=model, available=list(runtimes))
+    runtime = runtimes[model]
+    if version not in ("", runtime.version):
+        message = f"{model} has no version {shown(version)!r}; send {runtime.version}, or no version"
+        raise UnknownModel(message, value=version, available=[runtime.version])
+    return runtime
 
 
-def text_inputs(graph: TensorRuntime) -> list[str]:
+def text_inputs(runtime: TensorRuntime) -> list[str]:
     """Return the names of the inputs that may replace those of the graph."""
-    return [TEXT, JSON] if graph.reads_text else [JSON]
+    return [TEXT, JSON] if runtime.reads_text else [JSON]
 
 
-def text_outputs(graph: TensorRuntime) -> list[str]:
+def text_outputs(runtime: TensorRuntime) -> list[str]:
     """Return the names of the outputs for these inputs."""
-    return [*(name for task in graph.tasks for name in OUTPUTS[_kind(graph, task)]), JSON]
+    return [*(name for task in runtime.tasks for name in OUTPUTS[_kind(runtime, task)]), JSON]
 
 
-def output_shape(name: str, graph: TensorRuntime) -> list[int]:
+def output_shape(name: str, runtime: TensorRuntime) -> list[int]:
     """Return the shape of one of `text_outputs`; -1 is any size."""
-    return [-1, -1] if "classify" in graph.tasks and name in OUTPUTS[_kind(graph, "classify")] else [-1]
+    return [-1, -1] if "classify" in runtime.tasks and name in OUTPUTS[_kind(runtime, "classify")] else [-1]
 
 
 def by_name(tensors: Iterable[OIPTensor]) -> dict[str, OIPTensor]:
@@ -83,19 +83,19 @@ def by_name(tensors: Iterable[OIPTensor]) -> dict[str, OIPTensor]:
 
 
 async def infer(
-    worker: Worker, graph: TensorRuntime, inference: OIPInference, request: InferenceRequest
+    worker: Worker, runtime: TensorRuntime, inference: OIPInference, request: InferenceRequest
 ) -> list[OIPTensor]:
     """Return the requested tensors. Raises ServiceError."""
     parameters = dict(inference.parameters)
     _set_deadline(request, parameters.pop("timeout", None))
     if TEXT in inference.inputs or JSON in inference.inputs:
-        tensors = await _infer_texts(worker, graph, inference, parameters, request)
+        tensors = await _infer_texts(worker, runtime, inference, parameters, request)
     else:
         if parameters:
             field = str(shown(f"parameters.{next(iter(parameters))}"))
             raise InvalidRequest("unknown field; remove it", field=field)
-        _check_outputs(inference.outputs, [port.name for port in graph.outputs])
-        tensors = await _infer_arrays(worker, graph, inference.inputs, request)
+        _check_outputs(inference.outputs, [port.name for port in runtime.outputs])
+        tensors = await _infer_arrays(worker, runtime, inference.inputs, request)
     named = {tensor.name: tensor for tensor in tensors}
     names = dict.fromkeys(inference.outputs) or [name for name in named if name != JSON]
     return [named[name] for name in names]
@@ -112,37 +112,41 @@ def _set_deadline(request: InferenceRequest, timeout_us: object) -> None:
 
 
 async def _infer_arrays(
-    worker: Worker, graph: TensorRuntime, inputs: Mapping[str, OIPTensor], request: InferenceRequest
+    worker: Worker, runtime: TensorRuntime, inputs: Mapping[str, OIPTensor], request: InferenceRequest
 ) -> list[OIPTensor]:
-    expected = {port.name: DATATYPES[port.dtype] for port in graph.inputs}
+    expected = {port.name: DATATYPES[port.dtype] for port in runtime.inputs}
     for name, tensor in inputs.items():
         if name in expected and tensor.datatype != expected[name]:
             message = f"{name} is {tensor.datatype}; the graph takes {expected[name]}"
             raise InvalidRequest(message, field="inputs", value=tensor.datatype)
         if tensor.datatype == BYTES:
-            names = f"{' or '.join(text_inputs(graph))}, or all of {', '.join(expected)}"
-            raise InvalidRequest(f"{graph.name} has no input {shown(name)!r}; send {names}", field="inputs")
+            names = f"{' or '.join(text_inputs(runtime))}, or all of {', '.join(expected)}"
+            raise InvalidRequest(f"{runtime.name} has no input {shown(name)!r}; send {names}", field="inputs")
     arrays = {name: cast(np.ndarray[Any, Any], tensor.data) for name, tensor in inputs.items()}
-    outputs = await worker.engine.run_tensors(arrays, model=graph.name, request=request)
+    outputs = await worker.engine.run_tensors(arrays, model=runtime.name, request=request)
     return [from_array(name, array) for name, array in outputs.items()]
 
 
 async def _infer_texts(
-    worker: Worker, graph: TensorRuntime, inference: OIPInference, parameters: dict[str, Any], request: InferenceRequest
+    worker: Worker,
+    runtime: TensorRuntime,
+    inference: OIPInference,
+    parameters: dict[str, Any],
+    request: InferenceRequest,
 ) -> list[OIPTensor]:
-    _check_text_inputs(graph, inference.inputs)
-    available = text_outputs(graph)
+    _check_text_inputs(runtime, inference.inputs)
+    available = text_outputs(runtime)
     _check_outputs(inference.outputs, available)
     wanted = set(inference.outputs) or set(available)
-    tasks = [task for task in graph.tasks if JSON in wanted or wanted.intersection(OUTPUTS[_kind(graph, task)])]
-    inputs = _read_inputs(inference.inputs, graph.tasks)
+    tasks = [task for task in runtime.tasks if JSON in wanted or wanted.intersection(OUTPUTS[_kind(runtime, task)])]
+    inputs = _read_inputs(inference.inputs, runtime.tasks)
     schemas.check_input_count(len(inputs), worker.settings)
-    given = _read_parameters(graph, inference.inputs.get(PARAMETERS), parameters)
-    answers: dict[str, list[Any]] = {task: await _ask(worker, graph, task, inputs, given, request) for task in tasks}
+    given = _read_parameters(runtime, inference.inputs.get(PARAMETERS), parameters)
+    answers: dict[str, list[Any]] = {task: await _ask(worker, runtime, task, inputs, given, request) for task in tasks}
     tensors = [
         tensor
         for task, rows in answers.items()
-        for tensor in _answer_tensors(_kind(graph, task), rows, graph.labels.get(task))
+        for tensor in _answer_tensors(_kind(runtime, task), rows, runtime.labels.get(task))
     ]
     if JSON in inference.outputs:
         tensors.append(_json_tensor(answers, with_state=bool(getattr(given, "return_state", False))))
@@ -150,10 +154,10 @@ async def _infer_texts(
 
 
 async def _ask(
-    worker: Worker, graph: TensorRuntime, task: str, inputs: list[Any], given: Any, request: InferenceRequest
+    worker: Worker, runtime: TensorRuntime, task: str, inputs: list[Any], given: Any, request: InferenceRequest
 ) -> list[Any]:
     """Return the answers of one task, one per input."""
-    engine, name = worker.engine, graph.name
+    engine, name = worker.engine, runtime.name
     if task == "tag":
         return await engine.tag(inputs, model=name, aggregation=given.aggregation_strategy, request=request)
     if task == "classify":
@@ -163,9 +167,9 @@ async def _ask(
         return cast(list[Any], await engine.generate(inputs, model=name, options=options, request=request))
 
 
-def _kind(graph: TensorRuntime, task: str) -> str:
+def _kind(runtime: TensorRuntime, task: str) -> str:
     """Return the key of OUTPUTS: labels of the whole input have their own names in a bundle that also tags."""
-    return "text" if task == "classify" and len(graph.tasks) > 1 else task
+    return "text" if task == "classify" and len(runtime.tasks) > 1 else task
 
 
 def _check_outputs(outputs: Collection[str], available: Sequence[str]) -> None:
@@ -175,13 +179,13 @@ def _check_outputs(outputs: Collection[str], available: Sequence[str]) -> None:
             raise InvalidRequest(message, field=f"outputs[{place}].name", value=name)
 
 
-def _check_text_inputs(graph: TensorRuntime, inputs: Mapping[str, OIPTensor]) -> None:
-    names = text_inputs(graph)
+def _check_text_inputs(runtime: TensorRuntime, inputs: Mapping[str, OIPTensor]) -> None:
+    names = text_inputs(runtime)
     if TEXT in inputs and JSON in inputs:
         raise InvalidRequest("both text and json were sent; send one of them", field="inputs")
     for name, tensor in inputs.items():
         if name not in (*names, PARAMETERS):
-            message = f"{shown(name)!r} cannot be combined with text; {graph.name} takes {' or '.join(names)}"
+            message = f"{shown(name)!r} cannot be combined with text; {runtime.name} takes {' or '.join(names)}"
             raise InvalidRequest(f"{message}, and {PARAMETERS}", field="inputs")
         if tensor.datatype != BYTES or not (len(tensor.shape) == 1 or tensor.shape[1:] == (1,)):
             message = f"{name} is {tensor.datatype} {list(tensor.shape)}; send BYTES [N] or [N, 1]"
@@ -236,7 +240,7 @@ _PARAMETERS: dict[tuple[str, ...], type[schemas.RequestModel]] = {
 }
 
 
-def _read_parameters(graph: TensorRuntime, document: OIPTensor | None, parameters: dict[str, Any]) -> Any:
+def _read_parameters(runtime: TensorRuntime, document: OIPTensor | None, parameters: dict[str, Any]) -> Any:
     """Return the parameters of the tasks: those of the request, and those in the input ``parameters``, a JSON object.
 
     The protocol's own parameters are single values, so one string stands for a list of one.
@@ -249,7 +253,7 @@ def _read_parameters(graph: TensorRuntime, document: OIPTensor | None, parameter
             raise InvalidRequest("parameters must be one JSON object, BYTES [1]", field="inputs")
         parameters |= more
     try:
-        return _PARAMETERS[graph.tasks].model_validate(parameters)
+        return _PARAMETERS[runtime.tasks].model_validate(parameters)
     except ValidationError as error:
         raise schemas.request_error(error, parent="parameters") from None
 

@@ -370,4 +370,4 @@ DOCS = Docs(
     event=Completion,
     example=_example,
 )
-ROUTES = (Route("/v1/completions", ("POST",), complete, task="generate", dialect=OPENAI_ERROR, docs=DOCS),)
+ROUTES = (Route("/v1/completions", ("POST",), complete, task="generate", error_format=OPENAI_ERROR, docs=DOCS),)

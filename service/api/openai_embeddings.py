@@ -89,4 +89,4 @@ DOCS = Docs(
     answer=EmbeddingList,
     example=_example,
 )
-ROUTES = (Route("/v1/embeddings", ("POST",), embed, task="embed", dialect=OPENAI_ERROR, docs=DOCS),)
+ROUTES = (Route("/v1/embeddings", ("POST",), embed, task="embed", error_format=OPENAI_ERROR, docs=DOCS),)

@@ -117,7 +117,7 @@ def _schemas(routes: tuple[Route, ...]) -> tuple[Schemas, Json]:
     """Return a reference for every type that a route names, and the definitions."""
     types: dict[Any, tuple[str, Any]] = {_error_key(PROBLEM): ("serialization", PROBLEM.schema)}
     for route in routes:
-        types[_error_key(route.dialect)] = ("serialization", route.dialect.schema)
+        types[_error_key(route.error_format)] = ("serialization", route.error_format.schema)
         if route.docs is not None:
             for part, mode in (("body", "validation"), ("answer", "serialization"), ("event", "serialization")):
                 type_ = getattr(route.docs, part)
@@ -149,7 +149,7 @@ def _operation(route: Route, docs: Docs, method: str, schemas: Schemas, cards: S
                 "headers": _headers(200),
                 **(_answer_content(route, docs, schemas) if has_body else {}),
             },
-            **_error_responses(kinds, route.dialect, schemas, has_body=has_body),
+            **_error_responses(kinds, route.error_format, schemas, has_body=has_body),
             **_error_responses(CONNECTION_ERRORS, PROBLEM, schemas, has_body=has_body),
         },
     }

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from service.api.problems import PROBLEM, Dialect, Headers, headers_of, kind_of
+from service.api.problems import PROBLEM, ErrorFormat, Headers, headers_of, kind_of
 from service.api.request_context import NO_PARAMS, OK, RequestContext
 from service.api.request_headers import RequestHeaders, check_length, check_media
 from service.api.routes import EventStream, Reply, Route
@@ -89,7 +89,7 @@ async def handle(
                 return
             reply = answer if isinstance(answer, Reply) else Reply(body=orjson.dumps(answer))
         except Exception as cause:
-            await refuse(context, transport, cause, route.dialect)
+            await refuse(context, transport, cause, route.error_format)
         else:
             await _send(context, transport, 200, [(b"content-type", reply.media), *reply.headers], reply.body)
             context.outcome = OK
@@ -97,12 +97,14 @@ async def handle(
         context.finish()
 
 
-async def refuse(context: RequestContext, transport: Transport, cause: Exception, dialect: Dialect = PROBLEM) -> None:
+async def refuse(
+    context: RequestContext, transport: Transport, cause: Exception, error_format: ErrorFormat = PROBLEM
+) -> None:
     """Answer with the error that ``cause`` is, unless the client has disconnected."""
     error = context.fail(cause)
     if not isinstance(error, ClientGone):
-        body = dialect.body(error, context.request.request_id)
-        await _send(context, transport, kind_of(error).status, headers_of(error, dialect.media), body)
+        body = error_format.body(error, context.request.request_id)
+        await _send(context, transport, kind_of(error).status, headers_of(error, error_format.media), body)
 
 
 async def _answer(context: RequestContext, route: Route, transport: Transport) -> Any:

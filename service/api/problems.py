@@ -203,4 +203,3 @@ OIP_ERROR = ErrorFormat(
     body=lambda error, _: orjson.dumps({"error": detail_of(error)}),
     schema=OIPError,
 )
-Dialect = ErrorFormat

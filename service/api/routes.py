@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.api.problems import PROBLEM, Dialect, Headers
+from service.api.problems import PROBLEM, ErrorFormat, Headers
 from service.api.request_context import RequestContext
 from service.api.request_headers import JSON
 from service.errors import ServiceError
@@ -68,7 +68,7 @@ class Route:
     methods: tuple[str, ...]
     handler: Handler
     task: str = ""
-    dialect: Dialect = PROBLEM  # the format of its errors
+    error_format: ErrorFormat = PROBLEM  # the format of its errors
     media: tuple[str, ...] = (JSON,)  # the media types of bodies that it reads
     public: bool = False  # answered without an API key
     docs: Docs | None = None

@@ -196,14 +196,14 @@ class StreamConnection:
         stream = self._opened(message)
         answer: dict[str, Any] = {"model": stream.model}
         if inputs is not None:
-            entities = await self._worker.engine.advance(stream, inputs, request=self._call())
+            entities = await self._worker.engine.advance(stream, inputs, request=self._request())
             answer = {"entities": entity_objects(entities)}
         answer["steps"] = stream.steps
         if message.return_state:
             answer["state"] = self._worker.engine.state_token(stream)
         return answer
 
-    def _call(self) -> InferenceRequest:
+    def _request(self) -> InferenceRequest:
         """Return the inference request of one message."""
         return InferenceRequest(
             request_id=self._context.request.request_id,
