@@ -37,7 +37,7 @@ async def _generate(context: RequestContext, body: bytes) -> Any:
 async def generate(context: RequestContext, request: schemas.GenerateRequest) -> Any:
     """Answer a request for whole texts."""
     context.model = request.model or context.worker.default_model("generate")
-    options = schemas.generate_options(request.parameters, limit=context.worker.settings.max_new_tokens)
+    options = schemas.generation_parameters(request.parameters, limit=context.worker.settings.max_new_tokens)
     with schemas.parameter_errors():
         answer = await context.worker.engine.generate(
             request.inputs, model=request.model, options=options, request=context.request

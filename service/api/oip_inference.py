@@ -162,7 +162,7 @@ async def _ask(
         return await engine.tag(inputs, model=name, aggregation=given.aggregation_strategy, request=request)
     if task == "classify":
         return await engine.classify(inputs, model=name, top_k=given.top_k, request=request)
-    options = schemas.generate_options(given, limit=worker.settings.max_new_tokens)
+    options = schemas.generation_parameters(given, limit=worker.settings.max_new_tokens)
     with schemas.parameter_errors():
         return cast(list[Any], await engine.generate(inputs, model=name, options=options, request=request))
 

@@ -184,7 +184,7 @@ def reject_stream(request: BaseModel) -> None:
         raise InvalidRequest("this route does not stream; send false, or use /v1/generate_stream", field="stream")
 
 
-def generate_options(parameters: GenerateParameters | None, *, limit: int) -> GenerationParameters:
+def generation_parameters(parameters: GenerateParameters | None, *, limit: int) -> GenerationParameters:
     """Return the options for the engine. ``limit`` bounds max_new_tokens. Raises InvalidRequest."""
     given = parameters or _NO_PARAMETERS
     new_tokens = min(DEFAULT_NEW_TOKENS, limit) if given.max_new_tokens is None else given.max_new_tokens

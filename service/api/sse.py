@@ -80,7 +80,7 @@ async def stream_text(context: RequestContext, request: schemas.GenerateRequest)
         raise InvalidRequest("a stream has one text; send a string, and one request per text", field="inputs")
     settings = context.worker.settings
     context.model = request.model or context.worker.default_model("generate")
-    options = schemas.generate_options(request.parameters, limit=settings.max_new_tokens)
+    options = schemas.generation_parameters(request.parameters, limit=settings.max_new_tokens)
     options = replace(options, details=False, logprobs=True)
     with schemas.parameter_errors():
         stream = await context.worker.engine.generate_stream(

@@ -185,33 +185,33 @@ def test_zero_new_tokens_need_return_state() -> None:
     for parameters in ({"max_new_tokens": 0}, {"max_new_tokens": 0, "state": "abc"}):
         asked = read(GENERATE, {"inputs": "a", "parameters": parameters}).parameters
         with pytest.raises(InvalidRequest) as caught:
-            schemas.generate_options(asked, limit=500)
+            schemas.generation_parameters(asked, limit=500)
         assert caught.value.details["field"] == "parameters.max_new_tokens"
     asked = read(GENERATE, {"inputs": "a", "parameters": {"max_new_tokens": 0, "return_state": True}}).parameters
-    assert schemas.generate_options(asked, limit=500).max_new_tokens == 0
+    assert schemas.generation_parameters(asked, limit=500).max_new_tokens == 0
 
 
 def test_max_new_tokens_over_the_limit_is_rejected() -> None:
     body = b'{"inputs": "a", "parameters": {"max_new_tokens": 1%030d}}' % 0
     parameters = read(GENERATE, body).parameters
     with pytest.raises(InvalidRequest) as caught:
-        schemas.generate_options(parameters, limit=500)
+        schemas.generation_parameters(parameters, limit=500)
     assert caught.value.details["limit"] == 500
 
 
 def test_missing_parameters_have_defaults() -> None:
-    given = schemas.generate_options(None, limit=500)
+    given = schemas.generation_parameters(None, limit=500)
     assert (given.max_new_tokens, given.temperature, given.top_k, given.top_p) == (100, 1.0, 0, 1.0)
     assert (given.seed, given.stop, given.return_full_text, given.details) == (None, (), False, False)
-    assert schemas.generate_options(None, limit=50).max_new_tokens == 50
+    assert schemas.generation_parameters(None, limit=50).max_new_tokens == 50
 
 
 def test_null_means_the_default() -> None:
     everything = dict.fromkeys(schemas.GenerateParameters.model_fields)
     parameters = read(GENERATE, {"inputs": "a", "parameters": everything, "model": None, "stream": None}).parameters
-    assert schemas.generate_options(parameters, limit=500) == schemas.generate_options(None, limit=500)
+    assert schemas.generation_parameters(parameters, limit=500) == schemas.generation_parameters(None, limit=500)
 
 
 def test_do_sample_false_is_greedy() -> None:
     parameters = read(GENERATE, {"inputs": "a", "parameters": {"do_sample": False, "temperature": 0.7}}).parameters
-    assert schemas.generate_options(parameters, limit=500).temperature == 0
+    assert schemas.generation_parameters(parameters, limit=500).temperature == 0
