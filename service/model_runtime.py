@@ -126,7 +126,7 @@ class ModelRuntime:
         `tokens` are those that are known before the inputs are encoded. Use the job as a context manager: it frees
         the place on any error. Raises Overloaded, Unavailable or DeadlinePassed.
         """
-        if not self.ready:
+        if not (self.loop.healthy and self.tensors.loop.healthy):
             raise Unavailable(f"{self.name} has failed and is being restarted; try again in a few seconds")
         scheduler: Scheduler = self.tensors.scheduler if as_tensors else self.scheduler
         if self._is_full():

@@ -141,7 +141,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._counts: defaultdict[tuple[Metric, Labels], float] = defaultdict(float)
-        self._values: dict[tuple[Metric, Labels], float] = {}
+        self.gauges: dict[tuple[Metric, Labels], float] = {}
         self._histograms: dict[tuple[Metric, Labels], _Histogram] = {}
         self._models: set[str] = set()
         self._streams: defaultdict[str, int] = defaultdict(int)
@@ -166,13 +166,13 @@ class Telemetry:
         """Count the streams that began or ended; a ``model`` that is not loaded is counted as unknown."""
         model = model if model in self._models else UNKNOWN
         self._streams[model] += change
-        self._values[ACTIVE_STREAMS, (model,)] = self._streams[model]
+        self.gauges[ACTIVE_STREAMS, (model,)] = self._streams[model]
 
     def bundle(self, model: str, version: str, variant: str, load_s: float) -> None:
         """Announce a loaded bundle: from now on its name is a label."""
         self._models.add(model)
-        self._values[BUNDLE, (model, version, variant)] = 1
-        self._values[LOAD_SECONDS, (model,)] = load_s
+        self.gauges[BUNDLE, (model, version, variant)] = 1
+        self.gauges[LOAD_SECONDS, (model,)] = load_s
 
     def count(self, metric: Metric, labels: Labels, amount: float = 1) -> None:
         """Add to a counter."""
@@ -185,10 +185,6 @@ class Telemetry:
             histogram = self._histograms[metric, labels] = _Histogram(metric.buckets)
         histogram.add(value, times)
 
-    def set(self, series: tuple[Metric, Labels], value: float) -> None:
-        """Set a gauge."""
-        self._values[series] = value
-
     def for_model(self, model: str) -> "ModelMetrics":
         """Return the metrics of one loaded bundle."""
         return ModelMetrics(self, model)
@@ -197,7 +193,7 @@ class Telemetry:
         """Move what was gathered into prometheus_client."""
         for (metric, labels), count in self._counts.items():
             self._family(metric).labels(*labels).inc(count)
-        for (metric, labels), value in self._values.items():
+        for (metric, labels), value in self.gauges.items():
             self._family(metric).labels(*labels).set(value)
         for (metric, labels), gathered in self._histograms.items():
             series = self._family(metric).labels(*labels)
@@ -208,7 +204,7 @@ class Telemetry:
                 if count:
                     bucket.inc(count)
         self._counts.clear()
-        self._values.clear()
+        self.gauges.clear()
         self._histograms.clear()
 
     def _family(self, metric: Metric) -> Any:
@@ -235,6 +231,7 @@ class ModelMetrics:
 
     def __init__(self, telemetry: Telemetry, model: str) -> None:
         self._telemetry, self._model = telemetry, model
+        self._gauges = telemetry.gauges
         self._labels = (model,)
         self._queue_items, self._active_slots = (QUEUE_ITEMS, self._labels), (ACTIVE_SLOTS, self._labels)
 
@@ -287,12 +284,12 @@ class ModelMetrics:
 
     def queue_depth(self, items: int) -> None:
         """Set how many inputs are queued."""
-        self._telemetry.set(self._queue_items, items)
+        self._gauges[self._queue_items] = items
 
     def slots(self, *, queued: int, active: int) -> None:
         """Set how many sequences are queued and how many have a slot."""
-        self._telemetry.set(self._queue_items, queued)
-        self._telemetry.set(self._active_slots, active)
+        self._gauges[self._queue_items] = queued
+        self._gauges[self._active_slots] = active
 
 
 def drop_dead_workers(directory: Path) -> None:

@@ -1,6 +1,7 @@
 """Synced many-to-many: a label for every step.  T steps, B batch, K labels."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ class TagRow(NamedTuple):
 
 
 NOTHING = TagRow([], [])
+_make_entity = partial(tuple.__new__, Entity)  # as Entity._make, in half the time: it is called for every token
 
 
 class Tagging:
@@ -105,7 +107,7 @@ class Tagging:
                 for label, first, last, score in self.spans(row)
             ]
         names = [self.labels[label] for label in row.labels]
-        return list(map(Entity, names, row.scores, item.tokens, item.starts, item.ends))
+        return list(map(_make_entity, zip(names, row.scores, item.tokens, item.starts, item.ends, strict=True)))
 
     def spans(self, row: TagRow) -> list[Span]:
         """The spans of one input, each with the mean score of its steps."""

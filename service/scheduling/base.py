@@ -80,7 +80,7 @@ class Scheduler(ABC):
         if self._closed:
             raise Unavailable("the service is shutting down: send the request to another replica")
         now_s = self.clock()
-        if self.queued_items or self._reserved_items:
+        if self._reserved_items or self.queued_items:
             if self._is_full(items, tokens):
                 self.drop_cancelled()
                 if self._is_full(items, tokens):

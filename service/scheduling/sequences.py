@@ -61,7 +61,7 @@ class QueuedSequence:
         self.queued = True
 
 
-class SequenceBatch:
+class RunningBatch:
     """Sequences that run together."""
 
     def __init__(
@@ -122,12 +122,12 @@ class SequenceScheduler(Scheduler):
     def retry_after_s(self) -> float:
         return max(0.1, round(self._estimate.wait_s, 1))
 
-    def take(self) -> SequenceBatch | None:
+    def take(self) -> RunningBatch | None:
         batch = self._next()
         self.metrics.queue_depth(len(self._by_length))
         return batch
 
-    def complete(self, batch: SequenceBatch, results: Sequence[Any], error: Exception | None, seconds: float) -> None:
+    def complete(self, batch: RunningBatch, results: Sequence[Any], error: Exception | None, seconds: float) -> None:
         """Hand out the results of a batch, or bisect it after an error."""
         if error is None:
             self.cost.learn(batch.rows, batch.steps, seconds, batch.extra)
@@ -176,7 +176,7 @@ class SequenceScheduler(Scheduler):
                 limit=round(left_s, 3),
             )
 
-    def _next(self) -> SequenceBatch | None:
+    def _next(self) -> RunningBatch | None:
         now_s = self.clock()
         while self._bisecting:
             entries = [entry for entry in self._bisecting.pop() if not entry.job.is_over(now_s)]
@@ -228,10 +228,10 @@ class SequenceScheduler(Scheduler):
             self._estimate.remove(entry.length, entry.extra)
         return entries
 
-    def _start(self, entries: list[QueuedSequence], reason: str, now_s: float) -> SequenceBatch:
+    def _start(self, entries: list[QueuedSequence], reason: str, now_s: float) -> RunningBatch:
         for entry in entries:
             entry.job.start(now_s)
-        return SequenceBatch(self, entries, reason, now_s)
+        return RunningBatch(self, entries, reason, now_s)
 
     def _bisect(self, entries: list[QueuedSequence], error: Exception) -> None:
         """Halve a failed batch until the bad sequence is alone, so that only its request fails."""
