@@ -1,56 +1,57 @@
-"""``python -m service``: what the settings are, whether the bundles are sound, and how to start them.
+"""The command line: ``python -m service settings | check``."""
 
-Serves nothing itself: that is what ``bentoml serve`` is for.
-"""
-
+import argparse
 import os
 import sys
 
 from service.auth import open_authenticator
+from service.rate_limits import RateLimiter
 from service.settings import Settings, is_secret, variable
 from service.telemetry import Telemetry
 
-HELP = """\
-bentoml serve service.app:Seqserve
-
-serves every bundle of models/zoo on http://localhost:3000 (--host, --port: elsewhere).
-
-python -m service settings   every setting, its value now, its default and what it does
-python -m service check      load and self-test every bundle, as the start does; say which one fails, and why
-"""
-
-
-def main(arguments: list[str]) -> int:
-    """Run one command; return the exit status."""
-    commands = {"settings": settings, "check": check}
-    if len(arguments) == 1 and arguments[0] in commands:
-        try:
-            commands[arguments[0]]()
-        except (ValueError, RuntimeError, OSError) as error:  # BadSetting, BundleError, DeviceUnavailable, files
-            print(error, file=sys.stderr)
-            return 1
-        return 0
-    print(HELP, end="")
-    return 0 if arguments in ([], ["--help"], ["-h"], ["help"]) else 2
-
 
 def settings() -> None:
-    """Print the settings in force."""
+    """List every setting with its value, its default and what it does."""
     print(table(Settings.read(os.environ)), end="")
 
 
 def check() -> None:
-    """Read the keys, load every bundle and run its examples."""
-    from service.engine import Engine  # late: it brings ONNX Runtime, which the other commands need not wait for
+    """Load and self-test every bundle and read the API keys, as the start does."""
+    from service.engine import Engine  # imports ONNX Runtime, which the other command does not need
 
     values = Settings.read(os.environ)
     open_authenticator(values)
+    if values.rate_limit_store:
+        RateLimiter(values.rate_limit_store).check()
     for card in Engine.load(values, Telemetry()).cards():
         print(f"{card['id']} ({card['task']}, {card['variant']}): OK")
 
 
+COMMANDS = {"settings": settings, "check": check}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one command. Return 0, or 1 if it fails."""
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Look at the configuration of the service.",
+        epilog="Start the service with: bentoml serve service.app:Seqserve",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        summary = (command.__doc__ or "").partition("\n")[0]
+        commands.add_parser(name, help=summary, description=summary)
+    arguments = parser.parse_args(words)
+    try:
+        COMMANDS[arguments.command]()
+    except (ValueError, RuntimeError, OSError) as error:  # BadSetting, BadKeys, BundleError, DeviceUnavailable, files
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 def table(values: Settings) -> str:
-    """Return every setting as ``NAME = value (default …)`` with its explanation below."""
+    """Return every setting as ``NAME = value (default …)`` with its description below."""
     lines = []
     for field, info in Settings.model_fields.items():
         value = getattr(values, field)
@@ -62,9 +63,9 @@ def table(values: Settings) -> str:
 
 
 def _text(value: object) -> str:
-    """Return a value as one would write it into the variable."""
+    """Return a value as it is written in the variable."""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

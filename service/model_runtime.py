@@ -243,9 +243,9 @@ def open_runtime(
 def _scheduler(bundle: Bundle, settings: Settings, metrics: ModelMetrics) -> SequenceScheduler | DecodingScheduler:
     if isinstance(bundle.task, Generation):
         return DecodingScheduler(
-            _language_model(bundle, bundle.task, slots=settings.slots),
+            _language_model(bundle, bundle.task, slots=settings.generation_slots),
             limits=DecodingLimits(
-                slots=settings.slots, queue_items=settings.queue_items, queue_tokens=settings.queue_tokens
+                slots=settings.generation_slots, queue_items=settings.queue_items, queue_tokens=settings.queue_tokens
             ),
             clock=monotonic,
             metrics=metrics,
@@ -255,7 +255,7 @@ def _scheduler(bundle: Bundle, settings: Settings, metrics: ModelMetrics) -> Seq
         limits=SequenceLimits(
             queue_items=settings.queue_items,
             queue_tokens=settings.queue_tokens,
-            queue_s=settings.queue_s,
+            queue_s=settings.queue_max_wait_s,
             batch_rows=settings.batch_rows,
             batch_tokens=settings.batch_tokens,
         ),

@@ -1,6 +1,6 @@
-"""The service's settings: one frozen object, read once from SEQSERVE_* variables. Knows nothing of models.
+"""The settings of the service, read once from ``SEQSERVE_*`` environment variables.
 
-An unknown name or a bad value stops the start with one sentence. ``python -m service settings`` shows them all.
+An unknown name or a bad value stops the start with one sentence. ``python -m service settings`` lists all settings.
 """
 
 import difflib
@@ -11,19 +11,23 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 PREFIX = "SEQSERVE_"
-ELSEWHERE = frozenset({"SEQSERVE_DATA", "SEQSERVE_CACHE", "SEQSERVE_E2E"})  # read by training and by the tests
-# Settings of earlier versions, and what to do instead.
+ELSEWHERE = frozenset({"SEQSERVE_DATA", "SEQSERVE_CACHE"})  # read by training and by the tests
+RENAMED = {
+    "SEQSERVE_SLOTS": "SEQSERVE_GENERATION_SLOTS",
+    "SEQSERVE_QUEUE_S": "SEQSERVE_QUEUE_MAX_WAIT_S",
+    "SEQSERVE_STREAMS": "SEQSERVE_STREAMS_MAX",
+}
 REMOVED = {
     "SEQSERVE_OWNER": "the owner process was removed; use SEQSERVE_WORKERS or more replicas",
     "SEQSERVE_CACHE_BYTES": "the response cache was removed; put a caching proxy in front of the service",
 }
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = "manifest.json"
-ORDER = "order.txt"  # of a directory of bundles: the names of those that come first
+ORDER = "order.txt"  # in a directory of bundles: the names of those that come first
 
 
 class BadSetting(ValueError):
-    """A setting that the service does not start with. The message is for the person who set it."""
+    """A setting that prevents the start. The message is for the person who set it."""
 
 
 def _split(value: object) -> object:
@@ -40,87 +44,89 @@ SECRET: dict[str, Any] = {"secret": True}
 
 
 class Settings(BaseModel):
-    """Every setting, its default and what it does; ``SEQSERVE_`` and the name in capitals is its variable."""
+    """All settings with their defaults. The variable of a field is ``SEQSERVE_`` and its name in capitals."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bundles: Parts = Field(
         default=("models/zoo",),
         min_length=1,
-        description="Bundles to serve, separated by commas: bundle directories, or directories full of them"
-        " (by name, those first that its order.txt lists). The first that can do a task answers where none is named."
-        " Relative paths start at the repository's root.",
+        description="Comma-separated bundles, or directories of bundles (in the order of their order.txt, then by"
+        " name). The first bundle of a task answers requests without a model. Relative paths start at the repository's"
+        " root.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where the networks run.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Device that runs the models.")
     variant: str = Field(
         default="auto",
         pattern=r"^[a-z0-9][a-z0-9_-]*$",
-        description="Which variant of each bundle: fp32, int8, …; auto: the fastest one that costs no accuracy.",
+        description="Variant of each bundle: fp32, int8, or auto for the fastest that costs no accuracy.",
     )
-    workers: Count = Field(default=1, le=256, description="Worker processes, each with its own sessions.")
-    threads: Count = Field(default=1, le=256, description="Threads of one network in one worker.")
+    workers: Count = Field(default=1, le=256, description="Worker processes. Each loads all bundles.")
+    threads: Count = Field(default=1, le=256, description="Threads of one model in one worker.")
     batch_tokens: Count = Field(
-        default=2048, description="Padded tokens in one batch of whole sequences (longest times rows), at most."
+        default=2048, description="Padded tokens in one batch of sequences (rows times the longest), at most."
     )
     batch_rows: Count = Field(default=32, description="Sequences in one batch, at most.")
-    slots: Count = Field(default=64, le=4096, description="Texts that a model generates at the same time.")
+    generation_slots: Count = Field(
+        default=64, le=4096, description="Texts that one model generates at the same time, in each worker."
+    )
     queue_requests: Count = Field(
-        default=512, description="Requests under way for one model in one worker, at most; then 429."
+        default=512, description="Unanswered requests to one model in one worker, at most; then 429."
     )
     queue_tokens: Count = Field(
-        default=262_144, description="Tokens waiting for one model in one worker, at most; then 429."
+        default=262_144, description="Tokens that wait for one model in one worker, at most; then 429."
     )
     queue_items: Count = Field(
-        default=4096, description="Inputs waiting for one model in one worker, at most; then 429."
+        default=4096, description="Inputs that wait for one model in one worker, at most; then 429."
     )
-    queue_s: Seconds = Field(
+    queue_max_wait_s: Seconds = Field(
         default=1.0,
-        description="Seconds of work waiting for one tagger or classifier in one worker, at the pace of the last"
-        " batches, at most; then 429.",
+        description="Estimated seconds until a new request to a tagger or classifier would run, at most; then 429.",
     )
     deadline_s: Seconds = Field(
-        default=30.0, description="Seconds for a request that brings no X-Request-Timeout-S; then 504."
+        default=30.0, description="Deadline of a request without X-Request-Timeout-S; then 504."
     )
     deadline_max_s: Seconds = Field(
-        default=300.0, description="Seconds that a request can ask for; more is cut down to this."
+        default=300.0, description="Longest deadline that a request can set. A longer one is reduced to it."
     )
     keepalive_s: Seconds = Field(
-        default=15.0, description="Seconds after which a stream that has nothing to say sends a comment."
+        default=15.0, description="Seconds without an event after which an event stream sends a comment."
     )
     write_timeout_s: Seconds = Field(
-        default=30.0, description="Seconds for which a client may take nothing of its answer; then it is disconnected."
+        default=30.0, description="Disconnect a client that reads nothing of its answer for this many seconds."
     )
-    drain_s: Seconds = Field(default=30.0, description="Seconds after SIGTERM to answer what was accepted; then 503.")
+    drain_s: Seconds = Field(
+        default=30.0, description="Seconds after SIGTERM in which accepted requests are answered; then 503."
+    )
     header_bytes: Count = Field(default=16_384, description="Bytes of a request's head, at most; then 431.")
     header_timeout_s: Seconds = Field(
-        default=10.0,
-        description="Seconds for a request's head, and from the connection to the first one; then 408.",
+        default=10.0, description="Seconds for a request's head, and for the first request of a connection; then 408."
     )
     connections_max: Count = Field(default=4096, description="Connections to one worker, at most; then 503.")
     body_bytes: Count = Field(default=1 << 20, description="Bytes of a request's body, at most; then 413.")
     request_tokens: Count = Field(
         default=65_536,
-        description="Words or characters in all inputs of one request, and new tokens asked for, at most; then 413.",
+        description="Tokens of one request, at most: those of all inputs and max_new_tokens; then 413.",
     )
     inputs_max: Count = Field(default=1024, description="Inputs in one request, at most; then 413.")
-    streams: Count = Field(default=256, description="Streams of /v1/stream open in one worker, at most; then 429.")
+    streams_max: Count = Field(default=256, description="Open /v1/stream connections in one worker; then 429.")
     stream_idle_s: Seconds = Field(
-        default=300.0, description="Seconds that a stream waits for its client to send or to read; then it is closed."
+        default=300.0, description="Close a /v1/stream connection whose client neither sends nor reads for this long."
     )
     max_new_tokens: Count = Field(
-        default=4096, description="Highest max_new_tokens that a request may ask for; then 422."
+        default=4096, description="Highest max_new_tokens that a request can ask for; then 422."
     )
     api_keys: Annotated[tuple[Key, ...], BeforeValidator(_split)] = Field(
         default=(),
         repr=False,
         json_schema_extra=SECRET,
-        description="Keys of which a request must bring one (Authorization: Bearer …), separated by commas;"
-        " none: open to all.",
+        description="Comma-separated API keys. A request needs one of them (Authorization: Bearer …). Default: no key"
+        " is needed.",
     )
     api_keys_file: str = Field(
         default="",
-        description="File of more such keys, read again within seconds when it changes: a line for each, `key` or"
-        " `name key`, the key as it is or as sha256:…, then rate=… and day_requests=… if it has limits of its own.",
+        description="File of more API keys, read again within seconds of a change. A line is `key` or `name key`, with"
+        " the key in plain text or as sha256:…, then optionally rate=… and day_requests=… for limits of its own.",
     )
     rate_limit: str = Field(
         default="",
@@ -144,44 +150,45 @@ class Settings(BaseModel):
     )
     cors_origins: Parts = Field(
         default=(),
-        description="Origins whose pages may call the service from a browser, separated by commas"
-        " (https://example.org); *: all.",
+        description="Comma-separated origins whose pages may call the service from a browser (https://example.org);"
+        " *: all.",
     )
     state_key: Annotated[tuple[StateKey, ...], BeforeValidator(_split)] = Field(
         default=(),
         repr=False,
         json_schema_extra=SECRET,
-        description="Keys of the states that clients are handed, separated by commas: the first signs, all are taken."
-        " The same on all replicas; none: a new one for each start.",
+        description="Comma-separated keys for signing state tokens. The first signs; all are accepted. Use the same on"
+        " all replicas. Default: a new key for each start.",
     )
     state_ttl_s: Annotated[float, Field(gt=0, le=31_536_000)] = Field(
-        default=86_400.0, description="Seconds after which a state is refused; then 422."
+        default=86_400.0, description="Seconds for which a state token is accepted; then 422."
     )
     grpc_port: int = Field(
         default=0,
         ge=0,
         le=65_535,
-        description="Port of the Open Inference Protocol over gRPC, in plain text. 0: none.",
+        description="Port of the Open Inference Protocol over gRPC, without TLS. 0: none.",
     )
     grpc_host: str = Field(
-        default="127.0.0.1", min_length=1, description="Address on which that port listens; 0.0.0.0: all."
+        default="127.0.0.1", min_length=1, description="Address of the gRPC port. 0.0.0.0: all interfaces."
     )
     access_log: Literal["off", "errors", "all"] = Field(
-        default="off", description="Requests of which a line is logged when they end, without what was in them."
+        default="off", description="Requests that are logged when they end. Their contents are never logged."
     )
-    log_format: Literal["text", "json"] = Field(default="text", description="Lines for people or for programs.")
+    log_format: Literal["text", "json"] = Field(default="text", description="Format of log lines.")
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
-        """Return the settings of ``environ``; an empty value counts as none. Raises BadSetting."""
-        given = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
+        """Return the settings in ``environ``. An empty value means the default. Raises BadSetting."""
         values: dict[str, str] = {}
-        for name, value in given.items():
-            field = name.removeprefix(PREFIX).lower()
-            if name in ELSEWHERE:
+        for name, value in environ.items():
+            if not name.startswith(PREFIX) or name in ELSEWHERE:
                 continue
+            field = name.removeprefix(PREFIX).lower()
+            if name in RENAMED:
+                raise BadSetting(f"{name} was renamed; set {RENAMED[name]} instead")
             if name in REMOVED:
-                raise BadSetting(f"{name} is no longer a setting: {REMOVED[name]}. Unset {name}.")
+                raise BadSetting(f"{name} is no longer a setting: {REMOVED[name]}")
             if field not in cls.model_fields or name != variable(field):
                 raise BadSetting(_unknown(name, value))
             if value:
@@ -189,34 +196,31 @@ class Settings(BaseModel):
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            raise BadSetting(_bad(error)) from None
+            raise BadSetting(_invalid(error)) from None
         if settings.deadline_s > settings.deadline_max_s:
             raise BadSetting(
                 f"SEQSERVE_DEADLINE_S={settings.deadline_s:g} is over SEQSERVE_DEADLINE_MAX_S="
-                f"{settings.deadline_max_s:g}: lower the first or raise the second"
+                f"{settings.deadline_max_s:g}; lower the first or raise the second"
             )
         return settings
 
     def bundle_paths(self) -> list[Path]:
-        """Return the bundle directories, in the order given, those of one directory by its order.txt and by name.
-
-        Raises BadSetting for a path that holds no bundle.
-        """
+        """Return the directories of all bundles, in order. Raises BadSetting for a path without a bundle."""
         found: list[Path] = []
         for part in self.bundles:
             path = ROOT / part
-            inside = [path] if (path / MANIFEST).is_file() else _inside(path)
+            inside = [path] if (path / MANIFEST).is_file() else _bundles_in(path)
             if not inside:
                 raise BadSetting(
-                    f"SEQSERVE_BUNDLES names {part!r}, which is no bundle and holds none (no {MANIFEST} in it or one"
-                    " level down); give a directory that `python -m training export` wrote"
+                    f"SEQSERVE_BUNDLES={part} has no {MANIFEST}, and neither have its subdirectories; name a directory"
+                    " that `python -m training export` wrote"
                 )
             found += [bundle for bundle in inside if bundle not in found]
         return found
 
 
-def _inside(folder: Path) -> list[Path]:
-    """The bundles of a directory: first those that its order.txt names, one a line, then the others by name."""
+def _bundles_in(folder: Path) -> list[Path]:
+    """Return the bundles in a directory: those in its order.txt, one a line, then the others by name."""
     order = folder / ORDER
     first = order.read_text("utf-8").split() if order.is_file() else []
     bundles = sorted(found.parent for found in folder.glob(f"*/{MANIFEST}"))
@@ -234,22 +238,21 @@ def is_secret(field: str) -> bool:
 
 
 def _unknown(name: str, value: str) -> str:
-    """Say that no setting has this name; the value only if it cannot be that of a misspelt secret."""
+    """Return the message for an unknown name. It omits a value that may be a secret under a misspelled name."""
     fields = {variable(field): field for field in Settings.model_fields}
     if address := {"PORT": "PORT=3100", "HOST": "HOST=0.0.0.0"}.get(name.removeprefix(PREFIX)):
-        return f"{name}={value} is no setting of this service; the address is the server's: make serve {address}"
+        return f"{name}={value} is not a setting; set the address with `make serve {address}`"
     near = difflib.get_close_matches(name.upper(), fields, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
     secret = "KEY" in name.upper() or any(is_secret(fields[other]) for other in near)
     shown = "" if secret else f"={value}"
-    return f"{name}{shown} is no setting of this service ({hint}`python -m service settings` shows them all)"
+    return f"{name}{shown} is not a setting; {hint}`python -m service settings` lists all"
 
 
-def _bad(error: ValidationError) -> str:
-    """Say which value is bad and what is allowed."""
+def _invalid(error: ValidationError) -> str:
+    """Return the message for a bad value."""
     first = error.errors(include_url=False)[0]
     field = str(first["loc"][0])
     shown = "" if is_secret(field) else f"={first['input']}"
     allowed = first["msg"][0].lower() + first["msg"][1:]
-    what = Settings.model_fields[field].description or ""
-    return f"{variable(field)}{shown} is not allowed: {allowed}. What it sets: {what}"
+    return f"{variable(field)}{shown} is not allowed: {allowed}. {Settings.model_fields[field].description or ''}"

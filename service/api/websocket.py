@@ -113,7 +113,7 @@ class WebSocketStreams:
         check_origin(scope["headers"], self._worker.settings.cors_origins)
         await context.begin()
         self._worker.engine.defaults()  # raises Unavailable while there is no engine
-        limit = self._worker.settings.streams
+        limit = self._worker.settings.streams_max
         if self._open >= limit:
             raise Overloaded(f"{self._open} streams are open; retry later", retry_after_s=1.0, limit=limit)
 

@@ -31,7 +31,7 @@ def load(*paths: Path, **settings: Any) -> Engine:
 @pytest.fixture(scope="module")
 def pair(tiny_zoo: Path) -> Iterator[tuple[Engine, Engine]]:
     """Two engines with the same key, as of two replicas."""
-    engines = load(tiny_zoo), load(tiny_zoo, slots=3)
+    engines = load(tiny_zoo), load(tiny_zoo, generation_slots=3)
     yield engines
     for engine in engines:
         asyncio.run(engine.drain(1))

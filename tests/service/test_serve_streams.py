@@ -178,7 +178,7 @@ def stuck(address: str) -> socket.socket:
 
 
 def test_a_client_that_does_not_read_keeps_neither_its_slot_nor_the_service(tiny_live: Path, tmp_path: Path) -> None:
-    settings = {"SEQSERVE_STREAMS": "1", "SEQSERVE_WRITE_TIMEOUT_S": "2", "SEQSERVE_BUNDLES": str(tiny_live)}
+    settings = {"SEQSERVE_STREAMS_MAX": "1", "SEQSERVE_WRITE_TIMEOUT_S": "2", "SEQSERVE_BUNDLES": str(tiny_live)}
     with served(tmp_path, service=APP, **settings) as (address, process, _):
         with stuck(address):
             until = time.monotonic() + 10

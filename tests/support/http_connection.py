@@ -78,7 +78,7 @@ class Wire:
         self.worker = worker or Worker(values, lambda *args: cast(Engine, FakeEngine(*args)))
         if worker is None:
             self.worker.load()
-        self.engine = cast(FakeEngine, self.worker.engine)
+        self.engine = cast(FakeEngine, self.worker.engine)  # unless a worker was passed
         self.app = create_app(self.worker, Starlette(), routes=routes)
         fast_path.install(self.app, self.worker, fast_routes(routes))
         self.config = uvicorn.Config(app=self.app, log_config=None, timeout_keep_alive=keep_alive_s)
@@ -98,6 +98,10 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         self.protocol.data_received(data)
+
+    @property
+    def is_busy(self) -> bool:
+        return self.protocol.is_busy() if isinstance(self.protocol, FastPathProtocol) else False
 
     async def answers(self, count: int) -> list[tuple[int, Any]]:
         """Wait for so many answers: status and body."""

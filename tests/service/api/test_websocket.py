@@ -312,7 +312,7 @@ async def test_a_server_without_handshake_responses_closes() -> None:
 
 
 async def test_streams_over_the_limit_are_refused_until_one_ends() -> None:
-    streams = WebSocketStreams(worker_with(streams=1))
+    streams = WebSocketStreams(worker_with(streams_max=1))
     first, second = StreamClient(streams), StreamClient(streams)
     assert (await first.receive())["type"] == "websocket.accept"
     assert (await second.receive())["status"] == 429
