@@ -1,6 +1,6 @@
-"""What a model has to beat: scores that take seconds to reach, on the same data and in the same units.
+"""Baselines that a model must beat: majority, tag of each word, logistic regression, and character n-grams.
 
-Knows examples and scikit-learn. Knows no network and no bundle.
+N characters of training text, M of development text, V different characters.
 """
 
 import warnings
@@ -9,92 +9,100 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.codecs.tokenizer import tokenize
 from training import metrics
 from training.data.examples import SeriesExample, inputs_of, label_names
 from training.metrics import ExampleLabels
-from training.ngrams import nats_per_character
 
-ORDER = 5  # of the n-grams of characters
-LETTERS = (1, 4)  # shortest and longest n-gram of letters
-ROUNDS = 100  # of the solver; it stops earlier where it can
+ORDER = 5  # of the character n-grams
+LETTER_NGRAMS = (1, 4)  # shortest and longest n-gram of letters
+ITERATIONS = 100  # of the solver at most
 
 MAJORITY = "majority"
 WORD_TAGS = "most frequent tag of each word"
-REGRESSION = "logistic regression over {of}"
+REGRESSION = "logistic regression over {features}"
+
+UNSEEN = -1
+NO_ESTIMATE = 0.5  # the discount if no n-gram occurs once; any value works that leaves no probability at 0
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def baselines(task: str, train: Any, dev: Any, *, codec: str = "words") -> dict[str, dict[str, float]]:
-    """Name of the baseline -> its scores on `dev`, the same as a network's (`training.metrics.rate`).
+    """Return the scores of each baseline on `dev`, by the baseline's name, as `metrics.score_labels` gives them.
 
-    tag: the most frequent tag; the most frequent one of each word. classify: the most frequent label; logistic
-    regression over what the input has, see `features`; `codec` is the kind of input. joint: both. generate: an n-gram
-    model of characters, on texts instead of examples.
+    tag: the most frequent tag, and that of each word. classify: the most frequent label, and logistic regression over
+    `features` of the inputs of this kind of codec. joint: both. generate: character n-grams, on texts.
     """
     if task == "generate":
         return {f"{ORDER}-grams of characters": {metrics.NATS: nats_per_character(train, dev, ORDER)}}
     labels, _ = label_names(task, train)
     expected = [ExampleLabels.of(example) for example in dev]
-    nothing: list[Any] = [()] * len(dev)
-    steps = _steps(train, dev) if task in ("tag", "joint") else [("", nothing)] * 2
-    wholes = _wholes(train, dev, codec) if task in ("classify", "joint") else [("", [None] * len(dev))] * 2
+    no_tags: list[Any] = [()] * len(dev)
+    taggers = _tag_baselines(train, dev) if task in ("tag", "joint") else [("", no_tags)] * 2
+    classifiers = (
+        _label_baselines(train, dev, codec) if task in ("classify", "joint") else [("", [None] * len(dev))] * 2
+    )
     scores = {}
-    for (of_steps, tags), (of_wholes, found) in zip(steps, wholes, strict=True):
-        name = "; ".join(dict.fromkeys(filter(None, (of_steps, of_wholes))))
-        answers = [ExampleLabels(steps=t, text=label) for t, label in zip(tags, found, strict=True)]
-        scores[name] = metrics.rate(task, labels, expected, answers)
+    for (tagger, tags), (classifier, predicted) in zip(taggers, classifiers, strict=True):
+        name = "; ".join(dict.fromkeys(filter(None, (tagger, classifier))))
+        answers = [ExampleLabels(steps=t, text=label) for t, label in zip(tags, predicted, strict=True)]
+        scores[name] = metrics.score_labels(task, labels, expected, answers)
     return scores
 
 
-def _steps(train: Sequence[Any], dev: Sequence[Any]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    """For each baseline of tags its name and the tags of every development example."""
+def _tag_baselines(train: Sequence[Any], dev: Sequence[Any]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+    """Yield the name of each baseline and the tags that it gives every development example."""
     of_word: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for example in train:
         for token, tag in zip(example.tokens, example.tags, strict=True):
             of_word[token][tag] += 1
-    most = _most(sum(of_word.values(), Counter[str]()))
-    best = {word: _most(counts) for word, counts in of_word.items()}
+    most = _most_frequent(sum(of_word.values(), Counter[str]()))
+    best = {word: _most_frequent(counts) for word, counts in of_word.items()}
     yield MAJORITY, [(most,) * len(example.tokens) for example in dev]
     yield WORD_TAGS, [tuple(best.get(token, most) for token in example.tokens) for example in dev]
 
 
-def _wholes(train: Sequence[Any], dev: Sequence[Any], codec: str) -> Iterator[tuple[str, list[str]]]:
-    """The same for labels of the whole."""
-    most = _most(Counter(example.label for example in train))
+def _label_baselines(train: Sequence[Any], dev: Sequence[Any], codec: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the name of each baseline and the label that it gives every development example."""
+    most = _most_frequent(Counter(example.label for example in train))
     yield MAJORITY, [most] * len(dev)
-    of, made, asked = features(train, dev, codec)
-    yield REGRESSION.format(of=of), _regression(made, [example.label for example in train], asked)
+    description, train_features, dev_features = features(train, dev, codec)
+    labels = [example.label for example in train]
+    yield REGRESSION.format(features=description), _regression(train_features, labels, dev_features)
 
 
-def _most(counts: Counter[str]) -> str:
-    """The most frequent; the first in alphabetical order of several."""
+def _most_frequent(counts: Counter[str]) -> str:
+    """Return the most frequent label; of several, the first in alphabetical order."""
     return min(counts, key=lambda label: (-counts[label], label))
 
 
 def features(train: Sequence[Any], dev: Sequence[Any], codec: str) -> tuple[str, Any, Any]:
-    """What logistic regression is given, in words, and for both parts a matrix with a row an example.
+    """Return a description of the features of logistic regression, and their matrices, one row per example.
 
-    Frames: mean and standard deviation of each feature. DNA of one length: the base at each place. Other DNA and
-    characters: how often each n-gram of letters stands there. Words: which of them do.
+    Frames: mean and standard deviation of each feature. DNA of one length: the base at each position. Other DNA and
+    characters: counts of n-grams of letters. Words: which words occur.
     """
-    from sklearn.feature_extraction.text import CountVectorizer  # seconds to import, which only a fit should pay
+    from sklearn.feature_extraction.text import CountVectorizer  # slow to import
 
     if isinstance(train[0], SeriesExample):
         return "mean and deviation of each feature", *(np.array([_moments(e) for e in part]) for part in (train, dev))
     texts = [[inputs_of(example) for example in part] for part in (train, dev)]
     if codec == "dna" and len({len(text) for part in texts for text in part}) == 1:
-        of, vectorizer = "the base at each place", CountVectorizer(analyzer=_at_places, binary=True)
+        description, vectorizer = "the base at each position", CountVectorizer(analyzer=_positions, binary=True)
     elif codec in ("dna", "characters"):
-        of = "n-grams of {} to {} letters".format(*LETTERS)
+        description = "n-grams of {} to {} letters".format(*LETTER_NGRAMS)
         texts = [[text if isinstance(text, str) else " ".join(text) for text in part] for part in texts]
-        vectorizer = CountVectorizer(analyzer="char", ngram_range=LETTERS)
+        vectorizer = CountVectorizer(analyzer="char", ngram_range=LETTER_NGRAMS)
     else:
-        of, vectorizer = "a bag of words", CountVectorizer(analyzer=_words, binary=True)
-    return of, vectorizer.fit_transform(texts[0]), vectorizer.transform(texts[1])
+        description, vectorizer = "a bag of words", CountVectorizer(analyzer=_words, binary=True)
+    return description, vectorizer.fit_transform(texts[0]), vectorizer.transform(texts[1])
 
 
-def _at_places(text: str) -> list[str]:
+def _positions(text: str) -> list[str]:
     return [f"{place}{letter}" for place, letter in enumerate(text)]
 
 
@@ -103,23 +111,104 @@ def _words(text: str | Sequence[str]) -> list[str]:
     return [token.lower() for token in tokens]
 
 
-def _moments(example: SeriesExample) -> np.ndarray[Any, Any]:
+def _moments(example: SeriesExample) -> Floats:
     frames = np.array(example.frames)  # (T, F)
     return np.concatenate([frames.mean(0), frames.std(0)])
 
 
-def _regression(made: Any, labels: Sequence[str], asked: Any) -> list[str]:
+def _regression(train_features: Any, labels: Sequence[str], dev_features: Any) -> list[str]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    # Numbers of frames may have any unit; counts are left as they are, since centred ones would no longer be sparse.
-    scaler = StandardScaler() if isinstance(made, np.ndarray) else None
-    model = make_pipeline(scaler, LogisticRegression(max_iter=ROUNDS))
+    # Frames can have any unit. Counts stay as they are, because centered counts would not be sparse.
+    scaler = StandardScaler() if isinstance(train_features, np.ndarray) else None
+    model = make_pipeline(scaler, LogisticRegression(max_iter=ITERATIONS))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # good enough to compare with
-        warnings.filterwarnings("ignore", "The number of unique classes")  # labels are checked where data are read
-        model.fit(made, list(labels))
-    found: list[str] = model.predict(asked).tolist()
-    return found
+        warnings.simplefilter("ignore", ConvergenceWarning)  # good enough for a baseline
+        warnings.filterwarnings("ignore", "The number of unique classes")  # training.data.checks reports it
+        model.fit(train_features, list(labels))
+    predicted: list[str] = model.predict(dev_features).tolist()
+    return predicted
+
+
+def nats_per_character(train: str, dev: str, order: int) -> float:
+    """Return the mean -ln p of every character of `dev` after the first, given at most `order` - 1 before it.
+
+    As in a network's score, characters that are not in `train` are read but not counted.
+    """
+    characters = sorted(set(train))
+    row = {character: number for number, character in enumerate(characters)}
+    seen = np.array([row[character] for character in train], np.int64)  # (N,)
+    text = np.array([row.get(character, UNSEEN) for character in dev], np.int64)  # (M,)
+    counted = text != UNSEEN
+    counted[:1] = False
+    p = ngram_probabilities(seen, text, len(characters), order)
+    return float(-np.log(p[counted]).mean())
+
+
+def ngram_probabilities(seen: Ints, text: Ints, size: int, order: int) -> Floats:
+    """Return p (M,) of each character of `text` (M,) after counting `seen` (N,), where 0 <= characters < size.
+
+    Interpolated Kneser-Ney with one discount per order (Kneser and Ney, ICASSP 1995; as in Chen and Goodman, Computer
+    Speech & Language 13, 1999, section 2.7). With h' the context h without its oldest character:
+
+        p(c | h) = (max(count(h c) - D, 0) + D types(h) p(c | h')) / count(h),  finally 1/V for any character
+
+    The longest contexts count occurrences; shorter ones count the distinct characters before (h c). types(h) is the
+    number of distinct characters after h. D = n1 / (n1 + 2 n2), with n1 and n2 the (h c) that count once and twice
+    (Ney, Essen and Kneser 1994). A context that `seen` does not have gives p(c | h').
+    """
+    context, text_context = np.zeros(len(seen), np.int64), np.zeros(len(text), np.int64)  # numbers of contexts
+    p = np.full(len(text), 1 / size)  # (M,)
+    for length in range(order):
+        grams = _pairs(context, seen, size)  # (N,) numbers of (h c)
+        longer, text_longer = _lengthen(length + 1, (seen, context), (text, text_context), size)
+        if length < order - 1:
+            extended = _pairs(longer, seen, size)
+            _, firsts = np.unique(extended, return_index=True)
+            grams = grams[firsts[extended[firsts] != UNSEEN]]  # one for each distinct character before it
+        p = _interpolate(p, grams[grams != UNSEEN], (text, text_context), size)
+        context, text_context = longer, text_longer
+    return p
+
+
+def _interpolate(p: Floats, grams: Ints, dev: tuple[Ints, Ints], size: int) -> Floats:
+    """Return p(c | h) for every position of the development text, given p(c | h')."""
+    text, context = dev
+    known, counts = np.unique(grams, return_counts=True)
+    once, twice = np.count_nonzero(counts == 1), np.count_nonzero(counts == 2)
+    discount = once / (once + 2 * twice) if once else NO_ESTIMATE
+    contexts = 1 + max(context.max(initial=0), (known // size).max(initial=0))
+    total = np.bincount(known // size, counts, minlength=contexts)  # count(h)
+    types = np.bincount(known // size, minlength=contexts)
+    place = _find(known, _pairs(context, text, size))
+    count = np.where(place == UNSEEN, 0, np.append(counts, 0)[place])
+    usable = (context != UNSEEN) & (total[context] > 0)
+    mixed = (np.maximum(count - discount, 0) + discount * types[context] * p) / np.maximum(total[context], 1)
+    return np.where(usable, mixed, p)
+
+
+def _lengthen(distance: int, train: tuple[Ints, Ints], dev: tuple[Ints, Ints], size: int) -> tuple[Ints, Ints]:
+    """Return the numbers of the contexts that also have the character `distance` places before."""
+    keys = [_pairs(context, _before(characters, distance), size) for characters, context in (train, dev)]
+    known = np.unique(keys[0][keys[0] != UNSEEN])
+    return _find(known, keys[0]), _find(known, keys[1])
+
+
+def _before(characters: Ints, distance: int) -> Ints:
+    return np.concatenate([np.full(min(distance, len(characters)), UNSEEN), characters[:-distance]])
+
+
+def _pairs(context: Ints, characters: Ints, size: int) -> Ints:
+    """Return one number for a context and a character; UNSEEN if either is."""
+    return np.where((context == UNSEEN) | (characters == UNSEEN), UNSEEN, context * size + characters)
+
+
+def _find(known: Ints, keys: Ints) -> Ints:
+    """Return the index of each key in the sorted known ones; UNSEEN if it is not there."""
+    if not len(known):
+        return np.full(len(keys), UNSEEN)
+    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.where(known[place] == keys, place, UNSEEN)

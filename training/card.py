@@ -1,7 +1,4 @@
-"""The model card of a bundle, written from its manifest alone, so that it cannot say anything else.
-
-Knows the manifest. Measures nothing.
-"""
+"""Model cards, written from the manifest alone, so that the two never disagree."""
 
 import json
 from typing import Any
@@ -9,46 +6,52 @@ from typing import Any
 from models.manifest import Manifest
 from training.metrics import UNITS
 
-SHOWN = 400  # characters of an example
+LONGEST_EXAMPLE = 400  # characters
 
 
 def write(manifest: Manifest) -> str:
-    """The card as Markdown."""
+    """Return the model card of a bundle as Markdown."""
     origin = manifest.provenance
-    shape = json.loads(origin.recipe)["architecture"]
     parts = "characters" if manifest.task == "generate" else "examples"
     example = manifest.examples[0]
     data = f"[{origin.data.name}]({origin.data.url})" if origin.data.url else origin.data.name
-    asked = json.dumps({"inputs": example.inputs, "parameters": example.parameters}, ensure_ascii=False)
+    request = json.dumps({"inputs": example.inputs, "parameters": example.parameters}, ensure_ascii=False)
     return f"""# {manifest.name}
 
 {manifest.description}
 
-- **Task** {manifest.task}; languages {", ".join(manifest.languages) or "not stated"}
-- **Architecture** {_architecture(shape)}; {origin.parameters:,} parameters
-- **Data** {data}; licence: {origin.data.licence or "not stated"};
-  {origin.data.train:,} {parts} trained on, {origin.data.dev:,} held out for the scores
-- **Labels** {_labels(manifest)}
-- **Made** {origin.created}, seed {origin.seed}, with {", ".join(f"{k} {v}" for k, v in origin.versions.items())}
+- **Task:** {manifest.task}
+- **Languages:** {", ".join(manifest.languages) or "not stated"}
+- **Architecture:** {_architecture(json.loads(origin.recipe)["architecture"])}; {origin.parameters:,} parameters
+- **Data:** {data}, license: {origin.data.licence or "not stated"}
+- **Size of the data:** {origin.data.train:,} {parts} for training, {origin.data.dev:,} held out for the scores
+- **Labels:** {_labels(manifest)}
+- **Created:** {origin.created}, seed {origin.seed}, {", ".join(f"{k} {v}" for k, v in origin.versions.items())}
+
+## Scores
 
 {_scores(manifest)}
 
-Scores on the whole development set. Times: one thread, the network alone, on the machine that made the bundle, in the
-same run.
+Scores are on the whole held-out data. Times are for the network alone, on one thread of the machine that made the
+bundle.
+
+## Training
 
 ```
 {origin.command}
 ```
 
+## Example
+
 ```
-{_short(asked)}
-→ {_short(json.dumps(example.outputs, ensure_ascii=False))}
+{_shorten(request)}
+→ {_shorten(json.dumps(example.outputs, ensure_ascii=False))}
 ```
 """
 
 
 def _scores(manifest: Manifest) -> str:
-    """The table of the variants."""
+    """Return the table of the variants."""
     names = list(next(iter(manifest.variants.values())).scores)
     heads = " | ".join(UNITS.get(name, name) for name in names)
     unit = "token" if manifest.task == "generate" else "sequence"
@@ -61,24 +64,23 @@ def _scores(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
-def _architecture(shape: dict[str, Any]) -> str:
-    direction = "bidirectional" if shape["bidirectional"] else "one direction"
-    text = f"{shape['cell'].upper()}, {shape['layers']} layer(s) of {shape['hidden']}, {direction}"
-    if shape.get("skip", "none") != "none":
-        text += f", {shape['skip']} connections"
-    return text + (", CRF" if shape.get("crf") else "")
+def _architecture(options: dict[str, Any]) -> str:
+    direction = "bidirectional" if options["bidirectional"] else "unidirectional"
+    layers = "1 layer" if options["layers"] == 1 else f"{options['layers']} layers"
+    text = f"{direction} {options['cell'].upper()}, {layers} of {options['hidden']} units"
+    if options.get("skip", "none") != "none":
+        text += f", {options['skip']} connections"
+    return text + (", CRF" if options.get("crf") else "")
 
 
 def _labels(manifest: Manifest) -> str:
     if manifest.task == "generate":
         return "none (a language model)"
     text = ", ".join(f"`{label}`" for label in manifest.labels)
-    return (
-        f"{text}; of the whole: {', '.join(f'`{label}`' for label in manifest.text_labels)}"
-        if manifest.text_labels
-        else text
-    )
+    if not manifest.text_labels:
+        return text
+    return f"{text}; of the whole text: {', '.join(f'`{label}`' for label in manifest.text_labels)}"
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= LONGEST_EXAMPLE else text[:LONGEST_EXAMPLE] + "…"

@@ -34,7 +34,7 @@ from training.onnx_export.builder import ExportedGraph, Precision
 from training.onnx_export.network_graph import export_graph
 from training.onnx_export.parity import worst_difference
 from training.onnx_export.stack import has_int8
-from training.run import Run
+from training.run import TrainingRun
 
 LARGEST_DIFFERENCE = 1e-5  # from PyTorch, in probability
 SHORTEST_GREEDY, LONGEST_GREEDY = 8, 48  # characters of an example for generation
@@ -48,14 +48,14 @@ Say = Callable[[str], None]
 class _ExportedNetwork:
     """A trained network with its graphs and the files of its bundle."""
 
-    run: Run
+    run: TrainingRun
     network: Network
     graphs: Mapping[Precision, ExportedGraph]
     files: dict[str, bytes]
     splits: Splits[Any]
 
 
-def export_run(run: Run, target: Path, say: Say, *, force: bool = False, only: str | None = None) -> Manifest:
+def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False, only: str | None = None) -> Manifest:
     """Write the bundle of a run to directory `target` and return its manifest.
 
     `only` keeps one variant, which is still compared with the others. Raises BundleError if the graph differs from the
@@ -86,10 +86,10 @@ def export_run(run: Run, target: Path, say: Say, *, force: bool = False, only: s
     return manifest
 
 
-def _export_network(run: Run, say: Say) -> _ExportedNetwork:
+def _export_network(run: TrainingRun, say: Say) -> _ExportedNetwork:
     """Check the data, export the graphs, and compare the fp32 graph with PyTorch."""
-    splits = loading.answered(run.recipe, loading.splits(run.recipe))
-    if loading.source(splits, loading.auxiliary(run.recipe)).files != run.source.files:
+    splits = loading.merge_dev_labels(run.recipe, loading.load_splits(run.recipe))
+    if loading.combine_sources(splits, loading.load_auxiliary(run.recipe)).files != run.source.files:
         raise DataError(f"{splits.source.name} has changed since {run.folder} was trained: run fit --fresh")
     if digest_of(splits) != run.digest:
         raise DataError(
@@ -118,7 +118,7 @@ def _manifest(exported: _ExportedNetwork) -> Manifest:
     """Return the manifest without scores and examples."""
     run, graph = exported.run, exported.graphs["fp32"]
     recipe = run.recipe
-    has_spans = recipe.task in ("tag", "joint") and metrics.in_spans(run.labels)
+    has_spans = recipe.task in ("tag", "joint") and metrics.are_span_tags(run.labels)
     return Manifest(
         format=FORMAT_VERSION,
         name=recipe.name,
@@ -144,7 +144,7 @@ def _manifest(exported: _ExportedNetwork) -> Manifest:
 
 def _provenance(exported: _ExportedNetwork) -> Provenance:
     run, recipe = exported.run, exported.run.recipe
-    source = loading.with_lenders(recipe, run.source)
+    source = loading.add_donor_sources(recipe, run.source)
     return Provenance(
         recipe=recipe.model_dump_json(),
         command=f"{run.command or f'python -m training fit {recipe.name}'} && python -m training export {run.folder}",
@@ -199,7 +199,7 @@ def drawback(metric: str, exact: Variant, quantized: Variant) -> str:
     return f"a batch of 16 takes {times:.2f} times as long as in fp32" if times * TIMING_NOISE > 1 else ""
 
 
-def _examples(run: Run, variants: Mapping[str, Bundle], manifest: Manifest, dev: Any) -> tuple[Example, ...]:
+def _examples(run: TrainingRun, variants: Mapping[str, Bundle], manifest: Manifest, dev: Any) -> tuple[Example, ...]:
     """Return inputs with their answers, leaving out inputs on which the variants differ.
 
     A recipe without examples takes inputs from the development data.
@@ -248,7 +248,7 @@ def _common_greedy_parameters(variants: Mapping[str, Bundle], prompt: str) -> di
 def _check_target(target: Path) -> None:
     """Refuse to replace a directory that is not a bundle."""
     if target.exists() and not (target / MANIFEST_FILE).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise BundleError(f"{target} exists and is not a bundle (no {MANIFEST_FILE}): choose another path with --to")
+        raise BundleError(f"{target} exists and is not a bundle (no {MANIFEST_FILE}): choose another path with --out")
 
 
 def _check_not_worse(target: Path, manifest: Manifest, force: bool) -> None:
@@ -261,5 +261,5 @@ def _check_not_worse(target: Path, manifest: Manifest, force: bool) -> None:
     if old_score is not None and metrics.better(manifest.metric, old_score, new_score):
         raise BundleError(
             f"{target} holds a bundle with {manifest.metric} {old_score}, better than {new_score}: "
-            "replace it with --force, or choose another path with --to"
+            "replace it with --force, or choose another path with --out"
         )

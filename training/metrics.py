@@ -1,28 +1,33 @@
-"""From labels expected and found to scores, the same for a network in training and for a bundle that is served.
+"""Scores of predicted labels, the same for a network in training and for a bundle that is served.
 
-Knows names of metrics and which way is better. Does not know networks, bundles or text.
+scikit-learn scores labels and seqeval scores spans. Like conlleval, an I- that follows no span of its kind opens one.
+Both are imported on use, because they take a second and commands that only read files need neither. All scores are
+percentages.  K labels.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from training.data.examples import SequenceExample, label_of, tags_of
-from training.report import accuracy, span_f1
 
 NATS = "nats_per_character"
 UNITS = {
     "accuracy": "accuracy, %",
-    "f1": "F1 of the spans, %",
-    "exact": "inputs right as a whole, %",
+    "f1": "span F1, %",
+    "exact": "exact match, %",
     NATS: "nats per character",
 }
+MOST_CONFUSED = 24  # rows of a confusion matrix: a picture of more is unreadable
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleLabels:
-    """What is expected of one example, or found: the labels of the steps, the label of the whole, or both."""
+    """The expected or predicted labels of one example: of its steps, of the whole sequence, or both."""
 
     steps: tuple[str, ...] = ()
     text: str | None = None
@@ -32,40 +37,126 @@ class ExampleLabels:
         return cls(steps=tags_of(example), text=label_of(example))
 
 
-def in_spans(labels: Sequence[str]) -> bool:
-    """Whether labels of steps are those of IOB2 spans."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelReport:
+    """The scores of one label or one kind of span. `support` counts how often it is expected."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confusion:
+    """How often each expected label (row) was predicted as each label (column). The last may stand for many labels."""
+
+    labels: tuple[str, ...]
+    counts: NDArray[np.int64]  # (K, K)
+
+
+def are_span_tags(labels: Sequence[str]) -> bool:
+    """Tell whether labels of steps are IOB2 tags."""
     return "O" in labels and all(label == "O" or label[:2] in ("B-", "I-") for label in labels)
 
 
 def metric_of(task: str, labels: Sequence[str]) -> str:
-    """The score that decides: which epoch is the best, what is quoted first. `labels` are those of the manifest."""
+    """Return the metric that chooses the best epoch. `labels` are those of the manifest."""
     if task == "generate":
         return NATS
     if task == "joint":
         return "exact"
-    return "f1" if task == "tag" and in_spans(labels) else "accuracy"
+    return "f1" if task == "tag" and are_span_tags(labels) else "accuracy"
 
 
-def rate(
-    task: str, labels: Sequence[str], expected: Sequence[ExampleLabels], found: Sequence[ExampleLabels]
+def score_labels(
+    task: str, labels: Sequence[str], expected: Sequence[ExampleLabels], predicted: Sequence[ExampleLabels]
 ) -> dict[str, float]:
-    """Percentages.
+    """Return the scores of a task by metric.
 
-    tag: "accuracy" of the steps and, where labels are spans, their "f1". classify: "accuracy" of the wholes. joint:
-    "exact", both right; "accuracy" of the wholes; "f1" of the spans, else "step_accuracy".
+    tag: "accuracy" of the steps and, for IOB2 tags, "f1" of the spans. classify: "accuracy". joint: "exact" (steps and
+    label right), "accuracy" of the labels, and "f1" of the spans, else "step_accuracy".
     """
     scores: dict[str, float] = {}
     if task in ("tag", "joint"):
-        if in_spans(labels):
-            scores["f1"] = span_f1([e.steps for e in expected], [f.steps for f in found])
+        if are_span_tags(labels):
+            scores["f1"] = span_f1([e.steps for e in expected], [p.steps for p in predicted])
         if task == "tag" or not scores:
-            ours, theirs = ([label for one in answers for label in one.steps] for answers in (expected, found))
-            scores["accuracy" if task == "tag" else "step_accuracy"] = accuracy(ours, theirs)
+            steps = [[label for each in part for label in each.steps] for part in (expected, predicted)]
+            scores["accuracy" if task == "tag" else "step_accuracy"] = accuracy(*steps)
     if task in ("classify", "joint"):
-        scores["accuracy"] = accuracy([e.text for e in expected], [f.text for f in found])
+        scores["accuracy"] = accuracy([e.text for e in expected], [p.text for p in predicted])
     if task == "joint":
-        scores["exact"] = accuracy(expected, found)
+        scores["exact"] = accuracy(expected, predicted)
     return scores
+
+
+def accuracy(expected: Sequence[object], predicted: Sequence[object]) -> float:
+    """Return the share of equal items; 0 of none."""
+    return 100 * sum(e == p for e, p in zip(expected, predicted, strict=True)) / max(len(expected), 1)
+
+
+def span_f1(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:
+    """Return the F1 of all spans. A span is right if its kind, first and last step are."""
+    from seqeval.metrics import f1_score
+
+    return 100 * float(f1_score(_lists(expected), _lists(predicted), zero_division=0))
+
+
+def span_reports(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> list[LabelReport]:
+    """Return a report for every kind of span in alphabetical order; [] for tags that are not IOB2."""
+    from seqeval.metrics import classification_report
+
+    tags = {tag for part in (expected, predicted) for sentence in part for tag in sentence}
+    if not are_span_tags([*tags, "O"]) or tags <= {"O"}:
+        return []
+    report = classification_report(_lists(expected), _lists(predicted), output_dict=True, zero_division=0)
+    return [
+        LabelReport(
+            label=kind,
+            precision=100 * float(row["precision"]),
+            recall=100 * float(row["recall"]),
+            f1=100 * float(row["f1-score"]),
+            support=int(row["support"]),
+        )
+        for kind, row in report.items()
+        if not kind.endswith(" avg")
+    ]
+
+
+def label_reports(expected: Sequence[str], predicted: Sequence[str]) -> list[LabelReport]:
+    """Return a report for every expected or predicted label in alphabetical order. 0/0 counts as 0."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    labels = sorted({*expected, *predicted})
+    columns = precision_recall_fscore_support(expected, predicted, labels=labels, zero_division=0)
+    return [
+        LabelReport(
+            label=label,
+            precision=100 * float(precision),
+            recall=100 * float(recall),
+            f1=100 * float(f1),
+            support=int(support),
+        )
+        for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
+    ]
+
+
+def confusion(expected: Sequence[str], predicted: Sequence[str], *, most: int = MOST_CONFUSED) -> Confusion:
+    """Count pairs of labels. Of more than `most` labels, those with most errors stay and the others become one."""
+    from sklearn.metrics import confusion_matrix
+
+    labels = sorted({*expected, *predicted})
+    counts: NDArray[np.int64] = confusion_matrix(expected, predicted, labels=labels)  # (K, K)
+    if len(labels) <= most:
+        return Confusion(labels=tuple(labels), counts=counts)
+    errors = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
+    kept = sorted(np.argsort(-errors, kind="stable")[: most - 1].tolist())
+    others = [place for place in range(len(labels)) if place not in set(kept)]
+    groups = [[place] for place in kept] + [others]
+    merged = np.array([[counts[np.ix_(row, column)].sum() for column in groups] for row in groups])
+    return Confusion(labels=(*(labels[place] for place in kept), f"{len(others)} others"), counts=merged)
 
 
 def higher_is_better(metric: str) -> bool:
@@ -76,8 +167,13 @@ def better(metric: str, new: float, old: float) -> bool:
     return new > old if higher_is_better(metric) else new < old
 
 
-def loses_little(metric: str, exact: float, quantised: float) -> bool:
-    """Whether a variant may be the default: at most 0.3 points or 0.01 nats worse than fp32."""
+def loses_little(metric: str, exact: float, quantized: float) -> bool:
+    """Tell whether an int8 variant may be the default: at most 0.3 points or 0.01 nats worse than fp32."""
     if metric == NATS:
-        return math.isfinite(quantised) and round(quantised - exact, 6) <= 0.01
-    return round(exact - quantised, 6) <= 0.3
+        return math.isfinite(quantized) and round(quantized - exact, 6) <= 0.01
+    return round(exact - quantized, 6) <= 0.3
+
+
+def _lists(sentences: Sequence[Sequence[str]]) -> list[list[Any]]:
+    """seqeval takes only lists."""
+    return [list(sentence) for sentence in sentences]

@@ -1,35 +1,36 @@
-"""Learning curves as pictures: of one run, and of several side by side. Knows histories, nothing else."""
+"""Pictures (PNG) of training: learning curves of one run or of several, and confusion matrices.  K labels."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator  # the backend must be chosen first
+from matplotlib.ticker import MaxNLocator
+
+from training.metrics import Confusion
+
+GAMMA = 0.4  # of the colors: one percent is visible although most counts are on the diagonal
+LONGEST_NAME = 22  # characters of a label
 
 History = list[dict[str, float]]
 
 
 @contextmanager
 def picture(path: Path, columns: int = 1, *, size: tuple[float, float] = (7, 4)) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure with `columns` axes side by side, `size` in inches, written to `path` (PNG) at the end."""
-    figure, axes = plt.subplots(1, columns, figsize=size, dpi=120, squeeze=False)
-    try:
-        yield figure, list(axes[0])
-        figure.tight_layout()
-        figure.savefig(path)
-    finally:
-        plt.close(figure)
+    """Make a figure with `columns` axes side by side, `size` in inches, and write it to `path` at the end."""
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    yield figure, list(figure.subplots(1, columns, squeeze=False)[0])
+    figure.savefig(path)
 
 
-def draw(history: History, metric: str, path: Path, title: str) -> None:
-    """Losses on the left axis, the metric on the right, one point an epoch; written to `path` (PNG)."""
+def draw_history(history: History, metric: str, path: Path, title: str) -> None:
+    """Draw the losses on the left axis and the metric on the right, one point per epoch."""
     epochs = [entry["epoch"] for entry in history]
     with picture(path) as (_, [left]):
         left.plot(epochs, [entry["train_loss"] for entry in history], color="tab:gray", label="training loss")
@@ -46,21 +47,18 @@ def draw(history: History, metric: str, path: Path, title: str) -> None:
         left.legend(handles=lines, loc="center right", frameon=False)
 
 
-def side_by_side(runs: Mapping[str, History], metric: str, path: Path) -> None:
-    """The metric and the losses of several runs, over epochs and over time; written to `path` (PNG).
-
-    Dashed is the training loss. Time is that of training and evaluation, in minutes.
-    """
+def draw_comparison(runs: Mapping[str, History], metric: str, path: Path) -> None:
+    """Draw the metric over epochs and over minutes, and the losses, of several runs. Training losses are dashed."""
     with picture(path, 3, size=(15, 4.5)) as (_, [over_epochs, over_time, losses]):
         for number, (name, history) in enumerate(runs.items()):
             epochs = [entry["epoch"] for entry in history]
             minutes = [seconds / 60 for seconds in accumulate(entry["seconds"] for entry in history)]
             scores = [entry[metric] for entry in history]
-            colour = f"C{number % 10}"
-            over_epochs.plot(epochs, scores, color=colour, marker="o", markersize=3, label=name)
-            over_time.plot(minutes, scores, color=colour, marker="o", markersize=3)
-            losses.plot(epochs, [entry["dev_loss"] for entry in history], color=colour)
-            losses.plot(epochs, [entry["train_loss"] for entry in history], color=colour, linestyle="--", linewidth=1)
+            color = f"C{number % 10}"
+            over_epochs.plot(epochs, scores, color=color, marker="o", markersize=3, label=name)
+            over_time.plot(minutes, scores, color=color, marker="o", markersize=3)
+            losses.plot(epochs, [entry["dev_loss"] for entry in history], color=color)
+            losses.plot(epochs, [entry["train_loss"] for entry in history], color=color, linestyle="--", linewidth=1)
         over_epochs.set(xlabel="epoch", ylabel=metric)
         over_time.set(xlabel="minutes", ylabel=metric)
         over_time.xaxis.set_major_locator(MaxNLocator(5))
@@ -68,3 +66,29 @@ def side_by_side(runs: Mapping[str, History], metric: str, path: Path) -> None:
         for axes in (over_epochs, losses):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         over_epochs.legend(frameon=False)
+
+
+def draw_confusion(matrix: Confusion, path: Path, title: str) -> None:
+    """Draw a confusion matrix. Colors are shares of the row, numbers are counts."""
+    size = len(matrix.labels)
+    names = [_short_name(label) for label in matrix.labels]
+    shares = matrix.counts / np.maximum(matrix.counts.sum(1, keepdims=True), 1)  # (K, K)
+    side = 2.5 + 0.34 * max(size, 4)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box replaces letters that the font lacks
+        with picture(path, size=(side + 1, side)) as (figure, [axes]):
+            image = axes.imshow(100 * shares, cmap="Blues", norm=PowerNorm(GAMMA, vmin=0, vmax=100))
+            axes.set_xticks(range(size), names, rotation=90, fontsize=8)
+            axes.set_yticks(range(size), names, fontsize=8)
+            axes.set(xlabel="predicted", ylabel="expected")
+            axes.set_title(title.replace("$", r"\$"), fontsize=10)
+            figure.colorbar(image, ax=axes, label="% of the row", shrink=0.7, ticks=[0, 1, 5, 20, 50, 100])
+            for (row, column), count in np.ndenumerate(matrix.counts):
+                if count:
+                    style: dict[str, Any] = {"color": "white" if shares[row, column] > 0.25 else "black", "fontsize": 6}
+                    axes.text(column, row, f"{count}", ha="center", va="center", **style)
+
+
+def _short_name(label: str) -> str:
+    short = label if len(label) <= LONGEST_NAME else label[: LONGEST_NAME - 1] + "…"
+    return short.replace("$", r"\$")  # matplotlib renders text between two $ as a formula

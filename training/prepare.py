@@ -1,4 +1,4 @@
-"""From a recipe to what the loop trains: data, codec, network, objective. Writes nothing and trains nothing."""
+"""Everything that a run needs before its first step: data, codec, network, objective."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from models.codecs import Codec, build
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec
-from training.data import loading as choice
+from training.data import checks, loading
 from training.data.examples import Splits, inputs_of, label_names, text_of
 from training.nn.networks import Network, make_network
 from training.nn.pretrained_vectors import load_vectors
@@ -18,11 +18,11 @@ from training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """All that a run needs before its first step."""
+class PreparedRun:
+    """A recipe's data, codec and untrained network."""
 
     examples: Splits[Any]
-    beside: Splits[Any] | None  # the data of the auxiliary task
+    auxiliary: Splits[Any] | None
     codec: Codec
     labels: tuple[str, ...]
     text_labels: tuple[str, ...]
@@ -30,22 +30,22 @@ class Prepared:
     notes: tuple[str, ...]
 
     def objective(self, recipe: Recipe) -> Objective:
-        """The objective of the recipe's task; encodes all examples."""
-        beside = self.beside.train if self.beside else ()
-        return make_objective(recipe, self.codec, self.network, self.examples, beside)
+        """Return the objective of the recipe's task. Encodes all examples."""
+        auxiliary = self.auxiliary.train if self.auxiliary else ()
+        return make_objective(recipe, self.codec, self.network, self.examples, auxiliary)
 
 
-def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> Prepared:
-    """The recipe's data (or a fold of them), codec and untrained network.
+def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> PreparedRun:
+    """Load the recipe's data (unless `examples` is given, as for a fold), fit the codec and make the network.
 
-    Raises DataError where nothing can be learnt from the data, with file and line where there are any.
+    Raises DataError, with file and line where possible, if nothing can be learned from the data.
     """
     torch.manual_seed(recipe.training.seed)
-    examples = choice.answered(recipe, examples or choice.splits(recipe))
-    beside = choice.auxiliary(recipe)
-    codec = fit_codec(recipe, [*examples.train, *beside.train] if beside else examples.train)
+    examples = loading.merge_dev_labels(recipe, examples or loading.load_splits(recipe))
+    auxiliary = loading.load_auxiliary(recipe)
+    codec = fit_codec(recipe, [*examples.train, *auxiliary.train] if auxiliary else examples.train)
     labels, text_labels = ((), ()) if recipe.task == "generate" else label_names(recipe.task, examples.train)
-    notes = choice.check(recipe, codec, examples)
+    notes = checks.check_splits(recipe, codec, examples)
     network = make_network(
         recipe.architecture,
         codec,
@@ -53,13 +53,13 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> Prepared:
         labels=labels,
         text_labels=text_labels,
         merge=recipe.merge,
-        auxiliary_labels=len(label_names("tag", beside.train)[0]) if beside else 0,
+        auxiliary_labels=len(label_names("tag", auxiliary.train)[0]) if auxiliary else 0,
     )
     if recipe.vectors is not None:
         notes = (*notes, load_vectors(recipe.vectors, codec, network))
-    return Prepared(
+    return PreparedRun(
         examples=examples,
-        beside=beside,
+        auxiliary=auxiliary,
         codec=codec,
         labels=labels,
         text_labels=text_labels,
@@ -69,12 +69,12 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> Prepared:
 
 
 def fit_codec(recipe: Recipe, train: Any) -> Codec:
-    """The codec of the recipe, its vocabularies counted on the training data alone."""
+    """Return the recipe's codec with vocabularies counted on the training data only."""
     spec = recipe.codec
     if isinstance(spec, CharactersSpec):
         return CharactersCodec.fit(spec, [train] if isinstance(train, str) else [text_of(e) for e in train])
     if isinstance(spec, DnaSpec | FramesSpec):
         return build(spec, lambda name: ())
-    tokeniser = WordsCodec(spec, ())
-    sentences = (tokeniser.encode(inputs_of(example)).tokens for example in train)
+    tokenizer = WordsCodec(spec, ())
+    sentences = (tokenizer.encode(inputs_of(example)).tokens for example in train)
     return WordsCodec.fit(spec, sentences, min_count=recipe.min_count)

@@ -1,49 +1,47 @@
-"""A recipe: everything that a published bundle is made from, in one TOML file.
-
-Knows fields and defaults. Trains nothing.
-"""
+"""Recipes: everything that a published bundle is made from, in one TOML file."""
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.manifest import CodecSpec, Name, TaskName
-from training import recipe_errors as problems
+from training import recipe_errors
 from training.data.augmentation import AugmentationOptions
 from training.nn.options import Architecture
 from training.training_config import Training
 
 RECIPES = Path(__file__).parent / "recipes"
-CODECS: dict[str, tuple[str, ...]] = {  # the inputs that a task can work with
+CODECS: dict[str, tuple[str, ...]] = {  # the codecs that a task can work with
     "tag": ("words", "characters", "dna"),
     "classify": ("words", "characters", "dna", "frames"),
     "joint": ("words",),
     "generate": ("characters",),
 }
-DEFAULTS: dict[str, dict[str, Any]] = {"frames": {"features": 1}}  # what a kind cannot be without; `fit` counts them
+CODEC_DEFAULTS: dict[str, dict[str, Any]] = {"frames": {"features": 1}}  # required fields; `fit` counts the features
 
 
 class RecipeError(ValueError):
-    """A recipe that cannot be followed. The message says which field, and what is allowed."""
+    """A recipe that cannot be used. The message names the field and what is allowed."""
 
 
 class _RecipePart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataChoice(_RecipePart):
-    """Either a published data set by name, or a file of the user's own with its columns.
+class DataOptions(_RecipePart):
+    """A published data set by name, or the user's own file with its columns.
 
-    Columns of CoNLL count from 0, or from the end if negative; None is the first for tokens and the last for tags,
-    FORM and UPOS in .conllu, where names serve too. A file without `dev` gives its share of development data.
+    CoNLL columns count from 0, or from the end if negative. The defaults are the first column for tokens and the last
+    for tags; in .conllu files FORM and UPOS, and there names work too.
     """
 
     name: str | None = None
-    options: dict[str, Any] = Field(default={}, description="of the published data set's reader, e.g. {fine = true}")
+    options: dict[str, Any] = Field(default={}, description="for the published data set's reader, e.g. {fine = true}")
     path: Path | None = None
-    dev: Path | None = Field(default=None, description="a file of development data; then none is held out of `path`")
+    dev: Path | None = Field(default=None, description="development data; without it, part of `path` is held out")
     text: str = "text"
     label: str = "label"
     series: str = "id"
@@ -54,19 +52,19 @@ class DataChoice(_RecipePart):
 
 
 class Auxiliary(_RecipePart):
-    """Another tagged data set, learnt beside the recipe's own by the same layers with a head that is then thrown away.
+    """Another tagged data set, learned by the same layers with a head that is then discarded.
 
-    What its tags teach about words serves the task that has few examples (Collobert and Weston 2008).
+    Its tags teach the layers about words, which helps a task with few examples (Collobert and Weston 2008).
     """
 
     name: str
     options: dict[str, Any] = {}
-    weight: float = Field(default=1.0, gt=0, description="of its loss")
-    share: float = Field(default=1.0, gt=0, le=1, description="share of its examples that an epoch draws")
+    weight: float = Field(default=1.0, gt=0, description="factor of its loss")
+    share: float = Field(default=1.0, gt=0, le=1, description="share of its examples that each epoch draws")
 
 
 class Expectation(_RecipePart):
-    """What this recipe is expected to reach, and how long it takes."""
+    """The score that this recipe should reach, and how long it takes."""
 
     score: float | None = None
     minutes: float | None = None
@@ -74,22 +72,23 @@ class Expectation(_RecipePart):
 
 
 class Recipe(_RecipePart):
-    """The whole file."""
+    """All fields of a recipe."""
 
     name: Name
     task: TaskName
     description: str
     languages: tuple[str, ...] = ()
-    data: DataChoice
+    data: DataOptions
     codec: CodecSpec
     merge: dict[str, tuple[str, ...]] = Field(
         default={},
-        description="labels to answer with, and which labels of the data each stands for: {positive = ['3', '4']}. "
-        "Training tells all labels of the data apart; those that stand for none are only learnt from.",
+        description="labels of the answers, each with the labels of the data that it stands for: "
+        "{positive = ['3', '4']}. Training distinguishes all labels of the data; labels that are not merged are only "
+        "trained on.",
     )
     auxiliary: Auxiliary | None = None
     variation: AugmentationOptions | None = None
-    vectors: Path | None = Field(default=None, description="pretrained vectors of words: GloVe or word2vec text")
+    vectors: Path | None = Field(default=None, description="pretrained word vectors in the format of GloVe or word2vec")
     min_count: int = Field(default=2, ge=1)
     architecture: Architecture = Architecture()
     training: Training = Training()
@@ -99,73 +98,81 @@ class Recipe(_RecipePart):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.codec.kind not in (kinds := CODECS[self.task]):
-            raise ValueError(
-                f"task {self.task!r} needs codec.kind = {' or '.join(map(repr, kinds))}, not {self.codec.kind!r}"
-            )
-        if self.task == "generate" and self.architecture.bidirectional:
-            raise ValueError("a language model cannot be bidirectional: set architecture.bidirectional = false")
-        if self.architecture.crf and self.task not in ("tag", "joint"):
-            raise ValueError(f"architecture.crf decodes tags, and task {self.task!r} has none: set crf = false")
-        if self.architecture.crf and self.training.class_weights != "none":
-            raise ValueError(
-                "class_weights have no meaning for a crf, which weighs whole sequences: leave one of them out"
-            )
-        if self.merge and (self.task != "classify" or len(self.merge) < 2):
-            raise ValueError("merge needs task = 'classify' and at least two labels to answer with")
-        _check_labels(self)
+        for problem in (*_task_problems(self), *_augmentation_problems(self), *_option_problems(self)):
+            raise ValueError(problem)
         return self
 
 
-def _check_labels(recipe: Recipe) -> None:
-    """Parts and fields that have no meaning beside others."""
-    if recipe.auxiliary and (recipe.task not in ("tag", "joint") or recipe.codec.kind != "words"):
-        raise ValueError("auxiliary data are tagged words: they go with task 'tag' or 'joint' and codec 'words'")
-    if recipe.variation and recipe.task not in ("tag", "joint"):
-        raise ValueError(f"variation changes tagged sentences, and task {recipe.task!r} has none: leave it out")
-    if recipe.variation and recipe.variation.join > 1 and recipe.task == "joint":
-        raise ValueError("variation.join makes one of several sentences, and each has a label of its own: leave it out")
+def _task_problems(recipe: Recipe) -> Iterator[str]:
+    """Yield fields that do not fit the task."""
+    task, codec = recipe.task, recipe.codec.kind
+    if codec not in CODECS[task]:
+        yield f"task {task!r} needs codec.kind = {' or '.join(map(repr, CODECS[task]))}, not {codec!r}"
+    if task == "generate" and recipe.architecture.bidirectional:
+        yield "a language model cannot be bidirectional; set architecture.bidirectional = false"
+    if recipe.architecture.crf and task not in ("tag", "joint"):
+        yield f"architecture.crf decodes tags, and task {task!r} has none; set crf = false"
+    if recipe.merge and (task != "classify" or len(recipe.merge) < 2):
+        yield "merge needs task = 'classify' and at least two merged labels"
+    if recipe.training.class_weights != "none" and task == "generate":
+        yield "class_weights are for labels, and a language model has none; remove it"
+    if recipe.architecture.tied and task != "generate":
+        yield f"tied is for language models, not for task {task!r}; remove it"
+    if recipe.vectors and codec != "words":
+        yield f"vectors are for words, not for codec.kind = {codec!r}; remove it"
+
+
+def _augmentation_problems(recipe: Recipe) -> Iterator[str]:
+    """Yield parts that need tagged sentences."""
+    task, codec = recipe.task, recipe.codec.kind
+    if recipe.auxiliary and (task not in ("tag", "joint") or codec != "words"):
+        yield "auxiliary needs task 'tag' or 'joint', and codec 'words'"
+    if recipe.variation and task not in ("tag", "joint"):
+        yield f"variation changes tagged sentences, and task {task!r} has none; remove it"
+    if recipe.variation and recipe.variation.join > 1 and task == "joint":
+        yield "variation.join cannot join sentences that have a label each; remove it"
+
+
+def _option_problems(recipe: Recipe) -> Iterator[str]:
+    """Yield fields that exclude each other."""
+    crf, training = recipe.architecture.crf, recipe.training
+    if crf and training.class_weights != "none":
+        yield "class_weights cannot weigh the whole sequences of a crf; remove one of them"
     parts = [part for labels in recipe.merge.values() for part in labels]
     if len(parts) != len(set(parts)):
-        raise ValueError(f"merge: the label {max(parts, key=parts.count)!r} stands for two answers: give it to one")
-    if recipe.training.margin and not recipe.architecture.crf:
-        raise ValueError("margin is for a crf: set architecture.crf = true, or leave margin out")
-    if recipe.training.label_smoothing and (recipe.architecture.crf or recipe.task == "generate"):
-        raise ValueError("label_smoothing is for tags and labels that are found one by one: leave it out here")
-    if recipe.training.class_weights != "none" and recipe.task == "generate":
-        raise ValueError("class_weights are for labels, and a language model has none: leave them out")
-    if recipe.architecture.tied and recipe.task != "generate":
-        raise ValueError(f"tied is for language models, not for task {recipe.task!r}: leave it out")
-    if recipe.vectors and recipe.codec.kind != "words":
-        raise ValueError(f"vectors are for words, not for codec.kind = {recipe.codec.kind!r}")
+        yield f"merge: the label {max(parts, key=parts.count)!r} is merged twice; merge it once"
+    if training.margin and not crf:
+        yield "margin needs a crf; set architecture.crf = true, or remove margin"
+    if training.label_smoothing and (crf or recipe.task == "generate"):
+        yield "label_smoothing is for labels that are predicted one by one; remove it"
 
 
 def names() -> list[str]:
-    """The recipes that come with seqserve."""
+    """Return the names of the recipes that come with seqserve."""
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
 def load(name_or_path: str, **changes: Any) -> Recipe:
-    """A recipe by name or by path; `changes` replace whole dotted fields, e.g. {"training.seed": 2}.
+    """Load a recipe by name or by path. `changes` replace whole dotted fields, e.g. {"training.seed": 2}.
 
-    Another `codec.kind` replaces the whole codec by that kind's defaults; `changes` after it are of the new one.
+    Another `codec.kind` replaces the whole codec by that kind's defaults. Later changes then apply to the new codec.
     """
     path = Path(name_or_path) if name_or_path.endswith(".toml") else RECIPES / f"{name_or_path}.toml"
     if not path.is_file():
-        raise RecipeError(f"no recipe {name_or_path!r}: give a path to a .toml file or one of {', '.join(names())}")
+        raise RecipeError(
+            f"unknown recipe {name_or_path!r}; give a path to a .toml file or one of {', '.join(names())}"
+        )
     try:
         fields = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        hint = (
-            "; write a Windows path in single quotes: path = 'C:\\data\\mine.csv'" if "Unescaped" in str(error) else ""
-        )
-        raise RecipeError(f"{path}: is not TOML: {error}{hint}") from None
+        hint = "; put a Windows path in single quotes: path = 'C:\\mine.csv'" if "Unescaped" in str(error) else ""
+        raise RecipeError(f"{path}: not TOML: {error}{hint}") from None
     for dotted, value in changes.items():
         _change(fields, dotted, value)
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError(problems.sentences(error, Recipe, name_or_path, changes)) from None
+        raise RecipeError(recipe_errors.explain(error, Recipe, name_or_path, changes)) from None
 
 
 def _change(fields: dict[str, Any], dotted: str, value: Any) -> None:
@@ -174,8 +181,8 @@ def _change(fields: dict[str, Any], dotted: str, value: Any) -> None:
     for parent in parents:
         part = part.setdefault(parent, {})
         if not isinstance(part, dict):
-            raise RecipeError(f"{dotted}: {parent!r} is a field without fields of its own")
+            raise RecipeError(f"{dotted}: the field {parent!r} has no fields")
     if dotted == "codec.kind" and part.get("kind") != value:
-        part.clear()  # what was said of another kind of input has no meaning for this one
-        part.update(DEFAULTS.get(value, {}))
+        part.clear()  # the fields of another kind do not apply
+        part.update(CODEC_DEFAULTS.get(value, {}))
     part[last] = value

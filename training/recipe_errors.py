@@ -1,7 +1,4 @@
-"""What is wrong with a recipe, in the words of whoever wrote it: one sentence for each problem that pydantic finds.
-
-Knows models of pydantic and what their problems are called. Does not know what a recipe is for.
-"""
+"""Messages about wrong recipes: one sentence for each problem that pydantic finds, in terms of recipe fields."""
 
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping
@@ -10,8 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-# What may stand in a field that cannot be left out.
-EXAMPLES = {
+EXAMPLES = {  # values of required fields
     "name": 'name = "mine"',
     "task": 'task = "classify"',
     "description": 'description = "what it does"',
@@ -24,19 +20,28 @@ MISSING = ("missing", "union_tag_not_found")
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
-def sentences(error: ValidationError, recipe: type[BaseModel], file: str, changed: Collection[str]) -> str:
-    """All problems in one line: each with the option that made it, or with the recipe as it was asked for."""
-    found = []
+def explain(error: ValidationError, recipe: type[BaseModel], file: str, changed: Collection[str]) -> str:
+    """Return all problems in one line. Each starts with the option that caused it, or with the recipe."""
+    messages = []
     for problem in error.errors(include_url=False):
         field = _field(problem, recipe)
-        said = _said(problem, field, recipe)
+        message = _message(problem, field, recipe)
         option = "--name" if field == "name" else f"--set {field}"
-        found.append(f"{option}: {said}" if field in changed else f"{file}: {f'{field}: ' if field else ''}{said}")
-    return "; ".join(found)
+        place = option if field in changed else f"{file}: {field}" if field else file
+        messages.append(f"{place}: {message}")
+    return "; ".join(messages)
+
+
+def field_names(recipe: type[BaseModel]) -> Iterator[str]:
+    """Yield the dotted names of all fields and of their fields."""
+    for name, field in recipe.model_fields.items():
+        yield name
+        for part in _parts(field.annotation):
+            yield from (f"{name}.{inner}" for inner in _part_fields(part))
 
 
 def _field(problem: Mapping[str, Any], recipe: type[BaseModel]) -> str:
-    """Its dotted name as a recipe has it: of a choice of models pydantic's place names the one that was chosen too."""
+    """Return the dotted name of a field. Pydantic's location of a union also names the chosen member."""
     place = [str(part) for part in problem["loc"]]
     if len(place) > 1 and place[1] in _kinds(recipe, place[0]):
         del place[1]
@@ -45,59 +50,51 @@ def _field(problem: Mapping[str, Any], recipe: type[BaseModel]) -> str:
     return ".".join(place)
 
 
-def _said(problem: Mapping[str, Any], field: str, recipe: type[BaseModel]) -> str:
+def _message(problem: Mapping[str, Any], field: str, recipe: type[BaseModel]) -> str:
     kind, value, last = problem["type"], problem["input"], field.split(".")[-1]
     if kind in UNKNOWN:
-        return _unknown([str(part) for part in problem["loc"]], field, recipe)
+        return _unknown_field([str(part) for part in problem["loc"]], field, recipe)
     if kind in MISSING:
         return f"is missing; for example {EXAMPLES.get(field, f'{last} = …')}"
     if kind == "union_tag_invalid":
         value, known = problem["ctx"]["tag"], list(_kinds(recipe, field.split(".")[0]))
-        return f"{value!r} is none of {', '.join(known)}{_meant(value, known)}"
+        return f"{value!r} is not one of {', '.join(known)}{_suggestion(value, known)}"
     message = problem["msg"].removeprefix("Value error, ")
     if field == "name":
-        message = "lower-case letters, digits, dots, dashes and underscores only, at most 64"
+        message = "use at most 64 lower-case letters, digits, dots, dashes and underscores"
     return f"{message} (got {str(value)[:80]!r})" if field else message
 
 
-def _unknown(place: list[str], field: str, recipe: type[BaseModel]) -> str:
+def _unknown_field(place: list[str], field: str, recipe: type[BaseModel]) -> str:
     kinds = _kinds(recipe, place[0])
     if len(place) < 3 or place[1] not in kinds:
-        return f"there is no such field{_meant(field, list(names(recipe)))}"
-    there = [name for name in _fields(kinds[place[1]]) if name != "kind"]
-    return f"kind {place[1]!r} has no such field, it has {', '.join(there)}{_meant(place[-1], there)}"
+        return f"unknown field{_suggestion(field, list(field_names(recipe)))}"
+    known = [name for name in _part_fields(kinds[place[1]]) if name != "kind"]
+    return f"unknown field of kind {place[1]!r}, which has {', '.join(known)}{_suggestion(place[-1], known)}"
 
 
-def _meant(found: str, known: list[str]) -> str:
-    """A question that names the likeliest of the known: the same field of another part, or one that is spelt alike."""
-    elsewhere = [name for name in known if name.split(".")[-1] == found.split(".")[-1]]
-    likely = elsewhere[:1] or get_close_matches(found, known, n=1)
+def _suggestion(wrong: str, known: list[str]) -> str:
+    """Suggest the same field of another part, or one with a similar name."""
+    elsewhere = [name for name in known if name.split(".")[-1] == wrong.split(".")[-1]]
+    likely = elsewhere[:1] or get_close_matches(wrong, known, n=1)
     return f"; did you mean {likely[0]}?" if likely else ""
 
 
-def names(recipe: type[BaseModel]) -> Iterator[str]:
-    """The dotted names of all fields, and of those of its parts."""
-    for name, field in recipe.model_fields.items():
-        yield name
-        for part in _parts(field.annotation):
-            yield from (f"{name}.{inner}" for inner in _fields(part))
-
-
 def _kinds(recipe: type[BaseModel], name: str) -> dict[str, type[BaseModel]]:
-    """What `kind` can be, where a field is one of several models, and which of them it then is."""
+    """Return the members of a discriminated union by their `kind`; {} for another field."""
     field = recipe.model_fields.get(name)
     models = [part for part in _parts(field.annotation if field else None) if issubclass(part, BaseModel)]
     return {part.model_fields["kind"].default: part for part in models if "kind" in part.model_fields}
 
 
 def _parts(annotation: Any) -> Iterator[type]:
-    """The models and data classes that an annotation names: one, one or None, or one of several."""
+    """Yield the models and dataclasses in an annotation: one, an optional one, or a union."""
     for each in get_args(annotation) or (annotation,):
         if isinstance(each, type) and (issubclass(each, BaseModel) or dataclasses.is_dataclass(each)):
             yield each
 
 
-def _fields(part: Any) -> list[str]:
-    return (
-        list(part.model_fields) if issubclass(part, BaseModel) else [field.name for field in dataclasses.fields(part)]
-    )
+def _part_fields(part: Any) -> list[str]:
+    if issubclass(part, BaseModel):
+        return list(part.model_fields)
+    return [field.name for field in dataclasses.fields(part)]

@@ -1,11 +1,11 @@
-"""A run folder: from a recipe to data, codec, network and weights, and back from the folder to all of them.
-
-Knows files and the order of things. Leaves optimisation to loop.py and the graph to export.py.
-"""
+"""Run folders: train a recipe into one, and open one that was trained."""
 
 import json
+import os
+import platform
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +13,37 @@ import torch
 
 from models import codecs
 from models.bundle import vocabulary, vocabulary_text
-from training import data, metrics, parallel
-from training import environment as machine
-from training import run_report as afterwards
-from training import trainer as loop
-from training.data import loading as choice
-from training.data.examples import Source, Splits, digest_of
+from training import metrics, parallel, run_report, trainer
+from training.data import loading
+from training.data.examples import DataError, Source, Splits, digest_of
 from training.nn.networks import Network, make_network
 from training.prepare import prepare
 from training.recipe import Recipe
 from training.trainer import ProgressCallback
 
-RUN = "run.json"
-WORDING = ("description", "languages", "expect", "examples", "max_length")  # fields that no weight depends on
+RUN_FILE = "run.json"
+NOT_DECISIVE = ("description", "languages", "expect", "examples", "max_length")  # fields that change no weight
+LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxscript", "scikit-learn")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a run folder holds, but for the data: enough to export."""
+class TrainingRun:
+    """The content of a run folder except the data: enough to export a bundle."""
 
     folder: Path
     recipe: Recipe
     codec: codecs.Codec
-    labels: tuple[str, ...]  # as training tells them apart; recipe.merge says what is answered
+    labels: tuple[str, ...]  # as trained; recipe.merge maps them to the labels of answers
     text_labels: tuple[str, ...]
     source: Source
-    history: list[dict[str, float]]
-    command: str = ""  # that made it
-    sizes: tuple[int, int] = (0, 0)  # examples or characters trained on and held out
-    digest: str = ""  # of these examples: digest_of
-    notes: tuple[str, ...] = ()  # what `fit` saw in the data and the user should know
+    history: list[dict[str, float]]  # one entry per epoch
+    command: str = ""  # the command that made the run
+    sizes: tuple[int, int] = (0, 0)  # examples or characters, trained on and held out
+    digest: str = ""  # of the examples: see digest_of
+    notes: tuple[str, ...] = ()  # about the data, for the user
 
     def network(self) -> Network:
-        """The network with the best weights, in evaluation mode."""
+        """Return the network with the best weights, in evaluation mode."""
         network = make_network(
             self.recipe.architecture,
             self.codec,
@@ -54,13 +52,28 @@ class Run:
             text_labels=self.text_labels,
             merge=self.recipe.merge,
         )
-        weights = torch.load(self.folder / loop.BEST, map_location="cpu", weights_only=True)
+        weights = torch.load(self.folder / trainer.BEST, map_location="cpu", weights_only=True)
         network.load_state_dict({name: w for name, w in weights.items() if not name.startswith("auxiliary.")})
         return network.eval()
 
     @property
     def metric(self) -> str:
         return metrics.metric_of(self.recipe.task, self.labels)
+
+    @property
+    def best_epoch(self) -> int:
+        """The best epoch by the metric, counted from 1."""
+        higher = metrics.higher_is_better(self.metric)
+        return trainer.best_epoch(self.history, self.metric, higher_is_better=higher)
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The history of the best epoch."""
+        return self.history[self.best_epoch - 1]
+
+    @property
+    def seconds(self) -> float:
+        return sum(entry["seconds"] for entry in self.history)
 
 
 def fit(
@@ -71,108 +84,45 @@ def fit(
     fresh: bool = False,
     command: str = "",
     examples: Splits[Any] | None = None,
-) -> Run:
-    """Train by the recipe into `folder`; goes on where an interrupted run of the same recipe stopped.
+) -> TrainingRun:
+    """Train a recipe into `folder`. Resumes an interrupted run of the same recipe.
 
-    `examples` are those of the recipe unless they are given, as for a fold. Data that nothing can be learnt from is
-    refused (DataError) before the folder is touched.
+    `examples` replaces the recipe's data, as for a fold. Raises DataError for unusable data, before it
+    changes the folder.
     """
-    made = prepare(recipe, examples)
-    run = Run(
+    prepared = prepare(recipe, examples)
+    run = TrainingRun(
         folder=folder,
         recipe=recipe,
-        codec=made.codec,
-        labels=made.labels,
-        text_labels=made.text_labels,
-        source=choice.source(made.examples, made.beside),
+        codec=prepared.codec,
+        labels=prepared.labels,
+        text_labels=prepared.text_labels,
+        source=loading.combine_sources(prepared.examples, prepared.auxiliary),
         history=[],
         command=command,
-        notes=made.notes,
-        sizes=(len(made.examples.train), len(made.examples.dev)),
-        digest=digest_of(made.examples),
+        notes=prepared.notes,
+        sizes=(len(prepared.examples.train), len(prepared.examples.dev)),
+        digest=digest_of(prepared.examples),
     )
-    # Nobody looks for a checkpoint before the folder is as it should be; an error there is one in every process.
-    parallel.from_first(lambda: _begin(run, fresh))
-    objective = made.objective(recipe)
-    run = replace(run, history=loop.fit(objective, recipe.training, folder, report))
+    # Other processes look for a checkpoint only after the first one has written the folder, or all raise its error.
+    parallel.from_first(lambda: _write_folder(run, fresh))
+    objective = prepared.objective(recipe)
+    run = replace(run, history=trainer.fit(objective, recipe.training, folder, report))
     if parallel.rank() == 0:
-        afterwards.write(folder, recipe, made.examples, objective, run.network())
+        run_report.write(folder, recipe, prepared.examples, objective, run.network())
     return run
 
 
-def _begin(run: Run, fresh: bool) -> None:
-    if fresh and run.folder.exists():
-        _remove(run.folder)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    _write_run(run)
-
-
-def _remove(folder: Path) -> None:
-    """Throw a run away, but never a folder that is something else."""
-    if any(folder.iterdir()) and not (folder / RUN).is_file():
-        raise data.DataError(f"{folder} is no run folder (it has no {RUN}), so it is not removed: give another --run")
-    shutil.rmtree(folder)
-
-
-def _write_run(run: Run) -> None:
-    """run.json and the vocabularies. A folder of another recipe is not continued."""
-    source, folder = run.source, run.folder
-    description = {
-        "recipe": run.recipe.model_dump(mode="json"),
-        "labels": list(run.labels),
-        "text_labels": list(run.text_labels),
-        "source": {"name": source.name, "url": source.url, "licence": source.licence, "files": source.files},
-        "codec": run.recipe.codec.model_dump(mode="json"),
-        "examples": {"train": run.sizes[0], "dev": run.sizes[1], "sha256": run.digest},
-        "command": run.command,
-        "machine": machine.description(),
-    }
-    path = folder / RUN
-    if path.exists():
-        before, now = _decisive(_description(folder)), _decisive(description)
-        if changed := sorted(key for key in before | now if before.get(key) != now.get(key)):
-            raise data.DataError(
-                f"{folder} holds another run ({', '.join(changed)} differ): give another folder with --run, "
-                "or --fresh to start anew"
-            )
-    path.write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    for name, entries in run.codec.vocabularies.items():
-        (folder / name).write_text(vocabulary_text(entries), "utf-8")
-
-
-def _decisive(description: dict[str, Any]) -> dict[str, Any]:
-    """The fields of run.json that weights depend on: what is published may be worded anew without training anew."""
-    # Read again: a run from before a field existed has its default.
-    whole = Recipe.model_validate(description["recipe"]).model_dump(mode="json")
-    recipe = {key: value for key, value in whole.items() if key not in WORDING}
-    choice = recipe.pop("data")
-    if choice["path"] is not None:  # the columns of a published data set are its reader's, not the recipe's
-        recipe["data"] = choice
-    training = {f"training.{key}": value for key, value in recipe.pop("training").items() if key != "device"}
-    labels = {"labels": description["labels"], "text labels": description.get("text_labels", [])}
-    files, examples = description["source"]["files"], description["examples"]["sha256"]
-    return {**recipe, **training, **labels, "the data files": files, "the examples": examples}
-
-
-def _description(folder: Path) -> dict[str, Any]:
+def open_run(folder: Path) -> TrainingRun:
+    """Open a run folder that `fit` wrote. Raises DataError if it is incomplete or damaged."""
     try:
-        description: dict[str, Any] = json.loads((folder / RUN).read_text("utf-8"))
-        return description
-    except ValueError as error:
-        raise data.DataError(f"{folder / RUN}: is damaged ({error}): give --fresh to start anew") from None
-
-
-def open_run(folder: Path) -> Run:
-    """Read a run folder that `fit` has written."""
-    try:
-        description = _description(folder)
-        history = json.loads((folder / loop.HISTORY).read_text("utf-8"))
+        description = _read_description(folder)
+        history = json.loads((folder / trainer.HISTORY).read_text("utf-8"))
     except FileNotFoundError as error:
-        raise data.DataError(
-            f"{folder} is no finished run ({Path(error.filename).name} is missing): run fit first"
-        ) from None
+        missing = Path(error.filename).name
+        raise DataError(f"{folder} is not a finished run, {missing} is missing; run fit first") from None
     recipe = Recipe.model_validate(description["recipe"])
-    return Run(
+    return TrainingRun(
         folder=folder,
         recipe=recipe,
         codec=codecs.build(recipe.codec, lambda name: vocabulary(folder / name)),
@@ -184,3 +134,80 @@ def open_run(folder: Path) -> Run:
         history=history,
         command=description.get("command", ""),
     )
+
+
+def describe_machine() -> dict[str, Any]:
+    """Describe processor and versions for run.json and results, without host or user names."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _write_folder(run: TrainingRun, fresh: bool) -> None:
+    """Write run.json and the vocabularies. Raises DataError if the folder holds a run of another recipe."""
+    folder = run.folder
+    if fresh and folder.exists():
+        if any(folder.iterdir()) and not (folder / RUN_FILE).is_file():
+            raise DataError(f"{folder} has no {RUN_FILE}, so it is not a run and not removed; give another --run")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    source = asdict(run.source)
+    del source["note"]
+    description = {
+        "recipe": run.recipe.model_dump(mode="json"),
+        "labels": list(run.labels),
+        "text_labels": list(run.text_labels),
+        "source": source,
+        "codec": run.recipe.codec.model_dump(mode="json"),
+        "examples": {"train": run.sizes[0], "dev": run.sizes[1], "sha256": run.digest},
+        "command": run.command,
+        "machine": describe_machine(),
+    }
+    path = folder / RUN_FILE
+    if path.exists():
+        before, now = _decisive_fields(_read_description(folder)), _decisive_fields(description)
+        if changed := sorted(key for key in before | now if before.get(key) != now.get(key)):
+            raise DataError(
+                f"{folder} holds another run, with different {', '.join(changed)}; give another folder with --run, or "
+                "start over with --fresh"
+            )
+    path.write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    for name, entries in run.codec.vocabularies.items():
+        (folder / name).write_text(vocabulary_text(entries), "utf-8")
+
+
+def _decisive_fields(description: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of run.json that weights depend on. Descriptions may change without training again."""
+    # Validation adds the defaults of fields that did not exist when an older run was written.
+    fields = Recipe.model_validate(description["recipe"]).model_dump(mode="json")
+    recipe = {key: value for key, value in fields.items() if key not in NOT_DECISIVE}
+    data = recipe.pop("data")
+    if data["path"] is not None:  # the columns of a published data set belong to its reader
+        recipe["data"] = data
+    training = {f"training.{key}": value for key, value in recipe.pop("training").items() if key != "device"}
+    labels = {"labels": description["labels"], "text labels": description.get("text_labels", [])}
+    files, examples = description["source"]["files"], description["examples"]["sha256"]
+    return {**recipe, **training, **labels, "data files": files, "examples": examples}
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = json.loads((folder / RUN_FILE).read_text("utf-8"))
+        return description
+    except ValueError as error:
+        raise DataError(f"{folder / RUN_FILE}: damaged ({error}); start over with --fresh") from None

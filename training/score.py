@@ -28,7 +28,7 @@ def score(bundle: Bundle, dev: Any) -> dict[str, float]:
     if isinstance(bundle.task, Generation):
         return {metrics.NATS: round(_nats(bundle, bundle.task, dev), 4)}
     manifest = bundle.manifest
-    scores = metrics.rate(
+    scores = metrics.score_labels(
         manifest.task, manifest.labels, [ExampleLabels.of(example) for example in dev], answers(bundle, dev)
     )
     return {name: round(value, 2) for name, value in scores.items()}

@@ -1,7 +1,4 @@
-"""What the verbs share on the terminal: the console, a plain line, progress of a run, options that choose a recipe.
-
-Knows recipes and options. Does not know what is done with them.
-"""
+"""What commands share: the console, the progress of a run, and the options that choose a recipe and its data."""
 
 import argparse
 import os
@@ -17,35 +14,37 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from models.manifest import BundleError, Manifest, read
 from training import recipe as recipes
-from training.data import loading as choice
+from training.data import loading
 from training.recipe import Recipe, RecipeError
 
 RUNS = Path("runs")
-OWN_DATA = ("dev", "text", "label", "series", "token_column", "tag_column", "encoding")  # options, and fields of [data]
+FILE_OPTIONS = ("dev", "text", "label", "series", "token_column", "tag_column", "encoding")  # also fields of [data]
 
-WIDE = 160  # columns of what goes into a file or a pipe: a table there should not be cut to a terminal's width
-OTHER = os.environ.get("RANK", "0") != "0"  # of the processes that torchrun starts, the first alone speaks
+FILE_WIDTH = 160  # columns for output to files and pipes, so that tables are not cut
+SILENT = os.environ.get("RANK", "0") != "0"  # only the first process of torchrun prints
 
-console = Console(quiet=OTHER)
-errors = Console(stderr=True, quiet=OTHER)
+console = Console(quiet=SILENT)
+errors = Console(stderr=True, quiet=SILENT)
 if not console.is_terminal:
-    console.width = max(console.width, WIDE)
+    console.width = max(console.width, FILE_WIDTH)
 
 
-def say(text: str) -> None:
-    """A line as it is: not wrapped, nothing in it taken for markup."""
+def echo(text: str) -> None:
+    """Print a line as it is, without wrapping or markup."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
-    """Seconds up to two minutes, then minutes."""
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
 @contextmanager
-def progress(of: str = "") -> Iterator[Callable[[int, int, int, float], None]]:
-    """A report for loop.fit: a bar on a terminal, a line an epoch elsewhere; `of` says which of several runs it is."""
-    of = f"{of}, " if of else ""
+def progress(label: str = "") -> Iterator[Callable[[int, int, int, float], None]]:
+    """Yield a report function for trainer.fit: a progress bar on a terminal, else one line per epoch.
+
+    `label` names one of several runs.
+    """
+    label = f"{label}, " if label else ""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -54,61 +53,58 @@ def progress(of: str = "") -> Iterator[Callable[[int, int, int, float], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        bar = bars.add_task(f"{of}reading", total=None, loss=float("nan"))
+        bar = bars.add_task(f"{label}reading", total=None, loss=float("nan"))
 
         def report(epoch: int, batch: int, batches: int, loss: float) -> None:
-            bars.update(bar, description=f"{of}epoch {epoch}", completed=batch, total=batches, loss=loss)
+            bars.update(bar, description=f"{label}epoch {epoch}", completed=batch, total=batches, loss=loss)
             if batch == batches and not console.is_terminal:
-                say(f"{of}epoch {epoch}: loss {loss:.4f}")
+                echo(f"{label}epoch {epoch}: loss {loss:.4f}")
 
         yield report
 
 
-def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """The options that choose a recipe and its data: `recipe_of` reads them."""
-    parser.add_argument("recipe", help="a recipe's name, or a path to a .toml file")
+def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `recipe_from` reads."""
+    parser.add_argument("recipe", help="Name a recipe, or give a path to a .toml file.")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="Use your own file: CoNLL, CSV, TSV, JSONL or text.")
+    parser.add_argument("--name", help="Name the run and its bundle (default: the recipe's name).")
     parser.add_argument(
-        "--data", type=Path, help="your own file: CoNLL, CSV/TSV/JSONL or plain text, as the task needs"
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="Change a field: --set training.epochs=3."
     )
-    parser.add_argument("--name", help="name of the run and of its bundle")
     own = parser.add_argument_group("your own file")
-    own.add_argument("--dev", type=Path, help="development data (default: a tenth of --data is held out)")
-    own.add_argument("--text", metavar="COLUMN", help="column or key of the text (default: text)")
-    own.add_argument("--label", metavar="COLUMN", help="column or key of the label (default: label)")
-    own.add_argument(
-        "--series", metavar="COLUMN", help="column that is the same in all frames of a series (default: id)"
-    )
-    own.add_argument("--token-column", type=_column, metavar="N", help="from 0 (default: the first; in .conllu FORM)")
-    own.add_argument("--tag-column", type=_column, metavar="N", help="from 0 (default: the last; in .conllu UPOS)")
-    own.add_argument("--encoding", help="e.g. latin-1, cp1252, utf-16 (default: utf-8)")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. training.epochs=3")
+    own.add_argument("--dev", type=Path, metavar="FILE", help="Use this development data (default: a tenth of --data).")
+    own.add_argument("--text", metavar="COLUMN", help="Name the column or key of the text (default: text).")
+    own.add_argument("--label", metavar="COLUMN", help="Name the column or key of the label (default: label).")
+    own.add_argument("--series", metavar="COLUMN", help="Name the column that groups frames (default: id).")
+    own.add_argument("--token-column", type=_column, metavar="N", help="Count from 0 (default: 0; FORM in .conllu).")
+    own.add_argument("--tag-column", type=_column, metavar="N", help="Count from 0 (default: -1; UPOS in .conllu).")
+    own.add_argument("--encoding", help="Name the encoding: latin-1, cp1252, utf-16 (default: utf-8).")
 
 
-def recipe_of(options: argparse.Namespace, **changes: Any) -> Recipe:
-    """The recipe that the options of `add_recipe` choose; `changes` are dotted fields that win over --set."""
-    chosen = {**_changes(options), **changes}
-    recipe = recipes.load(options.recipe, **chosen)
-    if recipe.data.path is None and (given := [name for name in OWN_DATA if getattr(options, name) is not None]):
-        raise RecipeError(f"--{given[0].replace('_', '-')} describes your own file: give it with --data")
-    return recipe if "codec.features" in chosen else choice.counted(recipe)
+def recipe_from(options: argparse.Namespace) -> Recipe:
+    """Load the recipe that the options choose, with their changes."""
+    changes = changes_from(options)
+    recipe = recipes.load(options.recipe, **changes)
+    if recipe.data.path is None and (given := [name for name in FILE_OPTIONS if getattr(options, name) is not None]):
+        raise RecipeError(f"--{given[0].replace('_', '-')} needs your own file; give it with --data")
+    return recipe if "codec.features" in changes else loading.count_features(recipe)
 
 
-def manifest_of(folder: Path) -> Manifest:
-    """The manifest of a bundle; who names its run is told where the bundle is."""
-    try:
-        return read(folder)
-    except BundleError:
-        if not (folder / "run.json").is_file():
-            raise
-    made = folder / "bundle"
-    remedy = f"try {made}" if made.is_dir() else f"make its bundle with python -m training export {folder}"
-    raise BundleError(f"{folder} is a run, not a bundle: {remedy}")
+def changes_from(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the changes of the recipe by dotted field."""
+    changes = dict(_parse_change(text) for text in options.set)
+    if options.name:
+        changes["name"] = options.name
+    if options.data:
+        changes["data.path"] = str(options.data)
+    own = {name: value for name in FILE_OPTIONS if (value := getattr(options, name)) is not None}
+    return changes | {f"data.{name}": str(value) if name == "dev" else value for name, value in own.items()}
 
 
-def command_of(options: argparse.Namespace, *more: str) -> str:
-    """The command that does the same again, in the order of the help; --fresh changes no weight."""
-    words = ["python", "-m", "training", options.verb, options.recipe]
-    for name in ("data", "name", *OWN_DATA):
+def command_line(options: argparse.Namespace, *more: str) -> str:
+    """Return the command that repeats a run. It omits --fresh, which changes no weight."""
+    words = ["python", "-m", "training", options.command, options.recipe]
+    for name in ("data", "name", *FILE_OPTIONS):
         if (value := getattr(options, name)) is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
     for change in options.set:
@@ -118,24 +114,25 @@ def command_of(options: argparse.Namespace, *more: str) -> str:
     return shlex.join([*words, *more])
 
 
+def read_manifest(folder: Path) -> Manifest:
+    """Read a bundle's manifest. The error for a run folder says where its bundle is."""
+    try:
+        return read(folder)
+    except BundleError:
+        if not (folder / "run.json").is_file():
+            raise
+    bundle = folder / "bundle"
+    remedy = f"try {bundle}" if bundle.is_dir() else f"make its bundle with python -m training export {folder}"
+    raise BundleError(f"{folder} is a run, not a bundle; {remedy}")
+
+
 def _column(text: str) -> int | str:
-    """A column by number, or by name in .conllu."""
+    """Parse a column number, or a column name of .conllu."""
     return int(text) if text.lstrip("-").isdecimal() else text
 
 
-def _changes(options: argparse.Namespace) -> dict[str, Any]:
-    """What the options change in the recipe."""
-    changes = dict(_change(text) for text in options.set)
-    if options.name:
-        changes["name"] = options.name
-    if options.data:
-        changes["data.path"] = str(options.data)
-    own = {name: value for name in OWN_DATA if (value := getattr(options, name)) is not None}
-    return changes | {f"data.{name}": str(value) if name == "dev" else value for name, value in own.items()}
-
-
-def _change(text: str) -> tuple[str, Any]:
-    """FIELD=VALUE, the value read as TOML where it is TOML, else as a string."""
+def _parse_change(text: str) -> tuple[str, Any]:
+    """Parse FIELD=VALUE. A value that is not TOML is a string."""
     field, separator, value = text.partition("=")
     if not separator:
         raise RecipeError(f"--set {text!r}: write FIELD=VALUE, for example training.epochs=3")

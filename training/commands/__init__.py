@@ -1,5 +1,4 @@
-"""The verbs of `python -m training`, one a file: HELP (a line), add(parser) and run(options) -> status or None.
+"""Commands of `python -m training`: options and printing. Each module adds its commands with `register`.
 
-Arguments and printing only; the work is in the other modules. What is slow to import is imported in `run`, so that
---help is quick.
+Slow imports, such as torch, are inside functions, so that --help stays fast.
 """

@@ -1,8 +1,4 @@
-"""Train by a recipe into a run folder; the same command goes on where an interrupted one stopped.
-
-With --seeds several times, into RUN/seed-1 and so on; RUN itself then is the best of them. Several processes share
-the work under torchrun: torchrun --nproc-per-node 2 -m -- training fit pos-en
-"""
+"""Commands that train: fit a recipe, with one seed or several, and cross-validate it."""
 
 import argparse
 from pathlib import Path
@@ -11,118 +7,141 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from training.recipe import Recipe
-from training.terminal import RUNS, add_recipe, command_of, console, duration, progress, recipe_of, say
+from training.recipe import Recipe, RecipeError
+from training.terminal import RUNS, add_recipe_options, command_line, console, duration, echo, progress, recipe_from
 
-if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none of it
-    from training.run import Run
+if TYPE_CHECKING:
+    from training.run import TrainingRun
 
-HELP = "train by a recipe"
-NO_SCORES = ("epoch", "train_loss", "gradient_norm", "learning_rate", "seconds", "dev_loss")  # of a history's entry
+NOT_SCORES = ("epoch", "train_loss", "gradient_norm", "learning_rate", "seconds", "dev_loss")  # of a history's entry
 MOST_LABELS = 20  # rows on the terminal
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    add_recipe(parser)
-    parser.add_argument("--run", type=Path, help="run folder (default: runs/NAME)")
-    parser.add_argument("--fresh", action="store_true", help="throw an earlier run in that folder away")
-    parser.add_argument("--seeds", metavar="N|A,B,…", help="train once a seed, 1 to N or those given; the best is kept")
+def register(commands: Any) -> None:
+    parser = commands.add_parser(
+        "fit",
+        help="Train a recipe.",
+        description="Train a recipe into a run folder. The same command resumes an interrupted run. Several processes "
+        "share the work under torchrun: torchrun --nproc-per-node 2 -m -- training fit pos-en",
+    )
+    add_recipe_options(parser)
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="Write the run here (default: runs/NAME).")
+    parser.add_argument("--fresh", action="store_true", help="Remove an earlier run in that folder first.")
+    parser.add_argument("--seeds", metavar="N|A,B,…", help="Train with seeds 1 to N, or with these, and keep the best.")
+    parser.set_defaults(run_command=fit_recipe)
+
+    parser = commands.add_parser(
+        "cross-validate",
+        help="Score a recipe over folds of its data.",
+        description="Hold out every example once and score the last epoch of each fold. Nothing stops early, because "
+        "the best epoch would be chosen on the examples that judge it.",
+    )
+    add_recipe_options(parser)
+    parser.add_argument("--folds", type=int, default=10, metavar="N", help="Split the data into N folds (default: 10).")
+    parser.add_argument("--seeds", metavar="N|A,B,…", help="Repeat each fold with these seeds.")
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="Write the folds here (default: runs/NAME-folds).")
+    parser.add_argument("--fresh", action="store_true", help="Remove earlier runs of the folds first.")
+    parser.set_defaults(run_command=cross_validate)
 
 
-def run(options: argparse.Namespace) -> None:
+def fit_recipe(options: argparse.Namespace) -> None:
     from training import parallel
 
-    recipe = recipe_of(options)
+    recipe = recipe_from(options)
     folder = options.run or RUNS / recipe.name
     with parallel.process_group():
         if options.seeds is None:
-            _finish(fit_one(recipe, folder, options, command=command_of(options)))
+            _print_run(_fit(recipe, folder, options, command=command_line(options)))
         else:
             _fit_seeds(recipe, folder, options)
-        say(f"next: python -m training export {folder}")
+        echo(f"next: python -m training export {folder}")
 
 
-def fit_one(
-    recipe: Recipe, folder: Path, options: argparse.Namespace, *, command: str, of: str = "", examples: Any = None
-) -> "Run":
-    """A run with its progress on the terminal; after Ctrl-C what is left of it is said and drawn."""
-    from training import parallel
-    from training import run as runs
+def cross_validate(options: argparse.Namespace) -> None:
+    from training import parallel, seeds_and_folds
+    from training.data import loading
+
+    recipe = recipe_from(options)
+    if recipe.task == "generate":
+        raise RecipeError("cross-validation needs examples, and a text has none; use a recipe for another task")
+    folder = options.run or RUNS / f"{recipe.name}-folds"
+    seeds = [recipe.training.seed] if options.seeds is None else seeds_and_folds.parse_seeds(options.seeds)
+    with parallel.process_group():
+        parts = seeds_and_folds.make_folds(loading.load_splits(recipe), options.folds, recipe.training.seed)
+        last, best = _fit_folds(options, recipe, folder, parts, seeds)
+        if parallel.rank() == 0:
+            _print_folds(folder, [len(part.dev) for part in parts], last, best)
+
+
+def _fit(
+    recipe: Recipe, folder: Path, options: argparse.Namespace, *, command: str, label: str = "", examples: Any = None
+) -> "TrainingRun":
+    """Train with progress on the terminal. Ctrl-C leaves a usable run and says so."""
+    from training import parallel, run
 
     try:
-        with progress(of) as report:
-            finished = runs.fit(recipe, folder, report, fresh=options.fresh, command=command, examples=examples)
+        with progress(label) as report:
+            finished = run.fit(recipe, folder, report, fresh=options.fresh, command=command, examples=examples)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_left(recipe, folder)) from None
+        raise KeyboardInterrupt(_describe_interrupted(recipe, folder)) from None
     if parallel.rank() == 0:
-        _draw(finished)
+        _draw_curves(finished)
     return finished
 
 
-def _left(recipe: Recipe, folder: Path) -> str:
-    """What an interrupted run leaves, after the word "interrupted"."""
+def _describe_interrupted(recipe: Recipe, folder: Path) -> str:
+    """Return what follows the word "interrupted"."""
     from training.run import open_run
     from training.trainer import saved_history
 
     epochs = len(saved_history(folder))
     if not epochs:
-        return f": the first epoch was not over, so nothing is kept in {folder}; the same command starts anew"
-    left = open_run(folder)
-    _draw(left)
+        return f" in the first epoch: {folder} keeps nothing, and the same command starts over"
+    interrupted = open_run(folder)
+    _draw_curves(interrupted)
     return (
-        f": {epochs} of {recipe.training.epochs} epochs are kept in {folder}, the best is epoch {best_of(left)}; the "
-        f"same command goes on from there, and python -m training export {folder} takes the best so far"
+        f": {folder} keeps {epochs} of {recipe.training.epochs} epochs, and the best is {interrupted.best_epoch}. The "
+        f"same command resumes; python -m training export {folder} exports the best so far"
     )
 
 
-def _draw(finished: "Run") -> None:
+def _draw_curves(run: "TrainingRun") -> None:
     from training import plots
 
-    plots.draw(finished.history, finished.metric, finished.folder / "curves.png", finished.recipe.name)
+    plots.draw_history(run.history, run.metric, run.folder / "curves.png", run.recipe.name)
 
 
-def best_of(finished: "Run") -> int:
-    """The best epoch of a run, from 1."""
-    from training import metrics
-    from training import trainer as loop
-
-    better = metrics.higher_is_better(finished.metric)
-    return loop.best_epoch(finished.history, finished.metric, higher_is_better=better)
-
-
-def _finish(finished: "Run") -> None:
-    """The epochs as a table, and what the user should know."""
-    for note in finished.notes:
-        say(f"note: {note}")
-    scores = [name for name in finished.history[0] if name not in NO_SCORES]
+def _print_run(run: "TrainingRun") -> None:
+    """Print the epochs, the report, and notes about the data."""
+    for note in run.notes:
+        echo(f"note: {note}")
+    scores = [name for name in run.history[0] if name not in NOT_SCORES]
     table = Table("epoch", "train loss", "dev loss", *scores, "seconds", box=None)
-    for entry in finished.history:
+    for entry in run.history:
         losses = [f"{entry[name]:.4f}" for name in ("train_loss", "dev_loss")]
-        table.add_row(
-            f"{entry['epoch']}", *losses, *(f"{entry[name]:.3f}" for name in scores), f"{entry['seconds']:.1f}"
-        )
+        values = [f"{entry[name]:.3f}" for name in scores]
+        table.add_row(f"{entry['epoch']}", *losses, *values, f"{entry['seconds']:.1f}")
     console.print(table)
-    _report(finished)
-    parts = "characters" if finished.recipe.task == "generate" else "examples"
-    train, dev = finished.sizes
-    say(f"{train:,} {parts} trained on, {dev:,} held out for the scores; epoch {best_of(finished)} is the best")
-    say(f"its weights, curves and report are in {finished.folder}")
+    _print_report(run)
+    parts = "characters" if run.recipe.task == "generate" else "examples"
+    train, dev = run.sizes
+    echo(f"trained on {train:,} {parts}, scored on {dev:,} held out; the best epoch is {run.best_epoch}")
+    echo(f"weights, curves and report: {run.folder}")
 
 
-def _report(finished: "Run") -> None:
-    """The best epoch beside what no training gives, and the labels that occur most."""
-    from training import run_report as afterwards
+def _print_report(run: "TrainingRun") -> None:
+    """Print the best epoch next to the baselines, and the most frequent labels."""
+    from training import run_report
 
-    found = afterwards.read(finished.folder)
-    best = finished.history[best_of(finished) - 1]
-    scores = [name for name in best if name not in NO_SCORES]
-    table = Table("compared", *scores, box=None)
-    table.add_row(f"this run, epoch {best_of(finished)}", *(f"{best[name]:.3f}" for name in scores))
-    for name, baseline in found.get("baselines", {}).items():
+    report = run_report.read(run.folder)
+    scores = [name for name in run.best if name not in NOT_SCORES]
+    table = Table("model", *scores, box=None)
+    table.add_row(f"this run, epoch {run.best_epoch}", *(f"{run.best[name]:.3f}" for name in scores))
+    for name, baseline in report.get("baselines", {}).items():
         table.add_row(name, *(f"{baseline[score]:.3f}" if score in baseline else "" for score in scores))
     console.print(table)
-    kind = "spans" if found.get("spans") else "labels"
-    rows = sorted(found.get(kind, []), key=lambda row: -row["support"])
+    kind = "spans" if report.get("spans") else "labels"
+    rows = sorted(report.get(kind, []), key=lambda row: -row["support"])
     if not rows:
         return
     table = Table(kind, "precision", "recall", "F1", "expected", box=None)
@@ -131,46 +150,79 @@ def _report(finished: "Run") -> None:
         table.add_row(escape(row["label"]), *shares, f"{row['support']}")
     console.print(table)
     if len(rows) > MOST_LABELS:
-        say(f"… and {len(rows) - MOST_LABELS} more {kind}: {finished.folder / afterwards.REPORT}")
+        echo(f"… and {len(rows) - MOST_LABELS} more {kind}: {run.folder / run_report.REPORT}")
 
 
 def _fit_seeds(recipe: Recipe, folder: Path, options: argparse.Namespace) -> None:
-    """A run a seed; RUN becomes the best of them."""
-    from training import metrics, parallel, plots
-    from training import seeds_and_folds as repeats
-    from training.data import loading as choice
+    """Train once per seed. The folder becomes a copy of the best run."""
+    from training import metrics, parallel, plots, seeds_and_folds
+    from training.data import loading
 
-    seeds = repeats.parse_seeds(options.seeds)
-    repeats.refuse_single(folder)
-    examples = choice.splits(recipe)
-    runs: dict[str, Run] = {}
+    seeds = seeds_and_folds.parse_seeds(options.seeds)
+    seeds_and_folds.refuse_single_run(folder)
+    examples = loading.load_splits(recipe)
+    runs: dict[str, TrainingRun] = {}
     for seed in seeds:
-        command = command_of(options, "--set", f"training.seed={seed}")
-        name = f"seed-{seed}"
-        runs[name] = fit_one(
-            repeats.with_seed(recipe, seed),
-            folder / name,
+        runs[f"seed-{seed}"] = _fit(
+            seeds_and_folds.with_seed(recipe, seed),
+            folder / f"seed-{seed}",
             options,
-            command=command,
-            of=f"seed {seed}",
+            command=command_line(options, "--set", f"training.seed={seed}"),
+            label=f"seed {seed}",
             examples=examples,
         )
     if parallel.rank():
         return
     metric = next(iter(runs.values())).metric
+    scores = {name: run.best[metric] for name, run in runs.items()}
     table = Table("seed", metric, "best epoch", "epochs", "time", box=None)
-    scores = {}
-    for name, finished in runs.items():
-        best = best_of(finished)
-        scores[name] = finished.history[best - 1][metric]
-        took = duration(sum(entry["seconds"] for entry in finished.history))
-        table.add_row(name, f"{scores[name]:.3f}", f"{best}", f"{len(finished.history)}", took)
+    for name, run in runs.items():
+        table.add_row(name, f"{scores[name]:.3f}", f"{run.best_epoch}", f"{len(run.history)}", duration(run.seconds))
     console.print(table)
-    summary = repeats.summarise(scores)
+    summary = seeds_and_folds.summarize(scores)
     choose = max if metrics.higher_is_better(metric) else min
-    best_run = choose(scores, key=lambda name: scores[name])
-    repeats.keep_best(folder, summary, best_run)
-    plots.side_by_side({name: finished.history for name, finished in runs.items()}, metric, folder / "seeds.png")
-    _report(runs[best_run])
-    say(f"{metric}: mean {summary}")
-    say(f"the best, {best_run}, is now the run {folder}; all scores are in {folder / repeats.SEEDS}")
+    best = choose(scores, key=lambda name: scores[name])
+    seeds_and_folds.keep_best(folder, summary, best)
+    plots.draw_comparison({name: run.history for name, run in runs.items()}, metric, folder / "seeds.png")
+    _print_report(runs[best])
+    echo(f"{metric}: mean {summary}")
+    echo(f"{folder} is now the best run, {best}; all scores: {folder / seeds_and_folds.SEEDS}")
+
+
+def _fit_folds(
+    options: argparse.Namespace, recipe: Recipe, folder: Path, parts: list[Any], seeds: list[int]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the scores of the last and of the best epoch of each fold, as means over seeds."""
+    from training.seeds_and_folds import with_seed
+
+    last: dict[str, float] = {}
+    best: dict[str, float] = {}
+    for number, part in enumerate(parts, 1):
+        name = f"fold-{number}"
+        for seed in seeds:
+            single = len(seeds) == 1
+            run = _fit(
+                with_seed(recipe, seed, patience=recipe.training.epochs),
+                folder / name if single else folder / f"seed-{seed}" / name,
+                options,
+                command=command_line(options),
+                label=f"fold {number}" if single else f"fold {number}, seed {seed}",
+                examples=part,
+            )
+            last[name] = last.get(name, 0.0) + run.history[-1][run.metric] / len(seeds)
+            best[name] = best.get(name, 0.0) + run.best[run.metric] / len(seeds)
+    return last, best
+
+
+def _print_folds(folder: Path, sizes: list[int], last: dict[str, float], best: dict[str, float]) -> None:
+    from training import seeds_and_folds
+
+    table = Table("fold", "held out", "last epoch", "best epoch", box=None)
+    for name, size in zip(last, sizes, strict=True):
+        table.add_row(name, f"{size}", f"{last[name]:.2f}", f"{best[name]:.2f}")
+    console.print(table)
+    summary = seeds_and_folds.summarize(last, sizes)
+    seeds_and_folds.write_summary(folder / "folds.json", summary, held_out=sizes, best_epochs=best)
+    echo(f"over all {sum(sizes):,} examples, each held out once: {summary}")
+    optimistic = seeds_and_folds.summarize(best, sizes)
+    echo(f"with the best epochs, which is too optimistic: {optimistic.mean:.2f}; all scores: {folder}/folds.json")

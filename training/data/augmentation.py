@@ -1,7 +1,7 @@
-"""Sentences as they might have been: other mentions in their places, words cut otherwise, everything in lower case.
+"""Augmentation of tagged sentences: swapped mentions, other tokenization, lower case, joined sentences.
 
-An epoch sees each sentence in another form, so that a tagger of few sentences learns where mentions stand rather than
-which they were. Knows tags in spans and words. Knows no codec and no network.
+Every epoch sees each sentence in another form, so that a tagger trained on few sentences learns where mentions stand
+rather than which they were.
 """
 
 import re
@@ -14,63 +14,65 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.tasks.tag import find_spans
-from training import data
+from training.data import published
 from training.data.examples import JointExample, TaggedExample, label_of, tags_of, text_of
 
-CAPITALISED = 0.8  # of the borrowed mentions, which some data sets have in lower case
-LONGEST = 4  # words of a borrowed mention
-SPLIT = re.compile(r"#(?=\w)|'|\.(?=\.)|!(?=!)|\?(?=\?)|[^#'.!?]+|.")  # how others would cut a word: #tag, don't, ...
+CAPITALIZED = 0.8  # share of the borrowed mentions, which some data sets have in lower case
+LONGEST_MENTION = 4  # words of a borrowed mention
+TOKEN_PARTS = re.compile(r"#(?=\w)|'|\.(?=\.)|!(?=!)|\?(?=\?)|[^#'.!?]+|.")  # other tokenizations of #tag, don't, ...
 
 Mentions = Mapping[str, Sequence[tuple[str, ...]]]  # by kind
 Sentence = TaggedExample | JointExample
 
 
 class DonorDataset(BaseModel):
-    """A published data set whose mentions (or whole texts) stand in for those of this one."""
+    """A published data set whose mentions, or whole texts, replace those of the training data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     options: dict[str, Any] = {}
-    kinds: dict[str, str] = Field(description="its kinds of spans, or its labels, and ours; '*' is all of its labels")
+    kinds: dict[str, str] = Field(
+        description="maps its kinds of spans, or its labels, to kinds of the recipe's data; '*' is every label"
+    )
 
 
 class AugmentationOptions(BaseModel):
-    """Fields of [variation]: shares of what is changed in an epoch."""
+    """Random changes of the training sentences, other ones in every epoch."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    swap: float = Field(default=0.0, ge=0, le=1, description="of the mentions, replaced by another one of their kind")
-    borrow: float = Field(default=0.0, ge=0, le=1, description="of the replacements, taken from `lenders`")
-    split: float = Field(default=0.0, ge=0, le=1, description="of the sentences, cut into words at signs too")
-    lowercase: float = Field(default=0.0, ge=0, le=1, description="of the sentences")
-    join: int = Field(default=1, ge=1, description="most sentences in one, of those that follow each other")
-    lenders: tuple[DonorDataset, ...] = ()
+    swap: float = Field(default=0.0, ge=0, le=1, description="share of mentions replaced by another of their kind")
+    borrow: float = Field(default=0.0, ge=0, le=1, description="share of replacements taken from `lenders`")
+    split: float = Field(default=0.0, ge=0, le=1, description="share of sentences tokenized at signs too")
+    lowercase: float = Field(default=0.0, ge=0, le=1, description="share of sentences in lower case")
+    join: int = Field(default=1, ge=1, description="most consecutive sentences joined into one")
+    lenders: tuple[DonorDataset, ...] = Field(default=(), description="data sets to borrow mentions from")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmenter:
-    """What [variation] asks for, and the mentions to do it with."""
+    """The options of [variation] and the mentions that they need."""
 
-    variation: AugmentationOptions
+    options: AugmentationOptions
     own: Mentions
     borrowed: Mentions
-    known: frozenset[str]  # the tags of the training data: no others may come about
+    known_tags: frozenset[str]  # of the training data; augmentation makes no others
 
-    def vary(self, examples: Sequence[Sentence], random: np.random.Generator) -> list[Sentence]:
-        """The examples in other forms, in the same order; tags stay with their words. Fewer where they are joined."""
-        varied = [self._vary(example, random) for example in examples]
-        return _join(varied, self.variation.join, random) if self.variation.join > 1 else varied
+    def augment(self, examples: Sequence[Sentence], random: np.random.Generator) -> list[Sentence]:
+        """Return the examples in other forms, in the same order. Joining makes them fewer."""
+        augmented = [self._augment(example, random) for example in examples]
+        return _join(augmented, self.options.join, random) if self.options.join > 1 else augmented
 
-    def _vary(self, example: Sentence, random: np.random.Generator) -> Sentence:
+    def _augment(self, example: Sentence, random: np.random.Generator) -> Sentence:
         words, tags = list(example.tokens), list(example.tags)
-        if self.variation.swap:
+        if self.options.swap:
             words, tags = self._swap(words, tags, random)
-        if random.random() < self.variation.split:
+        if random.random() < self.options.split:
             words, tags = _split(words, tags)
-        if random.random() < self.variation.lowercase:
+        if random.random() < self.options.lowercase:
             words = [word.lower() for word in words]
-        if not self.known.issuperset(tags):
+        if not self.known_tags.issuperset(tags):
             return example
         return replace(example, tokens=tuple(words), tags=tuple(tags))
 
@@ -82,58 +84,58 @@ class Augmenter:
             new_words += words[after:first]
             new_tags += tags[after:first]
             mention = list(words[first:end])
-            if mention and random.random() < self.variation.swap:
-                mention = self._other(kind, random)
+            if mention and random.random() < self.options.swap:
+                mention = self._other_mention(kind, random)
             new_words += mention
             new_tags += [f"{'I' if place else 'B'}-{kind}" for place in range(len(mention))]
             after = end
         return new_words, new_tags
 
-    def _other(self, kind: str, random: np.random.Generator) -> list[str]:
+    def _other_mention(self, kind: str, random: np.random.Generator) -> list[str]:
         borrowed = self.borrowed.get(kind, ())
-        if borrowed and random.random() < self.variation.borrow:
+        if borrowed and random.random() < self.options.borrow:
             mention = list(borrowed[random.integers(len(borrowed))])
-            return [word.title() for word in mention] if random.random() < CAPITALISED else mention
+            return [word.title() for word in mention] if random.random() < CAPITALIZED else mention
         return list(self.own[kind][random.integers(len(self.own[kind]))])
 
 
-def make_augmenter(variation: AugmentationOptions, train: Sequence[Sentence]) -> Augmenter:
-    """With the mentions of the training data and of the lenders. Raises DataError for a lender that is not there."""
+def make_augmenter(options: AugmentationOptions, train: Sequence[Sentence]) -> Augmenter:
+    """Collect the mentions of the training data and of the donors. Raises DataError for an unknown donor."""
     own: dict[str, list[tuple[str, ...]]] = {}
     for example in train:
         for kind, first, end in find_spans(example.tags):
             own.setdefault(kind, []).append(tuple(example.tokens[first:end]))
     borrowed: dict[str, list[tuple[str, ...]]] = {}
-    for lender in variation.lenders:
-        for kind, mentions in _lent(lender).items():
+    for donor in options.lenders:
+        for kind, mentions in _donated(donor).items():
             borrowed.setdefault(kind, []).extend(mentions)
-    known = frozenset(tag for example in train for tag in example.tags)
-    return Augmenter(variation=variation, own=own, borrowed=borrowed, known=known)
+    known_tags = frozenset(tag for example in train for tag in example.tags)
+    return Augmenter(options=options, own=own, borrowed=borrowed, known_tags=known_tags)
 
 
-def _lent(lender: DonorDataset) -> dict[str, list[tuple[str, ...]]]:
-    """The different mentions of a lender's training data under our kinds, in the order in which they come."""
-    found: dict[str, dict[tuple[str, ...], None]] = {}
-    for example in data.load({"name": lender.name, **lender.options}).train:
-        whole = lender.kinds.get(label_of(example) or "", lender.kinds.get("*"))
+def _donated(donor: DonorDataset) -> dict[str, list[tuple[str, ...]]]:
+    """Return the distinct mentions of a donor's training data by the recipe's kinds, in order of appearance."""
+    mentions: dict[str, dict[tuple[str, ...], None]] = {}
+    for example in published.load({"name": donor.name, **donor.options}).train:
+        whole = donor.kinds.get(label_of(example) or "", donor.kinds.get("*"))
         if whole is not None:
-            found.setdefault(whole, {})[tuple(text_of(example).split())] = None
+            mentions.setdefault(whole, {})[tuple(text_of(example).split())] = None
         for kind, first, end in find_spans(tags_of(example)):
-            if kind in lender.kinds and end - first <= LONGEST:
-                found.setdefault(lender.kinds[kind], {})[tuple(example.tokens[first:end])] = None
-    return {kind: list(mentions) for kind, mentions in found.items()}
+            if kind in donor.kinds and end - first <= LONGEST_MENTION:
+                mentions.setdefault(donor.kinds[kind], {})[tuple(example.tokens[first:end])] = None
+    return {kind: list(each) for kind, each in mentions.items()}
 
 
 def _join(examples: Sequence[Sentence], most: int, random: np.random.Generator) -> list[Sentence]:
-    """Runs of one to `most` examples, each as one: a tagger of streams learns what follows a full stop."""
+    """Join one to `most` consecutive examples into one, so that a tagger of streams learns what follows a full stop."""
     joined: list[Sentence] = []
     start = 0
     while start < len(examples):
-        run = examples[start : start + int(random.integers(1, most + 1))]
-        start += len(run)
-        words = tuple(chain.from_iterable(example.tokens for example in run))
-        tags = tuple(chain.from_iterable(example.tags for example in run))
-        joined.append(replace(run[0], tokens=words, tags=tags))
+        part = examples[start : start + int(random.integers(1, most + 1))]
+        start += len(part)
+        words = tuple(chain.from_iterable(example.tokens for example in part))
+        tags = tuple(chain.from_iterable(example.tags for example in part))
+        joined.append(replace(part[0], tokens=words, tags=tags))
     return joined
 
 
@@ -141,7 +143,7 @@ def _split(words: Sequence[str], tags: Sequence[str]) -> tuple[list[str], list[s
     new_words: list[str] = []
     new_tags: list[str] = []
     for word, tag in zip(words, tags, strict=True):
-        parts = SPLIT.findall(word) if any(sign in word for sign in "#'.!?") and "//" not in word else [word]
+        parts = TOKEN_PARTS.findall(word) if any(sign in word for sign in "#'.!?") and "//" not in word else [word]
         new_words += parts
         new_tags += [tag] + [tag if tag[:2] != "B-" else f"I-{tag[2:]}"] * (len(parts) - 1)
     return new_words, new_tags

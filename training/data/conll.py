@@ -1,27 +1,30 @@
-"""CoNLL files: a token a line with its tag in another column, a blank line after each sentence.
+"""Tagged sentences: CoNLL files, and JSON lines such as {"tokens": ["a", "b"], "tags": ["O", "X"]}.
 
-A comment such as "# label = greeting" before a sentence gives the label of the whole, where one is asked for.
+A CoNLL file has one token with its tag on each line, and a blank line after each sentence. A comment such as
+"# label = greeting" before a sentence gives the label of the sentence to the readers of joint examples.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from training.data.examples import DataError, FileLocation, JointExample, TaggedExample
+from training.data.tables import check_characters, check_columns, filled_label, json_objects
 from training.data.text_files import read_lines
 
 CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 NOT_A_WORD = re.compile(r"\d+[-.]\d+")  # ids of multiword ranges (1-2) and empty nodes (1.1)
 LABEL_KEYS = ("label", "intent")
-BLANKS = re.compile(r"[ \t]+")  # str.split would cut at no-break spaces too, which stand inside tokens
+BLANKS = re.compile(r"[ \t]+")  # str.split would also cut at no-break spaces, which can be part of a token
 
 Column = int | str | None
 
 
 @dataclass(slots=True)
 class _Sentence:
-    """What has been read of a sentence so far."""
+    """The part of a sentence that has been read."""
 
     tokens: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
@@ -37,15 +40,15 @@ class _Sentence:
 def read_tagged(
     path: str | Path, *, token_column: Column = None, tag_column: Column = None, encoding: str = "utf-8"
 ) -> list[TaggedExample]:
-    """Sentences of a file with 2 or more columns between tabs (or spaces); lines of comment start with "#".
+    """Read a CoNLL file with 2 or more columns between tabs or spaces. Comment lines start with "#".
 
-    Columns count from 0, or from the end if negative; the default is the first and the last, in .conllu FORM and
-    UPOS, where names (`tag_column="XPOS"`) serve too. CoNLL-U multiword ranges and empty nodes are skipped.
+    Columns count from 0, or from the end if negative. The defaults are the first and the last column; in .conllu files
+    FORM and UPOS, and there names such as "XPOS" work too. Multiword ranges and empty nodes are skipped.
     """
     file = str(path)
     return [
-        TaggedExample(tokens=tuple(found.tokens), tags=tuple(found.tags), place=found.place(file))
-        for found in _sentences(Path(path), token_column, tag_column, encoding)
+        TaggedExample(tokens=tuple(each.tokens), tags=tuple(each.tags), place=each.place(file))
+        for each in _sentences(Path(path), token_column, tag_column, encoding)
     ]
 
 
@@ -57,34 +60,54 @@ def read_joint(
     tag_column: Column = None,
     encoding: str = "utf-8",
 ) -> list[JointExample]:
-    """The same with a comment "# LABEL = …" before each sentence; `label` is its key, "# intent = …" serves always."""
+    """Read a CoNLL file with a comment "# LABEL = …" before each sentence. "# intent = …" always works too."""
     keys = tuple(dict.fromkeys((label, *LABEL_KEYS)))
     sentences, file = [], str(path)
-    for found in _sentences(Path(path), token_column, tag_column, encoding, keys=keys):
-        place = found.place(file)
-        if not found.label:
-            raise DataError(f'{place}: this sentence has no label; write "# {label} = …" on the line before it')
-        sentences.append(
-            JointExample(tokens=tuple(found.tokens), tags=tuple(found.tags), label=found.label, place=place)
-        )
+    for each in _sentences(Path(path), token_column, tag_column, encoding, keys=keys):
+        place = each.place(file)
+        if not each.label:
+            raise DataError(f'{place}: the sentence has no label; write "# {label} = …" on the line before it')
+        sentences.append(JointExample(tokens=tuple(each.tokens), tags=tuple(each.tags), label=each.label, place=place))
     return sentences
+
+
+def read_tagged_json(path: str | Path, *, encoding: str = "utf-8") -> list[TaggedExample]:
+    """Read JSON lines with "tokens" and "tags". Other keys are ignored."""
+    rows = _json_rows(Path(path), encoding, {})
+    return [TaggedExample(tokens=tokens, tags=tags, place=place) for place, tokens, tags, _ in rows]
+
+
+def read_joint_json(path: str | Path, *, label: str = "label", encoding: str = "utf-8") -> list[JointExample]:
+    """Read JSON lines with "tokens", "tags" and the key `label`."""
+    return [
+        JointExample(tokens=tokens, tags=tags, label=filled_label(str(place), label, row[label]), place=place)
+        for place, tokens, tags, row in _json_rows(Path(path), encoding, {"label": label})
+    ]
 
 
 def _sentences(
     path: Path, token_column: Column, tag_column: Column, encoding: str, keys: tuple[str, ...] = ()
 ) -> Iterator[_Sentence]:
     conllu = path.suffix.lower() == ".conllu"
-    token_at = _column(path, token_column, default=1 if conllu else 0, conllu=conllu)
-    tag_at = _column(path, tag_column, default=3 if conllu else -1, conllu=conllu)
+    token_at = _column_index(path, token_column, default=1 if conllu else 0, conllu=conllu)
+    tag_at = _column_index(path, tag_column, default=3 if conllu else -1, conllu=conllu)
     sentence, count = _Sentence(), 0
     for line_number, cells in _rows(path, read_lines(path, encoding=encoding), (token_at, tag_at), conllu, keys):
         if isinstance(cells, str):
-            _check_label_first(path, line_number, sentence)
+            if sentence.tokens:
+                raise DataError(
+                    f"{path}, line {line_number}: a label inside the sentence that starts in line {sentence.lines[0]}; "
+                    "put a blank line between sentences and the label before the first token"
+                )
             sentence.label = cells
         elif cells:
             token, tag = cells[token_at].strip(), cells[tag_at].strip()
             if not token or not tag or (conllu and tag == "_"):
-                raise DataError(f"{path}, line {line_number}: {_empty((token_at, token), (tag_at, tag))}")
+                column, value, option = (tag_at, tag, "tag-column") if token else (token_at, token, "token-column")
+                raise DataError(
+                    f"{path}, line {line_number}: column {column} is empty ({value!r}); fill it in, or choose another "
+                    f"column with --{option} N"
+                )
             sentence.tokens.append(token)
             sentence.tags.append(tag)
             sentence.lines.append(line_number)
@@ -92,73 +115,83 @@ def _sentences(
             yield sentence
             sentence, count = _Sentence(), count + 1
     if not count:
-        raise DataError(f"{path}: no sentence found; expected a token and its tag on each line")
+        raise DataError(f"{path}: no sentence found; write a token and its tag on each line")
 
 
-def _check_label_first(path: Path, line_number: int, sentence: _Sentence) -> None:
-    if sentence.tokens:
-        raise DataError(
-            f"{path}, line {line_number}: a label inside the sentence that starts in line {sentence.lines[0]}; put a "
-            "blank line between sentences and the label before the first token"
-        )
-
-
-def _empty(token: tuple[int, str], tag: tuple[int, str]) -> str:
-    (column, value), option = (tag, "tag-column") if token[1] else (token, "token-column")
-    return f"column {column} is empty ({value!r}); fill it in, or name another column (fit: --{option} N)"
-
-
-def _column(path: Path, column: Column, *, default: int, conllu: bool) -> int:
+def _column_index(path: Path, column: Column, *, default: int, conllu: bool) -> int:
     if column is None:
         return default
     if isinstance(column, int):
         return column
     if not conllu:
-        raise DataError(f"{path}: column {column!r} is a name; only .conllu files name columns: give a number")
+        raise DataError(f"{path}: column {column!r} is a name, and only .conllu files name columns; give a number")
     if column.upper() not in CONLLU_COLUMNS:
         raise DataError(f"{path}: no column {column!r}; CoNLL-U has {', '.join(CONLLU_COLUMNS)}")
     return CONLLU_COLUMNS.index(column.upper())
 
 
-def _not_commas(line: str) -> str:
-    return ", not commas: turn each comma between columns into a tab" if "," in line else ""
-
-
-def _label(line: str, keys: tuple[str, ...]) -> str | None:
-    key, equals, value = line.lstrip("#").partition("=")
-    return value.strip() if equals and key.strip() in keys else None
-
-
 def _rows(
     path: Path, lines: list[str], columns: tuple[int, int], conllu: bool, keys: tuple[str, ...]
 ) -> Iterator[tuple[int, list[str] | str]]:
-    """(line number, cells) of every token, a string for the label of a sentence, and no cells where one ends."""
+    """Yield line numbers with the cells of a token, the label of a sentence (a string), or [] where one ends."""
     rows = [line.split("\t") if "\t" in line else BLANKS.split(line.strip(" ")) for line in lines]
     breaks = [not line.strip() or line.startswith("-DOCSTART-") for line in lines]
     plain = [i for i, line in enumerate(lines) if not breaks[i] and line[0] != "#"]
     width = len(rows[plain[0]]) if plain else 0
     for column in columns if plain else ():
         if width < 2 or not -width <= column < width:
+            commas = ", not commas: replace each comma between columns by a tab" if "," in lines[plain[0]] else ""
             raise DataError(
-                f"{path}, line {plain[0] + 1}: no column {column}, there are {width}: {lines[plain[0]]!r}; "
-                f"columns are numbered from 0 and stand between tabs or spaces{_not_commas(lines[plain[0]])}"
+                f"{path}, line {plain[0] + 1}: no column {column}, the line has {width}: {lines[plain[0]]!r}; columns "
+                f"count from 0 and are separated by tabs or spaces{commas}"
             )
-    # In a file of tweets "#now O" is a token: it has as many columns as the others, and a tag that they have too.
+    # In a file of tweets "#now O" is a token: it has as many columns as the others, and a tag that they also have.
     tag_at = columns[1]
     known_tags = {rows[i][tag_at] for i in plain if len(rows[i]) == width}
     for i, (line, row) in enumerate(zip(lines, rows, strict=True)):
         same_width = len(row) == width
         if breaks[i]:
             yield i + 1, []
-        elif keys and line[0] == "#" and (label := _label(line, keys)) is not None:
+        elif keys and line[0] == "#" and (label := _comment_label(line, keys)) is not None:
             yield i + 1, label
         elif line[0] == "#" and (conllu or not (same_width and ("\t" in line or row[tag_at] in known_tags))):
             continue
         elif not same_width:
             raise DataError(
-                f"{path}, line {i + 1}: {len(row)} columns, but {width} in line {plain[0] + 1}; put one tab between "
+                f"{path}, line {i + 1}: {len(row)} columns, but line {plain[0] + 1} has {width}; put one tab between "
                 "columns and a blank line after each sentence"
             )
         elif not (conllu and NOT_A_WORD.fullmatch(row[0])):
             yield i + 1, row
     yield len(lines) + 1, []
+
+
+def _comment_label(line: str, keys: tuple[str, ...]) -> str | None:
+    key, equals, value = line.lstrip("#").partition("=")
+    return value.strip() if equals and key.strip() in keys else None
+
+
+def _json_rows(
+    path: Path, encoding: str, wanted: dict[str, str]
+) -> Iterator[tuple[FileLocation, tuple[str, ...], tuple[str, ...], dict[str, Any]]]:
+    for line_number, row in json_objects(path, read_lines(path, encoding=encoding)):
+        place = FileLocation(str(path), line_number)
+        for key in ("tokens", "tags"):
+            if key not in row:
+                keys = ", ".join(map(repr, row)) or "none"
+                raise DataError(f'{place}: no key {key!r}, the keys are {keys}; write {{"tokens": […], "tags": […]}}')
+        check_columns(str(place), list(row), wanted)
+        tokens, tags = _strings(place, "tokens", row["tokens"]), _strings(place, "tags", row["tags"])
+        if len(tokens) != len(tags):
+            raise DataError(f"{place}: {len(tokens)} tokens but {len(tags)} tags; give one tag for each token")
+        yield place, tokens, tags, row
+
+
+def _strings(place: FileLocation, key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{place}: {key!r} is {str(value)[:60]!r}; give a list of at least one string")
+    for step, string in enumerate(value):
+        if not isinstance(string, str) or not string.strip():
+            raise DataError(f"{place}: entry {step} of {key!r} is {string!r}; give a string that is not blank")
+    check_characters(str(place), key, "".join(value))
+    return tuple(value)

@@ -1,13 +1,14 @@
-"""Finds a data set's files: in the folder that SEQSERVE_DATA names, else in a cache filled from the pinned originals.
+"""Find a data set's files in the folder that SEQSERVE_DATA names, else fetch the published files into a cache.
 
-A file appears in the cache only once its size and sha256 are those of sources.toml; until then it is a temporary
-file beside its place, which is removed whatever happens. A file that is picked from parts of published ones
-(training.data.subset_files) is put together in memory. Knows bytes and sums, never what is inside a file.
+A file appears in the cache only after its size and sha256 matched sources.toml. Until then it is a temporary file,
+which is removed on any failure. Files that are assembled from pieces of published files are put together in memory, so
+that the pieces held back for tests never reach a disk.
 """
 
 import hashlib
 import io
 import os
+import re
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,26 +17,24 @@ from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from training.data import subset_files as picking
 from training.data.examples import DataError
 
 CHUNK_BYTES = 1 << 16
-TIMEOUT_S = 30.0  # for connecting and for every read; a server that stalls longer than this is given up
-STALE_S = 3600.0  # a temporary file this old belongs to a download that was killed outright
+TIMEOUT_S = 30.0  # for connecting and for each read
+STALE_S = 3600.0  # a temporary file this old is left over from a killed download
+PICKS = Path(__file__).with_name("picks")  # lists of the pieces of assembled files
+FINGERPRINT_DIGITS = 12  # 48 bits, so that no two of a few thousand pieces share a fingerprint
+BLANK_LINES = re.compile(rb"\n[ \t]*\n\s*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class File:
-    """One published file, and the leading part of it that is kept (all of it, unless `keep_bytes` is given).
-
-    With `picks` it is none that is published, but put together from pieces of the data set's `parts`; those are
-    published files of which nothing else is kept.
-    """
+class PublishedFile:
+    """One file of sources.toml: published as it is, kept in part (`keep_bytes`), or assembled (`picks`)."""
 
     bytes: int
     sha256: str
@@ -43,7 +42,7 @@ class File:
     name: str = ""  # in the data set's folder
     keep_bytes: int | None = None
     kept_sha256: str | None = None
-    picks: str = ""  # the list of its pieces
+    picks: str = ""  # name of the list of its pieces
 
     @property
     def sha256_on_disk(self) -> str:
@@ -51,145 +50,169 @@ class File:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """A data set as published: an entry of sources.toml."""
+class PublishedDataset:
+    """One data set of sources.toml."""
 
     task: str
-    what: str
-    licence: str
+    description: str
+    license: str
     repository: str
     url: str  # with {path}
-    files: tuple[File, ...]
-    parts: tuple[File, ...] = ()
-    cut: str = ""  # of the parts into pieces: "lines" or "tunes"
+    files: tuple[PublishedFile, ...]
+    parts: tuple[PublishedFile, ...] = ()
+    cut: str = ""  # into which pieces the parts are cut: "lines" or "tunes"
 
 
-def read_sources(path: Path) -> dict[str, Published]:
-    """The table of published data sets, by name."""
-    entries: dict[str, dict[str, Any]] = tomllib.loads(path.read_text(encoding="utf-8"))
-    return {
-        name: Published(**{**entry, **{key: _files(entry.get(key, ())) for key in ("files", "parts")}})
-        for name, entry in entries.items()
-    }
+def read_sources(path: Path) -> dict[str, PublishedDataset]:
+    """Return the published data sets by name."""
+    datasets = {}
+    for name, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
+        files = {key: tuple(PublishedFile(**file) for file in entry.get(key, ())) for key in ("files", "parts")}
+        datasets[name] = PublishedDataset(**{**entry, **files})
+    return datasets
 
 
-def _files(entries: Sequence[dict[str, Any]]) -> tuple[File, ...]:
-    return tuple(File(**entry) for entry in entries)
+PUBLISHED: Mapping[str, PublishedDataset] = read_sources(Path(__file__).with_name("sources.toml"))
 
 
-PUBLISHED: Mapping[str, Published] = read_sources(Path(__file__).with_name("sources.toml"))
-
-
-def cache_folder() -> Path:
-    """SEQSERVE_CACHE, or ~/.cache/seqserve."""
-    return Path(os.environ.get("SEQSERVE_CACHE") or Path.home() / ".cache" / "seqserve")
+def published_dataset(name: str) -> PublishedDataset:
+    """Return the entry of a data set. Raises DataError with all names if there is none."""
+    if name not in PUBLISHED:
+        raise DataError(f"unknown data set {name!r}; choose one of {', '.join(PUBLISHED)}")
+    return PUBLISHED[name]
 
 
 def locate(name: str, *, cache_dir: Path | None = None) -> Path:
-    """The folder with the files of data set `name`, fetched first if they are nowhere on this machine."""
-    published = known(name)
-    if not (own := os.environ.get("SEQSERVE_DATA")):
-        return fetch(published, (cache_dir or cache_folder()) / name)
-    folder = Path(own) / name
+    """Return the folder with the files of a data set. Fetches them if this machine does not have them."""
+    published = published_dataset(name)
+    if not (data_dir := os.environ.get("SEQSERVE_DATA")):
+        return fetch(published, (cache_dir or _cache_dir()) / name)
+    folder = Path(data_dir) / name
     if missing := [file.name for file in published.files if not (folder / file.name).is_file()]:
         raise DataError(
-            f"SEQSERVE_DATA={own} has no {name}/{missing[0]} ({len(missing)} of {len(published.files)} files are "
-            "missing); put them there, or unset SEQSERVE_DATA to fetch the published files"
+            f"SEQSERVE_DATA={data_dir} has no {name}/{missing[0]} ({len(missing)} of {len(published.files)} files are "
+            "missing); add them, or unset SEQSERVE_DATA to fetch the published files"
         )
     return folder
 
 
-def whereabouts(name: str, *, cache_dir: Path | None = None) -> Path | None:
-    """The folder that `locate` would answer with if nothing had to be fetched, else None."""
-    own = os.environ.get("SEQSERVE_DATA")
-    folder = (Path(own) if own else cache_dir or cache_folder()) / name
-    return folder if all((folder / file.name).is_file() for file in known(name).files) else None
+def local_folder(name: str, *, cache_dir: Path | None = None) -> Path | None:
+    """Return the folder of a data set if it is complete on this machine, else None."""
+    data_dir = os.environ.get("SEQSERVE_DATA")
+    folder = (Path(data_dir) if data_dir else cache_dir or _cache_dir()) / name
+    return folder if all((folder / file.name).is_file() for file in published_dataset(name).files) else None
 
 
-def known(name: str) -> Published:
-    """The entry of data set `name`; an error that lists them all if there is none."""
-    if name not in PUBLISHED:
-        raise DataError(f"no data set is called {name!r}; there are {', '.join(PUBLISHED)}")
-    return PUBLISHED[name]
+def _cache_dir() -> Path:
+    return Path(os.environ.get("SEQSERVE_CACHE") or Path.home() / ".cache" / "seqserve")
 
 
 def sha256_of(path: Path) -> str:
-    """The hexadecimal sha256 of a file's bytes."""
+    """Return the hexadecimal sha256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def fetch(
-    published: Published, folder: Path, *, timeout_s: float = TIMEOUT_S, schemes: tuple[str, ...] = ("https",)
+    published: PublishedDataset, folder: Path, *, timeout_s: float = TIMEOUT_S, schemes: tuple[str, ...] = ("https",)
 ) -> Path:
-    """Fetches what is missing or damaged in `folder` and returns it. `schemes` is there for tests."""
-    open_url = partial(_receive, timeout_s=timeout_s, schemes=schemes)
-    picked = []
+    """Fetch the files that are missing or damaged in `folder` and return it. Only tests change `schemes`."""
+    download = partial(_download, timeout_s=timeout_s, schemes=schemes)
+    to_assemble = []
     for file in published.files:
         target = folder / file.name
         if target.is_file() and sha256_of(target) == file.sha256_on_disk:
             continue
         if file.picks:
-            picked.append(file)
+            to_assemble.append(file)
             continue
-        with _placed(target) as stream:
-            open_url(published.url.format(path=file.path), file, stream)
-    if picked:
-        _assemble(published, picked, folder, open_url)
+        with _atomic_write(target) as stream:
+            download(published.url.format(path=file.path), file, stream)
+    if to_assemble:
+        _assemble(published, to_assemble, folder, download)
     return folder
 
 
-def _assemble(published: Published, files: Sequence[File], folder: Path, open_url: Callable[..., None]) -> None:
-    """The files that are picked from the parts, which are held in memory alone: they have what must not be kept."""
+def _assemble(
+    published: PublishedDataset, files: Sequence[PublishedFile], folder: Path, download: Callable[..., None]
+) -> None:
     parts = []
     for part in published.parts:
-        open_url(published.url.format(path=part.path), part, stream := io.BytesIO())
+        download(published.url.format(path=part.path), part, stream := io.BytesIO())
         parts.append(stream.getvalue())
     for file in files:
-        data = picking.pick(published.cut, parts, picking.read_list(file.picks))
-        _check(f"{published.repository}, {file.name}", file, len(data), hashlib.sha256(data).hexdigest())
-        with _placed(folder / file.name) as stream:
-            stream.write(data)
+        content = pick(published.cut, parts, read_picks(file.picks))
+        _check(f"{published.repository}, {file.name}", file, len(content), hashlib.sha256(content).hexdigest())
+        with _atomic_write(folder / file.name) as stream:
+            stream.write(content)
+
+
+def read_picks(name: str) -> list[str]:
+    """Return the fingerprints of a file's pieces in order."""
+    return (PICKS / f"{name}.txt").read_text("ascii").split()
+
+
+def fingerprint(piece: bytes) -> str:
+    """Return the first digits of the piece's sha256."""
+    return hashlib.sha256(piece).hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def cut_pieces(cut: str, data: bytes) -> list[bytes]:
+    """Cut a published file into lines, or into the tunes between blank lines, whatever its line endings."""
+    data = data.replace(b"\r\n", b"\n")
+    if cut == "lines":
+        return data.splitlines(keepends=True)
+    text = b"\n".join(line.rstrip() for line in data.split(b"\n"))
+    return [tune.strip(b"\n") + b"\n\n" for tune in BLANK_LINES.split(text) if tune.strip()]
+
+
+def pick(cut: str, parts: Sequence[bytes], wanted: Sequence[str]) -> bytes:
+    """Join the wanted pieces of the published files in the wanted order. A file of tunes ends in one newline."""
+    pieces = {fingerprint(piece): piece for part in parts for piece in cut_pieces(cut, part)}
+    if missing := [each for each in wanted if each not in pieces]:
+        raise DataError(f"{len(missing)} of {len(wanted)} pieces are not in the published files, e.g. {missing[0]}")
+    content = b"".join(pieces[each] for each in wanted)
+    return content.rstrip(b"\n") + b"\n" if cut == "tunes" else content
 
 
 @contextmanager
-def _placed(target: Path) -> Iterator[IO[bytes]]:
-    """A temporary file beside `target` to write to, which takes its place if all went well and is gone if not."""
+def _atomic_write(target: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file next to `target`, which replaces it on success and is removed on failure."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent)
+        _remove_stale(target.parent)
         with temporary.open("wb") as stream:
             yield stream
         os.replace(temporary, target)
     except OSError as error:
         raise DataError(
-            f"{target}: cannot be written ({error.strerror}); set SEQSERVE_CACHE to a folder that can"
+            f"{target}: cannot be written ({error.strerror}); set SEQSERVE_CACHE to a writable folder"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)  # also after Ctrl-C; already gone if it was put in its place
+        temporary.unlink(missing_ok=True)  # also after Ctrl-C
 
 
-def _receive(url: str, file: File, stream: IO[bytes], *, timeout_s: float, schemes: tuple[str, ...]) -> None:
-    """What `url` has, into the stream; an error if it is not the published file."""
+def _download(url: str, file: PublishedFile, stream: IO[bytes], *, timeout_s: float, schemes: tuple[str, ...]) -> None:
+    """Copy `url` into the stream. Raises DataError if it is not the published file."""
     try:
         _check_scheme(url, url, schemes)
-        with urlopen(url, timeout=timeout_s) as answer:
-            _check_scheme(url, answer.geturl(), schemes)  # a redirect may lead elsewhere
-            received_bytes, sha256 = _copy(answer.read, stream, file)
+        with urlopen(url, timeout=timeout_s) as response:
+            _check_scheme(url, response.geturl(), schemes)  # the target of a redirect
+            received_bytes, sha256 = _copy(response.read, stream, file)
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError):
-            error.close()  # a 404 is an open answer too
+            error.close()  # the error holds an open response
         raise DataError(
             f"{url}: the download failed ({error}); nothing was kept. Try again, or, behind a firewall, set "
-            "SEQSERVE_DATA to a folder that has the files (docs/data.md says how)"
+            "SEQSERVE_DATA to a folder that has the files (docs/reference/data-sets.md)"
         ) from error
     _check(url, file, received_bytes, sha256)
 
 
-def _copy(read: Callable[[int], bytes], stream: IO[bytes], file: File) -> tuple[int, str]:
-    """Bytes received and their sha256; only the part to keep is written."""
-    from tqdm import tqdm  # only a download shows a bar
+def _copy(read: Callable[[int], bytes], stream: IO[bytes], file: PublishedFile) -> tuple[int, str]:
+    """Return the count and the sha256 of the received bytes. Writes only the part to keep."""
+    from tqdm import tqdm  # only downloads need it
 
     received_bytes, digest = 0, hashlib.sha256()
     left_to_keep = file.bytes if file.keep_bytes is None else file.keep_bytes
@@ -203,22 +226,22 @@ def _copy(read: Callable[[int], bytes], stream: IO[bytes], file: File) -> tuple[
     return received_bytes, digest.hexdigest()
 
 
-def _check_scheme(asked: str, url: str, schemes: tuple[str, ...]) -> None:
+def _check_scheme(requested: str, url: str, schemes: tuple[str, ...]) -> None:
     if urlsplit(url).scheme not in schemes:
-        led = "" if asked == url else f" leads to {url}, which"
-        raise DataError(f"{asked}{led} is not {' or '.join(schemes)}; data is fetched over https only")
+        redirect = "" if requested == url else f" redirects to {url}, which"
+        raise DataError(f"{requested}{redirect} is not {' or '.join(schemes)}; data is fetched over https only")
 
 
-def _check(url: str, file: File, received_bytes: int, sha256: str) -> None:
+def _check(url: str, file: PublishedFile, received_bytes: int, sha256: str) -> None:
     if (received_bytes, sha256) != (file.bytes, file.sha256):
         raise DataError(
             f"{url}: expected {file.bytes} bytes with sha256 {file.sha256}, got {received_bytes} with {sha256}; "
-            "nothing was kept. If the connection broke, try again; if not, the published file has changed"
+            "nothing was kept. Try again; if this repeats, the published file has changed"
         )
 
 
-def _sweep(folder: Path) -> None:
-    """Removes temporary files of downloads that were killed; a younger one may be another process at work."""
+def _remove_stale(folder: Path) -> None:
+    """Remove the temporary files of killed downloads. Younger ones may belong to another process."""
     for left_over in folder.glob(".*.part"):
         if time.time() - left_over.stat().st_mtime > STALE_S:
             left_over.unlink(missing_ok=True)

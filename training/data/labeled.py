@@ -6,23 +6,31 @@ from pathlib import Path
 from typing import Any
 
 from training.data.examples import DataError, FileLocation, LabeledExample
-from training.data.tables import check_characters, check_columns, check_header, delimited, filled, is_json, objects
+from training.data.tables import (
+    check_characters,
+    check_columns,
+    check_header,
+    filled_label,
+    is_json,
+    json_objects,
+    table_rows,
+)
 from training.data.text_files import read_lines
 
 FASTA_SUFFIXES = {".fa", ".fasta", ".fna"}
-BASES = frozenset("ACGTURYSWKMBDHVN-acgturyswkmbdhvn")  # with the IUPAC codes of what is not known for sure
+BASES = frozenset("ACGTURYSWKMBDHVN-acgturyswkmbdhvn")  # with the IUPAC codes of uncertain bases
 
 
-def read_labelled(
+def read_labeled(
     path: str | Path, *, text: str = "text", label: str = "label", encoding: str = "utf-8"
 ) -> list[LabeledExample]:
-    """Rows of a table with a header, or of a file of JSON objects, one a line, by its suffix.
+    """Read a table with a header, or JSON lines, by the suffix. `text` and `label` name the columns or keys.
 
-    `text` and `label` name the columns. In JSON the text may be a list of tokens and the label a whole number.
+    In JSON the text may be a list of tokens, and the label a whole number.
     """
     path = Path(path)
     lines = read_lines(path, encoding=encoding)
-    rows = _objects(path, lines, text, label) if is_json(path) else _rows(path, lines, text, label)
+    rows = _json_rows(path, lines, text, label) if is_json(path) else _table_rows(path, lines, text, label)
     examples = [_example(FileLocation(str(path), line), a_text, a_label, text, label) for line, a_text, a_label in rows]
     if not examples:
         raise DataError(f"{path}: no row below the header; give at least one text with its label")
@@ -32,15 +40,15 @@ def read_labelled(
 def read_bases(
     path: str | Path, *, text: str = "text", label: str = "label", encoding: str = "utf-8"
 ) -> list[LabeledExample]:
-    """DNA with labels: the same tables, or FASTA (.fa, .fasta, .fna) with ">name label" above each sequence.
+    """Read DNA with labels: tables, JSON lines, or FASTA with ">name label" above each sequence.
 
-    A letter that is no base is refused: A C G T (or U), the IUPAC codes of what is not known for sure, and the gap "-".
+    Allowed letters are A C G T (or U), the IUPAC codes of uncertain bases, and the gap "-".
     """
     path = Path(path)
     if path.suffix.lower() in FASTA_SUFFIXES:
-        return _fasta(path, encoding)
+        return _read_fasta(path, encoding)
     examples = []
-    for example in read_labelled(path, text=text, label=label, encoding=encoding):
+    for example in read_labeled(path, text=text, label=label, encoding=encoding):
         if not isinstance(example.text, str):
             raise DataError(f"{example.place}: {text!r} is a list; write the bases of a sequence as one string")
         check_bases(str(example.place), example.text.strip())
@@ -49,34 +57,34 @@ def read_bases(
 
 
 def check_bases(where: str, sequence: str) -> None:
-    """Every letter must be a base."""
+    """Raise DataError for the first letter that is not a base."""
     for position, letter in enumerate(sequence, start=1):
         if letter not in BASES:
             raise DataError(
-                f"{where}: letter {position}, {letter!r}, is no base; allowed are A C G T (or U), R Y S W K M B D H V "
-                "N and the gap -"
+                f"{where}: letter {position} is {letter!r}; allowed are A C G T (or U), R Y S W K M B D H V N and "
+                "the gap -"
             )
 
 
 def _example(place: FileLocation, a_text: Any, a_label: Any, text: str, label: str) -> LabeledExample:
-    given = filled(str(place), label, a_label)
+    label_text = filled_label(str(place), label, a_label)
     if isinstance(a_text, list) and a_text and all(isinstance(token, str) and token.strip() for token in a_text):
         check_characters(str(place), text, "".join(a_text))
-        return LabeledExample(text=tuple(a_text), label=given, place=place)
+        return LabeledExample(text=tuple(a_text), label=label_text, place=place)
     if not isinstance(a_text, str) or not a_text.strip():
-        raise DataError(f"{place}: {text!r} is {a_text!r}; fill in a text, or remove the row")
+        raise DataError(f"{place}: {text!r} is {a_text!r}; give a text, or remove the row")
     check_characters(str(place), text, a_text)
-    return LabeledExample(text=a_text, label=given, place=place)
+    return LabeledExample(text=a_text, label=label_text, place=place)
 
 
-def _objects(path: Path, lines: list[str], text: str, label: str) -> Iterator[tuple[int, Any, Any]]:
-    for line_number, row in objects(path, lines):
+def _json_rows(path: Path, lines: list[str], text: str, label: str) -> Iterator[tuple[int, Any, Any]]:
+    for line_number, row in json_objects(path, lines):
         check_columns(f"{path}, line {line_number}", list(row), {"text": text, "label": label})
         yield line_number, row[text], row[label]
 
 
-def _rows(path: Path, lines: list[str], text: str, label: str) -> Iterator[tuple[int, str, str]]:
-    rows = delimited(path, lines, (text, label))
+def _table_rows(path: Path, lines: list[str], text: str, label: str) -> Iterator[tuple[int, str, str]]:
+    rows = table_rows(path, lines, (text, label))
     line_number, header = next(rows)
     check_header(f"{path}, line {line_number}", header, {"text": text, "label": label})
     text_at, label_at = header.index(text), header.index(label)
@@ -84,22 +92,22 @@ def _rows(path: Path, lines: list[str], text: str, label: str) -> Iterator[tuple
         yield line_number, cells[text_at], cells[label_at]
 
 
-def _fasta(path: Path, encoding: str) -> list[LabeledExample]:
-    """The last word of a header is the label; a sequence may run over lines. Lines that start with ";" are comments."""
+def _read_fasta(path: Path, encoding: str) -> list[LabeledExample]:
+    """Read FASTA. The last word of a header is the label; lines that start with ";" are comments."""
     examples: list[LabeledExample] = []
-    opened: tuple[FileLocation, str] | None = None  # of the sequence that is being read, its header and label
+    header: tuple[FileLocation, str] | None = None  # place and label of the sequence that is being read
     parts: list[str] = []
     for line_number, line in enumerate([*read_lines(path, encoding=encoding), ">"], start=1):
         place = FileLocation(str(path), line_number)
         if line.startswith(">"):
-            if opened and not parts:
-                raise DataError(f"{opened[0]}: no sequence below this header; give its bases, or remove it")
-            if opened:
-                examples.append(LabeledExample(text="".join(parts), label=opened[1], place=opened[0]))
-            opened, parts = (place, _label(place, line)) if line != ">" else None, []
+            if header and not parts:
+                raise DataError(f"{header[0]}: no sequence below this header; add its bases, or remove it")
+            if header:
+                examples.append(LabeledExample(text="".join(parts), label=header[1], place=header[0]))
+            header, parts = (place, _fasta_label(place, line)) if line != ">" else None, []
         elif line.strip() and not line.startswith(";"):
-            if not opened:
-                raise DataError(f'{place}: bases before any header; write ">name label" on the line above them')
+            if not header:
+                raise DataError(f'{place}: bases before the first header; write ">name label" on the line above them')
             check_bases(str(place), line.strip())
             parts.append(line.strip())
     if not examples:
@@ -107,7 +115,7 @@ def _fasta(path: Path, encoding: str) -> list[LabeledExample]:
     return examples
 
 
-def _label(place: FileLocation, header: str) -> str:
+def _fasta_label(place: FileLocation, header: str) -> str:
     words = header[1:].split()
     if len(words) < 2:
         raise DataError(f'{place}: {header!r} has no label; write ">name label"')

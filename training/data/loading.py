@@ -1,182 +1,135 @@
-"""The data that a recipe asks for: read, split, and refused where nothing can be learnt from it.
-
-Knows published data sets, users' own files and what a task needs of its examples. Does not know networks.
-"""
+"""The data that a recipe asks for: a published data set, or the user's own files split into train and dev."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models import codecs
-from training import data
-from training.data import custom_data as own
-from training.data import label_checks as labels
-from training.data import tokens
+from training.data import published
+from training.data.conll import read_joint, read_joint_json, read_tagged, read_tagged_json
 from training.data.examples import (
-    SequenceExample,
+    DataError,
+    JointExample,
     SeriesExample,
     Source,
     Splits,
-    inputs_of,
-    label_names,
+    TaggedExample,
     merge_labels,
     tags_of,
-    where,
 )
-from training.recipe import DataChoice, Recipe
+from training.data.fetch import sha256_of
+from training.data.frames import read_frames
+from training.data.labeled import read_bases, read_labeled
+from training.data.splitting import split, split_text
+from training.data.tables import is_json
+from training.data.text_files import read_text
+from training.recipe import DataOptions, Recipe
 
-HELD_OUT_SEED = 1  # whatever the seed of the weights: runs of several seeds are scored on the same examples
-FEW = 20  # held out examples: with fewer, one more right is over 5 points of the score
-SHORTEST_TEXT = 100  # characters of a part of a text: with fewer there is nothing to learn or to measure
+HELD_OUT_SEED = 1  # not the seed of the weights: runs with several seeds are scored on the same examples
 
 
-def splits(recipe: Recipe) -> Splits[Any]:
-    """The examples that a recipe asks for: a published data set, or the user's own file split in two.
-
-    With the labels of the data; `answered` gives the development part those that the bundle answers with.
-    """
-    choice = recipe.data
-    if choice.path is None:
-        if choice.name is None:
-            raise data.DataError("the recipe names no data: give --data FILE, or set name or path under [data]")
-        return data.load({"name": choice.name, **choice.options})
-    train = _read(recipe, choice.path)
-    if choice.dev is not None:
-        dev = _read(recipe, choice.dev)
+def load_splits(recipe: Recipe) -> Splits[Any]:
+    """Load a recipe's data with the labels of the data. See `merge_dev_labels` for a recipe that merges labels."""
+    options = recipe.data
+    if options.path is None:
+        if options.name is None:
+            raise DataError("the recipe has no data; give --data FILE, or set name or path under [data]")
+        return published.load({"name": options.name, **options.options})
+    train = read_file(options.path, recipe.task, recipe.codec.kind, options)
+    if options.dev is not None:
+        dev = read_file(options.dev, recipe.task, recipe.codec.kind, options)
     else:
-        train, dev = _held_out(train, choice)
-    files = {choice.path.name: data.sha256_of(choice.path)}
-    if choice.dev is not None:
-        files[f"dev/{choice.dev.name}"] = data.sha256_of(choice.dev)
-    source = Source(name=choice.path.name, url="", licence="the user's own", files=files)
+        try:
+            train, dev = hold_out(train, dev_share=options.dev_share, seed=HELD_OUT_SEED)
+        except DataError as error:
+            raise DataError(f"{options.path}: {error}") from None
+    files = {options.path.name: sha256_of(options.path)}
+    if options.dev is not None:
+        files[f"dev/{options.dev.name}"] = sha256_of(options.dev)
+    source = Source(name=options.path.name, url="", licence="the user's own", files=files)
     return Splits(train=train, dev=dev, source=source)
 
 
-def counted(recipe: Recipe) -> Recipe:
-    """The recipe for frames of a user's own file, with as many features as the first frame there has numbers."""
+def read_file(path: Path, task: str, codec: str, options: DataOptions) -> Any:
+    """Read a text for "generate", else the examples of a file. `codec` is the kind of the recipe's codec.
+
+    tag: CoNLL or JSON lines. joint: the same with labels. classify: tables or JSON lines; FASTA too for "dna"; JSON
+    lines, tables or .ts for "frames".
+    """
+    label, encoding = options.label, options.encoding
+    if task == "generate":
+        return read_text(path, encoding=encoding)
+    if task in ("tag", "joint"):
+        if is_json(path):
+            if task == "tag":
+                return read_tagged_json(path, encoding=encoding)
+            return read_joint_json(path, label=label, encoding=encoding)
+        columns: dict[str, Any] = {"token_column": options.token_column, "tag_column": options.tag_column}
+        if task == "tag":
+            return read_tagged(path, encoding=encoding, **columns)
+        return read_joint(path, label=label, encoding=encoding, **columns)
+    if codec == "frames":
+        key = "frames" if options.text == DataOptions().text else options.text
+        return read_frames(path, frames=key, label=label, series=options.series, encoding=encoding)
+    reader = read_bases if codec == "dna" else read_labeled
+    return reader(path, text=options.text, label=label, encoding=encoding)
+
+
+def hold_out(rows: Any, *, dev_share: float, seed: int) -> tuple[Any, Any]:
+    """Return train and dev: the end of a text, or random examples, stratified if all examples have one label.
+
+    Raises DataError, without the name of the file, if there is too little for either.
+    """
+    if isinstance(rows, str):
+        return split_text(rows, dev_share=dev_share)
+    if len(rows) == 1 and isinstance(rows[0], TaggedExample | JointExample):
+        raise DataError(
+            f"only one sentence, of {len(rows[0].tokens)} tokens; put a blank line after each sentence, or give more"
+        )
+    labels = None if any(isinstance(row, TaggedExample) for row in rows) else [row.label for row in rows]
+    return split(rows, dev_share=dev_share, seed=seed, labels=labels)
+
+
+def count_features(recipe: Recipe) -> Recipe:
+    """Set `codec.features` of a recipe for the user's frames to the count of numbers in the first frame."""
     if recipe.data.path is None or recipe.codec.kind != "frames":
         return recipe
-    first: SeriesExample = _read(recipe, recipe.data.path)[0]
+    first: SeriesExample = read_file(recipe.data.path, recipe.task, recipe.codec.kind, recipe.data)[0]
     return recipe.model_copy(update={"codec": recipe.codec.model_copy(update={"features": len(first.frames[0])})})
 
 
-def answered(recipe: Recipe, examples: Splits[Any]) -> Splits[Any]:
-    """The same, its development part under the labels that the bundle answers with."""
-    return replace(examples, dev=merge_labels(examples.dev, recipe.merge)) if recipe.merge else examples
+def merge_dev_labels(recipe: Recipe, splits: Splits[Any]) -> Splits[Any]:
+    """Return the splits with the development data under the labels that the bundle answers with."""
+    return replace(splits, dev=merge_labels(splits.dev, recipe.merge)) if recipe.merge else splits
 
 
-def auxiliary(recipe: Recipe) -> Splits[Any] | None:
-    """The data of the task that is learnt beside the recipe's own, if it has one."""
+def load_auxiliary(recipe: Recipe) -> Splits[Any] | None:
+    """Load the data of the recipe's auxiliary task, if it has one."""
     if recipe.auxiliary is None:
         return None
-    found: Splits[Any] = data.load({"name": recipe.auxiliary.name, **recipe.auxiliary.options})
-    if not tags_of(found.train[0]):
-        raise data.DataError(f"{recipe.auxiliary.name}: has no tags, which auxiliary data must have: take another")
-    return found
+    splits: Splits[Any] = published.load({"name": recipe.auxiliary.name, **recipe.auxiliary.options})
+    if not tags_of(splits.train[0]):
+        raise DataError(f"{recipe.auxiliary.name} has no tags, which auxiliary data needs; choose another data set")
+    return splits
 
 
-def source(examples: Splits[Any], beside: Splits[Any] | None) -> Source:
-    """Where the data come from, those of the task beside included."""
-    if beside is None:
-        return examples.source
-    return _joined(examples.source, beside.source, beside.source.name)
+def combine_sources(splits: Splits[Any], auxiliary: Splits[Any] | None) -> Source:
+    """Return the source of the data, including that of the auxiliary task."""
+    if auxiliary is None:
+        return splits.source
+    return _joined(splits.source, auxiliary.source, auxiliary.source.name)
 
 
-def with_lenders(recipe: Recipe, found: Source) -> Source:
-    """A source with the data sets whose mentions training borrows."""
-    for lender in recipe.variation.lenders if recipe.variation else ():
-        other = data.load({"name": lender.name, **lender.options}).source
-        found = _joined(found, other, f"mentions of {other.name}")
-    return found
+def add_donor_sources(recipe: Recipe, source: Source) -> Source:
+    """Add the data sets that augmentation borrows mentions from."""
+    for donor in recipe.variation.lenders if recipe.variation else ():
+        other = published.load({"name": donor.name, **donor.options}).source
+        source = _joined(source, other, f"mentions of {other.name}")
+    return source
 
 
 def _joined(source: Source, other: Source, name: str) -> Source:
     return replace(
         source,
         licence=f"{source.licence}; {name}: {other.licence}",
-        files=source.files | {f"{other.name}/{file}": found for file, found in other.files.items()},
+        files=source.files | {f"{other.name}/{file}": sha256 for file, sha256 in other.files.items()},
     )
-
-
-def _read(recipe: Recipe, path: Path) -> Any:
-    choice = recipe.data
-    columns = own.Columns(
-        text=choice.text,
-        label=choice.label,
-        series=choice.series,
-        token=choice.token_column,
-        tag=choice.tag_column,
-        encoding=choice.encoding,
-    )
-    return own.read(path, recipe.task, recipe.codec.kind, columns)
-
-
-def _held_out(rows: Any, choice: DataChoice) -> tuple[Any, Any]:
-    try:
-        return own.hold_out(rows, dev_share=choice.dev_share, seed=HELD_OUT_SEED)
-    except data.DataError as error:
-        raise data.DataError(f"{choice.path}: {error}") from None
-
-
-def check(recipe: Recipe, codec: codecs.Codec, examples: Splits[Any]) -> tuple[str, ...]:
-    """What the user should know of the data; raises DataError where nothing can be learnt or nothing measured."""
-    notes = _check_text(examples) if recipe.task == "generate" else _check_examples(recipe, codec, examples)
-    if examples.source.note:
-        notes = (*notes, f"the data set {examples.source.name} {examples.source.note}")
-    return notes
-
-
-def _check_text(examples: Splits[Any]) -> tuple[str, ...]:
-    """A language model needs some text in both parts."""
-    train, dev, name = examples.train, examples.dev, examples.source.name
-    if min(len(train), len(dev)) < SHORTEST_TEXT:
-        raise data.DataError(
-            f"{name}: {len(train)} characters to train on and {len(dev)} held out; each part needs at least "
-            f"{SHORTEST_TEXT}, and a model that writes well some 100,000: give more text, or hold more out "
-            "(--set data.dev_share=0.3)"
-        )
-    unseen = sorted(set(dev) - set(train))
-    if set(dev[1:]) <= set(unseen):
-        raise data.DataError(f"{name}: the held out part shares no character with the rest: give a more even text")
-    if unseen:
-        shown = " ".join(map(repr, unseen[:10]))
-        return (f"{len(unseen)} characters are only in the held out part and do not count in its score: {shown}",)
-    return ()
-
-
-def _check_examples(recipe: Recipe, codec: codecs.Codec, examples: Splits[Any]) -> tuple[str, ...]:
-    """Labels to choose from, and inputs that could be served."""
-    name = examples.source.name
-    notes = labels.check(recipe.task, examples.train, examples.dev, name=name, answered=tuple(recipe.merge))
-    _, whole = label_names("joint", examples.train)
-    if unknown := sorted({part for parts in recipe.merge.values() for part in parts} - set(whole)):
-        raise data.DataError(f"{name}: merge names the label {unknown[0]!r}; the data have {', '.join(whole)}")
-    if recipe.task in ("tag", "joint"):
-        notes = (*notes, *tokens.check([*examples.train, *examples.dev]))
-    if len(examples.dev) < FEW:
-        notes = (*notes, _few(len(examples.dev)))
-    for example in (*examples.train, *examples.dev):
-        _check_input(recipe, codec, example, name)
-    return notes
-
-
-def _few(count: int) -> str:
-    means = "a score of one means nothing" if count == 1 else f"one more right is {100 / count:.0f} points"
-    return (
-        f"only {count} held out for the scores ({means}; from {FEW} on a score says something): give more data, or "
-        "cross-validate, which holds every example out once"
-    )
-
-
-def _check_input(recipe: Recipe, codec: codecs.Codec, example: SequenceExample, name: str) -> None:
-    raw, place = inputs_of(example), where(example) or name
-    try:
-        length = codec.encode(raw, limit=recipe.max_length).length
-    except codecs.InputError as error:
-        hint = " (--set codec.features=N takes frames of N numbers)" if recipe.codec.kind == "frames" else ""
-        raise data.DataError(f"{place}: {error}{hint}") from None
-    if length > recipe.max_length:
-        raise data.DataError(
-            f"{place}: the {'sentence' if tags_of(example) else 'input'} has more than {recipe.max_length} steps: "
-            "split it (a blank line ends a sentence in CoNLL), or allow more with --set max_length=…"
-        )

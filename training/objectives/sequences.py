@@ -104,7 +104,7 @@ class SequenceObjective:
             return self._train
         if self._augmented is None or self._augmented[0] != epoch:
             random = np.random.default_rng([self._training.seed, epoch, AUGMENTATION])
-            examples = self._augmenter.vary(self._examples, random)  # type: ignore[arg-type]
+            examples = self._augmenter.augment(self._examples, random)  # type: ignore[arg-type]
             self._augmented = epoch, self._encode(examples)
         return self._augmented[1]
 
@@ -187,7 +187,7 @@ class SequenceObjective:
     @torch.no_grad()
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         predictions, loss = self.predict(network)
-        return {**metrics.rate(self._task, self._step_labels, self.expected, predictions), "loss": loss}
+        return {**metrics.score_labels(self._task, self._step_labels, self.expected, predictions), "loss": loss}
 
     @torch.no_grad()
     def predict(self, network: nn.Module) -> tuple[list[ExampleLabels], float]:

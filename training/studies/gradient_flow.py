@@ -177,9 +177,9 @@ def inspect_network(name: str, steps: int) -> GradientPanel:
 def _open(name: str) -> tuple[str, Network, Any, Any]:
     """Return the title, the network, the codec and the held-out data of a run folder or a recipe."""
     folder = Path(name)
-    if (folder / run.RUN).is_file():
+    if (folder / run.RUN_FILE).is_file():
         opened = run.open_run(folder)
-        return f"{folder}, trained", opened.network(), opened.codec, loading.splits(opened.recipe).dev
+        return f"{folder}, trained", opened.network(), opened.codec, loading.load_splits(opened.recipe).dev
     chosen = recipe.load(name)
     prepared = prepare(chosen)
     return f"{chosen.name}, untrained", prepared.network.eval(), prepared.codec, prepared.examples.dev

@@ -1,22 +1,17 @@
-"""Series of frames: what is read, and that each refusal names the line, what is wrong there and the remedy."""
+"""Readers of series of frames: JSON lines, tables and .ts files."""
 
 from pathlib import Path
 
 import pytest
 
+from tests.support.tiny_files import write
 from training.data.examples import DataError, SeriesExample, where
-from training.data.frames import read_framed
+from training.data.frames import read_frames
 
 SERIES = [SeriesExample(frames=((1.0, -2.5), (3.0, 4.0)), label="a"), SeriesExample(frames=((5.0, 0.06),), label="b")]
 JSONL = '{"frames": [[1, -2.5], [3, 4.0]], "label": "a"}\n\n{"frames": [[5, 6e-2]], "label": "b", "id": 7}\n'
 CSV = "id,step,x,label,y\n1,0,1,a,-2.5\n1,1,3,a,4\n\n2,0,5,b,0.06\n"
 TS = "#by hand\n@problemName two\n@timeStamps false\n@classLabel true a b\n@data\n1,3:-2.5,4.0:a\n5:6e-2:b\n"
-
-
-def written(folder: Path, name: str, content: str) -> Path:
-    path = folder / name
-    path.write_text(content, "utf-8")
-    return path
 
 
 @pytest.mark.parametrize(
@@ -29,84 +24,84 @@ def written(folder: Path, name: str, content: str) -> Path:
         ("a.ts", TS),
     ],
 )
-def test_series_are_read_from_files_of_any_build(tmp_path: Path, name: str, content: str) -> None:
-    assert read_framed(written(tmp_path, name, content)) == SERIES
+def test_file_formats_give_the_same_series(tmp_path: Path, name: str, content: str) -> None:
+    assert read_frames(write(tmp_path, name, content)) == SERIES
 
 
 def test_series_and_frames_know_their_lines(tmp_path: Path) -> None:
     for name, content, lines in (("a.jsonl", JSONL, (1, 3)), ("a.csv", CSV, (2, 5)), ("a.ts", TS, (6, 7))):
-        path = written(tmp_path, name, content)
-        assert [where(each) for each in read_framed(path)] == [f"{path}, line {line}" for line in lines]
-    first, _ = read_framed(written(tmp_path, "a.csv", CSV))
+        path = write(tmp_path, name, content)
+        assert [where(each) for each in read_frames(path)] == [f"{path}, line {line}" for line in lines]
+    first, _ = read_frames(write(tmp_path, "a.csv", CSV))
     assert where(first, 1).endswith("a.csv, line 3")
 
 
-def test_keys_and_columns_have_the_names_that_the_user_says(tmp_path: Path) -> None:
-    path = written(tmp_path, "a.jsonl", '{"points": [[1]], "who": 3}')
-    assert read_framed(path, frames="points", label="who") == [SeriesExample(frames=((1.0,),), label="3")]
+def test_json_keys_can_be_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"points": [[1]], "who": 3}')
+    assert read_frames(path, frames="points", label="who") == [SeriesExample(frames=((1.0,),), label="3")]
 
 
-def test_the_column_of_the_series_has_the_name_that_the_user_says(tmp_path: Path) -> None:
-    path = written(tmp_path, "a.csv", CSV.replace("id,step", "run,step"))
-    assert read_framed(path, series="run") == SERIES
-    with pytest.raises(DataError, match=r"line 4: series '1' goes on here, .*; sort the rows by 'run'"):
-        read_framed(written(tmp_path, "b.csv", "run,x,label\n1,2,a\n2,2,b\n1,2,a\n"), series="run")
+def test_series_column_can_be_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", CSV.replace("id,step", "run,step"))
+    assert read_frames(path, series="run") == SERIES
+    with pytest.raises(DataError, match=r"line 4: series '1' .*line 2.*'run'"):
+        read_frames(write(tmp_path, "b.csv", "run,x,label\n1,2,a\n2,2,b\n1,2,a\n"), series="run")
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "error"),
     [
-        ('{"frames": [[1, NaN]], "label": "a"}', r"a.jsonl, line 1: number 1 of frame 0 is nan; give a finite number"),
+        ('{"frames": [[1, NaN]], "label": "a"}', r"a\.jsonl, line 1: number 1 of frame 0 is nan"),
         ('{"frames": [[1], [1e999]], "label": "a"}', r"line 1: number 0 of frame 1 is inf"),
         ('{"frames": [[1], [1e39]], "label": "a"}', r"line 1: number 0 of frame 1 is 1e\+39"),
         ('{"frames": [[true]], "label": "a"}', r"line 1: number 0 of frame 0 is True"),
         ('{"frames": [["x"]], "label": "a"}', r"line 1: number 0 of frame 0 is 'x'"),
         ('{"frames": [[null]], "label": "a"}', r"line 1: number 0 of frame 0 is None"),
-        ('{"frames": [[1, 2], [3]], "label": "a"}', r"line 1: frame 1 has 1 numbers, but the first .* line 1\) has 2"),
+        ('{"frames": [[1, 2], [3]], "label": "a"}', r"line 1: frame 1 has 1 numbers.* line 1\).* 2"),
         ('{"frames": [[1]], "label": "a"}\n{"frames": [[1, 2]], "label": "a"}', r"line 2: frame 0 has 2 numbers"),
-        ('{"frames": [1, 2], "label": "a"}', r"line 1: 'frames' is '\[1, 2\]'; give a list of frames"),
+        ('{"frames": [1, 2], "label": "a"}', r"line 1: 'frames' is '\[1, 2\]'"),
         ('{"frames": [], "label": "a"}', r"line 1: 'frames' is '\[\]'"),
         ('{"frames": [[]], "label": "a"}', r"line 1: 'frames' is '\[\[\]\]'"),
         ('{"frames": [[1]], "label": ""}', r"line 1: 'label' is ''"),
-        ('{"points": [[1]], "label": "a"}', r"line 1: no column 'frames'; there are 'points', 'label'.*--text NAME"),
+        ('{"points": [[1]], "label": "a"}', r"line 1: no column 'frames'.*'points', 'label'.*--text NAME"),
     ],
 )
-def test_a_wrong_series_in_json_is_refused_with_its_line(tmp_path: Path, content: str, said: str) -> None:
-    with pytest.raises(DataError, match=said):
-        read_framed(written(tmp_path, "a.jsonl", content))
+def test_wrong_series_in_json_is_refused_with_its_line(tmp_path: Path, content: str, error: str) -> None:
+    with pytest.raises(DataError, match=error):
+        read_frames(write(tmp_path, "a.jsonl", content))
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "error"),
     [
-        ("id,x,label\n1,2,a\n1,,a\n", r"a.csv, line 3: 'x' is ''; give a finite number"),
-        ("id,x,label\n1,2,a\n1,2,b\n", r"line 3: series '1' has the label 'b' here, but 'a' in line 2"),
-        ("id,x,label\n1,2,a\n2,2,b\n1,2,a\n", r"line 4: series '1' goes on here, after line 2; sort the rows by 'id'"),
-        ("x,label\n2,a\n", r"line 1: no column 'id'; .*which is the series \(the same .*--series NAME"),
+        ("id,x,label\n1,2,a\n1,,a\n", r"a\.csv, line 3: 'x' is ''"),
+        ("id,x,label\n1,2,a\n1,2,b\n", r"line 3: series '1' .*'b'.*'a' in line 2"),
+        ("id,x,label\n1,2,a\n2,2,b\n1,2,a\n", r"line 4: series '1' .*line 2.*'id'"),
+        ("x,label\n2,a\n", r"line 1: no column 'id'.*--series NAME"),
         ("id,x\n1,2\n", r"line 1: no column 'label'"),
-        ("id,step,label\n1,2,a\n", r"line 1: no column of numbers"),
-        ("id,x,label\n1,2\n", r"line 2: 2 columns, but the header has 3"),
-        ("id,x,label\n", r"no series found"),
+        ("id,step,label\n1,2,a\n", r"line 1: .*'id' and 'label'"),
+        ("id,x,label\n1,2\n", r"line 2: 2 columns.* 3"),
+        ("id,x,label\n", r"a\.csv: no series"),
     ],
 )
-def test_a_wrong_table_of_frames_is_refused_with_its_line(tmp_path: Path, content: str, said: str) -> None:
-    with pytest.raises(DataError, match=said):
-        read_framed(written(tmp_path, "a.csv", content))
+def test_wrong_table_of_frames_is_refused_with_its_line(tmp_path: Path, content: str, error: str) -> None:
+    with pytest.raises(DataError, match=error):
+        read_frames(write(tmp_path, "a.csv", content))
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "error"),
     [
         ("5:6e-2:b", "5:?:b", r"a.ts, line 7: value 0 of feature 1 is '\?'"),
-        ("5:6e-2:b", "5:6e-2:c", r"line 7: the label 'c' is none of @classLabel: a, b"),
-        ("5:6e-2:b", "5,6:6e-2:b", r"line 7: the features have 2, 1 values"),
-        ("5:6e-2:b", "5:b", r"line 7: frame 0 has 1 numbers, but the first frame of the file \(.*line 6\) has 2"),
-        ("5:6e-2:b", "b", r"line 7: no value before the label"),
-        ("@timeStamps false", "@timeStamps true", r"@timeStamps true is not read"),
-        ("@classLabel true a b", "@classLabel false", r"no line '@classLabel true …'"),
+        ("5:6e-2:b", "5:6e-2:c", r"line 7: .*'c'.*@classLabel.*a, b"),
+        ("5:6e-2:b", "5,6:6e-2:b", r"line 7: .*2, 1 values"),
+        ("5:6e-2:b", "5:b", r"line 7: frame 0 has 1 numbers.*line 6\).* 2"),
+        ("5:6e-2:b", "b", r"line 7: no value"),
+        ("@timeStamps false", "@timeStamps true", r"@timeStamps true"),
+        ("@classLabel true a b", "@classLabel false", r"@classLabel true"),
         ("@data\n", "", r"no line @data"),
     ],
 )
-def test_a_wrong_ts_file_is_refused_with_its_line(tmp_path: Path, before: str, after: str, said: str) -> None:
-    with pytest.raises(DataError, match=said):
-        read_framed(written(tmp_path, "a.ts", TS.replace(before, after)))
+def test_wrong_ts_file_is_refused_with_its_line(tmp_path: Path, before: str, after: str, error: str) -> None:
+    with pytest.raises(DataError, match=error):
+        read_frames(write(tmp_path, "a.ts", TS.replace(before, after)))

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from training.data import DataError
+from training.data.examples import DataError
 from training.studies import tunes
 
 

@@ -1,0 +1,47 @@
+"""Files in the formats that users train on, made from the examples of tests.support.tiny."""
+
+import json
+from pathlib import Path
+
+from tests.support import tiny
+
+HEADER = {"csv": "text,label\n", "tsv": "text\tlabel\n", "jsonl": ""}
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    """Write a file byte for byte and return its path."""
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def table(kind: str, count: int = 60) -> str:
+    rows = tiny.labelled(count)
+    if kind == "jsonl":
+        return "".join(json.dumps({"text": row.text, "label": row.label}) + "\n" for row in rows)
+    between = "," if kind == "csv" else "\t"
+    return HEADER[kind] + "".join(f"{row.text}{between}{row.label}\n" for row in rows)
+
+
+def conll(count: int = 60) -> str:
+    return "\n".join(
+        "".join(f"{token}\t{tag}\n" for token, tag in zip(s.tokens, s.tags, strict=True)) for s in tiny.tagged(count)
+    )
+
+
+def sentences(kind: str, count: int = 60) -> str:
+    """Return joint examples: tagged sentences with a label."""
+    rows = tiny.joint(count)
+    if kind == "jsonl":
+        return "".join(json.dumps({"tokens": r.tokens, "tags": r.tags, "label": r.label}) + "\n" for r in rows)
+    parts = [zip(row.tokens, row.tags, strict=True) for row in rows]
+    blocks = ["".join(f"{token} {tag}\n" for token, tag in part) for part in parts]
+    return "\n".join(f"# intent = {row.label}\n{block}" for row, block in zip(rows, blocks, strict=True))
+
+
+def frames(kind: str, count: int = 60) -> str:
+    rows = tiny.framed(count)
+    if kind == "jsonl":
+        return "".join(json.dumps({"frames": row.frames, "label": row.label}) + "\n" for row in rows)
+    lines = [f"{i},{x},{y},{z},{row.label}\n" for i, row in enumerate(rows) for x, y, z in row.frames]
+    return "id,x,y,z,label\n" + "".join(lines)

@@ -1,0 +1,112 @@
+"""Augmentation: tags stay with their words, spans stay whole, and every epoch differs."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.tasks.tag import find_spans as spans
+from tests.support import tiny
+from training.data.augmentation import AugmentationOptions, DonorDataset, make_augmenter
+from training.data.examples import Source, Splits, TaggedExample, label_names
+from training.nn.networks import SequenceNetwork, make_network
+from training.objectives.sequences import SequenceObjective
+
+TRAIN = [
+    TaggedExample(tokens=("Ann", "Lee", "lives", "in", "Rome", "!!"), tags=("B-per", "I-per", "O", "O", "B-loc", "O")),
+    TaggedExample(tokens=("I", "saw", "Bob"), tags=("O", "O", "B-per")),
+]
+BOTH = [*TRAIN, TaggedExample(tokens=("New", "York"), tags=("B-loc", "I-loc"))]
+
+
+def augmented(seed: int = 0, **fields: Any) -> list[TaggedExample]:
+    augmenter = make_augmenter(AugmentationOptions(**fields), TRAIN)
+    return augmenter.augment(TRAIN, np.random.default_rng(seed))  # type: ignore[return-value]
+
+
+def test_swap_replaces_a_mention_by_one_of_its_kind() -> None:
+    seen = set()
+    for seed in range(20):
+        first, _ = augmented(seed, swap=1.0)
+        (person, *_), words = spans(first.tags), first.tokens
+        assert person[:2] == ("per", 0)
+        assert words[person[2] :] == ("lives", "in", "Rome", "!!")
+        seen.add(words[: person[2]])
+    assert seen == {("Ann", "Lee"), ("Bob",)}
+
+
+def test_split_continues_a_span_through_the_parts_of_a_word() -> None:
+    augmenter = make_augmenter(AugmentationOptions(split=1.0), BOTH)
+    cut = [
+        TaggedExample(tokens=("#Rome", "isn't", "http://a.b/#c"), tags=("B-loc", "O", "O")),
+        TaggedExample(tokens=("O'Hara", "..."), tags=("B-per", "O")),
+    ]
+    first, second = augmenter.augment(cut, np.random.default_rng(0))
+    assert list(zip(first.tokens, first.tags, strict=True)) == [
+        ("#", "B-loc"),
+        ("Rome", "I-loc"),
+        *(("isn", "O"), ("'", "O"), ("t", "O")),
+        ("http://a.b/#c", "O"),
+    ]
+    assert second.tokens == ("O", "'", "Hara", ".", ".", ".")
+    assert spans(second.tags) == [("per", 0, 3)]
+
+
+def test_default_options_change_nothing() -> None:
+    assert augmented() == TRAIN
+
+
+def test_join_keeps_every_word_and_tag() -> None:
+    many = [TaggedExample(tokens=(str(place), "."), tags=("NUM", "PUNCT")) for place in range(50)]
+    joined = make_augmenter(AugmentationOptions(join=4), many).augment(many, np.random.default_rng(0))
+    assert [word for example in joined for word in example.tokens] == [w for e in many for w in e.tokens]
+    assert [tag for example in joined for tag in example.tags] == [t for e in many for t in e.tags]
+    assert {len(example.tokens) for example in joined[:-1]} == {2, 4, 6, 8}
+
+
+def test_lowercase_changes_whole_sentences() -> None:
+    assert [example.tokens for example in augmented(lowercase=1.0)] == [
+        ("ann", "lee", "lives", "in", "rome", "!!"),
+        ("i", "saw", "bob"),
+    ]
+
+
+def test_mentions_are_borrowed_from_spans_and_whole_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    lent = {
+        "slots": [TaggedExample(tokens=("play", "miles", "davis"), tags=("O", "B-artist", "I-artist"))],
+        "names": tiny.labelled(1),
+    }
+
+    def load(spec: dict[str, Any]) -> Splits[Any]:
+        return Splits(train=lent[spec["name"]], dev=[], source=Source(name="", url="", licence=""))
+
+    monkeypatch.setattr("training.data.augmentation.published.load", load)
+    lenders = (DonorDataset(name="slots", kinds={"artist": "per"}), DonorDataset(name="names", kinds={"*": "loc"}))
+    augmenter = make_augmenter(AugmentationOptions(swap=1.0, borrow=1.0, lenders=lenders), BOTH)
+    assert augmenter.borrowed["per"] == [("miles", "davis")]
+    first, second = augmenter.augment(TRAIN, np.random.default_rng(0))
+    assert tuple(word.lower() for word in second.tokens) == ("i", "saw", "miles", "davis")
+    assert second.tags == ("O", "O", "B-per", "I-per")
+    assert "Rome" not in first.tokens
+
+
+def test_epochs_differ_and_repeat_in_another_run() -> None:
+    recipe = tiny.recipe("tag", variation={"swap": 1.0, "split": 0.5})
+    codec = tiny.words_codec(characters=False)
+    labels, _ = label_names("tag", TRAIN)
+    network = make_network(recipe.architecture, codec, task="tag", labels=labels)
+    assert isinstance(network, SequenceNetwork)
+    splits = Splits(train=TRAIN * 20, dev=TRAIN, source=Source(name="", url="", licence=""))
+
+    def words(epoch: int) -> list[Any]:
+        objective = SequenceObjective(recipe, codec, network, splits)
+        return sorted(batch.feeds["words"].tolist() for batch in objective.batches(epoch))
+
+    assert words(0) == words(0)
+    assert words(0) != words(1)
+
+
+def test_augmentation_makes_no_unknown_tags() -> None:
+    one_each = [TaggedExample(tokens=("Rome",), tags=("I-loc",)), TaggedExample(tokens=("Oslo",), tags=("I-loc",))]
+    augmenter = make_augmenter(AugmentationOptions(swap=1.0), one_each)  # swapped mentions would start with B-
+    assert augmenter.augment(one_each, np.random.default_rng(0)) == one_each

@@ -1,0 +1,142 @@
+"""Readers of tagged sentences: CoNLL files and JSON lines."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny_files import write
+from training.data.conll import read_joint, read_joint_json, read_tagged, read_tagged_json
+from training.data.examples import DataError, FileLocation, JointExample, LabeledExample, TaggedExample, where
+
+THE_DOG = TaggedExample(tokens=("The", "dog"), tags=("DET", "NOUN"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "The\tDET\ndog\tNOUN\n",
+        "The DET\ndog NOUN",
+        "The   X  DET\ndog   Y  NOUN\n",
+        "\ufeffThe\tDET\ndog\tNOUN\n",
+        "The\tDET\r\ndog\tNOUN\r\n\r\n",
+        "The\tDET\rdog\tNOUN\r",
+        "-DOCSTART- -X- O O\n\nThe DET\ndog NOUN\n",
+        "# a comment\n\n\nThe\tDET\ndog\tNOUN\n\t\n\t\n",
+        "# comment\nThe DET\n# text\ndog NOUN\n",
+        "The\tDET\r\ndog\tNOUN\n\r\n",
+        "The\tDET\ndog NOUN\n",
+        "# label = statement\nThe DET\ndog NOUN\n",
+    ],
+)
+def test_conll_variants_give_the_same_sentence(tmp_path: Path, content: str) -> None:
+    assert read_tagged(write(tmp_path, "a.conll", content)) == [THE_DOG]
+
+
+@pytest.mark.parametrize("between", ["\t", " "])
+def test_hashtag_with_a_known_tag_is_a_token(tmp_path: Path, between: str) -> None:
+    tweet = "# a tweet of mine\nlove O\nit O\n#paris O\n".replace(" O", f"{between}O")
+    assert read_tagged(write(tmp_path, "a.conll", tweet))[0].tokens == ("love", "it", "#paris")
+
+
+def test_no_break_space_is_part_of_a_token(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.conll", "10\u00a0000 NUM\npeople NOUN\n")
+    assert read_tagged(path)[0].tokens == ("10\u00a0000", "people")
+
+
+def test_tab_separated_tokens_may_contain_spaces(tmp_path: Path) -> None:
+    assert read_tagged(write(tmp_path, "a.conll", "in\tO\nNew York\tLOC\n"))[0].tokens == ("in", "New York")
+
+
+def test_sentences_and_tokens_know_their_lines(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.conll", "-DOCSTART- O\n\n# c\nThe DET\ndog NOUN\n\na DET\n# note\ncat NOUN\n")
+    first, second = read_tagged(path)
+    assert (where(first), where(first, 1)) == (f"{path}, line 4", f"{path}, line 5")
+    assert (where(second), where(second, 1)) == (f"{path}, line 7", f"{path}, line 9")
+
+
+def test_examples_with_different_locations_are_equal() -> None:
+    here, there = (LabeledExample(text="a", label="b", place=FileLocation("c", line)) for line in (1, 2))
+    assert here == there
+    assert len({here, there}) == 1
+    assert (where(here), where(LabeledExample(text="a", label="b"))) == ("c, line 1", "")
+
+
+CONLLU = "# text = du Chien\n1-2\tdu\t_\t_\t_\t_\t_\t_\t_\t_\n1\tde\tde\tADP\tP\t_\t0\t_\t_\t_\n" + (
+    "2\tle\tle\tDET\tD\t_\t0\t_\t_\t_\n2.1\tx\tx\tX\tX\t_\t_\t_\t_\t_\n3\tChien\tchien\tNOUN\tN\t_\t0\t_\t_\t_\n\n"
+)
+
+
+def test_conllu_gives_form_and_upos_unless_columns_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.conllu", CONLLU)
+    assert read_tagged(path) == [TaggedExample(tokens=("de", "le", "Chien"), tags=("ADP", "DET", "NOUN"))]
+    assert read_tagged(path, token_column="lemma", tag_column="XPOS") == [
+        TaggedExample(tokens=("de", "le", "chien"), tags=("P", "D", "N"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("The\tDET\ndog\n", r"a\.conll, line 2: 1 columns"),
+        ("The\tDET\ndog\t\n", r"a\.conll, line 2: column -1 .*--tag-column"),
+        ("The\tDET\n\tNOUN\n", r"a\.conll, line 2: column 0 .*--token-column"),
+        ("The\ndog\n", r"a\.conll, line 1: no column 0.*'The'"),
+        ("The,DET\ndog,NOUN\n", r"a\.conll, line 1: no column 0.*'The,DET'.*comma"),
+        ("\n# nothing\n", r"a\.conll: no sentence"),
+    ],
+)
+def test_wrong_conll_is_refused_with_its_line(tmp_path: Path, content: str, error: str) -> None:
+    with pytest.raises(DataError, match=error):
+        read_tagged(write(tmp_path, "a.conll", content))
+
+
+def test_missing_column_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no column 5"):
+        read_tagged(write(tmp_path, "a.conll", "The\tDET\n"), tag_column=5)
+    with pytest.raises(DataError, match=r"no column 'ner'.*FORM"):
+        read_tagged(write(tmp_path, "a.conllu", CONLLU), tag_column="ner")
+    with pytest.raises(DataError, match=r"'ner'.*\.conllu"):
+        read_tagged(write(tmp_path, "a.conll", "The\tDET\n"), tag_column="ner")
+
+
+@pytest.mark.parametrize("key", ["label", "intent", "mood"])
+def test_comment_before_a_sentence_is_its_label(tmp_path: Path, key: str) -> None:
+    content = f"#{key}=ask \nWho O\n? O\n\n# {key} = say it\n# text = x\nI B-me\n"
+    assert read_joint(write(tmp_path, "a.conll", content), label="mood") == [
+        JointExample(tokens=("Who", "?"), tags=("O", "O"), label="ask"),
+        JointExample(tokens=("I",), tags=("B-me",), label="say it"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("# label = x\na O\n\nb O\nc O\n", r"a\.conll, line 4: .*# label ="),
+        ("# label = \na O\n", r"a\.conll, line 2: .*# label ="),
+        ("# label = x\na O\n# label = y\nb O\n", r"a\.conll, line 3: .*line 2"),
+    ],
+)
+def test_sentence_without_a_label_is_refused_with_its_line(tmp_path: Path, content: str, error: str) -> None:
+    with pytest.raises(DataError, match=error):
+        read_joint(write(tmp_path, "a.conll", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ('{"tokens": ["a"], "tags": ["O", "O"]}', r"a\.jsonl, line 1: 1 tokens but 2 tags"),
+        ('\n{"tokens": ["a"]}', r"line 2: no key 'tags'.*'tokens'"),
+        ('{"tokens": [], "tags": []}', r"line 1: 'tokens' is '\[\]'"),
+        ('{"tokens": ["a", " "], "tags": ["O", "O"]}', r"line 1: entry 1 of 'tokens' is ' '"),
+        ('{"tokens": ["a", "b"], "tags": ["O", null]}', r"line 1: entry 1 of 'tags' is None"),
+    ],
+)
+def test_wrong_sentence_in_json_is_refused_with_its_line(tmp_path: Path, content: str, error: str) -> None:
+    with pytest.raises(DataError, match=error):
+        read_tagged_json(write(tmp_path, "a.jsonl", content))
+
+
+def test_joint_json_without_a_label_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"tokens": ["a"], "tags": ["O"], "kind": "ask"}\n')
+    with pytest.raises(DataError, match=r"line 1: no column 'label'.*'kind'.*--label"):
+        read_joint_json(path)

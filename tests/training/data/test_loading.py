@@ -1,0 +1,60 @@
+"""How recipes, tasks and suffixes choose a reader, and what is held out of the user's own files."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny_files import write
+from training import recipe
+from training.data.examples import DataError, JointExample, LabeledExample, SeriesExample, TaggedExample, where
+from training.data.loading import hold_out, load_splits, read_file
+from training.recipe import DataOptions
+
+TOKENS = '{"tokens": ["a", "b"], "tags": ["O", "X"], "kind": "ask"}\n'
+TAGGED = TaggedExample(tokens=("a", "b"), tags=("O", "X"))
+JOINT = JointExample(tokens=("a", "b"), tags=("O", "X"), label="ask")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "task", "codec", "example"),
+    [
+        ("a.conll", "a O\nb X\n", "tag", "words", TAGGED),
+        ("a.jsonl", TOKENS, "tag", "words", TAGGED),
+        ("a.conll", "# kind = ask\na O\nb X\n", "joint", "words", JOINT),
+        ("a.JSONL", TOKENS, "joint", "words", JOINT),
+        ("a.csv", "text,kind\nhello,ask\n", "classify", "words", LabeledExample(text="hello", label="ask")),
+        ("a.fa", ">1 ask\nACGT\n", "classify", "dna", LabeledExample(text="ACGT", label="ask")),
+        ("a.csv", "id,x,kind\n1,2,ask\n", "classify", "frames", SeriesExample(frames=((2,),), label="ask")),
+    ],
+)
+def test_task_codec_and_suffix_choose_the_reader(
+    tmp_path: Path, name: str, content: str, task: str, codec: str, example: object
+) -> None:
+    path = write(tmp_path, name, content)
+    examples = read_file(path, task, codec, DataOptions(label="kind"))
+    assert examples == [example]
+    assert where(examples[0]).startswith(f"{path}, line ")
+
+
+def test_held_out_examples_are_stratified_and_held_out_text_is_its_end() -> None:
+    rows = [LabeledExample(text="t", label="rare" if i % 10 == 0 else "usual") for i in range(100)]
+    train, dev = hold_out(rows, dev_share=0.2, seed=1)
+    assert [sum(row.label == "rare" for row in part) for part in (train, dev)] == [8, 2]
+    assert hold_out("abcde", dev_share=0.2, seed=1) == ("abcd", "e")
+    sentences = [TaggedExample(tokens=("a",), tags=("O",))] * 10
+    assert tuple(map(len, hold_out(sentences, dev_share=0.2, seed=1))) == (8, 2)
+
+
+def test_file_with_a_single_sentence_is_refused() -> None:
+    with pytest.raises(DataError, match=r"3 tokens.*blank line"):
+        hold_out([TaggedExample(tokens=("a",) * 3, tags=("O",) * 3)], dev_share=0.1, seed=1)
+
+
+def test_recipe_columns_reach_the_reader(tmp_path: Path) -> None:
+    words = "".join(f"{i}\tw{i % 3}\t_\t{'AB'[i % 2]}\tx{i % 4}\t_\t0\t_\t_\t_\n" for i in range(1, 5))
+    (tmp_path / "mine.conllu").write_text("\n".join([words] * 20))
+    changes = {"data.path": str(tmp_path / "mine.conllu")}
+    first = load_splits(recipe.load("tagger", **changes)).train[0]
+    assert (first.tokens, first.tags) == (("w1", "w2", "w0", "w1"), ("B", "A", "B", "A"))
+    by_name = recipe.load("tagger", **changes, **{"data.tag_column": "XPOS"})
+    assert load_splits(by_name).train[0].tags == ("x1", "x2", "x3", "x0")

@@ -1,0 +1,75 @@
+"""Commands for bundles: export one, score it, and show its model card."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from training.terminal import console, echo, read_manifest
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="Make the bundle of a run.",
+        description="Export a run to ONNX, compare it with PyTorch, score every variant, and write the bundle.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="Give a run folder that fit wrote.")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="Write the bundle here (default: RUN/bundle).")
+    parser.add_argument("--force", action="store_true", help="Replace a bundle that has a better score.")
+    parser.add_argument("--only", metavar="VARIANT", help="Export only this variant, e.g. int8, for a smaller bundle.")
+    parser.set_defaults(run_command=export_run)
+
+    parser = commands.add_parser(
+        "score",
+        help="Score a bundle on its development data.",
+        description="Score a bundle on its development data, with the code that serves it.",
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Give a bundle's folder, e.g. runs/NAME/bundle.")
+    parser.add_argument("--variant", default="all", help="Score only this variant, e.g. fp32 or int8 (default: all).")
+    parser.set_defaults(run_command=score_bundle)
+
+    parser = commands.add_parser(
+        "show", help="Print a bundle's model card.", description="Print a bundle's model card."
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Give a bundle's folder, e.g. runs/NAME/bundle.")
+    parser.set_defaults(run_command=show_card)
+
+
+def export_run(options: argparse.Namespace) -> None:
+    from training import export
+    from training.run import open_run
+
+    target = options.out or options.run / "bundle"
+    manifest = export.export_run(open_run(options.run), target, echo, force=options.force, only=options.only)
+    echo(
+        f"{target}: {manifest.name}, default variant {manifest.default_variant}, {len(manifest.examples)} examples; "
+        f"serve it: SEQSERVE_BUNDLES={target} make serve"
+    )
+
+
+def score_bundle(options: argparse.Namespace) -> None:
+    from models import bundle
+    from training import score
+    from training.data.loading import load_splits, merge_dev_labels
+    from training.recipe import Recipe
+
+    manifest = read_manifest(options.bundle)
+    recipe = Recipe.model_validate(json.loads(manifest.provenance.recipe))
+    examples = merge_dev_labels(recipe, load_splits(recipe))
+    known = manifest.provenance.data.sha256
+    if changed := sorted(file for file, sha256 in examples.source.files.items() if known.get(file, sha256) != sha256):
+        echo(f"note: {', '.join(changed)} changed after the bundle was made, so its scores may differ")
+    table = Table("variant", manifest.metric, "in the manifest", box=None)
+    for name in manifest.variants if options.variant == "all" else [options.variant]:
+        scores = score.score(bundle.load(options.bundle, variant=name), examples.dev)
+        table.add_row(name, str(scores[manifest.metric]), str(manifest.variants[name].scores[manifest.metric]))
+    console.print(table)
+
+
+def show_card(options: argparse.Namespace) -> None:
+    from training import card
+
+    echo(card.write(read_manifest(options.bundle)))

@@ -1,0 +1,112 @@
+"""Commands that list what there is: recipes and data sets; and one that compares runs."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from training import recipe as recipes
+from training.data.examples import DataError
+from training.terminal import RUNS, console, duration, echo
+
+if TYPE_CHECKING:
+    from training.run import TrainingRun
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser("list", help="List the recipes.", description="List the recipes.")
+    parser.set_defaults(run_command=list_recipes)
+
+    parser = commands.add_parser(
+        "data", help="List the published data sets, or fetch some.", description="List or fetch published data sets."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="Fetch these data sets and print their folders.")
+    parser.set_defaults(run_command=list_data)
+
+    parser = commands.add_parser(
+        "compare",
+        help="Compare runs: scores, recipes and curves.",
+        description="Compare the scores, times, recipes and curves of runs.",
+    )
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="Give run folders (with --seeds: RUN/seed-1)."
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="PNG", default=RUNS / "compare.png", help="Default: runs/compare.png."
+    )
+    parser.set_defaults(run_command=compare_runs)
+
+
+def list_recipes(options: argparse.Namespace) -> None:
+    table = Table("recipe", "task", "data", "expected", "description", box=None)
+    for name in recipes.names():
+        recipe = recipes.load(name)
+        expected = "" if recipe.expect.score is None else f"{recipe.expect.score} in {recipe.expect.minutes:g} min"
+        table.add_row(name, recipe.task, recipe.data.name or "--data FILE", expected, recipe.description)
+    console.print(table)
+
+
+def list_data(options: argparse.Namespace) -> None:
+    from training.data.fetch import PUBLISHED, local_folder, locate
+
+    for name in options.names:
+        echo(f"{name}: {locate(name)}")
+    if not options.names:
+        table = Table("data set", "task", "folder", "license", "description", box=None)
+        for name, each in PUBLISHED.items():
+            table.add_row(name, each.task, str(local_folder(name) or "not fetched"), each.license, each.description)
+        console.print(table)
+
+
+def compare_runs(options: argparse.Namespace) -> None:
+    from training import plots
+    from training.run import open_run
+
+    runs = {str(folder): open_run(folder) for folder in options.runs}
+    metrics = {run.metric for run in runs.values()}
+    if len(metrics) > 1:
+        raise DataError(f"the runs have different metrics ({', '.join(sorted(metrics))}); compare runs with the same")
+    (metric,) = metrics
+    _print_scores(runs, metric)
+    _print_differences(runs)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    plots.draw_comparison({name: run.history for name, run in runs.items()}, metric, options.out)
+    echo(f"curves: {options.out}")
+
+
+def _print_scores(runs: "dict[str, TrainingRun]", metric: str) -> None:
+    table = Table("run", metric, "best epoch", "epochs", "time", "dev loss", "train loss", "weights", box=None)
+    for name, run in runs.items():
+        table.add_row(
+            name,
+            f"{run.best[metric]:.3f}",
+            f"{run.best_epoch}",
+            f"{len(run.history)}",
+            duration(run.seconds),
+            f"{run.best['dev_loss']:.4f}",
+            f"{run.best['train_loss']:.4f}",
+            f"{sum(weight.numel() for weight in run.network().parameters()):,}",
+        )
+    console.print(table)
+
+
+def _print_differences(runs: "dict[str, TrainingRun]") -> None:
+    """Print the fields that differ between the recipes."""
+    fields = [_flatten(run.recipe.model_dump(mode="json")) for run in runs.values()]
+    names = {name: None for each in fields for name in each}
+    differing = [name for name in names if len({str(each.get(name)) for each in fields}) > 1 and name != "description"]
+    if not differing:
+        return
+    table = Table("field", *runs, box=None)
+    for name in differing:
+        table.add_row(name, *(str(each.get(name, "")) for each in fields))
+    console.print(table)
+
+
+def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested fields by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

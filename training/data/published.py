@@ -1,0 +1,262 @@
+"""Published data sets by name, with a reader for each.
+
+    splits = load("ud-ewt")
+    splits = load({"name": "sst", "phrases": False})
+
+Train and development data are the published files where there are two. Else a tenth is held out as development data,
+always the same. Test data is never read.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from training.data.conll import read_tagged
+from training.data.examples import (
+    DataError,
+    FileLocation,
+    JointExample,
+    LabeledExample,
+    SeriesExample,
+    Source,
+    Splits,
+    TaggedExample,
+)
+from training.data.fetch import PUBLISHED, locate, published_dataset, sha256_of
+from training.data.frames import read_frames
+from training.data.labeled import check_bases
+from training.data.splitting import split, split_text
+from training.data.text_files import read_lines, read_text
+
+TREC_TYPES = ("description", "entity", "abbreviation", "human", "location", "number")  # by their number in the file
+SPLICE_CLASSES = ("EI", "IE", "N")
+SPLICE_BASES = 60
+SST_BINARY = {0: "negative", 1: "negative", 3: "positive", 4: "positive"}
+SST_FINE = {label: str(label) for label in range(5)}
+TREE_SYMBOL = re.compile(r"\(|\)|[^\s()]+")
+UNESCAPED = {  # what people type for the treebank's escapes
+    "-LRB-": "(",
+    "-RRB-": ")",
+    "-LSB-": "[",
+    "-RSB-": "]",
+    "-LCB-": "{",
+    "-RCB-": "}",
+    "``": '"',
+    "''": '"',
+    "`": "'",
+}
+
+Phrase = tuple[int, tuple[str, ...]]  # label 0 to 4, words
+
+
+def load(name_or_spec: str | Mapping[str, Any], *, cache_dir: Path | None = None) -> Splits[Any]:
+    """Load a data set by its name, or by its name and its reader's options. Fetches it if necessary.
+
+    Raises DataError for an unknown name or option, a wrong value, or unusable files.
+    """
+    spec = {"name": name_or_spec} if isinstance(name_or_spec, str) else dict(name_or_spec)
+    if not isinstance(name := spec.pop("name", None), str):
+        raise DataError(f'a data set needs a name, e.g. name = "ud-ewt"; choose one of {", ".join(PUBLISHED)}')
+    published = published_dataset(name)
+    _check_options(name, spec)
+    folder = locate(name, cache_dir=cache_dir)
+    train, dev = READERS[name](folder, **spec)
+    sums = {file.name: sha256_of(folder / file.name) for file in published.files}
+    changed = [file.name for file in published.files if sums[file.name] != file.sha256_on_disk]
+    note = f"differs from the published files: {', '.join(changed)}" if changed else ""
+    source = Source(name=name, url=published.repository, licence=published.license, files=sums, note=note)
+    return Splits(train=train, dev=dev, source=source)
+
+
+def _check_options(name: str, spec: Mapping[str, Any]) -> None:
+    options = dict(list(signature(READERS[name]).parameters.items())[1:])
+    for option, value in spec.items():
+        if option not in options:
+            raise DataError(f"{name} has no option {option!r}; its options: {', '.join(options) or 'none'}")
+        default = options[option].default
+        if type(value) is not type(default):
+            kind = "true or false" if isinstance(default, bool) else "a string"
+            raise DataError(f"{name}: {option} is {value!r}; give {kind}")
+
+
+def read_ud_ewt(folder: Path) -> tuple[list[TaggedExample], list[TaggedExample]]:
+    """Read 12,544 training sentences (204,577 words) and 2,001 of development; 17 tags."""
+    return read_tagged(folder / "train.conllu"), read_tagged(folder / "dev.conllu")
+
+
+def read_wnut17(folder: Path) -> tuple[list[TaggedExample], list[TaggedExample]]:
+    """Read 3,394 training sentences and 1,009 of development; 6 entity types, so 13 tags."""
+    return read_tagged(folder / "train.conll"), read_tagged(folder / "dev.conll")
+
+
+def read_nottingham(folder: Path) -> tuple[str, str]:
+    """Read 828 training tunes and 103 of development: 356,894 and 43,165 characters."""
+    return read_text(folder / "train.abc"), read_text(folder / "dev.abc")
+
+
+def read_tinyshakespeare(folder: Path) -> tuple[str, str]:
+    """Read 903,469 characters of training text and the 100,385 after them; 65 different characters."""
+    return split_text(read_text(folder / "train.txt"))
+
+
+def read_japanese_vowels(folder: Path) -> tuple[list[SeriesExample], list[SeriesExample]]:
+    """Read 243 training and 27 development utterances, 27 and 3 of each speaker."""
+    utterances = read_frames(folder / "JapaneseVowels_TRAIN.ts")
+    return split(utterances, seed=0, labels=[each.label for each in utterances])
+
+
+def read_names(folder: Path) -> tuple[list[LabeledExample], list[LabeledExample]]:
+    """Read 16,211 training and 1,801 development surnames of 18 nationalities, one file each."""
+    return _split_distinct(
+        [
+            LabeledExample(text=line.strip(), label=path.stem, place=place)
+            for path in sorted(folder.glob("*.txt"))
+            for place, line in _lines(path)
+        ]
+    )
+
+
+def read_trec(folder: Path) -> tuple[list[LabeledExample], list[LabeledExample]]:
+    """Read 4,843 training and 538 development questions, tokenized as published."""
+    questions = []
+    for place, line in _lines(folder / "train.txt", encoding="latin-1"):
+        number, *words = line.split()
+        if words:
+            if number not in {"0", "1", "2", "3", "4", "5"}:
+                raise DataError(f"{place}: {number!r} is not a type from 0 to 5; fetch the file again")
+            questions.append(LabeledExample(text=tuple(words), label=TREC_TYPES[int(number)], place=place))
+    return _split_distinct(questions)
+
+
+def read_splice(folder: Path) -> tuple[list[LabeledExample], list[LabeledExample]]:
+    """Read 2,452 training and 272 development DNA sequences of 60 bases, 3 classes."""
+    path = folder / "train.txt"
+    sequences = []
+    for line_number, line in enumerate(read_lines(path), start=1):
+        label, _, bases = (cell.strip() for cell in line.split(",")) if line.count(",") == 2 else ("", "", "")
+        place = FileLocation(str(path), line_number)
+        if label not in SPLICE_CLASSES or len(bases) != SPLICE_BASES:
+            classes = ", ".join(SPLICE_CLASSES)
+            raise DataError(f"{place}: needs a class of {classes}, a name and {SPLICE_BASES} bases; fetch it again")
+        check_bases(str(place), bases)
+        sequences.append(LabeledExample(text=bases, label=label, place=place))
+    return _split_distinct(sequences)
+
+
+def read_snips(folder: Path, *, target: str = "slots") -> tuple[Sequence[Any], Sequence[Any]]:
+    """Read 13,084 training commands and 700 of development, with their "slots", their "intent" or both ("joint")."""
+    if target not in {"slots", "intent", "joint"}:
+        raise DataError(f'snips: target is {target!r}; give "slots", "intent" or "joint"')
+    return _snips_commands(folder / "train", target), _snips_commands(folder / "valid", target)
+
+
+def _snips_commands(folder: Path, target: str) -> Sequence[Any]:
+    names = ("seq.in", "seq.out", "label")
+    columns = [[(place, tuple(line.split())) for place, line in _lines(folder / name)] for name in names]
+    if len({len(rows) for rows in columns}) > 1:
+        counts = ", ".join(f"{len(rows)} rows in {name}" for name, rows in zip(names, columns, strict=True))
+        raise DataError(f"{folder}: {counts}; fetch it again")
+    joint = []
+    for (place, words), (_, tags), (_, intent) in zip(*columns, strict=True):
+        if len(words) != len(tags):
+            raise DataError(f"{place}: {len(words)} words but {len(tags)} tags; fetch it again")
+        joint.append(JointExample(tokens=words, tags=tags, label=intent[0], place=place))
+    if target == "intent":
+        return [LabeledExample(text=each.tokens, label=each.label, place=each.place) for each in joint]
+    if target == "slots":
+        return [TaggedExample(tokens=each.tokens, tags=each.tags, place=each.place) for each in joint]
+    return joint
+
+
+def read_sst(
+    folder: Path, *, phrases: bool = True, fine: bool = False
+) -> tuple[list[LabeledExample], list[LabeledExample]]:
+    """Read 77,616 training phrases, or the 6,911 that are sentences (`phrases=False`), and 872 dev sentences.
+
+    Every phrase of a tree has a label from 0 (bad) to 4 (good). As in SST-2, label 2 is dropped, 0 and 1 are
+    "negative", 3 and 4 "positive". `fine` keeps five labels, "0" to "4": 159,269 phrases or 8,534 sentences, and 1,101
+    dev sentences. A phrase with the same label in several trees is one training example.
+    """
+    label_of = SST_FINE if fine else SST_BINARY
+
+    def labeled(place: FileLocation, chosen: Sequence[Phrase]) -> list[LabeledExample]:
+        return [
+            LabeledExample(text=words, label=label_of[label], place=place)
+            for label, words in chosen
+            if label in label_of
+        ]
+
+    train, dev = (
+        [
+            each
+            for place, tree in _trees(folder / f"{part}.txt")
+            for each in labeled(place, tree if every else tree[-1:])
+        ]
+        for part, every in (("train", phrases), ("dev", False))
+    )
+    return list(dict.fromkeys(train)), dev
+
+
+def parse_tree(tree: str) -> list[Phrase]:
+    """Return every phrase of one bracketed tree, smaller before larger, the whole sentence last.
+
+    The treebank escapes brackets, quotes and slashes; the words are returned as people type them.
+    """
+    phrases: list[Phrase] = []
+    open_phrases: list[tuple[int, list[str]]] = []  # label, words so far
+    symbols = iter(TREE_SYMBOL.findall(tree))
+    for symbol in symbols:
+        if symbol == "(":
+            label = next(symbols, "")
+            if label not in {"0", "1", "2", "3", "4"}:
+                raise ValueError(f"label {label!r} is not one of 0 to 4")
+            open_phrases.append((int(label), []))
+        elif not open_phrases:
+            raise ValueError(f"{symbol!r} is outside the brackets")
+        elif symbol == ")":
+            closed, words = open_phrases.pop()
+            phrases.append((closed, tuple(words)))
+            if open_phrases:
+                open_phrases[-1][1].extend(words)
+        else:
+            open_phrases[-1][1].append(UNESCAPED.get(symbol, symbol.replace("\\/", "/").replace("\\*", "*")))
+    if open_phrases or not phrases:
+        raise ValueError(f"{len(open_phrases)} brackets are not closed")
+    return phrases
+
+
+def _trees(path: Path) -> Iterator[tuple[FileLocation, list[Phrase]]]:
+    for place, line in _lines(path):
+        try:
+            yield place, parse_tree(line)
+        except ValueError as error:
+            raise DataError(f"{place}: not a tree: {error}; fetch the file again") from error
+
+
+def _lines(path: Path, *, encoding: str = "utf-8") -> Iterator[tuple[FileLocation, str]]:
+    """Yield every line that is not blank with its location."""
+    for line_number, line in enumerate(read_lines(path, encoding=encoding), start=1):
+        if line.strip():
+            yield FileLocation(str(path), line_number), line
+
+
+def _split_distinct(examples: Sequence[LabeledExample]) -> tuple[list[LabeledExample], list[LabeledExample]]:
+    """Hold out a tenth after dropping repeated examples, which could otherwise be on both sides of the split."""
+    distinct = list(dict.fromkeys(examples))
+    return split(distinct, seed=0, labels=[each.label for each in distinct])
+
+
+READERS: Mapping[str, Callable[..., tuple[Any, Any]]] = {
+    "japanese-vowels": read_japanese_vowels,
+    "names": read_names,
+    "nottingham-abc": read_nottingham,
+    "snips": read_snips,
+    "splice": read_splice,
+    "sst": read_sst,
+    "tinyshakespeare": read_tinyshakespeare,
+    "trec": read_trec,
+    "ud-ewt": read_ud_ewt,
+    "wnut17": read_wnut17,
+}
