@@ -1,10 +1,6 @@
-"""What a model is: the bundle format, its codecs, its tasks and the ONNX Runtime network.
-
-Knows numpy, pydantic and onnxruntime. Deliberately knows nothing of torch (how a model is made) or of
-BentoML and HTTP (how it is served).
-"""
+"""Models: the bundle format, codecs, tasks and the ONNX Runtime session. Needs numpy, pydantic and onnxruntime."""
 
 import os
 
-# ONNX Runtime reads this when it is imported. It looks up a host of its makers otherwise.
+# ONNX Runtime reads this when it is imported. Without it, it connects to a telemetry host.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""The command line: python -m models inspect, measure. Arguments and printing only; the work is in the modules."""
+"""The command line of models: `python -m models inspect` and `python -m models measure`."""
 
 import argparse
 import json
@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from models import bundle
-from models.inspect import rows, terminal, units
-from models.inspect.operators import DIRECTIONS, PARTS, UnknownOperator
-from models.inspect.trace import PARITY, VARIANT, Inspection, Layer, NotInstalled, inspect
+from models.inspect import TOLERANCE, VARIANT, Inspection, Layer, NotInstalled, inspect, render, units
+from models.inspect.operators import DIRECTIONS, PARTS, UnsupportedOperator
 from models.manifest import BundleError
 from models.measure import ROWS, measure
 from models.onnx_session import Device, DeviceUnavailable, Placement
 
-EPILOG = """try:
+INSPECT_EXAMPLES = """examples:
   python -m models inspect models/zoo/pos-en "They can fish ."
   python -m models inspect models/zoo/shakespeare - --strip < part-of-a-play.txt
   python -m models inspect models/zoo/sentiment-en "Not bad at all ." --direction backward --out gates.png
@@ -23,129 +22,135 @@ EPILOG = """try:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 2 for what cannot be done, said in one sentence."""
-    parser = argparse.ArgumentParser(prog="python -m models", description="Look at bundles.")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verb = verbs.add_parser(
-        "inspect",
-        help="what the gates and cells of a bundle do at every step of an input",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    _add(verb)
-    verb.set_defaults(do=_inspect)
-    verb = verbs.add_parser("measure", help="whether bundles come out right on a device, and how fast")
-    verb.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
-    verb.add_argument("--device", choices=get_args(Device), default="auto")
-    verb.add_argument("--threads", type=int, default=1, help="of the processor, for one network (default: 1)")
-    verb.add_argument("--rows", type=_numbers, metavar="N,N…", default=ROWS, help="sizes of batches")
-    verb.add_argument("--to", type=Path, metavar="JSON", help="also a file")
-    verb.set_defaults(do=_measure)
-    options = parser.parse_args(arguments)
+    """Run one command and return the exit status: 0, or 2 after an error."""
+    options = _parser().parse_args(arguments)
     try:
-        options.do(options)
-    except (BundleError, NotInstalled, UnknownOperator, DeviceUnavailable, ValueError, OSError) as error:
+        options.run(options)
+    except (BundleError, NotInstalled, UnsupportedOperator, DeviceUnavailable, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _add(parser: argparse.ArgumentParser) -> None:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m models", description="Look into bundles and measure them.")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+    summary = "Show gates and cells at every step of an input."
+    raw = argparse.RawDescriptionHelpFormatter  # keeps the line breaks of the examples
+    _add_inspect_arguments(
+        commands.add_parser("inspect", help=summary, description=summary, epilog=INSPECT_EXAMPLES, formatter_class=raw)
+    )
+    summary = "Check bundles on a device and measure their speed."
+    _add_measure_arguments(commands.add_parser("measure", help=summary, description=summary))
+    return parser
+
+
+def _add_inspect_arguments(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_inspect)
+    add = command.add_argument
+    add("bundle", type=Path, metavar="BUNDLE", help="Bundle directory.")
+    add("text", metavar="TEXT", help="Input, or - for standard input.")
+    add("--json", action="store_true", help="Read the input as JSON: a list of words or frames.")
+    add("--layer", metavar="NAME", help="Layer to show (default: the last).")
+    add(
+        "--direction",
+        choices=DIRECTIONS["bidirectional"],
+        default="forward",
+        help="Direction of the layer (default: %(default)s).",
+    )
     parts = sorted({part for names in PARTS.values() for part in names})
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("text", help="an input, or - for standard input")
-    parser.add_argument("--json", action="store_true", help="the input is JSON: words already split, or frames")
-    parser.add_argument("--layer", help="by name (default: the last)")
-    parser.add_argument("--direction", choices=DIRECTIONS["bidirectional"], default="forward")
-    parser.add_argument(
-        "--part",
-        choices=parts,
-        help="what is shown of a unit (default: memory, tanh of the cell; state where there is none)",
-    )
-    parser.add_argument("--units", type=_numbers, metavar="N,N…", help="these units (default: chosen by --by)")
-    parser.add_argument("--top", type=int, default=6, metavar="K", help="how many units are chosen (default: 6)")
-    parser.add_argument("--by", choices=get_args(units.Ranking), default="varying", help="how units are chosen")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--table", dest="form", action="store_const", const="table", help="numbers, a line a step")
+    add("--part", choices=parts, help="Part of a unit to show (default: memory, tanh of the cell, or else state).")
+    add("--units", type=_numbers, metavar="N,N…", help="Units to show (default: chosen by --by).")
+    add("--top", type=int, default=6, metavar="N", help="Number of units to choose (default: %(default)s).")
+    add("--by", choices=get_args(units.Ranking), default="varying", help="How to choose (default: %(default)s).")
+    add("--out", type=Path, metavar="FILE", help="Also write a heat map to this PNG file.")
+    form = command.add_mutually_exclusive_group()
     form.add_argument(
-        "--strip", dest="form", action="store_const", const="strip", help="the text, coloured by each row"
+        "--table", dest="form", action="store_const", const="table", default="auto", help="Print one line per step."
     )
-    parser.add_argument("--out", type=Path, metavar="PNG", help="also a heat map")
+    form.add_argument(
+        "--strip", dest="form", action="store_const", const="strip", default="auto", help="Print the text in color."
+    )
+
+
+def _add_measure_arguments(command: argparse.ArgumentParser) -> None:
+    command.set_defaults(run=_measure)
+    add = command.add_argument
+    add("bundles", type=Path, nargs="+", metavar="BUNDLE", help="Bundle directories.")
+    add("--device", choices=get_args(Device), default="auto", help="Device to run on (default: %(default)s).")
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads per graph (default: %(default)s).")
+    add("--rows", type=_numbers, metavar="N,N…", default=ROWS, help="Batch sizes (default: 1,16,64,256).")
+    add("--to", type=Path, metavar="FILE", help="Also write the results to this JSON file.")
 
 
 def _inspect(options: argparse.Namespace) -> None:
     loaded = bundle.load(options.bundle, variant=VARIANT, placement=Placement(device="cpu"))
-    found = inspect(loaded, _read(options))
-    layer = _chosen(found, options)
+    text = sys.stdin.read().rstrip("\n") if options.text == "-" else options.text
+    inspection = inspect(loaded, json.loads(text) if options.json else text)
+    layer = _find_layer(inspection, options)
     part = options.part or layer.memory
     if part not in layer.parts:
-        raise ValueError(f"a layer of kind {layer.kind} has no part {part!r}: choose of {', '.join(layer.parts)}")
+        raise ValueError(f"{layer.kind} has no part {part!r}; choose one of {', '.join(layer.parts)}")
     chosen = units.rank(layer.parts[part], options.by)[: options.top] if options.units is None else options.units
-    if wrong := [unit for unit in chosen if not 0 <= unit < layer.hidden]:
-        raise ValueError(f"unit {wrong[0]}: {layer.name} has the units 0 to {layer.hidden - 1}")
-    means, of_units = rows.means(layer), rows.of_units(layer, part, chosen)
-    print(_heading(found, layer))
-    terminal.show(found.steps, [*means, *of_units], form=options.form or "auto")
-    for each in units.followers(layer.parts[layer.memory], found.steps):
-        where = "on the half that it was not chosen on"
-        print(f"unit {each.unit} follows {each.mark}: correlation {each.correlation:+.2f} {where}")
+    if missing := [unit for unit in chosen if not 0 <= unit < layer.hidden]:
+        raise ValueError(f"{layer.name} has no unit {missing[0]}; choose from 0 to {layer.hidden - 1}")
+    mean_rows, unit_rows = units.mean_rows(layer), units.unit_rows(layer, part, chosen)
+    print(_heading(inspection, layer))
+    render.show(inspection.steps, [*mean_rows, *unit_rows], form=options.form)
+    for each in units.followers(layer.parts[layer.memory], inspection.steps):
+        print(f"unit {each.unit} follows {each.feature}: correlation {each.correlation:+.2f} on the second half")
     if options.out:
-        from models.inspect import picture
-
-        groups = [(f"mean of {layer.hidden} units", means), (f"{part} of single units", of_units)]
-        picture.draw(found.steps, [group for group in groups if group[1]], options.out, _title(found, layer))
-        print(f"written: {options.out}")
+        groups = [(f"mean of {layer.hidden} units", mean_rows), (f"{part} of single units", unit_rows)]
+        title = _title(inspection, layer)
+        render.save_picture(inspection.steps, [group for group in groups if group[1]], options.out, title)
+        print(f"wrote {options.out}")
 
 
 def _measure(options: argparse.Namespace) -> None:
-    """One line a variant; the file is written after each bundle, so that what was measured is kept."""
+    """Print one line per variant. The file is written after each bundle, so that an interruption loses little."""
     placement = Placement(device=options.device, threads=options.threads)
-    found: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     for path in options.bundles:
         for entry in measure(path, placement, options.rows):
-            found.append(entry)
-            speeds = ", ".join(f"{count}: {rate:,.0f}" for count, rate in entry["per_s"].items())
-            alike = "the same bits in company" if all(entry["same_bits"].values()) else "OTHER BITS in company"
+            entries.append(entry)
+            speeds = ", ".join(f"{rows}: {rate:,.0f}" for rows, rate in entry["per_s"].items())
+            bits = "bit-identical in batches" if all(entry["same_bits"].values()) else "OTHER BITS in batches"
             print(
-                f"{entry['bundle']} {entry['variant']} on {entry['device']}: self-test {entry['self_test']}; {alike}; "
+                f"{entry['bundle']} {entry['variant']} on {entry['device']}: self-test {entry['self_test']}; {bits}; "
                 f"{entry['unit']}/s by rows {speeds}"
             )
         if options.to:
-            options.to.write_text(json.dumps({"variants": found}, indent=1) + "\n", "utf-8")
+            options.to.write_text(json.dumps({"variants": entries}, indent=1) + "\n", "utf-8")
 
 
-def _read(options: argparse.Namespace) -> Any:
-    text = sys.stdin.read().rstrip("\n") if options.text == "-" else options.text
-    return json.loads(text) if options.json else text
-
-
-def _chosen(found: Inspection, options: argparse.Namespace) -> Layer:
-    """The layer that the options ask for; raises ValueError that names those there are."""
-    there = ", ".join(dict.fromkeys(layer.name for layer in found.layers))
-    if not found.layers:
-        raise ValueError(f"{found.bundle}: no LSTM, GRU or RNN runs along the steps of its input")
-    named = [layer for layer in found.layers if layer.name == (options.layer or found.layers[-1].name)]
+def _find_layer(inspection: Inspection, options: argparse.Namespace) -> Layer:
+    """Return the layer that the options name. Raises ValueError that lists the layers."""
+    if not inspection.layers:
+        raise ValueError(f"{inspection.bundle} has no LSTM, GRU or RNN along the steps of its input")
+    name = options.layer or inspection.layers[-1].name
+    named = [layer for layer in inspection.layers if layer.name == name]
     if not named:
-        raise ValueError(f"no layer {options.layer!r} runs along the input: choose of {there}")
-    fitting = [layer for layer in named if layer.direction == options.direction]
-    if not fitting:
-        raise ValueError(f"{named[0].name} runs {named[0].direction} only, not {options.direction}")
-    return fitting[0]
+        names = ", ".join(dict.fromkeys(layer.name for layer in inspection.layers))
+        raise ValueError(f"there is no layer {options.layer!r}; choose one of {names}")
+    matching = [layer for layer in named if layer.direction == options.direction]
+    if not matching:
+        raise ValueError(f"{name} runs only {named[0].direction}, not {options.direction}")
+    return matching[0]
 
 
-def _title(found: Inspection, layer: Layer) -> str:
-    return f"{found.bundle}, {layer.name}: {layer.kind} of {layer.hidden} units, {layer.direction}"
+def _title(inspection: Inspection, layer: Layer) -> str:
+    return f"{inspection.bundle}, {layer.name}: {layer.kind} of {layer.hidden} units, {layer.direction}"
 
 
-def _heading(found: Inspection, layer: Layer) -> str:
-    """What is shown, what else there is, and whether the gates are those that the graph computed."""
-    others = ", ".join(f"{each.name} {each.direction}" for each in found.layers if each is not layer)
-    heading = _title(found, layer) + (f" (also: {others})" if others else "")
-    if layer.difference <= PARITY:
-        return f"{heading}\nstates as the graph's own, within {layer.difference:.0e}"
+def _heading(inspection: Inspection, layer: Layer) -> str:
+    """Describe the layer, name the others, and say whether the recomputed states equal those of the graph."""
+    others = ", ".join(f"{each.name} {each.direction}" for each in inspection.layers if each is not layer)
+    heading = _title(inspection, layer) + (f" (also: {others})" if others else "")
+    if layer.difference <= TOLERANCE:
+        return f"{heading}\nrecomputed states equal the graph's within {layer.difference:.0e}"
     return (
-        f"{heading}\nWARNING: the states computed here differ from the graph's own by {layer.difference:.0e}, more "
-        f"than {PARITY:.0e}: the gates below are not what the graph does"
+        f"{heading}\nWARNING: recomputed states differ from the graph's by {layer.difference:.0e}, more than "
+        f"{TOLERANCE:.0e}: do not trust the gates below"
     )
 
 

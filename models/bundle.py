@@ -1,7 +1,4 @@
-"""Save and load a bundle directory: checksummed, atomic, self-testing.
-
-Knows files. Leaves the meaning of fields to manifest.py, of text to codecs/ and of arrays to tasks/.
-"""
+"""Load and save bundle directories: checksummed, and replaced atomically."""
 
 import hashlib
 import json
@@ -19,10 +16,18 @@ from models.manifest import FORMAT_VERSION, MANIFEST_FILE, BundleError, Manifest
 from models.onnx_session import DeviceUnavailable, OnnxModel, Placement, resolve_device
 from models.tasks import Classification, Generation, Joint, Tagging, Task
 
+# Outputs of the graph of each task, in order. Those in brackets are optional.
+OUTPUTS = {
+    "tag": ("probabilities", "[path]"),
+    "classify": ("probabilities", "[embedding]"),
+    "joint": ("probabilities", "[path]", "text_probabilities", "[embedding]"),
+    "generate": ("log_probabilities",),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A model ready to answer."""
+    """A loaded model."""
 
     manifest: Manifest
     task: Task
@@ -33,26 +38,26 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """sha256 over the checksums of all files: the identity of the weights and vocabularies."""
+        """The sha256 of all file checksums: the identity of weights and vocabularies."""
         text = json.dumps(dict(sorted(self.manifest.files.items())))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load(path: Path | str, *, variant: str = "auto", placement: Placement | None = None) -> Bundle:
-    """Read, check and open the bundle in directory `path`. Does not run its examples: see reference.self_test.
+    """Load and check the bundle in directory `path`. `self_test.run` runs its examples.
 
-    `variant` "auto" is the manifest's default on a CPU and fp32 on a GPU, where the int8 operators do not run.
-    Raises BundleError with a sentence that names the file or the field.
+    `variant` "auto" means the default of the manifest on a CPU, and fp32 on a GPU, which cannot run int8 operators.
+    Raises BundleError with a message that names the file or the field.
     """
     path = Path(path)
     placement = placement or Placement()
     started = time.perf_counter()
     manifest = read(path)
-    # Each file is read once: what was hashed is what is used.
-    contents = {file: _checked(path / file, expected) for file, expected in manifest.files.items()}
+    # Read each file once, so that the hashed bytes are the bytes that are used.
+    contents = {file: _read_checked(path / file, expected) for file, expected in manifest.files.items()}
     name, model = _open(path, manifest, contents, variant, placement)
     _check_tensors(path, manifest, model)
-    codec = codecs.build(manifest.codec, lambda file: _entries(path / file, contents[file]))
+    codec = codecs.build(manifest.codec, lambda file: _parse_vocabulary(path / file, contents[file]))
     _check_outputs(path, manifest)
     _check_widths(path, manifest, model, codec)
     return Bundle(
@@ -68,7 +73,7 @@ def load(path: Path | str, *, variant: str = "auto", placement: Placement | None
 def _open(
     path: Path, manifest: Manifest, contents: Mapping[str, bytes], variant: str, placement: Placement
 ) -> tuple[str, OnnxModel]:
-    """The variant and its session; device `auto` falls back to the CPU, and to the CPU's variant."""
+    """Return the name and the session of a variant. Device `auto` falls back to the CPU and its variant."""
     name = choose_variant(manifest, variant, placement)
     try:
         return name, OnnxModel(contents[manifest.variants[name].file], placement)
@@ -76,29 +81,26 @@ def _open(
         if placement.device != "auto":
             raise
         return _open(path, manifest, contents, variant, replace(placement, device="cpu"))
-    except Exception as error:  # ONNX Runtime raises a dozen unrelated types for a graph that it cannot open
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated types
         raise BundleError(f"{path / manifest.variants[name].file}: cannot be opened: {error}") from error
 
 
 def choose_variant(manifest: Manifest, variant: str, placement: Placement) -> str:
-    """The variant that is meant by `variant` on this device."""
+    """Return the variant to use on this device. Raises BundleError for one that the bundle does not have."""
     if variant == "auto":
         on_gpu = resolve_device(placement.device) == "cuda"
         return "fp32" if on_gpu and "fp32" in manifest.variants else manifest.default_variant
     if variant not in manifest.variants:
-        raise BundleError(
-            f"{manifest.name}: has no variant {variant!r}: choose auto or one of {', '.join(sorted(manifest.variants))}"
-        )
+        choices = ", ".join(sorted(manifest.variants))
+        raise BundleError(f"{manifest.name}: has no variant {variant!r}; choose auto or one of {choices}")
     return variant
 
 
 def make_task(manifest: Manifest, codec: codecs.Codec) -> Task:
-    """The task object of a manifest."""
+    """Build the task of a manifest."""
     if manifest.task == "generate":
         if not isinstance(codec, CharactersCodec):
-            raise BundleError(
-                f"{manifest.name}: the task 'generate' cannot work with the codec {manifest.codec.kind!r}"
-            )
+            raise BundleError(f"{manifest.name}: task 'generate' needs codec 'characters', not {manifest.codec.kind!r}")
         return Generation(codec, manifest.state)
     if manifest.task == "tag":
         return Tagging(codec, manifest.labels, manifest.scheme, manifest.state)
@@ -109,11 +111,11 @@ def make_task(manifest: Manifest, codec: codecs.Codec) -> Task:
 
 
 def vocabulary(path: Path) -> list[str]:
-    """The entries of a vocabulary file: a JSON array of strings, one a line."""
-    return _entries(path, path.read_bytes())
+    """Read a vocabulary file: a JSON array of strings."""
+    return _parse_vocabulary(path, path.read_bytes())
 
 
-def _entries(path: Path, content: bytes) -> list[str]:
+def _parse_vocabulary(path: Path, content: bytes) -> list[str]:
     try:
         entries = json.loads(content)
     except ValueError as error:
@@ -124,102 +126,94 @@ def _entries(path: Path, content: bytes) -> list[str]:
 
 
 def vocabulary_text(entries: Sequence[str]) -> str:
-    """What `vocabulary` reads back."""
+    """Return the content of a vocabulary file."""
     return json.dumps(list(entries), ensure_ascii=False, indent=0) + "\n"
 
 
 def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-    """Write a bundle directory in one step: a reader sees the old one or the new one, never half.
+    """Write a bundle directory in one step: a reader sees the old bundle or the new one, never a mixture.
 
-    `files` is the content of every file but the manifest; `manifest.files` must hold their checksums. What is written
-    is of this version's format, whatever the manifest was read from.
+    `files` holds every file but the manifest, and `manifest.files` their checksums. Bundles are always written in the
+    current format.
     """
     manifest = manifest.model_copy(update={"format": FORMAT_VERSION})
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    new = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         for name, content in files.items():
-            (fresh / name).write_bytes(content)
-        (fresh / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", "utf-8")
+            (new / name).write_bytes(content)
+        (new / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", "utf-8")
         for name, expected in manifest.files.items():
-            _checked(fresh / name, expected)
-        fresh.chmod(0o755)  # mkdtemp's 0700 would hide the bundle from the account that serves it
-        _put_in_place(fresh, path)
+            _read_checked(new / name, expected)
+        new.chmod(0o755)  # mkdtemp makes 0700, which another account could not serve
+        _move_into_place(new, path)
     except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
         raise
 
 
-def _put_in_place(fresh: Path, path: Path) -> None:
-    """Rename `fresh` to `path`; the directory that was there is removed, or put back if that fails."""
+def _move_into_place(new: Path, path: Path) -> None:
+    """Rename `new` to `path`. Removes the directory that was there, or restores it if the rename fails."""
     if not path.exists():
-        fresh.rename(path)
+        new.rename(path)
         return
     retired = path.with_name(f".{path.name}.old-{os.getpid()}")
     path.rename(retired)
     try:
-        fresh.rename(path)
+        new.rename(path)
     except BaseException:
         retired.rename(path)
         raise
     shutil.rmtree(retired)
 
 
-def _checked(path: Path, expected: str) -> bytes:
-    """The content of a file, whose checksum must be as expected."""
+def _read_checked(path: Path, expected: str) -> bytes:
+    """Read a file and compare its sha256."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise BundleError(f"{path}: is named in the manifest, but missing: copy the bundle again, whole") from None
+        raise BundleError(f"{path}: is missing, but the manifest lists it; copy the whole bundle again") from None
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise BundleError(
-            f"{path}: sha256 is {found}, the manifest says {expected}: the file was changed or cut short, "
-            "copy the bundle again or export it again"
+            f"{path}: sha256 is {found}, but the manifest says {expected}; the file was changed or truncated, "
+            "so copy or export the bundle again"
         )
     return content
 
 
 def _check_tensors(path: Path, manifest: Manifest, model: OnnxModel) -> None:
-    """The graph's tensors must be the manifest's, outputs in the same order."""
+    """Compare the tensors of the graph with the manifest, outputs in order."""
     inputs = {tensor.name for tensor in manifest.inputs} | {tensor.input for tensor in manifest.state}
     outputs = (*(tensor.name for tensor in manifest.outputs), *(tensor.output for tensor in manifest.state))
     if set(model.inputs) != inputs or model.outputs != outputs:
         raise BundleError(
             f"{path}: the graph has inputs {sorted(model.inputs)} and outputs {list(model.outputs)}, "
-            f"the manifest says {sorted(inputs)} and {list(outputs)}"
+            f"but the manifest says {sorted(inputs)} and {list(outputs)}"
         )
 
 
-OUTPUTS = {  # of each task, in order; optional ones in brackets
-    "tag": ("probabilities", "[path]"),
-    "classify": ("probabilities", "[embedding]"),
-    "joint": ("probabilities", "[path]", "text_probabilities", "[embedding]"),
-    "generate": ("log_probabilities",),
-}
-
-
 def _check_outputs(path: Path, manifest: Manifest) -> None:
-    """The outputs must be those of the task."""
+    """Compare the outputs in the manifest with those of its task."""
     names = [tensor.name for tensor in manifest.outputs]
     wanted = OUTPUTS[manifest.task]
     if names != [name.strip("[]") for name in wanted if name[0] != "[" or name.strip("[]") in names]:
-        raise BundleError(f"{path}: the task {manifest.task!r} has the outputs {', '.join(wanted)}, not {names}")
+        raise BundleError(f"{path}: outputs are {names}, but task {manifest.task!r} has {', '.join(wanted)}")
 
 
 def _check_widths(path: Path, manifest: Manifest, model: OnnxModel, codec: codecs.Codec) -> None:
-    """The last axis of an answer must be the labels, the rows of a language model's vocabulary, or as it is said."""
+    """Compare the last axis of each output with the labels, the vocabulary, or the width in the manifest."""
     expected = {"probabilities": (len(manifest.labels), "labels")}
     if manifest.task == "joint":
         expected["text_probabilities"] = (len(manifest.text_labels), "text_labels")
     if isinstance(codec, CharactersCodec) and manifest.task == "generate":
-        expected = {"log_probabilities": (codec.table_rows, "rows of the vocabulary")}
+        expected = {"log_probabilities": (codec.table_rows, "rows in the vocabulary")}
     if manifest.embedding_width:
-        expected["embedding"] = (manifest.embedding_width, "in the shape of its output 'embedding'")
+        expected["embedding"] = (manifest.embedding_width, "numbers in the manifest's shape of 'embedding'")
     for output, (count, what) in expected.items():
         found = model.widths[output]
         if found not in (count, None):
-            raise BundleError(f"{path}: the graph answers {found} numbers a step, but there are {count} {what}")
+            raise BundleError(f"{path}: output {output!r} has {found} numbers, but there are {count} {what}")

@@ -1,8 +1,4 @@
-"""The typed manifest of a bundle: every field of `manifest.json`, normatively described in FORMAT.md.
-
-Knows names, shapes, limits and provenance. Opens no file but the manifest itself and runs nothing.
-T steps, B batch, N spellings, C characters, K labels, V vocabulary.
-"""
+"""The manifest of a bundle: `manifest.json` as pydantic models. FORMAT.md specifies every field."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -11,11 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-FORMAT_VERSION = 3  # what is written; formats 1 and 2, which have less, are read as well
+FORMAT_VERSION = 3  # the format that is written; formats 1 and 2 can be read
 MANIFEST_FILE = "manifest.json"
 
 TaskName = Literal["tag", "classify", "generate", "joint"]
-# What a bundle of each task can be asked for, by the names of the other three.
+# The tasks that a bundle of each task can serve.
 SERVES: dict[TaskName, tuple[TaskName, ...]] = {
     "tag": ("tag",),
     "classify": ("classify",),
@@ -24,12 +20,12 @@ SERVES: dict[TaskName, tuple[TaskName, ...]] = {
 }
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-# A plain file name: a manifest must not be able to name a file outside its own directory.
+# A plain file name, so that a manifest cannot name a file outside its directory.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
 class BundleError(ValueError):
-    """A bundle that cannot be used. The message says which file or field, and why."""
+    """A bundle that cannot be used. The message names the file or field and the reason."""
 
 
 class _Part(BaseModel):
@@ -46,12 +42,12 @@ class SubwordsSpec(_Part):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.shortest > self.longest:
-            raise ValueError(f"shortest is {self.shortest}, longest {self.longest}: no n-gram is both")
+            raise ValueError(f"shortest is {self.shortest}, but longest is {self.longest}; swap them")
         return self
 
 
 class WordsSpec(_Part):
-    """Words, looked up in a table; a word that is not in it is read by its characters, its n-grams or both."""
+    """Words in a table. The graph reads an out-of-vocabulary word by its characters, its n-grams, or both."""
 
     kind: Literal["words"] = "words"
     tokenizer: Literal["words", "whitespace"] = "words"
@@ -64,7 +60,7 @@ class WordsSpec(_Part):
 
 
 class CharactersSpec(_Part):
-    """Characters, one a step."""
+    """Characters, one per step."""
 
     kind: Literal["characters"] = "characters"
     characters: FileName = "characters.json"
@@ -72,14 +68,14 @@ class CharactersSpec(_Part):
 
 
 class DnaSpec(_Part):
-    """Bases of DNA or RNA, one a step; with `positions` a base has a row for each place it can stand at."""
+    """Bases of DNA or RNA, one per step. With `positions`, a base has one row for each position."""
 
     kind: Literal["dna"] = "dna"
     positions: int = Field(default=0, ge=0, le=2**20)
 
 
 class FramesSpec(_Part):
-    """Frames of numbers, one a step."""
+    """Frames of numbers, one per step."""
 
     kind: Literal["frames"] = "frames"
     features: int = Field(ge=1)
@@ -90,7 +86,7 @@ CodecSpec = Annotated[AnySpec, Field(discriminator="kind")]
 
 
 class Tensor(_Part):
-    """A named tensor of the graph; a dimension is a number or the letter of a free one."""
+    """A tensor of the graph. A dimension is a number, or a letter if it is free."""
 
     name: str
     dtype: Literal["float32", "int32"]
@@ -98,7 +94,7 @@ class Tensor(_Part):
 
 
 class StateTensor(_Part):
-    """One recurrent state: fed as `input` (B, width), read back as `output` (B, width); zeros at the start."""
+    """One recurrent state: graph input and graph output of shape (B, width), zeros before the first step."""
 
     input: str
     output: str
@@ -107,20 +103,22 @@ class StateTensor(_Part):
 
 
 class Variant(_Part):
-    """One set of weights for the same task: another precision, the same tensors."""
+    """One graph of the bundle: the same tensors with other weights or another precision."""
 
     file: FileName
     scores: dict[str, float] = {}
-    milliseconds: dict[str, float] = {}  # "batch_1", "batch_16": per sentence or token, on the machine that exported
+    milliseconds: dict[str, float] = {}  # "batch_1" and "batch_16": per sentence or token
 
 
 class InputLimits(_Part):
-    """What one input may be."""
+    """Limits of one input."""
 
     max_length: int = Field(default=4096, ge=1, description="steps (words, characters, bases or frames) in one input")
 
 
 class Data(_Part):
+    """The training data."""
+
     name: str
     url: str = ""
     licence: str = ""
@@ -142,7 +140,7 @@ class Provenance(_Part):
 
 
 class Example(_Part):
-    """An input and the answer that every variant must give, scores within the manifest's `tolerance`."""
+    """An input, and the answer that every variant must give, with scores within the manifest's `tolerance`."""
 
     inputs: Any
     parameters: dict[str, Any] = {}
@@ -150,7 +148,7 @@ class Example(_Part):
 
 
 class Manifest(_Part):
-    """The whole of manifest.json."""
+    """The content of manifest.json."""
 
     format: Literal[1, 2, 3]
     name: Name
@@ -169,25 +167,25 @@ class Manifest(_Part):
     default_variant: Name
     files: dict[FileName, Sha256]
     limits: InputLimits = InputLimits()
-    metric: str = Field(description="the score that is quoted first, a key of every variant's scores")
+    metric: str = Field(description="the main score, a key of every variant's scores")
     provenance: Provenance
     tolerance: float = Field(default=0.05, gt=0, description="how far an example's score may be from the recorded one")
     examples: tuple[Example, ...] = Field(min_length=1)
 
     @property
     def max_length(self) -> int:
-        """Steps of the longest input that is taken."""
-        places = self.codec.positions if isinstance(self.codec, DnaSpec) else 0
-        return min(self.limits.max_length, places) if places else self.limits.max_length
+        """The most steps that one input can have."""
+        positions = self.codec.positions if isinstance(self.codec, DnaSpec) else 0
+        return min(self.limits.max_length, positions) if positions else self.limits.max_length
 
     @property
     def streams(self) -> bool:
-        """Whether its tags come step by step, from a state that can be carried on."""
+        """Whether the bundle can tag a stream step by step."""
         return self.task == "tag" and bool(self.state)
 
     @property
     def embedding_width(self) -> int:
-        """Numbers of the vector that it gives of a whole; 0 if it gives none."""
+        """The width of the embedding, 0 if there is none."""
         found = [tensor.shape[-1] for tensor in self.outputs if tensor.name == "embedding"]
         return int(found[0]) if found else 0
 
@@ -195,14 +193,14 @@ class Manifest(_Part):
     def _check(self) -> Self:
         _check_format(self)
         if self.default_variant not in self.variants:
-            raise ValueError(f"default_variant {self.default_variant!r} is none of {sorted(self.variants)}")
+            raise ValueError(f"default_variant is {self.default_variant!r}; choose one of {sorted(self.variants)}")
         _check_labels(self)
         _check_state(self)
         _check_embedding(self)
         codec_files = {value for key, value in self.codec.model_dump().items() if key in _FILE_FIELDS and value}
         for file in sorted(codec_files | {variant.file for variant in self.variants.values()}):
             if file not in self.files:
-                raise ValueError(f"file {file!r} is used, but has no checksum in `files`")
+                raise ValueError(f"file {file!r} has no checksum; add it to `files`")
         return self
 
 
@@ -210,54 +208,52 @@ _FILE_FIELDS = ("words", "stems", "characters")
 
 
 def _check_labels(manifest: Manifest) -> None:
-    """Labels where the task has them, no two alike."""
+    """Check that labels are there exactly if the task has them, and that they are unique."""
     for field, tasks in (("labels", ("tag", "classify", "joint")), ("text_labels", ("joint",))):
         labels = getattr(manifest, field)
         if manifest.task in tasks and not labels:
             raise ValueError(f"task {manifest.task!r} needs {field}")
         if manifest.task not in tasks and field == "text_labels" and labels:
-            raise ValueError(f"task {manifest.task!r} has no text_labels: leave them out")
+            raise ValueError(f"task {manifest.task!r} has no text_labels; remove them")
         if manifest.task in tasks and len(set(labels)) != len(labels):
-            raise ValueError(f"{field} repeat")
+            raise ValueError(f"{field} contain a duplicate")
 
 
 def _check_state(manifest: Manifest) -> None:
-    """A state where the task goes on from one, and nothing beside it that needs the whole."""
+    """Check that there is a state only where the task can use one, without parts that need the whole input."""
     task, codec = manifest.task, manifest.codec
     if task == "generate" and not manifest.state:
         raise ValueError("task 'generate' needs state tensors")
     if not manifest.state:
         return
     if task not in ("generate", "tag"):
-        raise ValueError(f"task {task!r} has no state: leave it out")
+        raise ValueError(f"task {task!r} has no state; remove it")
     if any(tensor.name == "path" for tensor in manifest.outputs):
-        raise ValueError("a path is decided by the whole and a state goes on before its end: leave one of them out")
+        raise ValueError("output 'path' needs the whole input, which a state does not have; remove one of them")
     if isinstance(codec, DnaSpec) and codec.positions:
-        raise ValueError(
-            "codec.positions count from the beginning, which a state has left behind: leave one of them out"
-        )
+        raise ValueError("codec.positions count from the start, which a state does not know; remove one of them")
 
 
 def _check_embedding(manifest: Manifest) -> None:
-    """Its width is known before the graph is open."""
+    """Check that the width of an embedding is known without opening the graph."""
     for tensor in manifest.outputs:
         shape = tensor.shape
         if tensor.name == "embedding" and (
             tensor.dtype != "float32" or len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 1
         ):
-            raise ValueError(f"output 'embedding' is float32 of shape (B, a number), not {tensor.dtype} of {shape}")
+            raise ValueError(f"output 'embedding' is {tensor.dtype} {shape}, but must be float32 (B, a number)")
 
 
 def _check_format(manifest: Manifest) -> None:
-    """Nothing in it that a reader of its format would refuse, or would misread."""
+    """Check that the manifest uses nothing that its format does not have."""
     for since, newer in ((2, _newer_than_format_1), (3, _newer_than_format_2)):
         found = next(newer(manifest), None) if manifest.format < since else None
         if found is not None:
-            raise ValueError(f'format {manifest.format} has no {found}: write "format": {since}, or leave it out')
+            raise ValueError(f'format {manifest.format} has no {found}; write "format": {since}, or remove it')
 
 
 def _newer_than_format_1(manifest: Manifest) -> Iterator[str]:
-    """What only format 2 has. A field counts where it is given, whatever its value."""
+    """Yield what format 1 does not have. A field counts if it is given, whatever its value."""
     codec, task = manifest.codec, manifest.task
     if "text_labels" in manifest.model_fields_set:
         yield "text_labels"
@@ -273,11 +269,11 @@ def _newer_than_format_1(manifest: Manifest) -> Iterator[str]:
     if any(tensor.name == "path" for tensor in manifest.outputs):
         yield "output 'path'"
     if not all(isinstance(example.inputs, str) for example in manifest.examples):
-        yield "example whose inputs are no string"
+        yield "example with inputs that are not a string"
 
 
 def _newer_than_format_2(manifest: Manifest) -> Iterator[str]:
-    """What only format 3 has."""
+    """Yield what format 2 does not have."""
     if manifest.state and manifest.task == "tag":
         yield "state for task 'tag'"
     if any(tensor.name == "embedding" for tensor in manifest.outputs):
@@ -285,29 +281,29 @@ def _newer_than_format_2(manifest: Manifest) -> Iterator[str]:
 
 
 def read(directory: Path) -> Manifest:
-    """Read and check `directory`/manifest.json; raises BundleError with one sentence that says what is wrong."""
+    """Read and check `directory`/manifest.json. Raises BundleError with one sentence."""
     path = directory / MANIFEST_FILE
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
-        raise BundleError(f"{directory}: no {MANIFEST_FILE} here: a bundle is a directory that has one") from None
+        raise BundleError(f"{directory}: has no {MANIFEST_FILE}; name a bundle directory") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: cannot be read: {error}") from None
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
-        raise BundleError(f"{path}: {_first_problem(error, text)}") from None
+        raise BundleError(f"{path}: {_first_error(error, text)}") from None
 
 
-def _first_problem(error: ValidationError, text: str) -> str:
-    """One sentence: a newer format says so before anything else, since then every other field may be new too."""
+def _first_error(error: ValidationError, text: str) -> str:
+    """Describe one error. An unknown format comes first, because then other fields can be unknown too."""
     first = error.errors(include_url=False)[0]
     for problem in error.errors(include_url=False):
         if problem["loc"] == ("format",) and isinstance(problem["input"], int):
-            how = "newer than" if problem["input"] > FORMAT_VERSION else "none of"
+            how = "newer than" if problem["input"] > FORMAT_VERSION else "not one of"
             return (
-                f"format {problem['input']} is {how} the formats 1 to {FORMAT_VERSION} that this version reads: "
+                f"format {problem['input']} is {how} the formats 1 to {FORMAT_VERSION} that this version reads; "
                 "install a newer seqserve, or export the bundle again"
             )
     field = ".".join(str(part) for part in first["loc"]) or "the document"
-    return f"{field}: {first['msg']} ({error.error_count()} problem(s) in all)"
+    return f"{field}: {first['msg']} ({error.error_count()} error(s) in total)"

@@ -1,7 +1,4 @@
-"""One ONNX graph, ready to run: the only place that imports onnxruntime.
-
-Knows tensors by name. Does not know what they mean, nor which cell computes them.
-"""
+"""One ONNX graph, ready to run. Only this module imports onnxruntime."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,86 +15,91 @@ _CUDA = "CUDAExecutionProvider"
 
 
 class DeviceUnavailable(RuntimeError):
-    """The device asked for is not one that this installation of ONNX Runtime can use."""
+    """A device that this installation of ONNX Runtime cannot use."""
+
+
+class GraphRefused(Exception):
+    """ONNX Runtime did not run a graph with these arrays. The message is its own."""
 
 
 def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
-    """`auto` becomes `cuda` where ONNX Runtime offers it, else `cpu`; an explicit `cuda` must be there."""
+    """Turn `auto` into `cuda` if ONNX Runtime has it, else `cpu`. Raises DeviceUnavailable for a missing `cuda`."""
     available = ort.get_available_providers()
     if device == "auto":
         return "cuda" if _CUDA in available else "cpu"
     if device == "cuda" and _CUDA not in available:
         raise DeviceUnavailable(
-            f"device 'cuda' was asked for, but ONNX Runtime {ort.__version__} here offers only "
-            f"{', '.join(available)}: install the gpu extra (onnxruntime-gpu), or set the device to cpu"
+            f"device 'cuda' is not available: ONNX Runtime {ort.__version__} has only {', '.join(available)}; "
+            "install the gpu extra (onnxruntime-gpu), or set the device to cpu"
         )
     return device
 
 
-class GraphRefused(Exception):
-    """ONNX Runtime did not run a graph with the arrays that it was fed. The message is its own."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where and how a graph runs."""
+    """Where to run a graph, and with how many threads."""
 
     device: Device = "auto"
-    threads: int = 1  # intra-op; more than one pays only for batches far larger than a request
+    threads: int = 1  # intra-op; more than one helps only with batches far larger than a request
 
 
 class OnnxModel:
-    """An inference session. `run` is thread-safe, as ONNX Runtime's sessions are.
+    """An inference session. `run` is thread-safe.
 
-    Opened from bytes, not from a path: a graph that keeps weights in another file, which no checksum would cover, is
-    refused by ONNX Runtime then.
+    The session is opened from bytes, not from a path. So ONNX Runtime refuses a graph with weights in another file,
+    which no checksum would cover.
     """
 
     def __init__(self, graph: bytes, placement: Placement | None = None) -> None:
         placement = placement or Placement()
         self.device = resolve_device(placement.device)
         if self.device == "cuda":
-            ort.preload_dlls()  # CUDA and cuDNN come as Python packages, where the loader does not look by itself
+            ort.preload_dlls()  # CUDA and cuDNN come as Python packages, where the loader does not look
         options = ort.SessionOptions()
         options.intra_op_num_threads = placement.threads
         options.inter_op_num_threads = 1
-        # Several sessions share the cores: a thread that spins while it waits takes time from the others.
+        # Sessions share the cores, and a thread that spins while it waits takes time from the others.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         providers = [_CUDA, _CPU] if self.device == "cuda" else [_CPU]
         self._session = ort.InferenceSession(graph, options, providers=providers)
         if self.device == "cuda" and _CUDA not in self._session.get_providers():
-            # ONNX Runtime names a provider that it was built with, whether or not there is a GPU to run it.
+            # ONNX Runtime lists every provider that it was built with, even without a GPU.
             raise DeviceUnavailable(
-                f"ONNX Runtime {ort.__version__} has CUDA, but it does not start here (no GPU, driver or cuDNN?): "
-                "set the device to cpu, or mend the driver"
+                f"ONNX Runtime {ort.__version__} has CUDA, but it does not start (no GPU, driver or cuDNN?); "
+                "repair the driver, or set the device to cpu"
             )
         self.inputs = tuple(tensor.name for tensor in self._session.get_inputs())
         self.outputs = tuple(tensor.name for tensor in self._session.get_outputs())
-        lasts = {tensor.name: tensor.shape[-1] for tensor in self._session.get_outputs()}
-        # Of each output's last axis; None where the graph leaves it free.
-        self.widths = {name: last if isinstance(last, int) else None for name, last in lasts.items()}
+        last_axes = {tensor.name: tensor.shape[-1] for tensor in self._session.get_outputs()}
+        # Size of the last axis of each output, None where the graph leaves it free.
+        self.widths = {name: last if isinstance(last, int) else None for name, last in last_axes.items()}
 
     @property
     def answer_width(self) -> int | None:
-        """Of the first output's last axis."""
+        """The size of the last axis of the first output."""
         return self.widths[self.outputs[0]]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Run once. `feeds` has one array for each name in `inputs`; returns one for each in `outputs`."""
+        """Run once. `feeds` has one array for each name in `inputs`, the result one for each name in `outputs`."""
         return dict(zip(self.outputs, self._session.run(None, feeds), strict=True))
 
+    def run_list(self, feeds: Mapping[str, Array]) -> Sequence[Array]:
+        """Run once and return the arrays in the order of `outputs`. Cheaper than `run`, for the decoding loop."""
+        result: Sequence[Array] = self._session.run(None, feeds)
+        return result
+
     def run_untrusted(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """As `run`, for arrays that a stranger made. Raises GraphRefused for what ONNX Runtime does not run."""
+        """Run once with arrays from a client. Raises GraphRefused if ONNX Runtime does not run them."""
         try:
             return self.run(feeds)
-        except Exception as error:  # ONNX Runtime raises a dozen types that have no base of their own
+        except Exception as error:  # ONNX Runtime raises a dozen types without a common base
             raise GraphRefused(str(error)) from error
 
     def bind(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Callable[[], None]:
-        """A run that reads and writes these very arrays, C-contiguous and in the memory of the CPU, at every call.
+        """Return a function that runs the graph on these very arrays, without copies and allocations.
 
-        They must outlive it. Nothing is copied or allocated for them, which for a step of generation is a cost.
+        The arrays must be C-contiguous, in CPU memory, and must outlive the function.
         """
         binding = self._session.io_binding()
         for name, array in inputs.items():
@@ -105,8 +107,3 @@ class OnnxModel:
         for name, array in outputs.items():
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         return lambda: self._session.run_with_iobinding(binding)
-
-    def run_list(self, feeds: Mapping[str, Array]) -> Sequence[Array]:
-        """As `run`, the arrays alone in the order of `outputs`: for the step loop, where a dict is a cost."""
-        result: Sequence[Array] = self._session.run(None, feeds)
-        return result

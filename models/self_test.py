@@ -1,6 +1,6 @@
-"""The plain way from input to answer: one input at a time, no batching, no clock.
+"""The reference path from input to answer, one input at a time, and the self-test built on it.
 
-What the service must equal, bit for bit; also the self-test that a bundle has to pass before it is served.
+The service must give the same answers, bit for bit.
 """
 
 from typing import Any, Literal
@@ -13,11 +13,38 @@ from models.bundle import Bundle
 from models.manifest import BundleError
 from models.sampling import SamplingOptions
 from models.state import State
-from models.tasks import Classification, EmbeddingInput, Generation, Joint, StreamChunk, Tagging
-from models.tasks.answers import Entity, EntitySpan, GenerationResult, as_json
+from models.tasks import (
+    Classification,
+    EmbeddingInput,
+    Entity,
+    EntitySpan,
+    Generation,
+    GenerationResult,
+    Joint,
+    StreamChunk,
+    Tagging,
+    as_json,
+)
 from models.tasks.generate import GenerateOptions, TokenSampler
 
 Part = Literal["tag", "classify"]
+
+
+def run(bundle: Bundle) -> None:
+    """Run the examples of the manifest. Raises BundleError for the first answer that differs from the recorded one."""
+    for number, example in enumerate(bundle.manifest.examples, 1):
+        where = f"{bundle.path}: example {number} ({_short(example.inputs, 60)})"
+        try:
+            found = as_json(answer(bundle, example.inputs, example.parameters))
+        except Exception as error:  # any kind of mismatch between manifest and graph
+            raise BundleError(
+                f"{where} fails with variant {bundle.variant}: {type(error).__name__}: {error}"
+            ) from error
+        if not same(found, example.outputs, bundle.manifest.tolerance):
+            raise BundleError(
+                f"{where} gives another answer with variant {bundle.variant}: "
+                f"{_short(found)} instead of {_short(example.outputs)}"
+            )
 
 
 def answer(bundle: Bundle, raw: Any, parameters: dict[str, Any] | None = None, *, part: Part | None = None) -> Any:
@@ -29,45 +56,44 @@ def answer(bundle: Bundle, raw: Any, parameters: dict[str, Any] | None = None, *
     task = bundle.task
     if isinstance(task, Generation):
         if not isinstance(raw, str):
-            raise TypeError(f"generation takes one string, not {type(raw).__name__}")
+            raise TypeError(f"the input is a {type(raw).__name__}, but generation takes one string")
         return generate(bundle, raw, generate_options(parameters))
     item = task.encode(raw)
     row: Any = task.empty_row
     if item.length:
         (row,) = task.decode([item], bundle.model.run(task.collate([item])))
-    tagging = {"aggregation": parameters.get("aggregation_strategy")}
-    classifying = {"top_k": parameters.get("top_k")}
+    tag_options = {"aggregation": parameters.get("aggregation_strategy")}
+    classify_options = {"top_k": parameters.get("top_k")}
     if isinstance(task, Joint):
         if part is not None:
-            return task.tags(item, row, **tagging) if part == "tag" else task.labels(item, row, **classifying)
-        return task.answer(item, row, **tagging, **classifying)
-    return task.answer(item, row, **(classifying if isinstance(task, Classification) else tagging))
+            return task.tags(item, row, **tag_options) if part == "tag" else task.labels(item, row, **classify_options)
+        return task.answer(item, row, **tag_options, **classify_options)
+    return task.answer(item, row, **(classify_options if isinstance(task, Classification) else tag_options))
 
 
 def follow(bundle: Bundle, raw: Any, state: State | None = None) -> tuple[list[Entity] | list[EntitySpan], State]:
-    """The entities of a piece of a stream, a label a step, and the state after it; None: the stream begins.
+    """Return the entities of one chunk of a stream and the state after it. Without `state` the stream begins.
 
-    Pieces of any cut give the answers of the whole. Raises BundleError for a bundle that has no state.
+    The answers do not depend on where the stream is cut. Raises BundleError for a bundle without state.
     """
     task = bundle.task
     if not isinstance(task, Tagging) or not task.state:
-        raise BundleError(f"{bundle.manifest.name}: reads whole sequences and has no state to go on from")
-    state = task.start() if state is None else state
-    piece = StreamChunk(task.encode(raw), state)
-    if not piece.length:
-        return [], state
-    (row,) = task.decode([piece], bundle.model.run(task.collate([piece])))
-    return task.answer(piece.item, row, aggregation="none"), row.state
+        raise BundleError(f"{bundle.manifest.name}: reads whole sequences; choose a bundle with a state")
+    chunk = StreamChunk(task.encode(raw), task.start() if state is None else state)
+    if not chunk.length:
+        return [], chunk.state
+    (row,) = task.decode([chunk], bundle.model.run(task.collate([chunk])))
+    return task.answer(chunk.item, row, aggregation="none"), row.state
 
 
 def embed(bundle: Bundle, raw: Any) -> NDArray[np.float32]:
-    """The vector (W,) of one input. Raises BundleError for a bundle that gives none, and for an input without steps."""
+    """Return the embedding (W,) of one input. Raises BundleError for a bundle without one and for an empty input."""
     task = bundle.task
     if not isinstance(task, Classification | Joint) or not task.embeds:
-        raise BundleError(f"{bundle.manifest.name}: its graph has no output 'embedding'")
+        raise BundleError(f"{bundle.manifest.name}: has no output 'embedding'")
     whole = EmbeddingInput(task.encode(raw))
     if not whole.length:
-        raise BundleError(f"{bundle.manifest.name}: an input without steps has no vector")
+        raise BundleError(f"{bundle.manifest.name}: an empty input has no embedding")
     vector: NDArray[np.float32]
     (vector,) = task.decode([whole], bundle.model.run(task.collate([whole])))
     return vector
@@ -89,46 +115,27 @@ def generate_options(parameters: dict[str, Any]) -> GenerateOptions:
     )
 
 
-def generate(bundle: Bundle, prompt: str, asked: GenerateOptions) -> GenerationResult:
-    """One text, step by step, alone."""
+def generate(bundle: Bundle, prompt: str, options: GenerateOptions) -> GenerationResult:
+    """Generate one text, one token at a time."""
     task = bundle.task
     assert isinstance(task, Generation)
-    text = task.start(prompt, asked)
+    text = task.start(prompt, options)
     sampler = TokenSampler([text])
     tokens = task.encode(prompt).rows[:, None]  # (T, 1)
     if not len(tokens):
         return text.answer()
-    run, state = bundle.model.run_list, states.zeros(task.state, 1)
+    state = states.zeros(task.state, 1)
     while True:
         lengths = np.array([len(tokens)], np.int32)
-        log_probabilities, state = task.advance(run, tokens, lengths, state)
+        log_probabilities, state = task.advance(bundle.model.run_list, tokens, lengths, state)
         (token,) = sampler.sample(log_probabilities)
         if text.append(int(token)):
             return text.answer()
         tokens = np.array([[token]], np.int32)
 
 
-def run(bundle: Bundle) -> None:
-    """Run the manifest's examples; raises BundleError that names the first one whose answer is not as recorded."""
-    for number, example in enumerate(bundle.manifest.examples, 1):
-        try:
-            found = as_json(answer(bundle, example.inputs, example.parameters))
-        except (
-            Exception
-        ) as error:  # labels that are too few, tensors of another type: whatever it is, it has to be named
-            raise BundleError(
-                f"{bundle.path}: example {number} ({_short(example.inputs, 60)}) cannot be answered with variant "
-                f"{bundle.variant}: {type(error).__name__}: {error}"
-            ) from error
-        if not same(found, example.outputs, bundle.manifest.tolerance):
-            raise BundleError(
-                f"{bundle.path}: example {number} ({_short(example.inputs, 60)}) fails with variant {bundle.variant}: "
-                f"expected {_short(example.outputs)}, got {_short(found)}"
-            )
-
-
 def same(found: Any, expected: Any, tolerance: float) -> bool:
-    """Equal, but for floats, which may differ by `tolerance` (absolute)."""
+    """Return whether two JSON values are equal. Floats may differ by `tolerance`, absolutely."""
     if isinstance(found, float) and isinstance(expected, int | float):
         return abs(found - expected) <= tolerance
     if isinstance(found, dict) and isinstance(expected, dict):

@@ -1,7 +1,6 @@
-"""What a graph may be fed by somebody who made the arrays elsewhere: checked, so that no operator reads past its rows.
+"""Validates tensors that a client made, so that no operator of the graph reads outside its tables.
 
-Knows the tensors of FORMAT.md and what each holds. Knows no request, and runs nothing.
-T steps, B batch, N spelled words, C characters, G n-grams, F numbers of a frame.
+T steps, B batch, N OOV words, C characters, G n-grams, F features of a frame.
 """
 
 from collections.abc import Mapping
@@ -11,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codecs import Codec, InputError, TooLong
+from models.codecs.base import FIRST
 from models.codecs.frames import FramesCodec
-from models.codecs.words import FIRST, WordsCodec
+from models.codecs.words import WordsCodec
 from models.manifest import Manifest, Tensor
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 class Size(NamedTuple):
-    """How much work a feed is: as the batches of the schedulers are counted."""
+    """The work in a set of tensors, in the units of the schedulers."""
 
     rows: int
     steps: int
@@ -27,85 +27,82 @@ class Size(NamedTuple):
 
 
 class TensorValidator:
-    """Checks arrays for the graph of one bundle."""
+    """Validates tensors for the graph of one bundle."""
 
     def __init__(self, manifest: Manifest, codec: Codec) -> None:
         state = (Tensor(name=part.input, dtype=part.dtype, shape=("B", part.width)) for part in manifest.state)
         self.tensors = (*manifest.inputs, *state)
-        self._codec, self._longest = codec, manifest.max_length
+        self._codec, self._max_length = codec, manifest.max_length
 
     def check(self, feeds: Arrays, *, cells: int) -> Size:
-        """Return how much work it is. `cells`: padded steps (T · B) at most, though one row may be as long as any.
+        """Check the tensors and return their size.
 
-        Raises InputError, TooLong for too much, with a message that begins with the name of the tensor at fault.
+        `cells` limits the padded steps, T * B; a single row may always have the maximum length. Raises TooLong for too
+        much and InputError for anything else. The message starts with the name of the tensor at fault.
         """
         names = {tensor.name for tensor in self.tensors}
         for name in sorted(names ^ feeds.keys()):
-            what = "is none of the graph's inputs: leave it out" if name in feeds else "is missing: send it"
-            raise InputError(f"{name} {what}; the inputs are {', '.join(sorted(names))}")
-        sizes = self._sizes(feeds)
+            problem = "is not an input of the graph; remove it" if name in feeds else "is missing; send it"
+            raise InputError(f"{name} {problem}. The inputs are {', '.join(sorted(names))}")
+        sizes = self._dimensions(feeds)
         size = Size(sizes["B"], sizes["T"], sizes.get("N", 0))
         self._check_size(size, sizes, cells)
         for name, (least, most) in self._ranges(sizes).items():
             _check_range(name, feeds[name], least, most)
         for tensor in self.tensors:
             if tensor.dtype == "float32" and not np.isfinite(feeds[tensor.name]).all():
-                raise InputError(f"{tensor.name} holds a number that is not finite: send finite numbers")
+                raise InputError(f"{tensor.name} contains NaN or infinity; send finite numbers")
         return size
 
-    def _sizes(self, feeds: Arrays) -> dict[str, int]:
-        """The free dimensions by their letters, each the same wherever it stands."""
+    def _dimensions(self, feeds: Arrays) -> dict[str, int]:
+        """Return the size of each dimension letter, which must be the same in all tensors."""
         sizes: dict[str, int] = {}
         for tensor in self.tensors:
             array = feeds[tensor.name]
             if array.dtype != tensor.dtype:
                 raise InputError(f"{tensor.name} is {array.dtype}, but the graph takes {tensor.dtype}")
+            shape = f"{tensor.name} has shape {list(array.shape)}, but the graph takes {_shape_text(tensor)}"
             if array.ndim != len(tensor.shape):
-                raise InputError(f"{tensor.name} has shape {list(array.shape)}, but the graph takes {_spelt(tensor)}")
+                raise InputError(shape)
             for letter, found in zip(tensor.shape, array.shape, strict=True):
                 wanted = letter if isinstance(letter, int) else sizes.setdefault(letter, found)
                 if found != wanted or not found:
-                    sized = "".join(f"; {name} is {size} here" for name, size in sizes.items() if size)
-                    raise InputError(
-                        f"{tensor.name} has shape {list(array.shape)}, but the graph takes {_spelt(tensor)}, "
-                        f"none of them 0{sized}"
-                    )
+                    known = "".join(f"; {name} is {size} here" for name, size in sizes.items() if size)
+                    raise InputError(f"{shape}, without zeros{known}")
         return sizes
 
     def _check_size(self, size: Size, sizes: Mapping[str, int], cells: int) -> None:
-        lead = self.tensors[0].name
-        if size.steps > self._longest:
-            raise TooLong(
-                f"{lead} has {size.steps} steps, but one input may have {self._longest}: split it", limit=self._longest
-            )
-        most = max(cells, self._longest)
+        lead, longest = self.tensors[0].name, self._max_length
+        if size.steps > longest:
+            raise TooLong(f"{lead} has {size.steps} steps, but the limit is {longest}; split it", limit=longest)
+        most = max(cells, longest)
         if size.rows * size.steps > most:
             raise TooLong(
-                f"{lead} has {size.steps} steps of {size.rows} rows, {size.rows * size.steps} in all, but one request "
-                f"may have {most}: send fewer rows at once",
+                f"{lead} has {size.rows * size.steps} padded steps ({size.steps} in each of {size.rows} rows), but the "
+                f"limit of a request is {most}; send fewer rows",
                 limit=most,
             )
-        for letter, bound, what in self._bounds(size):
+        for letter, bound, reason in self._bounds(size):
             if sizes[letter] > bound:
-                raise TooLong(f"{letter} is {sizes[letter]}, but {what}: {bound} at most", limit=bound)
+                raise TooLong(f"{letter} is {sizes[letter]}, but the limit is {bound}, {reason}", limit=bound)
 
     def _bounds(self, size: Size) -> list[tuple[str, int, str]]:
-        """Of the dimensions that only some inputs have, the largest that an encoded text could come to."""
+        """Return (letter, largest size that encoded text can have, reason) of the dimensions of OOV words."""
         codec = self._codec
         if not isinstance(codec, WordsCodec):
             return []
         spec, bounds = codec.spec, []
         if codec.characters or spec.subwords:
-            bounds.append(("N", size.rows * size.steps, "no more words are spelled than there are"))
+            bounds.append(("N", size.rows * size.steps, "the number of words"))
         if codec.characters:
-            bounds.append(("C", spec.max_spelling, "a spelling is cut to that"))
+            bounds.append(("C", spec.max_spelling, "the longest spelling"))
         if spec.subwords:
-            kinds = spec.subwords.longest - spec.subwords.shortest + 1
-            bounds.append(("G", kinds * (spec.max_spelling + 2), "a word has no more n-grams"))
+            lengths = spec.subwords.longest - spec.subwords.shortest + 1
+            bounds.append(("G", lengths * (spec.max_spelling + 2), "the most n-grams of a word"))
         return bounds
 
     def _ranges(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-        """The least and the greatest value of each integer input."""
+        """Return the least and the greatest value of each integer input."""
         codec = self._codec
         ranges = {"lengths": (1, sizes["T"])}
         if isinstance(codec, WordsCodec):
@@ -126,9 +123,9 @@ class TensorValidator:
 def _check_range(name: str, array: NDArray[Any], least: int, most: int) -> None:
     for found in (int(array.min()), int(array.max())):
         if not least <= found <= most:
-            raise InputError(f"{name} holds {found}, but its values are {least} to {most}", value=found, limit=most)
+            raise InputError(f"{name} contains {found}, but must be {least} to {most}", value=found, limit=most)
 
 
-def _spelt(tensor: Tensor) -> str:
-    """A shape as the manifest has it: [T, B]."""
+def _shape_text(tensor: Tensor) -> str:
+    """Return a shape as the manifest writes it, such as [T, B]."""
     return f"[{', '.join(map(str, tensor.shape))}]"

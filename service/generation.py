@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 
 from models import state as states
 from models.bundle import Bundle
-from models.codecs.symbols import EncodedSymbols
+from models.codecs.characters import EncodedSymbols
 from models.sampling import SamplingOptions
 from models.tasks import Generation, GenerationResult
-from models.tasks.generate import GeneratedText, GenerateOptions
-from models.tasks.snapshot import GenerationSnapshot, size
+from models.tasks.generate import GeneratedText, GenerateOptions, GenerationSnapshot, snapshot_bytes
 from service.state_tokens import StateSigner
 
 SEED_BITS = 53  # of a random seed: the integers that a JavaScript number holds exactly
@@ -66,7 +65,7 @@ class GenerationService:
         self._task, self._signer = task, signer
         manifest = bundle.manifest
         self._subject = f"generate {manifest.name} {bundle.digest} {bundle.variant}"
-        self.state_bytes = size(task.state)
+        self.state_bytes = snapshot_bytes(task.state)
 
     def start(
         self, prompts: Sequence[str], items: Sequence[EncodedSymbols], parameters: Sequence[GenerationParameters]

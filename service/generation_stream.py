@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from models.tasks.answers import FinishReason, GenerationResult
+from models.tasks.types import FinishReason, GenerationResult
 from service.generation import GenerationJob, GenerationService
 from service.model_runtime import ModelRuntime
 from service.scheduling.job import Job

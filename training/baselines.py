@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codecs.tokenizer import tokenize
+from models.codecs.words import tokenize
 from training import metrics
 from training.data.examples import SeriesExample, inputs_of, label_names
 from training.metrics import ExampleLabels

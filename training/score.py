@@ -12,7 +12,7 @@ import numpy as np
 
 from models import state
 from models.bundle import Bundle
-from models.codecs.characters import UNKNOWN
+from models.codecs.base import UNKNOWN
 from models.tasks import Classification, Generation, Joint, Tagging
 from training import metrics
 from training.batches import bucket_by_length

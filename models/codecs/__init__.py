@@ -1,33 +1,29 @@
-"""Raw input to arrays and back, one file a kind. The same code fits, encodes and decodes.
-
-Knows text and numbers. Does not know tasks, graphs or torch.
-"""
+"""Codecs turn raw input into arrays and back. Training and serving use the same code."""
 
 from collections.abc import Callable, Sequence
 
-from models.codecs.characters import CharactersCodec
-from models.codecs.dna import DnaCodec
-from models.codecs.errors import InputError, TooLong
+from models.codecs.base import InputError, TooLong
+from models.codecs.characters import CharactersCodec, DnaCodec
 from models.codecs.frames import FramesCodec
 from models.codecs.words import WordsCodec
 from models.manifest import AnySpec, CharactersSpec, DnaSpec, FramesSpec
 
 Codec = WordsCodec | CharactersCodec | DnaCodec | FramesCodec
 
-__all__ = ["Codec", "InputError", "TooLong", "build"]
+__all__ = ["CharactersCodec", "Codec", "DnaCodec", "FramesCodec", "InputError", "TooLong", "WordsCodec", "build"]
 
 
-def build(spec: AnySpec, vocabulary: Callable[[str], Sequence[str]]) -> Codec:
-    """The codec of a spec; `vocabulary` reads the entries of a file that the spec names."""
+def build(spec: AnySpec, read_vocabulary: Callable[[str], Sequence[str]]) -> Codec:
+    """Build the codec of a manifest. `read_vocabulary` returns the entries of a file that the spec names."""
     if isinstance(spec, DnaSpec):
         return DnaCodec(spec)
     if isinstance(spec, FramesSpec):
         return FramesCodec(spec)
     if isinstance(spec, CharactersSpec):
-        return CharactersCodec(spec, vocabulary(spec.characters))
+        return CharactersCodec(spec, read_vocabulary(spec.characters))
     return WordsCodec(
         spec,
-        vocabulary(spec.words),
-        vocabulary(spec.stems) if spec.stems else (),
-        vocabulary(spec.characters) if spec.characters else (),
+        read_vocabulary(spec.words),
+        read_vocabulary(spec.stems) if spec.stems else (),
+        read_vocabulary(spec.characters) if spec.characters else (),
     )

@@ -1,7 +1,6 @@
-"""Frames of numbers, one a step: signals, sensors, coefficients of speech.
+"""Frames of numbers, one per step: signals, sensors, speech coefficients.
 
-Knows their width and that they are finite; what they measure, and how it is scaled, is the graph's affair.
-T frames, B batch, F numbers of a frame.
+The graph scales the numbers; the codec only checks them. T frames, B batch, F features of a frame.
 """
 
 from collections.abc import Sequence
@@ -11,16 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codecs.errors import InputError, shown
+from models.codecs.base import InputError, pad_frames, quoted
 from models.manifest import FramesSpec
-from models.padding import pad_frames
 
 LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedFrames:
-    """One encoded input. Frames have no text: their words are empty, and places count frames."""
+    """One encoded input. Frames have no text: their tokens are empty, and offsets count frames."""
 
     frames: NDArray[np.float32]  # (T, F)
 
@@ -34,7 +32,7 @@ class EncodedFrames:
 
     @property
     def extra(self) -> int:
-        """What a graph has to do beside its steps: nothing."""
+        """Work in addition to the steps: none."""
         return 0
 
     @property
@@ -49,93 +47,88 @@ class EncodedFrames:
     def ends(self) -> Sequence[int]:
         return range(1, self.length + 1)
 
-    def between(self, first: int, last: int) -> str:
-        """The words of the steps [first, last)."""
+    def span_text(self, first: int, last: int) -> str:
+        """Return "", because frames have no text."""
         del first, last
         return ""
 
 
 class FramesCodec:
-    """See the module."""
+    """Checks that every frame has the width of the spec and that every number is finite in float32."""
 
     def __init__(self, spec: FramesSpec) -> None:
         self.spec = spec
 
     @property
     def vocabularies(self) -> dict[str, tuple[str, ...]]:
-        """File name of the spec -> its entries: none."""
         return {}
 
     def encode(self, raw: Sequence[Sequence[float]], *, limit: int | None = None) -> EncodedFrames:
-        """A list of frames, or an array (T, F).
+        """Encode a list of frames or an array (T, F), at most `limit` + 1 of them.
 
-        Of more than `limit` frames, `limit` + 1 are encoded. InputError for what is no list of frames, a frame of
-        another width, or a number that is not finite in float32.
+        Raises InputError for anything else, for a frame of another width, and for a number that float32 cannot hold.
         """
+        features = self.spec.features
         if isinstance(raw, str) or not isinstance(raw, Sequence | np.ndarray):
-            raise InputError(
-                f"frames are wanted, lists of {self.spec.features} numbers each, not {shown(raw)}", value=raw
-            )
+            raise InputError(f"the input is {quoted(raw)}; send a list of frames of {features} numbers each", value=raw)
         if limit is not None:
             raw = raw[: limit + 1]
         if not len(raw):
-            return EncodedFrames(frames=np.zeros((0, self.spec.features), np.float32))
-        frames = _numbers(raw)
-        if frames is None or frames.shape != (len(raw), self.spec.features) or not np.isfinite(frames).all():
-            problem = self._problem(raw)
-            if problem is not None:
-                raise problem
+            return EncodedFrames(frames=np.zeros((0, features), np.float32))
+        frames = _to_float32(raw)
+        if frames is None or frames.shape != (len(raw), features) or not np.isfinite(frames).all():
+            error = self._find_error(raw)
+            if error is not None:
+                raise error
             frames = np.array([list(map(float, frame)) for frame in raw], np.float32)  # integers of many digits
         return EncodedFrames(frames=frames)
 
-    def _problem(self, raw: Sequence[Any]) -> InputError | None:
-        """What is wrong at the first place where something is, if anything is."""
-        wanted = self.spec.features
+    def _find_error(self, raw: Sequence[Any]) -> InputError | None:
+        """Return an error for the first invalid place, if there is one."""
+        features = self.spec.features
         for step, frame in enumerate(raw):
             if not isinstance(frame, Sequence | np.ndarray) or isinstance(frame, str):
-                return InputError(f"frame {step} is {shown(frame)}, not a list of {wanted} numbers", value=frame)
-            if len(frame) != wanted:
+                return InputError(f"frame {step} is {quoted(frame)}; send a list of {features} numbers", value=frame)
+            if len(frame) != features:
                 return InputError(
-                    f"frame {step} has {len(frame)} numbers, but a frame here has {wanted}: send all of them, "
-                    "and no others",
+                    f"frame {step} has {len(frame)} numbers, but this model reads {features}; send exactly these",
                     value=len(frame),
-                    limit=wanted,
+                    limit=features,
                 )
             for place, number in enumerate(frame):
-                if not _is_good(number):
+                if not _fits_float32(number):
                     return InputError(
-                        f"number {place} of frame {step} is {shown(number)}: send a finite number of at most "
-                        f"{LARGEST:.1e} in size",
+                        f"number {place} of frame {step} is {quoted(number)}; "
+                        f"send a finite number of magnitude at most {LARGEST:.1e}",
                         value=number,
                     )
         return None
 
     def collate(self, items: Sequence[EncodedFrames]) -> dict[str, NDArray[Any]]:
-        """Feeds of the graph: frames (T, B, F) float32, lengths (B,)."""
+        """Return the feeds of the graph: frames (T, B, F) float32, lengths (B,)."""
         frames, lengths = pad_frames([item.frames for item in items], min_steps=1)
         return {"frames": frames, "lengths": lengths}
 
     @classmethod
     def fit(cls, spec: FramesSpec) -> "FramesCodec":
-        """As the others' `fit`; nothing is counted. Frames are scaled in the graph, not here."""
+        """Return the codec; there is nothing to count."""
         return cls(spec)
 
 
-def _numbers(raw: Any) -> NDArray[np.float32] | None:
-    """The array of lists of numbers, None if that is not what they are."""
+def _to_float32(raw: Any) -> NDArray[np.float32] | None:
+    """Return nested lists of numbers as an array, or None for anything else."""
     try:
-        # Without a type, so that strings and truth values are told from numbers.
-        found = np.array(raw)
-    except (ValueError, OverflowError):  # ragged, or an integer that no float holds
+        array = np.array(raw)  # without a dtype, which would convert strings and booleans
+    except (ValueError, OverflowError):  # ragged lists, or an integer that no float holds
         return None
-    if found.dtype.kind not in "iuf":
+    if array.dtype.kind not in "iuf":
         return None
-    with np.errstate(over="ignore"):  # too large for float32: infinite, which is looked for
-        return np.ascontiguousarray(found, np.float32)
+    with np.errstate(over="ignore"):  # overflow gives infinity, which `encode` looks for
+        return np.ascontiguousarray(array, np.float32)
 
 
-def _is_good(number: Any) -> bool:
-    """Whether it is a number that float32 can hold. True and False are none."""
+def _fits_float32(number: Any) -> bool:
+    """Return whether float32 can hold a value that is a number and not a boolean."""
     if isinstance(number, bool) or not isinstance(number, int | float | np.integer | np.floating):
         return False
     size: Any = abs(number)

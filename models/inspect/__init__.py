@@ -1,5 +1,165 @@
-"""Seeing what the recurrent layers of a bundle do at every step of one input: `python -m models inspect`.
+"""Show what the recurrent layers of a bundle do at every step of one input: `python -m models inspect`.
 
-Takes the fp32 graph apart and computes the gates anew in float64. Serves nothing and trains nothing; what it needs
-beyond the `serve` extra (onnx; matplotlib and rich, both optional) is imported where it is used.
+The fp32 graph runs with the inputs and outputs of its recurrent operators added to its outputs. The gates are then
+recomputed in float64. This needs the package onnx; pictures need matplotlib, and colors need rich.
+T steps, B batch, D directions, H hidden.
 """
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import state as states
+from models.bundle import Bundle
+from models.inspect.operators import PARTS, Floats, Kind, RecurrentOperator, UnsupportedOperator, run
+from models.manifest import BundleError
+from models.onnx_session import OnnxModel, Placement
+from models.tasks import Generation
+
+if TYPE_CHECKING:
+    import onnx
+
+VARIANT = "fp32"
+TOLERANCE = 1e-4  # largest difference from the graph's own states at which the gates count as exact
+# Inputs of the LSTM operator in order. The other operators have the first six.
+OPERATOR_INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+
+
+class NotInstalled(RuntimeError):
+    """An optional package is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One direction of one recurrent layer along the steps of the input."""
+
+    name: str
+    kind: Kind
+    direction: str
+    parts: dict[str, Floats]  # (T, H) each, in the order of operators.PARTS
+    difference: float  # largest difference from the states of the graph
+
+    @property
+    def hidden(self) -> int:
+        return int(self.parts["state"].shape[1])
+
+    @property
+    def memory(self) -> str:
+        """The part that shows what a unit remembers."""
+        return "memory" if "memory" in self.parts else "state"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """The steps of an input, and the layers that run along them."""
+
+    bundle: str
+    steps: tuple[str, ...]
+    layers: tuple[Layer, ...]
+
+
+def inspect(bundle: Bundle, raw: Any) -> Inspection:
+    """Run one input and record the layers that run along its steps.
+
+    Raises BundleError for a bundle without fp32 variant or without recurrent operator, ValueError for an empty input,
+    and NotInstalled without the package onnx.
+    """
+    if VARIANT not in bundle.manifest.variants:
+        raise BundleError(f"{bundle.manifest.name}: has no variant {VARIANT!r}, the only one that can be inspected")
+    item: Any = bundle.task.encode(raw)
+    if not item.length:
+        raise ValueError("the input is empty; give at least one step")
+    model = _parse((bundle.path / bundle.manifest.variants[VARIANT].file).read_bytes())
+    nodes = [node for node in model.graph.node if node.op_type in PARTS and node.domain in ("", "ai.onnx")]
+    if not nodes:
+        raise BundleError(f"{bundle.manifest.name}: its graph has no {', '.join(PARTS)} operator")
+    arrays = _arrays(model, nodes, _feeds(bundle, item))
+    layers = [layer for node in nodes if _runs_along_input(model, node) for layer in _layers(node, arrays)]
+    # The word or character of each step, or its number for an input that is not text.
+    steps = tuple(str(token) or str(number) for number, token in enumerate(item.tokens, 1))
+    return Inspection(bundle=bundle.manifest.name, steps=steps, layers=tuple(layers))
+
+
+def _parse(graph: bytes) -> "onnx.ModelProto":
+    try:
+        import onnx
+    except ImportError:
+        raise NotInstalled("the package onnx is missing; run pip install onnx, or install the train extra") from None
+    return onnx.load_model_from_string(graph)
+
+
+def _feeds(bundle: Bundle, item: Any) -> dict[str, NDArray[Any]]:
+    """Return the feeds of one input, with a zero state."""
+    task: Any = bundle.task
+    if not isinstance(task, Generation):
+        return dict(task.collate([item]))
+    state = zip(task.state, states.zeros(task.state, 1), strict=True)
+    return {**task.codec.collate([item]), **{tensor.input: array for tensor, array in state}}
+
+
+def _arrays(
+    model: "onnx.ModelProto", nodes: Sequence["onnx.NodeProto"], feeds: dict[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return every array that the nodes read, and their first output."""
+    import onnx
+
+    known = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer} | feeds
+    available = {output.name for output in model.graph.output} | set(known)
+    for name in dict.fromkeys(name for node in nodes for name in (*node.input, node.output[0]) if name):
+        if name not in available:
+            model.graph.output.append(onnx.ValueInfoProto(name=name))  # the runtime infers the type
+    return known | OnnxModel(model.SerializeToString(), Placement(device="cpu")).run(feeds)
+
+
+def _runs_along_input(model: "onnx.ModelProto", node: "onnx.NodeProto") -> bool:
+    """Return whether the lengths of a node come from the input `lengths`.
+
+    A layer over the characters of OOV words has other lengths.
+    """
+    made_by = {output: each for each in model.graph.node for output in each.output}
+    name = node.input[4] if len(node.input) > 4 else ""
+    while name in made_by and made_by[name].input:
+        name = made_by[name].input[0]
+    return name in ("", "lengths")
+
+
+def _layers(node: "onnx.NodeProto", arrays: dict[str, NDArray[Any]]) -> Iterable[Layer]:
+    """Yield the directions of one node, for the only row of the batch."""
+    read = {part: arrays[name] for part, name in zip(OPERATOR_INPUTS, node.input, strict=False) if name}
+    kind = cast(Kind, node.op_type)
+    operator = RecurrentOperator(
+        kind=kind,
+        w=read["W"].astype(np.float64),
+        r=read["R"].astype(np.float64),
+        b=read["B"].astype(np.float64) if "B" in read else None,
+        p=read["P"].astype(np.float64) if "P" in read else None,
+        attributes=_attributes(node),
+    )
+    x = read["X"].astype(np.float64)
+    lengths = read.get("sequence_lens", np.full(x.shape[1], len(x)))
+    if "initial_c" in read and "initial_h" not in read:
+        raise UnsupportedOperator(f"{node.name}: has an initial cell without an initial state")
+    initial = tuple(read[part].astype(np.float64) for part in ("initial_h", "initial_c") if part in read)
+    y = arrays[node.output[0]]  # (T, D, B, H)
+    for number, record in enumerate(run(operator, x, lengths, initial)):
+        yield Layer(
+            name=node.input[1].removesuffix(".w") or node.name,
+            kind=kind,
+            direction=operator.directions[number],
+            parts={part: values[: lengths[0], 0] for part, values in record.items()},
+            difference=float(np.abs(record["state"] - y[:, number]).max()),
+        )
+
+
+def _attributes(node: "onnx.NodeProto") -> dict[str, Any]:
+    import onnx
+
+    found = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if "direction" in found:
+        found["direction"] = found["direction"].decode()
+    if "activations" in found:
+        found["activations"] = [name.decode() for name in found["activations"]]
+    return found

@@ -1,7 +1,7 @@
-"""ONNX's RNN, GRU and LSTM in float64, with everything that they do on the way: every gate at every step.
+"""ONNX's RNN, GRU and LSTM in float64, recording every gate at every step.
 
-The formulas are those of the operators' specification (onnx.ai/onnx/operators), with peepholes, coupled gates, the
-two forms of the GRU, clipping and ragged batches. Knows arrays. Does not know graphs, bundles or pictures.
+The formulas are those of the operator specification (onnx.ai/onnx/operators), with peepholes, coupled gates, both forms
+of the GRU, clipping and ragged batches.
 T steps, B batch, I inputs, D directions, G gates, H hidden.
 """
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Kind = Literal["RNN", "GRU", "LSTM"]
-Record = dict[str, Floats]  # a part's name -> (T, B, H), zero beyond a row's length
+Record = dict[str, Floats]  # part -> (T, B, H), zero after the end of a row
 
-# "memory" is the squashed cell, tanh(c): what the output gate may let out, and what Karpathy et al. 2015 show.
+# "memory" is tanh(cell), which Karpathy et al. 2015 show.
 PARTS: dict[Kind, tuple[str, ...]] = {
     "RNN": ("state",),
     "GRU": ("reset", "update", "candidate", "state"),
@@ -26,12 +26,12 @@ GATES = ("forget", "input", "output", "reset", "update")  # parts in [0, 1]
 DIRECTIONS = {"forward": ("forward",), "reverse": ("backward",), "bidirectional": ("forward", "backward")}
 
 
-class UnknownOperator(ValueError):
-    """An operator that uses a feature which is not read here."""
+class UnsupportedOperator(ValueError):
+    """An operator with a feature that is not supported here."""
 
 
 def _sigmoid(a: Floats) -> Floats:
-    return 0.5 * (1 + np.tanh(0.5 * a))  # without the overflow of exp
+    return 0.5 * (1 + np.tanh(0.5 * a))  # unlike exp, does not overflow
 
 
 def _relu(a: Floats) -> Floats:
@@ -39,14 +39,18 @@ def _relu(a: Floats) -> Floats:
 
 
 ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {"sigmoid": _sigmoid, "tanh": np.tanh, "relu": _relu}
-USUAL: dict[Kind, tuple[str, ...]] = {"RNN": ("tanh",), "GRU": ("sigmoid", "tanh"), "LSTM": ("sigmoid", "tanh", "tanh")}
+DEFAULT_ACTIVATIONS: dict[Kind, tuple[str, ...]] = {
+    "RNN": ("tanh",),
+    "GRU": ("sigmoid", "tanh"),
+    "LSTM": ("sigmoid", "tanh", "tanh"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operator:
-    """One node: w (D, G·H, I), r (D, G·H, H), b (D, 2·G·H), p (D, 3·H), in ONNX's order of gates.
+class RecurrentOperator:
+    """One node: w (D, G·H, I), r (D, G·H, H), b (D, 2·G·H), p (D, 3·H).
 
-    RNN has one block of rows; GRU has z r h; LSTM has i o f c, its peepholes i o f.
+    Gates are in ONNX's order: z r h for GRU, i o f c for LSTM, and i o f for its peepholes.
     """
 
     kind: Kind
@@ -65,50 +69,52 @@ class Operator:
         return DIRECTIONS[self.attributes.get("direction", "forward")]
 
     def activations(self, direction: int) -> list[Callable[[Floats], Floats]]:
-        """Those of one direction. Raises UnknownOperator for one that is not read here."""
-        count = len(USUAL[self.kind])
-        named = self.attributes.get("activations") or USUAL[self.kind] * len(self.directions)
+        """Return the activations of one direction. Raises UnsupportedOperator."""
+        count = len(DEFAULT_ACTIVATIONS[self.kind])
+        named = self.attributes.get("activations") or DEFAULT_ACTIVATIONS[self.kind] * len(self.directions)
         chosen = [name.lower() for name in named[direction * count : (direction + 1) * count]]
         if unknown := [name for name in chosen if name not in ACTIVATIONS]:
-            raise UnknownOperator(f"the activation {unknown[0]} is not read here, only {', '.join(ACTIVATIONS)}")
+            raise UnsupportedOperator(f"activation {unknown[0]} is not supported, only {', '.join(ACTIVATIONS)}")
         return [ACTIVATIONS[name] for name in chosen]
 
 
-def run(operator: Operator, x: Floats, lengths: NDArray[Any], initial: tuple[Floats, ...] = ()) -> list[Record]:
-    """What each direction does over x (T, B, I), ragged by lengths (B,); `initial`: h and c, each (D, B, H), or none.
+def run(
+    operator: RecurrentOperator, x: Floats, lengths: NDArray[Any], initial: tuple[Floats, ...] = ()
+) -> list[Record]:
+    """Run each direction over x (T, B, I) with lengths (B,). `initial` holds h and c, each (D, B, H), or nothing.
 
-    Raises UnknownOperator for a batch-first layout.
+    Raises UnsupportedOperator for a batch-first layout.
     """
     if operator.attributes.get("layout", 0):
-        raise UnknownOperator("a recurrent operator with layout 1 (batch first) is not read here")
+        raise UnsupportedOperator("layout 1 (batch first) is not supported")
     zeros = np.zeros((len(operator.directions), x.shape[1], operator.hidden))
     h, c = (*initial, zeros, zeros)[:2] if len(initial) != 1 else (initial[0], zeros)
     records = []
     for number, direction in enumerate(operator.directions):
         backward = direction == "backward"
-        seen = _turned(x, lengths) if backward else x
-        record = _direction(operator, number, seen, lengths, (h[number], c[number]))
-        records.append({part: _turned(values, lengths) if backward else values for part, values in record.items()})
+        inputs = _reversed(x, lengths) if backward else x
+        record = _run_direction(operator, number, inputs, lengths, (h[number], c[number]))
+        records.append({part: _reversed(values, lengths) if backward else values for part, values in record.items()})
     return records
 
 
-def _turned(x: Floats, lengths: NDArray[Any]) -> Floats:
-    """Each column of x (T, B, …) turned round within its length."""
-    turned = x.copy()
+def _reversed(x: Floats, lengths: NDArray[Any]) -> Floats:
+    """Reverse each column of x (T, B, …) within its length."""
+    reversed_x = x.copy()
     for row, length in enumerate(lengths):
-        turned[:length, row] = x[:length, row][::-1]
-    return turned
+        reversed_x[:length, row] = x[:length, row][::-1]
+    return reversed_x
 
 
-def _direction(
-    operator: Operator, number: int, x: Floats, lengths: NDArray[Any], state: tuple[Floats, Floats]
+def _run_direction(
+    operator: RecurrentOperator, number: int, x: Floats, lengths: NDArray[Any], state: tuple[Floats, Floats]
 ) -> Record:
     step = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}[operator.kind](operator, number)
     record = {part: np.zeros((len(x), x.shape[1], operator.hidden)) for part in PARTS[operator.kind]}
     h, c = state
     for time, inputs in enumerate(x):
         parts = step(inputs, h, c)
-        running = (time < lengths)[:, None]  # (B, 1): a row that has ended keeps its state
+        running = (time < lengths)[:, None]  # (B, 1); a row that has ended keeps its state
         for part, values in parts.items():
             record[part][time] = np.where(running, values, 0)
         h, c = np.where(running, parts["state"], h), np.where(running, parts.get("cell", c), c)
@@ -119,9 +125,9 @@ Step = Callable[[Floats, Floats, Floats], Record]  # x (B, I), h and c (B, H) ->
 
 
 def _blocks(
-    operator: Operator, number: int, gates: int
+    operator: RecurrentOperator, number: int, gates: int
 ) -> tuple[list[Floats], list[Floats], list[Floats], list[Floats]]:
-    """w, r and the two biases of one direction, gate by gate."""
+    """Return w, r and the two biases of one direction, split by gate."""
     rows = gates * operator.hidden
     b = operator.b[number] if operator.b is not None else np.zeros(2 * rows)
     pieces = (operator.w[number], operator.r[number], b[:rows], b[rows:])
@@ -129,13 +135,13 @@ def _blocks(
     return w, r, wb, rb
 
 
-def _clipped(operator: Operator, squash: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
-    """The attribute `clip` bounds what goes into an activation."""
+def _clipped(operator: RecurrentOperator, squash: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
+    """Return an activation whose input is bounded by the attribute `clip`."""
     limit = operator.attributes.get("clip")
     return (lambda a: squash(np.clip(a, -limit, limit))) if limit else squash
 
 
-def _rnn(operator: Operator, number: int) -> Step:
+def _rnn(operator: RecurrentOperator, number: int) -> Step:
     (w,), (r,), (wb,), (rb,) = _blocks(operator, number, 1)
     (f,) = (_clipped(operator, each) for each in operator.activations(number))
 
@@ -145,7 +151,7 @@ def _rnn(operator: Operator, number: int) -> Step:
     return step
 
 
-def _gru(operator: Operator, number: int) -> Step:
+def _gru(operator: RecurrentOperator, number: int) -> Step:
     w, r, wb, rb = _blocks(operator, number, 3)  # z r h
     f, g = (_clipped(operator, each) for each in operator.activations(number))
     after_product = operator.attributes.get("linear_before_reset", 0)
@@ -160,7 +166,7 @@ def _gru(operator: Operator, number: int) -> Step:
     return step
 
 
-def _lstm(operator: Operator, number: int) -> Step:
+def _lstm(operator: RecurrentOperator, number: int) -> Step:
     w, r, wb, rb = _blocks(operator, number, 4)  # i o f c
     f, g, squash = operator.activations(number)
     f, g = _clipped(operator, f), _clipped(operator, g)

@@ -1,8 +1,5 @@
-"""Which units of a layer are worth showing, and which of them follow something that can be seen in the text.
+"""Choose the units of a layer that are worth showing, and turn them into rows of one number per step.
 
-Karpathy, Johnson and Fei-Fei 2015 found cells that follow quotes, line ends and indentation by looking; here a unit is
-chosen on the first half of the steps and its correlation is told of the second half, where it was not chosen.
-Knows arrays and labels of steps. Does not know graphs or terminals.
 T steps, H hidden.
 """
 
@@ -13,29 +10,68 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.inspect.operators import Floats
+from models.inspect import Layer
+from models.inspect.operators import GATES, Floats
 
 Ranking = Literal["varying", "switching", "active"]
+Color = tuple[int, int, int]
 
-SHORTEST = 40  # steps: with fewer, some of hundreds of units follow anything by chance
-STRONG = 0.5  # correlation on the second half below which nothing is said
-RARE = 3  # steps at which a mark must be on, and off, in each half
+# Vermillion, white and blue of Okabe and Ito 2008, which readers with any type of color vision can distinguish.
+LOW, MIDDLE, HIGH = (213, 94, 0), (255, 255, 255), (0, 114, 178)
+
+MIN_STEPS = 40  # with fewer steps, some of hundreds of units correlate with anything by chance
+MIN_CORRELATION = 0.5  # on the second half
+MIN_CHANGES = 3  # steps of each half at which a feature must differ from its most common value
 
 
 @dataclass(frozen=True, kw_only=True)
-class Follower:
-    """Unit `unit` follows `mark`; `correlation` is of the half of the steps that it was not chosen on."""
+class Row:
+    """One number per step (T,), in [0, reach], or in [-reach, reach] if `signed`."""
 
-    mark: str
-    unit: int
-    correlation: float
+    label: str
+    values: Floats
+    reach: float = 1.0
+    signed: bool = False
+
+    def fraction(self, value: float) -> float:
+        """Return where a value lies between the ends, in [0, 1]."""
+        fraction = value / self.reach
+        return float(np.clip((fraction + 1) / 2 if self.signed else fraction, 0, 1))
+
+    def color(self, value: float) -> Color:
+        """Return white for zero, and a deeper color for a larger magnitude."""
+        fraction = float(np.clip(value / self.reach, -1, 1))
+        end = HIGH if fraction > 0 else LOW
+        red, green, blue = (round(a + abs(fraction) * (b - a)) for a, b in zip(MIDDLE, end, strict=True))
+        return red, green, blue
+
+
+def mean_rows(layer: Layer) -> list[Row]:
+    """Return the mean over all units of every gate, and of the magnitudes of memory and state."""
+    rows = [Row(label=part, values=layer.parts[part].mean(axis=1)) for part in layer.parts if part in GATES]
+    for part in ("memory", "state"):
+        if part in layer.parts:
+            values = np.abs(layer.parts[part]).mean(axis=1)
+            rows.append(Row(label=f"|{part}|", values=values, reach=max(1.0, float(values.max()))))
+    return rows
+
+
+def unit_rows(layer: Layer, part: str, units: Sequence[int]) -> list[Row]:
+    """Return one row per unit with its values of `part`, all on one scale."""
+    values = layer.parts[part]
+    reach = float(np.abs(values[:, list(units)]).max()) if len(units) else 1.0
+    signed = part not in GATES
+    return [
+        Row(label=f"unit {unit}", values=values[:, unit], reach=(reach or 1.0) if signed else 1.0, signed=signed)
+        for unit in units
+    ]
 
 
 def rank(values: Floats, by: Ranking) -> list[int]:
-    """The units of values (T, H), the one that is most worth showing first, ties in their order.
+    """Rank the units of values (T, H), the most interesting first and ties in their order.
 
-    "varying": by the standard deviation along the steps; "switching": by that of the changes from step to step, which
-    a slow drift does not raise; "active": by the mean magnitude.
+    "varying" ranks by the standard deviation over the steps. "switching" ranks by that of the changes between steps,
+    which ignores a slow drift. "active" ranks by the mean magnitude.
     """
     measure = {
         "varying": values.std(axis=0),
@@ -45,30 +81,56 @@ def rank(values: Floats, by: Ranking) -> list[int]:
     return [int(unit) for unit in np.argsort(-measure, kind="stable")]
 
 
-def marks(steps: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """What can be seen of each step, (T,) each: 1 where it holds, or how far it is along."""
-    quotes = np.cumsum([step in _QUOTES for step in steps])
-    tests: dict[str, Callable[[str], bool]] = {
-        "a line's end": lambda step: "\n" in step,
-        "a space": lambda step: step == " ",
-        "a capital": lambda step: step[:1].isupper(),
-        "a digit": lambda step: step[:1].isdigit(),
-        "punctuation": lambda step: bool(step.strip()) and not any(map(str.isalnum, step)),
-    }
-    found = {name: np.array([float(test(step)) for step in steps]) for name, test in tests.items()}
-    found["inside quotes"] = (quotes % 2).astype(np.float64)
-    found["the place in the line"] = _since([step == "\n" for step in steps])
-    found["the place in the clause"] = _since([step in _ENDS for step in steps])
-    found["the place in the word"] = _since([not any(map(str.isalnum, step)) for step in steps])
-    return found
+@dataclass(frozen=True, kw_only=True)
+class Follower:
+    """A unit that follows a feature of the text, with the correlation on the second half of the steps."""
+
+    feature: str
+    unit: int
+    correlation: float
 
 
-_ENDS = {",", ";", ":", ".", "!", "?", "--", "\n"}
+def followers(values: Floats, steps: Sequence[str]) -> list[Follower]:
+    """Find the unit of values (T, H) that follows each feature of the text best, strongest first.
+
+    Each unit is chosen on the first half of the steps and judged on the second half. Features that are too rare, and
+    units that do not hold up, are left out. Karpathy, Johnson and Fei-Fei 2015 found such units by looking.
+    """
+    half = len(steps) // 2
+    found = []
+    for name, feature in text_features(steps).items() if len(steps) >= MIN_STEPS else ():
+        if min(_changes(feature[:half]), _changes(feature[half:])) < MIN_CHANGES:
+            continue
+        unit = int(np.abs(_correlation(values[:half], feature[:half])).argmax())
+        correlation = float(_correlation(values[half:, unit : unit + 1], feature[half:])[0])
+        if abs(correlation) >= MIN_CORRELATION:
+            found.append(Follower(feature=name, unit=unit, correlation=correlation))
+    return sorted(found, key=lambda each: -abs(each.correlation))
+
+
+_CLAUSE_ENDS = {",", ";", ":", ".", "!", "?", "--", "\n"}
 _QUOTES = {'"', "“", "”", "``", "''"}
 
 
-def _since(starts: Sequence[bool]) -> NDArray[np.float64]:
-    """Steps since the last start (T,)."""
+def text_features(steps: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Return visible features of each step, (T,) each: 1 where one holds, or a position."""
+    tests: dict[str, Callable[[str], bool]] = {
+        "line end": lambda step: "\n" in step,
+        "space": lambda step: step == " ",
+        "capital letter": lambda step: step[:1].isupper(),
+        "digit": lambda step: step[:1].isdigit(),
+        "punctuation": lambda step: bool(step.strip()) and not any(map(str.isalnum, step)),
+    }
+    found = {name: np.array([float(test(step)) for step in steps]) for name, test in tests.items()}
+    found["inside quotes"] = (np.cumsum([step in _QUOTES for step in steps]) % 2).astype(np.float64)
+    found["position in line"] = _steps_since([step == "\n" for step in steps])
+    found["position in clause"] = _steps_since([step in _CLAUSE_ENDS for step in steps])
+    found["position in word"] = _steps_since([not any(map(str.isalnum, step)) for step in steps])
+    return found
+
+
+def _steps_since(starts: Sequence[bool]) -> NDArray[np.float64]:
+    """Return the steps since the last start (T,)."""
     found, count = [], 0
     for start in starts:
         count = 0 if start else count + 1
@@ -76,33 +138,16 @@ def _since(starts: Sequence[bool]) -> NDArray[np.float64]:
     return np.array(found)
 
 
-def followers(values: Floats, steps: Sequence[str]) -> list[Follower]:
-    """For each mark of the steps the unit of values (T, H) that follows it best, the strongest first.
-
-    None where the text is too short, the mark too rare, or the unit does not hold what the first half promised.
-    """
-    half = len(steps) // 2
-    found = []
-    for name, mark in marks(steps).items() if len(steps) >= SHORTEST else ():
-        if min(_changes(mark[:half]), _changes(mark[half:])) < RARE:
-            continue
-        unit = int(np.abs(_correlation(values[:half], mark[:half])).argmax())
-        correlation = float(_correlation(values[half:, unit : unit + 1], mark[half:])[0])
-        if abs(correlation) >= STRONG:
-            found.append(Follower(mark=name, unit=unit, correlation=correlation))
-    return sorted(found, key=lambda each: -abs(each.correlation))
+def _changes(feature: NDArray[np.float64]) -> int:
+    """Return how many steps differ from the most common value."""
+    _, counts = np.unique(feature, return_counts=True)
+    return int(len(feature) - counts.max())
 
 
-def _changes(mark: NDArray[np.float64]) -> int:
-    """The steps that differ from the commonest value."""
-    _, counts = np.unique(mark, return_counts=True)
-    return int(len(mark) - counts.max())
-
-
-def _correlation(values: Floats, mark: NDArray[np.float64]) -> Floats:
-    """Pearson's correlation of each column of values (T, H) with mark (T,); 0 where either is constant."""
-    centred, wanted = values - values.mean(axis=0), mark - mark.mean()
-    scale = np.sqrt((centred**2).sum(axis=0) * (wanted**2).sum())
-    products: Floats = wanted @ centred
+def _correlation(values: Floats, feature: NDArray[np.float64]) -> Floats:
+    """Return Pearson's correlation of each column of values (T, H) with feature (T,), 0 where one is constant."""
+    centered, wanted = values - values.mean(axis=0), feature - feature.mean()
+    scale = np.sqrt((centered**2).sum(axis=0) * (wanted**2).sum())
+    products: Floats = wanted @ centered
     correlations: Floats = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
     return correlations

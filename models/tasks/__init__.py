@@ -1,9 +1,10 @@
-"""Arrays to answers, one file a task.
+"""Tasks turn encoded inputs into the feeds of a graph, and its outputs into typed answers."""
 
-Knows codecs and numpy. Knows no graph, no batch policy and no HTTP.
-"""
-
-from models.tasks.answers import (
+from models.tasks.classify import Classification, Joint
+from models.tasks.generate import Generation
+from models.tasks.tag import Tagging
+from models.tasks.types import (
+    EmbeddingInput,
     Entity,
     EntitySpan,
     GeneratedToken,
@@ -11,13 +12,9 @@ from models.tasks.answers import (
     GenerationResult,
     JointAnswer,
     LabelScore,
+    StreamChunk,
     as_json,
 )
-from models.tasks.classify import Classification
-from models.tasks.generate import Generation
-from models.tasks.joint import Joint
-from models.tasks.request_types import EmbeddingInput, StreamChunk
-from models.tasks.tag import Tagging
 
 Task = Tagging | Classification | Joint | Generation
 

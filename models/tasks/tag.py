@@ -1,4 +1,7 @@
-"""Synced many-to-many: a label for every step.  T steps, B batch, K labels."""
+"""Tagging: one label per step.
+
+T steps, B batch, K labels.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,70 +14,70 @@ from models import state as states
 from models.codecs import Codec
 from models.manifest import StateTensor
 from models.state import State
-from models.tasks.answers import Entity, EntitySpan
-from models.tasks.request_types import StreamChunk, unwrap
+from models.tasks.types import Entity, EntitySpan, StreamChunk, unwrap
 
 SCORE_DECIMALS = 6
 
-Span = tuple[str, int, int, float]  # label, first token, one past the last token, mean score
+Span = tuple[str, int, int, float]  # label, first step, one past the last step, mean score
 
 
 class TagRow(NamedTuple):
-    """What the network says of one input: the best label of each step and its probability; the state after a piece."""
+    """The result of one input: the label number and the score of each step."""
 
     labels: list[int]
     scores: list[float]
-    state: State = ()  # arrays (1, width)
+    state: State = ()  # after a StreamChunk: arrays (1, width)
 
 
+<<<<<<< HEAD
 NOTHING = TagRow([], [])
 _make_entity = partial(tuple.__new__, Entity)  # as Entity._make, in half the time: it is called for every token
+=======
+EMPTY_ROW = TagRow([], [])
+>>>>>>> 3530b85 (Merge the modules of models and rewrite their English)
 
 
 class Tagging:
-    """Encodes, collates and decodes for a tagger; with `state` for one that reads forwards only, in pieces if asked.
+    """A tagger. One with `state` reads forward only and also takes sequences in chunks."""
 
-    Whole sequences begin from zeros, a Piece from the state that it brings.
-    """
-
-    empty_row = NOTHING  # the row of an input without a step, which no network sees
+    empty_row = EMPTY_ROW  # the result of an input without steps, which is never run
 
     def __init__(
         self, codec: Codec, labels: Sequence[str], scheme: str | None = None, state: Sequence[StateTensor] = ()
     ) -> None:
         self.codec, self.labels, self.scheme, self.state = codec, tuple(labels), scheme, tuple(state)
-        self._begin = states.zeros(self.state, 1)
+        self._zeros = states.zeros(self.state, 1)
 
     def encode(self, raw: Any, *, limit: int | None = None) -> Any:
-        """One input as its codec takes it; `limit` and what may be raised: see there."""
+        """Encode one input with the codec, which may raise InputError."""
         return self.codec.encode(raw, limit=limit)
 
     def start(self) -> State:
-        """The state before the first step of a stream: arrays (1, width)."""
-        return self._begin
+        """Return the state before the first step: arrays (1, width)."""
+        return self._zeros
 
     def collate(self, items: Sequence[Any]) -> dict[str, NDArray[Any]]:
+        """Return the feeds of the graph. Whole sequences start from zeros, chunks from their state."""
         if not self.state:
             return self.codec.collate(items)
-        state = states.join([item.state if isinstance(item, StreamChunk) else self._begin for item in items])
+        state = states.join([item.state if isinstance(item, StreamChunk) else self._zeros for item in items])
         return self.codec.collate(unwrap(items)) | {
             tensor.input: rows for tensor, rows in zip(self.state, state, strict=True)
         }
 
     def decode(self, items: Sequence[Any], outputs: Mapping[str, NDArray[Any]]) -> list[TagRow]:
-        """outputs["probabilities"] (T, B, K) to a row an item; the padding is cut off.
+        """Split outputs["probabilities"] (T, B, K) into one row per item, without the padding.
 
-        With outputs["path"] (T, B), labels that were decoded together, these are the labels; else the likeliest of
-        each step. A score is the probability of the label at its step, either way. The row of a Piece has the state
-        after it.
+        The labels are those of outputs["path"] (T, B), where the graph decodes them jointly, else the most likely label
+        of each step. Either way a score is the probability of the label at its step.
         """
         probabilities, path = outputs["probabilities"], outputs.get("path")
         if path is None:
             labels = probabilities.argmax(axis=2)  # (T, B)
-            best = np.maximum.reduce(probabilities, axis=2)
+            best = np.maximum.reduce(probabilities, axis=2)  # (T, B)
         else:
             labels = path
-            # Clipped: what a graph leaves in the padding of a path means nothing, and must not stop the batch.
+            # Clip, because the padding of a path is undefined and must not fail the batch.
             index = np.clip(path, 0, probabilities.shape[2] - 1)[:, :, None]
             best = np.take_along_axis(probabilities, index, axis=2)[:, :, 0]
         scores = best.T.astype(np.float64).round(SCORE_DECIMALS).tolist()
@@ -92,15 +95,15 @@ class Tagging:
     def answer(self, item: Any, row: TagRow, *, aggregation: str | None = None) -> list[Entity] | list[EntitySpan]:
         """Return the entities of one input.
 
-        `aggregation` "simple" merges spans where the bundle has a span scheme, "none" lists every token;
-        None means "simple" where it is possible.
+        `aggregation` "simple" merges spans if the bundle has a span scheme, and "none" lists every token. None means
+        "simple" where possible.
         """
         if self.scheme and aggregation != "none":
             return [
                 EntitySpan(
                     entity_group=label,
                     score=round(score, SCORE_DECIMALS),
-                    word=item.between(first, last),
+                    word=item.span_text(first, last),
                     start=item.starts[first],
                     end=item.ends[last - 1],
                 )
@@ -110,15 +113,15 @@ class Tagging:
         return list(map(_make_entity, zip(names, row.scores, item.tokens, item.starts, item.ends, strict=True)))
 
     def spans(self, row: TagRow) -> list[Span]:
-        """The spans of one input, each with the mean score of its steps."""
+        """Return the spans of one input, each with the mean score of its steps."""
         found = find_spans([self.labels[label] for label in row.labels])
         return [(kind, first, end, sum(row.scores[first:end]) / (end - first)) for kind, first, end in found]
 
 
 def find_spans(labels: Sequence[str]) -> list[tuple[str, int, int]]:
-    """IOB2 labels merged: (kind, first step, one past the last step).
+    """Merge IOB2 labels into spans (kind, first step, one past the last step).
 
-    An I- without its beginning opens a span, as conlleval (CoNLL-2000) reads it.
+    An I- label without a B- label opens a span, as in conlleval (CoNLL-2000).
     """
     found: list[tuple[str, int, int]] = []
     opened: tuple[str, int] | None = None

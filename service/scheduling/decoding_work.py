@@ -7,7 +7,7 @@ An error is traced to its sequence, and the others continue.  T steps, B rows, V
 import numpy as np
 
 from models import state as states
-from models.padding import pad
+from models.codecs.base import pad
 from models.state import State
 from models.tasks.generate import TokenSampler
 from service.scheduling.decoding_batch import DecodingBatch, DecodingSequence

@@ -13,18 +13,18 @@ from models.sampling import UNIFORMS_BLOCK, SamplingBatch, SamplingOptions, samp
 Logs = NDArray[np.float32]
 
 
-def obvious(logs: list[float], asked: SamplingOptions, uniform: float) -> int:
+def obvious(logs: list[float], options: SamplingOptions, uniform: float) -> int:
     """One row, in plain Python, slowly."""
-    if asked.temperature == 0:
+    if options.temperature == 0:
         return logs.index(max(logs))
     highest = max(logs)
-    weights = [math.exp((log - highest) / asked.temperature) for log in logs]
+    weights = [math.exp((log - highest) / options.temperature) for log in logs]
     order = sorted(range(len(weights)), key=lambda token: -weights[token])
-    kept = order[: asked.top_k] if asked.top_k else order
-    if asked.top_p < 1:
+    kept = order[: options.top_k] if options.top_k else order
+    if options.top_p < 1:
         total, mass, nucleus = sum(weights[token] for token in kept), 0.0, []
         for token in kept:
-            if mass >= asked.top_p * total:
+            if mass >= options.top_p * total:
                 break
             nucleus.append(token)
             mass += weights[token]
@@ -37,9 +37,9 @@ def obvious(logs: list[float], asked: SamplingOptions, uniform: float) -> int:
     return max(kept)
 
 
-# Distinct multiples of 1/8: no ties, and the thresholds fall on the same side in any arithmetic.
+# Distinct multiples of 1/8, so that there are no ties and rounding does not matter.
 LOGS = st.lists(st.integers(-80, 0), min_size=2, max_size=12, unique=True).map(lambda row: [value / 8 for value in row])
-ASKED = st.builds(
+OPTIONS = st.builds(
     SamplingOptions,
     temperature=st.sampled_from([0.0, 0.25, 0.7, 1.0, 3.0]),
     top_k=st.integers(0, 14),
@@ -49,58 +49,54 @@ SEEDS = st.integers(0, 2**32 - 1)
 UNIFORM = st.floats(0, 1, exclude_max=True)
 
 
-@given(logs=LOGS, asked=ASKED, uniform=UNIFORM)
-def test_a_draw_is_that_of_the_obvious_implementation(
-    logs: list[float], asked: SamplingOptions, uniform: float
-) -> None:
-    sampled = sample(np.array([logs], np.float32), SamplingBatch.of([asked]), np.array([uniform]))
-    expected = obvious(logs, asked, uniform)
-    if sampled[0] != expected:  # only where the sampled share falls on a boundary, within rounding
-        near = {obvious(logs, asked, min(max(uniform + step, 0.0), 1 - 1e-16)) for step in (-1e-12, 1e-12)}
+@given(logs=LOGS, options=OPTIONS, uniform=UNIFORM)
+def test_sample_equals_obvious_implementation(logs: list[float], options: SamplingOptions, uniform: float) -> None:
+    sampled = sample(np.array([logs], np.float32), SamplingBatch.of([options]), np.array([uniform]))
+    expected = obvious(logs, options, uniform)
+    if sampled[0] != expected:  # allowed only if the uniform number is within rounding of a boundary
+        near = {obvious(logs, options, min(max(uniform + step, 0.0), 1 - 1e-16)) for step in (-1e-12, 1e-12)}
         assert sampled[0] in near
 
 
 @given(
-    rows=st.lists(st.tuples(ASKED, UNIFORM, st.integers(0, 2**32 - 1)), min_size=1, max_size=9),
+    rows=st.lists(st.tuples(OPTIONS, UNIFORM, st.integers(0, 2**32 - 1)), min_size=1, max_size=9),
     vocabulary=st.integers(2, 70),
 )
-def test_a_draw_does_not_depend_on_the_other_rows(
-    rows: list[tuple[SamplingOptions, float, int]], vocabulary: int
-) -> None:
+def test_sample_does_not_depend_on_other_rows(rows: list[tuple[SamplingOptions, float, int]], vocabulary: int) -> None:
     logs = np.stack([np.random.default_rng(seed).normal(0, 2, vocabulary) for _, _, seed in rows]).astype(np.float32)
-    asked, uniform = [row[0] for row in rows], np.array([row[1] for row in rows])
-    together = sample(logs, SamplingBatch.of(asked), uniform)
+    options, uniform = [row[0] for row in rows], np.array([row[1] for row in rows])
+    together = sample(logs, SamplingBatch.of(options), uniform)
     for row in range(len(rows)):
-        alone = sample(logs[row : row + 1], SamplingBatch.of(asked[row : row + 1]), uniform[row : row + 1])
+        alone = sample(logs[row : row + 1], SamplingBatch.of(options[row : row + 1]), uniform[row : row + 1])
         assert alone[0] == together[row]
 
 
-def test_greedy_takes_the_first_of_the_best() -> None:
+def test_greedy_takes_the_first_of_ties() -> None:
     logs = np.log(np.array([[0.2, 0.4, 0.4]], np.float32))
     assert sample(logs, SamplingBatch.of([SamplingOptions(temperature=0.0)]), np.empty(0)).tolist() == [1]
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-300, 5e-324])
-def test_a_temperature_close_to_zero_is_as_good_as_greedy(temperature: float) -> None:
+def test_temperature_near_zero_is_greedy(temperature: float) -> None:
     logs = np.array([[-3.0, -0.1, -np.inf, -2.5]], np.float32)
     assert sample(logs, SamplingBatch.of([SamplingOptions(temperature=temperature)]), np.array([0.5])).tolist() == [1]
 
 
-def test_an_impossible_token_is_never_drawn() -> None:
+def test_impossible_token_is_never_sampled() -> None:
     logs = np.array([[-np.inf, -0.7, -np.inf, -0.7, -np.inf]] * 3, np.float32)
     sampled = sample(logs, SamplingBatch.of([SamplingOptions()] * 3), np.array([0.0, 0.5, np.nextafter(1.0, 0.0)]))
     assert sampled.tolist() == [1, 3, 3]
 
 
 @given(seed=SEEDS, vocabulary=st.integers(1, 100))
-def test_the_largest_uniform_never_draws_beyond_the_last_token_with_weight(seed: int, vocabulary: int) -> None:
+def test_largest_uniform_samples_a_token_with_weight(seed: int, vocabulary: int) -> None:
     logs = np.random.default_rng(seed).normal(0, 5, (1, vocabulary)).astype(np.float32)
     logs = np.concatenate([logs, np.full((1, 3), -np.inf, np.float32)], axis=1)
     sampled = sample(logs, SamplingBatch.of([SamplingOptions()]), np.array([np.nextafter(1.0, 0.0)]))
     assert sampled[0] < vocabulary
 
 
-def test_ties_at_the_threshold_of_top_k_are_all_kept() -> None:
+def test_top_k_keeps_ties() -> None:
     logs = np.log(np.array([[0.25, 0.25, 0.25, 0.25]], np.float32))
     sampled = {
         int(sample(logs, SamplingBatch.of([SamplingOptions(top_k=1)]), np.array([u]))[0]) for u in (0.1, 0.3, 0.6, 0.9)
@@ -109,19 +105,19 @@ def test_ties_at_the_threshold_of_top_k_are_all_kept() -> None:
 
 
 @given(seed=st.integers(0, 2**64 - 1), block=st.integers(0, 50))
-def test_a_block_is_a_window_of_the_plain_stream(seed: int, block: int) -> None:
+def test_uniforms_are_a_window_of_the_stream(seed: int, block: int) -> None:
     whole = np.random.Generator(np.random.Philox(key=seed)).random((block + 1) * UNIFORMS_BLOCK)
     for place in (0, UNIFORMS_BLOCK - 1):
         window = uniforms(seed, block * UNIFORMS_BLOCK + place)
         assert np.array_equal(window, whole[-UNIFORMS_BLOCK:])
 
 
-def test_seeds_give_different_streams_and_wrap_at_64_bits() -> None:
+def test_seeds_wrap_at_64_bits() -> None:
     assert not np.array_equal(uniforms(1, 0), uniforms(2, 0))
     assert np.array_equal(uniforms(-1, 0), uniforms(2**64 - 1, 0))
 
 
-def test_draws_have_the_distribution_that_was_asked_for() -> None:
+def test_samples_have_the_distribution() -> None:
     probabilities, count = np.array([0.5, 0.3, 0.15, 0.05]), 20_000
     uniform = np.concatenate([uniforms(5, place) for place in range(0, count, UNIFORMS_BLOCK)])[:count]
     logs = np.tile(np.log(probabilities).astype(np.float32), (count, 1))

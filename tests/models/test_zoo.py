@@ -1,7 +1,6 @@
-"""Every shipped variant of every shipped bundle: its examples, and that an answer never depends on its company.
+"""Every variant of every bundle in models/zoo: self-test, and bit-identical rows alone and in random ragged batches.
 
-Not one bit of it: the arrays of a row are compared with array_equal, alone and in random ragged batches.
-Works for whatever lies in models/zoo: a bundle of another kind needs no line here.  T steps, B batch, V vocabulary.
+T steps, B batch, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -19,12 +18,11 @@ from numpy.typing import NDArray
 from models import bundle, self_test, state
 from models.bundle import Bundle
 from models.codecs import Codec
-from models.codecs.characters import CharactersCodec
-from models.codecs.dna import CODES, DnaCodec
+from models.codecs.base import pad
+from models.codecs.characters import CODES, CharactersCodec, DnaCodec
 from models.codecs.frames import FramesCodec
 from models.codecs.words import WordsCodec
 from models.manifest import MANIFEST_FILE, SERVES, TaskName, Tensor, read
-from models.padding import pad
 from models.state import State
 from models.tasks import Generation, StreamChunk, Tagging
 from tests.support import bundles
@@ -50,30 +48,30 @@ def variants(*tasks: TaskName) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("name", "variant"), names)
 
 
-def test_there_is_a_zoo() -> None:
+def test_zoo_has_every_task() -> None:
     if not FOUND:
         pytest.skip(f"no bundle in models/zoo: `python -m training export` puts one there ({ZOO})")
     assert {manifest.task for manifest in FOUND} >= {"tag", "classify", "generate"}
 
 
 @variants(*SERVES)
-def test_a_bundle_gives_the_answers_of_its_examples(name: str, variant: str) -> None:
+def test_bundle_passes_self_test(name: str, variant: str) -> None:
     self_test.run(opened(name, variant))
 
 
 def raw_inputs(codec: Codec, lengths: Sequence[int], random: np.random.Generator) -> list[Any]:
-    """Inputs of these lengths as a codec takes them: what training saw, what it never saw, what means nothing."""
+    """Return random inputs of these lengths, known and unknown."""
     if isinstance(codec, WordsCodec):
         return [[_word(codec, random) for _ in range(length)] for length in lengths]
     if isinstance(codec, FramesCodec):
-        # Some far out of what any training saw: the graph has to bear them.
+        # Cubed, so that some are far outside of the training data.
         return [(random.normal(0, 2, (n, codec.spec.features)) ** 3).tolist() for n in lengths]
     letters = [*CODES] if isinstance(codec, DnaCodec) else [*codec.characters, *LETTERS]
     return ["".join(random.choice(letters, length)) for length in lengths]
 
 
 def _word(codec: WordsCodec, random: np.random.Generator) -> str:
-    """A known word, a known word in another case, or one that was never seen."""
+    """Return a known word, a known word in upper case, or a random one."""
     chance = random.random()
     if chance < 0.8:
         known = codec.words[int(random.integers(len(codec.words)))]
@@ -84,7 +82,7 @@ def _word(codec: WordsCodec, random: np.random.Generator) -> str:
 @variants("tag", "classify", "joint")
 @THOROUGH
 @given(lengths=LENGTHS, seed=SEED)
-def test_a_row_has_the_same_bits_alone_and_in_any_batch(name: str, variant: str, lengths: list[int], seed: int) -> None:
+def test_row_does_not_depend_on_the_batch(name: str, variant: str, lengths: list[int], seed: int) -> None:
     loaded = opened(name, variant)
     task, longest = loaded.task, loaded.manifest.max_length
     assert not isinstance(task, Generation)
@@ -92,7 +90,7 @@ def test_a_row_has_the_same_bits_alone_and_in_any_batch(name: str, variant: str,
     items = [task.encode(each) for each in raw]
 
     def rows(batch: int) -> list[list[NDArray[Any]]]:
-        """Every output of each item, (T, K), (T,) or (K,), run in batches of this size."""
+        """Return every output of each item, (T, K), (T,) or (K,), run in batches of this size."""
         found = []
         for first in range(0, len(items), batch):
             part = items[first : first + batch]
@@ -109,7 +107,7 @@ def test_a_row_has_the_same_bits_alone_and_in_any_batch(name: str, variant: str,
 
 
 def _of_row(tensor: Tensor, output: NDArray[Any], column: int, item: Any) -> NDArray[Any]:
-    """What an output says of one input: (T, …) without the padding, or (…)."""
+    """Return the part of an output for one input: (T, …) without the padding, or (…)."""
     return output[: item.length, column] if tensor.shape[:2] == ("T", "B") else output[column]
 
 
@@ -119,9 +117,7 @@ STREAMS = [(manifest.name, variant) for manifest in FOUND if manifest.streams fo
 @pytest.mark.parametrize(("name", "variant"), STREAMS)
 @THOROUGH
 @given(length=st.integers(1, 60), cuts=st.lists(st.integers(0, 60), max_size=5), seed=SEED)
-def test_a_stream_cut_anywhere_has_the_bits_of_the_whole(
-    name: str, variant: str, length: int, cuts: list[int], seed: int
-) -> None:
+def test_stream_in_chunks_equals_the_whole(name: str, variant: str, length: int, cuts: list[int], seed: int) -> None:
     loaded = opened(name, variant)
     task = loaded.task
     assert isinstance(task, Tagging)
@@ -130,8 +126,8 @@ def test_a_stream_cut_anywhere_has_the_bits_of_the_whole(
     memory, found = task.start(), []
     for first, last in pairwise([0, *sorted(min(cut, length) for cut in cuts), length]):
         if first < last:
-            piece = StreamChunk(task.encode(raw[first:last]), memory)
-            after = loaded.model.run(task.collate([piece]))
+            chunk = StreamChunk(task.encode(raw[first:last]), memory)
+            after = loaded.model.run(task.collate([chunk]))
             found.append(after["probabilities"])
             memory = tuple(after[tensor.output] for tensor in task.state)
     assert np.array_equal(np.concatenate(found), outputs["probabilities"])
@@ -143,7 +139,7 @@ Tokens = NDArray[np.int32]
 
 
 class Reader:
-    """Reads rows of tokens from their states, in one batch or alone."""
+    """Advances rows of tokens from their states, in one batch or one by one."""
 
     def __init__(self, loaded: Bundle) -> None:
         assert isinstance(loaded.task, Generation)
@@ -159,16 +155,14 @@ class Reader:
 
 
 def texts(codec: CharactersCodec, lengths: Sequence[int], random: np.random.Generator) -> list[Tokens]:
-    """Rows of random characters, the unknown one among them."""
+    """Return rows of random tokens, including the unknown token."""
     return [random.integers(1, codec.table_rows, length).astype(np.int32) for length in lengths]
 
 
 @variants("generate")
 @THOROUGH
 @given(lengths=LENGTHS, seed=SEED)
-def test_prompts_and_steps_have_the_same_bits_in_any_grouping(
-    name: str, variant: str, lengths: list[int], seed: int
-) -> None:
+def test_prompts_and_steps_do_not_depend_on_the_batch(name: str, variant: str, lengths: list[int], seed: int) -> None:
     random, reader = np.random.default_rng(seed), Reader(opened(name, variant))
     prompts = texts(reader.task.codec, lengths, random)
     together = alone = state.zeros(reader.task.state, len(prompts))
@@ -177,7 +171,7 @@ def test_prompts_and_steps_have_the_same_bits_in_any_grouping(
     for _ in range(3):
         assert np.array_equal(logs, expected)
         assert all(map(np.array_equal, together, alone))
-        # One step, the table cut into groups of rows in any order.
+        # One step, with the batch split into groups of rows in random order.
         tokens = texts(reader.task.codec, [1] * len(prompts), random)
         order = random.permutation(len(prompts))
         groups = [group for group in np.split(order, np.sort(random.integers(0, len(order), 2))) if len(group)]
@@ -192,9 +186,7 @@ def test_prompts_and_steps_have_the_same_bits_in_any_grouping(
 @variants("generate")
 @THOROUGH
 @given(lengths=LENGTHS, seed=SEED, piece=st.integers(1, 30))
-def test_a_prompt_read_in_pieces_has_the_bits_of_one_read_at_once(
-    name: str, variant: str, lengths: list[int], seed: int, piece: int
-) -> None:
+def test_prompt_in_chunks_equals_the_whole(name: str, variant: str, lengths: list[int], seed: int, piece: int) -> None:
     random, reader = np.random.default_rng(seed), Reader(opened(name, variant))
     prompts = texts(reader.task.codec, lengths, random)
     whole, after = reader.read(prompts, state.zeros(reader.task.state, len(prompts)))

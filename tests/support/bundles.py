@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from models import bundle, self_test
 from models.bundle import Bundle, vocabulary_text
-from models.codecs.dna import CODES
+from models.codecs.characters import CODES
 from models.manifest import (
     FORMAT_VERSION,
     AnySpec,

@@ -9,8 +9,7 @@ import torch
 
 from models import codecs
 from models.codecs import Codec
-from models.codecs.characters import CharactersCodec
-from models.codecs.dna import DnaCodec
+from models.codecs.characters import CharactersCodec, DnaCodec
 from models.codecs.frames import FramesCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec, SubwordsSpec, WordsSpec

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.codecs.characters import CharactersCodec
-from models.codecs.dna import CODES, DnaCodec
-from models.codecs.words import FIRST, PADDING, UNKNOWN, WordsCodec
+from models.codecs.base import FIRST, PADDING, UNKNOWN
+from models.codecs.characters import CODES, CharactersCodec, DnaCodec
+from models.codecs.words import WordsCodec
 from training.nn.options import Architecture
 from training.nn.recurrent import RecurrentLayer
 
@@ -42,8 +42,8 @@ class WordTables:
             index = {stem: row for row, stem in enumerate(codec.stems, FIRST)}
             of_forms = [index.get(word.lower(), UNKNOWN) for word in codec.words]
             stems = torch.tensor([PADDING, UNKNOWN, *of_forms, *range(FIRST, FIRST + len(codec.stems))])
-        spell = [codec.spell(word) for word in codec.words] if codec.characters else []
-        split = [codec.split(word) for word in codec.words] if codec.spec.subwords else []
+        spell = [codec.spelling(word) for word in codec.words] if codec.characters else []
+        split = [codec.ngrams(word) for word in codec.words] if codec.spec.subwords else []
         spellings, spelling_lengths = _columns(spell, rows)
         subwords, subword_counts = _columns(split, rows)
         return cls(

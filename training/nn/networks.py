@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from models.codecs import Codec
+from models.codecs.base import PADDING, UNKNOWN
 from models.codecs.characters import CharactersCodec
 from models.codecs.frames import FramesCodec
-from models.codecs.words import PADDING, UNKNOWN, WordsCodec
+from models.codecs.words import WordsCodec
 from training.nn.crf import LinearChainCRF, forbidden_transitions
 from training.nn.encoders import Encoder, FrameEncoder, SymbolEncoder, WordEncoder, WordTables
 from training.nn.options import Architecture, PoolingName

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from models.codecs import Codec
-from models.codecs.words import FIRST, WordsCodec
+from models.codecs.base import FIRST
+from models.codecs.words import WordsCodec
 from training.data.examples import DataError
 from training.nn.encoders import WordEncoder
 from training.nn.networks import Network, SequenceNetwork

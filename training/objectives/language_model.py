@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from models.codecs.characters import UNKNOWN, CharactersCodec
+from models.codecs.base import UNKNOWN
+from models.codecs.characters import CharactersCodec
 from training import metrics
 from training.batches import split_into_streams
 from training.device_precision import device_of

@@ -30,7 +30,7 @@ def test_known_form_and_the_same_spelled_form_have_the_same_vector(characters: s
     remembered = made.encoder(**fed(codec, [form]))
     unknown = fed(codec, ["FILM"])  # unseen as it stands, its stem known
     assert int(unknown["words"]) != row
-    spelled, split = codec.spell(form), codec.split(form) if subwords else None
+    spelled, split = codec.spelling(form), codec.ngrams(form) if subwords else None
     unknown["spellings"], unknown["spelling_lengths"] = (
         torch.tensor(spelled)[:, None].long(),
         torch.tensor([len(spelled)]),

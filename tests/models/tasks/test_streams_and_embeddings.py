@@ -1,4 +1,4 @@
-"""Pieces of a stream, and vectors of wholes: what a bundle of format 3 is asked beyond its ordinary answer."""
+"""Stream chunks and embeddings."""
 
 from collections.abc import Callable
 from functools import cache
@@ -27,18 +27,18 @@ def live(tiny_live: Path) -> Callable[[str], Bundle]:
 
 
 @pytest.mark.parametrize("name", ["tiny-live", "tiny-live-frames", "tiny-embed", "tiny-embed-joint"])
-def test_a_bundle_of_format_3_gives_the_answers_of_its_examples(live: Callable[[str], Bundle], name: str) -> None:
+def test_format_3_bundles_pass_self_test(live: Callable[[str], Bundle], name: str) -> None:
     self_test.run(live(name))
 
 
-def test_a_card_of_the_manifest_says_what_streams_and_what_embeds(live: Callable[[str], Bundle]) -> None:
+def test_manifest_reports_streams_and_embedding_width(live: Callable[[str], Bundle]) -> None:
     manifests = [live(name).manifest for name in ("tiny-live", "tiny-embed", "tiny-embed-joint")]
     assert [(each.streams, each.embedding_width) for each in manifests] == [(True, 0), (False, 12), (False, 12)]
 
 
 @settings(max_examples=30, deadline=None)
 @given(words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=20), cuts=st.lists(st.integers(0, 20), max_size=4))
-def test_any_split_of_a_stream_equals_the_whole(tiny_live: Path, words: list[str], cuts: list[int]) -> None:
+def test_stream_in_chunks_equals_the_whole(tiny_live: Path, words: list[str], cuts: list[int]) -> None:
     loaded = _opened(tiny_live / "tiny-live")
     whole = self_test.answer(loaded, words, {"aggregation_strategy": "none"})
     _, end = self_test.follow(loaded, words)
@@ -58,9 +58,7 @@ def _opened(path: Path) -> Bundle:
 
 
 @pytest.mark.parametrize(("name", "raw"), [("tiny-live", "the cat sat"), ("tiny-live-frames", bundles.FRAMES)])
-def test_pieces_and_wholes_share_a_batch_and_neither_changes(
-    live: Callable[[str], Bundle], name: str, raw: Any
-) -> None:
+def test_chunks_and_whole_sequences_share_a_batch(live: Callable[[str], Bundle], name: str, raw: Any) -> None:
     loaded = live(name)
     task = loaded.task
     assert isinstance(task, Tagging)
@@ -77,7 +75,7 @@ def test_pieces_and_wholes_share_a_batch_and_neither_changes(
 
 
 @pytest.mark.parametrize("name", ["tiny-embed", "tiny-embed-joint"])
-def test_a_vector_has_the_same_bits_alone_and_beside_labels(live: Callable[[str], Bundle], name: str) -> None:
+def test_embedding_does_not_depend_on_the_batch(live: Callable[[str], Bundle], name: str) -> None:
     loaded = live(name)
     task = loaded.task
     assert isinstance(task, Classification | Joint)
@@ -90,8 +88,8 @@ def test_a_vector_has_the_same_bits_alone_and_beside_labels(live: Callable[[str]
     assert rows[1].shape == (loaded.manifest.embedding_width,)
 
 
-def test_what_has_no_state_or_no_vector_says_so(tagger: Bundle, classifier: Bundle) -> None:
-    with pytest.raises(BundleError, match="has no state to go on from"):
+def test_bundle_without_state_or_embedding_is_refused(tagger: Bundle, classifier: Bundle) -> None:
+    with pytest.raises(BundleError, match="tiny-tag"):
         self_test.follow(tagger, "the")
-    with pytest.raises(BundleError, match="no output 'embedding'"):
+    with pytest.raises(BundleError, match="'embedding'"):
         self_test.embed(classifier, "the")

@@ -1,4 +1,4 @@
-"""The reference path: what every other way to an answer is compared with."""
+"""The reference path and the comparison of answers."""
 
 import pytest
 
@@ -7,19 +7,19 @@ from models.bundle import Bundle
 from models.tasks import Entity, GenerationResult
 
 
-def test_a_tagger_answers_for_strings_and_for_words(tagger: Bundle) -> None:
+def test_tag_strings_and_lists_of_words(tagger: Bundle) -> None:
     text = self_test.answer(tagger, "the cat")
     words = self_test.answer(tagger, ["the", "cat"])
     assert [entity.entity for entity in text] == [entity.entity for entity in words]
     assert [(entity.start, entity.end) for entity in words] == [(0, 1), (1, 2)]
 
 
-def test_aggregation_is_passed_on(span_tagger: Bundle) -> None:
+def test_aggregation_none_lists_tokens(span_tagger: Bundle) -> None:
     (entity,) = self_test.answer(span_tagger, "Paris", {"aggregation_strategy": "none"})
     assert isinstance(entity, Entity)
 
 
-def test_scores_of_all_classes_sum_to_one(classifier: Bundle) -> None:
+def test_scores_sum_to_one(classifier: Bundle) -> None:
     answer = self_test.answer(classifier, "a lovely film")
     assert sum(entry.score for entry in answer) == pytest.approx(1, abs=1e-5)
     assert self_test.answer(classifier, "a lovely film", {"top_k": 1}) == answer[:1]
@@ -30,7 +30,7 @@ def test_empty_input_has_an_empty_answer(name: str, request: pytest.FixtureReque
     assert self_test.answer(request.getfixturevalue(name), "") == []
 
 
-def test_a_seed_gives_the_same_text_again_and_another_seed_another(generator: Bundle) -> None:
+def test_seed_decides_the_text(generator: Bundle) -> None:
     def text(seed: int) -> str:
         return str(self_test.answer(generator, "ab", {"seed": seed, "max_new_tokens": 60}).generated_text)
 
@@ -38,12 +38,12 @@ def test_a_seed_gives_the_same_text_again_and_another_seed_another(generator: Bu
     assert len(text(1)) == 60
 
 
-def test_an_empty_prompt_has_an_empty_continuation(generator: Bundle) -> None:
+def test_empty_prompt_has_an_empty_text(generator: Bundle) -> None:
     assert self_test.answer(generator, "") == GenerationResult("")
 
 
-def test_a_prompt_is_one_string(generator: Bundle) -> None:
-    with pytest.raises(TypeError, match="generation takes one string"):
+def test_list_of_prompts_is_refused(generator: Bundle) -> None:
+    with pytest.raises(TypeError, match="list"):
         self_test.answer(generator, ["a", "b"])
 
 

@@ -1,8 +1,48 @@
-"""The answers of the tasks. Field names are the keys of the JSON that clients receive."""
+"""What tasks take in addition to encoded inputs, and what they answer.
 
+Field names of answers are the keys of the JSON that clients receive.
+"""
+
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from models.state import State
+
 FinishReason = Literal["length", "stop", "eos"]
+
+
+class StreamChunk(NamedTuple):
+    """A piece of a longer sequence. Its result carries the state after it. For taggers that have a state."""
+
+    item: Any
+    state: State  # arrays (1, width)
+
+    @property
+    def length(self) -> int:
+        return int(self.item.length)
+
+    @property
+    def extra(self) -> int:
+        return int(self.item.extra)
+
+
+class EmbeddingInput(NamedTuple):
+    """An input whose embedding is wanted instead of its labels. For bundles with the output `embedding`."""
+
+    item: Any
+
+    @property
+    def length(self) -> int:
+        return int(self.item.length)
+
+    @property
+    def extra(self) -> int:
+        return int(self.item.extra)
+
+
+def unwrap(items: Sequence[Any]) -> list[Any]:
+    """Return the encoded inputs without StreamChunk and EmbeddingInput."""
+    return [item.item if isinstance(item, StreamChunk | EmbeddingInput) else item for item in items]
 
 
 class Entity(NamedTuple):

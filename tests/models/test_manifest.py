@@ -1,4 +1,4 @@
-"""Formats 1, 2 and 3: what each reader takes, and what it says of the others."""
+"""Manifest checks, and the formats 1, 2 and 3."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Content = dict[str, Any]
 
 
 def as_format_1(path: Path, change: Callable[[Content], object] = lambda content: None) -> Path:
-    """Rewrite a manifest as a writer of format 1 would have, and then change it."""
+    """Rewrite a manifest as format 1, and then change it."""
     file = path / "manifest.json"
     content = json.loads(file.read_text("utf-8"))
     content["format"] = 1
@@ -32,13 +32,13 @@ MAKERS = {"tag": bundles.tagger, "classify": bundles.classifier, "generate": bun
 
 
 @pytest.mark.parametrize("task", MAKERS)
-def test_a_bundle_of_format_1_loads_and_passes_its_examples(tmp_path: Path, task: str) -> None:
+def test_format_1_bundle_passes_self_test(tmp_path: Path, task: str) -> None:
     loaded = bundles.opened(as_format_1(MAKERS[task](tmp_path)))
     self_test.run(loaded)
     assert loaded.manifest.format == 1
 
 
-def test_what_is_written_is_of_format_3(tmp_path: Path) -> None:
+def test_save_writes_format_3(tmp_path: Path) -> None:
     path = as_format_1(bundles.classifier(tmp_path))
     files = {file: (path / file).read_bytes() for file in read(path).files}
     bundle.save(path, read(path), files)
@@ -46,13 +46,13 @@ def test_what_is_written_is_of_format_3(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [4, 0, -1, 17])
-def test_another_format_is_refused_by_asking_for_a_newer_reader(tmp_path: Path, number: int) -> None:
+def test_unknown_format_is_refused(tmp_path: Path, number: int) -> None:
     path = as_format_1(bundles.classifier(tmp_path), lambda content: content.update(format=number))
-    with pytest.raises(BundleError, match=f"format {number} is .* the formats 1 to 3 .* install a newer seqserve"):
+    with pytest.raises(BundleError, match=f"format {number} is"):
         read(path)
 
 
-def refused(path: Path) -> str:
+def read_error(path: Path) -> str:
     with pytest.raises(BundleError) as caught:
         read(path)
     return str(caught.value)
@@ -69,29 +69,27 @@ def refused(path: Path) -> str:
         (lambda content: content.update(codec={"kind": "frames", "features": 2}), "codec.kind 'frames'"),
         (lambda content: content.update(codec={"kind": "characters"}), "task 'tag' for characters"),
         (lambda content: content["outputs"].append({"name": "path", "dtype": "int32", "shape": []}), "output 'path'"),
-        (lambda content: content["examples"][0].update(inputs=["the"]), "example whose inputs are no string"),
+        (lambda content: content["examples"][0].update(inputs=["the"]), "example"),
     ],
 )
-def test_format_1_with_something_of_format_2_is_refused_by_name(
-    tmp_path: Path, change: Callable[[Content], object], named: str
-) -> None:
+def test_format_1_refuses_features_of_format_2(tmp_path: Path, change: Callable[[Content], object], named: str) -> None:
     path = as_format_1(bundles.tagger(tmp_path), change)
-    assert f'format 1 has no {named}: write "format": 2, or leave it out' in refused(path)
+    assert f"format 1 has no {named}" in read_error(path)
 
 
-def test_a_joint_task_is_none_of_format_1(tmp_path: Path) -> None:
-    # Without text_labels, which would be named first, it is the task that is named.
+def test_format_1_refuses_task_joint(tmp_path: Path) -> None:
+    # Without text_labels, which would be reported first.
     path = as_format_1(bundles.tagger(tmp_path), lambda content: content.update(task="joint"))
-    assert "format 1 has no task 'joint'" in refused(path)
+    assert "format 1 has no task 'joint'" in read_error(path)
 
 
-def test_lower_case_characters_are_none_of_format_1(tmp_path: Path) -> None:
+def test_format_1_refuses_lowercase_characters(tmp_path: Path) -> None:
     path = as_format_1(bundles.generator(tmp_path), lambda content: content["codec"].update(lowercase=False))
-    assert "format 1 has no codec.lowercase" in refused(path)
+    assert "format 1 has no codec.lowercase" in read_error(path)
 
 
 @pytest.mark.parametrize("task", MAKERS)
-def test_a_bundle_of_format_2_loads_and_passes_its_examples(tmp_path: Path, task: str) -> None:
+def test_format_2_bundle_passes_self_test(tmp_path: Path, task: str) -> None:
     loaded = bundles.opened(as_format_2(MAKERS[task](tmp_path)))
     self_test.run(loaded)
     assert loaded.manifest.format == 2
@@ -101,10 +99,8 @@ def test_a_bundle_of_format_2_loads_and_passes_its_examples(tmp_path: Path, task
     ("make", "named"),
     [(bundles.live_tagger, "state for task 'tag'"), (bundles.embedder, "output 'embedding'")],
 )
-def test_format_2_with_something_of_format_3_is_refused_by_name(
-    tmp_path: Path, make: Callable[[Path], Path], named: str
-) -> None:
-    assert f'format 2 has no {named}: write "format": 3, or leave it out' in refused(as_format_2(make(tmp_path)))
+def test_format_2_refuses_features_of_format_3(tmp_path: Path, make: Callable[[Path], Path], named: str) -> None:
+    assert f"format 2 has no {named}" in read_error(as_format_2(make(tmp_path)))
 
 
 def as_format_2(path: Path) -> Path:
@@ -117,23 +113,23 @@ STATE = {"input": "h", "output": "h_next", "width": 6}
 
 
 @pytest.mark.parametrize(
-    ("make", "changes", "said"),
+    ("make", "changes", "named"),
     [
-        (bundles.classifier, {"state": [STATE]}, "task 'classify' has no state: leave it out"),
-        (partial(bundles.tagger, path=True), {"state": [STATE]}, "a path is decided by the whole"),
-        (partial(bundles.of_bases, task="tag"), {"state": [STATE]}, "codec.positions count from the beginning"),
+        (bundles.classifier, {"state": [STATE]}, "state"),
+        (partial(bundles.tagger, path=True), {"state": [STATE]}, "'path'"),
+        (partial(bundles.of_bases, task="tag"), {"state": [STATE]}, "codec.positions"),
         (
             bundles.embedder,
             {"outputs": [{"name": "embedding", "dtype": "float32", "shape": ["B", "W"]}]},
-            r"output 'embedding' is float32 of shape \(B, a number\)",
+            "'embedding'",
         ),
     ],
 )
-def test_a_state_or_a_vector_that_cannot_be_is_refused(
-    tmp_path: Path, make: Callable[[Path], Path], changes: Content, said: str
+def test_invalid_state_or_embedding_is_refused(
+    tmp_path: Path, make: Callable[[Path], Path], changes: Content, named: str
 ) -> None:
     path = make(tmp_path)
     file = path / "manifest.json"
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | changes), "utf-8")
-    with pytest.raises(BundleError, match=said):
+    with pytest.raises(BundleError, match=named):
         read(path)

@@ -1,4 +1,4 @@
-"""Tasks: from arrays to the answers of the contract."""
+"""Tasks: from arrays to typed answers."""
 
 import numpy as np
 import pytest
@@ -47,11 +47,11 @@ def spans(*names: str) -> list[tuple[str, int, int]]:
         ("B-LOC I-LOC I-PER I-PER O", [("LOC", 0, 2), ("PER", 2, 4)]),
     ],
 )
-def test_iob2_labels_merge_into_spans(names: str, found: list[tuple[str, int, int]]) -> None:
+def test_find_spans_of_iob2_labels(names: str, found: list[tuple[str, int, int]]) -> None:
     assert spans(*names.split()) == found
 
 
-def test_a_span_is_the_text_between_its_ends_with_the_mean_score() -> None:
+def test_span_has_its_text_and_the_mean_score() -> None:
     task = Tagging(WORDS, LABELS, "iob2")
     row = TagRow(labels=[1, 2, 0], scores=[0.9, 0.6, 0.3])
     (entity,) = task.answer(task.encode("Ada  Lovelace wrote"), row)
@@ -59,26 +59,26 @@ def test_a_span_is_the_text_between_its_ends_with_the_mean_score() -> None:
     assert isinstance(entity, EntitySpan)
 
 
-def test_spans_of_words_already_split_count_words() -> None:
+def test_spans_of_a_list_of_words_have_word_offsets() -> None:
     task = Tagging(WORDS, LABELS, "iob2")
     (entity,) = task.answer(task.encode(["x", "Ada", "Lovelace"]), TagRow(labels=[0, 1, 2], scores=[1.0, 1.0, 1.0]))
     assert (entity.word, entity.start, entity.end) == ("Ada Lovelace", 1, 3)
 
 
-def test_without_aggregation_every_word_has_its_label() -> None:
+def test_aggregation_none_lists_every_word() -> None:
     task = Tagging(WORDS, LABELS, "iob2")
     entities = task.answer(task.encode("a b"), TagRow(labels=[1, 0], scores=[0.5, 0.6]), aggregation="none")
     assert entities == [("B-PER", 0.5, "a", 0, 1), ("O", 0.6, "b", 2, 3)]
     assert isinstance(entities[0], Entity)
 
 
-def test_a_tagger_without_a_span_scheme_answers_for_each_word() -> None:
+def test_tagger_without_scheme_lists_every_word() -> None:
     task = Tagging(WORDS, LABELS)
     entities = task.answer(task.encode("a"), TagRow(labels=[1], scores=[0.5]), aggregation="simple")
     assert entities == [Entity("B-PER", 0.5, "a", 0, 1)]
 
 
-def test_the_padding_of_a_batch_is_cut_off() -> None:
+def test_decode_removes_padding() -> None:
     task = Tagging(WORDS, ("A", "B"))
     items = [task.encode("a"), task.encode("a a a")]
     probabilities = np.zeros((3, 2, 2), np.float32)
@@ -90,13 +90,13 @@ def test_the_padding_of_a_batch_is_cut_off() -> None:
 
 
 @pytest.mark.parametrize("raw", ["", " \n", []])
-def test_an_empty_input_has_an_empty_answer(raw: str | list[str]) -> None:
+def test_empty_input_has_an_empty_answer(raw: str | list[str]) -> None:
     tagging, classification = Tagging(WORDS, LABELS, "iob2"), Classification(WORDS, ("A", "B"))
     assert tagging.answer(tagging.encode(raw), TagRow(labels=[], scores=[])) == []
     assert classification.answer(classification.encode(raw), [0.5, 0.5]) == []
 
 
-def test_classes_come_best_first_and_ties_in_label_order() -> None:
+def test_labels_are_best_first_and_ties_in_label_order() -> None:
     task = Classification(WORDS, ("A", "B", "C"))
     item = task.encode("a")
     assert [entry.label for entry in task.answer(item, [0.25, 0.5, 0.25])] == ["B", "A", "C"]
@@ -104,7 +104,7 @@ def test_classes_come_best_first_and_ties_in_label_order() -> None:
     assert len(task.answer(item, [0.25, 0.5, 0.25], top_k=100)) == 3
 
 
-def test_probabilities_are_rounded_not_cut() -> None:
+def test_probabilities_are_rounded() -> None:
     task = Classification(WORDS, ("A", "B"))
     outputs = {"probabilities": np.array([[2 / 3, 1 / 3]], np.float32)}
     assert task.decode([task.encode("a")], outputs) == [[0.666667, 0.333333]]
@@ -119,7 +119,7 @@ def written(letters: str, **asked: object) -> GeneratedText:
     return text
 
 
-def test_a_text_ends_at_its_length() -> None:
+def test_text_ends_at_max_new_tokens() -> None:
     text = written("abcabc", max_new_tokens=4)
     assert (text.text, text.finish_reason) == ("abca", "length")
 
@@ -127,20 +127,20 @@ def test_a_text_ends_at_its_length() -> None:
 @pytest.mark.parametrize(
     ("stop", "found"), [(("cab",), "abcab"), (("x", "bc"), "abc"), (("a",), "a"), (("ca", "a"), "a")]
 )
-def test_a_text_ends_with_the_stop_string_in_it(stop: tuple[str, ...], found: str) -> None:
+def test_text_ends_with_its_stop_string(stop: tuple[str, ...], found: str) -> None:
     text = written("abcabcabc", stop=stop)
     assert (text.text, text.finish_reason) == (found, "stop")
 
 
-def test_a_stop_string_in_the_prompt_does_not_end_the_text() -> None:
+def test_stop_string_in_the_prompt_is_ignored() -> None:
     assert written("cc", stop=("ab",), max_new_tokens=2).finish_reason == "length"
 
 
-def test_a_stop_string_does_not_begin_in_the_prompt() -> None:
+def test_stop_string_across_prompt_and_text_is_ignored() -> None:
     assert written("cc", stop=("bc",), max_new_tokens=2).finish_reason == "length"
 
 
-def test_the_answer_is_the_text_and_with_details_its_tokens() -> None:
+def test_result_with_and_without_details() -> None:
     plain = written("ca", max_new_tokens=2, return_full_text=True)
     assert plain.answer() == GenerationResult("abca")
     options = GenerateOptions(max_new_tokens=1, details=True, sampling=SamplingOptions(seed=7, temperature=0.0))
@@ -154,7 +154,7 @@ def test_the_answer_is_the_text_and_with_details_its_tokens() -> None:
     assert details.tokens == (GeneratedToken(4, "c", pytest.approx(np.log(0.4))),)
 
 
-def test_the_numbers_of_a_text_are_the_stream_of_its_seed() -> None:
+def test_text_uses_the_random_stream_of_its_seed() -> None:
     text = GeneratedText(LETTERS, "", GenerateOptions(max_new_tokens=1000, sampling=SamplingOptions(seed=3)))
     stream = np.concatenate([uniforms(3, place) for place in (0, UNIFORMS_BLOCK, 2 * UNIFORMS_BLOCK)])
     for expected in stream:
@@ -162,7 +162,7 @@ def test_the_numbers_of_a_text_are_the_stream_of_its_seed() -> None:
         text.append(2)
 
 
-def test_reading_in_pieces_leaves_the_state_of_reading_at_once(generator: Bundle) -> None:
+def test_prompt_in_chunks_leaves_the_same_state(generator: Bundle) -> None:
     from models.state import zeros
     from models.tasks import Generation
 
@@ -185,7 +185,7 @@ def in_place(generator: Bundle) -> tuple[InPlaceDecoder, Generation, OnnxModel]:
     return InPlaceDecoder(task, network.bind, slots=4, vocabulary=network.answer_width), task, network
 
 
-def test_a_step_in_place_gives_the_bits_of_a_step(generator: Bundle) -> None:
+def test_step_in_place_equals_advance(generator: Bundle) -> None:
     stepper, task, network = in_place(generator)
     vocabulary = network.answer_width
     random = np.random.default_rng(0)
@@ -205,6 +205,6 @@ def test_a_step_in_place_gives_the_bits_of_a_step(generator: Bundle) -> None:
         assert all(map(np.array_equal, placed, plain))
 
 
-def test_a_state_from_elsewhere_is_not_taken_for_one_in_place(generator: Bundle) -> None:
+def test_step_in_place_refuses_other_arrays(generator: Bundle) -> None:
     stepper, task, _ = in_place(generator)
     assert stepper.step(np.array([2], np.int32), states.zeros(task.state, 1)) is None
