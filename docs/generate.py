@@ -28,10 +28,7 @@ from pydantic.fields import FieldInfo  # noqa: E402
 
 from models import manifest  # noqa: E402
 from models.codecs import InputError  # noqa: E402
-from models.codecs.characters import (
-    CharactersCodec,
-    DnaCodec,
-)
+from models.codecs.characters import CharactersCodec, DnaCodec  # noqa: E402
 from models.codecs.frames import FramesCodec  # noqa: E402
 from service.api.application import ROUTES  # noqa: E402
 from service.api.openapi import PAGES  # noqa: E402
