@@ -103,7 +103,7 @@ class Scheduler(ABC):
         """Return the next piece of work, or None if there is nothing to do."""
 
     def drop_cancelled(self) -> None:
-        """Drop queued jobs whose client or deadline is gone. Searches the queue every SWEEP_INTERVAL_S at most."""
+        """Drop queued jobs that are cancelled or expired. Searches the queue every SWEEP_INTERVAL_S at most."""
         now_s = self.clock()
         if now_s >= self._next_sweep_s:
             self._sweep(now_s)

@@ -125,7 +125,7 @@ class QueueEstimate:
         if self.items:
             self._rows += LEARNING_RATE * (rows - self._rows)
             self._completed_s = now_s
-        else:  # nothing waits: whatever shared the core may be gone
+        else:  # nothing waits: the core may not be shared any more
             self._pace += LEARNING_RATE * (1.0 - self._pace)
             self._completed_s = None
         self._price()

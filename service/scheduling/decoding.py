@@ -116,7 +116,7 @@ class DecodingScheduler(Scheduler):
             free -= 1
 
     def _drop_cancelled_slots(self, now_s: float) -> None:
-        """Free the slots of jobs whose client or deadline is gone, before every step."""
+        """Free the slots of cancelled and expired jobs, before every step."""
         batch = self._batch
         if batch.active:
             if now_s >= batch.plan.deadline_s:

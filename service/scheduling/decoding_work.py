@@ -1,7 +1,7 @@
 """The work on a decoding batch: read prompts (Prefill), generate tokens (DecodingSteps).
 
-`run` may be called in a thread, never raises and notifies nobody. `complete` hands out the results on the event loop.
-An error is traced to its sequence, and the others continue.  T steps, B rows, V vocabulary.
+`run` may be called in a thread and never raises. `complete` returns the results on the event loop.
+An error fails its own sequence, and the others continue.  T steps, B rows, V vocabulary.
 """
 
 import numpy as np

@@ -123,11 +123,11 @@ class Job:
             self._finish()
 
     def cancel(self) -> None:
-        """End the job because nobody waits for it."""
+        """End the job with ClientGone."""
         self.fail(ClientGone())
 
     def is_over(self, now_s: float) -> bool:
-        """Return whether there is nothing left to run; ends a job whose client or deadline is gone."""
+        """Return whether nothing is left to run. Ends a job that is expired, or whose client disconnected."""
         if self.done:
             return True
         request = self.request

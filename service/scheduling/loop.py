@@ -95,7 +95,7 @@ class SchedulerLoop:
         loop = asyncio.get_running_loop()
 
         def finished(future: "Future[Any]") -> None:
-            if not future.cancelled():  # the executor was shut down: nobody waits for this work
+            if not future.cancelled():  # by a shutdown of the executor, which has failed its job
                 loop.call_soon_threadsafe(self._complete, work, future)
 
         self._executor.submit(work.run).add_done_callback(finished)

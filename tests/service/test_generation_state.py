@@ -1,4 +1,4 @@
-"""Texts that go on from a state: any split of one equals the whole, whatever runs beside it."""
+"""Generation continues from a state token: any split of a text equals the whole, whatever else runs."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator
@@ -30,7 +30,7 @@ def load(*paths: Path, **settings: Any) -> Engine:
 
 @pytest.fixture(scope="module")
 def pair(tiny_zoo: Path) -> Iterator[tuple[Engine, Engine]]:
-    """Two engines with the same key, as of two replicas."""
+    """Two engines with the same key, like two replicas."""
     engines = load(tiny_zoo), load(tiny_zoo, generation_slots=3)
     yield engines
     for engine in engines:
@@ -45,19 +45,23 @@ async def ask(engine: Engine, inputs: str | list[str], **asked: Any) -> Any:
     return await engine.generate(inputs, options=GenerationParameters(**asked), request=inference_request())
 
 
-async def beside(engine: Engine, count: int) -> None:
-    """Other texts on the same table."""
+async def generate_others(engine: Engine, count: int) -> None:
+    """Generate other texts in the same batch."""
     await asyncio.gather(*(ask(engine, "x" * (1 + n), max_new_tokens=7 * n + 1, seed=n) for n in range(count)))
 
 
-async def pieced(engines: tuple[Engine, Engine], cut: int, counts: list[int], others: int, **asked: Any) -> Any:
-    """The prompt in two pieces, then the text in pieces of these lengths, each on the other engine."""
+async def generate_in_parts(
+    engines: tuple[Engine, Engine], cut: int, counts: list[int], others: int, **asked: Any
+) -> Any:
+    """Read the prompt in two parts, then generate parts of these lengths, each on the other engine."""
     state, text, reading = None, "", [PROMPT[:cut], PROMPT[cut:]]
     for turn, count in enumerate([0, *counts]):
         first = {"seed": asked.pop("seed")} if turn == 0 and "seed" in asked else {}
         more = {**asked, **first, "max_new_tokens": count, "state": state, "return_state": True}
         inputs = reading[turn] if turn < 2 else ""
-        found, _ = await asyncio.gather(ask(engines[turn % 2], inputs, **more), beside(engines[turn % 2], others))
+        found, _ = await asyncio.gather(
+            ask(engines[turn % 2], inputs, **more), generate_others(engines[turn % 2], others)
+        )
         text, state = text + found.generated_text, found.state
     return text
 
@@ -81,12 +85,12 @@ def test_any_split_equals_the_whole(
     pair: tuple[Engine, Engine], generator: Bundle, cut: int, counts: list[int], others: int, asked: Any, seed: int
 ) -> None:
     whole = self_test.answer(generator, PROMPT, {**asked, "seed": seed, "max_new_tokens": sum(counts)})
-    assert run(pieced(pair, cut, counts, others, seed=seed, **asked)) == whole.generated_text
+    assert run(generate_in_parts(pair, cut, counts, others, seed=seed, **asked)) == whole.generated_text
 
 
 @pytest.mark.parametrize("name", ["shakespeare", "folk-abc"])
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
-def test_shipped_models_go_on_bit_for_bit(name: str, variant: str) -> None:
+def test_shipped_models_continue_bit_for_bit(name: str, variant: str) -> None:
     if not (ZOO / name / "manifest.json").is_file():
         pytest.skip(f"no {name}")
     engine = load(ZOO / name, variant=variant)
@@ -105,7 +109,7 @@ def test_shipped_models_go_on_bit_for_bit(name: str, variant: str) -> None:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=st.integers(3, 60), length=st.integers(1, 8), count=st.integers(1, 70), seed=st.integers(0, 99))
-def test_a_stop_string_may_span_the_cut(
+def test_a_stop_string_may_span_the_split(
     pair: tuple[Engine, Engine], generator: Bundle, start: int, length: int, count: int, seed: int
 ) -> None:
     free = self_test.answer(generator, PROMPT, {"seed": seed, "max_new_tokens": 80}).generated_text
@@ -123,7 +127,9 @@ def test_a_stop_string_may_span_the_cut(
     assert run(twice()) == (whole.generated_text, whole.details.finish_reason)
 
 
-def test_what_stopped_a_text_does_not_stop_the_next(pair: tuple[Engine, Engine], generator: Bundle) -> None:
+def test_a_stop_string_of_the_first_part_does_not_stop_the_second(
+    pair: tuple[Engine, Engine], generator: Bundle
+) -> None:
     free = self_test.answer(generator, PROMPT, {"seed": 1, "max_new_tokens": 40}).generated_text
     stop = (free[10:12],)
     first = run(ask(pair[0], PROMPT, seed=1, max_new_tokens=40, stop=stop, return_state=True))
@@ -134,7 +140,7 @@ def test_what_stopped_a_text_does_not_stop_the_next(pair: tuple[Engine, Engine],
     assert len(run(ask(pair[0], "", max_new_tokens=9, stop=("\n" * 9,), state=first.state)).generated_text) == 9
 
 
-def test_a_stop_string_that_only_the_second_part_asks_for_is_looked_for_in_what_is_new(
+def test_a_stop_string_of_the_second_part_is_searched_in_new_text_only(
     pair: tuple[Engine, Engine], generator: Bundle
 ) -> None:
     first = run(ask(pair[0], PROMPT, seed=1, max_new_tokens=20, return_state=True))
@@ -142,9 +148,7 @@ def test_a_stop_string_that_only_the_second_part_asks_for_is_looked_for_in_what_
     assert run(ask(pair[0], "", state=first.state, **asked)).details.finish_reason == "length"
 
 
-def test_a_text_that_is_appended_is_read_before_the_text_goes_on(
-    pair: tuple[Engine, Engine], generator: Bundle
-) -> None:
+def test_a_prompt_after_a_state_is_read_first(pair: tuple[Engine, Engine], generator: Bundle) -> None:
     first = run(ask(pair[0], "ROMEO:", temperature=0.0, max_new_tokens=10, return_state=True))
     more = run(ask(pair[1], " a cat", temperature=0.0, max_new_tokens=12, state=first.state, return_full_text=True))
     whole = self_test.answer(
@@ -153,7 +157,7 @@ def test_a_text_that_is_appended_is_read_before_the_text_goes_on(
     assert more.generated_text == " a cat" + whole.generated_text
 
 
-def test_one_state_forks_by_seeds(pair: tuple[Engine, Engine]) -> None:
+def test_one_state_continues_with_different_seeds(pair: tuple[Engine, Engine]) -> None:
     state = run(ask(pair[0], PROMPT, seed=1, max_new_tokens=10, return_state=True)).state
     on = run(ask(pair[0], "", max_new_tokens=30, state=state)).generated_text
     forks = [run(ask(pair[0], "", max_new_tokens=30, state=state, seed=seed)).generated_text for seed in (5, 6, 5)]
@@ -161,7 +165,7 @@ def test_one_state_forks_by_seeds(pair: tuple[Engine, Engine]) -> None:
     assert len({on, *forks}) == 3
 
 
-def test_of_several_that_go_on_from_one_state_the_first_goes_on_with_its_random_numbers(
+def test_the_first_of_several_prompts_continues_the_random_numbers(
     pair: tuple[Engine, Engine],
 ) -> None:
     state = run(ask(pair[0], PROMPT, seed=1, max_new_tokens=10, return_state=True)).state
@@ -172,7 +176,7 @@ def test_of_several_that_go_on_from_one_state_the_first_goes_on_with_its_random_
     assert len({answer.details.seed for answer in found}) == 3
 
 
-def test_a_prompt_is_only_read_where_no_token_is_wanted(pair: tuple[Engine, Engine], generator: Bundle) -> None:
+def test_zero_new_tokens_only_read_the_prompt(pair: tuple[Engine, Engine], generator: Bundle) -> None:
     for prompt in ("a", "a cat", "x" * 299):
         read = run(ask(pair[0], prompt, max_new_tokens=0, return_state=True, seed=4, details=True))
         assert (read.generated_text, read.details.generated_tokens) == ("", 0)
@@ -185,13 +189,13 @@ def test_an_empty_text_has_no_state(pair: tuple[Engine, Engine]) -> None:
     assert run(ask(pair[0], "", return_state=True)) == GenerationResult("")
 
 
-def test_a_text_that_is_streamed_has_its_state_too(pair: tuple[Engine, Engine], generator: Bundle) -> None:
+def test_a_streamed_text_has_a_state(pair: tuple[Engine, Engine], generator: Bundle) -> None:
     async def streamed() -> Any:
         asked = GenerationParameters(max_new_tokens=30, seed=8, return_state=True)
-        writing = await pair[0].generate_stream([PROMPT], options=[asked], request=inference_request())
-        async for _ in writing:
+        stream = await pair[0].generate_stream([PROMPT], options=[asked], request=inference_request())
+        async for _ in stream:
             pass
-        return writing.result(0)
+        return stream.result(0)
 
     first = run(streamed())
     second = run(ask(pair[1], "", max_new_tokens=30, state=first.state))
@@ -199,7 +203,7 @@ def test_a_text_that_is_streamed_has_its_state_too(pair: tuple[Engine, Engine], 
     assert first.generated_text + second.generated_text == whole.generated_text
 
 
-def test_a_state_of_other_weights_or_another_key_is_refused(pair: tuple[Engine, Engine], tiny_zoo: Path) -> None:
+def test_a_state_of_another_model_or_key_is_refused(pair: tuple[Engine, Engine], tiny_zoo: Path) -> None:
     state = run(ask(pair[0], PROMPT, max_new_tokens=1, return_state=True)).state
     for engine in (load(tiny_zoo, state_key=("sixteen of another",)), load(ZOO / "folk-abc")):
         with pytest.raises(InvalidRequest) as caught:

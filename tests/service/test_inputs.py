@@ -1,4 +1,4 @@
-"""How deep the lists of a request go, and what that makes of them."""
+"""The depth of its lists decides what an input is."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from service.inputs import are_one, first_value, hold_numbers
         ([[], [[]]], None, 0),
     ],
 )
-def test_the_first_value_is_found_however_deep(inputs: Any, value: Any, depth: int) -> None:
+def test_the_first_value_is_found_at_any_depth(inputs: Any, value: Any, depth: int) -> None:
     assert first_value(inputs) == (value, depth)
 
 
@@ -41,5 +41,5 @@ def test_frames_are_one_input_and_lists_of_them_are_several(inputs: Any, numbers
     assert (hold_numbers(inputs), are_one(inputs)) == (numbers, one)
 
 
-def test_lists_that_are_too_deep_for_text_are_frames_though_they_hold_no_number() -> None:
+def test_empty_lists_that_are_too_deep_for_text_are_frames() -> None:
     assert [hold_numbers(inputs) for inputs in ([], [[]], [[[]]], [[], [[]]])] == [False, False, True, True]

@@ -1,4 +1,4 @@
-"""The decoding scheduler notifies readers and metrics, and appends tokens in groups while nobody reads."""
+"""The decoding scheduler notifies readers and metrics, and appends tokens in groups without a reader."""
 
 import pytest
 
