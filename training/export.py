@@ -58,10 +58,10 @@ class _ExportedNetwork:
 def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False, only: str | None = None) -> Manifest:
     """Write the bundle of a run to directory `target` and return its manifest.
 
-    `only` keeps one variant, which is still compared with the others. Raises BundleError if the graph differs from the
-    network by more than LARGEST_DIFFERENCE, no example has the same answer in every variant, variant `only` is not
-    worth it, or `target` holds a bundle with a better score (unless `force`). Raises DataError for other data than the
-    run was trained on.
+    `only` keeps one variant, which is still compared with the others. Raises BundleError in these cases: The graph
+    differs from the network by more than LARGEST_DIFFERENCE. No example has the same answer in every variant. Variant
+    `only` is not worth keeping. `target` holds a bundle with a better score, without `force`. Raises DataError for
+    other data than the run was trained on.
     """
     _check_target(target)
     exported = _export_network(run, say)

@@ -1,4 +1,4 @@
-"""Graphs of one stack and nothing else, and how to run them on ragged batches. Knows no test.
+"""Exported recurrent stacks, and a runner for ragged batches.
 
 T steps, B batch, I inputs, W columns of the stack's output, H hidden.
 """
@@ -17,17 +17,17 @@ from training.onnx_export.layers import Signal
 from training.onnx_export.stack import add_stack
 
 INPUTS = 6
-REACH = 2.0  # of the numbers that are fed
+REACH = 2.0  # largest magnitude of the inputs
 
 
 def make_stack(cell: str, *, hidden: int = 8, inputs: int = INPUTS, seed: int = 0, **options: Any) -> RecurrentStack:
-    """An untrained stack in evaluation mode, its weights large enough to saturate some gates."""
+    """Return an untrained stack in evaluation mode with weights that saturate some gates."""
     torch.manual_seed(seed)
     shape = Architecture(cell=cell, hidden=hidden, **{"bidirectional": False, **options})  # type: ignore[arg-type]
     stack = RecurrentStack(shape, inputs)
     with torch.no_grad():
         for parameter in stack.parameters():
-            # A relu is not bounded: large weights would only make its numbers, and with them the errors, grow.
+            # A relu is unbounded: large weights would let its outputs and their errors grow.
             parameter.mul_(1.0 if cell == "rnn-relu" else 1.7).add_(0.1 * torch.randn_like(parameter))
     return stack.eval()
 
@@ -41,24 +41,24 @@ def open_session(exported: ExportedGraph) -> onnxruntime.InferenceSession:
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One row: what it is fed (length, I), or rows of a table (length,), and its initial states, each (H,)."""
+    """One input: steps (length, I), or table rows (length,), and its initial states, each (H,)."""
 
     steps: Any
     states: tuple[Any, ...] = ()
 
 
 class ExportedStack:
-    """The graph of a stack, opened. `table` (R, I): the stack is fed rows of it, not numbers."""
+    """A stack, its graph and its session. With `table` (R, I), the inputs are table rows."""
 
     def __init__(
         self, stack: RecurrentStack, precision: Precision, *, state: bool = False, table: Floats | None = None
     ) -> None:
         self.stack, self.table, self.state = stack, table, state
-        self.graph = _draw(stack, precision, state=state, table=table)
+        self.graph = _export(stack, precision, state=state, table=table)
         self.session = open_session(self.graph)
 
     def items(self, count: int, *, longest: int = 9, seed: int = 0) -> list[Item]:
-        """Rows of many lengths from 1 on."""
+        """Return random inputs of different lengths."""
         random = np.random.default_rng(seed)
         lengths = [1 + (index * 5) % longest for index in range(count)]
         inputs = self.stack.layers[0].forwards.inputs
@@ -73,7 +73,7 @@ class ExportedStack:
         ]
 
     def run(self, items: list[Item], *, padded: int = 0) -> list[tuple[Any, ...]]:
-        """For each row its outputs (length, W) and its states (H,), computed together, `padded` steps too long."""
+        """Return the outputs (length, W) and the states (H,) of each input, run as one batch with extra padding."""
         feeds = self.feeds(items, padded=padded)
         y, *after = self.session.run(None, feeds)
         return [(y[: len(item.steps), column], *(part[column] for part in after)) for column, item in enumerate(items)]
@@ -87,7 +87,7 @@ class ExportedStack:
         return {"x": x, "lengths": lengths, **states}
 
     def torch(self, item: Item) -> tuple[Any, ...]:
-        """What PyTorch says of one row, alone."""
+        """Return PyTorch's outputs and states of one row, run alone."""
         x = torch.from_numpy(item.steps if self.table is None else self.table[item.steps])[:, None]
         parts = len(self.stack.layers[0].forwards.parts)
         rows = [torch.from_numpy(part)[None] for part in item.states]
@@ -97,7 +97,7 @@ class ExportedStack:
         return (y[:, 0].numpy(), *(part[0].numpy() for layer in after for part in layer if self.state))
 
 
-def _draw(stack: RecurrentStack, precision: Precision, *, state: bool, table: Floats | None) -> ExportedGraph:
+def _export(stack: RecurrentStack, precision: Precision, *, state: bool, table: Floats | None) -> ExportedGraph:
     graph = OnnxGraphBuilder(precision)
     inputs = stack.layers[0].forwards.inputs
     if table is None:

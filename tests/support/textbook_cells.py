@@ -1,7 +1,6 @@
-"""One step of every cell, for one column, straight from the formula of its source, in float64 numpy.
+"""One step of every cell for one row, from the formula of its source, in float64 numpy.
 
-Each takes the weights under PyTorch's names, x (I,) and the state before, each part (H,), and gives the state after,
-h first. Knows nothing of torch.
+Each takes weights under PyTorch's names, x (I,) and the parts (H,) of the previous state. It returns the next state.
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ def sigmoid(a: Array) -> Array:
 
 
 def by_gate(p: Weights, x: Array, h: Array) -> list[tuple[Array, Array]]:
-    """W x + b and W h + b of each gate, in the order of the rows."""
+    """Return W x + b and W h + b of each gate."""
     of_x, of_h = p["weight_ih_l0"] @ x + p["bias_ih_l0"], p["weight_hh_l0"] @ h + p["bias_hh_l0"]
     count = len(of_x) // len(h)
     return list(zip(np.split(of_x, count), np.split(of_h, count), strict=True))

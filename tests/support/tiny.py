@@ -1,4 +1,4 @@
-"""Networks, codecs and data of a few rows, for tests that must be quick. Knows no test."""
+"""Small networks, codecs and data for fast tests."""
 
 import itertools
 import random
@@ -126,7 +126,7 @@ LABELS = {
 def network(
     task: str, cell: str = "lstm", *, codec: Any = None, seed: int = 0, merge: Any = None, **shape: Any
 ) -> Network:
-    """An untrained network in evaluation mode, its weights large enough to saturate some gates."""
+    """Return an untrained network in evaluation mode with weights that saturate some gates."""
     torch.manual_seed(seed)
     small: dict[str, Any] = {
         "cell": cell,
@@ -152,7 +152,7 @@ def network(
 
 
 def items(codec: Any, count: int, seed: int = 0) -> list[Any]:
-    """Encoded inputs of many lengths; among the words are some that have no row and must be spelled."""
+    """Return encoded inputs of different lengths. Some words have no table row and must be spelled."""
     draw = random.Random(seed)
     if isinstance(codec, CharactersCodec):
         return [codec.encode(TEXT[start : start + draw.randint(1, 40)]) for start in range(count)]
@@ -168,7 +168,7 @@ def items(codec: Any, count: int, seed: int = 0) -> list[Any]:
 
 
 def cut(codec: Codec, whole: Any, cuts: list[int]) -> list[Any]:
-    """An encoded input as pieces that begin at these steps."""
+    """Return an encoded input as chunks that start at these steps."""
     raw = whole.frames if isinstance(codec, FramesCodec) else list(whole.tokens)
     places = [0, *cuts, whole.length]
     pieces: list[Any] = [codec.encode(raw[first:last]) for first, last in itertools.pairwise(places)]
@@ -176,7 +176,7 @@ def cut(codec: Codec, whole: Any, cuts: list[int]) -> list[Any]:
 
 
 def answers(made: Network, feeds: dict[str, Any]) -> dict[str, Any]:
-    """What PyTorch answers, under the names of the graph's outputs."""
+    """Return PyTorch's answers under the names of the graph's outputs."""
     with torch.no_grad():
         if isinstance(made, LanguageModel):
             return {"log_probabilities": torch.log_softmax(made(**to_tensors(feeds))[0], -1).numpy()}
@@ -184,7 +184,7 @@ def answers(made: Network, feeds: dict[str, Any]) -> dict[str, Any]:
 
 
 def columns(output: Any, lengths: Any) -> list[Any]:
-    """The valid part of each column of (T, B, K) or of a path (T, B), or each row of (B, K)."""
+    """Return the valid part of each column of (T, B, K) or (T, B), or each row of (B, K)."""
     if output.ndim == 2 and output.dtype.kind == "f":
         return list(output)
     return [output[:length, column] for column, length in enumerate(np.asarray(lengths))]

@@ -15,7 +15,7 @@ from training import parallel, trainer
 
 
 def torchrun(*words: str | Path) -> str:
-    """What two processes print."""
+    """Run a module in two processes and return what they print."""
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *words]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(program, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
@@ -31,7 +31,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, float]]]:
-    """One process with the same batches in each step: twice as many, one after the other."""
+    """Train in one process with the batches of both: twice as many per step."""
     folder = tmp_path_factory.mktemp("alone")
     how = training(accumulate=4, average=0.5, epochs=4)
     return folder, trainer.fit(Points(seed=0), how, folder, lambda *_: None)

@@ -21,7 +21,7 @@ class Signal:
     """A sequence between two layers: x (T, B, width) and where its features are.
 
     `columns[i]` is the column of x with feature i. The other columns are range pins (int8.py): a column of +reach, then
-    one of -reach, or several such pairs of which the farthest is ±reach. `reach` bounds the magnitude of every feature
+    one of -reach, or several such pairs with ±reach as the farthest. `reach` bounds the magnitude of every feature
     for any input. A looked-up signal may give its `table` (R, len(columns)) and `rows` (T, B) int32.
     """
 

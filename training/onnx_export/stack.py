@@ -38,7 +38,7 @@ def add_stack(
     *,
     with_final_states: bool = False,
 ) -> tuple[Signal, list[list[Any]] | None]:
-    """Add all layers. Return the output signal and, if asked for, each layer's final states (B, H).
+    """Add all layers. Return the output signal and each layer's final states (B, H) or None.
 
     lengths (B,) int32 >= 1. `initial` holds each layer's initial states (B, H), in the order of its cell's `parts`;
     with it, or `with_final_states`, final states are returned. Raises ValueError for a cell without an int8 form and

@@ -30,7 +30,7 @@ TWINS: dict[CellName, Callable[[], nn.RNNBase]] = {
 
 
 def make_cell(kind: CellName, dtype: torch.dtype = torch.float64) -> Cell:
-    """With every parameter random, peepholes and biases too."""
+    """Return a cell with random parameters, including peepholes and biases."""
     torch.manual_seed(0)
     cell = Cell(kind, I, H).to(dtype)
     for parameter in cell.parameters():

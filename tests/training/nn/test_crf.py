@@ -30,7 +30,7 @@ def emissions(steps: int, batch: int, labels: int, scale: float = 1.0, seed: int
 
 
 def score(made: LinearChainCRF, emission: Tensor, path: tuple[int, ...]) -> float:
-    """By the definition; emission (L, K) of one sequence."""
+    """Return the score of a path by its definition, for emissions (L, K)."""
     if made.forbidden[-1, path[0]] or any(made.forbidden[pair] for pair in itertools.pairwise(path)):
         return -np.inf
     steps = sum(float(emission[step, label]) for step, label in enumerate(path))
@@ -39,7 +39,7 @@ def score(made: LinearChainCRF, emission: Tensor, path: tuple[int, ...]) -> floa
 
 
 def enumerate_paths(made: LinearChainCRF, emission: Tensor) -> tuple[float, Any, tuple[int, ...]]:
-    """log Z, the marginals (L, K) and the best path of one sequence."""
+    """Return log Z, the marginals (L, K) and the best path, by enumeration."""
     steps, labels = emission.shape
     paths = list(itertools.product(range(labels), repeat=steps))
     scores = np.array([score(made, emission, path) for path in paths])
@@ -127,7 +127,7 @@ def test_loss_of_forbidden_tags_is_infinite() -> None:
 
 
 def test_forbidden_transition_overrules_hundreds_of_nats() -> None:
-    """O at first by 250 nats, I-per next by 260: only B-per lets that be. float32 would have forgotten B-per."""
+    """Emissions prefer O, then I-per, which only B-per allows. In float32 the weight of B-per would be zero."""
     made, given = (
         LinearChainCRF(3, forbidden_transitions(IOB2[:3])),
         torch.tensor([[[0.0, -250, -300]], [[-260, -300, 0]]]),

@@ -17,7 +17,7 @@ T, B, F, H = 6, 3, 2, 4  # steps, batch, inputs, hidden
 
 
 def elman(weight: Tensor, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """a_t and h_t (B, H) of h = tanh(W h + x), each keeping its gradient."""
+    """Return a_t and h_t (B, H) of h = tanh(W h + x). Each a_t retains its gradient."""
     a, h = [], [torch.zeros(x.shape[1], len(weight), dtype=x.dtype)]
     for step in x:
         a.append(step + h[-1] @ weight.T)
@@ -144,7 +144,7 @@ class Two(nn.Module):
 
 
 class Task:
-    """As much of an objective as a step needs."""
+    """The part of an objective that a training step uses."""
 
     def __init__(self, kind: Any = "rnn") -> None:
         self.network = Two(kind)

@@ -20,7 +20,7 @@ MADE = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 def packed(layer: RecurrentLayer, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """The same layer as one PyTorch module over packed sequences: outputs (T, B, D·H), final hidden (D, B, H)."""
+    """Run the layer as a PyTorch module on packed sequences: outputs (T, B, D·H), final hidden states (D, B, H)."""
     twin = MADE[layer.cell](x.shape[2], layer.hidden, bidirectional=layer.backwards is not None)
     weights = dict(layer.forwards.named_parameters())
     if layer.backwards is not None:
@@ -143,7 +143,7 @@ def test_final_takes_each_direction_at_its_end(skip: SkipName, bidirectional: bo
 
 
 def what_the_second_layer_reads(stack: RecurrentStack, x: Tensor) -> Tensor:
-    """Over the output of the first layer where it is not zero: 0 where dropped, 2 where kept."""
+    """Return the factors of the first layer's outputs: 0 where dropped, 2 where kept."""
     read: list[Tensor] = []
     hook = stack.layers[1].register_forward_pre_hook(lambda _, given: read.append(given[0]))
     stack(x, LENGTHS)

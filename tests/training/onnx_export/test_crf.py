@@ -37,7 +37,7 @@ def session(made: LinearChainCRF) -> onnxruntime.InferenceSession:
 
 
 def sequences(lengths: Any, labels: int, scale: float = 3.0) -> list[Any]:
-    """One array (L, K) for each length."""
+    """Return random emissions (L, K) for each length."""
     random = np.random.default_rng(0)
     return [scale * random.standard_normal((length, labels)).astype(np.float32) for length in lengths]
 
@@ -50,7 +50,7 @@ def padded(batch: list[Any], steps: int, junk: float) -> dict[str, Any]:
 
 
 def bits(run: onnxruntime.InferenceSession, batch: list[Any], steps: int = 0, junk: float = 0.0) -> Answers:
-    """Marginals and path of each sequence, byte for byte."""
+    """Return the bytes of the marginals and the path of each sequence."""
     marginals, path = run.run(None, padded(batch, steps or max(map(len, batch)), junk))
     return [
         (marginals[: len(sequence), column].tobytes(), path[: len(sequence), column].tobytes())
@@ -88,7 +88,7 @@ def test_row_has_the_same_bits_for_any_padding() -> None:
 
 
 def test_forbidden_transition_is_never_decoded_and_has_probability_0() -> None:
-    """Without any evidence all paths that are allowed are equally good."""
+    """With zero emissions, all allowed paths have the same score."""
     run = session(LinearChainCRF(13, forbidden_transitions(IOB2)))
     hints = [*sequences([30] * 40, 13), np.zeros((30, 13), np.float32)]
     for hint in hints[:20]:
@@ -117,7 +117,7 @@ def test_thousands_of_steps_stay_exact() -> None:
 
 
 def test_forbidden_transition_overrules_hundreds_of_nats() -> None:
-    """O at first by 250 nats, I-per next by 260: only B-per lets that be. float32 would have forgotten B-per."""
+    """Emissions prefer O, then I-per, which only B-per allows. In float32 the weight of B-per would be zero."""
     given = np.full((2, 1, 13), -300, np.float32)
     given[0, 0, :2], given[1, 0, [0, 2]] = (0, -250), (-260, 0)
     run = session(LinearChainCRF(13, forbidden_transitions(IOB2)))

@@ -49,7 +49,7 @@ SHAPES: dict[str, tuple[str, Any, dict[str, Any]]] = {
 
 
 def made_of(shape: str, seed: int = 0) -> tuple[Any, Any]:
-    """The network of a shape and its codec."""
+    """Return the network of a shape and its codec."""
     task, codec, options = SHAPES[shape]
     made_codec = codec()
     return tiny.network(task, codec=made_codec, seed=seed, **options), made_codec

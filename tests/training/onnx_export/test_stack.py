@@ -44,7 +44,7 @@ def exported_stack(cell: str, precision: Precision, shape: str) -> ExportedStack
 
 
 def differs_by_batch(of: ExportedStack, count: int = 18) -> list[int]:
-    """The rows that have other bits in some batch, or with more padding, than alone."""
+    """Return the inputs with other bits in some batch, or with more padding, than alone."""
     items = of.items(count)
     alone = [of.run([item])[0] for item in items]
     random, differing = np.random.default_rng(1), set()
