@@ -23,8 +23,8 @@ def check() -> None:
     open_authenticator(values)
     if values.rate_limit_store:
         RateLimiter(values.rate_limit_store).check()
-    for card in Engine.load(values, Telemetry()).cards():
-        print(f"{card['id']} ({card['task']}, {card['variant']}): OK")
+    for runtime in Engine.load(values, Telemetry()).runtimes.values():
+        print(f"{runtime.name} ({runtime.bundle.manifest.task}, {runtime.bundle.variant}): OK")
 
 
 COMMANDS = {"settings": settings, "check": check}

@@ -96,10 +96,6 @@ class Engine:
         """All bundles by name, in the order of the settings."""
         return self._runtimes
 
-    def cards(self) -> list[dict[str, Any]]:
-        """What /v1/models tells of each bundle, in the order in which they were given."""
-        return [runtime.card() for runtime in self._runtimes.values()]
-
     def defaults(self) -> dict[str, str]:
         """Return, for each task, the bundle that answers a request that names none."""
         return {task: first.name for task, first in self._first.items()}

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from datetime import time as time_of_day
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -186,33 +184,6 @@ class ModelRuntime:
 
     def _is_full(self) -> bool:
         return len(self.scheduler.jobs) + len(self.tensors.scheduler.jobs) >= self.max_requests
-
-    def card(self) -> dict[str, Any]:
-        """What /v1/models tells of the bundle: OpenAI's fields first, then ours."""
-        manifest = self.bundle.manifest
-        created = datetime.combine(manifest.provenance.created, time_of_day(), tzinfo=UTC)
-        return {
-            "id": manifest.name,
-            "object": "model",
-            "created": int(created.timestamp()),
-            "owned_by": "seqserve",
-            "task": manifest.task,
-            "tasks": list(self.tasks),
-            "description": manifest.description,
-            "languages": list(manifest.languages),
-            "codec": manifest.codec.kind,
-            "labels": list(manifest.labels),
-            "text_labels": list(manifest.text_labels),
-            "streams": manifest.streams,
-            "embeddings": manifest.embedding_width,
-            "limits": {**manifest.limits.model_dump(), "max_length": manifest.max_length},
-            "version": manifest.version,
-            "digest": self.bundle.digest,
-            "variant": self.bundle.variant,
-            "metric": manifest.metric,
-            "scores": {name: variant.scores for name, variant in manifest.variants.items()},
-            "examples": [example.inputs for example in manifest.examples],
-        }
 
 
 def open_runtime(

@@ -15,6 +15,7 @@ from starlette.routing import Route as StarletteRoute
 from service.api import bentoml_routes, native, oip, openai_completions, openai_embeddings, openapi, sse
 from service.api.asgi import Endpoint
 from service.api.bentoml_routes import BentoMLPages
+from service.api.model_cards import model_cards
 from service.api.problems import OIP_ERROR
 from service.api.request_context import RequestContext
 from service.api.routes import READ, Docs, Reply, Route
@@ -30,7 +31,7 @@ PREFLIGHT_MAX_AGE_S = 7200  # browsers cache no longer
 async def _document(context: RequestContext, _: bytes) -> Any:
     authenticator = context.worker.authenticator
     keys = authenticator is not None and authenticator.requires_key
-    return Reply(body=orjson.dumps(openapi.document(ROUTES, context.worker.engine.cards(), keys=keys)))
+    return Reply(body=orjson.dumps(openapi.document(ROUTES, model_cards(context.worker.engine), keys=keys)))
 
 
 async def _not_found(context: RequestContext, _: bytes) -> Any:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from service.api import answers, schemas, sse
-from service.api.model_cards import ModelCard, ModelList
+from service.api.model_cards import ModelCard, ModelList, model_cards
 from service.api.request_context import RequestContext
 from service.api.routes import READ, Docs, Route
 from service.errors import UnknownModel, shown
@@ -46,12 +46,12 @@ async def generate(context: RequestContext, request: schemas.GenerateRequest) ->
 
 
 async def _models(context: RequestContext, _: bytes) -> Any:
-    return {"object": "list", "data": context.worker.engine.cards()}
+    return {"object": "list", "data": model_cards(context.worker.engine)}
 
 
 async def _model(context: RequestContext, _: bytes) -> Any:
     name = context.path_params["id"]
-    cards = {card["id"]: card for card in context.worker.engine.cards()}
+    cards = {card["id"]: card for card in model_cards(context.worker.engine)}
     if name not in cards:
         message = f"there is no model {shown(name)!r}; the models are {', '.join(cards)}"
         raise UnknownModel(message, value=name, available=list(cards))

@@ -131,7 +131,7 @@ async def _read_body(context: RequestContext, transport: Transport) -> bytes:
         async with context.worker.reading(context.request.deadline_s - time.monotonic()):
             return await transport.read_body(limit)
     except TimeoutError:
-        raise DeadlinePassed("the deadline passed before the whole body had arrived; allow more time") from None
+        raise DeadlinePassed("the deadline passed before the whole body had arrived") from None
 
 
 async def _send_stream(context: RequestContext, transport: Transport, stream: EventStream) -> None:

@@ -171,8 +171,7 @@ class SequenceScheduler(Scheduler):
         self.drop_cancelled()
         if left_s < self._estimate.work_s / 2:
             raise DeadlinePassed(
-                f"the queued work takes {self._estimate.work_s:.3f} s, and this request has {left_s:.3f} s left: "
-                "allow more time or retry later",
+                f"the queued work takes {self._estimate.work_s:.3f} s, and this request has {left_s:.3f} s left",
                 limit=round(left_s, 3),
             )
 

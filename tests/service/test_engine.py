@@ -16,7 +16,7 @@ from models import self_test
 from models.bundle import Bundle
 from models.manifest import BundleError
 from models.tasks import GenerationResult
-from service.api.model_cards import ModelCard
+from service.api.model_cards import ModelCard, model_cards
 from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.generation import GenerationParameters
@@ -312,7 +312,7 @@ async def test_encoding_a_long_list_yields_to_the_event_loop(engine: Engine) -> 
 
 
 async def test_cards_describe_the_bundles(engine: Engine) -> None:
-    cards = {card["id"]: card for card in engine.cards()}
+    cards = {card["id"]: card for card in model_cards(engine)}
     assert list(cards) == ["tiny-classify", "tiny-generate", "tiny-tag", "tiny-tag-spans"]
     card = cards["tiny-tag"]
     assert card.keys() == ModelCard.__annotations__.keys()
@@ -381,7 +381,7 @@ async def test_an_empty_input_or_a_bundle_without_vectors_is_refused(tiny_live: 
     with pytest.raises(UnknownModel) as unknown:
         await engine.embed("the", model="tiny-live", request=inference_request())
     assert unknown.value.details["available"] == ["tiny-embed", "tiny-embed-joint"]
-    cards = {card["id"]: (card["streams"], card["embeddings"]) for card in engine.cards()}
+    cards = {card["id"]: (card["streams"], card["embeddings"]) for card in model_cards(engine)}
     assert cards["tiny-live"] == (True, 0)
     assert cards["tiny-embed"] == (False, 12)
     await engine.drain(5)

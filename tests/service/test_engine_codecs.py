@@ -9,6 +9,7 @@ import pytest
 
 from models import self_test
 from models.bundle import Bundle
+from service.api.model_cards import model_cards
 from service.engine import Engine
 from service.errors import InvalidRequest, Overloaded, RequestError, TooLarge, UnknownModel
 from service.generation import GenerationParameters
@@ -184,7 +185,7 @@ async def test_an_invalid_input_fails_its_own_request_only(engine: Engine) -> No
 
 
 async def test_cards_describe_codec_and_labels(engine: Engine) -> None:
-    cards = {card["id"]: card for card in engine.cards()}
+    cards = {card["id"]: card for card in model_cards(engine)}
     joint = cards["tiny-joint"]
     assert (joint["task"], joint["codec"]) == ("joint", "words")
     assert (joint["labels"], joint["text_labels"]) == (list(bundles.IOB2), list(bundles.SENTIMENTS))

@@ -7,6 +7,8 @@ Inputs that begin with ``!`` make it misbehave: ``!bug``, ``!full``, ``!late``, 
 import asyncio
 import time
 from collections.abc import Sequence
+from datetime import date
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,19 @@ TEXT = " ünd so"
 STATE = "c28gd2VpdA=="
 
 
+def _runtime(task: str, name: str) -> Any:
+    """Return what a model card needs of a ModelRuntime."""
+    manifest = SimpleNamespace(
+        **{"name": name, "version": "1", "task": task, "description": "", "languages": [], "metric": "accuracy"},
+        **{"labels": ["A"], "text_labels": [], "streams": False, "embedding_width": 0, "max_length": 100},
+        provenance=SimpleNamespace(created=date(2026, 1, 1)),
+        codec=SimpleNamespace(kind="words"),
+        variants={"int8": SimpleNamespace(scores={"accuracy": 50.0})},
+        examples=[SimpleNamespace(inputs="a b")],
+    )
+    return SimpleNamespace(tasks=(task,), bundle=SimpleNamespace(manifest=manifest, digest="0", variant="int8"))
+
+
 class FakeEngine:
     """Duck-types service.engine.Engine."""
 
@@ -48,15 +63,9 @@ class FakeEngine:
     def open(self) -> bool:
         return self.ready
 
-    def cards(self) -> list[dict[str, Any]]:
-        return [
-            {
-                **{"id": name, "object": "model", "created": 0, "owned_by": "seqserve", "task": task, "tasks": [task]},
-                **{"labels": ["A"], "examples": ["a b"], "version": "1"},
-            }
-            for task, name in NAMES.items()
-            if task not in ("embed", "stream")
-        ]
+    @property
+    def runtimes(self) -> dict[str, Any]:
+        return {name: _runtime(task, name) for task, name in NAMES.items() if task not in ("embed", "stream")}
 
     def tensor_runtimes(self) -> dict[str, Any]:
         return {}
