@@ -19,6 +19,7 @@ from service.api import inference_pb2 as pb
 from service.api import oip_grpc
 from service.api.problems import TABLE
 from service.errors import ServiceError
+from service.telemetry import RequestRecord
 from tests.support import bundles
 from tests.support.bentoml_server import ROOT, free_port, served
 from tests.support.oip import RAW, OIPSite, feeds_of
@@ -234,6 +235,44 @@ async def test_a_draining_worker_rejects_calls(service: GrpcService) -> None:
     assert (await service.refused(text("tiny-tag", "a")))[0] is grpc.StatusCode.UNAVAILABLE
     assert not (await service.ask("ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse)).ready
     service.site.worker.draining = False
+
+
+async def test_bytes_that_are_not_protobuf_are_an_invalid_argument(service: GrpcService) -> None:
+    call = service.channel.unary_unary(f"/{oip_grpc.SERVICE}/ModelInfer")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(b"\xff\xff\xff", timeout=20)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_an_error_has_the_request_id_and_when_to_retry(tiny_zoo: Path) -> None:
+    service = await open_service(tiny_zoo, rate_limit="1/h")
+    await service.infer(text("tiny-tag", "a"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.infer(text("tiny-tag", "a"), metadata=(("x-request-id", "job-1"),))
+    trailing = dict(caught.value.trailing_metadata())
+    assert trailing["x-request-id"] == "job-1"
+    assert int(trailing["retry-after"]) > 0
+    await service.close()
+
+
+async def test_a_call_is_recorded_for_the_access_log_and_spans(service: GrpcService) -> None:
+    records = list[RequestRecord]()
+    service.site.worker.observers = (records.append,)
+    await service.infer(text("tiny-tag", "a"), metadata=(("x-request-id", "job-1"), ("traceparent", "00-a-b-01")))
+    await service.refused(text("nope", "a"))
+    await eventually(lambda: len(records) == 2)
+    ok, failed = records
+    assert (ok.request.request_id, ok.model, ok.outcome, ok.status) == ("job-1", "tiny-tag", "ok", 200)
+    assert (ok.request.route, ok.traceparent) == (f"/{oip_grpc.SERVICE}/ModelInfer", "00-a-b-01")
+    assert ok.request.compute_s > 0
+    assert (failed.model, failed.outcome, failed.status) == ("unknown", "unknown-model", 404)
+
+
+async def test_a_deadline_error_advises_no_http_header(service: GrpcService) -> None:
+    request = text("tiny-dna-tag", "ACGT")
+    request.parameters["timeout"].int64_param = 1
+    code, detail = await service.refused(request)
+    assert (code, "X-Request-Timeout-S" in detail) == (grpc.StatusCode.DEADLINE_EXCEEDED, False)
 
 
 async def test_calls_are_counted(service: GrpcService) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import orjson
@@ -17,9 +17,10 @@ from service.engine import Engine
 from service.generation_stream import TokenDelta
 from service.settings import Settings
 from service.worker import Worker
-from tests.support import http_connection as wire
 from tests.support.api_clients import FakeSite, problem
+from tests.support.engines import used_slots
 from tests.support.fake_engine import TEXT
+from tests.support.http_connection import Wire, request
 from tests.support.polling import eventually
 
 PATH = "/v1/generate_stream"
@@ -109,89 +110,82 @@ async def test_active_streams_are_counted(site: FakeSite) -> None:
     assert site.count("seqserve_active_streams", model="shakespeare") == 0
 
 
-async def connected(zoo: Path, **settings: Any) -> wire.Wire:
-    """A connection to the engine with the tiny bundles."""
-    worker = Worker(Settings(bundles=(str(zoo),), device="cpu", **settings), Engine.load)
-    worker.load()
-    return wire.Wire(worker=worker)
+class StreamingConnection:
+    """A connection over the fast path to the real engine with tiny bundles."""
+
+    def __init__(self, zoo: Path, **settings: Any) -> None:
+        worker = Worker(Settings(bundles=(str(zoo),), device="cpu", **settings), Engine.load)
+        worker.load()
+        self.engine = worker.engine
+        self.connection = Wire(worker=worker)
+
+    def ask(self, **parameters: Any) -> None:
+        body = {"inputs": "ROMEO:", "model": "tiny-generate", "parameters": {"seed": 7, **parameters}}
+        self.connection.send(request(body, path=PATH))
+
+    @property
+    def written(self) -> bytes:
+        return self.connection.transport.written
+
+    @property
+    def events(self) -> list[Any]:
+        return [orjson.loads(part.partition(b"\n")[0]) for part in self.written.split(b"data: ")[1:]]
+
+    @property
+    def ended(self) -> bool:
+        return self.written.endswith(b"0\r\n\r\n")
+
+    async def slot_is_free(self) -> None:
+        await eventually(lambda: used_slots(self.engine) == 0)
 
 
-async def until(true: Any) -> None:
-    for _ in range(3000):
-        if true():
-            return
-        await asyncio.sleep(0.001)
-    raise TimeoutError
-
-
-def sent(line: wire.Wire) -> list[Any]:
-    found = line.transport.written.split(b"data: ")[1:]
-    return [orjson.loads(part.partition(b"\n")[0]) for part in found]
-
-
-def ask(line: wire.Wire, **parameters: Any) -> None:
-    body = {"inputs": "ROMEO:", "model": "tiny-generate", "parameters": {"seed": 7, **parameters}}
-    line.send(wire.request(body, path=PATH))
-
-
-def slots(line: wire.Wire) -> int:
-    return int(cast(Any, line.engine).runtime_for("generate", None).scheduler.used_slots)
-
-
-async def test_the_short_way_streams_what_the_reference_writes(tiny_zoo: Path, generator: Bundle) -> None:
-    line = await connected(tiny_zoo)
-    ask(line, max_new_tokens=150)
-    await until(lambda: line.transport.written.endswith(b"0\r\n\r\n"))
+async def test_a_stream_equals_the_reference(tiny_zoo: Path, generator: Bundle) -> None:
+    client = StreamingConnection(tiny_zoo)
+    client.ask(max_new_tokens=150)
+    await eventually(lambda: client.ended)
     expected = as_json(self_test.answer(generator, "ROMEO:", {"max_new_tokens": 150, "seed": 7, "details": True}))
-    found = sent(line)
-    assert [event["token"] for event in found] == expected["details"]["tokens"]
-    assert found[-1]["generated_text"] == expected["generated_text"]
+    assert [event["token"] for event in client.events] == expected["details"]["tokens"]
+    assert client.events[-1]["generated_text"] == expected["generated_text"]
 
 
-async def test_a_reader_that_takes_nothing_is_disconnected_and_its_slot_free(tiny_zoo: Path) -> None:
-    line = await connected(tiny_zoo, write_timeout_s=0.05)
-    aborted = asyncio.Event()
-    line.transport.abort = aborted.set  # type: ignore[method-assign]
-    ask(line, max_new_tokens=4096)
-    line.protocol.pause_writing()  # the transport's buffer is full
-    await until(lambda: line.transport.written)
-    written = line.transport.written
-    await asyncio.wait_for(aborted.wait(), 2)
-    assert line.transport.written == written
-    line.protocol.connection_lost(None)  # what the transport does once it is aborted
-    await until(lambda: not slots(line))
+async def test_a_client_that_does_not_read_is_disconnected_and_frees_its_slot(tiny_zoo: Path) -> None:
+    client = StreamingConnection(tiny_zoo, write_timeout_s=0.05)
+    client.ask(max_new_tokens=4096)
+    client.connection.protocol.pause_writing()  # the transport's buffer is full
+    await eventually(lambda: client.connection.transport.aborted)
+    assert not client.ended
+    client.connection.protocol.connection_lost(None)  # what a transport does after abort()
+    await client.slot_is_free()
 
 
-async def test_a_slow_reader_gets_everything_and_nothing_is_queued(tiny_zoo: Path) -> None:
-    line = await connected(tiny_zoo)
-    ask(line, max_new_tokens=4096)
-    await until(lambda: line.transport.written)
-    line.protocol.pause_writing()
-    await asyncio.sleep(0.02)
-    stalled = len(line.transport.written)
-    await until(lambda: not slots(line))  # its text is finished
-    assert len(line.transport.written) == stalled
-    line.protocol.resume_writing()
-    await until(lambda: line.transport.written.endswith(b"0\r\n\r\n"))
-    assert [event["index"] for event in sent(line)] == list(range(1, 4097))
+async def test_a_slow_client_gets_every_event(tiny_zoo: Path) -> None:
+    client = StreamingConnection(tiny_zoo)
+    client.ask(max_new_tokens=4096)
+    await eventually(lambda: bool(client.written))
+    client.connection.protocol.pause_writing()
+    await client.slot_is_free()  # the text is complete
+    assert not client.ended
+    client.connection.protocol.resume_writing()
+    await eventually(lambda: client.ended)
+    assert [event["index"] for event in client.events] == list(range(1, 4097))
 
 
-async def test_who_disconnects_frees_the_slot(tiny_zoo: Path) -> None:
-    line = await connected(tiny_zoo)
-    ask(line, max_new_tokens=4096)
-    await until(lambda: line.transport.written)
-    assert slots(line) == 1
-    line.protocol.connection_lost(None)
-    await until(lambda: not slots(line))
+async def test_a_disconnect_frees_the_slot(tiny_zoo: Path) -> None:
+    client = StreamingConnection(tiny_zoo)
+    client.ask(max_new_tokens=4096)
+    await eventually(lambda: bool(client.written))
+    assert used_slots(client.engine) == 1
+    client.connection.protocol.connection_lost(None)
+    await client.slot_is_free()
 
 
-async def test_a_stream_without_news_sends_comments(tiny_zoo: Path) -> None:
-    line = await connected(tiny_zoo, keepalive_s=0.02)
-    scheduler = cast(Any, line.engine).runtime_for("generate", None).scheduler
-    take, scheduler.take = scheduler.take, lambda: None  # nothing gets on
-    ask(line, max_new_tokens=3)
-    await until(lambda: line.transport.written.count(sse.KEEP_ALIVE) >= 2)
-    scheduler.take = take
-    cast(Any, line.engine).runtime_for("generate", None).loop.wake()
-    await until(lambda: line.transport.written.endswith(b"0\r\n\r\n"))
-    assert len(sent(line)) == 3
+async def test_a_stalled_stream_sends_keep_alive_comments(tiny_zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = StreamingConnection(tiny_zoo, keepalive_s=0.02)
+    runtime = client.engine.runtime_for("generate", None)
+    with monkeypatch.context() as stalled:
+        stalled.setattr(runtime.scheduler, "take", lambda: None)
+        client.ask(max_new_tokens=3)
+        await eventually(lambda: client.written.count(sse.KEEP_ALIVE) >= 2)
+    runtime.loop.wake()
+    await eventually(lambda: client.ended)
+    assert len(client.events) == 3
