@@ -4,10 +4,11 @@ All arms are timed in turn and compared by medians, so that other load affects a
 T steps, B batch, I inputs, H hidden.
 """
 
+import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -45,7 +46,7 @@ def measure_training(objective: Objective, training: Training, batches: int, rep
 
     The bare arm has its batches in memory and uses the same network, precision and optimizer.
     """
-    excerpt = _Excerpt(objective, batches)
+    excerpt = _excerpt(objective, batches)
     ready = list(excerpt.batches(0))
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(excerpt, training, Path(folder))
@@ -83,20 +84,13 @@ def _bare_training(objective: Objective, training: Training, batches: list[Any])
     return run
 
 
-class _Excerpt:
-    """An objective whose epochs are the first batches of another objective's first epoch."""
-
-    def __init__(self, objective: Objective, count: int) -> None:
-        self._objective, self._count = objective, min(count, objective.count_batches(0))
-        self.network = objective.network
-        self.metric, self.higher_is_better = objective.metric, objective.higher_is_better
-        self.loss, self.weight, self.evaluate = objective.loss, objective.weight, objective.evaluate
-
-    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Any]:
-        return islice(self._objective.batches(0), self._count)
-
-    def count_batches(self, epoch: int, world: int = 1) -> int:
-        return self._count
+def _excerpt(objective: Objective, count: int) -> Objective:
+    """Return an objective whose epochs are the first `count` batches of the first epoch."""
+    count = min(count, objective.count_batches(0))
+    excerpt: Any = copy.copy(objective)
+    excerpt.batches = lambda epoch, rank=0, world=1: islice(objective.batches(0), count)
+    excerpt.count_batches = lambda epoch, world=1: count
+    return excerpt  # type: ignore[no-any-return]
 
 
 def count_tokens(batch: Any) -> tuple[int, int]:

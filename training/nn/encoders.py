@@ -104,15 +104,21 @@ class SpellingCNN(nn.Module):
         return filtered.masked_fill(~valid, OUT_OF_RANGE).amax(dim=0)
 
 
+def _embedding(rows: int, width: int) -> nn.Embedding:
+    """Return an embedding with zeros for the padding row."""
+    embedding = nn.Embedding(rows, width, padding_idx=PADDING)
+    nn.init.normal_(embedding.weight, std=0.3)
+    with torch.no_grad():
+        embedding.weight[PADDING] = 0
+    return embedding
+
+
 class WordEncoder(nn.Module):
     """Words as the concatenation of their stem's embedding, their spelling's vector and their n-grams' mean."""
 
     def __init__(self, shape: Architecture, words: WordTables) -> None:
         super().__init__()
-        self.stem_embedding = nn.Embedding(words.stem_count, shape.embedding, padding_idx=PADDING)
-        nn.init.normal_(self.stem_embedding.weight, std=0.3)
-        with torch.no_grad():
-            self.stem_embedding.weight[PADDING] = 0
+        self.stem_embedding = _embedding(words.stem_count, shape.embedding)
         self.word_dropout, self.rare_dropout = shape.word_dropout, shape.rare_dropout
         self.dropout = nn.Dropout(shape.embedding_dropout)
         self.register_buffer("counts", torch.zeros(words.stem_count), persistent=False)  # of stems in training data
@@ -126,10 +132,7 @@ class WordEncoder(nn.Module):
             self.width += self.speller.width
         self.subword_embedding: nn.Embedding | None = None
         if words.subword_rows:
-            self.subword_embedding = nn.Embedding(words.subword_rows, shape.subword_embedding, padding_idx=PADDING)
-            nn.init.normal_(self.subword_embedding.weight, std=0.3)
-            with torch.no_grad():
-                self.subword_embedding.weight[PADDING] = 0
+            self.subword_embedding = _embedding(words.subword_rows, shape.subword_embedding)
             self.width += shape.subword_embedding
 
     @property

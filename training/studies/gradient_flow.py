@@ -145,7 +145,7 @@ def trained_panel(cells: Sequence[CellName], steps: int, updates: int, regulariz
         x, _ = task.sample(steps, BATCH, random)
         before = gradient_norms(model.cell, x)
         for _ in range(updates):
-            update(model, optimizer, task, method, task.sample(steps, StudyBudget().batch, random))
+            update(model, optimizer, task.sample(steps, StudyBudget().batch, random))
         after = gradient_norms(model.cell, x)
         curves.append(GradientCurve(label=f"{method.name}, before", norms=before, group=number, dashed=True))
         curves.append(GradientCurve(label=f"{method.name}, after", norms=after, group=number))

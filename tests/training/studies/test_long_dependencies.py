@@ -100,7 +100,7 @@ def taught(method: StudyMethod) -> tuple[StudyModel, torch.Tensor]:
     task = TASKS["adding"]
     model = StudyModel(task, method, 8, 20)
     before = torch.cat([weight.detach().clone().flatten() for weight in model.parameters()])
-    update(model, torch.optim.SGD(model.parameters(), lr=1.0), task, method, task.sample(20, 8, random()))
+    update(model, torch.optim.SGD(model.parameters(), lr=1.0), task.sample(20, 8, random()))
     return model, torch.cat([weight.detach().flatten() for weight in model.parameters()]) - before
 
 
@@ -122,7 +122,7 @@ def test_loss_that_is_not_finite_makes_no_update() -> None:
     model = StudyModel(task, method, 8, 20)
     before = [weight.detach().clone() for weight in model.parameters()]
     x, target = task.sample(20, 8, random())
-    assert not update(model, torch.optim.SGD(model.parameters(), lr=1.0), task, method, (x, target * torch.inf))
+    assert not update(model, torch.optim.SGD(model.parameters(), lr=1.0), (x, target * torch.inf))
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
