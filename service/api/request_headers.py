@@ -12,24 +12,19 @@ JSON, OCTETS = "application/json", "application/octet-stream"
 HEADER_LENGTH = b"inference-header-content-length"  # bytes of JSON in a body that continues with tensors
 
 
-class RequestHeaders:
-    """The header fields of a request, by lower-case name.
+class RequestHeaders(dict[bytes, bytes]):
+    """The header fields of a request, by lower-case name, with the last value of a repeated field.
 
-    ``get`` returns the last value of a repeated field. Intermediaries disagree about which value counts, so the
-    checks below reject a repeated field that matters.
+    Intermediaries disagree about which value counts, so the checks below reject a repeated field that matters.
     """
 
-    __slots__ = ("_fields", "repeated")
+    __slots__ = ("repeated",)
 
     def __init__(self, fields: Headers) -> None:
-        self._fields = dict(fields)
+        super().__init__(fields)
         self.repeated: Collection[bytes] = ()
-        if len(self._fields) < len(fields):
+        if len(self) < len(fields):
             self.repeated = {name for name, count in Counter(name for name, _ in fields).items() if count > 1}
-
-    def get(self, name: bytes, default: bytes | None = None) -> bytes | None:
-        """Return the value of a field, or ``default``."""
-        return self._fields.get(name, default)
 
 
 def check_media(headers: RequestHeaders, available: Sequence[str]) -> None:

@@ -161,7 +161,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                         limit=HEADER_FIELDS_MAX,
                     )
                 )
-            if max(self._head_bytes, self._read_bytes) > limit:
+            if self._read_bytes > limit or self._head_bytes > limit:
                 size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
                 if size > limit:
                     self._fail_parsing(_head_too_large(limit))

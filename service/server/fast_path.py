@@ -4,8 +4,8 @@ A subclass of uvicorn's protocol. httptools parses the head and collects the bod
 of the FastPath's routes is then given to the pipeline directly, with the connection as its transport. All other
 requests take uvicorn's way to Starlette, as do those with a body that is long or slow to arrive.
 
-What it saves on a request, measured on one core with an engine that answers at once (tests/support/bench_edge.py): see
-PATH_COSTS there. A request to a small tagger costs 400 to 600 µs in all.
+What it saves: with an engine that answers at once, an answer takes 17 µs of CPU time on the fast path and 53 µs on
+uvicorn's way (``python -m tests.support.edge_costs``). A sentence costs a small tagger 400 to 600 µs in all.
 
 uvicorn's limit_concurrency, which BentoML does not set, is not applied here.
 """
