@@ -15,7 +15,16 @@ from models import bundle as bundles
 from models import self_test
 from models.manifest import BundleError
 from models.onnx_session import Placement
-from models.tasks import EmbeddingInput, Entity, Generation, GenerationResult, LabelScore, StreamChunk, Tagging
+from models.tasks import (
+    EmbeddingInput,
+    Entity,
+    EntitySpan,
+    Generation,
+    GenerationResult,
+    LabelScore,
+    StreamChunk,
+    Tagging,
+)
 from service.errors import InvalidRequest, TooLarge, Unavailable, UnknownModel, shown
 from service.generation import GenerationParameters, GenerationService
 from service.generation_stream import GenerationStream
@@ -32,6 +41,7 @@ from service.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 DRAIN_POLL_S = 0.01
+Tags = list[Entity] | list[EntitySpan]  # of one input
 TASKS = ("tag", "classify", "generate", "embed", "stream")
 # Long requests yield to the event loop after this much work, about 5 ms.
 ENCODE_SLICE = 32_768  # characters
@@ -121,7 +131,7 @@ class Engine:
 
     async def tag(
         self, inputs: Inputs, *, model: str | None = None, aggregation: str | None = None, request: InferenceRequest
-    ) -> list[Any]:
+    ) -> Tags | list[Tags]:
         """Return the entities of one input, or a list of them for a list of inputs."""
         runtime = self.runtime_for("tag", model)
         decode = runtime.decoders["tag"]
