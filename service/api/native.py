@@ -4,6 +4,7 @@ from typing import Any
 
 from service.api import answers, schemas, sse
 from service.api.model_cards import ModelCard, ModelList, model_cards
+from service.api.problems import parameter_field, renamed_fields
 from service.api.request_context import RequestContext
 from service.api.routes import READ, Docs, Route
 from service.errors import UnknownModel, shown
@@ -38,7 +39,7 @@ async def generate(context: RequestContext, request: schemas.GenerateRequest) ->
     """Answer a request for whole texts."""
     context.model = request.model or context.worker.default_model("generate")
     options = schemas.generation_parameters(request.parameters, limit=context.worker.settings.max_new_tokens)
-    with schemas.parameter_errors():
+    with renamed_fields(parameter_field):
         answer = await context.worker.engine.generate(
             request.inputs, model=request.model, options=options, request=context.request
         )

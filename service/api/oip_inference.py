@@ -19,6 +19,7 @@ from models.tasks import Entity, EntitySpan, LabelScore
 from service.api import schemas
 from service.api.answers import entity_objects, generated_object, label_objects
 from service.api.oip_tensors import BYTES, DATATYPES, OIPTensor, from_array, from_texts
+from service.api.problems import parameter_field, renamed_fields
 from service.errors import InvalidRequest, UnknownModel, shown
 from service.model_runtime import TensorRuntime
 from service.scheduling.job import InferenceRequest
@@ -163,7 +164,7 @@ async def _ask(
     if task == "classify":
         return await engine.classify(inputs, model=name, top_k=given.top_k, request=request)
     options = schemas.generation_parameters(given, limit=worker.settings.max_new_tokens)
-    with schemas.parameter_errors():
+    with renamed_fields(parameter_field):
         return cast(list[Any], await engine.generate(inputs, model=name, options=options, request=request))
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service.api import schemas
-from service.api.problems import OPENAI_ERROR, openai_body_of, rename_inputs
+from service.api.problems import OPENAI_ERROR, openai_body_of, openai_field, renamed_fields
 from service.api.request_context import RequestContext
 from service.api.routes import Docs, EventStream, Route
 from service.api.sse import KEEP_ALIVE, MEDIA, event
@@ -278,7 +278,8 @@ async def complete(context: RequestContext, body: bytes) -> Any:
     context.model = request.model or worker.default_model("generate")
     prompts = [prompt for prompt in request.prompts for _ in range(request.samples)]
     options = options_of(request, worker.settings) * len(request.prompts)
-    with rename_inputs("prompt", single=isinstance(request.prompt, str), copies=request.samples):
+    field = openai_field("prompt", single=isinstance(request.prompt, str), copies=request.samples)
+    with renamed_fields(field):
         stream = await worker.engine.generate_stream(
             prompts, model=request.model, options=options, request=context.request
         )

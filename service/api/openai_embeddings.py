@@ -7,7 +7,7 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service.api import schemas
-from service.api.problems import OPENAI_ERROR, rename_inputs
+from service.api.problems import OPENAI_ERROR, openai_field, renamed_fields
 from service.api.request_context import RequestContext
 from service.api.routes import Docs, Route
 from service.errors import InvalidRequest
@@ -57,7 +57,7 @@ async def embed(context: RequestContext, body: bytes) -> Any:
     context.model = request.model or worker.default_model("embed")
     single = isinstance(request.input, str)
     schemas.check_input_count(1 if single else len(request.input), worker.settings, field="input")
-    with rename_inputs("input", single=single):
+    with renamed_fields(openai_field("input", single=single)):
         vectors = await worker.engine.embed(request.input, model=request.model, request=context.request)
     width = len(vectors[0][0]) if vectors else request.dimensions
     if request.dimensions not in (None, width):

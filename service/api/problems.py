@@ -171,25 +171,35 @@ def openai_body_of(error: ServiceError) -> bytes:
 OPENAI_ERROR = ErrorFormat(media=b"application/json", body=lambda error, _: openai_body_of(error), schema=OpenAIError)
 
 
-_INPUTS = re.compile(r"inputs(?:\[(\d+)\])?")
-
-
 @contextlib.contextmanager
-def rename_inputs(field: str, *, single: bool, copies: int = 1) -> Iterator[None]:
-    """In errors that the engine raises inside, replace its field ``inputs`` by the request's own ``field``.
-
-    ``single``: the field is one text, not a list. ``copies``: how often the engine gets each text.
-    """
-
-    def renamed(match: re.Match[str]) -> str:
-        return field if single or match[1] is None else f"{field}[{int(match[1]) // copies}]"
-
+def renamed_fields(rename: Callable[[str], str]) -> Iterator[None]:
+    """In errors that the engine raises inside, replace its names of fields by those of the request."""
     try:
         yield
     except (errors.InvalidRequest, errors.TooLarge) as error:
         if "field" in error.details:
-            error.details["field"] = _INPUTS.sub(renamed, str(error.details["field"]), count=1)
+            error.details["field"] = rename(str(error.details["field"]))
         raise
+
+
+def parameter_field(field: str) -> str:
+    """Return the request's name of an engine field, for requests with ``parameters``."""
+    return "parameters.state" if field == "state" else field
+
+
+_INPUTS = re.compile(r"inputs(?:\[(\d+)\])?")
+
+
+def openai_field(name: str, *, single: bool, copies: int = 1) -> Callable[[str], str]:
+    """Return a function from engine fields to OpenAI's, which has ``name`` for ``inputs``.
+
+    ``single``: the field is one text, not a list. ``copies``: how often the engine gets each text.
+    """
+
+    def inputs(match: re.Match[str]) -> str:
+        return name if single or match[1] is None else f"{name}[{int(match[1]) // copies}]"
+
+    return lambda field: _INPUTS.sub(inputs, field, count=1)
 
 
 class OIPError(TypedDict):

@@ -4,9 +4,8 @@ The shapes are those of ``huggingface_hub.InferenceClient``. A field that the se
 name, unless its value asks for nothing (``stream: false``, ``do_sample: true``).
 """
 
-import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
@@ -178,14 +177,14 @@ def check_input_count(count: int, settings: Settings, field: str = "inputs") -> 
         raise TooLarge(message, field=field, limit=limit, value=count)
 
 
-def reject_stream(request: BaseModel) -> None:
+def reject_stream(request: GenerateRequest) -> None:
     """Raise InvalidRequest if the request asks for a stream, for a route that has none."""
-    if isinstance(request, GenerateRequest) and request.stream:
+    if request.stream:
         raise InvalidRequest("this route does not stream; send false, or use /v1/generate_stream", field="stream")
 
 
 def generation_parameters(parameters: GenerateParameters | None, *, limit: int) -> GenerationParameters:
-    """Return the options for the engine. ``limit`` bounds max_new_tokens. Raises InvalidRequest."""
+    """Return the parameters for the engine. ``limit`` bounds max_new_tokens. Raises InvalidRequest."""
     given = parameters or _NO_PARAMETERS
     new_tokens = min(DEFAULT_NEW_TOKENS, limit) if given.max_new_tokens is None else given.max_new_tokens
     if new_tokens > limit or not (new_tokens or given.return_state):
@@ -212,17 +211,6 @@ def generation_parameters(parameters: GenerateParameters | None, *, limit: int) 
 
 
 _NO_PARAMETERS = GenerateParameters()
-
-
-@contextlib.contextmanager
-def parameter_errors() -> Iterator[None]:
-    """Name the fields of the engine's errors as in a request body: `parameters.state` for `state`."""
-    try:
-        yield
-    except InvalidRequest as error:
-        if error.details.get("field") == "state":
-            error.details["field"] = "parameters.state"
-        raise
 
 
 def request_error(error: ValidationError, parent: str = "", *, with_value: bool = True) -> InvalidRequest:

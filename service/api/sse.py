@@ -12,7 +12,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 from service import errors
 from service.api import schemas
 from service.api.answers import generated_object
-from service.api.problems import problem_of
+from service.api.problems import parameter_field, problem_of, renamed_fields
 from service.api.request_context import RequestContext
 from service.api.routes import Docs, EventStream, Route
 from service.errors import InvalidRequest, ServiceError
@@ -82,7 +82,7 @@ async def stream_text(context: RequestContext, request: schemas.GenerateRequest)
     context.model = request.model or context.worker.default_model("generate")
     options = schemas.generation_parameters(request.parameters, limit=settings.max_new_tokens)
     options = replace(options, details=False, logprobs=True)
-    with schemas.parameter_errors():
+    with renamed_fields(parameter_field):
         stream = await context.worker.engine.generate_stream(
             [request.inputs], model=request.model, options=[options], request=context.request
         )

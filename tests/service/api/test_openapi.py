@@ -23,6 +23,7 @@ from service.server import fast_path
 from service.settings import Settings
 from service.worker import Worker
 from tests.support.bentoml_server import free_port
+from tests.support.polling import wait_until
 
 OF_BENTOML = {"/livez", "/readyz", "/healthz", "/metrics", "/docs.json", "/schema.json", "/"}
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,8 +48,8 @@ def test_security_requires_a_key_only_if_keys_are_set() -> None:
     assert keyed["paths"]["/livez"]["get"]["security"] == keyed["paths"]["/v2/health/live"]["get"]["security"] == []
 
 
-class Served(threading.Thread):
-    """The front with tiny bundles on a port, in a thread: the server that is used, without BentoML's processes."""
+class UvicornThread(threading.Thread):
+    """uvicorn and the application with tiny bundles, in a thread instead of BentoML's processes."""
 
     def __init__(self, bundles: str) -> None:
         super().__init__(daemon=True)
@@ -66,10 +67,9 @@ class Served(threading.Thread):
 
 @pytest.fixture(scope="module")
 def schema(tiny_zoo: Path, tiny_kinds: Path, tiny_live: Path) -> Iterator[Any]:
-    served = Served(f"{tiny_zoo},{tiny_kinds},{tiny_live}")
+    served = UvicornThread(f"{tiny_zoo},{tiny_kinds},{tiny_live}")
     served.start()
-    while not served.server.started:
-        assert served.is_alive()
+    wait_until(lambda: served.server.started)
     document = httpx.get(f"{served.address}/docs.json").json()
     # BentoML's pages are not here.
     document["paths"] = {path: of for path, of in document["paths"].items() if path not in OF_BENTOML}
@@ -80,11 +80,13 @@ def schema(tiny_zoo: Path, tiny_kinds: Path, tiny_live: Path) -> Iterator[Any]:
     served.join(20)
 
 
-LEAN = [(route.pattern, method) for route in ROUTES if route.pattern not in OF_BENTOML for method in route.methods]
+OPERATIONS = [
+    (route.pattern, method) for route in ROUTES if route.pattern not in OF_BENTOML for method in route.methods
+]
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
-@pytest.mark.parametrize(("path", "method"), LEAN)
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_answers_conform_to_the_document(schema: Any, path: str, method: str, mode: GenerationMode) -> None:
     operation = schema[path][method]
 

@@ -4,7 +4,16 @@ import orjson
 import pytest
 
 from service import errors
-from service.api.problems import GRPC_REMEDIES, TABLE, body_of, detail_of, headers_of, kind_of, rename_inputs
+from service.api.problems import (
+    GRPC_REMEDIES,
+    TABLE,
+    body_of,
+    detail_of,
+    headers_of,
+    kind_of,
+    openai_field,
+    renamed_fields,
+)
 
 
 def tree(cls: type[errors.ServiceError]) -> set[type[errors.ServiceError]]:
@@ -77,6 +86,7 @@ def test_only_http_errors_advise_http_headers() -> None:
     ],
 )
 def test_engine_fields_are_renamed_to_the_requests(field: str, single: bool, copies: int, renamed: str) -> None:
-    with pytest.raises(errors.InvalidRequest) as caught, rename_inputs("prompt", single=single, copies=copies):
+    rename = openai_field("prompt", single=single, copies=copies)
+    with pytest.raises(errors.InvalidRequest) as caught, renamed_fields(rename):
         raise errors.InvalidRequest("bad", field=field)
     assert caught.value.details["field"] == renamed

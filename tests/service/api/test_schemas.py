@@ -21,7 +21,7 @@ def read(adapter: TypeAdapter[Any], body: object) -> Any:
 
 def refusal(adapter: TypeAdapter[Any], body: object) -> dict[str, Any]:
     with pytest.raises(InvalidRequest) as caught:
-        schemas.reject_stream(read(adapter, body))
+        read(adapter, body)
     return {"detail": caught.value.message, **caught.value.details}
 
 
@@ -119,12 +119,17 @@ def test_a_body_that_is_not_an_object_is_rejected(body: bytes) -> None:
         (GENERATE, {"inputs": "a", "parameters": {"best_of": 2}}, "parameters.best_of"),
         (GENERATE, {"inputs": "a", "parameters": {"repetition_penalty": 1.2}}, "parameters.repetition_penalty"),
         (GENERATE, {"inputs": "a", "parameters": {"watermark": True}}, "parameters.watermark"),
-        (GENERATE, {"inputs": "a", "stream": True}, "stream"),
         (GENERATE, {"inputs": "a", "stream": "no"}, "stream"),
     ],
 )
 def test_an_error_names_the_field(adapter: TypeAdapter[Any], body: object, field: str) -> None:
     assert refusal(adapter, body)["field"] == field
+
+
+def test_a_route_without_streams_rejects_stream_true() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        schemas.reject_stream(read(GENERATE, {"inputs": "a", "stream": True}))
+    assert caught.value.details["field"] == "stream"
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"1e999"])
