@@ -1,7 +1,4 @@
-"""The score of a bundle, through `models`: the path that is served, not the network that was trained.
-
-Knows bundles and examples. Does not know torch.
-"""
+"""Scores and times of a bundle, measured with the code that serves it. Imports no torch."""
 
 import statistics
 import time
@@ -19,59 +16,58 @@ from training.batches import bucket_by_length
 from training.data.examples import SequenceExample, inputs_of
 from training.metrics import ExampleLabels
 
-CHUNK = 1000  # characters a call when a text is scored
+BATCH_TOKENS = 1024  # padded tokens in a batch
+CHUNK = 1000  # characters in one call for a text
 TIMED_SEQUENCES, TIMED_CHARACTERS, REPEATS = 256, 256, 5
 
 
 def score(bundle: Bundle, dev: Any) -> dict[str, float]:
-    """The scores of metrics.rate on all of `dev`, or nats a character for a language model."""
+    """Return the scores of a bundle by metric, as `metrics.score_labels` or, for a text, nats per character."""
     if isinstance(bundle.task, Generation):
-        return {metrics.NATS: round(_nats(bundle, bundle.task, dev), 4)}
+        return {metrics.NATS: round(_nats_per_character(bundle, bundle.task, dev), 4)}
+    expected = [ExampleLabels.of(example) for example in dev]
     manifest = bundle.manifest
-    scores = metrics.score_labels(
-        manifest.task, manifest.labels, [ExampleLabels.of(example) for example in dev], answers(bundle, dev)
-    )
+    scores = metrics.score_labels(manifest.task, manifest.labels, expected, predict(bundle, dev))
     return {name: round(value, 2) for name, value in scores.items()}
 
 
-def answers(bundle: Bundle, examples: Sequence[SequenceExample]) -> list[ExampleLabels]:
-    """What the bundle answers, in the order of the examples; batches are sorted by length."""
+def predict(bundle: Bundle, examples: Sequence[SequenceExample]) -> list[ExampleLabels]:
+    """Return the bundle's labels of all examples in order."""
     task = bundle.task
     assert not isinstance(task, Generation)
     items = [task.encode(inputs_of(example)) for example in examples]
-    found = [ExampleLabels()] * len(items)
-    for group in bucket_by_length([item.length for item in items], 1024, None):
+    predicted = [ExampleLabels()] * len(items)
+    for group in bucket_by_length([item.length for item in items], BATCH_TOKENS, None):
         batch = [items[index] for index in group]
         rows: Sequence[Any] = task.decode(batch, bundle.model.run(task.collate(batch)))
         for index, row in zip(group, rows, strict=True):
-            found[index] = _answer(task, row)
-    return found
+            predicted[index] = _labels_of_row(task, row)
+    return predicted
 
 
-def _answer(task: Tagging | Classification | Joint, row: Any) -> ExampleLabels:
+def _labels_of_row(task: Tagging | Classification | Joint, row: Any) -> ExampleLabels:
     if isinstance(task, Joint):
-        return ExampleLabels(
-            steps=_answer(task.tagging, row.tags).steps, text=_answer(task.classification, row.text).text
-        )
+        steps, text = _labels_of_row(task.tagging, row.tags).steps, _labels_of_row(task.classification, row.text).text
+        return ExampleLabels(steps=steps, text=text)
     if isinstance(task, Tagging):
         return ExampleLabels(steps=tuple(task.labels[label] for label in row.labels))
     return ExampleLabels(text=task.labels[int(np.argmax(row))])
 
 
-def _nats(bundle: Bundle, task: Generation, text: str) -> float:
-    """Mean negative log-likelihood of every character after the first, one stream, the state carried on.
+def _nats_per_character(bundle: Bundle, task: Generation, text: str) -> float:
+    """Return the mean negative log-likelihood of every character after the first, in one stream.
 
-    Characters that training never saw have no probability; they are read, but not counted.
+    Characters that training never saw have no probability. They are read but not counted.
     """
-    rows = task.encode(text).rows
-    memory, total, counted = state.zeros(task.state, 1), 0.0, 0
+    rows = task.encode(text).rows  # (T,)
+    arrays, total, counted = state.zeros(task.state, 1), 0.0, 0
     for start in range(0, len(rows) - 1, CHUNK):
-        inputs, targets = rows[start : start + CHUNK], rows[start + 1 : start + CHUNK + 1]
-        inputs = inputs[: len(targets)]
+        targets = rows[start + 1 : start + CHUNK + 1]
+        inputs = rows[start : start + len(targets)]
         feeds: dict[str, Any] = {"characters": inputs[:, None], "lengths": np.array([len(inputs)], np.int32)}
-        feeds |= {tensor.input: part for tensor, part in zip(task.state, memory, strict=True)}
-        log_probabilities, *after = bundle.model.run_list(feeds)
-        memory = tuple(after)
+        feeds |= {tensor.input: array for tensor, array in zip(task.state, arrays, strict=True)}
+        log_probabilities, *after = bundle.model.run_list(feeds)  # (T, 1, V)
+        arrays = tuple(after)
         known = targets != UNKNOWN
         total -= float(log_probabilities[np.arange(len(targets)), 0, targets][known].sum())
         counted += int(known.sum())
@@ -79,32 +75,29 @@ def _nats(bundle: Bundle, task: Generation, text: str) -> float:
 
 
 def milliseconds(bundle: Bundle, dev: Any) -> dict[str, float]:
-    """Milliseconds for one sequence (generation: one token) in batches of 1 and 16, median of several passes.
+    """Return milliseconds per sequence (generation: per token) in batches of 1 and 16, the median of several passes.
 
-    One thread, the network alone, sequences of like length together: what the scheduler strives for.
+    Times are for the network alone, on one thread, with sequences of similar length batched together.
     """
     return {f"batch_{size}": round(_milliseconds(bundle, dev, size), 4) for size in (1, 16)}
 
 
 def _milliseconds(bundle: Bundle, dev: Any, size: int) -> float:
-    task, calls = bundle.task, []
+    task = bundle.task
     if isinstance(task, Generation):
         rows = task.encode(dev[:TIMED_CHARACTERS]).rows
-        memory = dict(zip((t.input for t in task.state), state.zeros(task.state, size), strict=True))
+        arrays = dict(zip((t.input for t in task.state), state.zeros(task.state, size), strict=True))
         lengths = np.ones(size, np.int32)
-        calls = [{"characters": np.full((1, size), row, np.int32), "lengths": lengths, **memory} for row in rows]
-        items = size * len(rows)
+        calls = [{"characters": np.full((1, size), row, np.int32), "lengths": lengths, **arrays} for row in rows]
+        count = size * len(rows)
     else:
-        encoded = sorted(
-            (task.encode(inputs_of(example)) for example in dev[:TIMED_SEQUENCES]),
-            key=lambda item: item.length,
-        )
-        items = len(encoded)
-        calls = [task.collate(encoded[start : start + size]) for start in range(0, items, size)]
+        items = sorted((task.encode(inputs_of(e)) for e in dev[:TIMED_SEQUENCES]), key=lambda item: item.length)
+        count = len(items)
+        calls = [task.collate(items[start : start + size]) for start in range(0, count, size)]
     passes = []
     for _ in range(REPEATS):
         started = time.perf_counter()
         for feeds in calls:
             bundle.model.run_list(feeds)
         passes.append(time.perf_counter() - started)
-    return 1e3 * statistics.median(passes) / items
+    return 1e3 * statistics.median(passes) / count

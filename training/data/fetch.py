@@ -1,32 +1,24 @@
 """Find a data set's files in the folder that SEQSERVE_DATA names, else fetch the published files into a cache.
 
-A file appears in the cache only after its size and sha256 matched sources.toml. Until then it is a temporary file,
-which is removed on any failure. Files that are assembled from pieces of published files are put together in memory, so
-that the pieces held back for tests never reach a disk.
+A file is downloaded into memory and written only after its size and sha256 matched sources.toml. So the parts that are
+held back for tests never reach a disk, nor do damaged files.
 """
 
 import hashlib
-import io
 import os
 import re
-import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from training.data.examples import DataError
 
-CHUNK_BYTES = 1 << 16
 TIMEOUT_S = 30.0  # for connecting and for each read
-STALE_S = 3600.0  # a temporary file this old is left over from a killed download
 PICKS = Path(__file__).with_name("picks")  # lists of the pieces of assembled files
 FINGERPRINT_DIGITS = 12  # 48 bits, so that no two of a few thousand pieces share a fingerprint
 BLANK_LINES = re.compile(rb"\n[ \t]*\n\s*")
@@ -117,34 +109,24 @@ def fetch(
     published: PublishedDataset, folder: Path, *, timeout_s: float = TIMEOUT_S, schemes: tuple[str, ...] = ("https",)
 ) -> Path:
     """Fetch the files that are missing or damaged in `folder` and return it. Only tests change `schemes`."""
-    download = partial(_download, timeout_s=timeout_s, schemes=schemes)
-    to_assemble = []
-    for file in published.files:
-        target = folder / file.name
-        if target.is_file() and sha256_of(target) == file.sha256_on_disk:
-            continue
+    damaged = [
+        file
+        for file in published.files
+        if not (folder / file.name).is_file() or sha256_of(folder / file.name) != file.sha256_on_disk
+    ]
+
+    def download(file: PublishedFile) -> bytes:
+        return _download(published.url.format(path=file.path), file, timeout_s, schemes)
+
+    parts = [download(part) for part in published.parts] if any(file.picks for file in damaged) else []
+    for file in damaged:
         if file.picks:
-            to_assemble.append(file)
-            continue
-        with _atomic_write(target) as stream:
-            download(published.url.format(path=file.path), file, stream)
-    if to_assemble:
-        _assemble(published, to_assemble, folder, download)
+            content = pick(published.cut, parts, read_picks(file.picks))
+            _check(f"{published.repository}, {file.name}", file, content)
+        else:
+            content = download(file)[: file.keep_bytes]
+        _write(folder / file.name, content)
     return folder
-
-
-def _assemble(
-    published: PublishedDataset, files: Sequence[PublishedFile], folder: Path, download: Callable[..., None]
-) -> None:
-    parts = []
-    for part in published.parts:
-        download(published.url.format(path=part.path), part, stream := io.BytesIO())
-        parts.append(stream.getvalue())
-    for file in files:
-        content = pick(published.cut, parts, read_picks(file.picks))
-        _check(f"{published.repository}, {file.name}", file, len(content), hashlib.sha256(content).hexdigest())
-        with _atomic_write(folder / file.name) as stream:
-            stream.write(content)
 
 
 def read_picks(name: str) -> list[str]:
@@ -175,31 +157,29 @@ def pick(cut: str, parts: Sequence[bytes], wanted: Sequence[str]) -> bytes:
     return content.rstrip(b"\n") + b"\n" if cut == "tunes" else content
 
 
-@contextmanager
-def _atomic_write(target: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file next to `target`, which replaces it on success and is removed on failure."""
+def _write(target: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(target.parent)
-        with temporary.open("wb") as stream:
-            yield stream
-        os.replace(temporary, target)
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
             f"{target}: cannot be written ({error.strerror}); set SEQSERVE_CACHE to a writable folder"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)  # also after Ctrl-C
 
 
-def _download(url: str, file: PublishedFile, stream: IO[bytes], *, timeout_s: float, schemes: tuple[str, ...]) -> None:
-    """Copy `url` into the stream. Raises DataError if it is not the published file."""
+def _download(url: str, file: PublishedFile, timeout_s: float, schemes: tuple[str, ...]) -> bytes:
+    """Return the content of `url`. Raises DataError if it is not the published file."""
     try:
         _check_scheme(url, url, schemes)
         with urlopen(url, timeout=timeout_s) as response:
             _check_scheme(url, response.geturl(), schemes)  # the target of a redirect
-            received_bytes, sha256 = _copy(response.read, stream, file)
+            content: bytes = response.read(file.bytes + 1)
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError):
             error.close()  # the error holds an open response
@@ -207,23 +187,8 @@ def _download(url: str, file: PublishedFile, stream: IO[bytes], *, timeout_s: fl
             f"{url}: the download failed ({error}); nothing was kept. Try again, or, behind a firewall, set "
             "SEQSERVE_DATA to a folder that has the files (docs/reference/data-sets.md)"
         ) from error
-    _check(url, file, received_bytes, sha256)
-
-
-def _copy(read: Callable[[int], bytes], stream: IO[bytes], file: PublishedFile) -> tuple[int, str]:
-    """Return the count and the sha256 of the received bytes. Writes only the part to keep."""
-    from tqdm import tqdm  # only downloads need it
-
-    received_bytes, digest = 0, hashlib.sha256()
-    left_to_keep = file.bytes if file.keep_bytes is None else file.keep_bytes
-    with tqdm(total=file.bytes, unit="B", unit_scale=True, desc=file.path, leave=False) as bar:
-        while received_bytes <= file.bytes and (chunk := read(CHUNK_BYTES)):
-            received_bytes += len(chunk)
-            digest.update(chunk)
-            stream.write(chunk[:left_to_keep])
-            left_to_keep -= min(len(chunk), left_to_keep)
-            bar.update(len(chunk))
-    return received_bytes, digest.hexdigest()
+    _check(url, file, content)
+    return content
 
 
 def _check_scheme(requested: str, url: str, schemes: tuple[str, ...]) -> None:
@@ -232,16 +197,10 @@ def _check_scheme(requested: str, url: str, schemes: tuple[str, ...]) -> None:
         raise DataError(f"{requested}{redirect} is not {' or '.join(schemes)}; data is fetched over https only")
 
 
-def _check(url: str, file: PublishedFile, received_bytes: int, sha256: str) -> None:
-    if (received_bytes, sha256) != (file.bytes, file.sha256):
+def _check(url: str, file: PublishedFile, content: bytes) -> None:
+    sha256 = hashlib.sha256(content).hexdigest()
+    if (len(content), sha256) != (file.bytes, file.sha256):
         raise DataError(
-            f"{url}: expected {file.bytes} bytes with sha256 {file.sha256}, got {received_bytes} with {sha256}; "
-            "nothing was kept. Try again; if this repeats, the published file has changed"
+            f"{url}: expected {file.bytes} bytes with sha256 {file.sha256}, got {len(content)} with {sha256}; nothing "
+            "was kept. Try again; if this repeats, the published file has changed"
         )
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove the temporary files of killed downloads. Younger ones may belong to another process."""
-    for left_over in folder.glob(".*.part"):
-        if time.time() - left_over.stat().st_mtime > STALE_S:
-            left_over.unlink(missing_ok=True)
