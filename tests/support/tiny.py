@@ -41,7 +41,7 @@ SMALL = {
 TEXT = "".join(f"{number} green bottles hanging on the wall;\n" for number in range(99, 30, -1))
 
 
-def labelled(count: int, seed: int = 0) -> list[LabeledExample]:
+def labeled(count: int, seed: int = 0) -> list[LabeledExample]:
     """Reviews whose label is in their adjectives."""
     draw = random.Random(seed)
     rows = []
@@ -55,7 +55,7 @@ def labelled(count: int, seed: int = 0) -> list[LabeledExample]:
 def tagged(count: int, seed: int = 0) -> list[TaggedExample]:
     """The same reviews, a tag a word."""
     adjectives = set(itertools.chain(*ADJECTIVES.values()))
-    sentences = [tuple(str(row.text).split()) for row in labelled(count, seed)]
+    sentences = [tuple(str(row.text).split()) for row in labeled(count, seed)]
     return [
         TaggedExample(tokens=s, tags=tuple("ADJ" if w in adjectives else "NOUN" if w in NOUNS else "O" for w in s))
         for s in sentences
@@ -64,7 +64,7 @@ def tagged(count: int, seed: int = 0) -> list[TaggedExample]:
 
 def joint(count: int, seed: int = 0) -> list[JointExample]:
     """The same reviews, a tag a word and the label of the whole."""
-    pairs = zip(tagged(count, seed), labelled(count, seed), strict=True)
+    pairs = zip(tagged(count, seed), labeled(count, seed), strict=True)
     return [JointExample(tokens=t.tokens, tags=t.tags, label=row.label) for t, row in pairs]
 
 

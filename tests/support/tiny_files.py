@@ -16,7 +16,7 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
 
 
 def table(kind: str, count: int = 60) -> str:
-    rows = tiny.labelled(count)
+    rows = tiny.labeled(count)
     if kind == "jsonl":
         return "".join(json.dumps({"text": row.text, "label": row.label}) + "\n" for row in rows)
     between = "," if kind == "csv" else "\t"

@@ -36,7 +36,7 @@ def test_tag_baselines_score_spans() -> None:
 
 
 def test_bag_of_words_learns_from_single_words() -> None:
-    train, dev = tiny.labelled(60), tiny.labelled(30, seed=1)
+    train, dev = tiny.labeled(60), tiny.labeled(30, seed=1)
     scores = baselines("classify", train, dev)
     assert list(scores) == ["majority", "logistic regression over a bag of words"]
     assert 30 < scores["majority"]["accuracy"] < 70

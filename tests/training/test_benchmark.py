@@ -37,7 +37,7 @@ def test_arms_take_turns_and_warmup_rounds_are_not_counted() -> None:
 
 def test_both_arms_train_on_the_same_batches() -> None:
     recipe = tiny.recipe("classify")
-    rows = tiny.labelled(60)
+    rows = tiny.labeled(60)
     network = tiny.network("classify")
     source = Source(name="tiny", url="", licence="")
     objective = make_objective(

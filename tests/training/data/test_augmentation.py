@@ -74,7 +74,7 @@ def test_lowercase_changes_whole_sentences() -> None:
 def test_mentions_are_borrowed_from_spans_and_whole_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     lent = {
         "slots": [TaggedExample(tokens=("play", "miles", "davis"), tags=("O", "B-artist", "I-artist"))],
-        "names": tiny.labelled(1),
+        "names": tiny.labeled(1),
     }
 
     def load(spec: dict[str, Any]) -> Splits[Any]:

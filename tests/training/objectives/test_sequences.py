@@ -58,7 +58,7 @@ def test_accuracy_counts_words_and_unknown_tags_are_errors() -> None:
 
 
 def test_weighted_micro_batches_equal_one_batch() -> None:
-    for task, rows in (("tag", tiny.tagged(20)), ("classify", tiny.labelled(20)), ("joint", tiny.joint(20))):
+    for task, rows in (("tag", tiny.tagged(20)), ("classify", tiny.labeled(20)), ("joint", tiny.joint(20))):
         whole = sequence_objective(task, rows, rows, training__batch_tokens=10_000)
         parts = sequence_objective(task, rows, rows, training__batch_tokens=60)
         parts.network = whole.network.eval()
@@ -79,7 +79,7 @@ def test_processes_share_the_batches_of_one_process() -> None:
 
 
 def test_balanced_class_weights_equalize_labels() -> None:
-    train = [*tiny.labelled(9), LabeledExample(text="awful", label="rare")]
+    train = [*tiny.labeled(9), LabeledExample(text="awful", label="rare")]
     objective = sequence_objective(
         "classify", train, train, training__class_weights="balanced", training__batch_tokens=1000
     )
@@ -116,7 +116,7 @@ def test_count_batches_equals_the_number_of_batches() -> None:
 
 
 def test_every_example_appears_once_per_epoch() -> None:
-    train = [LabeledExample(text=row.text, label=row.label) for row in tiny.labelled(50)]
+    train = [LabeledExample(text=row.text, label=row.label) for row in tiny.labeled(50)]
     objective = sequence_objective("classify", train, train[:5])
     targets = torch.cat([batch.text for batch in objective.batches(3)])
     assert sorted(targets.tolist()) == sorted(int(row.label == "good") for row in train)
@@ -125,7 +125,7 @@ def test_every_example_appears_once_per_epoch() -> None:
 def test_merged_labels_are_learned_apart_and_answered_together() -> None:
     parts = {"fine": ("good",), "poor": ("bad", "worse")}
     train = [
-        *tiny.labelled(20),
+        *tiny.labeled(20),
         LabeledExample(text="awful", label="worse"),
         LabeledExample(text="the film", label="neither"),
     ]
@@ -140,14 +140,14 @@ def test_merged_labels_are_learned_apart_and_answered_together() -> None:
 
 
 def test_share_samples_different_examples_each_epoch() -> None:
-    objective = sequence_objective("classify", tiny.labelled(200), tiny.labelled(5), training__share=0.3)
+    objective = sequence_objective("classify", tiny.labeled(200), tiny.labeled(5), training__share=0.3)
     drawn = [sum(len(batch.text) for batch in objective.batches(epoch)) for epoch in range(3)]
     assert all(30 < count < 90 for count in drawn)
     assert len(set(drawn)) > 1
 
 
 def test_share_below_keeps_long_examples_in_every_epoch() -> None:
-    train = tiny.labelled(100)
+    train = tiny.labeled(100)
     objective = sequence_objective("classify", train, train[:5], training__share=0.01, training__share_below=9)
     long = [example for example in train if len(str(example.text).split()) >= 9]
     seen = torch.cat([batch.feeds["lengths"] for batch in objective.batches(1)])
@@ -202,7 +202,7 @@ def test_margin_raises_the_loss_of_missed_spans_only() -> None:
 
 
 def test_share_that_samples_no_example_uses_all() -> None:
-    objective = sequence_objective("classify", tiny.labelled(2), tiny.labelled(2), training__share=1e-6)
+    objective = sequence_objective("classify", tiny.labeled(2), tiny.labeled(2), training__share=1e-6)
     assert sum(len(batch.text) for batch in objective.batches(0)) == 2
 
 
