@@ -1,27 +1,27 @@
-"""What can go wrong with a request, in the service's own words. Knows no HTTP: protocols/problem.py does.
+"""The errors that end a request, independent of protocols. ``api/problems.py`` maps them to statuses.
 
     ServiceError
-    ├── RequestError            the client has to change something before it tries again
-    │   ├── InvalidRequest      no JSON, a wrong type, an unknown field, a value out of range
+    ├── RequestError            the client must change the request
+    │   ├── InvalidRequest      not JSON, a wrong type, an unknown field, a value out of range
     │   ├── UnknownModel        no such model, or a model of another task
-    │   ├── TooLarge            a body, a sequence or a list over its limit
+    │   ├── TooLarge            a body, an input or a list over its limit
     │   ├── ForeignOrigin       a page of an origin that may not open streams
-    │   ├── Unauthorized        no key, or a wrong one, where keys are set
+    │   ├── Unauthorized        a missing or wrong API key
     │   ├── NotFound            no such route
     │   ├── MethodNotAllowed    the route has other methods
-    │   ├── UnsupportedMedia    a body that is not plain JSON
-    │   ├── HeadTooLarge        a request's head over its limit
-    │   ├── HeadTooSlow         a head that did not come in time
-    │   └── Malformed           no request at all
-    ├── Overloaded              the queue is full: come back later
-    ├── RateLimited             this client has had what it may have for now
-    ├── DeadlinePassed          the answer would have come too late, so the work was not done
-    ├── Unavailable             not ready yet, or shutting down
-    ├── ClientGone              nobody is waiting any more: nothing is sent
-    └── InternalError           a bug; its message never holds a trace, a path or an input
+    │   ├── UnsupportedMedia    a media type or content encoding that the route does not read
+    │   ├── HeadTooLarge        a head over its limit
+    │   ├── HeadTooSlow         a head that took too long
+    │   └── Malformed           not HTTP
+    ├── Overloaded              the queue is full
+    ├── RateLimited             the client has sent too many requests
+    ├── DeadlinePassed          the deadline passed before the work was done
+    ├── Unavailable             loading or shutting down
+    ├── ClientGone              the client has disconnected; nothing is sent
+    └── InternalError           a bug; the message contains no trace, path or input
 
-The message of an error is one sentence for a person: what was sent, what is allowed, what to do. The
-attributes say the same to a program; those that an error has are listed in its ``details``.
+A message is one sentence for a person: the value, the limit, the remedy. ``details`` has the same for a program. An
+error names fields relative to the request body; ``field`` is not repeated in the message.
 """
 
 import math
@@ -29,13 +29,13 @@ from collections.abc import Sequence
 
 Value = str | int | float | bool | None
 
-VALUE_CHARACTERS = 80  # enough to recognise what one sent, too little to echo a document into a log
+VALUE_CHARACTERS = 80  # enough to recognize a value, too few to copy a document
 
 
 def shown(value: object) -> Value:
-    """Return ``value`` small enough to be echoed: numbers as they are, anything else as a short text."""
+    """Return ``value`` in a form that is short enough to send back: a number, or at most 80 characters."""
     if value is None or isinstance(value, bool | float):
-        return str(value) if isinstance(value, float) and not math.isfinite(value) else value  # JSON has no nan
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value  # JSON has no NaN
     if isinstance(value, int):
         return value if abs(value) < 2**63 else f"an integer of {value.bit_length()} bits"
     if isinstance(value, str):
@@ -46,7 +46,7 @@ def shown(value: object) -> Value:
 
 
 class ServiceError(Exception):
-    """Anything that ends a request without its answer. ``details``: what a program needs, by name."""
+    """Ends a request without an answer. ``details`` has what a program needs, by name."""
 
     def __init__(self, message: str, **details: object) -> None:
         super().__init__(message)
@@ -55,36 +55,36 @@ class ServiceError(Exception):
 
 
 class RequestError(ServiceError):
-    """The request itself is at fault."""
+    """The client must change the request."""
 
 
 class InvalidRequest(RequestError):
-    """``field``: a dotted path such as ``parameters.top_k``; ``limit``: what is allowed; ``value``: what came."""
+    """``field``: a dotted path such as ``parameters.top_k``; ``limit``: what is allowed; ``value``: what was sent."""
 
     def __init__(self, message: str, *, field: str | None = None, limit: Value = None, value: object = None):
         super().__init__(message, field=field, limit=limit, value=shown(value))
 
 
 class UnknownModel(RequestError):
-    """``value``: the name that was asked for; ``available``: the names that exist for the task."""
+    """``value``: the requested name; ``available``: the names of the models for the task."""
 
     def __init__(self, message: str, *, value: str, available: Sequence[str]) -> None:
         super().__init__(message, field="model", value=shown(value), available=list(available))
 
 
 class TooLarge(RequestError):
-    """``limit`` and ``value`` in the unit that the message names (bytes, inputs, tokens, characters)."""
+    """``limit`` and ``value`` have the unit in the message: bytes, inputs, tokens or characters."""
 
     def __init__(self, message: str, *, limit: int, value: int | None = None, field: str | None = None) -> None:
         super().__init__(message, field=field, limit=limit, value=value)
 
 
 class Unauthorized(RequestError):
-    """A key is required; nothing is said about the one that came."""
+    """A key is required. Reveals nothing about the one that was sent."""
 
 
 class ForeignOrigin(RequestError):
-    """``value``: the origin that the browser named."""
+    """``value``: the origin that the browser sent."""
 
     def __init__(self, message: str, *, value: str) -> None:
         super().__init__(message, value=shown(value))
@@ -105,53 +105,53 @@ class MethodNotAllowed(RequestError):
 
 
 class UnsupportedMedia(RequestError):
-    """``available``: the media types that are read."""
+    """``available``: the media types that the route reads."""
 
     def __init__(self, message: str, *, value: str, available: Sequence[str]) -> None:
         super().__init__(message, value=shown(value), available=list(available))
 
 
 class HeadTooLarge(RequestError):
-    """``limit``: in bytes or header fields, as the message says."""
+    """``limit`` has the unit in the message: bytes or header fields."""
 
     def __init__(self, message: str, *, limit: int) -> None:
         super().__init__(message, limit=limit)
 
 
 class HeadTooSlow(RequestError):
-    """``limit``: the seconds that a head may take."""
+    """``limit``: the seconds for a head."""
 
     def __init__(self, message: str, *, limit: float) -> None:
         super().__init__(message, limit=limit)
 
 
 class Malformed(RequestError):
-    """The connection is of no more use."""
+    """The connection cannot be used any longer."""
 
 
 class Overloaded(ServiceError):
-    """``limit``: of the queue; ``retry_after_s``: when it is worth to come back."""
+    """``limit``: of the queue; ``retry_after_s``: when to retry."""
 
     def __init__(self, message: str, *, retry_after_s: float, limit: int | None = None) -> None:
         super().__init__(message, limit=limit, retry_after_s=retry_after_s)
 
 
 class RateLimited(ServiceError):
-    """``policy``: which limit it is; ``limit``: its requests; ``retry_after_s``: when the next one may be had."""
+    """``policy``: ``rate`` or ``day``; ``limit``: its requests; ``retry_after_s``: when its window ends."""
 
     def __init__(self, message: str, *, policy: str, limit: int, retry_after_s: float) -> None:
         super().__init__(message, policy=policy, limit=limit, retry_after_s=round(retry_after_s, 3))
 
 
 class DeadlinePassed(ServiceError):
-    """``limit``: the seconds that the request had."""
+    """``limit``: the seconds of the deadline."""
 
     def __init__(self, message: str, *, limit: float | None = None) -> None:
         super().__init__(message, limit=limit)
 
 
 class Unavailable(ServiceError):
-    """``retry_after_s``: when another replica, or this one, will probably answer."""
+    """``retry_after_s``: when to retry, here or at another replica."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
@@ -165,7 +165,7 @@ class ClientGone(ServiceError):
 
 
 class InternalError(ServiceError):
-    """A bug of ours. The cause is in the log, under the request's id."""
+    """A bug. The log has its cause under the request id."""
 
-    def __init__(self, message: str = "an unexpected error; quote the request id when you report it") -> None:
+    def __init__(self, message: str = "an unexpected error; report it with the request id") -> None:
         super().__init__(message)

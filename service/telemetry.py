@@ -1,9 +1,9 @@
-"""Every metric: its name, its unit, its labels, and how it is counted. Knows no HTTP, no model and no BentoML.
+"""The metrics of the service: names, units, labels, and how they are recorded.
 
-Recording is plain arithmetic on dictionaries (well under a microsecond); ``flush`` moves what has been
-gathered into prometheus_client, once a second and when this worker's ``/metrics`` is read. prometheus_client
-keeps several worker processes apart through PROMETHEUS_MULTIPROC_DIR, which ``bentoml serve`` sets before it
-starts them; it has to be set when prometheus_client is imported, hence the late import.
+Recording is arithmetic on dictionaries and takes well under a microsecond. ``flush`` moves the result into
+prometheus_client once a second, and before ``/metrics`` is read. prometheus_client adds up the worker processes through
+PROMETHEUS_MULTIPROC_DIR. ``bentoml serve`` sets it before it starts them, and prometheus_client reads it on import,
+which is why it is imported late.
 """
 
 import os
@@ -19,9 +19,9 @@ from service.scheduling.job import InferenceRequest
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-UNKNOWN = "unknown"  # the model label of a request that names no loaded bundle
+UNKNOWN = "unknown"  # the model label of requests without a loaded bundle
 
-# From a batch of a small model on one core (0.2 ms) to the longest deadline; each step is at most 2.5 times.
+# From the batch of a small model on one core (0.2 ms) to the longest deadline, in factors of at most 3.
 SECONDS = (
     *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
@@ -34,7 +34,7 @@ SHARES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity: it is hashed for every record
 class Metric:
-    """One metric family. ``merge`` says how a gauge is put together from several workers."""
+    """One metric family. ``merge`` says how the gauges of several workers are combined."""
 
     name: str
     kind: Literal["counter", "histogram", "gauge"]
@@ -53,44 +53,40 @@ def _histogram(name: str, labels: tuple[str, ...], buckets: tuple[float, ...], a
 
 
 M = ("model",)
-REQUESTS = _counter(
-    "seqserve_requests_total", ("route", "model", "outcome"), "Requests by how they ended: ok or the error."
-)
+REQUESTS = _counter("seqserve_requests_total", ("route", "model", "outcome"), "Requests by outcome: ok, or the error.")
 REQUEST_SECONDS = _histogram(
-    "seqserve_request_seconds", ("route", "model"), SECONDS, "Seconds from the request's head to its answer."
+    "seqserve_request_seconds", ("route", "model"), SECONDS, "Seconds from a request to its answer."
 )
-QUEUE_SECONDS = _histogram("seqserve_queue_seconds", M, SECONDS, "Seconds that an input waited for its batch.")
-COMPUTE_SECONDS = _histogram("seqserve_compute_seconds", M, SECONDS, "Seconds that the network took for one batch.")
+QUEUE_SECONDS = _histogram("seqserve_queue_seconds", M, SECONDS, "Seconds that an input was queued.")
+COMPUTE_SECONDS = _histogram("seqserve_compute_seconds", M, SECONDS, "Seconds that the model took for one batch.")
 BATCH_ITEMS = _histogram("seqserve_batch_items", M, ROWS, "Inputs in one batch.")
-PADDING_WASTE = _histogram(
-    "seqserve_padding_waste_ratio", M, SHARES, "Padded minus real tokens over padded tokens, one value a batch."
-)
-RELEASED = _counter("seqserve_batches_released_total", ("model", "reason"), "Batches by why they were released.")
-PROCESSED = _counter("seqserve_processed_tokens_total", M, "Tokens of inputs that were run, without padding.")
-PADDED = _counter("seqserve_padded_tokens_total", M, "Tokens of inputs that were run, with padding.")
-QUEUE_ITEMS = Metric(name="seqserve_queue_items", kind="gauge", labels=M, about="Inputs that are waiting now.")
-ACTIVE_SLOTS = Metric(name="seqserve_active_slots", kind="gauge", labels=M, about="Texts that are being generated now.")
+PADDING_WASTE = _histogram("seqserve_padding_waste_ratio", M, SHARES, "Padding over all tokens of a batch.")
+RELEASED = _counter("seqserve_batches_released_total", ("model", "reason"), "Batches by the reason of their release.")
+PROCESSED = _counter("seqserve_processed_tokens_total", M, "Tokens of processed inputs, without padding.")
+PADDED = _counter("seqserve_padded_tokens_total", M, "Tokens of processed inputs, with padding.")
+QUEUE_ITEMS = Metric(name="seqserve_queue_items", kind="gauge", labels=M, about="Inputs that are queued.")
+ACTIVE_SLOTS = Metric(name="seqserve_active_slots", kind="gauge", labels=M, about="Texts that are being generated.")
 ACTIVE_STREAMS = Metric(
-    name="seqserve_active_streams", kind="gauge", labels=M, about="Answers in parts, and WebSockets, that are open now."
+    name="seqserve_active_streams", kind="gauge", labels=M, about="Open event streams and WebSockets."
 )
-GENERATED = _counter("seqserve_generated_tokens_total", M, "Tokens generated.")
-STEP_ROWS = _histogram("seqserve_step_rows", M, ROWS, "Texts in one step of generation.")
-STEP_SECONDS = _histogram("seqserve_step_seconds", M, TOKEN_SECONDS, "Seconds that the network took for one step.")
-FIRST_TOKEN = _histogram("seqserve_first_token_seconds", M, SECONDS, "Seconds from the request to its first token.")
-INTER_TOKEN = _histogram("seqserve_inter_token_seconds", M, TOKEN_SECONDS, "Seconds between two tokens of one text.")
-REJECTED = _counter("seqserve_rejected_total", ("reason",), "Requests that were refused, by the error.")
+GENERATED = _counter("seqserve_generated_tokens_total", M, "Generated tokens.")
+STEP_ROWS = _histogram("seqserve_step_rows", M, ROWS, "Texts in one decoding step.")
+STEP_SECONDS = _histogram("seqserve_step_seconds", M, TOKEN_SECONDS, "Seconds that the model took for a decoding step.")
+FIRST_TOKEN = _histogram("seqserve_first_token_seconds", M, SECONDS, "Seconds from a request to its first token.")
+INTER_TOKEN = _histogram("seqserve_inter_token_seconds", M, TOKEN_SECONDS, "Seconds between two tokens of a text.")
+REJECTED = _counter("seqserve_rejected_total", ("reason",), "Refused requests by error.")
 BUNDLE = Metric(
     name="seqserve_bundle_info",
     kind="gauge",
     labels=("model", "version", "variant"),
-    about="1 for every bundle that is served.",
+    about="1 for each loaded bundle.",
     merge="livemax",
 )
 LOAD_SECONDS = Metric(
     name="seqserve_bundle_load_seconds",
     kind="gauge",
     labels=M,
-    about="Seconds that loading and self-testing a bundle took.",
+    about="Seconds to load and self-test a bundle.",
     merge="livemax",
 )
 METRICS = (
@@ -122,13 +118,13 @@ class RequestRecord:
 
 
 class _Histogram:
-    """What one histogram series gathered since the last flush."""
+    """The values of one histogram series since the last flush."""
 
     __slots__ = ("bounds", "counts", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)  # the last one is +Inf
+        self.counts = [0] * (len(bounds) + 1)  # the last bucket is +Inf
         self.total = 0.0
 
     def add(self, value: float, times: int = 1) -> None:
@@ -137,7 +133,7 @@ class _Histogram:
 
 
 class Telemetry:
-    """Records what happens in one worker process. To be used from one thread."""
+    """The metrics of one worker process. Not thread-safe."""
 
     def __init__(self) -> None:
         self._counts: defaultdict[tuple[Metric, Labels], float] = defaultdict(float)
@@ -149,13 +145,13 @@ class Telemetry:
         self.registry: CollectorRegistry | None = None
 
     def request(self, route: str, model: str, outcome: str, total_s: float) -> None:
-        """Count one request of a known ``route``; a ``model`` that is not loaded is counted as unknown."""
+        """Count one finished request. ``route`` must be a pattern, never a path that a client made up."""
         model = self.known(model)
         self._counts[REQUESTS, (route, model, outcome)] += 1
         self.observe(REQUEST_SECONDS, (route, model), total_s)
 
     def known(self, model: str) -> str:
-        """Return the name of a loaded bundle as it is, and for all others the one that stands for them."""
+        """Return ``model`` if it is a loaded bundle, otherwise UNKNOWN: clients must not create series."""
         return model if model in self._models else UNKNOWN
 
     def rejected(self, reason: str) -> None:
@@ -163,13 +159,13 @@ class Telemetry:
         self._counts[REJECTED, (reason,)] += 1
 
     def streams(self, model: str, change: int) -> None:
-        """Count the streams that began or ended; a ``model`` that is not loaded is counted as unknown."""
-        model = model if model in self._models else UNKNOWN
+        """Count streams that started (1) or ended (-1)."""
+        model = self.known(model)
         self._streams[model] += change
         self.gauges[ACTIVE_STREAMS, (model,)] = self._streams[model]
 
     def bundle(self, model: str, version: str, variant: str, load_s: float) -> None:
-        """Announce a loaded bundle: from now on its name is a label."""
+        """Record a loaded bundle, whose name is a label from now on."""
         self._models.add(model)
         self.gauges[BUNDLE, (model, version, variant)] = 1
         self.gauges[LOAD_SECONDS, (model,)] = load_s
@@ -190,25 +186,25 @@ class Telemetry:
         return ModelMetrics(self, model)
 
     def flush(self) -> None:
-        """Move what was gathered into prometheus_client."""
-        for (metric, labels), count in self._counts.items():
+        """Move the recorded values into prometheus_client. After an error, no value is counted twice."""
+        while self._counts:
+            (metric, labels), count = self._counts.popitem()
             self._family(metric).labels(*labels).inc(count)
-        for (metric, labels), value in self.gauges.items():
+        while self.gauges:
+            (metric, labels), value = self.gauges.popitem()
             self._family(metric).labels(*labels).set(value)
-        for (metric, labels), gathered in self._histograms.items():
+        while self._histograms:
+            (metric, labels), recorded = self._histograms.popitem()
             series = self._family(metric).labels(*labels)
-            # prometheus_client can only observe one value at a time (2 µs each, thousands a second): its two
-            # fields are used instead; a test holds them to what observe() does.
-            series._sum.inc(gathered.total)
-            for bucket, count in zip(series._buckets, gathered.counts, strict=True):
+            # observe() takes one value at a time, and 2 µs for each of thousands a second. A test compares the result
+            # of writing to the two private fields with that of observe().
+            series._sum.inc(recorded.total)
+            for bucket, count in zip(series._buckets, recorded.counts, strict=True):
                 if count:
                     bucket.inc(count)
-        self._counts.clear()
-        self.gauges.clear()
-        self._histograms.clear()
 
     def _family(self, metric: Metric) -> Any:
-        """Return the prometheus_client object of a metric, made when it is first needed."""
+        """Return the prometheus_client object of a metric, created on first use."""
         family = self._families.get(metric)
         if family is None:
             import prometheus_client as prometheus
@@ -293,9 +289,9 @@ class ModelMetrics:
 
 
 def drop_dead_workers(directory: Path) -> None:
-    """Remove the gauges of workers that ended without doing so, or their queues would be summed for ever.
+    """Remove the gauges of crashed workers, which would be added up for ever.
 
-    ``directory`` is PROMETHEUS_MULTIPROC_DIR, where prometheus_client keeps ``gauge_live<how>_<pid>.db``.
+    ``directory`` is PROMETHEUS_MULTIPROC_DIR, where prometheus_client keeps ``gauge_live<mode>_<pid>.db``.
     """
     for file in directory.glob("gauge_live*_*.db"):
         pid = file.stem.rpartition("_")[2]
@@ -305,9 +301,9 @@ def drop_dead_workers(directory: Path) -> None:
 
 def _runs(pid: int) -> bool:
     try:
-        os.kill(pid, 0)  # signal 0 only asks
+        os.kill(pid, 0)  # signal 0 only checks
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # it runs, as somebody else
+        pass  # it runs, as another user
     return True

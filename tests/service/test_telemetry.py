@@ -1,4 +1,4 @@
-"""The metrics: what is recorded comes out of prometheus_client."""
+"""What is recorded comes out of prometheus_client."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
     return telemetry.registry.get_sample_value(name, labels)
 
 
-def test_a_batch_shows_its_size_its_waste_and_its_reason() -> None:
+def test_a_batch_is_recorded() -> None:
     telemetry = Telemetry()
     telemetry.for_model("m").batch(
         items=3, padded_tokens=40, real_tokens=30, reason="rows", compute_s=0.002, queue_s=[0.001, 0.002, 0.003]
@@ -29,13 +29,13 @@ def test_a_batch_shows_its_size_its_waste_and_its_reason() -> None:
     assert value(telemetry, "seqserve_processed_tokens_total", model="m") == 30
 
 
-def test_a_batch_of_nothing_has_no_waste() -> None:
+def test_an_empty_batch_has_no_padding_waste() -> None:
     telemetry = Telemetry()
     telemetry.for_model("m").batch(items=1, padded_tokens=0, real_tokens=0, reason="rows", compute_s=0.001)
     assert value(telemetry, "seqserve_padding_waste_ratio_count", model="m") is None
 
 
-def test_generation_shows_its_rows_and_its_tokens() -> None:
+def test_decoding_steps_and_tokens_are_recorded() -> None:
     telemetry = Telemetry()
     metrics = telemetry.for_model("m")
     metrics.steps(rows=5, count=2, compute_s=0.0001)
@@ -49,7 +49,7 @@ def test_generation_shows_its_rows_and_its_tokens() -> None:
     assert value(telemetry, "seqserve_inter_token_seconds_count", model="m") == 64
 
 
-def test_a_gauge_keeps_its_value_over_flushes() -> None:
+def test_a_gauge_keeps_its_value_after_a_flush() -> None:
     telemetry = Telemetry()
     telemetry.for_model("m").slots(queued=7, active=3)
     telemetry.flush()
@@ -57,7 +57,7 @@ def test_a_gauge_keeps_its_value_over_flushes() -> None:
     assert value(telemetry, "seqserve_active_slots", model="m") == 3
 
 
-def test_counts_add_up_over_flushes() -> None:
+def test_counters_add_up_over_flushes() -> None:
     telemetry = Telemetry()
     for _ in range(3):
         telemetry.rejected("queue-full")
@@ -65,7 +65,7 @@ def test_counts_add_up_over_flushes() -> None:
     assert value(telemetry, "seqserve_rejected_total", reason="queue-full") == 3
 
 
-def test_a_model_that_a_client_makes_up_mints_no_series() -> None:
+def test_an_unknown_model_creates_no_series() -> None:
     telemetry = Telemetry()
     telemetry.bundle("pos-en", "1", "int8", 0.5)
     for name in ("pos-en", "made-up-1", "made-up-2"):
@@ -74,7 +74,7 @@ def test_a_model_that_a_client_makes_up_mints_no_series() -> None:
     assert value(telemetry, "seqserve_requests_total", route="/v1/tag", model="unknown", outcome="ok") == 2
 
 
-def test_a_bundle_is_shown_with_its_version_and_variant() -> None:
+def test_a_bundle_has_its_version_and_variant() -> None:
     telemetry = Telemetry()
     telemetry.bundle("pos-en", "3", "int8", 0.5)
     assert value(telemetry, "seqserve_bundle_info", model="pos-en", version="3", variant="int8") == 1
@@ -95,7 +95,7 @@ def test_a_histogram_counts_as_prometheus_client_does(seconds: float) -> None:
     assert value(telemetry, "seqserve_first_token_seconds_sum", model="m") == seconds
 
 
-def test_every_metric_says_its_unit_or_what_it_counts() -> None:
+def test_the_name_of_a_metric_ends_with_its_unit() -> None:
     units = ("_seconds", "_total", "_items", "_rows", "_ratio", "_slots", "_streams", "_info")
     for metric in METRICS:
         assert metric.name.startswith("seqserve_")
@@ -104,7 +104,7 @@ def test_every_metric_says_its_unit_or_what_it_counts() -> None:
         assert metric.about.endswith(".")
 
 
-def test_the_gauges_of_a_worker_that_died_are_dropped(tmp_path: Path) -> None:
+def test_the_gauges_of_a_dead_worker_are_removed(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     dead, alive = (tmp_path / f"gauge_livesum_{pid}.db" for pid in (process.pid, os.getpid()))
@@ -113,3 +113,16 @@ def test_the_gauges_of_a_worker_that_died_are_dropped(tmp_path: Path) -> None:
         file.touch()
     drop_dead_workers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([alive, counter])
+
+
+def test_a_failed_flush_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    telemetry = Telemetry()
+    telemetry.rejected("queue-full")
+    telemetry.flush()
+    with monkeypatch.context() as patch:
+        patch.setattr(prometheus.Gauge, "set", lambda *_: (_ for _ in ()).throw(OSError("no space left on device")))
+        telemetry.rejected("queue-full")
+        telemetry.for_model("m").queue_depth(7)
+        with pytest.raises(OSError, match="no space"):
+            telemetry.flush()
+    assert value(telemetry, "seqserve_rejected_total", reason="queue-full") == 2
