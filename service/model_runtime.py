@@ -132,7 +132,7 @@ class ModelRuntime:
             self.tensors.scheduler.drop_cancelled()
             if self._is_full():
                 raise Overloaded(
-                    f"{self.max_requests} requests to {self.name} are in progress, which is the limit",
+                    f"{self.max_requests} requests to {self.name} are in progress, which is the limit; retry later",
                     retry_after_s=1.0,
                     limit=self.max_requests,
                 )

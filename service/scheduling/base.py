@@ -17,6 +17,7 @@ from service.telemetry import ModelMetrics
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 0.05  # a queue is searched for cancelled jobs this often, not at every refusal
+REFUSAL_INTERVAL_S = 0.01  # the text of a refusal is made this often: under overload, refusals must be cheap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,8 @@ class Scheduler(ABC):
         self.jobs: set[Job] = set()  # admitted and not done
         self._queue_limits = limits
         self._reserved_items = self._reserved_tokens = 0
-        self._next_sweep_s = 0.0
+        self._next_sweep_s = self._next_refusal_s = 0.0
+        self._refusal, self._retry_after_s = "", 0.0
         self._closed = False
 
     @property
@@ -78,13 +80,14 @@ class Scheduler(ABC):
         Raises Overloaded, Unavailable or DeadlinePassed.
         """
         if self._closed:
-            raise Unavailable("the service is shutting down: send the request to another replica")
+            raise Unavailable("the service is shutting down; send the request to another replica")
         now_s = self.clock()
         if self._reserved_items or self.queued_items:
             if self._is_full(items, tokens):
-                self.drop_cancelled()
+                if now_s >= self._next_sweep_s:
+                    self._sweep(now_s)
                 if self._is_full(items, tokens):
-                    raise self._overloaded()
+                    raise self._overloaded(now_s)
             self._check_deadline(request.deadline_s, now_s)
         job = Job(request, items=items, tokens=tokens, now_s=now_s, forget=self._forget)
         self._reserved_items += items
@@ -149,14 +152,16 @@ class Scheduler(ABC):
             or self.queued_s > limits.queue_s
         )
 
-    def _overloaded(self) -> Overloaded:
+    def _overloaded(self, now_s: float) -> Overloaded:
         limits = self._queue_limits
-        return Overloaded(
-            f"{self.queued_items} inputs of {self.queued_tokens} tokens are queued already "
-            f"(limits: {limits.queue_items} inputs, {limits.queue_tokens} tokens): retry later",
-            retry_after_s=self.retry_after_s,
-            limit=limits.queue_items,
-        )
+        if now_s >= self._next_refusal_s:
+            self._next_refusal_s = now_s + REFUSAL_INTERVAL_S
+            self._refusal = (
+                f"{self.queued_items} inputs of {self.queued_tokens} tokens are queued; the limits are "
+                f"{limits.queue_items} inputs and {limits.queue_tokens} tokens; retry later"
+            )
+            self._retry_after_s = self.retry_after_s
+        return Overloaded(self._refusal, retry_after_s=self._retry_after_s, limit=limits.queue_items)
 
     def _release(self, job: Job) -> None:
         self._reserved_items -= job.reserved_items
