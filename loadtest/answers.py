@@ -3,13 +3,14 @@
 A load test that checks only the status would measure error pages.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from loadtest.payloads import Payload
 
 SUM_TOLERANCE = 0.01  # scores may be rounded
 FINISH_REASONS = ("length", "stop", "eos")
+T = TypeVar("T")
 
 
 class WrongAnswerError(ValueError):
@@ -21,26 +22,22 @@ def check(payload: Payload, answer: object) -> None:
     many = isinstance(payload.inputs, list) and not _is_frames(payload.inputs)
     inputs = payload.inputs if many else [payload.inputs]
     # Classification returns one list per input even for a single string.
-    answers = answer if many or payload.task == "classify" else [answer]
-    _expect(isinstance(answers, list), f"expected a list of answers, got {_short(answer)}")
-    assert isinstance(answers, list)  # for the type checker
+    answers = _typed(answer, list) if many or payload.task == "classify" else [answer]
     _expect(len(answers) == len(inputs), f"{len(answers)} answers to {len(inputs)} inputs")
     for value, found in zip(inputs, answers, strict=True):
         if payload.task == "tag":
-            _check_tags(payload, value, found)
+            _check_tags(payload, value, _typed(found, list))
         elif payload.task == "classify":
-            _check_labels(payload, value, found)
+            _check_labels(payload, value, _typed(found, list))
         else:
-            _check_text(payload, found)
+            _check_text(payload, _typed(found, dict))
 
 
-def _check_tags(payload: Payload, value: Sequence[Any], answer: object) -> None:
-    _expect(isinstance(answer, list), f"expected a list of tags, got {_short(answer)}")
-    assert isinstance(answer, list)
+def _check_tags(payload: Payload, value: Sequence[Any], tags: list[Any]) -> None:
     # A model with the label O may mark spans only, and a sentence may have none.
-    _expect(bool(answer) or not value or "O" in payload.labels, f"no tags for {_short(value)}")
+    _expect(bool(tags) or not value or "O" in payload.labels, f"no tags for {_short(value)}")
     end = 0
-    for tag in answer:
+    for tag in tags:
         _expect(isinstance(tag, dict) and {"score", "word", "start", "end"} <= tag.keys(), f"{_short(tag)} is no tag")
         label = tag.get("entity", tag.get("entity_group"))
         known = not payload.labels or any(name in (label, f"B-{label}", f"I-{label}") for name in payload.labels)
@@ -61,48 +58,47 @@ def _is_frames(value: Sequence[Any]) -> bool:
     return bool(value) and isinstance(value[0], list) and bool(value[0]) and isinstance(value[0][0], int | float)
 
 
-def _check_labels(payload: Payload, value: Sequence[Any], answer: object) -> None:
-    _expect(isinstance(answer, list), f"expected a list of labels, got {_short(answer)}")
-    assert isinstance(answer, list)
+def _check_labels(payload: Payload, value: Sequence[Any], entries: list[Any]) -> None:
     if not value:
         return
-    _expect(bool(answer), f"no labels for {_short(value)}")
-    for entry in answer:
+    _expect(bool(entries), f"no labels for {_short(value)}")
+    for entry in entries:
         _expect(isinstance(entry, dict) and entry.keys() == {"label", "score"}, f"{_short(entry)} is no label")
         _expect(not payload.labels or entry["label"] in payload.labels, f"the model has no label {entry['label']!r}")
         _expect_score(entry["score"])
-    scores = [entry["score"] for entry in answer]
+    scores = [entry["score"] for entry in entries]
     _expect(scores == sorted(scores, reverse=True), f"scores {scores} are not best first")
     top_k = payload.parameters.get("top_k")
-    _expect(top_k is None or len(answer) == top_k, f"{len(answer)} labels where top_k is {top_k}")
-    if len(answer) == len(payload.labels):
+    _expect(top_k is None or len(entries) == top_k, f"{len(entries)} labels where top_k is {top_k}")
+    if len(entries) == len(payload.labels):
         _expect(abs(sum(scores) - 1.0) <= SUM_TOLERANCE, f"scores sum to {sum(scores):.4f}, not to 1")
 
 
-def _check_text(payload: Payload, answer: object) -> None:
-    _expect(isinstance(answer, dict), f"expected an object, got {_short(answer)}")
-    assert isinstance(answer, dict)
-    _expect(isinstance(answer.get("generated_text"), str), f"no generated_text in {_short(answer)}")
+def _check_text(payload: Payload, answer: dict[str, Any]) -> None:
+    _typed(answer.get("generated_text"), str)
     if not payload.parameters.get("details"):
         return
-    details = answer.get("details")
-    _expect(isinstance(details, dict), f"expected details, got {_short(details)}")
-    assert isinstance(details, dict)
-    reason, tokens = details.get("finish_reason"), details.get("generated_tokens")
+    details = _typed(answer.get("details"), dict)
+    reason, tokens = details.get("finish_reason"), _typed(details.get("generated_tokens"), int)
     limit = payload.parameters["max_new_tokens"]
     _expect(reason in FINISH_REASONS, f"finish_reason {reason!r} is none of {FINISH_REASONS}")
-    _expect(isinstance(tokens, int) and tokens <= limit, f"{tokens} tokens where the limit is {limit}")
+    _expect(tokens <= limit, f"{tokens} tokens where the limit is {limit}")
     _expect(reason != "length" or tokens == limit, f"finish_reason length at {tokens} of {limit} tokens")
 
 
-def check_problem(status: int, content_type: str, problem: object) -> None:
+def check_problem(status: int, content_type: str, answer: object) -> None:
     """Raise WrongAnswerError unless this is a problem document (RFC 9457) for `status`."""
     _expect(content_type.startswith("application/problem+json"), f"an error of content type {content_type!r}")
-    _expect(isinstance(problem, Mapping), f"expected a problem document, got {_short(problem)}")
-    assert isinstance(problem, Mapping)
+    problem = _typed(answer, dict)
     for name in ("type", "title", "detail"):
-        _expect(isinstance(problem.get(name), str), f"the problem document has no {name}")
+        _typed(problem.get(name), str)
     _expect(problem.get("status") == status, f"status {status} with a document of status {problem.get('status')!r}")
+
+
+def _typed(value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise WrongAnswerError(f"{_short(value)} is not a {kind.__name__}")
+    return value
 
 
 def _expect_score(score: object) -> None:

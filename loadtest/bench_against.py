@@ -70,27 +70,36 @@ def compare_checkouts(arguments: argparse.Namespace, cores: tuple[int, int], con
     seconds = arguments.seconds or 1.0
     with ExitStack() as stack:
         pair = [stack.enter_context(_serve(side, trees[side], arguments, server_core)) for side in SIDES]
-        for name, scenario in scenarios(pair[1], seconds):
+        for name, prepare in scenarios(pair[1], seconds).items():
             if arguments.only and not any(name.startswith(only.strip()) for only in arguments.only.split(",")):
                 continue
+            scenario = prepare()
             pairs = alternate(scenario, pair[0], pair[1], arguments.pairs + 1)[1:]  # the first one warms up
             result["scenarios"][name] = found = summarize(pairs)
-            console.print(f"{name}: {_line(found)}", markup=False, highlight=False)
+            per_s, p99_ms = (_ratio(found["ratios"][figure]) for figure in FIGURES)
+            console.print(f"{name}: rate {per_s}, p99 {p99_ms}", markup=False, highlight=False)
             report.write_json(arguments.report, result)
     return result
 
 
-def scenarios(old: Checkout, seconds: float) -> Iterator[tuple[str, Scenario]]:
-    """Yield each scenario when the ones before it are measured. Capacities are those of the old checkout."""
-    for kind in HEADERS:
-        for connections in CONNECTIONS:
-            yield f"tag-{connections}-{kind}", partial(_tag, kind=kind, connections=connections, seconds=seconds)
-    for kind in ("generate", "generate_stream"):
-        yield f"{kind}-{STREAMS}", partial(_generate, kind=kind, texts=_texts_per_run(old, kind, seconds))
-    for kind in HEADERS:
+def scenarios(old: Checkout, seconds: float) -> dict[str, Callable[[], Scenario]]:
+    """Return how to prepare each scenario by name. The old checkout determines the amount of work and the rates."""
+
+    def generate(kind: str) -> Scenario:
+        return partial(_generate, kind=kind, texts=_texts_per_run(old, kind, seconds))
+
+    def overload(kind: str) -> Scenario:
         closed = [_tag(old, 0, kind=kind, connections=count, seconds=2 * seconds) for count in (32, 64, 128)]
-        rate_per_s = OVERLOAD * max(each.per_s for each in closed)
-        yield f"overload-{kind}", partial(_overload, kind=kind, rate_per_s=rate_per_s, seconds=2 * seconds)
+        rate_per_s = OVERLOAD * max(run.per_s for run in closed)
+        return partial(_overload, kind=kind, rate_per_s=rate_per_s, seconds=2 * seconds)
+
+    found: dict[str, Callable[[], Scenario]] = {}
+    for kind in HEADERS:
+        for count in CONNECTIONS:
+            tag = partial(_tag, kind=kind, connections=count, seconds=seconds)
+            found[f"tag-{count}-{kind}"] = partial(partial, tag)
+    found |= {f"{kind}-{STREAMS}": partial(generate, kind) for kind in ("generate", "generate_stream")}
+    return found | {f"overload-{kind}": partial(overload, kind) for kind in HEADERS}
 
 
 def summarize(pairs: Sequence[tuple[RunFigures, RunFigures]]) -> dict[str, Any]:
@@ -171,11 +180,6 @@ def _overload(checkout: Checkout, number: int, *, kind: str, rate_per_s: float, 
         raise ConnectionError(f"the {checkout.side} checkout answered nothing: {found.statuses()}")
     lost = found.unanswered + sum(count for status, count in found.statuses().items() if status not in (200, 429))
     return RunFigures(per_s=found.goodput_per_s, p99_ms=ok["p99_ms"], failed=lost)
-
-
-def _line(found: Mapping[str, Any]) -> str:
-    per_s, p99_ms = (_ratio(found["ratios"][figure]) for figure in FIGURES)
-    return f"rate {per_s}, p99 {p99_ms}"
 
 
 def _ratio(found: Sequence[float]) -> str:

@@ -19,6 +19,7 @@ COMPARED_FIGURES = ("per_s", "p50_ms", "p99_ms", "cpu_ms_per_request")
 FIGURES = (*COMPARED_FIGURES, "padding_waste", "foreign_share")
 DISTURBED = 0.05  # share of the core used by others, above which figures are not reliable
 TIE = 0.95  # settings within 5 % of the fastest differ by chance
+TINY = 1e-9
 NONE = "-"
 PANELS = (("per_s", "requests/s"), ("p50_ms", "p50, ms"), ("p99_ms", "p99, ms"))
 COLORS = [f"tab:{name}" for name in ("blue", "green", "orange", "purple", "brown", "cyan", "olive", "pink")]  # of peers
@@ -57,7 +58,8 @@ def ratio_quartiles(
     pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], figures: Sequence[str]
 ) -> dict[str, tuple[float, float, float]]:
     """Return the quartiles of the ratios within each pair. They do not depend on changes of the machine's speed."""
-    return {figure: quartiles([one[figure] / two[figure] for one, two in pairs]) for figure in figures}
+    # A run can have a goodput of 0. TINY then gives a very large ratio instead of an error.
+    return {figure: quartiles([one[figure] / (two[figure] or TINY) for one, two in pairs]) for figure in figures}
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
