@@ -365,11 +365,6 @@ class StudyTable:
             return "not tried"
         return f"{solved}/{tried}" + (f" ({updates:,})" if updates is not None else "")
 
-    def markdown(self) -> str:
-        lines = [["task", "method", *(f"T = {steps}" for steps in self.lengths)], ["---"] * (2 + len(self.lengths))]
-        lines += [[task, method, *texts] for task, method, texts in self.rows()]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
     def plot(self, path: Path) -> None:
         """Write a PNG with a heat map of solved shares for each task: methods down, lengths to the right."""
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import torch
 from models.codecs.words import WordsCodec
 from models.manifest import WordsSpec
 from tests.support import tiny
-from training.data import DataError
+from training.data.examples import DataError
 from training.nn.pretrained_vectors import load_vectors
 
 CODEC = WordsCodec.fit(WordsSpec(), [["good", "film", "Plot"]])
