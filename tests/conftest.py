@@ -12,7 +12,7 @@ pytest_plugins = ["tests.support.live_service"]
 
 @pytest.fixture(scope="session")
 def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with four bundles: tiny-tag, tiny-tag-spans (IOB2), tiny-classify and tiny-generate."""
+    """Return a directory with four bundles: tiny-tag, tiny-tag-spans (IOB2), tiny-classify and tiny-generate."""
     root = tmp_path_factory.mktemp("zoo")
     bundles.tagger(root)
     bundles.tagger(root, name="tiny-tag-spans", labels=bundles.IOB2)
@@ -23,13 +23,13 @@ def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a bundle of every other kind: see bundles.of_every_kind."""
+    """Return a directory with the bundles of bundles.of_every_kind."""
     return bundles.of_every_kind(tmp_path_factory.mktemp("kinds"))
 
 
 @pytest.fixture(scope="session")
 def tiny_live(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with tiny-live, tiny-live-frames, tiny-embed and tiny-embed-joint: see bundles.of_format_3."""
+    """Return a directory with tiny-live, tiny-live-frames, tiny-embed and tiny-embed-joint."""
     return bundles.of_format_3(tmp_path_factory.mktemp("live"))
 
 

@@ -21,7 +21,7 @@ from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.generation import GenerationParameters
 from service.scheduling.loop import SchedulerLoop
-from tests.support import bundles
+from tests.support import bundles, reference
 from tests.support.engines import inference_request, load_engine, until, used_slots
 
 
@@ -365,7 +365,7 @@ async def test_a_vector_is_that_of_one_run_alone(tiny_live: Path) -> None:
     )
     assert [steps for _, steps in found] == [3, 1, 6]
     assert all(
-        np.array_equal(vector, self_test.embed(loaded, text)) for (vector, _), text in zip(found, texts, strict=True)
+        np.array_equal(vector, reference.embed(loaded, text)) for (vector, _), text in zip(found, texts, strict=True)
     )
     assert labels == [self_test.answer(loaded, text) for text in texts]
     ((vector, steps),) = await engine.embed("Paris", model="tiny-embed-joint", request=inference_request())

@@ -15,7 +15,7 @@ from models import self_test
 from models.bundle import Bundle
 from models.manifest import BundleError
 from models.tasks import Classification, EmbeddingInput, Joint, StreamChunk, Tagging
-from tests.support import bundles
+from tests.support import bundles, reference
 
 WORDS = ["the", "cat", "sat", "on", "zebras", "Paris", ".", "unheard-of"]
 
@@ -41,11 +41,11 @@ def test_manifest_reports_streams_and_embedding_width(live: Callable[[str], Bund
 def test_stream_in_chunks_equals_the_whole(tiny_live: Path, words: list[str], cuts: list[int]) -> None:
     loaded = _opened(tiny_live / "tiny-live")
     whole = self_test.answer(loaded, words, {"aggregation_strategy": "none"})
-    _, end = self_test.follow(loaded, words)
+    _, end = reference.follow(loaded, words)
     found, state = [], None
     places = [0, *sorted(cuts), len(words)]
     for first, last in pairwise(places):
-        part, state = self_test.follow(loaded, words[first:last], state)
+        part, state = reference.follow(loaded, words[first:last], state)
         found += part
     assert [each[:2] for each in found] == [each[:2] for each in whole]
     assert state is not None
@@ -63,7 +63,7 @@ def test_chunks_and_whole_sequences_share_a_batch(live: Callable[[str], Bundle],
     task = loaded.task
     assert isinstance(task, Tagging)
     item = task.encode(raw)
-    _, state = self_test.follow(loaded, raw)
+    _, state = reference.follow(loaded, raw)
     batch = [item, StreamChunk(item, state), StreamChunk(item, task.start())]
     rows = task.decode(batch, loaded.model.run(task.collate(batch)))
     alone = [task.decode([one], loaded.model.run(task.collate([one])))[0] for one in batch]
@@ -83,13 +83,13 @@ def test_embedding_does_not_depend_on_the_batch(live: Callable[[str], Bundle], n
     batch = [items[0], EmbeddingInput(items[0]), EmbeddingInput(items[1])]
     rows = task.decode(batch, loaded.model.run(task.collate(batch)))
     assert rows[0] == task.decode(items[:1], loaded.model.run(task.collate(items[:1])))[0]
-    assert np.array_equal(rows[1], self_test.embed(loaded, "the cat sat on a mat"))
-    assert np.array_equal(rows[2], self_test.embed(loaded, "Paris"))
+    assert np.array_equal(rows[1], reference.embed(loaded, "the cat sat on a mat"))
+    assert np.array_equal(rows[2], reference.embed(loaded, "Paris"))
     assert rows[1].shape == (loaded.manifest.embedding_width,)
 
 
 def test_bundle_without_state_or_embedding_is_refused(tagger: Bundle, classifier: Bundle) -> None:
     with pytest.raises(BundleError, match="tiny-tag"):
-        self_test.follow(tagger, "the")
+        reference.follow(tagger, "the")
     with pytest.raises(BundleError, match="'embedding'"):
-        self_test.embed(classifier, "the")
+        reference.embed(classifier, "the")

@@ -110,9 +110,9 @@ def test_probabilities_are_rounded() -> None:
     assert task.decode([task.encode("a")], outputs) == [[0.666667, 0.333333]]
 
 
-def written(letters: str, **asked: object) -> GeneratedText:
-    """A text into which letters were pushed until it was done."""
-    text = GeneratedText(LETTERS, "ab", GenerateOptions(**asked))  # type: ignore[arg-type]
+def generated(letters: str, **options: object) -> GeneratedText:
+    """Return a text after appending letters until it is finished."""
+    text = GeneratedText(LETTERS, "ab", GenerateOptions(**options))  # type: ignore[arg-type]
     for token in LETTERS.encode(letters).rows.tolist():
         if text.append(token):
             break
@@ -120,7 +120,7 @@ def written(letters: str, **asked: object) -> GeneratedText:
 
 
 def test_text_ends_at_max_new_tokens() -> None:
-    text = written("abcabc", max_new_tokens=4)
+    text = generated("abcabc", max_new_tokens=4)
     assert (text.text, text.finish_reason) == ("abca", "length")
 
 
@@ -128,20 +128,20 @@ def test_text_ends_at_max_new_tokens() -> None:
     ("stop", "found"), [(("cab",), "abcab"), (("x", "bc"), "abc"), (("a",), "a"), (("ca", "a"), "a")]
 )
 def test_text_ends_with_its_stop_string(stop: tuple[str, ...], found: str) -> None:
-    text = written("abcabcabc", stop=stop)
+    text = generated("abcabcabc", stop=stop)
     assert (text.text, text.finish_reason) == (found, "stop")
 
 
 def test_stop_string_in_the_prompt_is_ignored() -> None:
-    assert written("cc", stop=("ab",), max_new_tokens=2).finish_reason == "length"
+    assert generated("cc", stop=("ab",), max_new_tokens=2).finish_reason == "length"
 
 
 def test_stop_string_across_prompt_and_text_is_ignored() -> None:
-    assert written("cc", stop=("bc",), max_new_tokens=2).finish_reason == "length"
+    assert generated("cc", stop=("bc",), max_new_tokens=2).finish_reason == "length"
 
 
 def test_result_with_and_without_details() -> None:
-    plain = written("ca", max_new_tokens=2, return_full_text=True)
+    plain = generated("ca", max_new_tokens=2, return_full_text=True)
     assert plain.answer() == GenerationResult("abca")
     options = GenerateOptions(max_new_tokens=1, details=True, sampling=SamplingOptions(seed=7, temperature=0.0))
     text = GeneratedText(LETTERS, "ab", options)
@@ -163,42 +163,39 @@ def test_text_uses_the_random_stream_of_its_seed() -> None:
 
 
 def test_prompt_in_chunks_leaves_the_same_state(generator: Bundle) -> None:
-    from models.state import zeros
-    from models.tasks import Generation
-
     task, run = generator.task, generator.model.run_list
     assert isinstance(task, Generation)
     rows = task.encode("To be, or not").rows[:, None]
-    whole, after = task.advance(run, rows, np.array([13], np.int32), zeros(task.state, 1))
-    memory = zeros(task.state, 1)
-    for piece in (rows[:1], rows[1:9], rows[9:]):
-        pieces, memory = task.advance(run, piece, np.array([len(piece)], np.int32), memory)
-    assert np.array_equal(whole, pieces)
-    assert all(map(np.array_equal, after, memory))
+    whole, after = task.advance(run, rows, np.array([13], np.int32), states.zeros(task.state, 1))
+    state = states.zeros(task.state, 1)
+    for chunk in (rows[:1], rows[1:9], rows[9:]):
+        found, state = task.advance(run, chunk, np.array([len(chunk)], np.int32), state)
+    assert np.array_equal(whole, found)
+    assert all(map(np.array_equal, after, state))
 
 
-def in_place(generator: Bundle) -> tuple[InPlaceDecoder, Generation, OnnxModel]:
-    """Steps in place for four rows, and what they are made of."""
-    task, network = generator.task, generator.model
+def decoder_of(generator: Bundle) -> tuple[InPlaceDecoder, Generation, OnnxModel]:
+    """Return a decoder for four rows, its task and its model."""
+    task, model = generator.task, generator.model
     assert isinstance(task, Generation)
-    assert network.answer_width is not None
-    return InPlaceDecoder(task, network.bind, slots=4, vocabulary=network.answer_width), task, network
+    assert model.answer_width is not None
+    return InPlaceDecoder(task, model.bind, slots=4, vocabulary=model.answer_width), task, model
 
 
 def test_step_in_place_equals_advance(generator: Bundle) -> None:
-    stepper, task, network = in_place(generator)
-    vocabulary = network.answer_width
+    decoder, task, model = decoder_of(generator)
+    vocabulary = model.answer_width
     random = np.random.default_rng(0)
     plain = states.zeros(task.state, 0)
-    placed = stepper.empty_state
+    placed = decoder.empty_state
     for rows in (1, 3, 3, 4, 2, 2, 4):
         plain, placed = (tuple(array[:rows] for array in state) for state in (plain, placed))
         if (new := rows - len(plain[0])) > 0:
             joining = tuple(random.uniform(-1, 1, (new, t.width)).astype(np.float32) for t in task.state)
             plain, placed = states.join([plain, joining]), states.append(placed, joining)
         tokens = random.integers(2, vocabulary, rows).astype(np.int32)
-        logs, plain = task.advance(network.run_list, tokens[None], np.ones(rows, np.int32), plain)
-        found = stepper.step(tokens, placed)
+        logs, plain = task.advance(model.run_list, tokens[None], np.ones(rows, np.int32), plain)
+        found = decoder.step(tokens, placed)
         assert found is not None
         placed = found[1]
         assert np.array_equal(found[0], logs)
@@ -206,5 +203,5 @@ def test_step_in_place_equals_advance(generator: Bundle) -> None:
 
 
 def test_step_in_place_refuses_other_arrays(generator: Bundle) -> None:
-    stepper, task, _ = in_place(generator)
-    assert stepper.step(np.array([2], np.int32), states.zeros(task.state, 1)) is None
+    decoder, task, _ = decoder_of(generator)
+    assert decoder.step(np.array([2], np.int32), states.zeros(task.state, 1)) is None
