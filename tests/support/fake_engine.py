@@ -1,7 +1,7 @@
-"""An engine without models: answers in the shapes of the contract, and fails on request.
+"""An engine without models, with fixed answers, that fails on request.
 
-Inputs that begin with ``!`` make it misbehave: ``!bug``, ``!full``, ``!late``, ``!gone``, ``!too-long``,
-``!slow <seconds>``; behind ``then ``, after the first token: ``then !late``.
+These inputs make it fail or wait: ``!bug``, ``!full``, ``!late``, ``!gone``, ``!too-long``, ``!slow <seconds>`` and
+``!wait``. After ``then `` a stream does so after its first token, as in ``then !late``.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""What tritonclient[grpc] gets from a running service, as one JSON document: test_grpc.py runs it in its own process.
+"""Calls a running service with tritonclient[grpc] and prints the answers as one JSON document.
 
-Its messages and ours have the same names, of which one process holds one set; older releases want the pure Python
-protobuf, which the environment of this process picks.
+test_oip_grpc.py runs it in its own process: its messages have the same names as ours, which one process cannot load
+twice. Older releases also need the pure Python protobuf, which an environment variable selects.
 """
 
 import json
@@ -18,7 +18,7 @@ def tensor(name: str, values: Any) -> Any:
     made = triton.InferInput(name, list(values.shape), datatype)
     try:
         made.set_data_from_numpy(values)
-    except TypeError:  # release 2.17, which is what goes with protobuf 7, does not know the maps of that any more
+    except TypeError:  # release 2.17 with protobuf 7
         made._raw_content = serialize_byte_tensor(values).item() if datatype == "BYTES" else values.tobytes()
     return made
 
@@ -39,7 +39,7 @@ def main(address: str, raw: dict[str, dict[str, Any]]) -> dict[str, Any]:
     client = triton.InferenceServerClient(address)
     given = [tensor("text", texts("a lovely film", "ü"))]
     labelled = client.infer("tiny-classify", given, request_id="a-1", outputs=[triton.InferRequestedOutput("label")])
-    asked = tensor("parameters", texts('{"max_new_tokens": 12, "temperature": 0}'))
+    parameters = tensor("parameters", texts('{"max_new_tokens": 12, "temperature": 0}'))
     graphs = {}
     for name, feeds in raw.items():
         found = client.infer(name, [tensor(each, np.array(*values)) for each, values in feeds.items()])
@@ -53,7 +53,9 @@ def main(address: str, raw: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "index": [model.name for model in client.get_model_repository_index().models],
         "labels": [label.decode() for label in labelled.as_numpy("label").ravel()],
         "id": labelled.get_response().id,
-        "written": client.infer("tiny-generate", [tensor("text", texts("ROMEO:")), asked]).as_numpy("text")[0].decode(),
+        "written": client.infer("tiny-generate", [tensor("text", texts("ROMEO:")), parameters])
+        .as_numpy("text")[0]
+        .decode(),
         "graphs": graphs,
         "refused": [
             refused(client, "nope", given),

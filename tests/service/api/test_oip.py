@@ -63,8 +63,8 @@ async def test_text_is_generated(site: OIPSite) -> None:
 
 
 async def test_parameters_are_accepted_as_an_input(site: OIPSite) -> None:
-    asked = texts('{"max_new_tokens": 3, "stop": ["a", "b"]}', name="parameters")
-    assert len((await site.infer("tiny-generate", texts("ROMEO:"), asked))["text"]["data"][0]) <= 3
+    parameters = texts('{"max_new_tokens": 3, "stop": ["a", "b"]}', name="parameters")
+    assert len((await site.infer("tiny-generate", texts("ROMEO:"), parameters))["text"]["data"][0]) <= 3
 
 
 async def test_inputs_and_answers_can_be_json_documents(site: OIPSite) -> None:
@@ -97,8 +97,8 @@ async def test_metadata_describe_the_inputs_and_outputs(site: OIPSite) -> None:
         raw = {port.name for port in (*graph.inputs, *graph.outputs)}
         outputs = [each for each in described["outputs"] if each["name"] not in raw]
         first = orjson.dumps(site.bundle(graph.name).manifest.examples[0].inputs).decode()
-        asked = [{"name": each["name"]} for each in outputs]
-        found = await site.infer(graph.name, texts(first, name="json"), outputs=asked)
+        names = [{"name": each["name"]} for each in outputs]
+        found = await site.infer(graph.name, texts(first, name="json"), outputs=names)
         for each in outputs:
             assert found[each["name"]]["datatype"] == each["datatype"]
             assert len(found[each["name"]]["shape"]) == len(each["shape"])
@@ -126,8 +126,8 @@ async def test_binary_tensors_in_both_directions(site: OIPSite) -> None:
     content = packed("the cat", "ü")
     tensor = {"name": "text", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": len(content)}}
     outputs = [{"name": "label"}, {"name": "score", "parameters": {"binary_data": False}}]
-    asked = {"inputs": [tensor], "outputs": outputs, "parameters": {"binary_data_output": True}}
-    head = orjson.dumps(asked)
+    body = {"inputs": [tensor], "outputs": outputs, "parameters": {"binary_data_output": True}}
+    head = orjson.dumps(body)
     headers = {"inference-header-content-length": str(len(head)), "content-type": "application/octet-stream"}
     response = await site.client.post("/v2/models/tiny-classify/infer", content=head + content, headers=headers)
     length = int(response.headers["inference-header-content-length"])

@@ -16,7 +16,7 @@ from tests.support.bentoml_server import served
 
 PROMPT = "ROMEO:"
 KEY = "a-key-of-the-test"
-DRAWN: dict[str, Any] = {"model": "tiny-generate", "prompt": PROMPT, "max_tokens": 24, "seed": 7}
+SEEDED: dict[str, Any] = {"model": "tiny-generate", "prompt": PROMPT, "max_tokens": 24, "seed": 7}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def joined(chunks: list[Completion], index: int = 0) -> str:
 
 
 def test_a_completion_equals_v1_generate(client: OpenAI, address: str) -> None:
-    found = client.completions.create(**DRAWN)
+    found = client.completions.create(**SEEDED)
     body = {"inputs": PROMPT, "parameters": {"max_new_tokens": 24, "seed": 7}}
     plain = httpx.post(f"{address}/v1/generate", json=body, headers={"authorization": f"Bearer {KEY}"}).json()
     (choice,) = found.choices
@@ -51,53 +51,55 @@ def test_a_completion_equals_v1_generate(client: OpenAI, address: str) -> None:
     assert (found.usage.prompt_tokens, found.usage.completion_tokens, found.usage.total_tokens) == (6, 24, 30)
 
 
-def test_choices_fork_and_are_the_same_again(client: OpenAI) -> None:
-    first, again = (client.completions.create(**DRAWN | {"prompt": [PROMPT, "a cat"]}, n=3) for _ in range(2))
+def test_choices_differ_and_repeat_with_their_seed(client: OpenAI) -> None:
+    first, again = (client.completions.create(**SEEDED | {"prompt": [PROMPT, "a cat"]}, n=3) for _ in range(2))
     texts = [choice.text for choice in first.choices]
     assert texts == [choice.text for choice in again.choices]
     assert (len(set(texts)), [choice.index for choice in first.choices]) == (6, list(range(6)))
-    assert texts[0] == client.completions.create(**DRAWN).choices[0].text
+    assert texts[0] == client.completions.create(**SEEDED).choices[0].text
 
 
-def test_the_best_are_the_likeliest(client: OpenAI) -> None:
-    every = client.completions.create(**DRAWN, n=4, logprobs=0).choices
+def test_best_of_returns_the_most_likely_texts(client: OpenAI) -> None:
+    every = client.completions.create(**SEEDED, n=4, logprobs=0).choices
     means = {c.text: sum(c.logprobs.token_logprobs or []) / 24 for c in every if c.logprobs}
-    best = client.completions.create(**DRAWN, n=2, best_of=4)
+    best = client.completions.create(**SEEDED, n=2, best_of=4)
     assert [choice.text for choice in best.choices] == sorted(means, key=lambda text: -means[text])[:2]
     assert best.usage
     assert best.usage.completion_tokens == 4 * 24
 
 
-def test_logprobs_include_the_top_tokens_and_the_sampled_one(client: OpenAI) -> None:
-    told = client.completions.create(**DRAWN | {"temperature": 0}, logprobs=3).choices[0].logprobs
-    assert told
-    assert told.text_offset == list(range(24))
-    for token, logprob, top in zip(told.tokens or [], told.token_logprobs or [], told.top_logprobs or [], strict=True):
+def test_returnedinclude_the_top_tokens_and_the_sampled_one(client: OpenAI) -> None:
+    returned = client.completions.create(**SEEDED | {"temperature": 0}, logprobs=3).choices[0].logprobs
+    assert returned
+    assert returned.text_offset == list(range(24))
+    for token, logprob, top in zip(
+        returned.tokens or [], returned.token_logprobs or [], returned.top_logprobs or [], strict=True
+    ):
         assert (len(top), top[token], max(top.values())) == (3, logprob, logprob)
 
 
 def test_echo_prepends_the_prompt(client: OpenAI) -> None:
-    text = client.completions.create(**DRAWN).choices[0].text
-    assert client.completions.create(**DRAWN, echo=True).choices[0].text == PROMPT + text
-    assert joined(list(client.completions.create(**DRAWN, echo=True, stream=True))) == PROMPT + text
+    text = client.completions.create(**SEEDED).choices[0].text
+    assert client.completions.create(**SEEDED, echo=True).choices[0].text == PROMPT + text
+    assert joined(list(client.completions.create(**SEEDED, echo=True, stream=True))) == PROMPT + text
 
 
 @pytest.mark.parametrize("length", [1, 3])
 def test_a_text_ends_before_its_stop_string(client: OpenAI, length: int) -> None:
-    text = client.completions.create(**DRAWN).choices[0].text
+    text = client.completions.create(**SEEDED).choices[0].text
     stop = text[10 : 10 + length]
-    found = client.completions.create(**DRAWN, stop=[stop, "never there"], logprobs=0).choices[0]
+    found = client.completions.create(**SEEDED, stop=[stop, "never there"], logprobs=0).choices[0]
     assert (found.text, found.finish_reason) == (text[: text.index(stop)], "stop")
     assert found.logprobs
     assert "".join(found.logprobs.tokens or []) == found.text
-    chunks = list(client.completions.create(**DRAWN, stop=stop, stream=True))
+    chunks = list(client.completions.create(**SEEDED, stop=stop, stream=True))
     assert (joined(chunks), chunks[-1].choices[0].finish_reason) == (found.text, "stop")
 
 
 def test_a_stream_has_every_choice_and_ends_with_the_usage(client: OpenAI) -> None:
     options: Any = {"stream": True, "stream_options": {"include_usage": True}}
-    chunks = list(client.completions.create(**DRAWN, n=2, **options))
-    whole = client.completions.create(**DRAWN, n=2)
+    chunks = list(client.completions.create(**SEEDED, n=2, **options))
+    whole = client.completions.create(**SEEDED, n=2)
     assert [joined(chunks, index) for index in (0, 1)] == [choice.text for choice in whole.choices]
     assert (chunks[-1].choices, chunks[-1].usage, chunks[0].usage) == ([], whole.usage, None)
 
@@ -105,14 +107,14 @@ def test_a_stream_has_every_choice_and_ends_with_the_usage(client: OpenAI) -> No
 def test_an_error_after_the_first_event_is_raised_by_the_client(address: str) -> None:
     late = {"x-request-timeout-s": "0.15"}
     with OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0, default_headers=late) as client:
-        chunks = client.completions.create(**DRAWN | {"max_tokens": 4000}, n=15, stream=True)
+        chunks = client.completions.create(**SEEDED | {"max_tokens": 4000}, n=15, stream=True)
         with pytest.raises(openai.APIError) as caught:
             list(chunks)
     assert caught.value.code == "deadline-passed"
 
 
 @pytest.mark.parametrize(
-    ("asked", "param"),
+    ("fields", "param"),
     [
         ({"prompt": [1, 2, 3]}, "prompt"),
         ({"max_tokens": 0}, "max_tokens"),
@@ -128,9 +130,9 @@ def test_an_error_after_the_first_event_is_raised_by_the_client(address: str) ->
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_an_unsupported_field_is_rejected_by_name(client: OpenAI, asked: dict[str, Any], param: str) -> None:
+def test_an_unsupported_field_is_rejected_by_name(client: OpenAI, fields: dict[str, Any], param: str) -> None:
     with pytest.raises(openai.UnprocessableEntityError) as caught:
-        client.completions.create(**DRAWN | asked)
+        client.completions.create(**SEEDED | fields)
     assert (caught.value.param, caught.value.type, caught.value.code) == (
         param,
         "invalid_request_error",
@@ -140,18 +142,18 @@ def test_an_unsupported_field_is_rejected_by_name(client: OpenAI, asked: dict[st
 
 def test_neutral_values_of_unsupported_fields_are_accepted(client: OpenAI) -> None:
     neutral: Any = {"suffix": None, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "user": "u"}
-    assert client.completions.create(**DRAWN, **neutral, stream=False).choices[0].text
+    assert client.completions.create(**SEEDED, **neutral, stream=False).choices[0].text
 
 
 def test_each_status_raises_the_clients_exception(client: OpenAI, address: str) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
-        client.completions.create(**DRAWN | {"model": "made-up"})
+        client.completions.create(**SEEDED | {"model": "made-up"})
     assert (unknown.value.param, unknown.value.code) == ("model", "unknown-model")
     with pytest.raises(openai.AuthenticationError) as closed:
-        OpenAI(base_url=f"{address}/v1", api_key="wrong-key", max_retries=0).completions.create(**DRAWN)
+        OpenAI(base_url=f"{address}/v1", api_key="wrong-key", max_retries=0).completions.create(**SEEDED)
     assert closed.value.type == "authentication_error"
     with pytest.raises(openai.APIStatusError) as long:
-        client.completions.create(**DRAWN | {"prompt": ["a", "b" * 500]}, n=2)
+        client.completions.create(**SEEDED | {"prompt": ["a", "b" * 500]}, n=2)
     assert (long.value.status_code, long.value.param) == (413, "prompt[1]")
 
 

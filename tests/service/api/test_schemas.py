@@ -69,13 +69,13 @@ def test_an_error_in_nested_inputs_names_the_place(inputs: object, place: str) -
 
 
 def test_generate_rejects_frames() -> None:
-    said = refusal(GENERATE, {"inputs": [[0.5]]})
-    assert (said["field"], "inputs[0] " in said["detail"]) == ("inputs", True)
+    error = refusal(GENERATE, {"inputs": [[0.5]]})
+    assert (error["field"], "inputs[0] " in error["detail"]) == ("inputs", True)
 
 
 def test_classify_rejects_token_lists() -> None:
-    said = refusal(CLASSIFY, {"inputs": [["a"]]})
-    assert (said["field"], "inputs[0][0] " in said["detail"]) == ("inputs", True)
+    error = refusal(CLASSIFY, {"inputs": [["a"]]})
+    assert (error["field"], "inputs[0][0] " in error["detail"]) == ("inputs", True)
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_non_finite_parameters_are_rejected(number: bytes) -> None:
 
 
 def test_an_error_has_the_limit_and_the_value() -> None:
-    said = refusal(CLASSIFY, {"inputs": "a", "parameters": {"top_k": -3}})
-    assert (said["limit"], said["value"]) == (1, -3)
+    error = refusal(CLASSIFY, {"inputs": "a", "parameters": {"top_k": -3}})
+    assert (error["limit"], error["value"]) == (1, -3)
 
 
 def test_too_many_inputs_are_too_large() -> None:
@@ -175,9 +175,9 @@ def test_many_errors_are_counted_and_not_listed() -> None:
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_long_field_name_is_truncated_in_the_error(nested: bool) -> None:
     unknown = {"k" * 200_000: 1}
-    said = refusal(TAG, {"inputs": "a", "parameters": unknown} if nested else {"inputs": "a", **unknown})
-    assert "kkk" in said["field"]
-    assert len(said["field"] + said["detail"]) < 400
+    error = refusal(TAG, {"inputs": "a", "parameters": unknown} if nested else {"inputs": "a", **unknown})
+    assert "kkk" in error["field"]
+    assert len(error["field"] + error["detail"]) < 400
 
 
 def test_a_list_is_validated_up_to_its_first_error() -> None:
@@ -188,12 +188,12 @@ def test_a_list_is_validated_up_to_its_first_error() -> None:
 
 def test_zero_new_tokens_need_return_state() -> None:
     for parameters in ({"max_new_tokens": 0}, {"max_new_tokens": 0, "state": "abc"}):
-        asked = read(GENERATE, {"inputs": "a", "parameters": parameters}).parameters
+        parameters = read(GENERATE, {"inputs": "a", "parameters": parameters}).parameters
         with pytest.raises(InvalidRequest) as caught:
-            schemas.generation_parameters(asked, limit=500)
+            schemas.generation_parameters(parameters, limit=500)
         assert caught.value.details["field"] == "parameters.max_new_tokens"
-    asked = read(GENERATE, {"inputs": "a", "parameters": {"max_new_tokens": 0, "return_state": True}}).parameters
-    assert schemas.generation_parameters(asked, limit=500).max_new_tokens == 0
+    parameters = read(GENERATE, {"inputs": "a", "parameters": {"max_new_tokens": 0, "return_state": True}}).parameters
+    assert schemas.generation_parameters(parameters, limit=500).max_new_tokens == 0
 
 
 def test_max_new_tokens_over_the_limit_is_rejected() -> None:

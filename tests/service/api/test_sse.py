@@ -69,9 +69,9 @@ async def test_an_empty_text_has_one_event(site: FakeSite) -> None:
 
 
 async def test_generate_with_stream_true_streams(site: FakeSite) -> None:
-    asked = {"inputs": "a", "parameters": {"return_full_text": True}}
-    found = events(await site.post("/v1/generate", {**asked, "stream": True}))
-    assert found == events(await site.post(PATH, asked))
+    body = {"inputs": "a", "parameters": {"return_full_text": True}}
+    found = events(await site.post("/v1/generate", {**body, "stream": True}))
+    assert found == events(await site.post(PATH, body))
     assert found[-1]["generated_text"] == "a" + TEXT
 
 
