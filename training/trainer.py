@@ -17,6 +17,7 @@ from training import parallel
 from training.device_precision import deterministic_operations
 from training.objectives import Objective
 from training.optimizer import LearningRateSchedule, TrainingStep
+from training.recipe import RecipeError
 from training.training_config import Training
 
 CHECKPOINT, BEST, HISTORY = "checkpoint.pt", "best.pt", "history.json"
@@ -33,7 +34,7 @@ def fit(objective: Objective, training: Training, folder: Path, report: Progress
     holds the last finished epoch.
 
     Under torchrun, each process calls this with the same arguments; process 0 writes, reports and evaluates. Raises
-    FloatingPointError if the loss is not finite.
+    FloatingPointError if the loss is not finite, and RecipeError for a checkpoint of an older version.
     """
     is_first = parallel.rank() == 0
     board: SummaryWriter | nullcontext[None] = SummaryWriter(folder / "tensorboard") if is_first else nullcontext()
@@ -144,7 +145,10 @@ class Trainer:
         )
 
     def _restore(self) -> None:
-        saved: dict[str, Any] = torch.load(self._folder / CHECKPOINT, map_location="cpu", weights_only=True)
+        path = self._folder / CHECKPOINT
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if "schedule" not in saved:
+            raise RecipeError(f"{path} is from an older version and cannot be resumed: train again with --fresh")
         self._objective.network.load_state_dict(saved["network"])
         if self._step.average is not None:
             self._step.average.load_state_dict(saved["average"])

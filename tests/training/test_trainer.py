@@ -24,6 +24,7 @@ from tests.support.point_objectives import (
     without_times,
 )
 from training import trainer
+from training.recipe import RecipeError
 
 
 def test_training_lowers_the_loss_and_writes_the_history(tmp_path: Path) -> None:
@@ -73,6 +74,7 @@ from pathlib import Path
 import torch
 from tests.support.point_objectives import Points, training
 from training import trainer
+from training.recipe import RecipeError
 torch.set_num_threads(1)
 def report(epoch, batch, batches, loss):
     if (epoch, batch) == (2, 2):
@@ -101,6 +103,12 @@ def test_no_checkpoint_before_the_first_epoch_ends(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         trainer.fit(Points(), training(), tmp_path, interrupt)
     assert trainer.saved_history(tmp_path) == []
+
+
+def test_checkpoint_of_an_older_version_is_rejected(tmp_path: Path) -> None:
+    torch.save({"network": {}, "optimiser": {}, "epoch": 1, "step": 2, "history": []}, tmp_path / trainer.CHECKPOINT)
+    with pytest.raises(RecipeError, match="older version"):
+        trainer.fit(Points(), training(), tmp_path, ignore)
 
 
 def test_finished_run_is_not_trained_again(tmp_path: Path) -> None:
