@@ -105,7 +105,7 @@ class Tagging:
                 )
                 for label, first, last, score in self.spans(row)
             ]
-        names = [self.labels[label] for label in row.labels]
+        names = map(self.labels.__getitem__, row.labels)
         return list(map(_make_entity, zip(names, row.scores, item.tokens, item.starts, item.ends, strict=True)))
 
     def spans(self, row: TagRow) -> list[Span]:
