@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
+import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
 
 from service.api.answers import EntityObject, GeneratedObject
@@ -41,7 +42,7 @@ StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
 def _reject_true(value: bool) -> bool:
     if value:
-        raise ValueError("is not supported: send false or leave it out")
+        raise ValueError("true is not supported; send false or leave it out")
     return value
 
 
@@ -232,10 +233,12 @@ def request_error(error: ValidationError, parent: str = "", *, with_value: bool 
         place = _deepest([each["loc"] for each in errors if each["loc"][0] == field])
         where = f"; the value at {field}{place} fits none of these" if place else ""
         return InvalidRequest(f"must be {union}{where}", field=field, value=value)
-    message = first["msg"].removeprefix("Input ")
+    message = re.sub(r"^\w+ should", "must", first["msg"])  # "Input should be an object"
     if not field:
         return InvalidRequest(f"the body {message}", value=value)
-    given = f"{shown(value)!r}" if with_value else "the value"
+    if kind == "value_error":  # of a validator above
+        return InvalidRequest(str(context["error"]), field=field, value=value)
+    given = _quoted(value) if with_value else "the value"
     return InvalidRequest(f"{given} is not valid: {message}", field=field, limit=_limit(context), value=value)
 
 
@@ -253,6 +256,12 @@ _UNIONS = {  # pydantic reports one error for each member of a union; these repl
     ("CompletionRequest", "stop"): "a string or a list of up to 4 strings, none of them empty",
     ("EmbeddingRequest", "input"): f"{_STRINGS} (token ids are not supported)",
 }
+
+
+def _quoted(value: object) -> str:
+    """Return a value as JSON, and a list or object as its type and size."""
+    text = shown(value)
+    return str(text) if isinstance(value, list | dict) else orjson.dumps(text).decode()
 
 
 def _path(location: Sequence[int | str]) -> str:
