@@ -33,7 +33,7 @@ WINDOWS_S = {"s": 1, "min": 60, "h": 3600}
 RATE = re.compile(r"([1-9][0-9]{0,8})/(s|min|h)")
 DAY_S = 86_400
 COUNTERS_MAX = 20_000  # in SQLite; counters over this number are dropped, those that expire first
-OUTAGE_LOG_S = 60.0  # between two log lines about a store that cannot be reached
+OUTAGE_PAUSE_S = 5.0  # without counting, after the store has failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class RateLimiter:
         self._strategy = FixedWindowRateLimiter(storage_from_string(store, **options))
         # A round trip to Redis must not block the event loop.
         self._executor = ThreadPoolExecutor(4, "rate-limits") if self._remote else None
-        self._outage_logged_s = -OUTAGE_LOG_S
+        self._outage_ends_s = 0.0
 
     def check(self) -> None:
         """Raise ConnectionError if the store cannot be reached."""
@@ -102,19 +102,19 @@ class RateLimiter:
     async def count(self, client: str, policy: RateLimitPolicy) -> tuple[list[RateLimitStatus], RateLimited | None]:
         """Count one request of a client.
 
-        Returns the status of each limit, and the error if one of them is exceeded. Requests pass uncounted while the
-        store cannot be reached.
+        Returns the status of each limit, and the error if one of them is exceeded. While the store fails, requests
+        pass uncounted: an outage of Redis must not become one of the service.
         """
+        if self._clock() < self._outage_ends_s:
+            return [], None
         try:
             if self._executor is None:
                 return self._count(client, policy)
-            # A real task: the fast path drives its coroutines itself, which suits futures only.
             return await asyncio.get_running_loop().run_in_executor(self._executor, self._count, client, policy)
         except StorageError as error:
-            now_s = time.monotonic()
-            if now_s - self._outage_logged_s >= OUTAGE_LOG_S:
-                self._outage_logged_s = now_s
-                log.error("the rate limit store failed, so limits are not enforced: %s", error)
+            if self._clock() >= self._outage_ends_s:  # the first of several requests
+                log.error("the rate limit store failed, so limits are off for %g s: %s", OUTAGE_PAUSE_S, error)
+            self._outage_ends_s = self._clock() + OUTAGE_PAUSE_S
             return [], None
 
     def _count(self, client: str, policy: RateLimitPolicy) -> tuple[list[RateLimitStatus], RateLimited | None]:

@@ -63,24 +63,19 @@ class AsgiTransport:
         self._whole: tuple[int, Headers, bytearray] | None = None  # a stream that is sent in one piece at its end
 
     def is_disconnected(self) -> bool:
-        """See Transport."""
         return self._disconnected if self._cycle is None else bool(self._cycle.disconnected)
 
     def client_address(self) -> str:
-        """See Transport. Ignores X-Forwarded-For, which any client can set."""
+        """Return the address of the socket. Any client could set X-Forwarded-For."""
         transport = getattr(self._cycle, "transport", None)
         return address_of(transport.get_extra_info("peername")) if transport is not None else ""
 
     @property
     def body_complete(self) -> bool:
-        """See Transport."""
         return self._cycle is not None and not self._cycle.more_body
 
     async def read_body(self, limit: int) -> bytes:
-        """See Transport.
-
-        uvicorn reads and discards what is still sent after the answer, so that the client can read a 413.
-        """
+        """Read until the end, or until ``limit``. uvicorn discards the rest, so that the client can read a 413."""
         body = bytearray()
         more = True
         while more:
@@ -97,28 +92,26 @@ class AsgiTransport:
         return bytes(body)
 
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
-        """See Transport."""
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
     async def start(self, status: int, headers: Headers) -> None:
-        """See Transport. HTTP/1.0 has no chunks, so there the answer is sent in one piece at its end."""
+        """Start a chunked answer, or for HTTP/1.0, which has no chunks, keep it until its end."""
         if self._cycle is not None and self._cycle.scope["http_version"] == "1.0":
             self._whole = status, headers, bytearray()
             return
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
-        """See Transport. uvicorn's `send` waits while the client does not read."""
         if self.is_disconnected():
             raise ClientGone
         if self._whole is not None:
             self._whole[2].extend(data)
             return
+        # uvicorn waits here while the client does not read.
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
-        """See Transport."""
         if self._whole is not None:
             status, headers, body = self._whole
             await self.send(status, [*headers, (b"content-length", b"%d" % len(body))], bytes(body))
@@ -126,7 +119,7 @@ class AsgiTransport:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def abort(self) -> None:
-        """See Transport. Only uvicorn gives access to the connection."""
+        """Close the connection, which only uvicorn gives access to."""
         transport = getattr(self._cycle, "transport", None)
         if transport is not None:
             transport.abort()

@@ -114,7 +114,7 @@ class RequestContext:
         if limiter is None or self.principal.policy.is_unlimited:
             return
         statuses, refused = await limiter.count(self.principal.client, self.principal.policy)
-        self.rate_limit_headers = rate_limit_headers(statuses)
+        self.rate_limit_headers = rate_limit_headers(statuses) if statuses else None
         if refused is not None:
             raise refused
 

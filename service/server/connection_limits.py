@@ -236,7 +236,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def check_timeouts(self) -> None:
-        """See Connection."""
         assert self.limits is not None
         now_s, settings = self.loop.time(), self.limits.settings
         if self.flow.write_paused or self.transport.is_closing():

@@ -136,7 +136,7 @@ class FastPathProtocol(LimitedHttpProtocol):
             super().on_message_complete()
 
     def check_timeouts(self) -> None:
-        """Leave a request whose body is slow to uvicorn's way, which has deadlines for it. See Connection."""
+        """Leave a request whose body is slow to uvicorn's way, which has deadlines for it."""
         if self._incoming is not None:
             self._leave_fast_path()
         super().check_timeouts()
@@ -248,39 +248,32 @@ class FastRequest:
         self._protocol = None  # type: ignore[assignment]
 
     def is_disconnected(self) -> bool:
-        """See Transport."""
         return self.disconnected
 
     def client_address(self) -> str:
-        """See Transport."""
         client = self._protocol.client
         return client[0] if client else ""
 
     @property
     def body_complete(self) -> bool:
-        """See Transport."""
         return True
 
     async def read_body(self, limit: int) -> bytes:
-        """See Transport."""
         body, self.body = self.body, b""
         if len(body) > limit:
             raise body_too_large(limit, len(body))
         return body
 
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
-        """See Transport."""
         if not self.disconnected:
             self._write(status, headers, body)
             self._answer_ended = True
 
     async def start(self, status: int, headers: Headers) -> None:
-        """See Transport."""
         if not self.disconnected:
             self._write(status, [*headers, (b"transfer-encoding", b"chunked")], b"")
 
     async def write(self, data: bytes) -> None:
-        """See Transport."""
         if not self.disconnected:
             self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
             if self._protocol.flow.write_paused:
@@ -289,13 +282,11 @@ class FastRequest:
             raise ClientGone
 
     async def end(self) -> None:
-        """See Transport."""
         if not self.disconnected:
             self._protocol.transport.write(b"0\r\n\r\n")
             self._answer_ended = True
 
     def abort(self) -> None:
-        """See Transport."""
         self._protocol.transport.abort()
 
     def _write(self, status: int, headers: Headers, body: bytes) -> None:

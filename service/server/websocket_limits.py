@@ -91,7 +91,6 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
         self.handle_parser_exception()
 
     def check_timeouts(self) -> None:
-        """See Connection."""
         assert self._limits is not None
         now_s = self.loop.time()
         if self.writable.is_set() and not self.transport.is_closing():

@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from service.errors import RateLimited
-from service.rate_limits import COUNTERS_MAX, Rate, RateLimiter, RateLimitPolicy, RateLimitStatus, shared_store
+from service.rate_limits import (
+    COUNTERS_MAX,
+    OUTAGE_PAUSE_S,
+    Rate,
+    RateLimiter,
+    RateLimitPolicy,
+    RateLimitStatus,
+    shared_store,
+)
 from tests.support.bentoml_server import free_port
 from tests.support.polling import wait_until
 
@@ -185,10 +193,25 @@ async def test_a_redis_counts_in_windows_and_says_what_is_left(redis: str) -> No
     assert (await limiter.count("client", policy("2/h")))[1] is not None
 
 
-async def test_without_its_redis_a_service_lets_requests_pass_and_logs_it_once(
+async def test_while_its_redis_fails_a_service_lets_requests_pass_and_does_not_wait(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    limiter = RateLimiter(f"redis://127.0.0.1:{free_port()}")
-    for _ in range(3):
+    attempts = 0
+
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal attempts
+        attempts += 1
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    port, clock = server.sockets[0].getsockname()[1], Clock()
+    async with server:
+        limiter = RateLimiter(f"redis://127.0.0.1:{port}", clock=clock)
         assert await limiter.count("client", policy("1/h")) == ([], None)
-    assert len(caplog.records) == 1
+        tried = attempts
+        for _ in range(3):
+            assert await limiter.count("client", policy("1/h")) == ([], None)
+        assert (attempts, len(caplog.records)) == (tried, 1)
+        clock.now_s += OUTAGE_PAUSE_S
+        await limiter.count("client", policy("1/h"))
+        assert attempts > tried
