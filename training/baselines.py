@@ -1,8 +1,7 @@
-"""Baselines that a model must beat: majority, tag of each word, logistic regression, and character n-grams.
+"""Baselines that a model must beat: majority, tag of each word, logistic regression, and character n-grams."""
 
-N characters of training text, M of development text, V different characters.
-"""
-
+import math
+import statistics
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -24,11 +23,7 @@ MAJORITY = "majority"
 WORD_TAGS = "most frequent tag of each word"
 REGRESSION = "logistic regression over {features}"
 
-UNSEEN = -1
 NO_ESTIMATE = 0.5  # the discount if no n-gram occurs once; any value works that leaves no probability at 0
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 def baselines(task: str, train: Any, dev: Any, *, codec: str = "words") -> dict[str, dict[str, float]]:
@@ -111,7 +106,7 @@ def _words(text: str | Sequence[str]) -> list[str]:
     return [token.lower() for token in tokens]
 
 
-def _moments(example: SeriesExample) -> Floats:
+def _moments(example: SeriesExample) -> NDArray[np.float64]:
     frames = np.array(example.frames)  # (T, F)
     return np.concatenate([frames.mean(0), frames.std(0)])
 
@@ -138,18 +133,14 @@ def nats_per_character(train: str, dev: str, order: int) -> float:
 
     As in a network's score, characters that are not in `train` are read but not counted.
     """
-    characters = sorted(set(train))
-    row = {character: number for number, character in enumerate(characters)}
-    seen = np.array([row[character] for character in train], np.int64)  # (N,)
-    text = np.array([row.get(character, UNSEEN) for character in dev], np.int64)  # (M,)
-    counted = text != UNSEEN
-    counted[:1] = False
-    p = ngram_probabilities(seen, text, len(characters), order)
-    return float(-np.log(p[counted]).mean())
+    known = set(train)
+    probabilities = ngram_probabilities(train, dev, order)
+    nats = [-math.log(p) for p, character in zip(probabilities[1:], dev[1:], strict=True) if character in known]
+    return statistics.fmean(nats)
 
 
-def ngram_probabilities(seen: Ints, text: Ints, size: int, order: int) -> Floats:
-    """Return p (M,) of each character of `text` (M,) after counting `seen` (N,), where 0 <= characters < size.
+def ngram_probabilities(train: str, text: str, order: int) -> list[float]:
+    """Return p of each character of `text` after counting n-grams in `train`.
 
     Interpolated Kneser-Ney with one discount per order (Kneser and Ney, ICASSP 1995; as in Chen and Goodman, Computer
     Speech & Language 13, 1999, section 2.7). With h' the context h without its oldest character:
@@ -158,57 +149,26 @@ def ngram_probabilities(seen: Ints, text: Ints, size: int, order: int) -> Floats
 
     The longest contexts count occurrences; shorter ones count the distinct characters before (h c). types(h) is the
     number of distinct characters after h. D = n1 / (n1 + 2 n2), with n1 and n2 the (h c) that count once and twice
-    (Ney, Essen and Kneser 1994). A context that `seen` does not have gives p(c | h').
+    (Ney, Essen and Kneser 1994). A context that `train` does not have gives p(c | h').
     """
-    context, text_context = np.zeros(len(seen), np.int64), np.zeros(len(text), np.int64)  # numbers of contexts
-    p = np.full(len(text), 1 / size)  # (M,)
-    for length in range(order):
-        grams = _pairs(context, seen, size)  # (N,) numbers of (h c)
-        longer, text_longer = _lengthen(length + 1, (seen, context), (text, text_context), size)
-        if length < order - 1:
-            extended = _pairs(longer, seen, size)
-            _, firsts = np.unique(extended, return_index=True)
-            grams = grams[firsts[extended[firsts] != UNSEEN]]  # one for each distinct character before it
-        p = _interpolate(p, grams[grams != UNSEEN], (text, text_context), size)
-        context, text_context = longer, text_longer
+    p = [1 / len(set(train))] * len(text)
+    for length in range(1, order + 1):
+        counts = Counter(_ngrams(train, length))
+        if length < order:
+            counts = Counter(longer[1:] for longer in set(_ngrams(train, length + 1)))
+        count_counts = Counter(counts.values())
+        once, twice = count_counts[1], count_counts[2]
+        discount = once / (once + 2 * twice) if once else NO_ESTIMATE
+        total, types = Counter[str](), Counter[str]()
+        for gram, count in counts.items():
+            total[gram[:-1]] += count
+            types[gram[:-1]] += 1
+        for place, gram in enumerate(_ngrams(text, length), start=length - 1):
+            context = gram[:-1]
+            if total[context]:
+                p[place] = (max(counts[gram] - discount, 0) + discount * types[context] * p[place]) / total[context]
     return p
 
 
-def _interpolate(p: Floats, grams: Ints, dev: tuple[Ints, Ints], size: int) -> Floats:
-    """Return p(c | h) for every position of the development text, given p(c | h')."""
-    text, context = dev
-    known, counts = np.unique(grams, return_counts=True)
-    once, twice = np.count_nonzero(counts == 1), np.count_nonzero(counts == 2)
-    discount = once / (once + 2 * twice) if once else NO_ESTIMATE
-    contexts = 1 + max(context.max(initial=0), (known // size).max(initial=0))
-    total = np.bincount(known // size, counts, minlength=contexts)  # count(h)
-    types = np.bincount(known // size, minlength=contexts)
-    place = _find(known, _pairs(context, text, size))
-    count = np.where(place == UNSEEN, 0, np.append(counts, 0)[place])
-    usable = (context != UNSEEN) & (total[context] > 0)
-    mixed = (np.maximum(count - discount, 0) + discount * types[context] * p) / np.maximum(total[context], 1)
-    return np.where(usable, mixed, p)
-
-
-def _lengthen(distance: int, train: tuple[Ints, Ints], dev: tuple[Ints, Ints], size: int) -> tuple[Ints, Ints]:
-    """Return the numbers of the contexts that also have the character `distance` places before."""
-    keys = [_pairs(context, _before(characters, distance), size) for characters, context in (train, dev)]
-    known = np.unique(keys[0][keys[0] != UNSEEN])
-    return _find(known, keys[0]), _find(known, keys[1])
-
-
-def _before(characters: Ints, distance: int) -> Ints:
-    return np.concatenate([np.full(min(distance, len(characters)), UNSEEN), characters[:-distance]])
-
-
-def _pairs(context: Ints, characters: Ints, size: int) -> Ints:
-    """Return one number for a context and a character; UNSEEN if either is."""
-    return np.where((context == UNSEEN) | (characters == UNSEEN), UNSEEN, context * size + characters)
-
-
-def _find(known: Ints, keys: Ints) -> Ints:
-    """Return the index of each key in the sorted known ones; UNSEEN if it is not there."""
-    if not len(known):
-        return np.full(len(keys), UNSEEN)
-    place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    return np.where(known[place] == keys, place, UNSEEN)
+def _ngrams(text: str, length: int) -> Iterator[str]:
+    return (text[start : start + length] for start in range(len(text) - length + 1))

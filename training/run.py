@@ -1,9 +1,10 @@
-"""Run folders: train a recipe into one, and open one that was trained."""
+"""Run folders: train a recipe into one, write its report, and open it again."""
 
 import json
 import os
 import platform
 import shutil
+import statistics
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,15 +14,19 @@ import torch
 
 from models import codecs
 from models.bundle import vocabulary, vocabulary_text
-from training import metrics, parallel, run_report, trainer
+from training import metrics, parallel, plots, trainer
+from training.baselines import baselines
 from training.data import loading
-from training.data.examples import DataError, Source, Splits, digest_of
+from training.data.examples import DataError, Source, Splits, digest_of, merge_labels
+from training.metrics import ExampleLabels
 from training.nn.networks import Network, make_network
+from training.objectives import Objective
+from training.objectives.sequences import SequenceObjective
 from training.prepare import prepare
 from training.recipe import Recipe
 from training.trainer import ProgressCallback
 
-RUN_FILE = "run.json"
+RUN_FILE, REPORT, CONFUSION = "run.json", "report.json", "confusion.png"
 NOT_DECISIVE = ("description", "languages", "expect", "examples", "max_length")  # fields that change no weight
 LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxscript", "scikit-learn")
 
@@ -109,7 +114,7 @@ def fit(
     objective = prepared.objective(recipe)
     run = replace(run, history=trainer.fit(objective, recipe.training, folder, report))
     if parallel.rank() == 0:
-        run_report.write(folder, recipe, prepared.examples, objective, run.network())
+        _write_report(run, prepared.examples, objective)
     return run
 
 
@@ -134,6 +139,41 @@ def open_run(folder: Path) -> TrainingRun:
         history=history,
         command=description.get("command", ""),
     )
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Return the content of report.json; {} if the run was interrupted before it."""
+    path = folder / REPORT
+    content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return content
+
+
+def _write_report(run: TrainingRun, examples: Splits[Any], objective: Objective) -> None:
+    """Write confusion.png and report.json with "baselines", "macro_f1", and a row for each of "labels" and "spans"."""
+    task = run.recipe.task
+    train = merge_labels(examples.train, run.recipe.merge) if run.recipe.merge else examples.train
+    # A resumed run has the same data, so its baselines are still right.
+    scores = read_report(run.folder).get("baselines")
+    scores = scores or baselines(task, train, examples.dev, codec=run.recipe.codec.kind)
+    content: dict[str, Any] = {"baselines": scores}
+    if isinstance(objective, SequenceObjective):
+        expected, (predicted, _) = objective.expected, objective.predict(run.network())
+        if task != "classify":
+            spans = metrics.span_reports([e.steps for e in expected], [p.steps for p in predicted])
+            content["spans"] = [asdict(row) for row in spans]
+        labels = [_flat_labels(task, part) for part in (expected, predicted)]
+        reports = metrics.label_reports(*labels)
+        content["macro_f1"] = statistics.fmean(row.f1 for row in reports) if reports else 0.0
+        content["labels"] = [asdict(row) for row in reports]
+        plots.draw_confusion(metrics.confusion(*labels), run.folder / CONFUSION, run.folder.name)
+    (run.folder / REPORT).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _flat_labels(task: str, answers: list[ExampleLabels]) -> list[str]:
+    """Return the labels of all sequences, or of all steps."""
+    if task in ("classify", "joint"):
+        return [str(answer.text) for answer in answers]
+    return [label for answer in answers for label in answer.steps]
 
 
 def describe_machine() -> dict[str, Any]:

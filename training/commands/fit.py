@@ -34,7 +34,7 @@ def register(commands: Any) -> None:
         "cross-validate",
         help="Score a recipe over folds of its data.",
         description="Hold out every example once and score the last epoch of each fold. Nothing stops early, because "
-        "the best epoch would be chosen on the examples that judge it.",
+        "the best epoch would be chosen on the examples that score it.",
     )
     add_recipe_options(parser)
     parser.add_argument("--folds", type=int, default=10, metavar="N", help="Split the data into N folds (default: 10).")
@@ -131,9 +131,9 @@ def _print_run(run: "TrainingRun") -> None:
 
 def _print_report(run: "TrainingRun") -> None:
     """Print the best epoch next to the baselines, and the most frequent labels."""
-    from training import run_report
+    from training.run import REPORT, read_report
 
-    report = run_report.read(run.folder)
+    report = read_report(run.folder)
     scores = [name for name in run.best if name not in NOT_SCORES]
     table = Table("model", *scores, box=None)
     table.add_row(f"this run, epoch {run.best_epoch}", *(f"{run.best[name]:.3f}" for name in scores))
@@ -150,7 +150,7 @@ def _print_report(run: "TrainingRun") -> None:
         table.add_row(escape(row["label"]), *shares, f"{row['support']}")
     console.print(table)
     if len(rows) > MOST_LABELS:
-        echo(f"… and {len(rows) - MOST_LABELS} more {kind}: {run.folder / run_report.REPORT}")
+        echo(f"… and {len(rows) - MOST_LABELS} more {kind}: {run.folder / REPORT}")
 
 
 def _fit_seeds(recipe: Recipe, folder: Path, options: argparse.Namespace) -> None:

@@ -140,7 +140,7 @@ def fingerprint(piece: bytes) -> str:
 
 
 def cut_pieces(cut: str, data: bytes) -> list[bytes]:
-    """Cut a published file into lines, or into the tunes between blank lines, whatever its line endings."""
+    """Cut a published file into lines, or into the tunes between blank lines. Line endings may be mixed."""
     data = data.replace(b"\r\n", b"\n")
     if cut == "lines":
         return data.splitlines(keepends=True)

@@ -5,6 +5,7 @@ T steps, F features.
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -112,22 +113,16 @@ def _grouped(
     path: Path, rows: Iterable[tuple[int, list[str]]], series_at: int, series_column: str
 ) -> Iterator[tuple[str, list[tuple[int, list[str]]]]]:
     """Group adjacent rows by series. Raises DataError if a series continues after another one."""
-    done: dict[str, int] = {}  # series -> its last line
-    group: list[tuple[int, list[str]]] = []
-    for line_number, cells in rows:
-        series = cells[series_at]
-        if group and series != group[0][1][series_at]:
-            done[group[0][1][series_at]] = group[-1][0]
-            yield group[0][1][series_at], group
-            group = []
-        if series in done:
+    ended: dict[str, int] = {}  # series -> its last line
+    for series, adjacent in groupby(rows, key=lambda row: row[1][series_at]):
+        group = list(adjacent)
+        if series in ended:
             raise DataError(
-                f"{path}, line {line_number}: series {series!r} continues here, but ended in line {done[series]}; sort "
-                f"the rows by {series_column!r}"
+                f"{path}, line {group[0][0]}: series {series!r} continues here, but ended in line {ended[series]}; "
+                f"sort the rows by {series_column!r}"
             )
-        group.append((line_number, cells))
-    if group:
-        yield group[0][1][series_at], group
+        ended[series] = group[-1][0]
+        yield series, group
 
 
 def _read_ts(path: Path, lines: list[str]) -> Iterator[SeriesExample]:
