@@ -170,11 +170,6 @@ class DnaCodec:
         bases, lengths = pad([item.rows for item in items], min_steps=1)
         return {"bases": bases, "lengths": lengths}
 
-    @classmethod
-    def fit(cls, spec: DnaSpec) -> "DnaCodec":
-        """Return the codec; there is nothing to count."""
-        return cls(spec)
-
 
 def _joined(tokens: Sequence[str], unit: str) -> str:
     """Join a list of symbols. Raises InputError for an entry that is not one symbol."""

@@ -109,11 +109,6 @@ class FramesCodec:
         frames, lengths = pad_frames([item.frames for item in items], min_steps=1)
         return {"frames": frames, "lengths": lengths}
 
-    @classmethod
-    def fit(cls, spec: FramesSpec) -> "FramesCodec":
-        """Return the codec; there is nothing to count."""
-        return cls(spec)
-
 
 def _to_float32(raw: Any) -> NDArray[np.float32] | None:
     """Return nested lists of numbers as an array, or None for anything else."""

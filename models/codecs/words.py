@@ -1,8 +1,8 @@
 """Words as rows of a table, and the tokenizer that splits text into words.
 
-The table has the rows for padding and unknown, then one row for each of `words` (exact forms), then one for each of
-`stems` (lower-case forms). An out-of-vocabulary (OOV) word takes the row of its lower-case form, or the unknown row. In
-addition the graph reads its characters, its n-grams, or both.
+The table has the rows for padding and unknown, then `words` (exact forms), then `stems` (lower-case forms). An
+out-of-vocabulary (OOV) word takes the row of its lower-case form, or the unknown row. In addition the graph reads its
+characters, its n-grams, or both.
 T words, B batch, N OOV words, C characters, G n-grams.
 """
 
