@@ -182,11 +182,11 @@ def test_int8_has_the_same_bits_alone_and_in_any_batch_and_is_close_to_fp32(shap
     made, codec = made_of(shape)
     if not has_int8(made.stack):
         pytest.skip("no int8 form of this stack")
-    exact, quantised = export_graph(made, "fp32"), export_graph(made, "int8")
-    run, batch = session(quantised.model), tiny.items(codec, 9)
-    assert not differs_by_batch(run, codec, quantised)
+    exact, quantized = export_graph(made, "fp32"), export_graph(made, "int8")
+    run, batch = session(quantized.model), tiny.items(codec, 9)
+    assert not differs_by_batch(run, codec, quantized)
     near = answers(session(exact.model), codec, batch, state(exact, 9))
-    for ours, theirs in zip(answers(run, codec, batch, state(quantised, 9)), near, strict=True):
+    for ours, theirs in zip(answers(run, codec, batch, state(quantized, 9)), near, strict=True):
         possible = np.isfinite(theirs[0])
         distance = np.abs(ours[0][possible] - theirs[0][possible])
         assert distance.mean() < 0.03
