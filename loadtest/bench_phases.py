@@ -269,15 +269,16 @@ def capacity(server: Mapping[str, Any]) -> float:
     return max((float(row["per_s"]) for row in server.get("medians", ())), default=0.0)
 
 
+def our_body(prompt: str) -> Any:
+    return {"inputs": prompt, "parameters": {"max_new_tokens": NEW_TOKENS, "temperature": TEMPERATURE}}
+
+
+def loop_body(prompt: str) -> Any:
+    return {"inputs": prompt, "max_new_tokens": NEW_TOKENS, "temperature": TEMPERATURE}
+
+
 def generation_servers(checkpoint: Path) -> list[BenchServer]:
     """Return our variants and three forms of the usual PyTorch loop; without a checkpoint its weights are random."""
-
-    def our_body(prompt: str) -> Any:
-        return {"inputs": prompt, "parameters": {"max_new_tokens": NEW_TOKENS, "temperature": TEMPERATURE}}
-
-    def loop_body(prompt: str) -> Any:
-        return {"inputs": prompt, "max_new_tokens": NEW_TOKENS, "temperature": TEMPERATURE}
-
     loop = BenchServer(
         name="torch-loop",
         title="PyTorch loop",

@@ -252,7 +252,6 @@ def _overload_round(setup: LimitsSetup, service: LimitsService, requests: Sequen
     return {
         "peak_per_s": (before + _closed_per_s(service, requests, connections, setup.seconds)) / 2,
         "load": found.summary(),
-        "by_second": found.per_second(),
         "memory_mb": [memory_before, memory_after],
         "a_second_after": recovered,
     }

@@ -256,15 +256,6 @@ class OpenLoopResult:
         pairs = zip(self.status, self.latency_ms, strict=True)
         return sorted(ms for status, ms in pairs if status != LOST and (status == 200) == ok)
 
-    def per_second(self) -> list[tuple[int, int, int]]:
-        """Return (second, status 200, other statuses) by the second of the reply, including those after the end."""
-        good: Counter[int] = Counter()
-        refused: Counter[int] = Counter()
-        for due_s, ms, status in zip(self.due_s, self.latency_ms, self.status, strict=True):
-            (good if status == 200 else refused)[int(due_s + ms / 1000)] += 1
-        last = max([*good, *refused], default=-1)
-        return [(second, good[second], refused[second]) for second in range(last + 1)]
-
     @property
     def goodput_per_s(self) -> float:
         """Replies with status 200 per second that arrived while the load lasted."""

@@ -1,4 +1,4 @@
-"""Figures of a load test: samples, percentiles, tables, the latency plot and the JSON report.
+"""Figures of a load test: samples, percentiles, tables and the JSON report.
 
 Percentiles are exact. Locust rounds its histogram, which would be most of the figure at a few milliseconds a request.
 """
@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter
 from rich.console import Console
 from rich.table import Table
 
@@ -23,9 +21,6 @@ from loadtest.load_loops import percentile
 
 ALL = "all"
 ERRORS_SHOWN = 5  # per endpoint
-# The x axis is the share of slower requests, which spreads the tail out.
-PLOT_PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.5, 99.9)
-PLOT_TICKS = (50, 90, 99, 99.9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,22 +164,3 @@ def _cpu_name() -> str:
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-
-
-def draw_latency(samples: Sequence[LoadSample], path: Path, *, title: str) -> None:
-    """Plot the latency distribution of each endpoint. Locust's report.html has latency and throughput over time."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    by_endpoint: dict[str, list[float]] = defaultdict(list)
-    for sample in samples:
-        by_endpoint[sample.endpoint].append(sample.latency_ms)
-    for endpoint, latencies in sorted(by_endpoint.items()):
-        values = [percentile(sorted(latencies), percent) for percent in PLOT_PERCENTS]
-        axes.plot([1 / (1 - percent / 100) for percent in PLOT_PERCENTS], values, label=endpoint)
-    axes.set(xscale="log", yscale="log", xlabel="percentile", ylabel="latency, ms", title=title)
-    axes.set_xticks([1 / (1 - percent / 100) for percent in PLOT_TICKS], [f"{p:g} %" for p in PLOT_TICKS])
-    axes.minorticks_off()
-    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axes.legend(fontsize="small", framealpha=0.8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)

@@ -65,13 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
     }
     report.write_json(arguments.report / "result.json", result)
     if samples:
-        report.draw_latency(samples, arguments.report / "latency.png", title=title)
         console.print(report.endpoint_table(rows, title))
     if rows and rows[-1].errors:
         console.print(report.error_table(rows))
     for reason in reasons:
         console.print(f"FAILED: {reason}", style="red", markup=False, highlight=False)
-    console.print(f"report.html, result.json and latency.png are in {arguments.report}", markup=False)
+    console.print(f"report.html and result.json are in {arguments.report}", markup=False)
     return 1 if reasons else 0
 
 

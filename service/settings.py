@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 PREFIX = "SEQSERVE_"
-ELSEWHERE = frozenset({"SEQSERVE_DATA", "SEQSERVE_CACHE"})  # read by training and by the tests
+ELSEWHERE = frozenset({"SEQSERVE_DATA", "SEQSERVE_CACHE", "SEQSERVE_E2E"})  # read by training and by the tests
 RENAMED = {
     "SEQSERVE_SLOTS": "SEQSERVE_GENERATION_SLOTS",
     "SEQSERVE_QUEUE_S": "SEQSERVE_QUEUE_MAX_WAIT_S",

@@ -216,8 +216,3 @@ def result(seconds: float, *replies: tuple[float, float, int]) -> OpenLoopResult
 def test_goodput_counts_200s_that_arrive_before_the_end() -> None:
     found = result(2.0, (0.5, 10.0, 200), (1.9, 50.0, 200), (1.9, 200.0, 200), (1.0, 1.0, 429))
     assert found.summary()["goodput_per_s"] == 2 / 2.0
-
-
-def test_replies_are_grouped_by_the_second_of_their_arrival() -> None:
-    found = result(2.0, (0.1, 10.0, 200), (0.2, 20.0, 200), (0.5, 600.0, 200), (1.0, 5.0, 503))
-    assert found.per_second() == [(0, 2, 0), (1, 1, 1)]

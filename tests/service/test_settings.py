@@ -55,8 +55,9 @@ def test_a_removed_setting_stops_the_start(name: str) -> None:
     assert name in refusal(**{name: "1000"})
 
 
-def test_the_variables_of_training_are_ignored() -> None:
-    assert Settings.read({"SEQSERVE_DATA": "/data", "SEQSERVE_CACHE": "/cache"}) == Settings()
+def test_the_variables_of_training_and_tests_are_ignored() -> None:
+    others = {"SEQSERVE_DATA": "/data", "SEQSERVE_CACHE": "/cache", "SEQSERVE_E2E": "full"}
+    assert Settings.read(others) == Settings()
 
 
 def test_a_bad_value_stops_the_start_with_the_allowed_ones() -> None:
