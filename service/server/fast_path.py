@@ -84,11 +84,11 @@ class FastPathProtocol(LimitedHttpProtocol):
         if self._ready is not None:
             request, self._ready = self._ready, None
             request.start_handler()
-        elif self._incoming is not None and len(self._incoming.body) > HIGH_WATER_LIMIT:
+        elif self._incoming is not None and sum(map(len, self._incoming.body)) > HIGH_WATER_LIMIT:
             self._leave_fast_path()
 
     def on_message_begin(self) -> None:
-        """Start a request. What uvicorn prepares here waits until its way is taken."""
+        """Start a request. uvicorn's own preparations wait until the request takes its way."""
         self.begin_head()
         self.url, self.headers = b"", []
 
@@ -122,7 +122,7 @@ class FastPathProtocol(LimitedHttpProtocol):
     def on_body(self, body: bytes) -> None:
         """Collect the body."""
         if self._incoming is not None:
-            self._incoming.body += body
+            self._incoming.body.append(body)
         else:
             super().on_body(body)
 
@@ -156,7 +156,7 @@ class FastPathProtocol(LimitedHttpProtocol):
 
     def _leave_fast_path(self) -> None:
         assert self._incoming is not None
-        body, self._incoming = self._incoming.body, None
+        body, self._incoming = b"".join(self._incoming.body), None
         self.cycle = None  # type: ignore[assignment]
         self._take_uvicorns_way()
         if body:
@@ -199,7 +199,7 @@ class FastRequest:
     )
 
     def __init__(self, protocol: FastPathProtocol, fast_path: FastPath, route: Route, headers: RequestHeaders) -> None:
-        self.body = b""
+        self.body: list[bytes] = []  # as it arrived: adding up many small chunks would copy each of them often
         self.more_body = True
         self.disconnected = False
         self.keep_alive = True
@@ -259,7 +259,7 @@ class FastRequest:
         return True
 
     async def read_body(self, limit: int) -> bytes:
-        body, self.body = self.body, b""
+        body, self.body = b"".join(self.body), []
         if len(body) > limit:
             raise body_too_large(limit, len(body))
         return body
