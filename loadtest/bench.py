@@ -33,19 +33,49 @@ QUICK = BenchPlan(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     plan = BenchPlan()
     add = parser.add_argument
-    add("--only", metavar="NAME,…", help=f"Measure these of {bench_servers.known_names()}.")
+    add("--only", metavar="NAME,…", help=f"Measure only these servers: {bench_servers.known_names()}.")
     add("--task", choices=("tag", "generate", "all"), default="all", help="Task to measure (default: %(default)s).")
     add("--seconds", type=float, help=f"Duration of one measurement (default: {plan.seconds:g}; with --against: 1).")
     add("--rounds", type=int, default=plan.rounds, help="Repetitions of the closed loops (default: %(default)s).")
-    add("--quick", action="store_true", help="Check in about five minutes that everything works.")
+    add(
+        "--quick",
+        action="store_true",
+        help="Check in a few minutes that everything works. The figures are not reliable.",
+    )
     add("--constant-headers", action="store_true", help="Send the same headers each time, without x-request-id.")
-    add("--at-least", type=float, metavar="RATIO", help="Fail if fp32 has fewer requests/s than this many best peers.")
-    add("--p99-share", type=float, default=0.5, help="With --at-least, the highest p99 over the peer's (%(default)s).")
-    add("--peers", default=".venv-peers/bin/python", metavar="PYTHON", help="Interpreter of the peers (%(default)s).")
+    add(
+        "--at-least",
+        type=float,
+        metavar="RATIO",
+        help="Fail below RATIO times the requests/s of the best peer, both with fp32.",
+    )
+    add(
+        "--p99-share",
+        type=float,
+        default=0.5,
+        help="With --at-least, fail above this share of the peer's p99 (default: %(default)s).",
+    )
+    add(
+        "--peers",
+        default=".venv-peers/bin/python",
+        metavar="PYTHON",
+        help="Interpreter of the peers (default: %(default)s).",
+    )
     add("--zoo", type=Path, default=Path("models/zoo"), help="Folder of the bundles (default: %(default)s).")
-    add("--checkpoint", type=Path, default=Path("runs/shakespeare/best.pt"), help="Weights of the PyTorch loop.")
+    add(
+        "--checkpoint",
+        type=Path,
+        default=Path("runs/shakespeare/best.pt"),
+        help="Weights of the PyTorch loop (default: %(default)s).",
+    )
     add("--seed", type=int, default=plan.seed, help="Seed of texts and arrival times (default: %(default)s).")
-    add("--report", type=Path, default=Path("build/bench.json"), metavar="FILE", help="File to write (%(default)s).")
+    add(
+        "--report",
+        type=Path,
+        default=Path("build/bench.json"),
+        metavar="FILE",
+        help="File of the report (default: %(default)s).",
+    )
     against = parser.add_argument_group("comparison with another checkout")
     against.add_argument(
         "--against",

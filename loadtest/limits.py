@@ -34,13 +34,19 @@ OVERLOAD, OVERLOAD_CONNECTIONS = 2.0, 1024
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--only", metavar="PART,…", help=f"Measure these of {', '.join(PARTS)} (default: all).")
+    add("--only", metavar="PART,…", help=f"Measure only these parts: {', '.join(PARTS)}.")
     add("--seconds", type=float, default=8.0, help="Duration of one measurement (default: %(default)s).")
     add("--overload-seconds", type=float, default=60.0, help="Duration of the overload (default: %(default)s).")
     add("--rounds", type=int, default=3, help="Repetitions; medians are reported (default: %(default)s).")
     add("--zoo", type=Path, default=Path("models/zoo"), help="Folder of the bundles (default: %(default)s).")
     add("--seed", type=int, default=0, help="Seed of texts and arrival times (default: %(default)s).")
-    add("--report", type=Path, default=Path("build/limits.json"), metavar="FILE", help="File to write (%(default)s).")
+    add(
+        "--report",
+        type=Path,
+        default=Path("build/limits.json"),
+        metavar="FILE",
+        help="File of the report (default: %(default)s).",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

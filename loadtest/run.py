@@ -36,9 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--users", type=int, default=32, help="Connections, each with one request at a time (default: %(default)s).")
     add("--seconds", type=int, default=60, help="Duration of the load (default: %(default)s).")
     add("--p99-ms", type=float, help="Fail if the p99 latency of an endpoint is higher than this.")
-    add("--prefix", default="/v1", help="Path before the task: /v1, or '' for the BentoML routes.")
+    add("--prefix", default="/v1", help="Path before the task, '' for the BentoML routes (default: %(default)s).")
     add("--seed", type=int, default=0, help="Seed of the request contents (default: %(default)s).")
-    add("--report", type=Path, default=Path("build/load"), metavar="DIR", help="Folder to write (%(default)s).")
+    add(
+        "--report",
+        type=Path,
+        default=Path("build/load"),
+        metavar="DIR",
+        help="Folder of the report (default: %(default)s).",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
