@@ -32,8 +32,7 @@ def write(manifest: Manifest) -> str:
 
 {_scores(manifest)}
 
-Scores are on the whole held-out data. Times are for the network alone, on one thread of the machine that made the
-bundle.
+Scores are on all held-out data. Times are for the network alone, on one thread of the machine that made the bundle.
 
 ## Training
 

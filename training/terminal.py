@@ -65,20 +65,34 @@ def progress(label: str = "") -> Iterator[Callable[[int, int, int, float], None]
 
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `recipe_from` reads."""
-    parser.add_argument("recipe", help="Name a recipe, or give a path to a .toml file.")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="Use your own file: CoNLL, CSV, TSV, JSONL or text.")
+    parser.add_argument("recipe", help="Use the recipe of this name, or a .toml file.")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="Train on your own file: CoNLL, CSV, TSV, JSONL or text."
+    )
     parser.add_argument("--name", help="Name the run and its bundle (default: the recipe's name).")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="Change a field: --set training.epochs=3."
     )
     own = parser.add_argument_group("your own file")
-    own.add_argument("--dev", type=Path, metavar="FILE", help="Use this development data (default: a tenth of --data).")
-    own.add_argument("--text", metavar="COLUMN", help="Name the column or key of the text (default: text).")
-    own.add_argument("--label", metavar="COLUMN", help="Name the column or key of the label (default: label).")
-    own.add_argument("--series", metavar="COLUMN", help="Name the column that groups frames (default: id).")
-    own.add_argument("--token-column", type=_column, metavar="N", help="Count from 0 (default: 0; FORM in .conllu).")
-    own.add_argument("--tag-column", type=_column, metavar="N", help="Count from 0 (default: -1; UPOS in .conllu).")
-    own.add_argument("--encoding", help="Name the encoding: latin-1, cp1252, utf-16 (default: utf-8).")
+    own.add_argument(
+        "--dev", type=Path, metavar="FILE", help="Score on this development data (default: a tenth of --data)."
+    )
+    own.add_argument("--text", metavar="COLUMN", help="Read texts from this column or key (default: text).")
+    own.add_argument("--label", metavar="COLUMN", help="Read labels from this column or key (default: label).")
+    own.add_argument("--series", metavar="COLUMN", help="Group frames by this column (default: id).")
+    own.add_argument(
+        "--token-column",
+        type=_column,
+        metavar="N",
+        help="Read tokens from this column, counted from 0 (default: the first; FORM in .conllu).",
+    )
+    own.add_argument(
+        "--tag-column",
+        type=_column,
+        metavar="N",
+        help="Read tags from this column, counted from 0 (default: the last; UPOS in .conllu).",
+    )
+    own.add_argument("--encoding", help="Decode with this encoding, e.g. latin-1, cp1252, utf-16 (default: utf-8).")
 
 
 def recipe_from(options: argparse.Namespace) -> Recipe:

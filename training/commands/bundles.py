@@ -16,7 +16,7 @@ def register(commands: Any) -> None:
         help="Make the bundle of a run.",
         description="Export a run to ONNX, compare it with PyTorch, score every variant, and write the bundle.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="Give a run folder that fit wrote.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="Export this run folder.")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="Write the bundle here (default: RUN/bundle).")
     parser.add_argument("--force", action="store_true", help="Replace a bundle that has a better score.")
     parser.add_argument("--only", metavar="VARIANT", help="Export only this variant, e.g. int8, for a smaller bundle.")
@@ -27,14 +27,14 @@ def register(commands: Any) -> None:
         help="Score a bundle on its development data.",
         description="Score a bundle on its development data, with the code that serves it.",
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Give a bundle's folder, e.g. runs/NAME/bundle.")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Score this bundle, e.g. runs/NAME/bundle.")
     parser.add_argument("--variant", default="all", help="Score only this variant, e.g. fp32 or int8 (default: all).")
     parser.set_defaults(run_command=score_bundle)
 
     parser = commands.add_parser(
         "show", help="Print a bundle's model card.", description="Print a bundle's model card."
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Give a bundle's folder, e.g. runs/NAME/bundle.")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Show this bundle, e.g. runs/NAME/bundle.")
     parser.set_defaults(run_command=show_card)
 
 

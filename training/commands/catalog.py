@@ -30,10 +30,14 @@ def register(commands: Any) -> None:
         description="Compare the scores, times, recipes and curves of runs.",
     )
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="Give run folders (with --seeds: RUN/seed-1)."
+        "runs", type=Path, nargs="+", metavar="RUN", help="Compare these run folders (after --seeds: RUN/seed-1)."
     )
     parser.add_argument(
-        "--out", type=Path, metavar="PNG", default=RUNS / "compare.png", help="Default: runs/compare.png."
+        "--out",
+        type=Path,
+        metavar="PNG",
+        default=RUNS / "compare.png",
+        help="Write the curves here (default: runs/compare.png).",
     )
     parser.set_defaults(run_command=compare_runs)
 

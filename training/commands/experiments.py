@@ -36,7 +36,9 @@ def register(commands: Any) -> None:
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="Repeat each timing (default: 7).")
     parser.add_argument("--threads", type=int, metavar="N", help="Limit PyTorch's threads (default: all cores).")
     parser.add_argument("--cells", action="store_true", help="Also time one layer of each cell.")
-    parser.add_argument("--out", type=Path, metavar="JSON", help="Default: runs/NAME-benchmark.json.")
+    parser.add_argument(
+        "--out", type=Path, metavar="JSON", help="Write the result here (default: runs/NAME-benchmark.json)."
+    )
     parser.set_defaults(run_command=benchmark_trainer)
 
 

@@ -22,18 +22,37 @@ def register(commands: Any) -> None:
         description="Train cells on synthetic tasks of growing length. Results are written as they come, and the same "
         "command resumes. Without options it makes the table of the documentation.",
     )
-    parser.add_argument("--tasks", default="temporal-order,adding,copy", metavar="A,B", help="Default: all three.")
-    parser.add_argument("--lengths", default="20,50,100,200", metavar="N,N", help="Default: 20,50,100,200 steps.")
-    parser.add_argument("--cells", metavar="A,B", help="Name methods of the study, or cells (default: all methods).")
+    parser.add_argument(
+        "--tasks",
+        default="temporal-order,adding,copy",
+        metavar="A,B",
+        help="Train on these tasks (default: all three).",
+    )
+    parser.add_argument(
+        "--lengths",
+        default="20,50,100,200",
+        metavar="N,N",
+        help="Use sequences of these lengths (default: 20,50,100,200).",
+    )
+    parser.add_argument(
+        "--cells", metavar="A,B", help="Train these methods of the study, or cells (default: all methods)."
+    )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="Train each with N seeds (default: 3).")
-    parser.add_argument("--first-seed", type=int, default=1, metavar="N", help="Default: 1.")
+    parser.add_argument("--first-seed", type=int, default=1, metavar="N", help="Count seeds from here (default: 1).")
     parser.add_argument("--updates", type=int, default=2_000, metavar="N", help="Stop after N updates (default: 2000).")
     parser.add_argument("--learning-rates", metavar="A,B", help="Try these instead of each method's own.")
     parser.add_argument("--clip", type=float, help="Clip gradients of the methods that clip (default: 1).")
     parser.add_argument("--omega", type=float, help="Weigh the regularizer of the methods that use it (default: 4).")
     parser.add_argument("--all-lengths", action="store_true", help="Continue beyond a length that no seed solved.")
-    parser.add_argument("--out", type=Path, metavar="JSON", default=RESULTS, help=f"Default: {RESULTS}.")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help=f"Default: {PICTURE}, or --out with suffix .png.")
+    parser.add_argument(
+        "--out", type=Path, metavar="JSON", default=RESULTS, help=f"Write results here (default: {RESULTS})."
+    )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="PNG",
+        help=f"Write the plot here (default: {PICTURE}, or --out with suffix .png).",
+    )
     parser.set_defaults(run_command=run_dependencies)
 
     parser = commands.add_parser(
@@ -42,13 +61,19 @@ def register(commands: Any) -> None:
         description="Plot the norm of the gradient at every earlier state: of a recipe, of a run, or of several cells.",
     )
     parser.add_argument("what", nargs="?", metavar="RECIPE|RUN", help="Plot this network (default: compare --cells).")
-    parser.add_argument("--cells", default="rnn,lstm,gru", metavar="A,B", help="Default: rnn,lstm,gru.")
+    parser.add_argument(
+        "--cells", default="rnn,lstm,gru", metavar="A,B", help="Compare these cells (default: rnn,lstm,gru)."
+    )
     parser.add_argument("--steps", type=int, default=100, metavar="N", help="Go back at most N steps (default: 100).")
     parser.add_argument("--train", type=int, default=0, metavar="N", help="Also plot after N updates.")
     parser.add_argument("--clip", type=float, default=1.0, help="With --train: clip gradients (default: 1).")
     parser.add_argument("--omega", type=float, default=4.0, help="With --train: weigh the regularizer (default: 4).")
     parser.add_argument(
-        "--out", type=Path, metavar="PNG", default=RUNS / "gradients.png", help="Default: runs/gradients.png."
+        "--out",
+        type=Path,
+        metavar="PNG",
+        default=RUNS / "gradients.png",
+        help="Write the plot here (default: runs/gradients.png).",
     )
     parser.set_defaults(run_command=plot_gradients)
 
@@ -58,7 +83,7 @@ def register(commands: Any) -> None:
         description="Generate ABC tunes and parse them with music21 (pip install music21). The first and last bar of a "
         "part may be upbeats and are not counted.",
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Give the folder of a bundle that writes ABC.")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Sample from this bundle, which must generate ABC.")
     parser.add_argument("--count", type=int, default=200, metavar="N", help="Generate N tunes (default: 200).")
     parser.add_argument("--out", type=Path, metavar="JSON", help="Write the figures and the tunes that do not parse.")
     parser.set_defaults(run_command=judge_tunes)

@@ -1,0 +1,27 @@
+"""Model cards of the published bundles: each has the facts of its manifest."""
+
+from pathlib import Path
+
+import pytest
+
+from models.manifest import read
+from training import card
+
+ZOO = Path(__file__).parents[2] / "models/zoo"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in ZOO.iterdir() if path.is_dir()))
+def test_card_has_the_facts_of_the_manifest(name: str) -> None:
+    manifest = read(ZOO / name)
+    text = card.write(manifest)
+    facts = [
+        f"# {manifest.name}\n",
+        manifest.description,
+        manifest.provenance.command,
+        manifest.provenance.data.licence,
+        f"{manifest.provenance.parameters:,} parameters",
+        f"| {manifest.default_variant} (default) |",
+        *(f"`{label}`" for label in (*manifest.labels, *manifest.text_labels) if manifest.task != "generate"),
+        *(f"| {variant.scores[manifest.metric]} |" for variant in manifest.variants.values()),
+    ]
+    assert [fact for fact in facts if fact not in text] == []
