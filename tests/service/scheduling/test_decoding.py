@@ -2,6 +2,7 @@
 
 import pytest
 
+from models.tasks.generate import GeneratedText
 from service.errors import InternalError, Overloaded, Unavailable
 from service.scheduling.decoding import DecodingSteps, Prefill
 from tests.support.scheduling import Client, DecodingHarness, expected_text, generation_item, state_after
@@ -276,3 +277,14 @@ def test_the_state_is_preallocated_again_after_a_row_has_failed() -> None:
     while clients[1].completions == 0:
         harness.run_once()
     assert len(harness.model.empty_states) == 2
+
+
+def test_abandon_fails_the_jobs_even_if_their_last_tokens_cannot_be_appended(monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = DecodingHarness()
+    client = harness.ask("a", max_new_tokens=50)
+    harness.run_once()
+    harness.run_once()
+    monkeypatch.setattr(GeneratedText, "extend", None)  # a bug
+    harness.scheduler.abandon(InternalError())
+    assert client.error == "InternalError"
+    assert harness.scheduler.used_slots == 0

@@ -179,8 +179,9 @@ class BrokenScheduler(FakeScheduler):
         return super().take()
 
 
+@pytest.mark.parametrize("estimate_s", [0.0, 1.0])
 async def test_a_persistent_bug_backs_off_marks_the_loop_unhealthy_and_logs_once(
-    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, estimate_s: float
 ) -> None:
     scheduler, delays = BrokenScheduler(), []
     event_loop = asyncio.get_running_loop()
@@ -200,10 +201,14 @@ async def test_a_persistent_bug_backs_off_marks_the_loop_unhealthy_and_logs_once
     scheduler.broken = False
     await turns(2)
     assert loop.healthy
-    scheduler.put("again")
+    scheduler.put("again", estimate_s)
     loop.wake()
     await scheduler.wait_for(1)
     assert scheduler.log[-1] == "complete again"
+    scheduler.queue.append(BrokenWork(scheduler, "broken", estimate_s))
+    loop.wake()
+    await turns(3)
+    assert loop.healthy  # the count of failures has started again
 
 
 async def test_a_turn_is_longer_after_the_event_loop_was_busy(executor: ThreadPoolExecutor) -> None:
