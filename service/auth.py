@@ -20,8 +20,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from limits import RateLimitItemPerDay
+
 from service.errors import Unauthorized
-from service.rate_limits import Rate, RateLimitPolicy
+from service.rate_limits import RateLimitPolicy, parse_rate
 from service.settings import ROOT, Settings
 
 log = logging.getLogger(__name__)
@@ -49,13 +51,7 @@ class Principal:
     policy: RateLimitPolicy
 
 
-@dataclass(frozen=True, kw_only=True)
-class ApiKey:
-    """The hash of an API key, its name and its limits."""
-
-    name: str
-    digest: bytes
-    policy: RateLimitPolicy
+ApiKey = tuple[bytes, Principal]  # the hash of a key, and whose it is
 
 
 class ApiKeys:
@@ -76,18 +72,12 @@ class ApiKeys:
 
     def load(self) -> None:
         """Read all keys. Raises BadKeys and OSError."""
-        keys = [
-            ApiKey(name=f"key-{number}", digest=_digest(key), policy=self._policy)
-            for number, key in enumerate(self._from_settings, 1)
-        ]
+        keys = [(_digest(key), _principal(f"key-{n}", self._policy)) for n, key in enumerate(self._from_settings, 1)]
         if self._file is not None:
             self._fingerprint = _fingerprint(self._file)
             keys += _parse(self._file.read_text("utf-8"), self._policy, first=len(keys) + 1)
-        found = {
-            self._blind(key.digest): Principal(name=key.name, client=f"key {key.name}", policy=key.policy)
-            for key in keys
-        }
-        if len(found) < len(keys) or len({key.name for key in keys}) < len(keys):
+        found = {self._blind(digest): principal for digest, principal in keys}
+        if len(found) < len(keys) or len({principal.name for _, principal in keys}) < len(keys):
             raise BadKeys("two API keys are equal or have the same name; remove one of them")
         self._by_hash = found
 
@@ -139,7 +129,8 @@ class Authenticator:
 
 def open_authenticator(settings: Settings) -> Authenticator | None:
     """Return the authenticator of the settings, or None without keys and limits. Raises BadKeys and OSError."""
-    policy = RateLimitPolicy(rate=Rate.parse(settings.rate_limit), day_requests=settings.day_requests or None)
+    day = RateLimitItemPerDay(settings.day_requests) if settings.day_requests else None
+    policy = RateLimitPolicy(rate=parse_rate(settings.rate_limit), day=day)
     keys = None
     if settings.api_keys or settings.api_keys_file:
         keys = ApiKeys(settings.api_keys, ROOT / settings.api_keys_file if settings.api_keys_file else None, policy)
@@ -170,6 +161,10 @@ def _fingerprint(file: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _principal(name: str, policy: RateLimitPolicy) -> Principal:
+    return Principal(name=name, client=f"key {name}", policy=policy)
 
 
 def _digest(text: str) -> bytes:
@@ -203,13 +198,13 @@ def _parse_key(words: list[str], policy: RateLimitPolicy, *, number: int) -> Api
         raise ValueError(f"a key must have at least {KEY_CHARACTERS_MIN} characters")
     if words[-1].startswith("sha256:") and not HASH(words[-1]):
         raise ValueError("sha256: must be followed by 64 hexadecimal digits in lower case")
-    return ApiKey(name=name, digest=_digest(words[-1]), policy=policy)
+    return _digest(words[-1]), _principal(name, policy)
 
 
 def _with_limit(policy: RateLimitPolicy, option: str, text: str) -> RateLimitPolicy:
     text = "" if text == UNLIMITED else text
     if option == "rate":
-        return replace(policy, rate=Rate.parse(text))
+        return replace(policy, rate=parse_rate(text))
     if text and not (text.isascii() and text.isdigit() and int(text) > 0):
         raise ValueError(f"day_requests must be a number above 0, or {UNLIMITED}")
-    return replace(policy, day_requests=int(text) if text else None)
+    return replace(policy, day=RateLimitItemPerDay(int(text)) if text else None)

@@ -13,11 +13,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, RateLimitItemPerMinute
-from limits import RateLimitItemPerSecond as PerSecond
+from limits import (
+    RateLimitItem,
+    RateLimitItemPerDay,
+    RateLimitItemPerHour,
+    RateLimitItemPerMinute,
+    RateLimitItemPerSecond,
+)
 from limits.errors import StorageError
 from limits.storage import Storage, storage_from_string
 from limits.strategies import FixedWindowRateLimiter
@@ -28,43 +32,37 @@ log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 IN_PROCESS = "sqlite://"
-WINDOWS: dict[str, type[RateLimitItem]] = {"s": PerSecond, "min": RateLimitItemPerMinute, "h": RateLimitItemPerHour}
-WINDOWS_S = {"s": 1, "min": 60, "h": 3600}
+WINDOWS: dict[str, type[RateLimitItem]] = {
+    "s": RateLimitItemPerSecond,
+    "min": RateLimitItemPerMinute,
+    "h": RateLimitItemPerHour,
+}
 RATE = re.compile(r"([1-9][0-9]{0,8})/(s|min|h)")
-DAY_S = 86_400
 COUNTERS_MAX = 20_000  # in SQLite; counters over this number are dropped, those that expire first
 OUTAGE_PAUSE_S = 5.0  # without counting, after the store has failed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rate:
-    """A number of requests in a window."""
-
-    count: int
-    window: str
-
-    @classmethod
-    def parse(cls, text: str) -> "Rate | None":
-        """Return the rate in ``100/s``, ``600/min`` or ``1000/h``, or None for "". Raises ValueError."""
-        if not text:
-            return None
-        found = RATE.fullmatch(text)
-        if found is None:
-            raise ValueError(f"{text!r} is not a rate; write 100/s, 600/min or 1000/h")
-        return cls(count=int(found[1]), window=found[2])
+def parse_rate(text: str) -> RateLimitItem | None:
+    """Return the rate in ``100/s``, ``600/min`` or ``1000/h``, or None for "". Raises ValueError."""
+    if not text:
+        return None
+    found = RATE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a rate; write 100/s, 600/min or 1000/h")
+    return WINDOWS[found[2]](int(found[1]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateLimitPolicy:
     """The limits of one client. None means unlimited."""
 
-    rate: Rate | None = None
-    day_requests: int | None = None
+    rate: RateLimitItem | None = None
+    day: RateLimitItemPerDay | None = None
 
     @property
     def is_unlimited(self) -> bool:
         """Whether there is no limit."""
-        return self.rate is None and self.day_requests is None
+        return self.rate is None and self.day is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +82,14 @@ class RateLimiter:
     def __init__(self, store: str = IN_PROCESS, *, clock: Clock = time.time) -> None:
         self._clock = clock
         options: dict[str, Any] = {"wrap_exceptions": True}
-        self._remote = not store.startswith("sqlite:")
-        if self._remote:
+        is_remote = not store.startswith("sqlite:")
+        if is_remote:
             options |= {"socket_timeout": 1.0, "socket_connect_timeout": 1.0}
         else:
             options["clock"] = clock
         self._strategy = FixedWindowRateLimiter(storage_from_string(store, **options))
         # A round trip to Redis must not block the event loop.
-        self._executor = ThreadPoolExecutor(4, "rate-limits") if self._remote else None
+        self._executor = ThreadPoolExecutor(4, "rate-limits") if is_remote else None
         self._outage_ends_s = 0.0
 
     def check(self) -> None:
@@ -120,9 +118,12 @@ class RateLimiter:
     def _count(self, client: str, policy: RateLimitPolicy) -> tuple[list[RateLimitStatus], RateLimited | None]:
         statuses: list[RateLimitStatus] = []
         refused: RateLimited | None = None
-        for name, window_s, item in _items(policy):
+        for name, item in (("rate", policy.rate), ("day", policy.day)):
+            if item is None:
+                continue
             # A request that an earlier limit refused does not count against the later ones.
             allowed = refused is not None or self._strategy.hit(item, client, name)
+            window_s = item.get_expiry()
             reset_time, remaining = self._strategy.get_window_stats(item, client, name)
             status = RateLimitStatus(
                 policy=name,
@@ -140,17 +141,6 @@ class RateLimiter:
                     retry_after_s=status.reset_s,
                 )
         return statuses, refused
-
-
-@lru_cache(maxsize=1024)
-def _items(policy: RateLimitPolicy) -> list[tuple[str, int, RateLimitItem]]:
-    items: list[tuple[str, int, RateLimitItem]] = []
-    if policy.rate is not None:
-        item = WINDOWS[policy.rate.window](policy.rate.count)
-        items.append(("rate", WINDOWS_S[policy.rate.window], item))
-    if policy.day_requests is not None:
-        items.append(("day", DAY_S, RateLimitItemPerDay(policy.day_requests)))
-    return items
 
 
 class SqliteStorage(Storage):

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from limits import RateLimitItemPerDay
 
 from service.auth import Authenticator, BadKeys, Principal, client_network, open_authenticator
 from service.errors import Unauthorized
-from service.rate_limits import Rate, RateLimitPolicy
+from service.rate_limits import RateLimitPolicy, parse_rate
 from service.settings import Settings
 
 HASHED = hashlib.sha256(b"hashed-key").hexdigest()
@@ -66,8 +67,8 @@ def test_a_key_has_the_default_limits_unless_it_has_its_own(file: Path) -> None:
         for each in (principal(found, key) for key in ("nameless-key", "alices-key", "hashed-key"))
     }
     assert policies == {
-        "key-1": RateLimitPolicy(rate=Rate(count=5, window="s")),
-        "alice": RateLimitPolicy(rate=Rate(count=2, window="s"), day_requests=9),
+        "key-1": RateLimitPolicy(rate=parse_rate("5/s")),
+        "alice": RateLimitPolicy(rate=parse_rate("2/s"), day=RateLimitItemPerDay(9)),
         "batch": RateLimitPolicy(),
     }
 

@@ -10,15 +10,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from limits import RateLimitItemPerDay
 
 from service.errors import RateLimited
 from service.rate_limits import (
     COUNTERS_MAX,
     OUTAGE_PAUSE_S,
-    Rate,
     RateLimiter,
     RateLimitPolicy,
     RateLimitStatus,
+    parse_rate,
     shared_store,
 )
 from tests.support.bentoml_server import free_port
@@ -33,7 +34,7 @@ class Clock:
 
 
 def policy(rate: str = "", day_requests: int | None = None) -> RateLimitPolicy:
-    return RateLimitPolicy(rate=Rate.parse(rate), day_requests=day_requests)
+    return RateLimitPolicy(rate=parse_rate(rate), day=RateLimitItemPerDay(day_requests) if day_requests else None)
 
 
 class Client:
@@ -125,7 +126,7 @@ async def test_many_clients_do_not_fill_the_memory() -> None:
 @pytest.mark.parametrize("text", ["0/s", "1/day", "fast", "1 / s", "-1/s", "1/s "])
 def test_a_bad_rate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="rate"):
-        Rate.parse(text)
+        parse_rate(text)
 
 
 def count_in_a_process(store: str, requests: int, results: "Connection") -> None:

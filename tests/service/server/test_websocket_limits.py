@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.rate_limits import Rate, RateLimitPolicy
+from service.rate_limits import RateLimitPolicy, parse_rate
 from service.server.websocket_limits import FRAGMENTS_MAX, PIECE_BYTES, POLICY_VIOLATION, LimitedWebSocketProtocol
 from tests.support.http_connection import Wire, request
 from tests.support.polling import eventually, turns
@@ -155,7 +155,7 @@ async def test_limits_ignore_forwarded_addresses(forwarded: str) -> None:
     assert limiter is not None
     left = []
     for client in ("127.0.0.1", forwarded):
-        (status,), _ = await limiter.count(client, RateLimitPolicy(rate=Rate(count=2, window="h")))
+        (status,), _ = await limiter.count(client, RateLimitPolicy(rate=parse_rate("2/h")))
         left.append(status.remaining)
     assert left == [0, 1]
 
