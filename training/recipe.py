@@ -38,17 +38,17 @@ class DataOptions(_RecipePart):
     for tags; in .conllu files FORM and UPOS, and there names work too.
     """
 
-    name: str | None = None
+    name: str | None = None  # a published data set
     options: dict[str, Any] = Field(default={}, description="for the published data set's reader, e.g. {fine = true}")
-    path: Path | None = None
+    path: Path | None = None  # your own file
     dev: Path | None = Field(default=None, description="development data; without it, part of `path` is held out")
-    text: str = "text"
-    label: str = "label"
-    series: str = "id"
-    token_column: int | str | None = None
-    tag_column: int | str | None = None
-    encoding: str = "utf-8"
-    dev_share: float = Field(default=0.1, gt=0, lt=1)
+    text: str = "text"  # column or key of the text
+    label: str = "label"  # column or key of the label
+    series: str = "id"  # column that names the series of a frame
+    token_column: int | str | None = None  # CoNLL column of the token; by default the first
+    tag_column: int | str | None = None  # CoNLL column of the tag; by default the last
+    encoding: str = "utf-8"  # of `path` and `dev`
+    dev_share: float = Field(default=0.1, gt=0, lt=1)  # share of `path` that is held out
 
 
 class Auxiliary(_RecipePart):
@@ -57,8 +57,8 @@ class Auxiliary(_RecipePart):
     Its tags teach the layers about words, which helps a task with few examples (Collobert and Weston 2008).
     """
 
-    name: str
-    options: dict[str, Any] = {}
+    name: str  # a published data set
+    options: dict[str, Any] = {}  # for the data set's reader
     weight: float = Field(default=1.0, gt=0, description="factor of its loss")
     share: float = Field(default=1.0, gt=0, le=1, description="share of its examples that each epoch draws")
 
@@ -66,18 +66,18 @@ class Auxiliary(_RecipePart):
 class Expectation(_RecipePart):
     """The score that this recipe should reach, and how long it takes."""
 
-    score: float | None = None
-    minutes: float | None = None
-    machine: str = ""
+    score: float | None = None  # on the development data
+    minutes: float | None = None  # of training
+    machine: str = ""  # that the minutes refer to
 
 
 class Recipe(_RecipePart):
     """All fields of a recipe."""
 
-    name: Name
-    task: TaskName
-    description: str
-    languages: tuple[str, ...] = ()
+    name: Name  # of the run and the bundle
+    task: TaskName  # what the model answers
+    description: str  # one sentence for the model card
+    languages: tuple[str, ...] = ()  # BCP 47 tags
     data: DataOptions
     codec: CodecSpec
     merge: dict[str, tuple[str, ...]] = Field(
@@ -89,12 +89,12 @@ class Recipe(_RecipePart):
     auxiliary: Auxiliary | None = None
     variation: AugmentationOptions | None = None
     vectors: Path | None = Field(default=None, description="pretrained word vectors in the format of GloVe or word2vec")
-    min_count: int = Field(default=2, ge=1)
+    min_count: int = Field(default=2, ge=1)  # occurrences from which a word gets its own vector
     architecture: Architecture = Architecture()
     training: Training = Training()
     expect: Expectation = Expectation()
-    max_length: int = Field(default=4096, ge=1)
-    examples: tuple[str, ...] = ()
+    max_length: int = Field(default=4096, ge=1)  # most tokens in one input of the bundle
+    examples: tuple[str, ...] = ()  # inputs of the self-test; by default from the data
 
     @model_validator(mode="after")
     def _check(self) -> Self:
