@@ -157,7 +157,7 @@ class ModelRuntime:
         return self.bundle.manifest.codec.kind == "frames" and are_one(inputs)
 
     def check_kind(self, inputs: Sequence[Any]) -> None:
-        """Raise InvalidRequest for numbers where text is read. (A codec of frames rejects text by itself.)"""
+        """Raise InvalidRequest for numbers where text is read. A codec of frames rejects text by itself."""
         if self.bundle.manifest.codec.kind != "frames" and isinstance(inputs, list) and hold_numbers(inputs):
             raise InvalidRequest(
                 f"{self.name} reads text, not numbers; send strings, or name a model that takes frames",

@@ -175,5 +175,5 @@ def loses_little(metric: str, exact: float, quantized: float) -> bool:
 
 
 def _lists(sentences: Sequence[Sequence[str]]) -> list[list[Any]]:
-    """seqeval takes only lists."""
+    """Return lists, because seqeval takes nothing else."""
     return [list(sentence) for sentence in sentences]

@@ -36,11 +36,11 @@ class WriteStall:
         self._unread = 0  # bytes in the write buffer at the last look
 
     def start(self, now_s: float) -> None:
-        """The write buffer is full."""
+        """Note that the write buffer is full."""
         self._since_s, self._unread = now_s, 0
 
     def stop(self) -> None:
-        """The write buffer is (almost) empty."""
+        """Note that the write buffer is almost empty."""
         self._since_s = None
 
     def seconds(self, transport: asyncio.WriteTransport, now_s: float) -> float:

@@ -145,7 +145,7 @@ async def test_a_seed_gives_the_same_text_alone_and_in_a_changing_batch(engine: 
     alone = self_test.answer(generator, "ROMEO:", {**asked, "details": True})
     chance, enough = random.Random(1), asyncio.Event()
 
-    async def neighbour(number: int) -> None:
+    async def neighbor(number: int) -> None:
         while not enough.is_set():
             options = GenerationParameters(
                 max_new_tokens=chance.randint(1, 60), seed=number, temperature=number % 3 * 0.7, top_k=number % 5
@@ -155,7 +155,7 @@ async def test_a_seed_gives_the_same_text_alone_and_in_a_changing_batch(engine: 
             with suppress(ClientGone):
                 await engine.generate("x" * chance.randint(1, 250), options=options, request=request)
 
-    neighbours = [asyncio.create_task(neighbour(number)) for number in range(63)]
+    neighbors = [asyncio.create_task(neighbor(number)) for number in range(63)]
     await until(lambda: used_slots(engine) > 8)
     for _ in range(3):
         request = inference_request()
@@ -163,7 +163,7 @@ async def test_a_seed_gives_the_same_text_alone_and_in_a_changing_batch(engine: 
         assert together == alone  # the text, and every log-probability
         assert request.batch_items > 1
     enough.set()
-    await asyncio.gather(*neighbours)
+    await asyncio.gather(*neighbors)
 
 
 def _passed(moment_s: float) -> bool:

@@ -38,7 +38,7 @@ def refused(client: Any, *args: Any, **more: Any) -> str:
 def main(address: str, raw: dict[str, dict[str, Any]]) -> dict[str, Any]:
     client = triton.InferenceServerClient(address)
     given = [tensor("text", texts("a lovely film", "ü"))]
-    labelled = client.infer("tiny-classify", given, request_id="a-1", outputs=[triton.InferRequestedOutput("label")])
+    labeled = client.infer("tiny-classify", given, request_id="a-1", outputs=[triton.InferRequestedOutput("label")])
     parameters = tensor("parameters", texts('{"max_new_tokens": 12, "temperature": 0}'))
     graphs = {}
     for name, feeds in raw.items():
@@ -51,8 +51,8 @@ def main(address: str, raw: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "inputs": [each.name for each in client.get_model_metadata("tiny-tag").inputs],
         "config": client.get_model_config("tiny-tag", as_json=True)["config"]["input"][0],
         "index": [model.name for model in client.get_model_repository_index().models],
-        "labels": [label.decode() for label in labelled.as_numpy("label").ravel()],
-        "id": labelled.get_response().id,
+        "labels": [label.decode() for label in labeled.as_numpy("label").ravel()],
+        "id": labeled.get_response().id,
         "written": client.infer("tiny-generate", [tensor("text", texts("ROMEO:")), parameters])
         .as_numpy("text")[0]
         .decode(),

@@ -13,7 +13,7 @@ from training.data.examples import JointExample, LabeledExample, SeriesExample, 
 
 
 def tagged(text: str) -> TaggedExample:
-    """ "word/TAG word/TAG" """
+    """Return a sentence given as "word/TAG word/TAG" pairs."""
     pairs = [pair.split("/") for pair in text.split()]
     return TaggedExample(tokens=tuple(word for word, _ in pairs), tags=tuple(tag for _, tag in pairs))
 

@@ -10,7 +10,7 @@ NUL_SHARE = 0.4  # with this share of NUL bytes in one half of the byte pairs, a
 
 
 def read_text(path: str | Path, *, encoding: str = DEFAULT_ENCODING) -> str:
-    """Read a whole file. Line endings become "\\n", a byte order mark is dropped, and an empty file is an error.
+    """Read a whole file. Line endings become line feeds, a byte order mark is dropped, and an empty file is an error.
 
     A byte order mark of UTF-16 or UTF-32 decides the encoding unless another one than UTF-8 is given.
     """
