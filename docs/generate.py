@@ -81,7 +81,9 @@ def settings() -> str:
     for field, info in Settings.model_fields.items():
         default = info.get_default()
         text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-        rows.append([code(variable(field)), code(text), info.description])
+        values = typing.get_args(info.annotation) if typing.get_origin(info.annotation) is typing.Literal else ()
+        choices = f" One of {', '.join(map(code, values))}." if values else ""
+        rows.append([code(variable(field)), code(text), f"{info.description}{choices}"])
     return table(["variable", "default", "effect"], rows)
 
 
