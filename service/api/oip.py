@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service import VERSION
@@ -32,19 +32,13 @@ TensorName = Annotated[str, Field(min_length=1, max_length=128)]
 Datatype = Literal["BYTES", "FP32", "INT32"]
 
 
-class OIPModel(BaseModel):
-    """An object in a request body. Unlike `schemas.RequestModel` it accepts NaN, which tensors may hold."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class InputParameters(OIPModel):
+class InputParameters(schemas.RequestModel):
     """``binary_data_size``: the elements are this many bytes after the JSON."""
 
     binary_data_size: Annotated[int, Field(ge=0)] | None = None
 
 
-class InferInput(OIPModel):
+class InferInput(schemas.RequestModel):
     """One tensor. ``data`` has its elements in row-major order, flat or nested as its shape."""
 
     name: TensorName
@@ -54,28 +48,28 @@ class InferInput(OIPModel):
     data: list[Any] | None = None
 
 
-class OutputParameters(OIPModel):
+class OutputParameters(schemas.RequestModel):
     """``binary_data``: return this tensor as bytes after the JSON; overrides ``binary_data_output``."""
 
     binary_data: bool | None = None
 
 
-class InferOutput(OIPModel):
+class InferOutput(schemas.RequestModel):
     """One requested tensor."""
 
     name: TensorName
     parameters: OutputParameters = OutputParameters()
 
 
-class InferRequest(OIPModel):
+class InferRequest(schemas.RequestModel):
     """Texts, or the tensors of a graph. ``parameters``: those of the task, ``timeout`` and ``binary_data_output``."""
 
     id: Annotated[str, Field(max_length=256)] | None = None
     model_name: TensorName | None = Field(default=None, description="as in the path; KServe's client repeats it")
     model_version: Annotated[str, Field(max_length=128)] | None = Field(default=None, description="as in the path")
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default={})
     inputs: Annotated[list[InferInput], Field(min_length=1, max_length=MAX_TENSORS, fail_fast=True)]
-    outputs: Annotated[list[InferOutput], Field(max_length=MAX_TENSORS, fail_fast=True)] = []
+    outputs: Annotated[list[InferOutput], Field(max_length=MAX_TENSORS, fail_fast=True)] = Field(default=[])
 
 
 INFER: TypeAdapter[InferRequest] = TypeAdapter(InferRequest)
