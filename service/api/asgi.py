@@ -26,24 +26,20 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        await answer(self._worker, self._route, scope, receive, send)
-
-
-async def answer(worker: Worker, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer the request of an ASGI scope as ``route`` does."""
-    transport = AsgiTransport(receive, send)
-    try:
-        await handle(
-            worker,
-            route,
-            transport,
-            RequestHeaders(scope["headers"]),
-            method=scope["method"],
-            path=scope["path"],
-            path_params=scope.get("path_params", {}),
-        )
-    finally:
-        transport.close()
+        transport = AsgiTransport(receive, send)
+        headers, params = RequestHeaders(scope["headers"]), scope.get("path_params", {})
+        try:
+            await handle(
+                self._worker,
+                self._route,
+                transport,
+                headers,
+                method=scope["method"],
+                path=scope["path"],
+                path_params=params,
+            )
+        finally:
+            transport.close()
 
 
 class AsgiTransport:

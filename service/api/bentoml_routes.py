@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api import native, schemas
-from service.api.asgi import AsgiTransport, answer
+from service.api.asgi import AsgiTransport, Endpoint
 from service.api.pipeline import refuse
 from service.api.request_context import RequestContext
 from service.api.request_headers import RequestHeaders
@@ -44,22 +44,23 @@ ROUTES = (_like(native.TAG), _like(native.CLASSIFY), _like(native.GENERATE, hand
 
 
 class BentoMLPages:
-    """BentoML's own pages, with our authentication and headers. Any other path is answered by ``not_found``.
+    """BentoML's own pages, with our authentication and headers. ``not_found`` answers other paths, by prefix.
 
     BentoML labels its metrics with the path of a request, so it must only see paths that exist. It counts its requests
     itself; only those that are refused here are counted here.
     """
 
     def __init__(self, worker: Worker, inner: Starlette, not_found: Mapping[str, Route]) -> None:
-        self._worker, self._inner, self._not_found = worker, inner, not_found
+        self._worker, self._inner = worker, inner
+        self._not_found = {prefix: Endpoint(worker, route) for prefix, route in not_found.items()}
         self.methods = _methods(inner)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         path = scope["path"]
         if path not in self.methods:
-            route = next(route for prefix, route in self._not_found.items() if path.startswith(prefix))
-            await answer(self._worker, route, scope, receive, send)
+            endpoint = next(endpoint for prefix, endpoint in self._not_found.items() if path.startswith(prefix))
+            await endpoint(scope, receive, send)
             return
         transport = AsgiTransport(receive, send)
         context = RequestContext(
