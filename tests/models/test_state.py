@@ -71,3 +71,19 @@ def test_append_copies_if_the_view_has_an_offset() -> None:
     (grown,) = state.append((base[1:2],), (np.ones((1, 2), np.float32),))
     assert grown[:, 0].tolist() == [0, 1]
     assert not base.any()
+
+
+def test_unpack_reverses_pack() -> None:
+    rows = state.take(numbered(3), [2])
+    data = state.pack(rows)
+    assert len(data) == state.packed_size(TENSORS)
+    found = state.unpack(b"--" + data, TENSORS, offset=2)
+    assert all(map(np.array_equal, found, rows))
+    assert all(array.flags.writeable for array in found)
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_unpack_refuses_another_size(change: int) -> None:
+    size = state.packed_size(TENSORS)
+    with pytest.raises(ValueError, match=str(size)):
+        state.unpack(b"0" * (size + change), TENSORS)

@@ -20,7 +20,14 @@ from models.tasks import (
     LabelScore,
     Tagging,
 )
-from models.tasks.generate import GeneratedText, GenerateOptions, InPlaceDecoder, TokenSampler
+from models.tasks.generate import (
+    GeneratedText,
+    GenerateOptions,
+    GenerationSnapshot,
+    InPlaceDecoder,
+    TokenSampler,
+    snapshot_bytes,
+)
 from models.tasks.tag import TagRow
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -205,3 +212,51 @@ def test_step_in_place_equals_advance(generator: Bundle) -> None:
 def test_step_in_place_refuses_other_arrays(generator: Bundle) -> None:
     decoder, task, _ = decoder_of(generator)
     assert decoder.step(np.array([2], np.int32), states.zeros(task.state, 1)) is None
+
+
+def test_extend_equals_append() -> None:
+    tokens = LETTERS.encode("abca").rows.tolist()
+    text, expected = GeneratedText(LETTERS, "", GenerateOptions(max_new_tokens=4)), generated("abca", max_new_tokens=4)
+    assert not text.has_stop_strings
+    assert not text.extend(tokens[:3])
+    assert text.remaining_tokens == 1
+    assert text.extend(tokens[3:])
+    assert (text.text, text.sampled, text.finish_reason) == (expected.text, expected.sampled, "length")
+
+
+def test_alternatives_are_best_first_without_impossible_tokens() -> None:
+    text = GeneratedText(LETTERS, "", GenerateOptions(alternatives=3, sampling=SamplingOptions(temperature=0.0)))
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.array([[0, 0, 0.25, 0.75, 0]], np.float32))
+    TokenSampler([text]).sample(logs)
+    assert [[each for each, _ in step] for step in text.alternatives] == [["b", "a"]]
+
+
+@pytest.mark.parametrize(("stop", "tail"), [((), "éabca"), (("ca",), "")])
+def test_snapshot_survives_packing(generator: Bundle, stop: tuple[str, ...], tail: str) -> None:
+    task = generator.task
+    assert isinstance(task, Generation)
+    options = GenerateOptions(max_new_tokens=4, stop=stop, sampling=SamplingOptions(seed=2**64 - 1))
+    text = GeneratedText(LETTERS, "", options, sampled=5, tail="é")
+    for token in LETTERS.encode("abca").rows.tolist():
+        if text.append(token):
+            break
+    text.take_snapshot(states.zeros(task.state, 1))
+    assert text.snapshot is not None
+    data = text.snapshot.pack()
+    assert len(data) <= snapshot_bytes(task.state)
+    found = GenerationSnapshot.unpack(data, task.state)
+    assert (found.token, found.seed, found.sampled, found.tail) == (text.tokens[-1], 2**64 - 1, 9, tail)
+    assert all(map(np.array_equal, found.state, text.snapshot.state))
+
+
+def test_sampler_crosses_a_block_of_random_numbers() -> None:
+    options = GenerateOptions(max_new_tokens=10, sampling=SamplingOptions(seed=4))
+    logs = np.log(np.array([[1e-9, 1e-9, 0.3, 0.3, 0.4]], np.float32))
+    whole = GeneratedText(LETTERS, "", options, sampled=UNIFORMS_BLOCK - 2)
+    sampler = TokenSampler([whole])
+    for _ in range(4):
+        whole.append(int(sampler.sample(logs)[0]))
+    for done in range(4):
+        alone = GeneratedText(LETTERS, "", options, sampled=UNIFORMS_BLOCK - 2 + done)
+        assert TokenSampler([alone]).sample(logs).tolist() == [whole.tokens[done]]
