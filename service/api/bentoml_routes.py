@@ -80,7 +80,7 @@ class BentoMLPages:
                 )
             await context.begin(authenticate=path not in HEALTH)
         except Exception as cause:
-            await refuse(context, transport, cause)
+            await refuse(context, transport.send, cause)
             context.finish()
             return
         if path == "/metrics":

@@ -6,7 +6,7 @@ Handlers return values; this is the only place that sends answers.
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import orjson
@@ -17,6 +17,8 @@ from service.api.request_headers import RequestHeaders, check_length, check_medi
 from service.api.routes import EventStream, Reply, Route
 from service.errors import ClientGone, DeadlinePassed, MethodNotAllowed, shown
 from service.worker import Worker
+
+SendAnswer = Callable[[int, Headers, bytes], Awaitable[None]]  # of status, headers and body
 
 
 class Transport(Protocol):
@@ -89,22 +91,22 @@ async def handle(
                 return
             reply = answer if isinstance(answer, Reply) else Reply(body=orjson.dumps(answer))
         except Exception as cause:
-            await refuse(context, transport, cause, route.error_format)
+            await refuse(context, transport.send, cause, route.error_format)
         else:
-            await _send(context, transport, 200, [(b"content-type", reply.media), *reply.headers], reply.body)
+            await _send(context, transport.send, 200, [(b"content-type", reply.media), *reply.headers], reply.body)
             context.outcome = OK
     finally:
         context.finish()
 
 
 async def refuse(
-    context: RequestContext, transport: Transport, cause: Exception, error_format: ErrorFormat = PROBLEM
+    context: RequestContext, send: SendAnswer, cause: Exception, error_format: ErrorFormat = PROBLEM
 ) -> None:
     """Answer with the error that ``cause`` is, unless the client has disconnected."""
     error = context.fail(cause)
     if not isinstance(error, ClientGone):
         body = error_format.body(error, context.request.request_id)
-        await _send(context, transport, kind_of(error).status, headers_of(error, error_format.media), body)
+        await _send(context, send, kind_of(error).status, headers_of(error, error_format.media), body)
 
 
 async def _answer(context: RequestContext, route: Route, transport: Transport) -> Any:
@@ -173,8 +175,8 @@ async def _send_stream(context: RequestContext, transport: Transport, stream: Ev
     context.outcome = OK
 
 
-async def _send(context: RequestContext, transport: Transport, status: int, headers: Headers, body: bytes) -> None:
+async def _send(context: RequestContext, send: SendAnswer, status: int, headers: Headers, body: bytes) -> None:
     context.sent_bytes = len(body)
     headers += context.response_headers()
     headers.append((b"content-length", b"%d" % len(body)))
-    await transport.send(status, headers, body)
+    await send(status, headers, body)

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from service.api import schemas
 from service.api.answers import entity_objects
 from service.api.asgi import address_of
-from service.api.pipeline import refuse
+from service.api.pipeline import SendAnswer, refuse
 from service.api.problems import Headers, kind_of, problem_of
 from service.api.request_context import OK, RequestContext
 from service.api.request_headers import RequestHeaders
@@ -65,13 +65,12 @@ class WebSocketStreams:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one stream from its handshake to its end."""
-        handshake = WebSocketHandshake(scope, receive, send)
         context = RequestContext(
             self._worker,
             PATH if scope["path"] == PATH else "unknown",
             RequestHeaders(scope["headers"]),
-            client_address=handshake.client_address,
-            is_disconnected=handshake.is_disconnected,
+            client_address=lambda: _socket_address(receive),
+            is_disconnected=lambda: False,  # a disconnect shows when something is sent
             method="GET",
             path=scope["path"],
         )
@@ -80,7 +79,7 @@ class WebSocketStreams:
             await self._check(context, scope)
         except Exception as cause:
             with contextlib.suppress(OSError):  # the client is gone
-                await refuse(context, handshake, cause)
+                await refuse(context, _handshake_answer(scope, send), cause)
             context.finish()
             return
         self._open += 1
@@ -240,46 +239,23 @@ def _restart() -> StreamClosed:
     return StreamClosed(RESTART, "the service is shutting down; open the stream again")
 
 
-class WebSocketHandshake:
-    """The Transport of a handshake. All it can send is a refusal."""
+def _socket_address(receive: Receive) -> str:
+    """Return the address of the socket. A header could set the one in the scope."""
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)  # of uvicorn's protocol
+    return address_of(transport.get_extra_info("peername")) if transport is not None else ""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._can_respond = "websocket.http.response" in scope.get("extensions", {})
-        self._receive, self._send = receive, send
 
-    def is_disconnected(self) -> bool:
-        return False
+def _handshake_answer(scope: Scope, send: Send) -> SendAnswer:
+    """Return a function that refuses a handshake. A server that cannot send a response to it sends 403."""
 
-    def client_address(self) -> str:
-        """Return the address of the socket. A header could set the one in the scope."""
-        transport = getattr(getattr(self._receive, "__self__", None), "transport", None)  # of uvicorn's protocol
-        return address_of(transport.get_extra_info("peername")) if transport is not None else ""
-
-    @property
-    def body_complete(self) -> bool:
-        return True
-
-    async def read_body(self, limit: int) -> bytes:
-        return b""
-
-    async def send(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send the refusal. A server that cannot send a response to a handshake sends 403."""
-        if not self._can_respond:
-            await self._send({"type": "websocket.close"})
+    async def answer(status: int, headers: Headers, body: bytes) -> None:
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close"})
             return
-        await self._send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "websocket.http.response.body", "body": body})
+        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body})
 
-    async def start(self, status: int, headers: Headers) -> None:
-        raise NotImplementedError
-
-    async def write(self, data: bytes) -> None:
-        raise NotImplementedError
-
-    async def end(self) -> None:
-        raise NotImplementedError
-
-    def abort(self) -> None: ...
+    return answer
 
 
 def check_origin(headers: Headers, allowed: Collection[str]) -> None:
