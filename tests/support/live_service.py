@@ -74,11 +74,11 @@ class ServiceResources:
 
 
 @contextlib.contextmanager
-def run_live_service(folder: Path, *bundles: Path, **settings: str) -> Iterator[LiveService]:
+def run_live_service(folder: Path, *bundles: Path, core: int | None = None, **settings: str) -> Iterator[LiveService]:
     """Run `bentoml serve` on a free port with SEQSERVE_* settings, and stop all of its processes at the end."""
     raise_file_limit()
     paths = ",".join(map(str, bundles))
-    with start_seqserve(folder, "service", {"bundles": paths, **settings}) as process:
+    with start_seqserve(folder, "service", {"bundles": paths, **settings}, core=core) as process:
         address = process.address
         yield LiveService(address=address, process=process, models=payloads.read_models(address.url))
 
@@ -90,6 +90,17 @@ def live_bundles(tiny_zoo: Path, tiny_live: Path) -> tuple[Path, ...]:
 
 @pytest.fixture(scope="session")
 def live_service(tmp_path_factory: pytest.TempPathFactory, live_bundles: tuple[Path, ...]) -> Iterator[LiveService]:
-    """The service that all end-to-end tests of a session share. It has one worker and signs states with STATE_KEY."""
-    with run_live_service(tmp_path_factory.mktemp("live"), *live_bundles, state_key=STATE_KEY) as service:
-        yield service
+    """The service that all end-to-end tests of a session share. It has one worker and signs states with STATE_KEY.
+
+    The full mode pins the service to the first core and the tests to the last, so that they do not slow each other.
+    """
+    folder, cores = tmp_path_factory.mktemp("live"), sorted(os.sched_getaffinity(0))
+    pinned = FULL and len(cores) > 1
+    core = cores[0] if pinned else None
+    with run_live_service(folder, *live_bundles, core=core, state_key=STATE_KEY) as service:
+        if pinned:
+            os.sched_setaffinity(0, cores[-1:])
+        try:
+            yield service
+        finally:
+            os.sched_setaffinity(0, cores)
