@@ -109,7 +109,6 @@ class Authenticator:
 
     @property
     def requires_key(self) -> bool:
-        """Whether requests need an API key."""
         return self._keys is not None
 
     def authenticate(self, key: bytes | None, client_address: Callable[[], str]) -> Principal:
@@ -122,7 +121,6 @@ class Authenticator:
         return principal
 
     def refresh(self) -> None:
-        """Read the key file again if it has changed."""
         if self._keys is not None:
             self._keys.refresh()
 

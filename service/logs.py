@@ -83,7 +83,6 @@ class AccessLog:
         self._all = which == "all"
 
     def __call__(self, record: RequestRecord) -> None:
-        """Log one request."""
         if not self._all and record.outcome == "ok":
             return
         request = record.request

@@ -61,7 +61,6 @@ class RateLimitPolicy:
 
     @property
     def is_unlimited(self) -> bool:
-        """Whether there is no limit."""
         return self.rate is None and self.day is None
 
 
@@ -186,25 +185,20 @@ class SqliteStorage(Storage):
         return int(row[0])
 
     def get(self, key: str) -> int:
-        """Return the value of a counter."""
         row = self._row(key)
         return int(row[0]) if row else 0
 
     def get_expiry(self, key: str) -> float:
-        """Return when a counter expires."""
         row = self._row(key)
         return float(row[1]) if row else self._clock()
 
     def check(self) -> bool:
-        """Return whether the database answers."""
         return bool(self._database.execute("SELECT 1").fetchone())
 
     def reset(self) -> int | None:
-        """Drop all counters."""
         return self._database.execute("DELETE FROM counters").rowcount
 
     def clear(self, key: str) -> None:
-        """Drop a counter."""
         self._database.execute("DELETE FROM counters WHERE key = ?", (key,))
 
     def _row(self, key: str) -> tuple[int, float] | None:

@@ -155,7 +155,6 @@ class Telemetry:
         return model if model in self._models else UNKNOWN
 
     def rejected(self, reason: str) -> None:
-        """Count one refused request."""
         self._counts[REJECTED, (reason,)] += 1
 
     def streams(self, model: str, change: int) -> None:
@@ -171,7 +170,6 @@ class Telemetry:
         self.gauges[LOAD_SECONDS, (model,)] = load_s
 
     def count(self, metric: Metric, labels: Labels, amount: float = 1) -> None:
-        """Add to a counter."""
         self._counts[metric, labels] += amount
 
     def observe(self, metric: Metric, labels: Labels, value: float, times: int = 1) -> None:

@@ -25,7 +25,6 @@ class Endpoint:
         self._worker, self._route = worker, route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         transport = AsgiTransport(receive, send)
         headers, params = RequestHeaders(scope["headers"]), scope.get("path_params", {})
         try:

@@ -56,7 +56,6 @@ class BentoMLPages:
         self.methods = _methods(inner)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
         path = scope["path"]
         if path not in self.methods:
             endpoint = next(endpoint for prefix, endpoint in self._not_found.items() if path.startswith(prefix))

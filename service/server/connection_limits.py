@@ -90,7 +90,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._running: Any = None  # the request that is answered now, or was last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Count the connection."""
         super().connection_made(transport)
         self._client_turn_s = self.loop.time()
         if self.limits is not None:
@@ -100,7 +99,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 self.reject(Unavailable(f"more than {limit} connections are open; retry in a second"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
         if self.limits is not None:
             self.limits.connections.discard(self)
         if self._running is not None and not self._running.response_complete:
@@ -127,7 +125,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.reject(_head_too_large(self.limits.settings.header_bytes))
 
     def on_message_begin(self) -> None:
-        """Start a request."""
         self.begin_head()
         super().on_message_begin()
 
@@ -171,7 +168,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         raise ValueError("rejected")  # the parser stops, and uvicorn calls send_400_response
 
     def on_message_complete(self) -> None:
-        """End a request."""
         self._idle = True
         super().on_message_complete()
 
@@ -204,12 +200,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         return bool(self.pipeline) or _is_active(self.cycle)
 
     def pause_writing(self) -> None:
-        """Start to measure a stall."""
         self._write_stall.start(self.loop.time())
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """End a stall."""
         self._write_stall.stop()
         super().resume_writing()
 

@@ -120,14 +120,12 @@ class FastPathProtocol(LimitedHttpProtocol):
         self.cycle = self._incoming = FastRequest(self, fast_path, route, headers)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
-        """Collect the body."""
         if self._incoming is not None:
             self._incoming.body.append(body)
         else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End a request."""
         if self._incoming is not None:
             self._idle = True
             self._running = self._ready = self._incoming

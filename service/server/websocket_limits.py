@@ -36,13 +36,11 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
         self._write_stall = WriteStall()
 
     def connection_made(self, transport: Any) -> None:
-        """Count the connection."""
         super().connection_made(transport)
         if self._limits is not None:
             self._limits.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
         self._unhandled = b""
         if self._limits is not None:
             self._limits.connections.discard(self)
@@ -55,32 +53,27 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
             self._handle_piece()
 
     def pause_writing(self) -> None:
-        """Start to measure a stall."""
         self._write_stall.start(self.loop.time())
         super().pause_writing()
         self._pace()
 
     def resume_writing(self) -> None:
-        """End a stall."""
         self._write_stall.stop()
         super().resume_writing()
         self._pace()
 
     async def receive(self) -> Any:
-        """Return the next message of the ASGI application."""
         message = await super().receive()
         self._pace()
         return message
 
     async def send(self, message: Any) -> None:
-        """Send a message of the ASGI application."""
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
             self.handshake_complete = True  # by a rejection; uvicorn would log that there was none
         self._pace()
 
     def handle_cont(self, event: Any) -> None:
-        """Handle a fragment of a message."""
         if self.close_sent:
             return
         if len(self.frames) < FRAGMENTS_MAX:
