@@ -41,7 +41,7 @@ TICK_S = 0.001
 # Requests to send in a row when the client is late. Then it reads replies.
 SEND_BURST = 8
 LOST = 0  # status of a request whose connection closed before its reply
-LAST_CHUNK = b"\r\n0\r\n\r\n"
+EVENT, LAST_CHUNK = b"data:", b"\r\n0\r\n\r\n"  # 5 and 7 bytes
 T = TypeVar("T")
 
 
@@ -97,8 +97,9 @@ class ReplyReader:
         return int(head[9:12])
 
     def _feed_chunks(self, data: bytes) -> int | None:
-        self.events += (self.pending[-4:] + data).count(b"data:")
-        self.pending = (self.pending + data)[-len(LAST_CHUNK) :]
+        # A marker may be split between two reads.
+        self.events += data.count(EVENT) + (self.pending[-4:] + data[:4]).count(EVENT)
+        self.pending = data[-7:] if len(data) >= 7 else (self.pending + data)[-7:]
         if self.pending != LAST_CHUNK:
             return None
         status, self._chunked_status, self.pending = self._chunked_status, 0, b""
