@@ -18,7 +18,7 @@ from pydantic import Field
 from starlette.applications import Starlette
 
 from service import logs
-from service.api import answers, oip_grpc, openapi, schemas
+from service.api import oip_grpc, openapi, schemas
 from service.api.application import ROUTES, create_app, fast_routes
 from service.engine import Engine
 from service.rate_limits import shared_store
@@ -86,7 +86,7 @@ class Api:
         inputs: Annotated[schemas.BentoClassifyInputs, Film],
         model: str | None = MODEL,
         parameters: schemas.ClassifyParameters | None = None,
-    ) -> list[list[answers.LabelObject]]:
+    ) -> list[list[schemas.LabelObject]]:
         """Score every label of an input. Each input gives one list, best label first."""
         _answered_by_a_route()
 

@@ -92,11 +92,6 @@ class Engine:
         return cls(list(runtimes.values()), executor, request_tokens=settings.request_tokens, signer=signer)
 
     @property
-    def open(self) -> bool:
-        """False once the drain has begun."""
-        return self._open
-
-    @property
     def ready(self) -> bool:
         """Whether every bundle can answer requests."""
         return self._open and all(runtime.ready for runtime in self._runtimes.values())

@@ -17,11 +17,10 @@ from models.tasks.generate import InPlaceDecoder
 from models.tensor_inputs import TensorValidator
 from service.errors import InvalidRequest, Overloaded, TooLarge, Unavailable
 from service.inputs import are_one, hold_numbers
-from service.scheduling.base import QueueLimits, Scheduler
 from service.scheduling.cost_model import CostModel
 from service.scheduling.decoding import DecodingScheduler
 from service.scheduling.decoding_batch import DecodingLimits, LanguageModelRunner
-from service.scheduling.job import InferenceRequest, Job
+from service.scheduling.job import InferenceRequest, Job, QueueLimits, Scheduler
 from service.scheduling.loop import LoopBudget, SchedulerLoop
 from service.scheduling.sequences import SequenceLimits, SequenceScheduler
 from service.scheduling.tensors import Arrays, TensorRequest, TensorScheduler

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from service.scheduling.job import InferenceRequest
-
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+    from service.scheduling.job import InferenceRequest
 
 UNKNOWN = "unknown"  # the model label of requests without a loaded bundle
 
@@ -105,7 +105,7 @@ class RequestRecord:
     ``model`` is a loaded bundle or ``unknown``, ``key`` the name of an API key, ``traceparent`` the header or "".
     """
 
-    request: InferenceRequest
+    request: "InferenceRequest"
     method: str
     model: str
     outcome: str

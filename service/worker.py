@@ -17,7 +17,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from service.auth import Authenticator, open_authenticator
 from service.background import every, supervise
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SHUTTING_DOWN = "the service is shutting down; send the request to another replica"
 CHORES_S = 1.0  # between two metrics flushes, key refreshes or connection sweeps
 # New objects that survive before the garbage collector looks for cycles among them. Waiting requests have none, and at
 # Python's default of 700 the collector takes a fifth of the core with 500 requests waiting. See docs/decisions.md.
@@ -51,6 +52,8 @@ class Worker:
         self.observers: tuple[Callable[[RequestRecord], None], ...] = ()  # called for each finished request
         self._tracer: Tracer | None = None
         self._load_engine = load_engine
+        # A plain attribute: it is read for every request. Without an engine, any use of it raises Unavailable.
+        self.engine = _no_engine("the models are still loading; retry in a second")
         self._engine: Engine | None = None
         self._default_models: dict[str, str] = {}
         self._chores: dict[str, Callable[[], None]] = {"metrics flush": self.telemetry.flush}
@@ -63,22 +66,7 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether the worker takes requests and every model can answer them."""
-        engine = self._ready_engine()
-        return engine is not None and engine.ready and not self._failing
-
-    @property
-    def engine(self) -> "Engine":
-        """The engine. Raises Unavailable while the worker does not take requests."""
-        engine = self._ready_engine()
-        if engine is not None:
-            return engine
-        if self.draining:
-            raise _shutting_down()
-        raise Unavailable("the models are still loading; retry in a second")
-
-    def _ready_engine(self) -> "Engine | None":
-        engine = self._engine
-        return engine if engine is not None and engine.open and not self.draining else None
+        return not self.draining and not self._failing and self._engine is not None and self._engine.ready
 
     def default_model(self, task: str) -> str | None:
         """Return the bundle that answers requests for ``task`` without a model name: the first that can."""
@@ -104,7 +92,7 @@ class Worker:
             *(() if which == "off" else (AccessLog(which),)),
             *(() if self._tracer is None else (self._tracer,)),
         )
-        self._engine = self._load_engine(self.settings, self.telemetry)
+        self.engine = self._engine = self._load_engine(self.settings, self.telemetry)
         self._default_models = self._engine.defaults()
         # Exclude loaded objects from garbage collection: a full collection would stop every request for 10 ms and more.
         gc.collect()
@@ -118,7 +106,7 @@ class Worker:
         Raises TimeoutError, or Unavailable if the drain ended first.
         """
         if self.draining:  # the answer would come too late
-            raise _shutting_down()
+            raise Unavailable(SHUTTING_DOWN)
         until_s = asyncio.get_running_loop().time() + timeout_s
         timeout = asyncio.timeout_at(until_s)
         self._body_timeouts.add(timeout)
@@ -127,7 +115,7 @@ class Worker:
                 yield
         except TimeoutError:
             if timeout.when() != until_s:
-                raise _shutting_down() from None
+                raise Unavailable(SHUTTING_DOWN) from None
             raise
         finally:
             self._body_timeouts.discard(timeout)
@@ -155,15 +143,20 @@ class Worker:
             return
 
         def stop(number: int, frame: FrameType | None) -> None:
-            self.draining = True
+            self.refuse_requests()
             loop.call_soon_threadsafe(self._begin_drain)
             previous(number, frame)
 
         signal.signal(number, stop)
 
+    def refuse_requests(self) -> None:
+        """Answer new requests with Unavailable from now on, because the worker shuts down."""
+        self.draining = True
+        self.engine = _no_engine(SHUTTING_DOWN)
+
     async def close(self) -> None:
         """Answer or fail what was accepted, then write the last metrics and spans."""
-        self.draining = True
+        self.refuse_requests()
         self._begin_drain()
         if self._drain is not None:
             await self._drain
@@ -191,5 +184,15 @@ class Worker:
                 timeout.reschedule(end_s)
 
 
-def _shutting_down() -> Unavailable:
-    return Unavailable("the service is shutting down; send the request to another replica")
+def _no_engine(reason: str) -> "Engine":
+    return cast("Engine", _NoEngine(reason))
+
+
+class _NoEngine:
+    """Stands for an engine that takes no requests."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise Unavailable(self._reason)

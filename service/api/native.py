@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.api import answers, schemas, sse
+from service.api import schemas, sse
 from service.api.model_cards import ModelCard, ModelList, model_cards
 from service.api.problems import parameter_field, renamed_fields
 from service.api.request_context import RequestContext
@@ -16,7 +16,7 @@ async def _tag(context: RequestContext, body: bytes) -> Any:
     answer = await context.worker.engine.tag(
         request.inputs, model=request.model, aggregation=request.aggregation, request=context.request
     )
-    return answers.tag_answer(answer)
+    return schemas.tag_answer(answer)
 
 
 async def _classify(context: RequestContext, body: bytes) -> Any:
@@ -25,7 +25,7 @@ async def _classify(context: RequestContext, body: bytes) -> Any:
     rows = await context.worker.engine.classify(
         request.inputs, model=request.model, top_k=request.top_k, request=context.request
     )
-    return list(map(answers.label_objects, rows))
+    return list(map(schemas.label_objects, rows))
 
 
 async def _generate(context: RequestContext, body: bytes) -> Any:
@@ -43,7 +43,7 @@ async def generate(context: RequestContext, request: schemas.GenerateRequest) ->
         answer = await context.worker.engine.generate(
             request.inputs, model=request.model, options=options, request=context.request
         )
-    return answers.generate_answer(answer, with_state=options.return_state)
+    return schemas.generate_answer(answer, with_state=options.return_state)
 
 
 async def _models(context: RequestContext, _: bytes) -> Any:
@@ -65,7 +65,7 @@ TAG_DOCS = Docs(
     summary="Label every word, character, base or frame",
     about="One input returns a list; a list of inputs returns a list of lists, in order.",
     body=schemas.TagRequest,
-    answer=list[answers.EntityObject] | list[list[answers.EntityObject]],
+    answer=list[schemas.EntityObject] | list[list[schemas.EntityObject]],
     example=schemas.example("tag"),
 )
 CLASSIFY_DOCS = Docs(
@@ -73,7 +73,7 @@ CLASSIFY_DOCS = Docs(
     summary="Score the labels of a whole input",
     about="Returns one list of labels per input, best first.",
     body=schemas.ClassifyRequest,
-    answer=list[list[answers.LabelObject]],
+    answer=list[list[schemas.LabelObject]],
     example=schemas.example("classify"),
 )
 GENERATE_DOCS = Docs(
@@ -81,7 +81,7 @@ GENERATE_DOCS = Docs(
     summary="Continue a text",
     about="A list of prompts returns a list of texts, in order.",
     body=schemas.GenerateRequest,
-    answer=answers.GeneratedObject | list[answers.GeneratedObject],
+    answer=schemas.GeneratedObject | list[schemas.GeneratedObject],
     event=sse.TokenEvent,
     example=schemas.example("generate"),
 )

@@ -17,9 +17,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from models.tasks import Entity, EntitySpan, LabelScore
 from service.api import schemas
-from service.api.answers import entity_objects, generated_object, label_objects
 from service.api.oip_tensors import BYTES, DATATYPES, OIPTensor, from_array, from_texts
 from service.api.problems import parameter_field, renamed_fields
+from service.api.schemas import entity_objects, generated_object, label_objects
 from service.errors import InvalidRequest, UnknownModel, shown
 from service.model_runtime import TensorRuntime
 from service.scheduling.job import InferenceRequest

@@ -72,8 +72,7 @@ class Route:
     media: tuple[str, ...] = (JSON,)  # the media types of bodies that it reads
     public: bool = False  # answered without an API key
     docs: Docs | None = None
+    reads_body: bool = field(init=False)  # whether the handler needs the body of the request
 
-    @property
-    def reads_body(self) -> bool:
-        """Whether the handler needs the body of the request."""
-        return "POST" in self.methods and bool(self.media)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reads_body", "POST" in self.methods and bool(self.media))

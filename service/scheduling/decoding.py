@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from models.state import State
 from models.tasks.generate import GeneratedText
 from service.errors import ServiceError
-from service.scheduling.base import Scheduler
 from service.scheduling.cost_model import CostModel
 from service.scheduling.decoding_batch import (
     DecodingBatch,
@@ -21,7 +20,7 @@ from service.scheduling.decoding_batch import (
     LanguageModelRunner,
 )
 from service.scheduling.decoding_work import DecodingSteps, Prefill
-from service.scheduling.job import Job
+from service.scheduling.job import Job, Scheduler
 from service.telemetry import ModelMetrics
 
 log = logging.getLogger(__name__)

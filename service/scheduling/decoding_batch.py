@@ -15,9 +15,8 @@ from models import state as states
 from models.state import State
 from models.tasks.generate import GeneratedText, Generation, InPlaceDecoder, Run, TokenSampler
 from service.errors import InternalError, ServiceError
-from service.scheduling.base import QueueLimits
 from service.scheduling.cost_model import CostModel
-from service.scheduling.job import Job
+from service.scheduling.job import Job, QueueLimits
 from service.telemetry import ModelMetrics
 
 log = logging.getLogger(__name__)

@@ -1,11 +1,23 @@
-"""One request in a scheduler: its items, its results, and when it is done."""
+"""A request in a scheduler (Job), and what all schedulers share (Scheduler): admission, cancellation and shutdown.
 
+A scheduler is a pure object: the clock and the model are passed in. `loop.py` drives it on the event loop.
+"""
+
+import logging
+import math
+from abc import ABC, abstractmethod
 from asyncio import Future, get_running_loop
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-from service.errors import ClientGone, DeadlinePassed, ServiceError
+from service.errors import ClientGone, DeadlinePassed, InternalError, Overloaded, ServiceError, Unavailable
+from service.telemetry import ModelMetrics
+
+log = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_S = 0.05  # a queue is searched for cancelled jobs this often, not at every refusal
+REFUSAL_INTERVAL_S = 0.01  # the text of a refusal is made this often: under overload, refusals must be cheap
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,3 +162,157 @@ class Job:
             self._future.set_result(None)
         if on_done is not None:
             on_done()
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueLimits:
+    """How much may wait. A request that finds the queue empty is always admitted."""
+
+    queue_items: int = 4096
+    queue_tokens: int = 262_144
+    queue_s: float = math.inf  # estimated seconds of work
+
+
+class Work(Protocol):
+    """One piece of work of a scheduler. `run` may be called in a thread and never raises."""
+
+    @property
+    def estimate_s(self) -> float: ...
+    def run(self) -> None: ...
+    def complete(self) -> None:
+        """Hand out the results, on the event loop."""
+        ...
+
+
+class Scheduler(ABC):
+    """The queue of one model. Not thread-safe: one thread admits, submits, takes and completes.
+
+    The limits on items, tokens and time are checked once, in `admit`. The tokens of a request may be known only after
+    it was encoded, so a queue can exceed `queue_tokens` by the tokens of the requests that are being encoded.
+    """
+
+    def __init__(self, *, limits: QueueLimits, clock: Callable[[], float], metrics: ModelMetrics) -> None:
+        self.clock, self.metrics = clock, metrics
+        self.jobs: set[Job] = set()  # admitted and not done
+        self._queue_limits = limits
+        self._reserved_items = self._reserved_tokens = 0
+        self._next_sweep_s = self._next_refusal_s = 0.0
+        self._refusal, self._retry_after_s = "", 0.0
+        self._closed = False
+
+    @property
+    @abstractmethod
+    def queued_items(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def queued_tokens(self) -> int: ...
+
+    @property
+    def queued_s(self) -> float:
+        """Estimated seconds until all queued work is done; 0 without an estimate."""
+        return 0.0
+
+    @property
+    def retry_after_s(self) -> float:
+        """When a refused client should come back."""
+        return 1.0
+
+    def admit(self, request: InferenceRequest, items: int, tokens: int = 0) -> Job:
+        """Reserve room for a request. `tokens` are those that are known before it is encoded.
+
+        Raises Overloaded, Unavailable or DeadlinePassed.
+        """
+        if self._closed:
+            raise Unavailable("the service is shutting down; send the request to another replica")
+        now_s = self.clock()
+        if self._reserved_items or self.queued_items:
+            if self._is_full(items, tokens):
+                if now_s >= self._next_sweep_s:
+                    self._sweep(now_s)
+                if self._is_full(items, tokens):
+                    raise self._overloaded(now_s)
+            self._check_deadline(request.deadline_s, now_s)
+        job = Job(request, items=items, tokens=tokens, now_s=now_s, forget=self._forget)
+        self._reserved_items += items
+        self._reserved_tokens += tokens
+        self.jobs.add(job)
+        return job
+
+    def submit(self, job: Job, items: Any) -> None:
+        """Queue the items of an admitted job. Its reservation ends here. A job that is done is ignored."""
+        self._release(job)
+        if not job.done:
+            self._enqueue(job, items)
+
+    @abstractmethod
+    def take(self) -> Work | None:
+        """Return the next piece of work, or None if there is nothing to do."""
+
+    def drop_cancelled(self) -> None:
+        """Drop queued jobs that are cancelled or expired. Searches the queue every SWEEP_INTERVAL_S at most."""
+        now_s = self.clock()
+        if now_s >= self._next_sweep_s:
+            self._sweep(now_s)
+
+    def abandon(self, error: ServiceError) -> None:
+        """Fail all submitted jobs and empty the queue, whatever state it is in."""
+        failed = [job for job in self.jobs if job.results]
+        if failed and isinstance(error, InternalError):
+            log.error("failed requests: %s", ", ".join(sorted(job.request.request_id for job in failed)))
+        for job in failed:
+            job.fail(error)
+        self._clear()
+
+    def close(self) -> None:
+        """Admit nothing more. What was admitted still runs."""
+        self._closed = True
+
+    @abstractmethod
+    def _enqueue(self, job: Job, items: Any) -> None: ...
+
+    @abstractmethod
+    def _drop_over(self, now_s: float) -> None:
+        """Drop all queued items of jobs that are over."""
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Empty the queue and forget what runs."""
+
+    def _check_deadline(self, deadline_s: float, now_s: float) -> None:
+        """Raise DeadlinePassed for a request that cannot be done in time."""
+        return
+
+    def _sweep(self, now_s: float) -> None:
+        self._next_sweep_s = now_s + SWEEP_INTERVAL_S
+        self._drop_over(now_s)
+
+    def _is_full(self, items: int, tokens: int) -> bool:
+        limits = self._queue_limits
+        queued = self.queued_items + self._reserved_items
+        return bool(queued) and (
+            queued + items > limits.queue_items
+            or self.queued_tokens + self._reserved_tokens + max(tokens, 1) > limits.queue_tokens
+            or self.queued_s > limits.queue_s
+        )
+
+    def _overloaded(self, now_s: float) -> Overloaded:
+        limits = self._queue_limits
+        if now_s >= self._next_refusal_s:
+            self._next_refusal_s = now_s + REFUSAL_INTERVAL_S
+            self._refusal = (
+                f"{self.queued_items} inputs of {self.queued_tokens} tokens are queued; the limits are "
+                f"{limits.queue_items} inputs and {limits.queue_tokens} tokens; retry later"
+            )
+            self._retry_after_s = self.retry_after_s
+        return Overloaded(self._refusal, retry_after_s=self._retry_after_s, limit=limits.queue_items)
+
+    def _release(self, job: Job) -> None:
+        self._reserved_items -= job.reserved_items
+        self._reserved_tokens -= job.reserved_tokens
+        job.reserved_items = job.reserved_tokens = 0
+
+    def _forget(self, job: Job) -> None:
+        self.jobs.discard(job)
+        if job.reserved_items or job.reserved_tokens:
+            self._release(job)

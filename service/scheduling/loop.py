@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import InternalError
-from service.scheduling.base import Scheduler, Work
+from service.scheduling.job import Scheduler, Work
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from service.errors import DeadlinePassed, InternalError, ServiceError
-from service.scheduling.base import QueueLimits, Scheduler
 from service.scheduling.batch_cutting import cut_batch
 from service.scheduling.cost_model import CostModel, QueueEstimate
-from service.scheduling.job import Job
+from service.scheduling.job import Job, QueueLimits, Scheduler
 from service.telemetry import ModelMetrics
 
 log = logging.getLogger(__name__)

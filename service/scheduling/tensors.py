@@ -9,9 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from service.errors import InternalError, ServiceError
-from service.scheduling.base import QueueLimits, Scheduler
 from service.scheduling.cost_model import CostModel
-from service.scheduling.job import Job
+from service.scheduling.job import Job, QueueLimits, Scheduler
 from service.telemetry import ModelMetrics
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ def test_a_worker_is_not_ready_before_it_has_loaded() -> None:
     empty = Worker(Settings(), lambda *args: cast(Engine, FakeEngine(*args)))
     assert not empty.ready
     with pytest.raises(Unavailable):
-        _ = empty.engine
+        empty.engine.defaults()
 
 
 async def test_a_background_task_that_keeps_failing_makes_the_worker_not_ready(loaded: Worker) -> None:
@@ -80,6 +80,6 @@ async def test_a_signal_starts_the_drain_and_reaches_the_server(loaded: Worker) 
     assert received == [signal.SIGTERM]
     assert not loaded.ready
     with pytest.raises(Unavailable):
-        _ = loaded.engine
+        loaded.engine.defaults()
     await eventually(lambda: drained)
     await loaded.close()

@@ -1,8 +1,9 @@
 """The real engine with tiny bundles, and requests to it."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from service.engine import Engine
 from service.scheduling.job import InferenceRequest
 from service.settings import Settings
 from service.telemetry import Telemetry
+from service.worker import Worker
 
 
 def inference_request(
@@ -36,3 +38,12 @@ async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0)
+
+
+@contextlib.contextmanager
+def draining(worker: Worker) -> Iterator[None]:
+    """Let a worker refuse requests as during its drain."""
+    engine = worker.engine
+    worker.refuse_requests()
+    yield
+    worker.draining, worker.engine = False, engine

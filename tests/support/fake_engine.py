@@ -60,10 +60,6 @@ class FakeEngine:
             telemetry.bundle(name, "1", "int8", 0.1)
 
     @property
-    def open(self) -> bool:
-        return self.ready
-
-    @property
     def runtimes(self) -> dict[str, Any]:
         return {name: _runtime(task, name) for task, name in NAMES.items() if task not in ("embed", "stream")}
 

@@ -15,6 +15,7 @@ from models import self_test
 from models.onnx_session import OnnxModel
 from models.tasks import as_json
 from tests.support import bundles
+from tests.support.engines import draining
 from tests.support.oip import RAW, OIPSite, array, feeds_of, refusal, texts
 
 TEXTS = ["the cat sat on zebras .", "", "Paris"]
@@ -262,11 +263,10 @@ async def test_only_health_works_without_a_key(tiny_zoo: Path) -> None:
 
 
 async def test_a_draining_worker_is_live_but_not_ready(site: OIPSite) -> None:
-    site.worker.draining = True
-    assert (await site.client.get("/v2/health/live")).status_code == 200
-    assert refusal(await site.client.get("/v2/health/ready"))[0] == 503
-    assert refusal(await site.client.get("/v2/models/tiny-tag/ready"))[0] == 503
-    site.worker.draining = False
+    with draining(site.worker):
+        assert (await site.client.get("/v2/health/live")).status_code == 200
+        assert refusal(await site.client.get("/v2/health/ready"))[0] == 503
+        assert refusal(await site.client.get("/v2/models/tiny-tag/ready"))[0] == 503
 
 
 async def test_input_and_size_limits(tiny_zoo: Path) -> None:

@@ -22,6 +22,7 @@ from service.errors import ServiceError
 from service.telemetry import RequestRecord
 from tests.support import bundles
 from tests.support.bentoml_server import ROOT, free_port, served
+from tests.support.engines import draining
 from tests.support.oip import RAW, OIPSite, feeds_of
 from tests.support.polling import eventually
 
@@ -231,10 +232,9 @@ async def test_a_disconnect_frees_the_slot(tiny_zoo: Path, how: str) -> None:
 
 
 async def test_a_draining_worker_rejects_calls(service: GrpcService) -> None:
-    service.site.worker.draining = True
-    assert (await service.refused(text("tiny-tag", "a")))[0] is grpc.StatusCode.UNAVAILABLE
-    assert not (await service.ask("ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse)).ready
-    service.site.worker.draining = False
+    with draining(service.site.worker):
+        assert (await service.refused(text("tiny-tag", "a")))[0] is grpc.StatusCode.UNAVAILABLE
+        assert not (await service.ask("ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse)).ready
 
 
 async def test_bytes_that_are_not_protobuf_are_an_invalid_argument(service: GrpcService) -> None:

@@ -264,7 +264,7 @@ async def test_a_sequence_over_its_limit_is_413(site: FakeSite) -> None:
 
 
 async def test_requests_during_the_drain_are_503(site: FakeSite) -> None:
-    site.worker.draining = True
+    site.worker.refuse_requests()
     response = await site.post("/v1/tag", {"inputs": "a"})
     problem(response, 503)
     assert response.headers["retry-after"] == "1"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from service.errors import InternalError, InvalidRequest, Overloaded, Unavailable
-from service.scheduling.base import QueueLimits
 from service.scheduling.cost_model import CostModel
+from service.scheduling.job import QueueLimits
 from service.scheduling.tensors import TensorRequest, TensorScheduler
 from tests.support.scheduling import Client, Harness
 
