@@ -28,7 +28,8 @@ from models.onnx_session import Placement
 from models.tasks import Generation, as_json
 from training import card, metrics, score
 from training.data import loading
-from training.data.examples import DataError, Splits, digest_of, inputs_of
+from training.data.examples import DataError, Splits, digest_of, inputs_of, tags_of
+from training.data.tag_schemes import are_iob2
 from training.nn.networks import Network
 from training.onnx_export.builder import ExportedGraph, Precision
 from training.onnx_export.network_graph import export_graph
@@ -118,7 +119,7 @@ def _manifest(exported: _ExportedNetwork) -> Manifest:
     """Return the manifest without scores and examples."""
     run, graph = exported.run, exported.graphs["fp32"]
     recipe = run.recipe
-    has_spans = recipe.task in ("tag", "joint") and metrics.are_span_tags(run.labels)
+    has_spans = recipe.task in ("tag", "joint") and are_iob2(run.labels)
     return Manifest(
         format=FORMAT_VERSION,
         name=recipe.name,
@@ -202,12 +203,13 @@ def drawback(metric: str, exact: Variant, quantized: Variant) -> str:
 def _examples(run: TrainingRun, variants: Mapping[str, Bundle], manifest: Manifest, dev: Any) -> tuple[Example, ...]:
     """Return inputs with their answers, leaving out inputs on which the variants differ.
 
-    A recipe without examples takes inputs from the development data.
+    A recipe without examples takes inputs from the development data. Empty answers come last.
     """
     inputs, most = run.recipe.examples, len(run.recipe.examples)
     if not inputs:
-        inputs, most = _candidates(manifest.task, dev), EXAMPLES
+        inputs, most = candidates(manifest.task, manifest.codec.kind, dev), EXAMPLES
     found: list[Example] = []
+    empty: list[Example] = []
     for text in inputs:
         if len(found) == most:
             break
@@ -215,21 +217,30 @@ def _examples(run: TrainingRun, variants: Mapping[str, Bundle], manifest: Manife
         if parameters is None:
             continue
         answers = [as_json(self_test.answer(bundle, text, parameters)) for bundle in variants.values()]
-        if answers[0] and all(self_test.same(answer, answers[0], manifest.tolerance / 2) for answer in answers):
-            found.append(Example(inputs=text, parameters=parameters, outputs=answers[0]))
+        if all(self_test.same(answer, answers[0], manifest.tolerance / 2) for answer in answers):
+            example = Example(inputs=text, parameters=parameters, outputs=answers[0])
+            (empty if answers[0] in ([], {}, "") else found).append(example)
+    found = (found + empty)[:most]
     if not found:
         raise BundleError(f"{run.folder}: the variants agree on no example: give other `examples` in the recipe")
     return tuple(found)
 
 
-def _candidates(task: str, dev: Any) -> tuple[Any, ...]:
+def candidates(task: str, codec: str, dev: Any) -> tuple[Any, ...]:
+    """Return inputs for examples: those with a tag other than O, from anywhere in the development data, come first.
+
+    Inputs that are lists of words or symbols become texts, which is what a person would send.
+    """
     if task == "generate":
         return tuple(dev[start : start + PROMPT] for start in range(0, len(dev) - PROMPT, PROMPT))[:CANDIDATES]
-    found = [inputs_of(example) for example in dev[:CANDIDATES]]
-    # Join tokens to text, which is what a person would send.
-    return tuple(
-        " ".join(one) if one and isinstance(one[0], str) and not isinstance(one, str) else one for one in found
-    )
+    with_spans = sorted(dev, key=lambda example: set(tags_of(example)) == {"O"})  # stable: others keep their order
+    return tuple(_as_text(inputs_of(example), codec) for example in with_spans[:CANDIDATES])
+
+
+def _as_text(inputs: Any, codec: str) -> Any:
+    if isinstance(inputs, str) or not inputs or not isinstance(inputs[0], str):
+        return inputs
+    return (" " if codec == "words" else "").join(inputs)
 
 
 def _common_greedy_parameters(variants: Mapping[str, Bundle], prompt: str) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.examples import SequenceExample, label_of, tags_of
+from training.data.tag_schemes import are_iob2
 
 NATS = "nats_per_character"
 UNITS = {
@@ -56,18 +57,13 @@ class Confusion:
     counts: NDArray[np.int64]  # (K, K)
 
 
-def are_span_tags(labels: Sequence[str]) -> bool:
-    """Tell whether labels of steps are IOB2 tags."""
-    return "O" in labels and all(label == "O" or label[:2] in ("B-", "I-") for label in labels)
-
-
 def metric_of(task: str, labels: Sequence[str]) -> str:
     """Return the metric that chooses the best epoch. `labels` are those of the manifest."""
     if task == "generate":
         return NATS
     if task == "joint":
         return "exact"
-    return "f1" if task == "tag" and are_span_tags(labels) else "accuracy"
+    return "f1" if task == "tag" and are_iob2(labels) else "accuracy"
 
 
 def score_labels(
@@ -80,7 +76,7 @@ def score_labels(
     """
     scores: dict[str, float] = {}
     if task in ("tag", "joint"):
-        if are_span_tags(labels):
+        if are_iob2(labels):
             scores["f1"] = span_f1([e.steps for e in expected], [p.steps for p in predicted])
         if task == "tag" or not scores:
             steps = [[label for each in part for label in each.steps] for part in (expected, predicted)]
@@ -109,7 +105,7 @@ def span_reports(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence
     from seqeval.metrics import classification_report
 
     tags = {tag for part in (expected, predicted) for sentence in part for tag in sentence}
-    if not are_span_tags([*tags, "O"]) or tags <= {"O"}:
+    if not are_iob2(tags):
         return []
     report = classification_report(_lists(expected), _lists(predicted), output_dict=True, zero_division=0)
     return [
@@ -148,6 +144,8 @@ def confusion(expected: Sequence[str], predicted: Sequence[str], *, most: int = 
     from sklearn.metrics import confusion_matrix
 
     labels = sorted({*expected, *predicted})
+    if len(labels) == 1:  # scikit-learn warns
+        return Confusion(labels=tuple(labels), counts=np.array([[len(expected)]]))
     counts: NDArray[np.int64] = confusion_matrix(expected, predicted, labels=labels)  # (K, K)
     if len(labels) <= most:
         return Confusion(labels=tuple(labels), counts=counts)

@@ -10,7 +10,7 @@ from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec
 from training.data import checks, loading
-from training.data.examples import Splits, inputs_of, label_names, text_of
+from training.data.examples import Splits, inputs_of, label_names
 from training.nn.networks import Network, make_network
 from training.nn.pretrained_vectors import load_vectors
 from training.objectives import Objective, make_objective
@@ -72,7 +72,7 @@ def fit_codec(recipe: Recipe, train: Any) -> Codec:
     """Return the recipe's codec with vocabularies counted on the training data only."""
     spec = recipe.codec
     if isinstance(spec, CharactersSpec):
-        return CharactersCodec.fit(spec, [train] if isinstance(train, str) else [text_of(e) for e in train])
+        return CharactersCodec.fit(spec, [train] if isinstance(train, str) else ["".join(inputs_of(e)) for e in train])
     if isinstance(spec, DnaSpec | FramesSpec):
         return build(spec, lambda name: ())
     tokenizer = WordsCodec(spec, ())

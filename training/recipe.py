@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from models.manifest import CodecSpec, Name, TaskName
 from training import recipe_errors
 from training.data.augmentation import AugmentationOptions
+from training.data.tag_schemes import TagScheme
 from training.nn.options import Architecture
 from training.training_config import Training
 
@@ -47,6 +48,10 @@ class DataOptions(_RecipePart):
     series: str = "id"  # column that names the series of a frame
     token_column: int | str | None = None  # CoNLL column of the token; by default the first
     tag_column: int | str | None = None  # CoNLL column of the tag; by default the last
+    tag_scheme: TagScheme = Field(
+        default="auto",
+        description="auto converts BIOES, BILOU, BMES and IOE to IOB2; io makes a span of each run of equal tags",
+    )
     encoding: str = "utf-8"  # of `path` and `dev`
     dev_share: float = Field(default=0.1, gt=0, lt=1)  # share of `path` that is held out
 

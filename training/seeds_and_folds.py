@@ -5,7 +5,7 @@ import math
 import shutil
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def make_folds(examples: Splits[Any], count: int, seed: int) -> list[Splits[Any]
     rows = [*examples.train, *examples.dev]
     labels = [label for example in rows if (label := label_of(example)) is not None]
     parts = folds(rows, count, seed, labels if len(labels) == len(rows) else None)
-    return [Splits(train=train, dev=dev, source=examples.source) for train, dev in parts]
+    return [replace(examples, train=train, dev=dev) for train, dev in parts]
 
 
 def write_summary(path: Path, summary: ScoreSummary, **more: Any) -> None:

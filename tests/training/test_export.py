@@ -14,7 +14,7 @@ from tests.support.tiny_files import conll
 from tests.support.tiny_runs import FILES, fit, silent
 from training import export, run, score
 from training.data import loading
-from training.data.examples import DataError, Splits
+from training.data.examples import DataError, Splits, TaggedExample
 from training.objectives import make_objective
 
 CPU = Placement(device="cpu")
@@ -67,6 +67,25 @@ def test_vocabulary_without_repeated_words_can_be_exported(tmp_path: Path) -> No
     assert done.codec.words == ()  # type: ignore[union-attr]
     export.export_run(done, tmp_path / "bundle", silent)
     self_test.run(bundles.load(tmp_path / "bundle", placement=CPU))
+
+
+def test_tagger_that_finds_no_span_can_be_exported(tmp_path: Path) -> None:
+    plain = "nothing O\nhere O\n\n" * 60
+    done = fit(tmp_path, "mine.conll", f"{plain}in O\nParis B-LOC\n\n" + plain)
+    manifest = export.export_run(done, tmp_path / "bundle", silent)
+    assert [(example.inputs, example.outputs) for example in manifest.examples] == [("nothing here", [])] * 5
+    assert manifest.scheme == "iob2"
+
+
+def test_examples_with_spans_come_from_anywhere_in_the_development_data() -> None:
+    dev = [TaggedExample(tokens=("no", f"{i}"), tags=("O", "O")) for i in range(900)]
+    dev.append(TaggedExample(tokens=("in", "Paris"), tags=("O", "B-LOC")))
+    assert export.candidates("tag", "words", dev)[:2] == ("in Paris", "no 0")
+
+
+def test_symbols_are_joined_to_a_text_without_blanks() -> None:
+    dev = [TaggedExample(tokens=("我", "爱"), tags=("O", "B-x"))]
+    assert export.candidates("tag", "characters", dev) == ("我爱",)
 
 
 def test_worse_bundle_does_not_replace_a_better_one(tmp_path: Path) -> None:

@@ -71,6 +71,10 @@ def test_joint_scores_have_exact_matches() -> None:
     assert metrics.score_labels("joint", ("B-x", "O"), expected, predicted) == {"f1": 100, "accuracy": 50, "exact": 50}
 
 
+def test_confusion_of_a_single_label_counts_it() -> None:
+    assert metrics.confusion(["a", "a"], ["a", "a"]).counts.tolist() == [[2]]
+
+
 def test_confusion_counts_pairs() -> None:
     matrix = metrics.confusion(EXPECTED, PREDICTED)
     assert matrix.labels == ("a", "b", "c", "d", "e")

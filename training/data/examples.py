@@ -93,6 +93,7 @@ class Splits(Generic[T]):
     train: Sequence[T]
     dev: Sequence[T]
     source: Source
+    notes: tuple[str, ...] = ()  # about how the files were read
 
 
 def where(example: object, step: int | None = None) -> str:

@@ -21,6 +21,7 @@ from training.data.frames import read_frames
 from training.data.labeled import read_bases, read_labeled
 from training.data.splitting import split, split_text
 from training.data.tables import is_json
+from training.data.tag_schemes import convert
 from training.data.text_files import read_text
 from training.recipe import DataOptions, Recipe
 
@@ -29,15 +30,18 @@ HELD_OUT_SEED = 1  # not the seed of the weights: runs with several seeds are sc
 
 def load_splits(recipe: Recipe) -> Splits[Any]:
     """Load a recipe's data with the labels of the data. See `merge_dev_labels` for a recipe that merges labels."""
-    options = recipe.data
+    options, notes = recipe.data, ()
     if options.path is None:
         if options.name is None:
             raise DataError("the recipe has no data; give --data FILE, or set name or path under [data]")
         return published.load({"name": options.name, **options.options})
     train = read_file(options.path, recipe.task, recipe.codec.kind, options)
+    dev = None
     if options.dev is not None:
         dev = read_file(options.dev, recipe.task, recipe.codec.kind, options)
-    else:
+    if recipe.task in ("tag", "joint"):
+        (train, dev), notes = convert([train, dev or []], options.tag_scheme)
+    if options.dev is None:
         try:
             train, dev = hold_out(train, dev_share=options.dev_share, seed=HELD_OUT_SEED)
         except DataError as error:
@@ -46,7 +50,7 @@ def load_splits(recipe: Recipe) -> Splits[Any]:
     if options.dev is not None:
         files[f"dev/{options.dev.name}"] = sha256_of(options.dev)
     source = Source(name=options.path.name, url="", licence="the user's own", files=files)
-    return Splits(train=train, dev=dev, source=source)
+    return Splits(train=train, dev=dev, source=source, notes=notes)
 
 
 def read_file(path: Path, task: str, codec: str, options: DataOptions) -> Any:

@@ -50,6 +50,15 @@ def test_file_with_a_single_sentence_is_refused() -> None:
         hold_out([TaggedExample(tokens=("a",) * 3, tags=("O",) * 3)], dev_share=0.1, seed=1)
 
 
+def test_tag_scheme_is_recognized_in_both_files_together(tmp_path: Path) -> None:
+    train, dev = (write(tmp_path, f"{i}.conll", tags) for i, tags in enumerate(("a B-x\nb I-x\n", "a O\nb S-x\n")))
+    changes = {"data.path": str(train), "data.dev": str(dev)}
+    splits = load_splits(recipe.load("tagger", **changes))
+    assert (splits.train[0].tags, splits.dev[0].tags) == (("B-x", "I-x"), ("O", "B-x"))
+    assert "BIOES" in splits.notes[0]
+    assert load_splits(recipe.load("tagger", **changes, **{"data.tag_scheme": "none"})).dev[0].tags == ("O", "S-x")
+
+
 def test_recipe_columns_reach_the_reader(tmp_path: Path) -> None:
     words = "".join(f"{i}\tw{i % 3}\t_\t{'AB'[i % 2]}\tx{i % 4}\t_\t0\t_\t_\t_\n" for i in range(1, 5))
     (tmp_path / "mine.conllu").write_text("\n".join([words] * 20))
