@@ -41,8 +41,9 @@ serve: $(VENV)/$(EXTRA).stamp ## serve the bundles of models/zoo: HOST=127.0.0.1
 	@echo "seqserve: starting on http://$(HOST):$(PORT) (Ctrl-C stops it)"
 	@exec $(SERVE) $(ARGS)
 
+# Coverage of models and service/scheduling, lines and branches, was 98.7% on 2026-11-29.
 test: $(VENV)/all.stamp ## run the tests and measure coverage; without it: ARGS='-k packaging'
-	@$(BIN)/python -m pytest $(or $(ARGS),--cov --cov-report=term --cov-fail-under=97)
+	@$(BIN)/python -m pytest $(or $(ARGS),--cov --cov-report=term --cov-fail-under=98)
 
 check: $(VENV)/all.stamp ## run the linters, the import rules, the spell checker, and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo --no-cache && $(BIN)/codespell && $(BIN)/mypy
