@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -46,13 +47,28 @@ def measure_training(objective: Objective, training: Training, batches: int, rep
 
     The bare arm has its batches in memory and uses the same network, precision and optimizer.
     """
-    excerpt = _excerpt(objective, batches)
+    count = min(batches, objective.count_batches(0))
+    excerpt = copy.copy(objective)  # its epochs are the first batches of the first epoch
+    excerpt.batches = lambda epoch, rank=0, world=1: islice(objective.batches(0), count)
+    excerpt.count_batches = lambda epoch, world=1: count
     ready = list(excerpt.batches(0))
+    optimizer = make_optimizer(training, objective.network)
+    autocast = autocast_for(training.precision, objective.network)
+
+    def train_bare() -> None:
+        objective.network.train()
+        for batch in ready:
+            optimizer.zero_grad(set_to_none=True)
+            with autocast():
+                loss = objective.loss(batch)
+            loss.backward()
+            optimizer.step()
+
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(excerpt, training, Path(folder))
         arms = {
             "loop": lambda: trainer.train(lambda *_: None),
-            "bare": _bare_training(objective, training, ready),
+            "bare": train_bare,
             "collate": lambda: list(excerpt.batches(0)),
         }
         seconds = time_in_turn(arms, repeats)
@@ -66,31 +82,6 @@ def measure_training(objective: Objective, training: Training, batches: int, rep
         share=100 * statistics.median(b / a for a, b in zip(seconds["loop"], seconds["bare"], strict=True)),
         collate=100 * medians["collate"] / medians["loop"],
     )
-
-
-def _bare_training(objective: Objective, training: Training, batches: list[Any]) -> Callable[[], None]:
-    optimizer = make_optimizer(training, objective.network)
-    autocast = autocast_for(training.precision, objective.network)
-
-    def run() -> None:
-        objective.network.train()
-        for batch in batches:
-            optimizer.zero_grad(set_to_none=True)
-            with autocast():
-                loss = objective.loss(batch)
-            loss.backward()
-            optimizer.step()
-
-    return run
-
-
-def _excerpt(objective: Objective, count: int) -> Objective:
-    """Return an objective whose epochs are the first `count` batches of the first epoch."""
-    count = min(count, objective.count_batches(0))
-    excerpt: Any = copy.copy(objective)
-    excerpt.batches = lambda epoch, rank=0, world=1: islice(objective.batches(0), count)
-    excerpt.count_batches = lambda epoch, world=1: count
-    return excerpt  # type: ignore[no-any-return]
 
 
 def count_tokens(batch: Any) -> tuple[int, int]:
@@ -112,21 +103,16 @@ def measure_cells(hidden: int, steps: int, batch: int, repeats: int) -> dict[str
     torch.manual_seed(0)
     x = torch.randn(steps, batch, hidden)  # (T, B, I)
     lengths = torch.full((batch,), steps)
-    layers: dict[str, nn.Module] = {"nn.LSTM": nn.LSTM(hidden, hidden)}
-    layers |= {kind: RecurrentLayer(kind, hidden, hidden, bidirectional=False) for kind in get_args(CellName)}
-    arms = {kind: _forward_backward(layer, x, lengths) for kind, layer in layers.items()}
+    layers = {kind: RecurrentLayer(kind, hidden, hidden, bidirectional=False) for kind in get_args(CellName)}
+
+    def forward_backward(layer: nn.Module, *inputs: Tensor) -> None:
+        layer.zero_grad(set_to_none=True)
+        layer(*inputs)[0].sum().backward()
+
+    arms = {"nn.LSTM": partial(forward_backward, nn.LSTM(hidden, hidden), x)}
+    arms |= {kind: partial(forward_backward, layer, x, lengths) for kind, layer in layers.items()}
     seconds = time_in_turn(arms, repeats)
     return {kind: 1e3 * statistics.median(each) for kind, each in seconds.items()}
-
-
-def _forward_backward(layer: nn.Module, x: Tensor, lengths: Tensor) -> Callable[[], None]:
-    arguments = (x,) if isinstance(layer, nn.LSTM) else (x, lengths)
-
-    def run() -> None:
-        layer.zero_grad(set_to_none=True)
-        layer(*arguments)[0].sum().backward()
-
-    return run
 
 
 def time_in_turn(arms: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

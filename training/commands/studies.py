@@ -92,18 +92,12 @@ def register(commands: Any) -> None:
 def run_dependencies(options: argparse.Namespace) -> None:
     import torch
 
-    from training.studies.long_dependencies import (
-        METHODS,
-        StudyBudget,
-        StudySweep,
-        StudyTable,
-        method_of,
-        run_sweep,
-        tasks_of,
-    )
+    from training.studies.long_dependencies import METHODS, TASKS, StudyBudget, StudyTable, method_of, run_sweep
 
     torch.set_num_threads(1)  # faster for such small layers
-    lengths = [int(length) for length in options.lengths.split(",")]
+    tasks, lengths = options.tasks.split(","), [int(length) for length in options.lengths.split(",")]
+    if unknown := [name for name in tasks if name not in TASKS]:
+        raise DataError(f"no task {unknown[0]!r}: choose from {', '.join(TASKS)}")
     if min(lengths) < SHORTEST:
         raise DataError(f"--lengths {min(lengths)}: give at least {SHORTEST} steps")
     methods = [method_of(name) for name in (options.cells.split(",") if options.cells else METHODS)]
@@ -114,15 +108,17 @@ def run_dependencies(options: argparse.Namespace) -> None:
     if options.learning_rates:
         rates = [float(rate) for rate in options.learning_rates.split(",")]
         methods = [replace(one, name=f"{one.name}@{rate:g}", learning_rate=rate) for one in methods for rate in rates]
-    sweep = StudySweep(
-        tasks=tasks_of(options.tasks.split(",")),
-        methods=tuple(methods),
-        lengths=tuple(lengths),
-        seeds=tuple(range(options.first_seed, options.first_seed + options.seeds)),
+    attempts = run_sweep(
+        options.out,
+        echo,
+        tasks=[TASKS[name] for name in tasks],
+        methods=methods,
+        lengths=lengths,
+        seeds=range(options.first_seed, options.first_seed + options.seeds),
         budget=StudyBudget(updates=options.updates),
         all_lengths=options.all_lengths,
     )
-    results = StudyTable(run_sweep(sweep, options.out, echo))
+    results = StudyTable(attempts)
     table = Table("task", "method", *(f"T = {steps}" for steps in results.lengths), box=None)
     for task, method, texts in results.rows():
         table.add_row(task, method, *texts)

@@ -6,10 +6,8 @@ T steps, B batch, I inputs, H hidden.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from training import recipe, run
@@ -157,7 +155,16 @@ def inspect_network(name: str, steps: int) -> GradientPanel:
 
     Raises DataError if no input has two steps, and the errors of loading the run or the recipe.
     """
-    title, network, codec, dev = _open(name)
+    folder = Path(name)
+    if (folder / run.RUN_FILE).is_file():
+        opened = run.open_run(folder)
+        title, network, codec = f"{folder}, trained", opened.network(), opened.codec
+        dev = loading.load_splits(opened.recipe).dev
+    else:
+        chosen = recipe.load(name)
+        prepared = prepare(chosen)
+        title, network, codec = f"{chosen.name}, untrained", prepared.network.eval(), prepared.codec
+        dev = prepared.examples.dev
     if isinstance(dev, str):
         items = [codec.encode(dev[start : start + steps]) for start in range(0, len(dev) - steps, steps)]
     else:
@@ -167,22 +174,11 @@ def inspect_network(name: str, steps: int) -> GradientPanel:
         raise DataError(f"{name}: its inputs have at most 1 step, and gradients need 2: use longer inputs")
     steps = min(steps, items[0].length)
     feeds = to_tensors(codec.collate([item for item in items if item.length >= steps]))
-    curves = [
+    curves = tuple(
         GradientCurve(label=label, norms=gradient_norms(cell, x[:steps]), group=number)
         for number, (label, cell, x) in enumerate(_layer_inputs(network, feeds))
-    ]
-    return GradientPanel(title=title, curves=tuple(curves))
-
-
-def _open(name: str) -> tuple[str, Network, Any, Any]:
-    """Return the title, the network, the codec and the held-out data of a run folder or a recipe."""
-    folder = Path(name)
-    if (folder / run.RUN_FILE).is_file():
-        opened = run.open_run(folder)
-        return f"{folder}, trained", opened.network(), opened.codec, loading.load_splits(opened.recipe).dev
-    chosen = recipe.load(name)
-    prepared = prepare(chosen)
-    return f"{chosen.name}, untrained", prepared.network.eval(), prepared.codec, prepared.examples.dev
+    )
+    return GradientPanel(title=title, curves=curves)
 
 
 @torch.no_grad()
@@ -207,18 +203,14 @@ def plot_panels(panels: Sequence[GradientPanel], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with picture(path, len(panels), size=(5.2 * len(panels), 5.4)) as (_, fields):
         for axes, panel in zip(fields, panels, strict=True):
-            _plot_panel(axes, panel)
+            for curve in panel.curves:
+                steps_back = range(len(curve.norms) - 1, -1, -1)
+                color, style = COLORS[curve.group % len(COLORS)], "--" if curve.dashed else "-"
+                axes.semilogy(steps_back, curve.norms, color=color, linestyle=style, linewidth=1.6, label=curve.label)
+            lowest, highest = axes.get_ylim()
+            axes.set_ylim(max(lowest, SMALLEST_SHOWN), highest)
+            axes.set_title(panel.title, fontsize=11)
+            axes.set_xlabel("steps back from the loss")
+            axes.grid(alpha=0.25)
+            axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13))
         fields[0].set_ylabel("norm of the gradient of a loss at the last step")
-
-
-def _plot_panel(axes: Axes, panel: GradientPanel) -> None:
-    for curve in panel.curves:
-        steps_back = range(len(curve.norms) - 1, -1, -1)
-        color, style = COLORS[curve.group % len(COLORS)], "--" if curve.dashed else "-"
-        axes.semilogy(steps_back, curve.norms, color=color, linestyle=style, linewidth=1.6, label=curve.label)
-    lowest, highest = axes.get_ylim()
-    axes.set_ylim(max(lowest, SMALLEST_SHOWN), highest)
-    axes.set_title(panel.title, fontsize=11)
-    axes.set_xlabel("steps back from the loss")
-    axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13))

@@ -7,6 +7,7 @@ T steps, B batch, I inputs, H hidden, K outputs, R answered steps.
 """
 
 import inspect
+import itertools
 import json
 import math
 import os
@@ -15,11 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from training.data.examples import DataError
@@ -33,8 +33,6 @@ EVALUATED = 1_000  # new sequences per evaluation
 SOLVED_BELOW = 0.01  # squared error (always 1: 0.167), or share of wrong classes (guessing: 0.75 and 0.875)
 NOT_TRIED_COLOR = "0.93"  # gray
 DARK = 0.7  # solved share from which a cell of the plot needs white text
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +81,13 @@ class Attempt:
     error: float | None  # of the last evaluation; None if the loss became infinite or NaN
     seconds: float  # CPU time
 
-
-@dataclass(frozen=True, kw_only=True)
-class StudySweep:
-    """The attempts of a study. `all_lengths`: also try lengths beyond one that no seed solved."""
-
-    tasks: tuple[StudyTask, ...]
-    methods: tuple[StudyMethod, ...]
-    lengths: tuple[int, ...]
-    seeds: tuple[int, ...]
-    budget: StudyBudget
-    all_lengths: bool = False
+    def __str__(self) -> str:
+        error = "not finite" if self.error is None else f"{self.error:.4f}"
+        result = "solved" if self.solved else "not solved"
+        return (
+            f"{self.task} T={self.steps} {self.method} seed {self.seed}: {result} after {self.updates:,} "
+            f"updates, error {error}, {self.seconds:.0f} s"
+        )
 
 
 def sample_adding(steps: int, batch: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -151,14 +145,6 @@ METHODS = {
         StudyMethod(name="gru", cell="gru", learning_rate=1e-2),
     )
 }
-
-
-def tasks_of(names: Sequence[str]) -> tuple[StudyTask, ...]:
-    """Return tasks by name. Raises DataError for an unknown name."""
-    for name in names:
-        if name not in TASKS:
-            raise DataError(f"no task {name!r}: choose from {', '.join(TASKS)}")
-    return tuple(TASKS[name] for name in names)
 
 
 def method_of(name: str) -> StudyMethod:
@@ -238,7 +224,10 @@ def update(model: StudyModel, optimizer: torch.optim.Optimizer, batch: tuple[Ten
     """Make one update. Return False, without an update, if the loss is not finite."""
     (x, target), method = batch, model.method
     answers, y = model(x)
-    loss = _loss(model.task, answers, target)
+    if model.task.outputs == 1:
+        loss = nn.functional.mse_loss(answers[:, :, 0], target)
+    else:
+        loss = nn.functional.cross_entropy(answers.flatten(0, 1), target.flatten())
     if not math.isfinite(loss.item()):
         return False
     loss = add_omega(loss, method.cell, y, model.cell.weight_hh_l0, method.omega)
@@ -250,85 +239,68 @@ def update(model: StudyModel, optimizer: torch.optim.Optimizer, batch: tuple[Ten
     return True
 
 
-def _loss(task: StudyTask, answers: Tensor, target: Tensor) -> Tensor:
-    """Return the squared error of a number, else the cross-entropy in nats; answers (R, B, K), target (R, B)."""
-    if task.outputs == 1:
-        return nn.functional.mse_loss(answers[:, :, 0], target)
-    return nn.functional.cross_entropy(answers.flatten(0, 1), target.flatten())
-
-
 @torch.no_grad()
 def evaluate(model: StudyModel, steps: int, random: torch.Generator) -> float:
     """Return the error on EVALUATED new sequences: mean squared, or the share of wrong answers."""
     x, target = model.task.sample(steps, EVALUATED, random)
     answers, _ = model(x)
     if model.task.outputs == 1:
-        return float(_loss(model.task, answers, target))
+        return float(nn.functional.mse_loss(answers[:, :, 0], target))
     return float((answers.argmax(dim=2) != target).double().mean())  # float32 would put 10 of 1,000 below 1 %
 
 
-def run_sweep(sweep: StudySweep, file: Path, say: Say) -> list[Attempt]:
-    """Run all attempts of a sweep that `file` does not have yet, and write each at once.
+def run_sweep(
+    file: Path,
+    say: Callable[[str], None],
+    *,
+    tasks: Sequence[StudyTask],
+    methods: Sequence[StudyMethod],
+    lengths: Sequence[int],
+    seeds: Sequence[int],
+    budget: StudyBudget,
+    all_lengths: bool = False,
+) -> list[Attempt]:
+    """Make all attempts that `file` does not have yet, and write each one at once.
 
-    Raises DataError for a file of another sweep.
+    After a length that no seed solved, longer ones are skipped unless `all_lengths` is set. Raises DataError if the
+    file has attempts with another budget or other methods.
     """
-    found = {(each.task, each.method, each.steps, each.seed): each for each in _resume(file, sweep)}
-    for task in sweep.tasks:
-        for method in sweep.methods:
-            for steps in sorted(sweep.lengths):
-                here = []
-                for seed in sweep.seeds:
-                    key = (task.name, method.name, steps, seed)
-                    if key not in found:
-                        found[key] = train(task, method, steps, seed, sweep.budget)
-                        _write_attempts(file, sweep, list(found.values()))
-                        say(_summary(found[key]))
-                    here.append(found[key])
-                if not sweep.all_lengths and not any(each.solved for each in here):
-                    break
-    _write_attempts(file, sweep, list(found.values()))
+    settings = {"budget": asdict(budget), "methods": {method.name: asdict(method) for method in methods}}
+    found = {}
+    if file.exists():
+        content = json.loads(file.read_text("utf-8"))
+        if content["budget"] != settings["budget"] or not content["methods"].items() <= settings["methods"].items():
+            what = "budget" if content["budget"] != settings["budget"] else "methods"
+            raise DataError(f"{file} holds attempts with another {what}: choose another file with --out, or remove it")
+        found = {(each.task, each.method, each.steps, each.seed): each for each in read_attempts(file)}
+
+    def write() -> None:
+        """Write the file as a whole or not at all."""
+        content = {
+            **settings,
+            "tasks": {task.name: inspect.getdoc(task.sample) for task in tasks},
+            "versions": {"torch": torch.__version__},
+            "attempts": [asdict(each) for each in found.values()],
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_suffix(".new")
+        fresh.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+        os.replace(fresh, file)
+
+    for task, method in itertools.product(tasks, methods):
+        for steps in sorted(lengths):
+            here = []
+            for seed in seeds:
+                key = (task.name, method.name, steps, seed)
+                if key not in found:
+                    found[key] = train(task, method, steps, seed, budget)
+                    write()
+                    say(str(found[key]))
+                here.append(found[key])
+            if not all_lengths and not any(each.solved for each in here):
+                break
+    write()
     return list(found.values())
-
-
-def _summary(attempt: Attempt) -> str:
-    error = "not finite" if attempt.error is None else f"{attempt.error:.4f}"
-    result = "solved" if attempt.solved else "not solved"
-    return (
-        f"{attempt.task} T={attempt.steps} {attempt.method} seed {attempt.seed}: {result} after {attempt.updates:,} "
-        f"updates, error {error}, {attempt.seconds:.0f} s"
-    )
-
-
-def _settings(sweep: StudySweep) -> dict[str, Any]:
-    """Return what all attempts of a file share. Lengths and seeds may differ."""
-    return {"budget": asdict(sweep.budget), "methods": {method.name: asdict(method) for method in sweep.methods}}
-
-
-def _write_attempts(file: Path, sweep: StudySweep, attempts: Sequence[Attempt]) -> None:
-    """Write the file as a whole or not at all."""
-    content = {
-        **_settings(sweep),
-        "tasks": {task.name: inspect.getdoc(task.sample) for task in sweep.tasks},
-        "versions": {"torch": torch.__version__},
-        "attempts": [asdict(each) for each in attempts],
-    }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_suffix(".new")
-    fresh.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-    os.replace(fresh, file)
-
-
-def _resume(file: Path, sweep: StudySweep) -> list[Attempt]:
-    """Return the attempts of an existing file, after checking its settings."""
-    if not file.exists():
-        return []
-    content, settings = json.loads(file.read_text("utf-8")), _settings(sweep)
-    methods = content["methods"]
-    changed = [name for name in settings["methods"] if name in methods and methods[name] != settings["methods"][name]]
-    if content["budget"] != settings["budget"] or changed or set(methods) - set(settings["methods"]):
-        what = "budget" if content["budget"] != settings["budget"] else "methods"
-        raise DataError(f"{file} holds attempts with another {what}: choose another file with --out, or remove it")
-    return read_attempts(file)
 
 
 def read_attempts(file: Path) -> list[Attempt]:
@@ -341,9 +313,9 @@ class StudyTable:
 
     def __init__(self, attempts: Sequence[Attempt]) -> None:
         self._attempts = attempts
-        self.tasks: list[str] = list(dict.fromkeys(each.task for each in attempts))
-        self.methods: list[str] = list(dict.fromkeys(each.method for each in attempts))
-        self.lengths: list[int] = sorted({each.steps for each in attempts})
+        self.tasks = list(dict.fromkeys(each.task for each in attempts))
+        self.methods = list(dict.fromkeys(each.method for each in attempts))
+        self.lengths = sorted({each.steps for each in attempts})
 
     def count(self, task: str, method: str, steps: int) -> tuple[int, int, int | None]:
         """Return solved attempts, all attempts, and the median updates of the solved ones."""
@@ -353,41 +325,33 @@ class StudyTable:
 
     def rows(self) -> list[tuple[str, str, list[str]]]:
         """Return the task, the method, and a text for each length, for example "2/3 (1,200)" or "not tried"."""
-        return [
-            (task, method, [self._text(*self.count(task, method, steps)) for steps in self.lengths])
-            for task in self.tasks
-            for method in self.methods
-        ]
-
-    @staticmethod
-    def _text(solved: int, tried: int, updates: int | None) -> str:
-        if not tried:
-            return "not tried"
-        return f"{solved}/{tried}" + (f" ({updates:,})" if updates is not None else "")
+        rows = []
+        for task, method in itertools.product(self.tasks, self.methods):
+            counts = [self.count(task, method, steps) for steps in self.lengths]
+            texts = [f"{solved}/{tried}" + (f" ({updates:,})" if solved else "") for solved, tried, updates in counts]
+            texts = [text if tried else "not tried" for text, (_, tried, _) in zip(texts, counts, strict=True)]
+            rows.append((task, method, texts))
+        return rows
 
     def plot(self, path: Path) -> None:
         """Write a PNG with a heat map of solved shares for each task: methods down, lengths to the right."""
         path.parent.mkdir(parents=True, exist_ok=True)
         size = (2.2 + 3.3 * len(self.tasks), 1.2 + 0.5 * len(self.methods))
         with picture(path, len(self.tasks), size=size) as (_, fields):
-            for number, (axes, task) in enumerate(zip(fields, self.tasks, strict=True)):
-                self._plot_task(axes, task)
-                if number:
-                    axes.set_yticks([])
-
-    def _plot_task(self, axes: Axes, task: str) -> None:
-        counts = [[self.count(task, method, steps) for steps in self.lengths] for method in self.methods]
-        shares = np.array([[solved / tried if tried else np.nan for solved, tried, _ in row] for row in counts])
-        axes.set_facecolor(NOT_TRIED_COLOR)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")  # 1.15: the darkest blue hides any text
-        for row, line in enumerate(counts):
-            for column, (solved, tried, updates) in enumerate(line):
-                text = f"{solved} of {tried}" + (f"\n{updates:,} updates" if updates is not None else "")
-                color = "white" if shares[row, column] > DARK else "black"
-                text = text if tried else "not\ntried"
-                axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
-        axes.set_xticks(range(len(self.lengths)), [str(steps) for steps in self.lengths])
-        axes.set_yticks(range(len(self.methods)), self.methods)
-        axes.set_xlabel("T, steps")
-        axes.set_title(task, fontsize=11)
-        axes.tick_params(length=0)
+            for axes, task in zip(fields, self.tasks, strict=True):
+                counts = [[self.count(task, method, steps) for steps in self.lengths] for method in self.methods]
+                shares = np.array([[solved / tried if tried else np.nan for solved, tried, _ in row] for row in counts])
+                axes.set_facecolor(NOT_TRIED_COLOR)
+                # The scale ends at 1.15 because the darkest blue hides any text.
+                axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15, aspect="auto")
+                for (row, column), share in np.ndenumerate(shares):
+                    solved, tried, updates = counts[row][column]
+                    text = f"{solved} of {tried}" + (f"\n{updates:,} updates" if solved else "")
+                    color = "white" if share > DARK else "black"
+                    text = text if tried else "not\ntried"
+                    axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+                axes.set_xticks(range(len(self.lengths)), self.lengths)
+                axes.set_yticks(range(len(self.methods)), self.methods if axes is fields[0] else [])
+                axes.set_xlabel("T, steps")
+                axes.set_title(task, fontsize=11)
+                axes.tick_params(length=0)

@@ -37,11 +37,11 @@ class TuneSummary:
     full_bars: float
 
 
-def generate_tunes(bundle: Bundle, count: int, done: Callable[[], None], *, temperature: float = 0.8) -> list[str]:
+def generate_tunes(bundle: Bundle, count: int, done: Callable[[], None]) -> list[str]:
     """Return `count` tunes, generated from PROMPT with seeds 1, 2, … up to a blank line."""
     texts = []
     for seed in range(1, count + 1):
-        options = {"max_new_tokens": LONGEST, "temperature": temperature, "seed": seed, "stop": ["\n\n"]}
+        options = {"max_new_tokens": LONGEST, "temperature": 0.8, "seed": seed, "stop": ["\n\n"]}
         texts.append(PROMPT + self_test.answer(bundle, PROMPT, options).generated_text.rstrip("\n") + "\n")
         done()
     return texts

@@ -6,6 +6,7 @@ T steps, B batch, R answers.
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,6 @@ from training.studies.long_dependencies import (
     StudyBudget,
     StudyMethod,
     StudyModel,
-    StudySweep,
     StudyTable,
     StudyTask,
     make_cell,
@@ -149,15 +149,13 @@ def test_any_cell_is_a_method_and_other_names_are_rejected() -> None:
         method_of("grue")
 
 
-def sweep(*, all_lengths: bool = False, seeds: tuple[int, ...] = (1, 2)) -> StudySweep:
-    return StudySweep(
-        tasks=(TASKS["copy"],),
-        methods=(METHODS["rnn"], METHODS["lstm"]),
-        lengths=(50, 20),
-        seeds=seeds,
-        budget=SMALL,
-        all_lengths=all_lengths,
-    )
+SWEEP: dict[str, Any] = {
+    "tasks": [TASKS["copy"]],
+    "methods": [METHODS["rnn"], METHODS["lstm"]],
+    "lengths": [50, 20],
+    "seeds": [1, 2],
+    "budget": SMALL,
+}
 
 
 Tried = list[tuple[str, int, int]]
@@ -191,14 +189,14 @@ def silent(text: str) -> None:
 
 
 def test_sweep_skips_lengths_beyond_one_that_no_seed_solved(tmp_path: Path, tried: Tried) -> None:
-    attempts = run_sweep(sweep(), tmp_path / "found.json", silent)
+    attempts = run_sweep(tmp_path / "found.json", silent, **SWEEP)
     assert [call for call in tried if call[0] == "rnn"] == [("rnn", 20, 1), ("rnn", 20, 2)]
     assert len([call for call in tried if call[0] == "lstm"]) == 4
     assert StudyTable(attempts).rows() == [
         ("copy", "rnn", ["0/2", "not tried"]),
         ("copy", "lstm", ["2/2 (30)", "2/2 (75)"]),
     ]
-    run_sweep(sweep(all_lengths=True), tmp_path / "found.json", silent)
+    run_sweep(tmp_path / "found.json", silent, **SWEEP, all_lengths=True)
     assert ("rnn", 50, 2) in tried
 
 
@@ -213,20 +211,20 @@ def test_sweep_resumes_after_an_interruption(tmp_path: Path, tried: Tried, monke
     with monkeypatch.context() as now:
         now.setattr(long_dependencies, "train", stops)
         with pytest.raises(KeyboardInterrupt):
-            run_sweep(sweep(), file, silent)
-    attempts = run_sweep(sweep(), file, silent)
+            run_sweep(file, silent, **SWEEP)
+    attempts = run_sweep(file, silent, **SWEEP)
     assert len(tried) == len(set(tried)) == 6
     assert read_attempts(file) == attempts
 
 
 def test_sweep_rejects_a_file_with_other_settings(tmp_path: Path, tried: Tried) -> None:
     file = tmp_path / "found.json"
-    run_sweep(sweep(), file, silent)
+    run_sweep(file, silent, **SWEEP)
     with pytest.raises(DataError, match="budget"):
-        run_sweep(replace(sweep(), budget=replace(SMALL, updates=5)), file, silent)
+        run_sweep(file, silent, **{**SWEEP, "budget": replace(SMALL, updates=5)})
     other = replace(METHODS["rnn"], clip=9.0)
     with pytest.raises(DataError, match="methods"):
-        run_sweep(replace(sweep(), methods=(other, METHODS["lstm"])), file, silent)
+        run_sweep(file, silent, **{**SWEEP, "methods": [other, METHODS["lstm"]]})
 
 
 def test_command_writes_results_and_a_plot(tmp_path: Path, tried: Tried, capsys: pytest.CaptureFixture[str]) -> None:
