@@ -5,6 +5,7 @@ A CoNLL file has one token with its tag on each line, and a blank line after eac
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPRE
 NOT_A_WORD = re.compile(r"\d+[-.]\d+")  # ids of multiword ranges (1-2) and empty nodes (1.1)
 LABEL_KEYS = ("label", "intent")
 BLANKS = re.compile(r"[ \t]+")  # str.split would also cut at no-break spaces, which can be part of a token
+MOST_SHOWN = 60  # characters of a wrong line
 
 Column = int | str | None
 
@@ -134,40 +136,82 @@ def _rows(
     path: Path, lines: list[str], columns: tuple[int, int], conllu: bool, keys: tuple[str, ...]
 ) -> Iterator[tuple[int, list[str] | str]]:
     """Yield line numbers with the cells of a token, the label of a sentence (a string), or [] where one ends."""
-    rows = [line.split("\t") if "\t" in line else BLANKS.split(line.strip(" ")) for line in lines]
+    rows = _cells(lines)
     breaks = [not line.strip() or line.startswith("-DOCSTART-") for line in lines]
-    plain = [i for i, line in enumerate(lines) if not breaks[i] and line[0] != "#"]
-    width = len(rows[plain[0]]) if plain else 0
-    for column in columns if plain else ():
-        if width < 2 or not -width <= column < width:
-            commas = ", not commas: replace each comma between columns by a tab" if "," in lines[plain[0]] else ""
-            raise DataError(
-                f"{path}, line {plain[0] + 1}: no column {column}, the line has {width}: {lines[plain[0]]!r}; columns "
-                f"count from 0 and are separated by tabs or spaces{commas}"
-            )
-    # In a file of tweets "#now O" is a token: it has as many columns as the others, and a tag that they also have.
-    tag_at = columns[1]
-    known_tags = {rows[i][tag_at] for i in plain if len(rows[i]) == width}
+    hashes = [line.lstrip(" ").startswith("#") for line in lines]
+    plain = [i for i in range(len(lines)) if not breaks[i] and not hashes[i]]
+    width, usual = _width(rows, plain)
+    for row in rows:
+        while len(row) > width and not row[-1].strip():
+            del row[-1]  # a tab at the end of the line
+    if plain:
+        _check_columns(path, columns, width, usual, lines[usual])
+    tokens = _TokenRows([rows[i] for i in plain], width, columns[1])
     for i, (line, row) in enumerate(zip(lines, rows, strict=True)):
-        same_width = len(row) == width
         if breaks[i]:
             yield i + 1, []
-        elif keys and line[0] == "#" and (label := _comment_label(line, keys)) is not None:
+        elif keys and hashes[i] and (label := _comment_label(line, keys)) is not None:
             yield i + 1, label
-        elif line[0] == "#" and (conllu or not (same_width and ("\t" in line or row[tag_at] in known_tags))):
+        elif hashes[i] and (conllu or not tokens.have(row, tabs="\t" in line)):
             continue
-        elif not same_width:
+        elif len(row) != width:
             raise DataError(
-                f"{path}, line {i + 1}: {len(row)} columns, but line {plain[0] + 1} has {width}; put one tab between "
-                "columns and a blank line after each sentence"
+                f"{path}, line {i + 1}: {len(row)} columns, but line {usual + 1} has {width}: {line[:MOST_SHOWN]!r}; "
+                "put one tab between columns and a blank line after each sentence"
             )
         elif not (conllu and NOT_A_WORD.fullmatch(row[0])):
             yield i + 1, row
     yield len(lines) + 1, []
 
 
+def _check_columns(path: Path, columns: tuple[int, int], width: int, row: int, line: str) -> None:
+    for column in columns:
+        if width < 2 or not -width <= column < width:
+            commas = ", not commas: replace each comma between columns by a tab" if "," in line else ""
+            raise DataError(
+                f"{path}, line {row + 1}: no column {column}, the line has {width}: {line[:MOST_SHOWN]!r}; columns "
+                f"count from 0 and are separated by tabs or spaces{commas}"
+            )
+
+
+def _cells(lines: list[str]) -> list[list[str]]:
+    """Cut lines at tabs, if they have some, else at spaces. A tab at the end of a line does not separate columns."""
+    tabs = any("\t" in line.strip(" \t") for line in lines)
+    return [line.split("\t") if tabs and "\t" in line else BLANKS.split(line.strip(" \t")) for line in lines]
+
+
+def _width(rows: list[list[str]], plain: list[int]) -> tuple[int, int]:
+    """Return the usual number of columns, without those that are empty in all rows, and the first row that has it."""
+    if not plain:
+        return 0, 0
+    ((width, _),) = Counter(len(rows[i]) for i in plain).most_common(1)
+    usual = [i for i in plain if len(rows[i]) == width]
+    while width and not any(rows[i][width - 1].strip() for i in usual):
+        width -= 1
+    return width, usual[0]
+
+
+class _TokenRows:
+    """The rows that do not start with "#", which tell whether a row that does is a token."""
+
+    def __init__(self, rows: list[list[str]], width: int, tag_at: int) -> None:
+        self.width, self.tag_at = width, tag_at
+        self.tags = {row[tag_at] for row in rows if len(row) == width}
+        self.numbered = all(row[0].strip().isdecimal() for row in rows)
+
+    def have(self, row: list[str], *, tabs: bool) -> bool:
+        """Tell whether a row is a token, such as a hashtag in a tweet. GermEval's comments have "#" in a cell alone.
+
+        A token has as many cells as others, and a tag that others have. A hashtag between tabs may have a new tag.
+        """
+        first = row[0].strip()
+        if len(row) != self.width or (first == "#" and self.numbered):
+            return False
+        return row[self.tag_at] in self.tags or (tabs and len(first) > 1 and not BLANKS.search(first))
+
+
 def _comment_label(line: str, keys: tuple[str, ...]) -> str | None:
-    key, equals, value = line.lstrip("#").partition("=")
+    key, equals, value = line.strip().lstrip("#").partition("=")
     return value.strip() if equals and key.strip() in keys else None
 
 

@@ -26,6 +26,14 @@ THE_DOG = TaggedExample(tokens=("The", "dog"), tags=("DET", "NOUN"))
         "The\tDET\r\ndog\tNOUN\n\r\n",
         "The\tDET\ndog NOUN\n",
         "# label = statement\nThe DET\ndog NOUN\n",
+        "The\tDET\t\ndog\tNOUN\t\n",
+        "The\tDET\ndog\tNOUN\t\n\t\t\n",
+        "The\tDET\t\t\ndog\tNOUN\n",
+        "The DET\t\ndog NOUN \t\n",
+        " # comment\nThe DET\ndog NOUN\n",
+        "#\thttps://example.org\t[2009-10-17]\nThe\tDET\ndog\tNOUN\n",
+        "#\t[2009-10-17]\nThe\tDET\ndog\tNOUN\n",
+        "# id 7\tdomain=en\nThe\tDET\ndog\tNOUN\n",
     ],
 )
 def test_conll_variants_give_the_same_sentence(tmp_path: Path, content: str) -> None:
@@ -36,6 +44,29 @@ def test_conll_variants_give_the_same_sentence(tmp_path: Path, content: str) -> 
 def test_hashtag_with_a_known_tag_is_a_token(tmp_path: Path, between: str) -> None:
     tweet = "# a tweet of mine\nlove O\nit O\n#paris O\n".replace(" O", f"{between}O")
     assert read_tagged(write(tmp_path, "a.conll", tweet))[0].tokens == ("love", "it", "#paris")
+
+
+@pytest.mark.parametrize("comment", ["http://example.org\t[2009-10-17]", "n-tv\tO", "[2009-10-17]"])
+def test_hash_alone_is_a_comment_where_tokens_are_numbered(tmp_path: Path, comment: str) -> None:
+    path = write(tmp_path, "a.tsv", f"#\t{comment}\n1\tAufgrund\tO\n2\tBerlin\tB-LOC\n\n" * 2)
+    assert (
+        read_tagged(path, token_column=1)
+        == [
+            TaggedExample(tokens=("Aufgrund", "Berlin"), tags=("O", "B-LOC")),
+        ]
+        * 2
+    )
+
+
+@pytest.mark.parametrize("hashtag", ["#paris\tO", "#paris\tB-new", "#\tO", "# 1\tO"])
+def test_token_that_starts_with_a_hash_stays_a_token(tmp_path: Path, hashtag: str) -> None:
+    path = write(tmp_path, "a.conll", f"in\tO\n{hashtag}\nnow\tX\n")
+    assert read_tagged(path)[0].tokens == ("in", hashtag.split("\t")[0], "now")
+
+
+def test_optional_last_column_may_be_empty(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.conll", "The\tDET\t\ndog\tNOUN\tanimal\n")
+    assert read_tagged(path, tag_column=1) == [THE_DOG]
 
 
 def test_no_break_space_is_part_of_a_token(tmp_path: Path) -> None:
@@ -81,6 +112,10 @@ def test_conllu_gives_form_and_upos_unless_columns_are_named(tmp_path: Path) -> 
         ("The\tDET\ndog\t\n", r"a\.conll, line 2: column -1 .*--tag-column"),
         ("The\tDET\n\tNOUN\n", r"a\.conll, line 2: column 0 .*--token-column"),
         ("The\ndog\n", r"a\.conll, line 1: no column 0.*'The'"),
+        ("The\tDET\n\ufeff\ndog\tNOUN\n", r"a\.conll, line 2: 1 columns, .*'\\ufeff'"),
+        ("The\tDET\ndog\tX\n\u200b\n", r"a\.conll, line 3: 1 columns, .*'\\u200b'"),
+        ("The\tDET\ndog\xa0NOUN\n", r"a\.conll, line 2: 1 columns, .*'dog\\xa0NOUN'"),
+        ("The\xa0DET\ndog\xa0NOUN\n", r"a\.conll, line 1: no column 0.*'The\\xa0DET'"),
         ("The,DET\ndog,NOUN\n", r"a\.conll, line 1: no column 0.*'The,DET'.*comma"),
         ("\n# nothing\n", r"a\.conll: no sentence"),
     ],
