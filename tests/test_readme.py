@@ -78,7 +78,7 @@ def test_layout_of_the_readme_names_existing_files() -> None:
         named = [word.strip(",;:()") for word in (first, *words)]
         for name in named:
             if name.endswith(".py"):
-                assert list(folder.glob(name)) or list(top.glob(name)), f"{folder}/{name}"
+                assert list(top.rglob(name)), f"{top}/{name}"
             elif name.endswith("/") and name != first:
                 assert (folder / name).is_dir() or (top / name).is_dir(), name
 

@@ -25,7 +25,7 @@ class Training(BaseModel):
         validation_alias=AliasChoices("optimizer", "optimiser"),  # the second in runs from before the rename
         description="adamw (Loshchilov and Hutter 2019), or sgd with `momentum`",
     )
-    learning_rate: float = Field(default=2e-3, gt=0, le=100, description="largest rate; `rate` suggests one")
+    learning_rate: float = Field(default=2e-3, gt=0, le=100, description="largest rate; `find-lr` suggests one")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="momentum of sgd")
     weight_decay: float = Field(default=0.0, ge=0, description="share of a weight, times the rate, lost in a step")
     clip: float = Field(default=1.0, ge=0, description="largest norm of the gradient (Pascanu et al. 2013); 0: off")
