@@ -55,7 +55,7 @@ class Worker:
         # A plain attribute: it is read for every request. Without an engine, any use of it raises Unavailable.
         self.engine = _no_engine("the models are still loading; retry in a second")
         self._engine: Engine | None = None
-        self._default_models: dict[str, str] = {}
+        self.default_models: dict[str, str] = {}  # by task: what answers a request without a model, the first that can
         self._chores: dict[str, Callable[[], None]] = {"metrics flush": self.telemetry.flush}
         self._tasks: list[asyncio.Task[None]] = []
         self._failing: set[str] = set()  # background tasks that keep failing
@@ -67,10 +67,6 @@ class Worker:
     def ready(self) -> bool:
         """Whether the worker takes requests and every model can answer them."""
         return not self.draining and not self._failing and self._engine is not None and self._engine.ready
-
-    def default_model(self, task: str) -> str | None:
-        """Return the bundle that answers requests for ``task`` without a model name: the first that can."""
-        return self._default_models.get(task)
 
     def add_chore(self, name: str, action: Callable[[], None]) -> None:
         """Call ``action`` about once a second, in a supervised task, while the worker runs."""
@@ -93,7 +89,7 @@ class Worker:
             *(() if self._tracer is None else (self._tracer,)),
         )
         self.engine = self._engine = self._load_engine(self.settings, self.telemetry)
-        self._default_models = self._engine.defaults()
+        self.default_models = self._engine.defaults()
         # Exclude loaded objects from garbage collection: a full collection would stop every request for 10 ms and more.
         gc.collect()
         gc.freeze()

@@ -12,7 +12,7 @@ from service.errors import UnknownModel, shown
 
 async def _tag(context: RequestContext, body: bytes) -> Any:
     request = schemas.parse_request(schemas.TAG, body, context.worker.settings)
-    context.model = request.model or context.worker.default_model("tag")
+    context.model = request.model or context.worker.default_models.get("tag")
     answer = await context.worker.engine.tag(
         request.inputs, model=request.model, aggregation=request.aggregation, request=context.request
     )
@@ -21,7 +21,7 @@ async def _tag(context: RequestContext, body: bytes) -> Any:
 
 async def _classify(context: RequestContext, body: bytes) -> Any:
     request = schemas.parse_request(schemas.CLASSIFY, body, context.worker.settings)
-    context.model = request.model or context.worker.default_model("classify")
+    context.model = request.model or context.worker.default_models.get("classify")
     rows = await context.worker.engine.classify(
         request.inputs, model=request.model, top_k=request.top_k, request=context.request
     )
@@ -37,7 +37,7 @@ async def _generate(context: RequestContext, body: bytes) -> Any:
 
 async def generate(context: RequestContext, request: schemas.GenerateRequest) -> Any:
     """Answer a request for whole texts."""
-    context.model = request.model or context.worker.default_model("generate")
+    context.model = request.model or context.worker.default_models.get("generate")
     options = schemas.generation_parameters(request.parameters, limit=context.worker.settings.max_new_tokens)
     with renamed_fields(parameter_field):
         answer = await context.worker.engine.generate(

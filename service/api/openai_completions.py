@@ -275,7 +275,7 @@ async def complete(context: RequestContext, body: bytes) -> Any:
     """Answer ``POST /v1/completions``."""
     worker = context.worker
     request = parse_completion(body, worker.settings)
-    context.model = request.model or worker.default_model("generate")
+    context.model = request.model or worker.default_models.get("generate")
     prompts = [prompt for prompt in request.prompts for _ in range(request.samples)]
     options = options_of(request, worker.settings) * len(request.prompts)
     field = openai_field("prompt", single=isinstance(request.prompt, str), copies=request.samples)

@@ -54,7 +54,7 @@ async def embed(context: RequestContext, body: bytes) -> Any:
     """Answer ``POST /v1/embeddings``."""
     worker = context.worker
     request = schemas.parse_body(EMBEDDING, body, worker.settings)
-    context.model = request.model or worker.default_model("embed")
+    context.model = request.model or worker.default_models.get("embed")
     single = isinstance(request.input, str)
     schemas.check_input_count(1 if single else len(request.input), worker.settings, field="input")
     with renamed_fields(openai_field("input", single=single)):

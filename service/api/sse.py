@@ -79,7 +79,7 @@ async def stream_text(context: RequestContext, request: schemas.GenerateRequest)
     if not isinstance(request.inputs, str):
         raise InvalidRequest("a stream has one text; send a string, and one request per text", field="inputs")
     settings = context.worker.settings
-    context.model = request.model or context.worker.default_model("generate")
+    context.model = request.model or context.worker.default_models.get("generate")
     options = schemas.generation_parameters(request.parameters, limit=settings.max_new_tokens)
     options = replace(options, details=False, logprobs=True)
     with renamed_fields(parameter_field):

@@ -1,7 +1,7 @@
 """Print the source files that execute for one request: ``python -m tests.support.executed_files``.
 
-The request is a POST /v1/tag on a kept connection. This script serves one bundle with uvicorn in this process, as ``bentoml serve`` does, and profiles
-the thread of the event loop.
+The request is a POST /v1/tag on a kept connection. This script serves one bundle with uvicorn in this
+process, as ``bentoml serve`` does, and profiles the thread of the event loop.
 """
 
 import asyncio
