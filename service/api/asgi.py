@@ -44,7 +44,7 @@ class Endpoint:
 class AsgiTransport:
     """A Transport over ASGI, for any server. Call ``close`` after the answer."""
 
-    __slots__ = ("_cycle", "_disconnected", "_receive", "_send", "_watcher", "_whole")
+    __slots__ = ("_cycle", "_disconnected", "_receive", "_send", "_until_closed", "_watcher")
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -55,7 +55,7 @@ class AsgiTransport:
         # disconnected. Other servers need a task for each request that waits for the message.
         cycle: Any = getattr(receive, "__self__", None)
         self._cycle = cycle if hasattr(cycle, "disconnected") else None
-        self._whole: tuple[int, Headers, bytearray] | None = None  # a stream that is sent in one piece at its end
+        self._until_closed = False  # a stream that ends with its connection
 
     def is_disconnected(self) -> bool:
         return self._disconnected if self._cycle is None else bool(self._cycle.disconnected)
@@ -91,26 +91,22 @@ class AsgiTransport:
         await self._send({"type": "http.response.body", "body": body})
 
     async def start(self, status: int, headers: Headers) -> None:
-        """Start a chunked answer, or for HTTP/1.0, which has no chunks, keep it until its end."""
+        """Start a chunked answer. HTTP/1.0 has no chunks: its answer ends with the connection."""
         if self._cycle is not None and self._cycle.scope["http_version"] == "1.0":
-            self._whole = status, headers, bytearray()
-            return
+            self._until_closed = True
+            self._cycle.chunked_encoding = False
+            headers = [*headers, (b"connection", b"close")]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
         if self.is_disconnected():
             raise ClientGone
-        if self._whole is not None:
-            self._whole[2].extend(data)
-            return
+        if self._until_closed:
+            self._cycle.expected_content_length = len(data)  # uvicorn checks the length of answers without chunks
         # uvicorn waits here while the client does not read.
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self) -> None:
-        if self._whole is not None:
-            status, headers, body = self._whole
-            await self.send(status, [*headers, (b"content-length", b"%d" % len(body))], bytes(body))
-            return
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def abort(self) -> None:

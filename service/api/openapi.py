@@ -101,6 +101,7 @@ def document(routes: Sequence[Route], cards: Sequence[Card], *, keys: bool) -> J
     return {
         "openapi": "3.1.0",
         "info": {"title": "seqserve", "version": "1", "description": ABOUT},
+        "servers": [{"url": "."}],  # relative to this document, so that it fits behind a path prefix
         "paths": paths,
         "components": {
             "schemas": definitions,

@@ -18,6 +18,8 @@ from service.api.routes import EventStream, Reply, Route
 from service.errors import ClientGone, DeadlinePassed, MethodNotAllowed, shown
 from service.worker import Worker
 
+# nginx buffers answers unless this header says otherwise.
+STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 SendAnswer = Callable[[int, Headers, bytes], Awaitable[None]]  # of status, headers and body
 
 
@@ -149,7 +151,7 @@ async def _send_stream(context: RequestContext, transport: Transport, stream: Ev
         try:
             async for chunk in stream.chunks:
                 if not started:
-                    headers = [(b"content-type", stream.media), (b"cache-control", b"no-store")]
+                    headers = [(b"content-type", stream.media), *STREAM_HEADERS]
                     await transport.start(200, headers + context.response_headers())
                     started = True
                 # A client that reads nothing holds a slot and a connection: limit for how long.

@@ -195,6 +195,8 @@ class FakeGenerationStream:
     async def __anext__(self) -> list[TokenDelta]:
         await asyncio.sleep(0)
         if self._looks == 1 and self._prompts[0].startswith("then "):
+            if self._prompts[0] == "then !wait":
+                await self._engine.proceed.wait()
             await _misbehave(self._prompts[0].removeprefix("then "), self._request)
         look, self._looks = self._looks, self._looks + 1
         deltas = [self._delta(index, look) for index, _ in enumerate(self._prompts) if look < self._count(index)]

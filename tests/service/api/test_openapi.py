@@ -42,6 +42,10 @@ def test_the_document_lists_every_route_and_page_with_its_methods() -> None:
     assert {path: set(operations) for path, operations in paths.items()} == expected
 
 
+def test_the_server_is_relative_to_the_document() -> None:
+    assert openapi.document(ROUTES, (), keys=False)["servers"] == [{"url": "."}]
+
+
 def test_security_requires_a_key_only_if_keys_are_set() -> None:
     open_to_all, keyed = (openapi.document(ROUTES, (), keys=keys) for keys in (False, True))
     assert ({} in open_to_all["security"], {} in keyed["security"]) == (True, False)

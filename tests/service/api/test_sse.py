@@ -189,3 +189,34 @@ async def test_a_stalled_stream_sends_keep_alive_comments(tiny_zoo: Path, monkey
     runtime.loop.wake()
     await eventually(lambda: client.ended)
     assert len(client.events) == 3
+
+
+async def test_no_proxy_is_to_buffer_a_stream(site: FakeSite) -> None:
+    for path, body in (
+        (PATH, {"inputs": "a"}),
+        ("/v1/generate", {"inputs": "a", "stream": True}),
+        ("/v1/completions", {"prompt": "a", "stream": True}),
+    ):
+        assert (await site.post(path, body)).headers["x-accel-buffering"] == "no"
+
+
+@pytest.mark.parametrize("head", ["connection: keep-alive", "accept: */*"])
+async def test_a_client_of_http_1_0_reads_a_stream_as_it_is_written(head: str) -> None:
+    connection = Wire()
+    connection.send(request({"inputs": "then !wait"}, head, path=PATH, version="1.0"))
+    await eventually(lambda: b"data: " in connection.transport.written)
+    assert not connection.transport.closed
+    connection.engine.proceed.set()
+    await eventually(lambda: connection.transport.closed)
+    head_lines, _, content = connection.transport.written.partition(b"\r\n\r\n")
+    assert b"connection: close" in head_lines
+    assert b"transfer-encoding" not in head_lines
+    assert all(line.startswith(b"data: ") for line in content.split(b"\n\n")[:-1])
+    assert content.count(b'"generated_text":" ') == 1
+
+
+async def test_a_stream_that_fails_over_http_1_0_ends_with_the_error() -> None:
+    connection = Wire()
+    connection.send(request({"inputs": "then !late"}, path=PATH, version="1.0"))
+    await eventually(lambda: connection.transport.closed)
+    assert b"event: error\ndata: " in connection.transport.written
