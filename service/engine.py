@@ -17,12 +17,11 @@ from models.manifest import BundleError
 from models.onnx_session import Placement
 from models.tasks import (
     EmbeddingInput,
-    Entity,
-    EntitySpan,
     Generation,
     GenerationResult,
     LabelScore,
     StreamChunk,
+    TaggedInput,
     Tagging,
 )
 from service.errors import InvalidRequest, TooLarge, Unavailable, UnknownModel, shown
@@ -41,7 +40,6 @@ from service.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 DRAIN_POLL_S = 0.01
-Tags = list[Entity] | list[EntitySpan]  # of one input
 TASKS = ("tag", "classify", "generate", "embed", "stream")
 # Long requests yield to the event loop after this much work, about 5 ms.
 ENCODE_SLICE = 32_768  # characters
@@ -126,13 +124,13 @@ class Engine:
 
     async def tag(
         self, inputs: Inputs, *, model: str | None = None, aggregation: str | None = None, request: InferenceRequest
-    ) -> Tags | list[Tags]:
+    ) -> TaggedInput | list[TaggedInput]:
         """Return the entities of one input, or a list of them for a list of inputs."""
         runtime = self.runtime_for("tag", model)
         decode = runtime.decoders["tag"]
         if isinstance(inputs, str) or runtime.is_single(inputs):
             item, row = await self._run_one(runtime, inputs, request)
-            return decode(item, row, aggregation=aggregation)
+            return cast(TaggedInput, decode(item, row, aggregation=aggregation))
         items, rows = await self._run_all(runtime, inputs, request)
         return await _decode_all(items, rows, lambda item, row: decode(item, row, aggregation=aggregation))
 
@@ -184,7 +182,7 @@ class Engine:
         """Return a token for `open_stream`, here or on any replica that has the key."""
         return self._signer.sign(stream.pack(), _stream_subject(self.runtime_for("stream", stream.model)))
 
-    async def advance(self, stream: TaggingStream, inputs: Chunk, *, request: InferenceRequest) -> list[Entity]:
+    async def advance(self, stream: TaggingStream, inputs: Chunk, *, request: InferenceRequest) -> TaggedInput:
         """Return the entity of each step of the next chunk. Positions count steps since the stream began."""
         runtime = self.runtime_for("stream", stream.model)
         task = cast(Tagging, runtime.bundle.task)
@@ -194,14 +192,13 @@ class Engine:
             item = runtime.encode([inputs] if is_frame else inputs)
             self._check_tokens(runtime, item.length)
             if not item.length:
-                return []
+                return TaggedInput()
             runtime.submit(job, (StreamChunk(item, stream.state),))
             (row,) = await job
         before, stream.state, stream.steps = stream.steps, row.state, stream.steps + item.length
-        return [
-            Entity(label, score, word, before + step, before + step + 1)
-            for step, (label, score, word, *_) in enumerate(task.answer(item, row, aggregation="none"))
-        ]
+        tagged = task.answer(item, row, aggregation="none")
+        tagged.starts, tagged.ends = range(before, stream.steps), range(before + 1, stream.steps + 1)
+        return tagged
 
     async def generate(
         self,

@@ -29,7 +29,7 @@ from service.telemetry import ModelMetrics, Telemetry
 
 log = logging.getLogger(__name__)
 
-Decode = Callable[..., list[Any]]  # of an encoded input and its row, with the parameters of the task
+Decode = Callable[..., Any]  # of an encoded input and its row, with the parameters of the task
 UNITS = {"words": "words", "characters": "characters", "dna": "bases", "frames": "frames"}  # name of a step, by codec
 
 

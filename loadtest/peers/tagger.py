@@ -57,7 +57,7 @@ def entities(task: Tagging, item: Any, row: Any) -> list[dict[str, Any]]:
     kind = "entity_group" if task.scheme else "entity"
     return [
         {kind: label, "score": score, "word": word, "start": start, "end": end}
-        for label, score, word, start, end in task.answer(item, row)
+        for label, score, word, start, end in task.answer(item, row).rows()
     ]
 
 

@@ -13,6 +13,7 @@ from models.tasks.types import (
     JointAnswer,
     LabelScore,
     StreamChunk,
+    TaggedInput,
     as_json,
 )
 
@@ -31,6 +32,7 @@ __all__ = [
     "JointAnswer",
     "LabelScore",
     "StreamChunk",
+    "TaggedInput",
     "Tagging",
     "Task",
     "as_json",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.codecs import Codec
 from models.tasks.tag import EMPTY_ROW, SCORE_DECIMALS, Tagging, TagRow
-from models.tasks.types import EmbeddingInput, Entity, EntitySpan, JointAnswer, LabelScore, unwrap
+from models.tasks.types import EmbeddingInput, JointAnswer, LabelScore, TaggedInput, unwrap
 
 
 class Classification:
@@ -92,7 +92,7 @@ class Joint:
         rows = list(map(JointRow, tags, texts))
         return _with_embeddings(items, rows, outputs) if self.embeds else rows
 
-    def tags(self, item: Any, row: JointRow, *, aggregation: str | None = None) -> list[Entity] | list[EntitySpan]:
+    def tags(self, item: Any, row: JointRow, *, aggregation: str | None = None) -> TaggedInput:
         return self.tagging.answer(item, row.tags, aggregation=aggregation)
 
     def labels(self, item: Any, row: JointRow, *, top_k: int | None = None) -> list[LabelScore]:

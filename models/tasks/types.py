@@ -3,7 +3,7 @@
 Field names of answers are the keys of the JSON that clients receive.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from models.state import State
@@ -65,6 +65,52 @@ class EntitySpan(NamedTuple):
     end: int
 
 
+class TaggedInput(Sequence[Entity | EntitySpan]):
+    """The answer to one tagged input: a sequence of entities, stored as columns because there is one for every token.
+
+    `labels`, `scores`, `words`, `starts` and `ends` have one element for each token, or for each span (`are_spans`).
+    """
+
+    __slots__ = ("are_spans", "ends", "labels", "scores", "starts", "words")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        labels: Sequence[str] = (),
+        scores: Sequence[float] = (),
+        words: Sequence[str] = (),
+        starts: Sequence[int] = (),
+        ends: Sequence[int] = (),
+        *,
+        are_spans: bool = False,
+    ) -> None:
+        self.labels, self.scores, self.words = labels, scores, words
+        self.starts, self.ends, self.are_spans = starts, ends, are_spans
+
+    def rows(self) -> Iterator[tuple[str, float, str, int, int]]:
+        """Return the label, score, word, start and end of each entity."""
+        return zip(self.labels, self.scores, self.words, self.starts, self.ends, strict=True)
+
+    def entities(self) -> list[Entity] | list[EntitySpan]:
+        kind: Any = EntitySpan if self.are_spans else Entity
+        return [kind(*row) for row in self.rows()]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.entities())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.entities()[index]
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    def __repr__(self) -> str:
+        return repr(self.entities())
+
+
 class LabelScore(NamedTuple):
     """One label of the whole input with its probability."""
 
@@ -75,7 +121,7 @@ class LabelScore(NamedTuple):
 class JointAnswer(NamedTuple):
     """Both answers of a joint bundle."""
 
-    tags: list[Entity] | list[EntitySpan]
+    tags: TaggedInput
     labels: list[LabelScore]
 
 
@@ -113,4 +159,4 @@ def as_json(answer: Any) -> Any:
     """
     if hasattr(answer, "_asdict"):
         return {name: as_json(value) for name, value in answer._asdict().items() if value is not None}
-    return [as_json(each) for each in answer] if isinstance(answer, list | tuple) else answer
+    return [as_json(each) for each in answer] if isinstance(answer, list | tuple | TaggedInput) else answer

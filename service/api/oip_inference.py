@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
-from models.tasks import Entity, EntitySpan, LabelScore
+from models.tasks import LabelScore, TaggedInput
 from service.api import schemas
 from service.api.oip_tensors import BYTES, DATATYPES, OIPTensor, from_array, from_texts
 from service.api.problems import parameter_field, renamed_fields
@@ -160,7 +160,8 @@ async def _ask(
     """Return the answers of one task, one per input."""
     engine, name = worker.engine, runtime.name
     if task == "tag":
-        return await engine.tag(inputs, model=name, aggregation=given.aggregation_strategy, request=request)
+        tagged = await engine.tag(inputs, model=name, aggregation=given.aggregation_strategy, request=request)
+        return cast(list[Any], tagged)
     if task == "classify":
         return await engine.classify(inputs, model=name, top_k=given.top_k, request=request)
     options = schemas.generation_parameters(given, limit=worker.settings.max_new_tokens)
@@ -268,15 +269,14 @@ def _answer_tensors(kind: str, rows: Sequence[Any], labels: int | None) -> list[
     return _label_tensors(rows, labels or 0, *OUTPUTS[kind])
 
 
-def _entity_tensors(rows: Sequence[Sequence[Entity | EntitySpan]]) -> list[OIPTensor]:
+def _entity_tensors(rows: Sequence[TaggedInput]) -> list[OIPTensor]:
     """Return the entities of all inputs, each (M,). Those of input i are at [offsets[i], offsets[i + 1])."""
-    flat = [entity for row in rows for entity in row]
     return [
-        from_texts("label", [entity[0] for entity in flat]),
-        from_array("score", np.array([entity.score for entity in flat], np.float32)),
-        from_texts("word", [entity.word for entity in flat]),
-        from_array("start", np.array([entity.start for entity in flat], np.int32)),
-        from_array("end", np.array([entity.end for entity in flat], np.int32)),
+        from_texts("label", [label for row in rows for label in row.labels]),
+        from_array("score", np.array([score for row in rows for score in row.scores], np.float32)),
+        from_texts("word", [word for row in rows for word in row.words]),
+        from_array("start", np.array([start for row in rows for start in row.starts], np.int32)),
+        from_array("end", np.array([end for row in rows for end in row.ends], np.int32)),
         from_array("offsets", np.array([0, *accumulate(map(len, rows))], np.int32)),
     ]
 

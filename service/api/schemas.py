@@ -12,7 +12,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from models.tasks import Entity, EntitySpan, GenerationResult, LabelScore
+from models.tasks import GenerationResult, LabelScore, TaggedInput
 from service.errors import InvalidRequest, TooLarge, Value, shown
 from service.generation import GenerationParameters
 from service.inputs import are_one
@@ -161,24 +161,22 @@ class GeneratedObject(TypedDict):
 # The functions below name every field, because that is the fastest way: they run for every token.
 
 
-def entity_objects(entities: Sequence[Entity | EntitySpan]) -> list[EntityObject]:
+def entity_objects(tagged: TaggedInput) -> list[EntityObject]:
     """Return the entities of one input."""
-    if entities and isinstance(entities[0], EntitySpan):
+    if tagged.are_spans:
         return [
             {"entity_group": label, "score": score, "word": word, "start": start, "end": end}
-            for label, score, word, start, end in entities
+            for label, score, word, start, end in tagged.rows()
         ]
     return [
         {"entity": label, "score": score, "word": word, "start": start, "end": end}
-        for label, score, word, start, end in entities
+        for label, score, word, start, end in tagged.rows()
     ]
 
 
-def tag_answer(answer: Sequence[Any]) -> list[EntityObject] | list[list[EntityObject]]:
+def tag_answer(answer: TaggedInput | list[TaggedInput]) -> list[EntityObject] | list[list[EntityObject]]:
     """Return the answer of `Engine.tag`: the entities of one input, or of each input of a list."""
-    return (
-        [entity_objects(each) for each in answer] if answer and isinstance(answer[0], list) else entity_objects(answer)
-    )
+    return entity_objects(answer) if isinstance(answer, TaggedInput) else list(map(entity_objects, answer))
 
 
 def label_objects(labels: Sequence[LabelScore]) -> list[LabelObject]:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import uvloop
 
-from models.tasks import Entity
+from models.tasks import TaggedInput
 from service.engine import Engine
 from service.errors import Overloaded
 from service.settings import Settings
@@ -29,10 +29,10 @@ class InstantEngine:
     def defaults(self) -> dict[str, str]:
         return {"tag": "instant"}
 
-    async def tag(self, *_: Any, **__: Any) -> list[Entity]:
+    async def tag(self, *_: Any, **__: Any) -> TaggedInput:
         if self.full:
             raise Overloaded("4096 inputs are waiting", retry_after_s=1.0, limit=4096)
-        return [Entity(entity="A", score=0.75, word="a", start=0, end=1)]
+        return TaggedInput(["A"], [0.75], ["a"], [0], [1])
 
 
 async def microseconds(path: str, *, full: bool = False) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from models.tasks import Entity, EntitySpan, GenerationDetails, GenerationResult, LabelScore
+from models.tasks import GenerationDetails, GenerationResult, LabelScore, TaggedInput
 from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.generation import GenerationParameters
 from service.generation_stream import TokenDelta
@@ -71,18 +71,17 @@ class FakeEngine:
 
     async def tag(
         self, inputs: Any, *, model: str | None, aggregation: str | None, request: InferenceRequest
-    ) -> list[Any]:
+    ) -> TaggedInput | list[TaggedInput]:
         await self._work("tag", inputs, model, aggregation, request)
-        entity: Any = EntitySpan if aggregation == "simple" else Entity
 
-        def one(text: Any) -> list[Any]:
-            words, start, found = text.split() if isinstance(text, str) else text, 0, []
+        def one(text: Any) -> TaggedInput:
+            words, start, starts, ends = text.split() if isinstance(text, str) else text, 0, [], []
             words = ["" if isinstance(word, list) else word for word in words]  # a frame has no word
             for index, word in enumerate(words):
                 start = text.index(word, start) if isinstance(text, str) else index
-                end = start + (len(word) if isinstance(text, str) else 1)
-                found.append(entity("A", 0.75, word, start, end))
-            return found
+                starts.append(start)
+                ends.append(start + (len(word) if isinstance(text, str) else 1))
+            return _tagged(words, starts, ends, are_spans=aggregation == "simple")
 
         return one(inputs) if isinstance(inputs, str) or are_one(inputs) else [one(text) for text in inputs]
 
@@ -106,12 +105,12 @@ class FakeEngine:
             raise UnknownModel(f"no model {model!r}", value=str(model), available=[NAMES["stream"]])
         return TaggingStream(model=NAMES["stream"], state=(), steps=int(state.split()[1]) if state else 0)
 
-    async def advance(self, stream: TaggingStream, inputs: Any, *, request: InferenceRequest) -> list[Entity]:
+    async def advance(self, stream: TaggingStream, inputs: Any, *, request: InferenceRequest) -> TaggedInput:
         await self._work("stream", inputs, None, None, request)
         words = inputs.split() if isinstance(inputs, str) else inputs
         stream.steps += len(words)
         first = stream.steps - len(words)
-        return [Entity("A", 0.75, word, first + place, first + place + 1) for place, word in enumerate(words)]
+        return _tagged(words, range(first, stream.steps), range(first + 1, stream.steps + 1))
 
     async def generate(
         self, inputs: Any, *, model: str | None, options: GenerationParameters, request: InferenceRequest
@@ -163,6 +162,10 @@ class FakeEngine:
             await _misbehave(inputs if isinstance(inputs, str) else "", request)
         finally:
             self.running -= 1
+
+
+def _tagged(words: Sequence[str], starts: Sequence[int], ends: Sequence[int], are_spans: bool = False) -> TaggedInput:
+    return TaggedInput(["A"] * len(words), [0.75] * len(words), words, starts, ends, are_spans=are_spans)
 
 
 def _result(prompt: str, text: str, tokens: int, options: GenerationParameters) -> GenerationResult:

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.manifest import BundleError
 from models.state import State
-from models.tasks import Classification, EmbeddingInput, Entity, EntitySpan, Joint, StreamChunk, Tagging
+from models.tasks import Classification, EmbeddingInput, Joint, StreamChunk, TaggedInput, Tagging
 
 
-def follow(bundle: Bundle, raw: Any, state: State | None = None) -> tuple[list[Entity] | list[EntitySpan], State]:
+def follow(bundle: Bundle, raw: Any, state: State | None = None) -> tuple[TaggedInput, State]:
     """Return the entities of one chunk of a stream and the state after it. Without `state` the stream begins.
 
     The answers do not depend on where the stream is cut. Raises BundleError for a bundle without state.
@@ -21,7 +21,7 @@ def follow(bundle: Bundle, raw: Any, state: State | None = None) -> tuple[list[E
         raise BundleError(f"{bundle.manifest.name}: reads whole sequences; choose a bundle with a state")
     chunk = StreamChunk(task.encode(raw), task.start() if state is None else state)
     if not chunk.length:
-        return [], chunk.state
+        return TaggedInput(), chunk.state
     (row,) = task.decode([chunk], bundle.model.run(task.collate([chunk])))
     return task.answer(chunk.item, row, aggregation="none"), row.state
 
