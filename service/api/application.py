@@ -16,8 +16,8 @@ from service.api import bentoml_routes, native, oip, openai_completions, openai_
 from service.api.asgi import Endpoint
 from service.api.bentoml_routes import BentoMLPages
 from service.api.model_cards import model_cards
+from service.api.pipeline import RequestContext
 from service.api.problems import OIP_ERROR
-from service.api.request_context import RequestContext
 from service.api.routes import READ, Docs, Reply, Route
 from service.api.websocket import PATH as STREAM_PATH
 from service.api.websocket import WebSocketStreams

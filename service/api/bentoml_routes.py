@@ -18,8 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.api import native, schemas
 from service.api.asgi import AsgiTransport, Endpoint
-from service.api.pipeline import refuse
-from service.api.request_context import RequestContext
+from service.api.pipeline import RequestContext, refuse
 from service.api.request_headers import RequestHeaders
 from service.api.routes import Route
 from service.errors import MethodNotAllowed, shown

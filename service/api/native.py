@@ -4,8 +4,8 @@ from typing import Any
 
 from service.api import schemas, sse
 from service.api.model_cards import ModelCard, ModelList, model_cards
+from service.api.pipeline import RequestContext
 from service.api.problems import parameter_field, renamed_fields
-from service.api.request_context import RequestContext
 from service.api.routes import READ, Docs, Route
 from service.errors import UnknownModel, shown
 

@@ -15,8 +15,8 @@ from service import VERSION
 from service.api import oip_inference, schemas
 from service.api.oip_inference import OIPInference
 from service.api.oip_tensors import BYTES, DATATYPES, OIPTensor, from_bytes, from_values, to_bytes, to_values
+from service.api.pipeline import RequestContext
 from service.api.problems import OIP_ERROR
-from service.api.request_context import RequestContext
 from service.api.request_headers import HEADER_LENGTH, JSON, OCTETS
 from service.api.routes import READ, Card, Docs, Reply, Route
 from service.errors import InvalidRequest, shown

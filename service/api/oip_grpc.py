@@ -21,8 +21,8 @@ from service.api import inference_pb2 as pb
 from service.api import oip, oip_inference
 from service.api.oip_inference import OIPInference, by_name, find_tensor_runtime
 from service.api.oip_tensors import BYTES, DTYPES, OIPTensor, element_count, from_bytes, to_bytes
+from service.api.pipeline import OK, RequestContext
 from service.api.problems import GRPC_REMEDIES, TABLE, detail_of, kind_of, retry_after
-from service.api.request_context import OK, RequestContext
 from service.api.request_headers import RequestHeaders
 from service.errors import InvalidRequest, ServiceError, shown
 from service.model_runtime import TensorRuntime

@@ -14,8 +14,8 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service.api import schemas
+from service.api.pipeline import RequestContext
 from service.api.problems import OPENAI_ERROR, openai_body_of, openai_field, renamed_fields
-from service.api.request_context import RequestContext
 from service.api.routes import Docs, EventStream, Route
 from service.api.sse import KEEP_ALIVE, MEDIA, event
 from service.errors import InvalidRequest

@@ -7,8 +7,8 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service.api import schemas
+from service.api.pipeline import RequestContext
 from service.api.problems import OPENAI_ERROR, openai_field, renamed_fields
-from service.api.request_context import RequestContext
 from service.api.routes import Docs, Route
 from service.errors import InvalidRequest
 

@@ -1,26 +1,189 @@
-"""One HTTP request from its head to its answer. The ordinary path (asgi.py) and the fast path share this.
+"""One request in the pipeline, whatever its protocol: HTTP, a WebSocket or gRPC.
 
-Handlers return values; this is the only place that sends answers.
+Each protocol creates a RequestContext, calls ``begin`` before the work and ``finish`` after it::
+
+    context = RequestContext(worker, "/v1/tag", headers, client_address=…, is_disconnected=…)
+    try:
+        await context.begin()  # API key, rate limit, deadline
+        …
+        context.outcome = OK
+    except Exception as cause:
+        error = context.fail(cause)  # the error to answer with
+    finally:
+        context.finish()  # metrics, access log, span
+
+``handle`` does this for HTTP, on the ordinary path (asgi.py) and on the fast path. Handlers return values; this is the
+only place that sends answers.
 """
 
 import asyncio
 import contextlib
+import itertools
+import logging
+import re
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import orjson
 
-from service.api.problems import PROBLEM, ErrorFormat, Headers, headers_of, kind_of
-from service.api.request_context import NO_PARAMS, OK, RequestContext
-from service.api.request_headers import RequestHeaders, check_length, check_media
+from service.api.problems import PROBLEM, STATUSES, ErrorFormat, Headers, headers_of, kind_of
+from service.api.request_headers import (
+    RequestHeaders,
+    api_key_of,
+    check_length,
+    check_media,
+    rate_limit_headers,
+    timeout_of,
+)
 from service.api.routes import EventStream, Reply, Route
-from service.errors import ClientGone, DeadlinePassed, MethodNotAllowed, shown
+from service.auth import Principal
+from service.errors import ClientGone, DeadlinePassed, InternalError, MethodNotAllowed, ServiceError, shown
+from service.scheduling.job import InferenceRequest
+from service.telemetry import RequestRecord
 from service.worker import Worker
 
+log = logging.getLogger(__name__)
 # nginx buffers answers unless this header says otherwise.
 STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 SendAnswer = Callable[[int, Headers, bytes], Awaitable[None]]  # of status, headers and body
+
+KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))  # others are not logged by name
+STATUS_DISCONNECTED = 499  # what proxies log when no answer was sent
+OK, CANCELLED = "ok", "cancelled"  # the outcomes that are not the slug of a problem
+SERVER_TIMING = b'queue;dur=%.3f, compute;dur=%.3f, batch;desc="%d"'
+VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
+NO_PARAMS: Mapping[str, str] = MappingProxyType({})
+# A random prefix for each process and a counter: as unique as a UUID and cheaper.
+_ID_PREFIX = secrets.token_hex(6).encode()
+_id_numbers = itertools.count(1)
+
+
+def request_id_of(headers: RequestHeaders | None) -> bytes:
+    """Return the client's request id, or a new one if it sent none that is safe to print."""
+    sent = headers.get(b"x-request-id") if headers is not None else None
+    return sent if sent is not None and VALID_ID(sent) else b"%b-%x" % (_ID_PREFIX, next(_id_numbers))
+
+
+class RequestContext:
+    """One request: where it came from, who sent it, and how it ended.
+
+    ``route`` is the pattern of the path and a metrics label. ``outcome`` is ``ok`` once the answer is sent, the slug of
+    a problem, or ``cancelled`` if neither happened.
+    """
+
+    __slots__ = (
+        *("_client_address", "headers", "method", "model", "outcome", "path", "path_params", "principal"),
+        *("rate_limit_headers", "request", "route", "sent_bytes", "started_s", "worker"),
+    )
+
+    def __init__(
+        self,
+        worker: Worker,
+        route: str,
+        headers: RequestHeaders,
+        *,
+        client_address: Callable[[], str],
+        is_disconnected: Callable[[], bool],
+        method: str = "POST",
+        path: str = "",
+        path_params: Mapping[str, str] = NO_PARAMS,
+    ) -> None:
+        self.worker = worker
+        self.route = route
+        self.headers = headers
+        self.method = method
+        self.path = path
+        self.path_params = path_params
+        self.outcome = CANCELLED
+        self.model: str | None = None
+        self.principal: Principal | None = None
+        self.rate_limit_headers: Headers | None = None
+        self.sent_bytes = 0  # of an answer that is sent in one piece
+        self.started_s = time.monotonic()
+        self._client_address = client_address
+        self.request = InferenceRequest(
+            request_id=request_id_of(headers).decode(),
+            route=route,
+            deadline_s=self.started_s + worker.settings.deadline_s,
+            is_disconnected=is_disconnected,
+        )
+
+    async def begin(self, *, authenticate: bool = True, timeout_s: float | None = None) -> None:
+        """Authenticate the client, count the request against its rate limits, and set the deadline.
+
+        ``timeout_s`` defaults to the header X-Request-Timeout-S, then to the setting ``deadline_s``; ``deadline_max_s``
+        caps it. Raises Unauthorized, RateLimited and InvalidRequest. Call it again for each message of a stream.
+        """
+        if authenticate and self.worker.authenticator is not None:
+            await self._authenticate()
+        if timeout_s is None:
+            timeout_s = timeout_of(self.headers)
+        if timeout_s is not None:
+            self.request.deadline_s = self.started_s + min(timeout_s, self.worker.settings.deadline_max_s)
+
+    async def _authenticate(self) -> None:
+        authenticator = self.worker.authenticator
+        assert authenticator is not None
+        key = api_key_of(self.headers) if authenticator.requires_key else None
+        self.principal = authenticator.authenticate(key, self._client_address)
+        limiter = self.worker.rate_limiter
+        if limiter is None or self.principal.policy.is_unlimited:
+            return
+        statuses, refused = await limiter.count(self.principal.client, self.principal.policy)
+        self.rate_limit_headers = rate_limit_headers(statuses) if statuses else None
+        if refused is not None:
+            raise refused
+
+    def fail(self, cause: BaseException) -> ServiceError:
+        """Set the outcome to the error that ``cause`` is, count it, and return it.
+
+        An unexpected exception is logged with the request id and becomes an InternalError.
+        """
+        error = cause if isinstance(cause, ServiceError) else InternalError()
+        if error is not cause:
+            log.error("request %s on %s failed", self.request.request_id, self.route, exc_info=cause)
+        self.outcome = kind_of(error).slug
+        if not isinstance(error, ClientGone | InternalError):
+            self.worker.telemetry.rejected(self.outcome)
+        return error
+
+    def response_headers(self) -> Headers:
+        """Return the headers of every answer: request id, Server-Timing and rate limits."""
+        request = self.request
+        timing = SERVER_TIMING % (request.queue_s * 1e3, request.compute_s * 1e3, request.batch_items)
+        headers = [(b"x-request-id", request.request_id.encode()), (b"server-timing", timing)]
+        if self.rate_limit_headers is not None:
+            headers += self.rate_limit_headers
+        return headers
+
+    def finish(self) -> None:
+        """Count the request, and write its access log line and span. Call it once, however the request ended."""
+        ended_s = time.monotonic()
+        self.worker.telemetry.request(self.route, self.model or "", self.outcome, ended_s - self.started_s)
+        if self.worker.observers:
+            self.record(ended_s)
+
+    def record(self, ended_s: float | None = None) -> None:
+        """Write the access log line and the span."""
+        if not self.worker.observers:
+            return
+        record = RequestRecord(
+            request=self.request,
+            method=self.method if self.method in KNOWN_METHODS else "_OTHER",
+            model=self.worker.telemetry.known(self.model or ""),
+            outcome=self.outcome,
+            status=STATUSES.get(self.outcome, 200 if self.outcome == OK else STATUS_DISCONNECTED),
+            key=self.principal.name if self.principal is not None else "",
+            sent_bytes=self.sent_bytes,
+            started_s=self.started_s,
+            ended_s=time.monotonic() if ended_s is None else ended_s,
+            traceparent=(self.headers.get(b"traceparent") or b"").decode("latin-1"),
+        )
+        for observe in self.worker.observers:
+            observe(record)
 
 
 class Transport(Protocol):

@@ -5,12 +5,14 @@ Each protocol module has a table of routes. ``application.py`` collects them for
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.api.problems import PROBLEM, ErrorFormat, Headers
-from service.api.request_context import RequestContext
 from service.api.request_headers import JSON
 from service.errors import ServiceError
+
+if TYPE_CHECKING:
+    from service.api.pipeline import RequestContext
 
 READ = ("GET", "HEAD")
 
@@ -37,7 +39,7 @@ class EventStream:
     on_error: Callable[[ServiceError], bytes]
 
 
-Handler = Callable[[RequestContext, bytes], Awaitable[Any]]  # returns a JSON value, a Reply or an EventStream
+Handler = Callable[["RequestContext", bytes], Awaitable[Any]]  # returns a JSON value, a Reply or an EventStream
 Card = Mapping[str, Any]  # a bundle in /v1/models
 
 

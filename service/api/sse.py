@@ -11,8 +11,8 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from service import errors
 from service.api import schemas
+from service.api.pipeline import RequestContext
 from service.api.problems import parameter_field, problem_of, renamed_fields
-from service.api.request_context import RequestContext
 from service.api.routes import Docs, EventStream, Route
 from service.api.schemas import generated_object
 from service.errors import InvalidRequest, ServiceError

@@ -15,9 +15,8 @@ from starlette.types import Receive, Scope, Send
 
 from service.api import schemas
 from service.api.asgi import address_of
-from service.api.pipeline import SendAnswer, refuse
+from service.api.pipeline import OK, RequestContext, SendAnswer, refuse
 from service.api.problems import Headers, kind_of, problem_of
-from service.api.request_context import OK, RequestContext
 from service.api.request_headers import RequestHeaders
 from service.api.schemas import entity_objects
 from service.errors import (

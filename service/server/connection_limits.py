@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from service.api.pipeline import request_id_of
 from service.api.problems import PROBLEM, headers_of, kind_of
-from service.api.request_context import request_id_of
 from service.errors import HeadTooLarge, HeadTooSlow, Malformed, ServiceError, Unavailable
 from service.settings import Settings
 from service.telemetry import Telemetry

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
 from service.api.application import create_app
-from service.api.request_context import RequestContext
+from service.api.pipeline import RequestContext
 from service.api.routes import EventStream, Route
 from tests.support.http_connection import Wire, request
 from tests.support.polling import eventually

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.application import ROUTES
-from service.api.request_context import RequestContext
+from service.api.pipeline import RequestContext
 from service.api.routes import EventStream, Route
 from service.errors import ClientGone, InvalidRequest, ServiceError
 from service.server import fast_path
