@@ -23,7 +23,8 @@ def read_frames(
     """Read .ts, JSON lines with {"frames": [[…], …], "label": …}, or a table with one row per frame.
 
     `frames` names the key in JSON. In a table the column `series` groups rows, which must be adjacent and in order.
-    The column "step" is ignored; every other column but the label is a feature. All frames of a file must have the same
+    The column "step" and columns without a name, such as the index of pandas, are ignored; every other column but the
+    label is a feature. All frames of a file must have the same
     count of finite numbers.
     """
     path = Path(path)
@@ -86,7 +87,7 @@ def _read_table(path: Path, lines: list[str], label: str, series_column: str) ->
     line_number, header = next(rows)
     header_place = FileLocation(str(path), line_number)
     check_header(str(header_place), header, {"label": label, "series": series_column})
-    features = [column for column, name in enumerate(header) if name not in (series_column, STEP, label)]
+    features = [column for column, name in enumerate(header) if name not in ("", series_column, STEP, label)]
     if not features:
         raise DataError(
             f"{header_place}: no column of numbers in addition to {series_column!r} and {label!r}; add at least one"

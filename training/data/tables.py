@@ -1,12 +1,13 @@
-"""Rows of CSV, TSV and JSON lines with the line number where each starts.
+"""Rows of CSV, TSV and JSON with the line number where each starts.
 
 The csv module is used because pandas does not report the line of a wrong row.
 """
 
 import csv
 import json
+import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from training.data.examples import DataError
 
 JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 DELIMITERS = {".tsv": "\t", ".tab": "\t"}
+JSON_BLANKS = re.compile(r"[ \t\n\r]*")
+EXCEL_SEPARATOR = re.compile(r'\s*"?sep=([^"])"?[\s,;]*', re.IGNORECASE)
+MOST_SHOWN = 60  # characters of a wrong line
 CANDIDATES = (",", "\t", ";", "|")  # for other suffixes; Excel writes ";" in half of Europe
 
 
@@ -21,40 +25,93 @@ def is_json(path: Path) -> bool:
     return path.suffix.lower() in JSON_SUFFIXES
 
 
-def json_objects(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line number and the object of every line that is not blank."""
-    for line_number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {line_number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not JSON ({error}); write one whole object on each line") from None
+def json_objects(path: Path, lines: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the first line number and each object: one on every line that is not blank, or those of one array."""
+    first = next(filter(str.strip, lines), "")
+    rows = _array_items(path, "\n".join(lines)) if first.lstrip().startswith("[") else _json_lines(path, lines)
+    for line_number, row in rows:
         if not isinstance(row, dict):
-            raise DataError(f"{where}: {type(row).__name__}, not an object; write one object on each line")
+            raise DataError(
+                f"{path}, line {line_number}: {type(row).__name__}, not an object; write one object on each line"
+            )
         yield line_number, row
+
+
+def _json_lines(path: Path, lines: list[str]) -> Iterator[tuple[int, Any]]:
+    for line_number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield line_number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise _not_json(path, line_number, error, lines) from None
+
+
+def _not_json(path: Path, line_number: int, error: Exception, lines: list[str]) -> DataError:
+    """Return the error for a wrong line. It may be the first one of an object that is the whole file."""
+    place = f"{path}, line {line_number}"
+    try:
+        keys = ", ".join(map(repr, json.loads("\n".join(lines))))
+    except (ValueError, RecursionError):
+        return DataError(f"{place}: not JSON ({error}); write one whole object on each line")
+    return DataError(f"{place}: the file is one object with the keys {keys[:MOST_SHOWN]}; write an array of objects")
+
+
+def _array_items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    """Yield the line number and value of each item of a JSON array."""
+    decoder, line_number, seen = json.JSONDecoder(), 1, 0
+    position = JSON_BLANKS.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]
+    while text[position : position + 1] != "]":
+        line_number, seen = line_number + text.count("\n", seen, position), position
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {line_number}: not JSON ({error}); correct the item of the array") from None
+        yield line_number, value
+        position = JSON_BLANKS.match(text, position).end()  # type: ignore[union-attr]
+        if text[position : position + 1] == ",":
+            position = JSON_BLANKS.match(text, position + 1).end()  # type: ignore[union-attr]
+        elif text[position : position + 1] != "]":
+            line_number += text.count("\n", seen, position)
+            raise DataError(f"{path}, line {line_number}: no comma after an item of the array; add one, or end with ]")
+    if text[position + 1 :].strip():
+        line_number += text.count("\n", seen, position + 1)
+        raise DataError(
+            f"{path}, line {line_number}: text after the array; write one array, or one object on each line"
+        )
 
 
 def table_rows(path: Path, lines: list[str], likely: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield the first line number and the cells of every row that is not blank, the header first.
 
-    The suffix decides the delimiter. Else it is the one that gives the header most of the `likely` names.
+    The suffix decides the delimiter, or a first line such as "sep=;", which Excel writes. Else it is the one that gives
+    the header most of the `likely` names. Empty cells after the last name of the header are dropped.
     """
-    suffix, header = path.suffix.lower(), next(filter(str.strip, lines))
-    delimiter = DELIMITERS.get(suffix) or _sniff(header, likely)
+    first = next(i for i, line in enumerate(lines) if line.strip())
+    delimiter = DELIMITERS.get(path.suffix.lower(), "")
+    if separator := EXCEL_SEPARATOR.fullmatch(lines[first]):
+        delimiter, lines = separator[1], [*lines[:first], "", *lines[first + 1 :]]
+        if not any(map(str.strip, lines)):
+            raise DataError(f"{path}: no header; write the names of the columns on the line below")
+    delimiter = delimiter or _sniff(next(filter(str.strip, lines)), likely)
     rows = _cells(path, lines, delimiter)
     line_number, cells = next(rows)
-    names = [name.strip() for name in cells]
-    yield line_number, names
+    header = [name.strip() for name in cells]
+    while header and not header[-1]:
+        del header[-1]
+    yield line_number, header
     for line_number, cells in rows:
-        if len(cells) != len(names):
+        while len(cells) > len(header) and not cells[-1].strip():
+            del cells[-1]  # a delimiter at the end of the line
+        if len(cells) != len(header):
             remedy = f"put texts that contain {delimiter!r} in double quotes"
             if delimiter == "\t":
                 remedy += ", on one line (save multi-line texts as .csv or .jsonl)"
             raise DataError(
-                f"{path}, line {line_number}: {len(cells)} columns, but the header has {len(names)}; {remedy}"
+                f"{path}, line {line_number}: {len(cells)} columns, but the header has {len(header)}: "
+                f"{delimiter.join(cells)[:MOST_SHOWN]!r}; {remedy}"
             )
+        if [cell.strip() for cell in cells] == header:
+            raise DataError(f"{path}, line {line_number}: the header again; remove this line")
         yield line_number, cells
 
 
@@ -77,11 +134,13 @@ def check_columns(where: str, columns: Sequence[str], wanted: dict[str, str]) ->
 
 
 def filled_label(where: str, name: str, value: Any) -> str:
-    """Return a label as a string. It must be a string that is not blank, a whole number or a boolean."""
-    if isinstance(value, int):
-        value = json.dumps(value)
+    """Return a label as a string. It must be a string that is not blank, a number or a boolean."""
+    if isinstance(value, list) and len(value) == 1:  # as doccano writes labels
+        (value,) = value
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        value = json.dumps(value)  # 1.0 and true, as in a table
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: {name!r} is {value!r}; give a label (a string or a whole number)")
+        raise DataError(f"{where}: {name!r} is {value!r}; give one label (a string or a number)")
     check_characters(where, name, value)
     return value.strip()
 
@@ -96,12 +155,15 @@ def check_characters(where: str, name: str, text: str) -> None:
 
 
 def _cells(path: Path, lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield rows. Blanks before a cell are dropped only if they stand before a quote, which could not open else."""
+    quote_after_blanks = re.compile(rf'(?:^|{re.escape(delimiter)}) +"')
+    skip = any(map(quote_after_blanks.search, lines))
     if delimiter == "\t":
         for line_number, line in enumerate(lines, start=1):
             if line.strip():
-                yield line_number, _tsv_cells(line)
+                yield line_number, _tsv_cells(line, skip)
         return
-    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
+    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, skipinitialspace=skip, strict=True)
     line_number = 1
     try:
         for cells in reader:
@@ -110,19 +172,19 @@ def _cells(path: Path, lines: list[str], delimiter: str) -> Iterator[tuple[int, 
             line_number = reader.line_num + 1
     except csv.Error as error:
         message = _cell_too_long(lines[line_number - 1 :], delimiter) or (
-            f"{error}; close every double quote, and double those inside a quoted text"
+            f"{error}; close every double quote, without a blank after it, and double those inside a quoted text"
         )
         raise DataError(f"{path}, line {line_number}: {message}") from None
 
 
-def _tsv_cells(line: str) -> list[str]:
+def _tsv_cells(line: str, skip: bool) -> list[str]:
     """Return the cells of a TSV line. It is read as CSV only if every quote that opens a cell also closes it.
 
     csv.writer, pandas and Excel write "a ""good"" film"; other programs leave quotes in texts as they are.
     """
     if '"' in line:
         try:
-            return next(csv.reader([line], delimiter="\t", strict=True))
+            return next(csv.reader([line], delimiter="\t", skipinitialspace=skip, strict=True))
         except csv.Error:
             pass
     return line.split("\t")

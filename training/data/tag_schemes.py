@@ -43,7 +43,7 @@ OUT = ParsedTag("", "")
 def are_iob2(tags: Iterable[str]) -> bool:
     """Tell whether tags are B-x, I-x and usually O. Where every token is in a span, there is no O."""
     kinds = set(tags) - {"O"}
-    return bool(kinds) and all(tag[:2] in ("B-", "I-") and len(tag) > 2 for tag in kinds)
+    return bool(kinds) and all(tag[:2] in ("B-", "I-") and tag[2:] not in ("", "O") for tag in kinds)
 
 
 def convert(parts: Sequence[Sequence[Sentence]], scheme: TagScheme) -> tuple[list[Sequence[Sentence]], tuple[str, ...]]:
@@ -75,7 +75,8 @@ def convert(parts: Sequence[Sequence[Sentence]], scheme: TagScheme) -> tuple[lis
 
 def _parse(counts: Counter[str], form: re.Pattern[str]) -> tuple[set[str], dict[str, ParsedTag]] | None:
     """Return the letters of the positions in use and the tags that have this form; None if too few tags have it."""
-    matches = {tag: match for tag in counts if (match := form.fullmatch(tag)) and tag not in OUTSIDE}
+    like = {tag: match for tag in counts if tag not in OUTSIDE and (match := form.fullmatch(tag))}
+    matches = {tag: match for tag, match in like.items() if match["kind"] != "O"}  # B-O is a slip for O
     unlike = [tag for tag in counts if tag not in matches]
     few = max(1, MOST_STRAYS * counts.total())
     outside = next((tag for tag in OUTSIDE if tag in unlike), None)

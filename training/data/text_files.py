@@ -1,4 +1,4 @@
-"""Text of files with any line endings. A file that is not text is refused at its first invalid byte."""
+"""Text of files with any line endings. Archives and tables in binary formats are named, other bytes located."""
 
 import codecs
 from pathlib import Path
@@ -6,6 +6,36 @@ from pathlib import Path
 from training.data.examples import DataError
 
 DEFAULT_ENCODING = "utf-8"
+SAVE_AS_TEXT = "save it as CSV or JSON lines (.jsonl), in UTF-8"
+DECOMPRESS = "decompress it first"
+SIGNATURES = (  # first bytes, what the file is, what to do; libmagic's database has them
+    (b"\x1f\x8b", "gzip", DECOMPRESS + ": gunzip FILE"),
+    (b"BZh91AY&SY", "bzip2", DECOMPRESS + ": bunzip2 FILE"),
+    (b"\xfd7zXZ\0", "xz", DECOMPRESS + ": unxz FILE"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard", DECOMPRESS + ": unzstd FILE"),
+    (b"7z\xbc\xaf\x27\x1c", "7-Zip", DECOMPRESS),
+    (b"Rar!\x1a", "RAR", DECOMPRESS),
+    (b"PAR1", "Parquet", SAVE_AS_TEXT),
+    (b"ARROW1\0\0", "Arrow (Feather)", SAVE_AS_TEXT),
+    (b"Obj\x01", "Avro", SAVE_AS_TEXT),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old Microsoft Office (.xls or .doc)", SAVE_AS_TEXT),
+    (b"SQLite format 3\0", "SQLite", "export the table as CSV"),
+    (b"\x89HDF\r\n\x1a\n", "HDF5", SAVE_AS_TEXT),
+    (b"\x93NUMPY", "NumPy", SAVE_AS_TEXT),
+    (b"\x80\x04\x95", "pickle", SAVE_AS_TEXT),
+    (b"\x80\x05\x95", "pickle", SAVE_AS_TEXT),
+    (b"%PDF-", "PDF", "save its text"),
+    (b"{\\rtf", "RTF", "save it as plain text"),
+    (b"version https://git-lfs", "Git LFS pointer", "fetch the file itself: git lfs pull"),
+)
+ZIP = b"PK\x03\x04"
+ZIPPED = (  # a name in the archive, what the file is, what to do
+    (b"xl/", "Excel (.xlsx)", SAVE_AS_TEXT),
+    (b"word/", "Word (.docx)", "save it as plain text"),
+    (b"opendocument", "OpenDocument", SAVE_AS_TEXT),
+    (b".npy", "NumPy (.npz)", SAVE_AS_TEXT),
+    (b"", "zip", DECOMPRESS + ": unzip FILE"),
+)
 NUL_SHARE = 0.4  # with this share of NUL bytes in one half of the byte pairs, a file is probably UTF-16
 
 
@@ -19,6 +49,8 @@ def read_text(path: str | Path, *, encoding: str = DEFAULT_ENCODING) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    if kind := _kind_of(data):
+        raise DataError(f"{path}: a file of the kind {kind[0]}, not text; {kind[1]}")
     try:
         if codecs.lookup(encoding).name == DEFAULT_ENCODING:
             encoding = _marked_encoding(data) or DEFAULT_ENCODING
@@ -39,7 +71,17 @@ def read_text(path: str | Path, *, encoding: str = DEFAULT_ENCODING) -> str:
 
 def read_lines(path: str | Path, *, encoding: str = DEFAULT_ENCODING) -> list[str]:
     """Read lines without their ends. str.splitlines would also cut at U+2028, U+0085 and form feeds."""
-    return read_text(path, encoding=encoding).removesuffix("\n").split("\n")
+    text = read_text(path, encoding=encoding)
+    if text[:99].lstrip().lower().startswith(("<!doctype html", "<html")):
+        raise DataError(f"{path}: a web page (HTML), not data; download the file itself, not the page that shows it")
+    return text.removesuffix("\n").split("\n")
+
+
+def _kind_of(data: bytes) -> tuple[str, str] | None:
+    """Return what a file is and what to do, if its first bytes tell that it is not text."""
+    if data.startswith(ZIP):
+        return next((kind, remedy) for name, kind, remedy in ZIPPED if name in data)
+    return next(((kind, remedy) for magic, kind, remedy in SIGNATURES if data.startswith(magic)), None)
 
 
 def _marked_encoding(data: bytes) -> str | None:

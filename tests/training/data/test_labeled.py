@@ -18,6 +18,18 @@ GOOD_FILM = LabeledExample(text='a "good", film', label="pos")
         ("a.csv", 'text,label\n"a ""good"", film",pos\n'),
         ("a.csv", 'id;label;text\r\n7;pos;"a ""good"", film"\r\n\r\n'),
         ("a.csv", '\ufeff"text","label"\n"a ""good"", film","pos"\n'),
+        ("a.csv", 'text, label\n"a ""good"", film", "pos"\n'),
+        ("a.csv", 'label ,  "text"\n pos, "a ""good"", film"\n'),
+        ("a.csv", 'text,label,,\n"a ""good"", film",pos,,\n'),
+        ("a.csv", 'text,label\n"a ""good"", film",pos,\n'),
+        ("a.csv", 'sep=;\r\nlabel;text\r\npos;"a ""good"", film"\r\n'),
+        ("a.csv", '"sep=|"\nlabel|text\npos|"a ""good"", film"\n'),
+        ("a.csv", 'sep=\t\nlabel\ttext\npos\ta "good", film\n'),
+        ("a.tsv", 'label\ttext\n"pos"\t "a ""good"", film"\n'),
+        ("a.tsv", 'label\ttext\t\npos\ta "good", film\t\n'),
+        ("a.tsv", 'label\ttext\npos\ta "good", film\t\n'),
+        ("a.json", '[\n{"text": "a \\"good\\", film", "label": "pos"}\n]\n'),
+        ("a.json", '\n[{"text": "a \\"good\\", film",\n"label": ["pos"]}]'),
         ("a.tsv", 'label\ttext\npos\ta "good", film\n'),
         ("a.tsv", 'label\ttext\npos\t"a ""good"", film"\n'),
         ("a.tsv", 'label\ttext\n"pos"\t"a ""good"", film"\n'),
@@ -62,11 +74,28 @@ def test_text_may_span_lines_in_csv_and_be_tokens_in_json(tmp_path: Path) -> Non
     assert read_labeled(tokens) == [LabeledExample(text=("a", "b"), label="3")]
 
 
+@pytest.mark.parametrize(("number", "label"), [("1", "1"), ("1.0", "1.0"), ("-2.5", "-2.5"), ("true", "true")])
+def test_number_is_the_same_label_in_json_and_in_a_table(tmp_path: Path, number: str, label: str) -> None:
+    for name, content in (
+        ("a.csv", f"text,label\na,{number}\n"),
+        ("a.jsonl", f'{{"text": "a", "label": {number}}}\n'),
+    ):
+        assert read_labeled(write(tmp_path, name, content))[0].label == label
+
+
+def test_blanks_before_a_text_stay_where_no_quote_follows(tmp_path: Path) -> None:
+    assert read_labeled(write(tmp_path, "a.csv", "label,text\nx,  two\n"))[0].text == "  two"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "error"),
     [
         ("a.csv", "review,stars\nx,1\n", r"a\.csv, line 1: no column 'text'.*'review', 'stars'.*--text"),
-        ("a.csv", "text,label\na, b,pos\n", r"line 2: 3 columns.* 2"),
+        ("a.csv", "text,label\na, b,pos\n", r"line 2: 3 columns.* 2: 'a, b,pos'"),
+        ("a.csv", "text,label\na,b\n\ufeffc\n", r"line 3: 1 columns.*'\\ufeffc'"),
+        ("a.csv", "text,label\na,b\ntext,label\nc,d\n", r"line 3: the header again"),
+        ("a.csv", 'text,label\n"a" ,b\n', r"line 2: .*blank"),
+        ("a.csv", "sep=;\n", r"a\.csv: no header"),
         ("a.csv", 'text,label\nfine,pos\n"never closed,neg\n', r"line 3: "),
         ("a.csv", "text,label\nfine,pos\nbad,\n", r"line 3: 'label' is ''"),
         ("a.csv", 'text,label\n"two\nlines",x\n" ",neg\n', r"line 4: 'text' is ' '"),
@@ -74,12 +103,19 @@ def test_text_may_span_lines_in_csv_and_be_tokens_in_json(tmp_path: Path) -> Non
         ("a.csv", "text,label,text\na,b,c\n", r"line 1: 2 columns are called 'text'"),
         ("a.tsv", "text\tlabel\nno tab here\n", r"line 2: 1 columns.* 2.*\.csv"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', r"a\.jsonl, line 2: "),
-        ("a.json", '[\n{"text": "a", "label": "b"}\n]', r"a\.json, line 1: "),
-        ("a.jsonl", '["a", "b"]', r"line 1: list"),
+        ("a.json", '[\n{"text": "a", "label": "b"}\n{"text": "a", "label": "b"}]', r"a\.json, line 3: no comma"),
+        ("a.json", '[\n{"text": "a", "label": "b"},\n{"text: 1}]', r"a\.json, line 3: not JSON"),
+        ("a.json", '[{"text": "a",\n"label": "b"},\n{"text": "a", "label": null}]', r"line 3: 'label' is None"),
+        ("a.json", '[{"text": "a", "label": "b"}', r"line 1: no comma"),
+        ("a.json", "[]", r"a\.json: no row"),
+        ("a.json", '{"data": [\n{"text": "a", "label": "b"}]}', r"line 1: .*one object with the keys 'data'"),
+        ("a.jsonl", '["a", "b"]', r"line 1: str, not an object"),
+        ("a.jsonl", '{"text": "a", "label": "b"}\n["a", "b"]', r"line 2: list, not an object"),
+        ("a.jsonl", '{"text": "a", "label": ["b", "c"]}', r"line 1: 'label' is \['b', 'c'\]; give one"),
         ("a.jsonl", '{"txt": "a", "label": "b"}', r"line 1: no column 'text'.*'txt', 'label'"),
         ("a.jsonl", '{"text": "a", "label": null}', r"line 1: 'label' is None"),
         ("a.jsonl", '{"text": ["a", 1], "label": "b"}', r"line 1: 'text' is \['a', 1\]"),
-        ("a.jsonl", '{"text": "a", "label": 1.5}', r"line 1: 'label' is 1.5"),
+        ("a.jsonl", '{"text": "a", "label": NaN}', r"line 1: 'label' is nan"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "\\ud83d", "label": 1}', r"line 2: 'text' .*\\ud83d"),
     ],
 )

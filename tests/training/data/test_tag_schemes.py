@@ -59,7 +59,8 @@ def test_iob_tags_stay_as_they_are(tags: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stray", "read_as"), [("0", "O"), ("o", "O"), ("DATE", "O"), ("B", "O"), ("LOC", "B-LOC"), ("loc", "B-LOC")]
+    ("stray", "read_as"),
+    [("0", "O"), ("o", "O"), ("DATE", "O"), ("B", "O"), ("B-O", "O"), ("LOC", "B-LOC"), ("loc", "B-LOC")],
 )
 def test_stray_tag_in_a_file_of_spans_is_noted_with_its_line(stray: str, read_as: str) -> None:
     found, (note,) = converted(["B-LOC", "I-LOC", "O", stray, "O"], IOB2)

@@ -1,12 +1,19 @@
 """Encodings and line endings of text files."""
 
+import bz2
+import gzip
+import io
+import lzma
+import pickle
+import re
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from tests.support.tiny_files import write
 from training.data.examples import DataError
-from training.data.text_files import read_text
+from training.data.text_files import read_lines, read_text
 
 
 def test_text_keeps_everything_except_line_endings(tmp_path: Path) -> None:
@@ -60,3 +67,39 @@ def test_a_part_in_another_encoding_is_distinguished_from_a_whole_file(tmp_path:
     whole = "text,label\ncafé,a\nnaïve,b\n".encode("cp1252")
     with pytest.raises(DataError, match=r"line 2, byte 4: .*--encoding cp1252"):
         read_text(write(tmp_path, "a.csv", whole))
+
+
+def zipped(name: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        archive.writestr(name, "text,label")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.csv.gz", gzip.compress(b"text,label\na,b\n"), "gzip"),
+        ("a.csv", gzip.compress(b"text,label\na,b\n"), "gzip"),
+        ("a.csv.bz2", bz2.compress(b"text,label\na,b\n"), "bzip2"),
+        ("a.csv.xz", lzma.compress(b"text,label\na,b\n"), "xz"),
+        ("a.xlsx", zipped("xl/workbook.xml"), r"Excel \(\.xlsx\)"),
+        ("a.docx", zipped("word/document.xml"), r"Word \(\.docx\)"),
+        ("a.zip", zipped("a.csv"), "zip"),
+        ("a.parquet", b"PAR1\x15\x04PAR1", "Parquet"),
+        ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "old Microsoft Office .*"),
+        ("a.pkl", pickle.dumps(["a"] * 9), "pickle"),
+        ("a.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS pointer"),
+    ],
+)
+def test_file_that_is_not_text_is_named_by_its_content(tmp_path: Path, name: str, content: bytes, kind: str) -> None:
+    with pytest.raises(DataError, match=rf"{re.escape(name)}: a file of the kind {kind}, .*; "):
+        read_text(write(tmp_path, name, content))
+
+
+def test_web_page_is_a_text_but_not_a_table(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "\n<!DOCTYPE html>\n<html>")
+    assert read_text(path).endswith("<html>")
+    with pytest.raises(DataError, match=r"a\.csv: a web page"):
+        read_lines(path)
