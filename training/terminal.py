@@ -73,6 +73,11 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="Change a field: --set training.epochs=3."
     )
+
+    def column(text: str) -> int | str:
+        """Parse a column number, or a column name of .conllu."""
+        return int(text) if text.lstrip("-").isdecimal() else text
+
     own = parser.add_argument_group("your own file")
     own.add_argument(
         "--dev", type=Path, metavar="FILE", help="Score on this development data (default: a tenth of --data)."
@@ -82,13 +87,13 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--series", metavar="COLUMN", help="Group frames by this column (default: id).")
     own.add_argument(
         "--token-column",
-        type=_column,
+        type=column,
         metavar="N",
         help="Read tokens from this column, counted from 0 (default: the first; FORM in .conllu).",
     )
     own.add_argument(
         "--tag-column",
-        type=_column,
+        type=column,
         metavar="N",
         help="Read tags from this column, counted from 0 (default: the last; UPOS in .conllu).",
     )
@@ -97,22 +102,17 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
 
 def recipe_from(options: argparse.Namespace) -> Recipe:
     """Load the recipe that the options choose, with their changes."""
-    changes = changes_from(options)
-    recipe = recipes.load(options.recipe, **changes)
-    if recipe.data.path is None and (given := [name for name in FILE_OPTIONS if getattr(options, name) is not None]):
-        raise RecipeError(f"--{given[0].replace('_', '-')} needs your own file; give it with --data")
-    return recipe if "codec.features" in changes else loading.count_features(recipe)
-
-
-def changes_from(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the changes of the recipe by dotted field."""
     changes = dict(_parse_change(text) for text in options.set)
     if options.name:
         changes["name"] = options.name
     if options.data:
         changes["data.path"] = str(options.data)
-    own = {name: value for name in FILE_OPTIONS if (value := getattr(options, name)) is not None}
-    return changes | {f"data.{name}": str(value) if name == "dev" else value for name, value in own.items()}
+    given = {name: value for name in FILE_OPTIONS if (value := getattr(options, name)) is not None}
+    changes |= {f"data.{name}": str(value) if name == "dev" else value for name, value in given.items()}
+    recipe = recipes.load(options.recipe, **changes)
+    if recipe.data.path is None and given:
+        raise RecipeError(f"--{next(iter(given)).replace('_', '-')} needs your own file; give it with --data")
+    return recipe if "codec.features" in changes else loading.count_features(recipe)
 
 
 def command_line(options: argparse.Namespace, *more: str) -> str:
@@ -138,11 +138,6 @@ def read_manifest(folder: Path) -> Manifest:
     bundle = folder / "bundle"
     remedy = f"try {bundle}" if bundle.is_dir() else f"make its bundle with python -m training export {folder}"
     raise BundleError(f"{folder} is a run, not a bundle; {remedy}")
-
-
-def _column(text: str) -> int | str:
-    """Parse a column number, or a column name of .conllu."""
-    return int(text) if text.lstrip("-").isdecimal() else text
 
 
 def _parse_change(text: str) -> tuple[str, Any]:

@@ -2,16 +2,13 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
 from training import recipe as recipes
 from training.data.examples import DataError
 from training.terminal import RUNS, console, duration, echo
-
-if TYPE_CHECKING:
-    from training.run import TrainingRun
 
 
 def register(commands: Any) -> None:
@@ -72,14 +69,6 @@ def compare_runs(options: argparse.Namespace) -> None:
     if len(metrics) > 1:
         raise DataError(f"the runs have different metrics ({', '.join(sorted(metrics))}); compare runs with the same")
     (metric,) = metrics
-    _print_scores(runs, metric)
-    _print_differences(runs)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    plots.draw_comparison({name: run.history for name, run in runs.items()}, metric, options.out)
-    echo(f"curves: {options.out}")
-
-
-def _print_scores(runs: "dict[str, TrainingRun]", metric: str) -> None:
     table = Table("run", metric, "best epoch", "epochs", "time", "dev loss", "train loss", "weights", box=None)
     for name, run in runs.items():
         table.add_row(
@@ -93,19 +82,16 @@ def _print_scores(runs: "dict[str, TrainingRun]", metric: str) -> None:
             f"{sum(weight.numel() for weight in run.network().parameters()):,}",
         )
     console.print(table)
-
-
-def _print_differences(runs: "dict[str, TrainingRun]") -> None:
-    """Print the fields that differ between the recipes."""
     fields = [_flatten(run.recipe.model_dump(mode="json")) for run in runs.values()]
-    names = {name: None for each in fields for name in each}
-    differing = [name for name in names if len({str(each.get(name)) for each in fields}) > 1 and name != "description"]
-    if not differing:
-        return
     table = Table("field", *runs, box=None)
-    for name in differing:
-        table.add_row(name, *(str(each.get(name, "")) for each in fields))
-    console.print(table)
+    for name in {name: None for each in fields for name in each}:
+        if len({str(each.get(name)) for each in fields}) > 1 and name != "description":
+            table.add_row(name, *(str(each.get(name, "")) for each in fields))
+    if table.row_count:
+        console.print(table)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    plots.draw_comparison({name: run.history for name, run in runs.items()}, metric, options.out)
+    echo(f"curves: {options.out}")
 
 
 def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:

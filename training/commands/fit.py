@@ -66,43 +66,61 @@ def cross_validate(options: argparse.Namespace) -> None:
         raise RecipeError("cross-validation needs examples, and a text has none; use a recipe for another task")
     folder = options.run or RUNS / f"{recipe.name}-folds"
     seeds = [recipe.training.seed] if options.seeds is None else seeds_and_folds.parse_seeds(options.seeds)
+    last: dict[str, float] = {}  # scores of the last epoch of each fold, as means over seeds
+    best: dict[str, float] = {}  # and of the best epoch
     with parallel.process_group():
-        parts = seeds_and_folds.make_folds(loading.load_splits(recipe), options.folds, recipe.training.seed)
-        last, best = _fit_folds(options, recipe, folder, parts, seeds)
-        if parallel.rank() == 0:
-            _print_folds(folder, [len(part.dev) for part in parts], last, best)
+        folds = seeds_and_folds.make_folds(loading.load_splits(recipe), options.folds, recipe.training.seed)
+        for number, fold in enumerate(folds, 1):
+            name = f"fold-{number}"
+            for seed in seeds:
+                single = len(seeds) == 1
+                run = _fit(
+                    seeds_and_folds.with_seed(recipe, seed, patience=recipe.training.epochs),
+                    folder / name if single else folder / f"seed-{seed}" / name,
+                    options,
+                    command=command_line(options),
+                    label=f"fold {number}" if single else f"fold {number}, seed {seed}",
+                    examples=fold,
+                )
+                last[name] = last.get(name, 0.0) + run.history[-1][run.metric] / len(seeds)
+                best[name] = best.get(name, 0.0) + run.best[run.metric] / len(seeds)
+        if parallel.rank():
+            return
+    sizes = [len(fold.dev) for fold in folds]
+    table = Table("fold", "held out", "last epoch", "best epoch", box=None)
+    for name, size in zip(last, sizes, strict=True):
+        table.add_row(name, f"{size}", f"{last[name]:.2f}", f"{best[name]:.2f}")
+    console.print(table)
+    summary = seeds_and_folds.summarize(last, sizes)
+    seeds_and_folds.write_summary(folder / "folds.json", summary, held_out=sizes, best_epochs=best)
+    echo(f"over all {sum(sizes):,} examples, each held out once: {summary}")
+    optimistic = seeds_and_folds.summarize(best, sizes)
+    echo(f"with the best epochs, which is too optimistic: {optimistic.mean:.2f}; all scores: {folder}/folds.json")
 
 
 def _fit(
     recipe: Recipe, folder: Path, options: argparse.Namespace, *, command: str, label: str = "", examples: Any = None
 ) -> "TrainingRun":
-    """Train with progress on the terminal. Ctrl-C leaves a usable run and says so."""
-    from training import parallel, run
+    """Train with progress on the terminal. After Ctrl-C, raise KeyboardInterrupt with what the folder keeps."""
+    from training import parallel, run, trainer
 
     try:
         with progress(label) as report:
             finished = run.fit(recipe, folder, report, fresh=options.fresh, command=command, examples=examples)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_describe_interrupted(recipe, folder)) from None
+        epochs = len(trainer.saved_history(folder))
+        if not epochs:
+            message = f" in the first epoch: {folder} keeps nothing, and the same command starts over"
+            raise KeyboardInterrupt(message) from None
+        interrupted = run.open_run(folder)
+        _draw_curves(interrupted)
+        raise KeyboardInterrupt(
+            f": {folder} keeps {epochs} of {recipe.training.epochs} epochs, and the best is {interrupted.best_epoch}. "
+            f"The same command resumes; python -m training export {folder} exports the best so far"
+        ) from None
     if parallel.rank() == 0:
         _draw_curves(finished)
     return finished
-
-
-def _describe_interrupted(recipe: Recipe, folder: Path) -> str:
-    """Return what follows the word "interrupted"."""
-    from training.run import open_run
-    from training.trainer import saved_history
-
-    epochs = len(saved_history(folder))
-    if not epochs:
-        return f" in the first epoch: {folder} keeps nothing, and the same command starts over"
-    interrupted = open_run(folder)
-    _draw_curves(interrupted)
-    return (
-        f": {folder} keeps {epochs} of {recipe.training.epochs} epochs, and the best is {interrupted.best_epoch}. The "
-        f"same command resumes; python -m training export {folder} exports the best so far"
-    )
 
 
 def _draw_curves(run: "TrainingRun") -> None:
@@ -187,42 +205,3 @@ def _fit_seeds(recipe: Recipe, folder: Path, options: argparse.Namespace) -> Non
     _print_report(runs[best])
     echo(f"{metric}: mean {summary}")
     echo(f"{folder} is now the best run, {best}; all scores: {folder / seeds_and_folds.SEEDS}")
-
-
-def _fit_folds(
-    options: argparse.Namespace, recipe: Recipe, folder: Path, parts: list[Any], seeds: list[int]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the scores of the last and of the best epoch of each fold, as means over seeds."""
-    from training.seeds_and_folds import with_seed
-
-    last: dict[str, float] = {}
-    best: dict[str, float] = {}
-    for number, part in enumerate(parts, 1):
-        name = f"fold-{number}"
-        for seed in seeds:
-            single = len(seeds) == 1
-            run = _fit(
-                with_seed(recipe, seed, patience=recipe.training.epochs),
-                folder / name if single else folder / f"seed-{seed}" / name,
-                options,
-                command=command_line(options),
-                label=f"fold {number}" if single else f"fold {number}, seed {seed}",
-                examples=part,
-            )
-            last[name] = last.get(name, 0.0) + run.history[-1][run.metric] / len(seeds)
-            best[name] = best.get(name, 0.0) + run.best[run.metric] / len(seeds)
-    return last, best
-
-
-def _print_folds(folder: Path, sizes: list[int], last: dict[str, float], best: dict[str, float]) -> None:
-    from training import seeds_and_folds
-
-    table = Table("fold", "held out", "last epoch", "best epoch", box=None)
-    for name, size in zip(last, sizes, strict=True):
-        table.add_row(name, f"{size}", f"{last[name]:.2f}", f"{best[name]:.2f}")
-    console.print(table)
-    summary = seeds_and_folds.summarize(last, sizes)
-    seeds_and_folds.write_summary(folder / "folds.json", summary, held_out=sizes, best_epochs=best)
-    echo(f"over all {sum(sizes):,} examples, each held out once: {summary}")
-    optimistic = seeds_and_folds.summarize(best, sizes)
-    echo(f"with the best epochs, which is too optimistic: {optimistic.mean:.2f}; all scores: {folder}/folds.json")
