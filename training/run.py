@@ -18,7 +18,6 @@ from training import metrics, parallel, plots, trainer
 from training.baselines import baselines
 from training.data import loading
 from training.data.examples import DataError, Source, Splits, digest_of, merge_labels
-from training.metrics import ExampleLabels
 from training.nn.networks import Network, make_network
 from training.objectives import Objective
 from training.objectives.sequences import SequenceObjective
@@ -67,13 +66,11 @@ class TrainingRun:
 
     @property
     def best_epoch(self) -> int:
-        """The best epoch by the metric, counted from 1."""
-        higher = metrics.higher_is_better(self.metric)
-        return trainer.best_epoch(self.history, self.metric, higher_is_better=higher)
+        return trainer.best_epoch(self.history, self.metric)
 
     @property
     def best(self) -> dict[str, float]:
-        """The history of the best epoch."""
+        """The best epoch's entry in the history."""
         return self.history[self.best_epoch - 1]
 
     @property
@@ -144,8 +141,7 @@ def open_run(folder: Path) -> TrainingRun:
 def read_report(folder: Path) -> dict[str, Any]:
     """Return the content of report.json; {} if the run was interrupted before it."""
     path = folder / REPORT
-    content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    return content
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
 def _write_report(run: TrainingRun, examples: Splits[Any], objective: Objective) -> None:
@@ -161,19 +157,15 @@ def _write_report(run: TrainingRun, examples: Splits[Any], objective: Objective)
         if task != "classify":
             spans = metrics.span_reports([e.steps for e in expected], [p.steps for p in predicted])
             content["spans"] = [asdict(row) for row in spans]
-        labels = [_flat_labels(task, part) for part in (expected, predicted)]
+        if task in ("classify", "joint"):
+            labels = [[str(answer.text) for answer in part] for part in (expected, predicted)]
+        else:
+            labels = [[label for answer in part for label in answer.steps] for part in (expected, predicted)]
         reports = metrics.label_reports(*labels)
         content["macro_f1"] = statistics.fmean(row.f1 for row in reports) if reports else 0.0
         content["labels"] = [asdict(row) for row in reports]
         plots.draw_confusion(metrics.confusion(*labels), run.folder / CONFUSION, run.folder.name)
     (run.folder / REPORT).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-
-
-def _flat_labels(task: str, answers: list[ExampleLabels]) -> list[str]:
-    """Return the labels of all sequences, or of all steps."""
-    if task in ("classify", "joint"):
-        return [str(answer.text) for answer in answers]
-    return [label for answer in answers for label in answer.steps]
 
 
 def describe_machine() -> dict[str, Any]:
@@ -247,7 +239,6 @@ def _decisive_fields(description: dict[str, Any]) -> dict[str, Any]:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     try:
-        description: dict[str, Any] = json.loads((folder / RUN_FILE).read_text("utf-8"))
-        return description
+        return json.loads((folder / RUN_FILE).read_text("utf-8"))
     except ValueError as error:
         raise DataError(f"{folder / RUN_FILE}: damaged ({error}); start over with --fresh") from None

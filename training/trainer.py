@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from training import parallel
+from training import metrics, parallel
 from training.device_precision import deterministic_operations
 from training.objectives import Objective
 from training.optimizer import LearningRateSchedule, TrainingStep
@@ -49,9 +49,9 @@ def fit(objective: Objective, training: Training, folder: Path, report: Progress
     return trainer.history
 
 
-def best_epoch(history: History, metric: str, *, higher_is_better: bool) -> int:
+def best_epoch(history: History, metric: str) -> int:
     """Return the epoch, from 1, with the best score. Ties go to the lower loss, then to the earlier epoch."""
-    sign = 1 if higher_is_better else -1
+    sign = 1 if metrics.higher_is_better(metric) else -1
     scores = [(sign * entry[metric], -entry["dev_loss"]) for entry in history]
     return 1 + scores.index(max(scores))
 
@@ -59,10 +59,7 @@ def best_epoch(history: History, metric: str, *, higher_is_better: bool) -> int:
 def saved_history(folder: Path) -> History:
     """Return the history of the epochs in a folder's checkpoint; [] without a checkpoint."""
     path = folder / CHECKPOINT
-    if not path.exists():
-        return []
-    history: History = torch.load(path, map_location="cpu", weights_only=True)["history"]
-    return history
+    return torch.load(path, map_location="cpu", weights_only=True)["history"] if path.exists() else []
 
 
 class Trainer:
@@ -75,15 +72,24 @@ class Trainer:
         self._schedule = LearningRateSchedule(training, self._step.optimizer, steps * training.epochs)
         self.epoch = 0
         self.history: History = []
-        if (folder / CHECKPOINT).exists():
-            self._restore()
+        path = folder / CHECKPOINT
+        if not path.exists():
+            return
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        if "schedule" not in saved:
+            raise RecipeError(f"{path} is from an older version and cannot be resumed: train again with --fresh")
+        objective.network.load_state_dict(saved["network"])
+        if self._step.average is not None:
+            self._step.average.load_state_dict(saved["average"])
+        self._step.optimizer.load_state_dict(saved["optimizer"])
+        self._schedule.load_state_dict(saved["schedule"])
+        self.epoch, self.history = saved["epoch"], saved["history"]
 
     @property
     def out_of_patience(self) -> bool:
-        return bool(self.history) and self.epoch - self._best_epoch() >= self._training.patience
-
-    def _best_epoch(self) -> int:
-        return best_epoch(self.history, self._objective.metric, higher_is_better=self._objective.higher_is_better)
+        if not self.history:
+            return False
+        return self.epoch - best_epoch(self.history, self._objective.metric) >= self._training.patience
 
     def run_epoch(self, report: ProgressCallback) -> None:
         """Train one epoch, evaluate, and save the checkpoint."""
@@ -126,7 +132,7 @@ class Trainer:
 
     def _save(self) -> None:
         # The checkpoint comes last: after an interruption before it, the epoch runs again and writes the same files.
-        if self._best_epoch() == self.epoch:
+        if best_epoch(self.history, self._objective.metric) == self.epoch:
             _write_atomically(self._folder / BEST, self._step.evaluated_network.state_dict())
         history = self._folder / HISTORY
         history.with_suffix(".new").write_text(json.dumps(self.history, indent=1) + "\n", "utf-8")
@@ -143,18 +149,6 @@ class Trainer:
                 "history": self.history,
             },
         )
-
-    def _restore(self) -> None:
-        path = self._folder / CHECKPOINT
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if "schedule" not in saved:
-            raise RecipeError(f"{path} is from an older version and cannot be resumed: train again with --fresh")
-        self._objective.network.load_state_dict(saved["network"])
-        if self._step.average is not None:
-            self._step.average.load_state_dict(saved["average"])
-        self._step.optimizer.load_state_dict(saved["optimizer"])
-        self._schedule.load_state_dict(saved["schedule"])
-        self.epoch, self.history = saved["epoch"], saved["history"]
 
 
 def _write_atomically(path: Path, content: Any) -> None:

@@ -23,7 +23,6 @@ class Objective(Protocol):
 
     network: Network
     metric: str
-    higher_is_better: bool
 
     def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[Any]: ...
     def count_batches(self, epoch: int, world: int = 1) -> int: ...

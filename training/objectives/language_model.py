@@ -29,7 +29,7 @@ StreamBatch = tuple[Tensor, Tensor, bool]  # inputs (T, B), targets (T, B), whet
 class LanguageModelObjective:
     """The next character of a text, with the state carried over from batch to batch."""
 
-    metric, higher_is_better = metrics.NATS, False
+    metric = metrics.NATS
 
     def __init__(self, recipe: Recipe, codec: CharactersCodec, network: LanguageModel, train: str, dev: str) -> None:
         self.network: Network = network

@@ -47,8 +47,6 @@ class SequenceBatch:
 class SequenceObjective:
     """Labels of steps, of whole sequences, or of both."""
 
-    higher_is_better = True
-
     def __init__(
         self,
         recipe: Recipe,
