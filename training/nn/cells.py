@@ -102,24 +102,20 @@ class Cell(nn.Module):
         if state is None:
             state = (x.new_zeros(x.shape[1], self.hidden),) * len(self.parts)
         w = F.dropout(self.weight_hh_l0, self.weight_dropout, self.training)
-        return self._run_kernel(x, w, state) if self.kind in KERNELS else self._run_loop(x, w, state)
-
-    def _run_kernel(self, x: Tensor, w: Tensor, state: CellState) -> tuple[Tensor, CellState]:
-        rows = tuple(part[None] for part in state)  # each (1, B, H)
-        y, *last = KERNELS[self.kind](
-            x,
-            rows if len(rows) > 1 else rows[0],
-            [self.weight_ih_l0, w, self.bias_ih_l0, self.bias_hh_l0],
-            has_biases=True,
-            num_layers=1,
-            dropout=0.0,
-            train=self.training,
-            bidirectional=False,
-            batch_first=False,
-        )
-        return y, tuple(part[0] for part in last)
-
-    def _run_loop(self, x: Tensor, w: Tensor, state: CellState) -> tuple[Tensor, CellState]:
+        if self.kind in KERNELS:
+            rows = tuple(part[None] for part in state)  # each (1, B, H)
+            y, *last = KERNELS[self.kind](
+                x,
+                rows if len(rows) > 1 else rows[0],
+                [self.weight_ih_l0, w, self.bias_ih_l0, self.bias_hh_l0],
+                has_biases=True,
+                num_layers=1,
+                dropout=0.0,
+                train=self.training,
+                bidirectional=False,
+                batch_first=False,
+            )
+            return y, tuple(part[0] for part in last)
         # One product computes what the inputs contribute to every gate at every step.
         a = _at_least_float32(F.linear(x, self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0))  # (T, B, G·H)
         w = _autocast(w)

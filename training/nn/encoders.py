@@ -3,8 +3,6 @@
 T steps, B batch, E embedding, C characters, N forms (spelled words), G n-grams, F features of a frame, V table rows.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -18,44 +16,6 @@ from training.nn.recurrent import RecurrentLayer
 OUT_OF_RANGE = -2.0  # below every tanh, so never the maximum of a sequence
 FRAME_LIMIT = 5.0  # standard deviations: frames are clamped there, so that int8 has a fixed range
 CNN_WINDOW = 3  # characters (Ma and Hovy 2016)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WordTables:
-    """For each row of a words codec's table: its stem, its spelling and its n-grams."""
-
-    stems: Tensor  # (V,) row of the stem embedding
-    spellings: Tensor  # (C, V) characters, zeros for a row without a spelling
-    spelling_lengths: Tensor  # (V,) 0 for a row without a spelling
-    subwords: Tensor  # (G, V) rows of the n-gram embedding
-    subword_counts: Tensor  # (V,)
-    stem_count: int
-    character_count: int
-    subword_rows: int
-
-    @classmethod
-    def from_codec(cls, codec: WordsCodec) -> "WordTables":
-        """Build the tables. If the codec has stems, forms share the embedding of their lower-case stem."""
-        rows = codec.table_rows
-        stems = torch.arange(rows)
-        if codec.spec.stems:
-            index = {stem: row for row, stem in enumerate(codec.stems, FIRST)}
-            of_forms = [index.get(word.lower(), UNKNOWN) for word in codec.words]
-            stems = torch.tensor([PADDING, UNKNOWN, *of_forms, *range(FIRST, FIRST + len(codec.stems))])
-        spell = [codec.spelling(word) for word in codec.words] if codec.characters else []
-        split = [codec.ngrams(word) for word in codec.words] if codec.spec.subwords else []
-        spellings, spelling_lengths = _columns(spell, rows)
-        subwords, subword_counts = _columns(split, rows)
-        return cls(
-            stems=stems,
-            spellings=spellings,
-            spelling_lengths=spelling_lengths,
-            subwords=subwords,
-            subword_counts=subword_counts,
-            stem_count=FIRST + len(codec.stems) if codec.spec.stems else rows,
-            character_count=FIRST + len(codec.characters) if codec.characters else 0,
-            subword_rows=1 + codec.spec.subwords.buckets if codec.spec.subwords else 0,
-        )
 
 
 def _columns(of_forms: list[np.ndarray], rows: int) -> tuple[Tensor, Tensor]:
@@ -116,23 +76,38 @@ def _embedding(rows: int, width: int) -> nn.Embedding:
 class WordEncoder(nn.Module):
     """Words as the concatenation of their stem's embedding, their spelling's vector and their n-grams' mean."""
 
-    def __init__(self, shape: Architecture, words: WordTables) -> None:
+    def __init__(self, shape: Architecture, codec: WordsCodec) -> None:
         super().__init__()
-        self.stem_embedding = _embedding(words.stem_count, shape.embedding)
+        rows, spec = codec.table_rows, codec.spec
+        stems, stem_count = torch.arange(rows), rows
+        if spec.stems:  # forms share the embedding of their lower-case stem
+            index = {stem: row for row, stem in enumerate(codec.stems, FIRST)}
+            of_forms = [index.get(word.lower(), UNKNOWN) for word in codec.words]
+            stem_count = FIRST + len(codec.stems)
+            stems = torch.tensor([PADDING, UNKNOWN, *of_forms, *range(FIRST, stem_count)])
+        spellings = _columns([codec.spelling(word) for word in codec.words] if codec.characters else [], rows)
+        ngrams = _columns([codec.ngrams(word) for word in codec.words] if spec.subwords else [], rows)
+        tables = {
+            "stems": stems,  # (V,) row of the stem embedding
+            "spellings": spellings[0],  # (C, V) characters, zeros for a row without a spelling
+            "spelling_lengths": spellings[1],  # (V,) 0 for a row without a spelling
+            "subwords": ngrams[0],  # (G, V) rows of the n-gram embedding
+            "subword_counts": ngrams[1],  # (V,)
+            "counts": torch.zeros(stem_count),  # occurrences of each stem in the training data
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
+        self.stem_embedding = _embedding(stem_count, shape.embedding)
         self.word_dropout, self.rare_dropout = shape.word_dropout, shape.rare_dropout
         self.dropout = nn.Dropout(shape.embedding_dropout)
-        self.register_buffer("counts", torch.zeros(words.stem_count), persistent=False)  # of stems in training data
-        for name in ("stems", "spellings", "spelling_lengths", "subwords", "subword_counts"):
-            self.register_buffer(name, getattr(words, name), persistent=False)
         self.width = shape.embedding
-        self.speller: SpellingLSTM | SpellingCNN | None = None
-        if words.character_count:
+        self.speller, self.subword_embedding = None, None
+        if codec.characters:
             speller = SpellingLSTM if shape.characters == "lstm" else SpellingCNN
-            self.speller = speller(shape, words.character_count)
+            self.speller = speller(shape, FIRST + len(codec.characters))
             self.width += self.speller.width
-        self.subword_embedding: nn.Embedding | None = None
-        if words.subword_rows:
-            self.subword_embedding = _embedding(words.subword_rows, shape.subword_embedding)
+        if spec.subwords:
+            self.subword_embedding = _embedding(1 + spec.subwords.buckets, shape.subword_embedding)
             self.width += shape.subword_embedding
 
     @property
@@ -149,12 +124,8 @@ class WordEncoder(nn.Module):
         """
         parts = []
         if self.speller is not None:
-            assert spellings is not None
-            assert lengths is not None
             parts.append(self.speller(spellings, lengths) * (lengths > 0)[:, None])
         if self.subword_embedding is not None:
-            assert subwords is not None
-            assert counts is not None
             parts.append(self.subword_embedding(subwords).sum(0) / counts.clamp(min=1)[:, None])
         return torch.cat(parts, dim=1)
 
@@ -213,11 +184,18 @@ class SymbolEncoder(nn.Module):
         super().__init__()
         self.is_dna = isinstance(codec, DnaCodec)
         self.positions = codec.spec.positions if isinstance(codec, DnaCodec) else 0
-        mixture = _mixture(codec)  # (V, symbols): the share of each symbol in a row
+        if isinstance(codec, CharactersCodec):
+            mixture = torch.eye(codec.table_rows)
+        else:  # an ambiguity code is an even mixture of its bases, and a gap is zeros
+            codes = torch.tensor([[letter in bases for letter in "ACGT"] for bases in CODES.values()]).float()
+            codes = codes / codes.sum(1, keepdim=True).clamp(min=1)  # (codes, 4)
+            unknown = torch.zeros(FIRST, 4)
+            unknown[UNKNOWN] = 0.25
+            mixture = torch.cat([unknown, codes.repeat(max(1, self.positions), 1)])
         self.embedding = nn.Embedding(mixture.shape[1], shape.embedding)
         nn.init.normal_(self.embedding.weight, std=0.3)
         self.place = nn.Embedding(self.positions, shape.embedding) if self.positions else None
-        self.register_buffer("mixture", mixture, persistent=False)
+        self.register_buffer("mixture", mixture, persistent=False)  # (V, symbols): shares of each symbol in a row
         self.word_dropout, self.dropout = shape.word_dropout, nn.Dropout(shape.embedding_dropout)
         self.width = shape.embedding
 
@@ -236,18 +214,6 @@ class SymbolEncoder(nn.Module):
             dropped = torch.rand(rows.shape, device=rows.device) < self.word_dropout
             rows = rows.masked_fill(dropped & (rows != PADDING), UNKNOWN)
         return self.dropout(nn.functional.embedding(rows, self.table()))
-
-
-def _mixture(codec: CharactersCodec | DnaCodec) -> Tensor:
-    """Return the shares (V, symbols): an ambiguity code is an even mixture of its bases, a gap is zeros."""
-    if isinstance(codec, CharactersCodec):
-        return torch.eye(codec.table_rows)
-    positions = max(1, codec.spec.positions)
-    codes = torch.tensor([[letter in bases for letter in "ACGT"] for bases in CODES.values()], dtype=torch.float)
-    codes = codes / codes.sum(1, keepdim=True).clamp(min=1)  # (codes, 4)
-    unknown = torch.zeros(FIRST, 4)
-    unknown[UNKNOWN] = 0.25
-    return torch.cat([unknown, codes.repeat(positions, 1)])
 
 
 class FrameEncoder(nn.Module):

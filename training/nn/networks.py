@@ -17,20 +17,11 @@ from models.codecs.characters import CharactersCodec
 from models.codecs.frames import FramesCodec
 from models.codecs.words import WordsCodec
 from training.nn.crf import LinearChainCRF, forbidden_transitions
-from training.nn.encoders import Encoder, FrameEncoder, SymbolEncoder, WordEncoder, WordTables
+from training.nn.encoders import Encoder, FrameEncoder, SymbolEncoder, WordEncoder
 from training.nn.options import Architecture, PoolingName
 from training.nn.recurrent import RecurrentStack, StackState
 
 CONSTANT = 1e-6  # times the mean: a feature with a smaller deviation is constant
-
-
-def make_encoder(shape: Architecture, codec: Codec) -> Encoder:
-    """Return the encoder for a codec's feeds."""
-    if isinstance(codec, WordsCodec):
-        return WordEncoder(shape, WordTables.from_codec(codec))
-    if isinstance(codec, FramesCodec):
-        return FrameEncoder(shape, codec.spec.features)
-    return SymbolEncoder(shape, codec)
 
 
 class AttentionPooling(nn.Module):
@@ -72,7 +63,6 @@ class SequencePooling(nn.Module):
             elif part == "last":
                 pooled.append(final)
             else:
-                assert self.attention is not None
                 pooled.append(self.attention(y, valid))
         return torch.cat(pooled, dim=1)
 
@@ -97,7 +87,13 @@ class SequenceNetwork(nn.Module):
         auxiliary_labels: int = 0,
     ) -> None:
         super().__init__()
-        self.encoder = make_encoder(shape, codec)
+        self.encoder: Encoder
+        if isinstance(codec, WordsCodec):
+            self.encoder = WordEncoder(shape, codec)
+        elif isinstance(codec, FramesCodec):
+            self.encoder = FrameEncoder(shape, codec.spec.features)
+        else:
+            self.encoder = SymbolEncoder(shape, codec)
         self.stack = RecurrentStack(shape, self.encoder.width)
         self.dropout = nn.Dropout(shape.dropout)
         self.auxiliary = nn.Linear(self.stack.width, auxiliary_labels) if auxiliary_labels else None
@@ -120,9 +116,7 @@ class SequenceNetwork(nn.Module):
 
     def read(self, *, lengths: Tensor, state: StackState | None = None, **feeds: Tensor) -> tuple[Tensor, StackState]:
         """Return the stack's output (T, B, W) and the state after step T, for the feeds of the codec's collate."""
-        y: Tensor
-        y, last = self.stack(self.encoder(**feeds), lengths, state)
-        return y, last
+        return self.stack(self.encoder(**feeds), lengths, state)
 
     def forward(self, *, lengths: Tensor, state: StackState | None = None, **feeds: Tensor) -> dict[str, Tensor]:
         """Return the logits of each head, for the feeds of the codec's collate.
@@ -136,7 +130,7 @@ class SequenceNetwork(nn.Module):
             logits["auxiliary"] = self.auxiliary(self.dropout(y))
         if self.step_head is not None:
             logits["steps"] = self.step_head(self.dropout(y))
-        if self.pooling is not None and self.text_head is not None:
+        if self.text_head is not None:
             pooled = self.pooling(y, lengths, self.stack.final(y, lengths))
             logits["text"], logits["embedding"] = self.text_head(self.dropout(pooled)), pooled
         return logits
@@ -223,7 +217,6 @@ def make_network(
     for.
     """
     if task == "generate":
-        assert isinstance(codec, CharactersCodec)
         return LanguageModel(shape, codec)
     step_labels = labels if task in ("tag", "joint") else ()
     whole = labels if task == "classify" else text_labels
@@ -242,10 +235,8 @@ def make_network(
     )
 
 
-def fit_standardization(network: Network, series: Sequence[Any]) -> None:
+def fit_standardization(network: SequenceNetwork, series: Sequence[Any]) -> None:
     """Set the mean and deviation of a frame encoder from the training data, arrays (T, F)."""
-    assert isinstance(network, SequenceNetwork)
-    assert isinstance(network.encoder, FrameEncoder)
     frames = np.concatenate([np.asarray(one, np.float64) for one in series])
     mean, deviation = frames.mean(axis=0), frames.std(axis=0)
     constant = deviation <= CONSTANT * np.abs(mean)  # only rounding errors: do not divide by them

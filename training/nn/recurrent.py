@@ -117,7 +117,11 @@ class RecurrentStack(nn.Module):
             )
             self.layers.append(layer)
             self.skipped.append(self.skip in ("residual", "highway") and inputs == layer.width)
-            self.highways.append(_highway(inputs) if self.skip == "highway" and self.skipped[-1] else None)
+            gate = None
+            if self.skip == "highway" and self.skipped[-1]:
+                gate = nn.Linear(inputs, inputs)
+                nn.init.constant_(gate.bias, CARRY_BIAS)
+            self.highways.append(gate)
             inputs = inputs + layer.width if self.skip == "dense" else layer.width
         self.width = sum(layer.width for layer in self._output_layers)
         self.dropout = VariationalDropout(shape.dropout) if shape.variational else nn.Dropout(shape.dropout)
@@ -145,16 +149,12 @@ class RecurrentStack(nn.Module):
                 read = self.dropout(outputs[-1])
             y, last = layer(read, lengths, state[index] if state else None)
             if self.skipped[index]:
-                y = self._skip(index, outputs[-1] if outputs else x, y)
+                skipped = outputs[-1] if outputs else x  # (T, B, D·H)
+                gate = self.highways[index]
+                y = skipped + (y if gate is None else torch.sigmoid(gate(skipped)) * (y - skipped))
             outputs.append(y)
             states.append(last)
         return torch.cat(outputs, dim=2) if self.skip == "dense" else outputs[-1], states
-
-    def _skip(self, index: int, x: Tensor, y: Tensor) -> Tensor:
-        """Combine a layer's output y with its skip connection x, both (T, B, D·H)."""
-        if self.skip == "residual":
-            return x + y
-        return x + torch.sigmoid(self.highways[index](x)) * (y - x)
 
     def final(self, y: Tensor, lengths: Tensor) -> Tensor:
         """Return the final states (B, W) from the outputs y (T, B, W).
@@ -162,12 +162,6 @@ class RecurrentStack(nn.Module):
         Forward columns end at the last step of each length, backward columns at the first step.
         """
         return _final(y, lengths, self.backward_columns)
-
-
-def _highway(width: int) -> nn.Linear:
-    gate = nn.Linear(width, width)
-    nn.init.constant_(gate.bias, CARRY_BIAS)
-    return gate
 
 
 def _backward_columns(layers: Sequence[RecurrentLayer]) -> NDArray[np.bool_]:
