@@ -38,8 +38,8 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """The sha256 of all file checksums: the identity of weights and vocabularies."""
-        text = json.dumps(dict(sorted(self.manifest.files.items())))
+        """The sha256 of all checksums: the identity of weights and vocabularies, without the model card."""
+        text = json.dumps(dict(sorted(self.manifest.checksums.items())))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -54,7 +54,7 @@ def load(path: Path | str, *, variant: str = "auto", placement: Placement | None
     started = time.perf_counter()
     manifest = read(path)
     # Read each file once, so that the hashed bytes are the bytes that are used.
-    contents = {file: _read_checked(path / file, expected) for file, expected in manifest.files.items()}
+    contents = {file: _read_checked(path / file, expected) for file, expected in manifest.checksums.items()}
     name, model = _open(path, manifest, contents, variant, placement)
     _check_tensors(path, manifest, model)
     codec = codecs.build(manifest.codec, lambda file: _parse_vocabulary(path / file, contents[file]))
@@ -133,8 +133,8 @@ def vocabulary_text(entries: Sequence[str]) -> str:
 def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """Write a bundle directory in one step: a reader sees the old bundle or the new one, never a mixture.
 
-    `files` holds every file but the manifest, and `manifest.files` their checksums. Bundles are always written in the
-    current format.
+    `files` holds every file but the manifest, and `manifest.files` their checksums, except that of the model card.
+    Bundles are always written in the current format.
     """
     manifest = manifest.model_copy(update={"format": FORMAT_VERSION})
     path = Path(path).absolute()
@@ -144,7 +144,7 @@ def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             (new / name).write_bytes(content)
         (new / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", "utf-8")
-        for name, expected in manifest.files.items():
+        for name, expected in manifest.checksums.items():
             _read_checked(new / name, expected)
         new.chmod(0o755)  # mkdtemp makes 0700, which another account could not serve
         _move_into_place(new, path)

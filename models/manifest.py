@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 FORMAT_VERSION = 3  # the format that is written; formats 1 and 2 can be read
 MANIFEST_FILE = "manifest.json"
+CARD_FILE = "README.md"  # documentation, so it has no checksum; older manifests list one
 
 TaskName = Literal["tag", "classify", "generate", "joint"]
 # The tasks that a bundle of each task can serve.
@@ -173,6 +174,11 @@ class Manifest(_Part):
     examples: tuple[Example, ...] = Field(min_length=1)
 
     @property
+    def checksums(self) -> dict[str, str]:
+        """The sha256 of each file that is read."""
+        return {file: sha256 for file, sha256 in self.files.items() if file != CARD_FILE}
+
+    @property
     def max_length(self) -> int:
         """The most steps that one input can have."""
         positions = self.codec.positions if isinstance(self.codec, DnaSpec) else 0
@@ -199,8 +205,9 @@ class Manifest(_Part):
         _check_embedding(self)
         codec_files = {value for key, value in self.codec.model_dump().items() if key in _FILE_FIELDS and value}
         for file in sorted(codec_files | {variant.file for variant in self.variants.values()}):
-            if file not in self.files:
-                raise ValueError(f"file {file!r} has no checksum; add it to `files`")
+            if file not in self.checksums:
+                what = "is the model card; rename it" if file == CARD_FILE else "has no checksum; add it to `files`"
+                raise ValueError(f"file {file!r} {what}")
         return self
 
 

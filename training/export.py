@@ -13,6 +13,7 @@ from models import bundle as bundles
 from models import self_test
 from models.bundle import Bundle, vocabulary_text
 from models.manifest import (
+    CARD_FILE,
     FORMAT_VERSION,
     MANIFEST_FILE,
     BundleError,
@@ -80,9 +81,8 @@ def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False,
     graph_files = {variant.file for variant in manifest.variants.values()}
     files = {name: data for name, data in files.items() if name in graph_files or not name.endswith(".onnx")}
     _check_not_worse(target, manifest, force)
-    files["README.md"] = card.write(manifest).encode()
     manifest = manifest.model_copy(update={"files": _digests(files)})
-    bundles.save(target, manifest, files)
+    bundles.save(target, manifest, {**files, CARD_FILE: card.write(manifest).encode()})
     self_test.run(bundles.load(target, placement=Placement(device="cpu")))
     return manifest
 

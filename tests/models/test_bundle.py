@@ -1,5 +1,6 @@
 """Loading, checking and saving bundle directories."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -167,18 +168,33 @@ def test_missing_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve_device("cuda")
 
 
-def test_digest_changes_with_any_file(copy: Path) -> None:
-    before = bundles.opened(copy)
-    files = {**before.manifest.files, "README.md": "0" * 64}
-    after = bundle.Bundle(
-        manifest=before.manifest.model_copy(update={"files": files}),
-        task=before.task,
-        model=before.model,
-        variant=before.variant,
-        path=copy,
-        load_s=0.0,
-    )
-    assert before.digest != after.digest
+def digest_with(copy: Path, **files: str) -> str:
+    loaded = bundles.opened(copy)
+    manifest = loaded.manifest.model_copy(update={"files": {**loaded.manifest.files, **files}})
+    return dataclasses.replace(loaded, manifest=manifest).digest
+
+
+@pytest.mark.parametrize("file", ["words.json", "new.json"])
+def test_digest_changes_with_any_file(copy: Path, file: str) -> None:
+    assert digest_with(copy, **{file: "0" * 64}) != bundles.opened(copy).digest
+
+
+def test_digest_does_not_depend_on_the_model_card(copy: Path) -> None:
+    assert digest_with(copy, **{"README.md": "0" * 64}) == bundles.opened(copy).digest
+
+
+@pytest.mark.parametrize("card", [None, "edited"])
+def test_bundle_whose_model_card_changed_loads(copy: Path, card: str | None) -> None:
+    edit(copy, lambda manifest: manifest["files"].update({"README.md": "0" * 64}))  # as older bundles do
+    if card is not None:
+        (copy / "README.md").write_text(card)
+    self_test.run(bundles.opened(copy))
+
+
+def test_model_card_cannot_be_a_vocabulary(copy: Path) -> None:
+    edit(copy, lambda manifest: manifest["codec"].update(words="README.md"))
+    edit(copy, lambda manifest: manifest["files"].update({"README.md": "0" * 64}))
+    assert "'README.md'" in load_error(copy)
 
 
 def contents(path: Path) -> dict[str, bytes]:

@@ -8,9 +8,10 @@ from models.manifest import read
 from training import card
 
 ZOO = Path(__file__).parents[2] / "models/zoo"
+NAMES = sorted(path.name for path in ZOO.iterdir() if path.is_dir())
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in ZOO.iterdir() if path.is_dir()))
+@pytest.mark.parametrize("name", NAMES)
 def test_card_has_the_facts_of_the_manifest(name: str) -> None:
     manifest = read(ZOO / name)
     text = card.write(manifest)
@@ -25,3 +26,8 @@ def test_card_has_the_facts_of_the_manifest(name: str) -> None:
         *(f"| {variant.scores[manifest.metric]} |" for variant in manifest.variants.values()),
     ]
     assert [fact for fact in facts if fact not in text] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_card_is_the_generated_one(name: str) -> None:
+    assert (ZOO / name / "README.md").read_text("utf-8") == card.write(read(ZOO / name))
