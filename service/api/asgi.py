@@ -101,7 +101,7 @@ class AsgiTransport:
     async def write(self, data: bytes) -> None:
         if self.is_disconnected():
             raise ClientGone
-        if self._until_closed:
+        if self._cycle is not None and self._until_closed:
             self._cycle.expected_content_length = len(data)  # uvicorn checks the length of answers without chunks
         # uvicorn waits here while the client does not read.
         await self._send({"type": "http.response.body", "body": data, "more_body": True})

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
 import orjson
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service import VERSION
@@ -32,7 +32,13 @@ TensorName = Annotated[str, Field(min_length=1, max_length=128)]
 Datatype = Literal["BYTES", "FP32", "INT32"]
 
 
-class InputParameters(schemas.RequestModel):
+class TensorParameters(schemas.RequestModel):
+    """Parameters of a tensor. Those that do not change the answer, such as ``content_type: str``, are ignored."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})
+
+
+class InputParameters(TensorParameters):
     """``binary_data_size``: the elements are this many bytes after the JSON."""
 
     binary_data_size: Annotated[int, Field(ge=0)] | None = None
@@ -44,11 +50,11 @@ class InferInput(schemas.RequestModel):
     name: TensorName
     shape: Annotated[list[int], Field(fail_fast=True)]
     datatype: str = Field(description="BYTES, FP32 or INT32")
-    parameters: InputParameters = InputParameters()
+    parameters: InputParameters | None = None
     data: list[Any] | None = None
 
 
-class OutputParameters(schemas.RequestModel):
+class OutputParameters(TensorParameters):
     """``binary_data``: return this tensor as bytes after the JSON; overrides ``binary_data_output``."""
 
     binary_data: bool | None = None
@@ -58,7 +64,7 @@ class InferOutput(schemas.RequestModel):
     """One requested tensor."""
 
     name: TensorName
-    parameters: OutputParameters = OutputParameters()
+    parameters: OutputParameters | None = None
 
 
 class InferRequest(schemas.RequestModel):
@@ -67,9 +73,9 @@ class InferRequest(schemas.RequestModel):
     id: Annotated[str, Field(max_length=256)] | None = None
     model_name: TensorName | None = Field(default=None, description="as in the path; KServe's client repeats it")
     model_version: Annotated[str, Field(max_length=128)] | None = Field(default=None, description="as in the path")
-    parameters: dict[str, Any] = Field(default={})
+    parameters: dict[str, Any] | None = None
     inputs: Annotated[list[InferInput], Field(min_length=1, max_length=MAX_TENSORS, fail_fast=True)]
-    outputs: Annotated[list[InferOutput], Field(max_length=MAX_TENSORS, fail_fast=True)] = Field(default=[])
+    outputs: Annotated[list[InferOutput], Field(max_length=MAX_TENSORS, fail_fast=True)] | None = None
 
 
 INFER: TypeAdapter[InferRequest] = TypeAdapter(InferRequest)
@@ -266,22 +272,24 @@ async def _infer(context: RequestContext, body: bytes) -> Reply:
     ):
         if value not in (None, expected):
             raise InvalidRequest(f"{shown(value)!r} differs from the path, {expected!r}", field=field, value=value)
-    parameters = dict(request.parameters)
-    binary = parameters.pop("binary_data_output", False)
-    if not isinstance(binary, bool):
+    parameters = dict(request.parameters or {})
+    binary = parameters.pop("binary_data_output", None)
+    if not isinstance(binary, bool | None):
         raise InvalidRequest("must be true or false", field="parameters.binary_data_output", value=binary)
+    outputs = request.outputs or []
+    for number, output in enumerate(outputs):
+        if output.parameters is not None:
+            oip_inference.check_tensor_parameters(f"outputs[{number}]", output.parameters.model_extra or {})
     inference = OIPInference(
         inputs=oip_inference.by_name(_inputs(request.inputs, rest)),
-        outputs=[output.name for output in request.outputs],
+        outputs=[output.name for output in outputs],
         parameters=parameters,
     )
     tensors = await oip_inference.infer(context.worker, runtime, inference, context.request)
-    overrides = {
-        output.name: output.parameters.binary_data
-        for output in request.outputs
-        if output.parameters.binary_data is not None
+    overrides = {output.name: output.parameters.binary_data for output in outputs if output.parameters is not None}
+    as_bytes = {
+        tensor.name for tensor in tensors if (binary if overrides.get(tensor.name) is None else overrides[tensor.name])
     }
-    as_bytes = {tensor.name for tensor in tensors if overrides.get(tensor.name, binary)}
     return _reply(runtime, request.id, tensors, as_bytes)
 
 
@@ -304,7 +312,10 @@ def _inputs(inputs: Sequence[InferInput], rest: memoryview) -> list[OIPTensor]:
     """Return the inputs. The elements of each are in the JSON, or are the next bytes after it."""
     tensors, place = [], 0
     for number, given in enumerate(inputs):
-        field, size = f"inputs[{number}]", given.parameters.binary_data_size
+        field, size = f"inputs[{number}]", None
+        if given.parameters is not None:
+            oip_inference.check_tensor_parameters(field, given.parameters.model_extra or {})
+            size = given.parameters.binary_data_size
         if size is None:
             tensors.append(from_values(field, given.name, given.datatype, given.shape, given.data))
             continue

@@ -7,7 +7,7 @@ import asyncio
 import ipaddress
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ from service.api.oip_tensors import BYTES, DTYPES, OIPTensor, element_count, fro
 from service.api.pipeline import OK, RequestContext
 from service.api.problems import GRPC_REMEDIES, TABLE, detail_of, kind_of, retry_after
 from service.api.request_headers import RequestHeaders
-from service.errors import InvalidRequest, ServiceError, shown
+from service.errors import InvalidRequest, ServiceError
 from service.model_runtime import TensorRuntime
 from service.worker import Worker
 
@@ -212,11 +212,11 @@ def inference_of(message: pb.ModelInferRequest) -> OIPInference:
     if not 0 < len(message.inputs) <= limit or len(message.outputs) > limit:
         raise InvalidRequest(f"send 1 to {limit} inputs, and at most {limit} outputs", field="inputs", limit=limit)
     for place, output in enumerate(message.outputs):
-        _reject_parameters(f"outputs[{place}]", output.parameters)
+        oip_inference.check_tensor_parameters(f"outputs[{place}]", _parameters(output.parameters))
     return OIPInference(
         inputs=by_name(_inputs(message)),
         outputs=[output.name for output in message.outputs],
-        parameters={name: _parameter(name, each) for name, each in message.parameters.items()},
+        parameters=_parameters(message.parameters),
     )
 
 
@@ -231,8 +231,7 @@ def _inputs(message: pb.ModelInferRequest) -> Iterable[OIPTensor]:
         )
     for place, given in enumerate(message.inputs):
         field, shape = f"inputs[{place}]", list(given.shape)
-        # KServe's client sends the length of raw contents, as it must over HTTP.
-        _reject_parameters(field, [name for name in given.parameters if not raw or name != "binary_data_size"])
+        oip_inference.check_tensor_parameters(field, _parameters(given.parameters))
         if not raw:
             yield _from_contents(field, given, shape)
         elif given.HasField("contents"):
@@ -253,16 +252,10 @@ def _from_contents(field: str, given: pb.ModelInferRequest.InferInputTensor, sha
     return OIPTensor(name=given.name, datatype=given.datatype, shape=tuple(shape), data=data)
 
 
-def _parameter(name: str, parameter: pb.InferParameter) -> Any:
-    kind = parameter.WhichOneof("parameter_choice")
-    if kind is None:
-        raise InvalidRequest("has no value; send one, or remove it", field=f"parameters.{shown(name)}")
-    return getattr(parameter, kind)
-
-
-def _reject_parameters(field: str, parameters: Iterable[str]) -> None:
-    for name in parameters:
-        raise InvalidRequest("unknown field; remove it", field=f"{field}.parameters.{shown(name)}")
+def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
+    """Return the parameters that have a value."""
+    kinds = {name: parameter.WhichOneof("parameter_choice") for name, parameter in parameters.items()}
+    return {name: getattr(parameters[name], kind) for name, kind in kinds.items() if kind is not None}
 
 
 def infer_response(runtime: TensorRuntime, request_id: str, tensors: Sequence[OIPTensor]) -> pb.ModelInferResponse:

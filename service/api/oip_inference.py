@@ -83,11 +83,36 @@ def by_name(tensors: Iterable[OIPTensor]) -> dict[str, OIPTensor]:
     return named
 
 
+# Parameters that clients send and that change no answer. Those of tensors are free-form, so any other is ignored there.
+IGNORED = frozenset(("content_type", "headers"))
+# Parameters of the protocol's extensions that ask for something else, unless their value is 0, false or "".
+UNSUPPORTED = frozenset(
+    (
+        *("classification", "priority", "sequence_end", "sequence_id", "sequence_start"),
+        *("shared_memory_byte_size", "shared_memory_offset", "shared_memory_region"),
+    )
+)
+
+
+def check_tensor_parameters(field: str, parameters: Mapping[str, Any]) -> None:
+    """Raise InvalidRequest for a parameter of the tensor ``field`` that would change the answer."""
+    for name, value in parameters.items():
+        if name in UNSUPPORTED and value:
+            raise InvalidRequest("not supported; leave it out", field=f"{field}.parameters.{name}", value=value)
+        if name == "content_type" and value == "base64":
+            message = "base64 is not supported; send the text itself, with str"
+            raise InvalidRequest(message, field=f"{field}.parameters.{name}", value=value)
+
+
 async def infer(
     worker: Worker, runtime: TensorRuntime, inference: OIPInference, request: InferenceRequest
 ) -> list[OIPTensor]:
     """Return the requested tensors. Raises ServiceError."""
-    parameters = dict(inference.parameters)
+    parameters = {
+        name: value
+        for name, value in inference.parameters.items()
+        if value is not None and name not in IGNORED and (value or name not in UNSUPPORTED)
+    }
     _set_deadline(request, parameters.pop("timeout", None))
     if TEXT in inference.inputs or JSON in inference.inputs:
         tensors = await _infer_texts(worker, runtime, inference, parameters, request)
@@ -219,7 +244,7 @@ def _decode(text: bytes, place: int) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError as error:
-        message = f"element {place} is not valid UTF-8 from byte {error.start}; send text"
+        message = f"element {place} is not UTF-8 from byte {error.start}; send UTF-8"
         raise InvalidRequest(message, field="inputs") from None
 
 
@@ -227,7 +252,8 @@ def _load(text: bytes, place: int) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise InvalidRequest(f"element {place} of json is not a JSON document", field="inputs") from None
+        problem = schemas.encoding_problem(text) or "is not a JSON document"
+        raise InvalidRequest(f"element {place} of json {problem}", field="inputs") from None
 
 
 class JointParameters(schemas.TagParameters, schemas.ClassifyParameters):
@@ -253,7 +279,7 @@ def _read_parameters(runtime: TensorRuntime, document: OIPTensor | None, paramet
         more = _load(cast(bytes, document.data[0]), 0) if len(document.data) == 1 else None
         if not isinstance(more, dict):
             raise InvalidRequest("parameters must be one JSON object, BYTES [1]", field="inputs")
-        parameters |= more
+        parameters |= {name: value for name, value in more.items() if value is not None}
     try:
         return _PARAMETERS[runtime.tasks].model_validate(parameters)
     except ValidationError as error:

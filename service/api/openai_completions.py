@@ -25,7 +25,6 @@ from service.settings import Settings
 
 DEFAULT_TOKENS = 16  # as OpenAI has it
 SAMPLES = 128  # of one prompt, as OpenAI has it
-Zero = Annotated[float, Field(ge=0, le=0)]  # penalties are not supported: 0 is the value that asks for none
 
 
 class StreamOptions(schemas.RequestModel):
@@ -53,8 +52,11 @@ class CompletionRequest(schemas.RequestModel):
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, description="accepted and not used")
     suffix: Literal[""] | None = None
-    presence_penalty: Zero | None = None
-    frequency_penalty: Zero | None = None
+    presence_penalty: schemas.Zero | None = None
+    frequency_penalty: schemas.Zero | None = None
+    repetition_penalty: schemas.One | None = None
+    top_k: Annotated[int, Field(ge=-1, le=0)] | None = Field(default=None, description="0 or -1: the whole vocabulary")
+    min_p: schemas.Zero | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
 
     @property

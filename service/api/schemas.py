@@ -4,6 +4,8 @@ The shapes are those of ``huggingface_hub.InferenceClient``. A field that the se
 name, unless its value asks for nothing (``stream: false``, ``do_sample: true``).
 """
 
+import codecs
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired, TypeVar
@@ -47,20 +49,37 @@ def _reject_true(value: bool) -> bool:
     return value
 
 
+def _reject_value(value: object) -> None:
+    if value is not None:
+        raise ValueError("not supported; leave it out")
+
+
+# For fields that are not supported: the values that ask for nothing.
+Null = Annotated[Any, AfterValidator(_reject_value), WithJsonSchema({"type": "null"})]
+Zero = Annotated[float, Field(ge=0, le=0)]
+One = Annotated[float, Field(ge=1, le=1)]
 # Not Literal[False], which would accept a 0.
 AlwaysFalse = Annotated[bool, AfterValidator(_reject_true), WithJsonSchema({"type": "boolean", "const": False})]
 
 
 class RequestModel(BaseModel):
-    """An object in a request body. It rejects unknown fields and values of another type."""
+    """An object in a request body. It rejects unknown fields, unless they are null, and values of another type."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        json_schema_extra={"additionalProperties": {"type": "null"}},
+    )
 
 
 class TagParameters(RequestModel):
     """``none`` returns one entity per token; ``simple`` merges tokens into spans where the bundle has spans."""
 
     aggregation_strategy: Literal["none", "simple"] | None = None
+    ignore_labels: Annotated[list[str], Field(max_length=0)] | None = None
+    stride: Annotated[int, Field(ge=0, le=0)] | None = None
 
 
 class TagRequest(RequestModel):
@@ -112,6 +131,14 @@ class GenerateParameters(RequestModel):
     return_state: bool | None = Field(default=None, description="true: return a state to continue from")
     decoder_input_details: AlwaysFalse | None = None
     watermark: AlwaysFalse | None = None
+    best_of: One | None = None
+    repetition_penalty: One | None = None
+    frequency_penalty: Zero | None = None
+    typical_p: One | None = None
+    top_n_tokens: Zero | None = None
+    truncate: Null = None
+    grammar: Null = None
+    adapter_id: Null = None
 
 
 class GenerateRequest(RequestModel):
@@ -210,15 +237,55 @@ STREAM_MESSAGE: TypeAdapter[StreamMessage] = TypeAdapter(StreamMessage)
 
 
 def parse_body(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
-    """Return the request in a JSON body. Raises InvalidRequest, and TooLarge for too many lists and objects."""
+    """Return the request in a JSON body. Raises InvalidRequest, and TooLarge for too many lists and objects.
+
+    A member that is null is as good as absent. Only a body that is invalid for a null pays for that.
+    """
     large = len(body) > LARGE_BYTES
     if large:
         check_nesting(body, 2 * settings.request_tokens)  # a frame is one list, and one token
+    validate: Callable[[bytes], T] = adapter.validator.validate_json  # TypeAdapter.validate_json takes twice as long
     try:
-        found: T = adapter.validator.validate_json(body)  # TypeAdapter.validate_json takes twice as long
+        try:
+            return validate(body)
+        except ValidationError as error:
+            if not _fails_at_null(error):
+                raise
+            return validate(_without_nulls(body))
     except ValidationError as error:
+        if problem := encoding_problem(body):
+            raise InvalidRequest(f"the body {problem}") from None
         raise request_error(error, with_value=not large) from None
-    return found
+
+
+def _fails_at_null(error: ValidationError) -> bool:
+    few = error.error_count() <= ERRORS_LISTED
+    return few and any(each["input"] is None for each in error.errors(include_url=False))
+
+
+def _without_nulls(body: bytes) -> bytes:
+    """Return a JSON document without the members of objects that are null."""
+    try:  # not orjson, which reads neither NaN nor large integers
+        document = json.loads(body, object_pairs_hook=lambda pairs: {k: v for k, v in pairs if v is not None})
+    except ValueError:  # an integer of thousands of digits
+        return body
+    return json.dumps(document).encode()
+
+
+def encoding_problem(body: bytes) -> str | None:
+    """Return what is wrong with the encoding of a JSON document, and the remedy. None if it is UTF-8."""
+    if body.startswith(codecs.BOM_UTF8):
+        return "begins with a byte order mark; send UTF-8 without one"
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or body[:2] in (b"{\0", b"\0{"):
+        return "is UTF-16; send UTF-8"
+    if body.startswith(b"\x1f\x8b"):
+        return "is gzip; send it with the header 'Content-Encoding: gzip'"
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        found = f"is not UTF-8: it has the byte 0x{body[error.start]:02x} at position {error.start}"
+        return f"{found}, as in latin-1 or windows-1252; send UTF-8"
+    return None
 
 
 def check_nesting(body: bytes, limit: int) -> None:
@@ -326,7 +393,8 @@ _UNIONS = {  # pydantic reports one error for each member of a union; these repl
     ): "a string, a list of strings (tokens), a list of numbers (a frame), or frames",
     ("CompletionRequest", "prompt"): f"{_STRINGS} (token ids are not supported)",
     ("CompletionRequest", "stop"): "a string or a list of up to 4 strings, none of them empty",
-    ("EmbeddingRequest", "input"): f"{_STRINGS} (token ids are not supported)",
+    ("EmbeddingRequest", "input"): f"{_STRINGS} (token ids are not supported; in LangChain, set"
+    " check_embedding_ctx_length=False)",
 }
 
 

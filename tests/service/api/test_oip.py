@@ -112,6 +112,51 @@ async def test_outputs_keep_the_requested_order_and_the_id_is_returned(site: OIP
     assert [tensor["name"] for tensor in answer["outputs"]] == ["score", "label"]
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"parameters": None, "outputs": None, "id": None},
+        {"parameters": {"content_type": "str", "headers": {"a": "b"}, "timeout": None, "binary_data_output": None}},
+        {"parameters": {"priority": 0, "sequence_id": 0, "sequence_start": False, "top_k": None}},
+        {"outputs": [{"name": name, "parameters": None} for name in ("label", "score")]},
+        {"outputs": [{"name": name, "parameters": {"content_type": "str"}} for name in ("label", "score")]},
+        {"outputs": [{"name": name, "parameters": {"classification": 0}} for name in ("label", "score")]},
+    ],
+)
+async def test_what_changes_no_answer_is_left_alone(site: OIPSite, more: dict[str, Any]) -> None:
+    plain = await site.infer("tiny-classify", texts(*TEXTS))
+    assert await site.infer("tiny-classify", texts(*TEXTS), **more) == plain
+
+
+@pytest.mark.parametrize("parameters", [None, {}, {"content_type": "str", "headers": None}, {"trace": {"a": [1]}}])
+async def test_parameters_of_an_input_are_free_form(site: OIPSite, parameters: Any) -> None:
+    plain = await site.infer("tiny-classify", texts(*TEXTS))
+    assert await site.infer("tiny-classify", texts(*TEXTS) | {"parameters": parameters}) == plain
+    raw = array("tokens", np.array([1], np.int32)) | {"parameters": parameters}
+    assert (await site.refused("tiny-classify", raw))[1] != "inputs[0].parameters"
+
+
+async def test_base64_content_is_rejected(site: OIPSite) -> None:
+    given = texts("YQ==") | {"parameters": {"content_type": "base64"}}
+    assert await site.refused("tiny-tag", given) == (422, "inputs[0].parameters.content_type")
+
+
+async def test_the_payload_of_the_string_codec_of_mlserver(site: OIPSite) -> None:
+    """As `StringCodec.encode_request(texts).model_dump()` of mlserver 1.6 writes it, with every null."""
+    tensor = {
+        "name": "text",
+        "shape": [len(TEXTS), 1],
+        "datatype": "BYTES",
+        "parameters": {"content_type": "str", "headers": None},
+        "data": TEXTS,
+    }
+    body = {"id": None, "parameters": {"content_type": "str", "headers": None}, "inputs": [tensor], "outputs": None}
+    answer = await site.client.post("/v2/models/tiny-classify/infer", json=body)
+    assert answer.status_code == 200
+    found = {tensor["name"]: tensor for tensor in answer.json()["outputs"]}
+    assert found == await site.infer("tiny-classify", texts(*TEXTS))
+
+
 async def test_the_model_in_the_body_must_match_the_path(site: OIPSite) -> None:
     given = texts("the cat")
     assert await site.infer("tiny-tag", given, model_name="tiny-tag", model_version="1")

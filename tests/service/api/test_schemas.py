@@ -1,5 +1,6 @@
 """Request bodies of the native routes: what is accepted, and which field an error names."""
 
+import gzip
 import math
 from typing import Any
 
@@ -8,6 +9,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from service.api import schemas
+from service.api.oip import INFER
+from service.api.openai_completions import COMPLETION
+from service.api.openai_embeddings import EMBEDDING
 from service.api.schemas import CLASSIFY, GENERATE, TAG
 from service.errors import InvalidRequest, TooLarge
 from service.settings import Settings
@@ -220,3 +224,66 @@ def test_null_means_the_default() -> None:
 def test_do_sample_false_is_greedy() -> None:
     parameters = read(GENERATE, {"inputs": "a", "parameters": {"do_sample": False, "temperature": 0.7}}).parameters
     assert schemas.generation_parameters(parameters, limit=500).temperature == 0
+
+
+@pytest.mark.parametrize(
+    ("adapter", "neutral"),
+    [
+        (TAG, {"aggregation_strategy": None, "ignore_labels": [], "stride": 0}),
+        (CLASSIFY, {"top_k": None, "function_to_apply": None}),
+        (GENERATE, {"repetition_penalty": None, "best_of": None, "grammar": None, "truncate": None, "stop": None}),
+        (GENERATE, {"repetition_penalty": 1.0, "best_of": 1, "typical_p": 1, "frequency_penalty": 0}),
+        (GENERATE, {"top_n_tokens": 0, "watermark": False, "decoder_input_details": False, "adapter_id": None}),
+    ],
+)
+def test_a_value_that_asks_for_nothing_is_accepted(adapter: TypeAdapter[Any], neutral: dict[str, Any]) -> None:
+    assert read(adapter, {"inputs": "a", "parameters": neutral}).inputs == "a"
+
+
+@pytest.mark.parametrize("adapter", [TAG, CLASSIFY, GENERATE])
+def test_null_is_as_good_as_absent(adapter: TypeAdapter[Any]) -> None:
+    nulls = {"inputs": "a", "model": None, "parameters": {"unknown": None}, "options": None}
+    found = read(adapter, nulls)
+    assert (found.inputs, found.model) == ("a", None)
+    assert refusal(adapter, {**nulls, "inputs": None})["field"] == "inputs"
+    assert refusal(adapter, {**nulls, "other": 1})["field"] == "other"
+    assert refusal(adapter, {"inputs": ["a", None]})["field"] == "inputs"
+
+
+def test_a_null_beside_numbers_that_orjson_does_not_read() -> None:
+    body = b'{"inputs": [[0.5, NaN]], "options": null}'
+    assert math.isnan(read(TAG, body).inputs[0][1])
+    assert refusal(GENERATE, b'{"inputs": "a", "x": null, "parameters": {"seed": %s}}' % (b"9" * 5000))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [({"truncate": 10}, "truncate"), ({"grammar": {"type": "regex"}}, "grammar"), ({"typical_p": 0.5}, "typical_p")],
+)
+def test_a_value_that_asks_for_more_is_rejected(parameters: dict[str, Any], field: str) -> None:
+    assert refusal(GENERATE, {"inputs": "a", "parameters": parameters})["field"] == f"parameters.{field}"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"inputs": "café"}'.encode("latin-1"), "0xe9 at position 15"),
+        ('{"inputs": "a"}'.encode("utf-8-sig"), "byte order mark"),
+        ('{"inputs": "a"}'.encode("utf-16"), "UTF-16"),
+        ('{"inputs": "a"}'.encode("utf-16-le"), "UTF-16"),
+        (gzip.compress(b'{"inputs": "a"}'), "Content-Encoding: gzip"),
+    ],
+    ids=["latin-1", "utf-8-sig", "utf-16", "utf-16-le", "gzip"],
+)
+@pytest.mark.parametrize("adapter", [TAG, INFER, COMPLETION, EMBEDDING, schemas.STREAM_MESSAGE])
+def test_an_error_names_the_encoding_of_the_body(adapter: TypeAdapter[Any], body: bytes, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        schemas.parse_body(adapter, body, SETTINGS)
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize("ids", [[1, 2], [[1, 2], [3]]])
+def test_token_ids_of_langchain_are_explained(ids: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        schemas.parse_body(EMBEDDING, orjson.dumps({"input": ids}), SETTINGS)
+    assert "check_embedding_ctx_length=False" in caught.value.message
