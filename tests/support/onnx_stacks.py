@@ -114,7 +114,7 @@ def _export(stack: RecurrentStack, precision: Precision, *, state: bool, table: 
     signal, after = add_stack(graph, stack, signal, lengths, state_in)
     y = graph.op.Gather(signal.x, graph.constant(signal.columns, "real"), axis=2)
     graph.output(y, "y", "T", "B", len(signal.columns))
-    for layer, values in zip(names, after or [], strict=True):
+    for layer, values in zip(names, after if state else [], strict=True):
         for name, value in zip(layer, values, strict=True):
             graph.state_output(value, name, stack.layers[0].hidden)
     return graph.finish()

@@ -23,7 +23,7 @@ from training.data.examples import (
     TaggedExample,
     label_names,
 )
-from training.nn.networks import LanguageModel, Network, SequenceNetwork, make_network
+from training.nn.networks import Network, SequenceNetwork, make_network
 from training.nn.options import Architecture
 from training.objectives.sequences import SequenceObjective
 from training.recipe import Recipe
@@ -177,10 +177,7 @@ def cut(codec: Codec, whole: Any, cuts: list[int]) -> list[Any]:
 
 def answers(made: Network, feeds: dict[str, Any]) -> dict[str, Any]:
     """Return PyTorch's answers under the names of the graph's outputs."""
-    with torch.no_grad():
-        if isinstance(made, LanguageModel):
-            return {"log_probabilities": torch.log_softmax(made(**to_tensors(feeds))[0], -1).numpy()}
-        return {name: part.numpy() for name, part in made.answers(**to_tensors(feeds)).items()}
+    return {name: part.numpy() for name, part in made.answers(**to_tensors(feeds)).items()}
 
 
 def columns(output: Any, lengths: Any) -> list[Any]:

@@ -197,6 +197,12 @@ class LanguageModel(nn.Module):
         y = self.dropout(y)
         return self.head(y if self.narrow is None else self.narrow(y)) + self.never, last
 
+    @torch.no_grad()
+    def answers(self, characters: Tensor, lengths: Tensor, state: StackState | None = None) -> dict[str, Tensor]:
+        """Return what the exported bundle returns, under the names of its outputs."""
+        logits, _ = self(characters, lengths, state)
+        return {"log_probabilities": torch.log_softmax(logits, -1)}
+
 
 Network = SequenceNetwork | LanguageModel
 

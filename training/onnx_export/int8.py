@@ -95,24 +95,12 @@ def pin_table(graph: OnnxGraphBuilder, table: Floats, reach: float) -> Floats:
 
 def add_int8_lstm(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerInput) -> tuple[Signal, list[Any]]:
     """Add an LSTM layer in int8. Return its outputs (T, B, D·(H + 2)) with pins, and its final states (B, H)."""
-    y, states = _add_operator(graph, layer, replace(source, signal=pin_range(graph, source.signal)))
-    op, wide = graph.op, layer.hidden + PINS
-    y = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, layer.directions * wide])  # (T, D, B, H + 2) -> (T, B, …)
-    columns = np.concatenate([number * wide + np.arange(layer.hidden) for number in range(layer.directions)])
-    final = []
-    if layer.directions == 1:
-        final = [op.Slice(op.Squeeze(state, [0]), [0], [layer.hidden], [1]) for state in states]
-    return Signal(x=y, columns=columns, width=layer.directions * wide, reach=1.0), final
-
-
-def _add_operator(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerInput) -> tuple[Any, list[Any]]:
-    """Return the operator's outputs (T, D, B, H + 2) and final states (D, B, H + 2)."""
-    signal, name = source.signal, source.name
+    signal, name = pin_range(graph, source.signal), source.name
     weights = _with_pinned_units(OnnxLayerWeights.of(layer), signal, layer.hidden)
     w, w_scale = quantize_weights(weights.w)
     r, r_scale = quantize_weights(weights.r)
     zero = graph.constant(np.zeros(w_scale.shape, np.int8), f"{name}.zero")
-    y, *final = graph.op.DynamicQuantizeLSTM(
+    y, *states = graph.op.DynamicQuantizeLSTM(
         signal.x,
         graph.constant(w, f"{name}.w"),
         graph.constant(r, f"{name}.r"),
@@ -130,9 +118,15 @@ def _add_operator(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerI
         _outputs=3,
         **CONTRIB,
     )
-    for value in (y, *final):
+    for value in (y, *states):
         value.dtype = signal.x.dtype  # the builder infers no types for operators of ONNX Runtime
-    return y, final
+    op, wide = graph.op, layer.hidden + PINS
+    y = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, layer.directions * wide])  # (T, D, B, H + 2) -> (T, B, …)
+    columns = np.concatenate([number * wide + np.arange(layer.hidden) for number in range(layer.directions)])
+    final = []
+    if layer.directions == 1:
+        final = [op.Slice(op.Squeeze(state, [0]), [0], [layer.hidden], [1]) for state in states]
+    return Signal(x=y, columns=columns, width=layer.directions * wide, reach=1.0), final
 
 
 def _pinned_initial_states(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerInput) -> list[Any]:
@@ -164,15 +158,8 @@ def _with_pinned_units(weights: OnnxLayerWeights, signal: Signal, hidden: int) -
     b[..., :hidden] = weights.b.reshape(count, 2, gates, hidden)
     # Gates i o f c: the input gate is closed, the output gate is open and nothing is forgotten.
     b[:, 0, :3, hidden:] = np.array([-SATURATION, SATURATION, SATURATION])[:, None]
-    p = None
-    if weights.p is not None:
-        p = np.zeros((count, 3, wide), np.float32)
-        p[..., :hidden] = weights.p.reshape(count, 3, hidden)
-        p = p.reshape(count, -1)
-    return replace(
-        weights,
-        w=widen(signal.spread(weights.w), signal.width),
-        r=widen(weights.r, wide),
-        b=b.reshape(count, -1),
-        p=p,
-    )
+    p = weights.p
+    if p is not None:
+        p = np.pad(p.reshape(count, 3, hidden), [(0, 0), (0, 0), (0, PINS)]).reshape(count, -1)
+    w, r = widen(signal.spread(weights.w), signal.width), widen(weights.r, wide)
+    return replace(weights, w=w, r=r, b=b.reshape(count, -1), p=p)

@@ -10,16 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from torch import nn
 
-from training.nn.encoders import (
-    FRAME_LIMIT,
-    OUT_OF_RANGE,
-    FrameEncoder,
-    SpellingCNN,
-    SpellingLSTM,
-    SymbolEncoder,
-    WordEncoder,
-)
-from training.nn.networks import AttentionPooling, LanguageModel, Network, SequenceNetwork, SequencePooling
+from training.nn.encoders import FRAME_LIMIT, OUT_OF_RANGE, FrameEncoder, SpellingLSTM, WordEncoder
+from training.nn.networks import LanguageModel, Network, SequenceNetwork
 from training.nn.recurrent import RecurrentStack
 from training.onnx_export.builder import ExportedGraph, Floats, OnnxGraphBuilder, Precision
 from training.onnx_export.crf import add_crf
@@ -42,13 +34,14 @@ def export_graph(network: Network, precision: Precision) -> ExportedGraph:
 
 
 def _add_sequence_network(graph: OnnxGraphBuilder, network: SequenceNetwork) -> None:
-    encoder = network.encoder
+    op, encoder = graph.op, network.encoder
     if isinstance(encoder, WordEncoder):
         signal, lengths = _encode_words(graph, encoder)
     elif isinstance(encoder, FrameEncoder):
         signal, lengths = _encode_frames(graph, encoder)
-    else:
-        signal, lengths = _encode_symbols(graph, encoder)
+    else:  # mixtures and positions are folded into the table
+        rows, lengths = graph.input("bases" if encoder.is_dna else "characters", "T", "B"), graph.input("lengths", "B")
+        signal = _look_up(graph, to_array(encoder.table()), rows)
     initial = _state_inputs(graph, network.stack) if network.streams else None
     signal, final = add_stack(graph, network.stack, signal, lengths, initial)
     if network.step_head is not None:
@@ -59,17 +52,20 @@ def _add_sequence_network(graph: OnnxGraphBuilder, network: SequenceNetwork) -> 
             graph.output(marginals, "probabilities", "T", "B", labels)
             graph.output(path, "path", "T", "B", dtype="int32")
         else:
-            graph.output(graph.op.Softmax(emissions, axis=-1), "probabilities", "T", "B", labels)
-    if network.pooling is not None and network.text_head is not None:
-        pooled = _pool(graph, network, network.pooling, signal, lengths)
+            graph.output(op.Softmax(emissions, axis=-1), "probabilities", "T", "B", labels)
+    if network.text_head is not None:
+        pooled = _pool(graph, network, signal, lengths)
         weight, bias = to_array(network.text_head.weight), to_array(network.text_head.bias)
-        probabilities = graph.op.Softmax(graph.dense(pooled, weight, bias, "text_head"), axis=-1)  # (B, L)
+        probabilities = op.Softmax(graph.dense(pooled, weight, bias, "text_head"), axis=-1)  # (B, L)
         labels = len(bias)
-        if network.merged is not None:
-            probabilities, labels = _merge_labels(graph, probabilities, to_array(network.merged)), len(network.merged)
+        if network.merged is not None:  # sum over the merged labels, and normalize over the answered ones
+            merged, labels = graph.constant(to_array(network.merged), "merged"), len(network.merged)
+            shares = op.ReduceSum(op.Mul(op.Unsqueeze(probabilities, [1]), merged), [2], keepdims=0)  # (B, M)
+            probabilities = op.Div(shares, op.ReduceSum(shares, [1], keepdims=1))
         graph.output(probabilities, "probabilities" if network.step_head is None else "text_probabilities", "B", labels)
         graph.output(pooled, "embedding", "B", network.pooling.width)
-    _state_outputs(graph, network.stack, final)
+    if network.streams:
+        _state_outputs(graph, network.stack, final)
 
 
 def _add_language_model(graph: OnnxGraphBuilder, network: LanguageModel) -> None:
@@ -86,29 +82,17 @@ def _add_language_model(graph: OnnxGraphBuilder, network: LanguageModel) -> None
     _state_outputs(graph, network.stack, final)
 
 
-def _state_names(stack: RecurrentStack) -> list[list[tuple[str, int]]]:
-    """Return the name and the width of each state of each layer."""
+def _state_inputs(graph: OnnxGraphBuilder, stack: RecurrentStack) -> list[list[Any]]:
     return [
-        [(f"{part}{number}", layer.hidden) for part in layer.forwards.parts]
+        [graph.state_input(f"{part}{number}", layer.hidden) for part in layer.forwards.parts]
         for number, layer in enumerate(stack.layers)
     ]
 
 
-def _state_inputs(graph: OnnxGraphBuilder, stack: RecurrentStack) -> list[list[Any]]:
-    return [[graph.state_input(name, width) for name, width in layer] for layer in _state_names(stack)]
-
-
-def _state_outputs(graph: OnnxGraphBuilder, stack: RecurrentStack, final: list[list[Any]] | None) -> None:
-    for values, layer in zip(final or (), _state_names(stack), strict=final is not None):
-        for value, (name, width) in zip(values, layer, strict=True):
-            graph.state_output(value, name, width)
-
-
-def _merge_labels(graph: OnnxGraphBuilder, probabilities: Any, merged: Floats) -> Any:
-    """Return (B, M) from (B, L): the sums of merged labels, normalized over the answered labels."""
-    op = graph.op
-    shares = op.ReduceSum(op.Mul(op.Unsqueeze(probabilities, [1]), graph.constant(merged, "merged")), [2], keepdims=0)
-    return op.Div(shares, op.ReduceSum(shares, [1], keepdims=1))
+def _state_outputs(graph: OnnxGraphBuilder, stack: RecurrentStack, final: list[list[Any]]) -> None:
+    for number, (layer, values) in enumerate(zip(stack.layers, final, strict=True)):
+        for part, value in zip(layer.forwards.parts, values, strict=True):
+            graph.state_output(value, f"{part}{number}", layer.hidden)
 
 
 def _dense(graph: OnnxGraphBuilder, signal: Signal, layer: nn.Linear, name: str) -> Any:
@@ -157,43 +141,29 @@ def _encode_forms(graph: OnnxGraphBuilder, encoder: WordEncoder) -> Any:
     """Return vectors (N, F) of words without a table row. They are few, so this is in float at every precision."""
     op, parts = graph.op, []
     if encoder.speller is not None:
-        spellings, lengths = graph.input("spellings", "C", "N"), graph.input("spelling_lengths", "N")
-        if isinstance(encoder.speller, SpellingLSTM):
-            parts.append(_spell_with_lstm(graph, encoder.speller, spellings, lengths))
+        speller, spellings = encoder.speller, graph.input("spellings", "C", "N")
+        lengths = graph.input("spelling_lengths", "N")
+        table = to_array(speller.embedding.weight)
+        x = op.Gather(graph.constant(table, "characters"), spellings, axis=0)  # (C, N, E)
+        if isinstance(speller, SpellingLSTM):
+            width, reach = table.shape[1], float(np.abs(table).max())
+            signal = Signal(x=x, columns=np.arange(width), width=width, reach=reach)
+            source = LayerInput(signal=signal, lengths=lengths, name="speller")
+            parts.append(add_final_states(graph, speller.layer, source))
         else:
-            parts.append(_spell_with_cnn(graph, encoder.speller, spellings, lengths))
+            # The convolution is one product over windows, so that a form's bits do not depend on the others.
+            valid = _valid_steps(graph, spellings, lengths)  # (C, N, 1)
+            x = op.Where(valid, x, 0.0)
+            windows = op.Concat(op.Pad(x, [1, 0, 0, -1, 0, 0]), x, op.Pad(x, [-1, 0, 0, 1, 0, 0]), axis=2)
+            weight, bias = to_array(speller.filters.weight), to_array(speller.filters.bias)
+            filtered = op.Tanh(graph.dense(windows, weight, bias, "filters"))
+            parts.append(op.ReduceMax(op.Where(valid, filtered, OUT_OF_RANGE), [0], keepdims=0))
     if encoder.subword_embedding is not None:
         subwords, counts = graph.input("subwords", "G", "N"), graph.input("subword_counts", "N")
         picked = graph.lookup(to_array(encoder.subword_embedding.weight), subwords, "ngrams")  # (G, N, E)
         count = op.Unsqueeze(op.Cast(op.Max(counts, 1), to=ir.DataType.FLOAT), [1])
         parts.append(op.Div(op.ReduceSum(picked, [0], keepdims=0), count))
     return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=1)
-
-
-def _spell_with_lstm(graph: OnnxGraphBuilder, speller: SpellingLSTM, spellings: Any, lengths: Any) -> Any:
-    table = to_array(speller.embedding.weight)
-    x = graph.op.Gather(graph.constant(table, "characters"), spellings, axis=0)
-    signal = Signal(x=x, columns=np.arange(table.shape[1]), width=table.shape[1], reach=float(np.abs(table).max()))
-    return add_final_states(graph, speller.layer, LayerInput(signal=signal, lengths=lengths, name="speller"))
-
-
-def _spell_with_cnn(graph: OnnxGraphBuilder, speller: SpellingCNN, spellings: Any, lengths: Any) -> Any:
-    """Compute the convolution as one product over windows, so that a form's bits do not depend on the others."""
-    op = graph.op
-    valid = _valid_steps(graph, spellings, lengths)  # (C, N, 1)
-    x = op.Gather(graph.constant(to_array(speller.embedding.weight), "characters"), spellings, axis=0)
-    x = op.Where(valid, x, 0.0)  # (C, N, E)
-    before = op.Pad(x, [1, 0, 0, -1, 0, 0])
-    after = op.Pad(x, [-1, 0, 0, 1, 0, 0])
-    weight, bias = to_array(speller.filters.weight), to_array(speller.filters.bias)
-    filtered = op.Tanh(graph.dense(op.Concat(before, x, after, axis=2), weight, bias, "filters"))
-    return op.ReduceMax(op.Where(valid, filtered, OUT_OF_RANGE), [0], keepdims=0)
-
-
-def _encode_symbols(graph: OnnxGraphBuilder, encoder: SymbolEncoder) -> tuple[Signal, Any]:
-    """Encode characters or bases. Mixtures and positions are folded into the table."""
-    rows, lengths = graph.input("bases" if encoder.is_dna else "characters", "T", "B"), graph.input("lengths", "B")
-    return _look_up(graph, to_array(encoder.table()), rows), lengths
 
 
 def _look_up(
@@ -225,12 +195,10 @@ def _valid_steps(graph: OnnxGraphBuilder, rows: Any, lengths: Any) -> Any:
     return op.Less(op.Unsqueeze(steps, [1, 2]), op.Unsqueeze(lengths, [0, 2]))
 
 
-def _pool(
-    graph: OnnxGraphBuilder, network: SequenceNetwork, pooling: SequencePooling, signal: Signal, lengths: Any
-) -> Any:
+def _pool(graph: OnnxGraphBuilder, network: SequenceNetwork, signal: Signal, lengths: Any) -> Any:
     """Return the concatenated poolings (B, pooling width) of a signal's features."""
-    op = graph.op
-    y = signal.features(graph, "features")
+    op, pooling = graph.op, network.pooling
+    y = signal.features(graph, "features")  # (T, B, W)
     valid = _valid_steps(graph, y, lengths)
     if network.stack.layers[0].cell == "rnn-relu":
         y = op.Where(valid, y, 0.0)  # an unbounded state may be infinite in the padding, and 0 · inf is NaN
@@ -241,10 +209,18 @@ def _pool(
         elif part == "mean":
             pooled.append(_weighted_mean(graph, y, op.Cast(valid, to=ir.DataType.FLOAT)))
         elif part == "last":
-            pooled.append(_final_states(graph, network.stack, y, lengths))
+            last = graph.final_step(y, lengths)  # (B, W); backward columns end at the first step
+            if (backward := network.stack.backward_columns).any():
+                last = op.Where(graph.constant(backward, "backward"), op.Gather(y, 0, axis=0), last)
+            pooled.append(last)
         else:
-            assert pooling.attention is not None
-            pooled.append(_weighted_mean(graph, y, _attention_weights(graph, pooling.attention, y, valid)))
+            weight, bias = to_array(pooling.attention.hidden.weight), to_array(pooling.attention.hidden.bias)
+            hidden = op.Tanh(graph.dense(y, weight, bias, "attention"))
+            # A product with one column would use another kernel for one row than for many: multiply and sum instead.
+            query = graph.constant(to_array(pooling.attention.query.weight)[0], "attention.query")
+            scores = op.Where(valid, op.ReduceSum(op.Mul(hidden, query), [2], keepdims=1), LOWEST)  # (T, B, 1)
+            weights = op.Exp(op.Sub(scores, op.ReduceMax(scores, [0], keepdims=1)))
+            pooled.append(_weighted_mean(graph, y, weights))
     return pooled[0] if len(pooled) == 1 else op.Concat(*pooled, axis=1)
 
 
@@ -257,22 +233,3 @@ def _weighted_mean(graph: OnnxGraphBuilder, y: Any, weights: Any) -> Any:
     op = graph.op
     sums = op.ReduceSum(op.Concat(op.Mul(y, weights), weights, axis=2), [0], keepdims=0)  # (B, W + 1)
     return op.Div(op.Slice(sums, [0], [-1], [1]), op.Slice(sums, [-1], [END], [1]))
-
-
-def _attention_weights(graph: OnnxGraphBuilder, attention: AttentionPooling, y: Any, valid: Any) -> Any:
-    """Return weights (T, B, 1), not normalized."""
-    op = graph.op
-    hidden = op.Tanh(graph.dense(y, to_array(attention.hidden.weight), to_array(attention.hidden.bias), "attention"))
-    # A product with one column would use another kernel for one row than for many, so multiply and sum instead.
-    query = graph.constant(to_array(attention.query.weight)[0], "attention.query")
-    scores = op.Where(valid, op.ReduceSum(op.Mul(hidden, query), [2], keepdims=1), LOWEST)  # (T, B, 1)
-    return op.Exp(op.Sub(scores, op.ReduceMax(scores, [0], keepdims=1)))
-
-
-def _final_states(graph: OnnxGraphBuilder, stack: RecurrentStack, y: Any, lengths: Any) -> Any:
-    """Return (B, W) from y (T, B, W): forward columns at the last step, backward columns at the first."""
-    last = graph.final_step(y, lengths)
-    backward = stack.backward_columns
-    if not backward.any():
-        return last
-    return graph.op.Where(graph.constant(backward, "backward"), graph.op.Gather(y, 0, axis=0), last)

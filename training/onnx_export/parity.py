@@ -31,7 +31,11 @@ def worst_difference(network: Network, codec: Codec, graph: ExportedGraph, dev: 
     random = np.random.default_rng(0)
     worst = 0.0
     for size in BATCH_SIZES:
-        items = _ragged_batch(codec, dev, size, random)
+        if isinstance(dev, str):
+            items = [codec.encode(dev[:length]) for length in random.integers(1, min(LONGEST_TEXT, len(dev)), size)]
+        else:
+            items = [codec.encode(inputs_of(dev[index])) for index in random.choice(len(dev), size)]
+            items = [item for item in items if item.length]
         feeds = codec.collate(items)
         state = {t.input: random.uniform(-0.9, 0.9, (len(items), t.width)).astype(np.float32) for t in graph.state}
         found = dict(zip(names, session.run(None, feeds | state), strict=True))
@@ -39,9 +43,11 @@ def worst_difference(network: Network, codec: Codec, graph: ExportedGraph, dev: 
             final = [found[tensor.output] for tensor in graph.state]
             worst = max(worst, _state_difference(network, codec, items, state, final))
         lengths = [item.length for item in items]
-        for name, expected in _torch_answers(network, feeds, state).items():
-            is_log = name.startswith("log")
-            ours, theirs = (np.exp(found[name]), np.exp(expected)) if is_log else (found[name], expected)
+        start = _by_layer(network, [torch.from_numpy(part) for part in state.values()]) if state else None
+        for name, answer in network.answers(state=start, **to_tensors(feeds)).items():
+            ours, theirs = found[name], answer.numpy()
+            if name == "log_probabilities":
+                ours, theirs = np.exp(ours), np.exp(theirs)
             worst = max(worst, _difference(ours, theirs, lengths))
     return worst
 
@@ -82,23 +88,3 @@ def _by_layer(network: Network, parts: Sequence[Any]) -> list[CellState]:
     """Group state tensors, in the order of the graph, by layer."""
     count = len(parts) // len(network.stack.layers)
     return [tuple(parts[start : start + count]) for start in range(0, len(parts), count)]
-
-
-def _ragged_batch(codec: Codec, dev: Any, size: int, random: np.random.Generator) -> list[Any]:
-    if isinstance(dev, str):
-        lengths = random.integers(1, min(LONGEST_TEXT, len(dev)), size)
-        return [codec.encode(dev[: int(length)]) for length in lengths]
-    picked = random.choice(len(dev), size)
-    items: list[Any] = [codec.encode(inputs_of(dev[int(index)])) for index in picked]
-    return [item for item in items if item.length]
-
-
-def _torch_answers(network: Network, feeds: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return PyTorch's answers under the names of the graph's outputs."""
-    tensors = to_tensors(dict(feeds))
-    start = _by_layer(network, [torch.from_numpy(part) for part in state.values()]) if state else None
-    with torch.no_grad():
-        if not isinstance(network, LanguageModel):
-            return {name: answer.numpy() for name, answer in network.answers(state=start, **tensors).items()}
-        logits, _ = network(tensors["characters"], tensors["lengths"], start)
-    return {"log_probabilities": torch.log_softmax(logits, -1).numpy()}

@@ -12,7 +12,6 @@ T steps, B batch, I inputs, H hidden, N outputs of a product, R table rows.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,29 +28,17 @@ LARGEST_TABLE = 2**20  # numbers, 4 MB: a table of words would be larger than th
 BOUND = 1.0  # of a hidden state after tanh
 
 
-@dataclass(frozen=True, kw_only=True)
-class InputProjection:
-    """A matrix that reads the layer's input at all steps: weight (N, I), bias (N,) or None."""
-
-    weight: Floats
-    bias: Floats | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScanCell:
-    """A cell as its input projections and one step: (graph, states, projected inputs, cell, name) -> next states."""
-
-    projections: Callable[[Cell], list[InputProjection]]
-    step: Callable[..., list[Any]]
-
-
 def add_scan_layer(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerInput) -> tuple[Signal, list[Any]]:
     """Add a layer as one Scan per direction. The results are those of `layers.add_float_layer`."""
     op, lengths, outputs, final = graph.op, source.lengths, [], []
     for number, cell in enumerate(cells_of(layer)):
         prefix = f"{source.name}.{'backward' if number else 'forward'}"
         gates = _project_input(graph, cell, source.signal, prefix, lengths if number else None)
-        start = source.initial or [_zeros(graph, cell, lengths)] * len(cell.parts)
+        start = source.initial
+        if not start:
+            zeros = graph.constant(np.zeros((1, cell.hidden), np.float32), f"zeros{cell.hidden}")
+            shape = op.Concat(graph.batch_size(lengths), [cell.hidden], axis=0)
+            start = [op.Expand(zeros, shape)] * len(cell.parts)
         y, final = _add_scan(graph, cell, prefix, start, gates, lengths)
         outputs.append(graph.reverse(y, lengths) if number else y)
     width = layer.directions * layer.hidden
@@ -64,17 +51,16 @@ def _project_input(
     graph: OnnxGraphBuilder, cell: Cell, signal: Signal, prefix: str, reverse_within: Any | None
 ) -> list[Any]:
     """Return each input projection (T, B, N), in reverse order within the given lengths, if any."""
-    projections = SCAN_CELLS[cell.kind].projections(cell)
-    outputs = sum(len(projection.weight) for projection in projections)
+    matrices = _input_matrices(cell)
+    outputs = sum(len(weight) for weight, _ in matrices)
     as_table = signal.table is not None and len(signal.table) * outputs <= LARGEST_TABLE
     source = signal.rows if as_table else add_quantize(graph, signal.x, signal.reach)
     if reverse_within is not None:
         source = graph.reverse(source, reverse_within)
     projected = []
-    for number, projection in enumerate(projections):
-        name, weight, bias = f"{prefix}.x{number}", projection.weight, projection.bias
+    for number, (weight, bias) in enumerate(matrices):
+        name = f"{prefix}.x{number}"
         if as_table:
-            assert signal.table is not None
             table = signal.table.astype(np.float64) @ weight.T.astype(np.float64)  # (R, N)
             table = table if bias is None else table + bias
             projected.append(graph.op.Gather(graph.constant(table.astype(np.float32), name), source, axis=0))
@@ -90,29 +76,26 @@ def _add_scan(
     parts = len(cell.parts)
 
     def step(inner: OnnxGraphBuilder, *values: Any) -> Sequence[Any]:
-        states = SCAN_CELLS[cell.kind].step(inner, values[:parts], values[parts:], cell, prefix)
+        states = STEPS[cell.kind](inner, values[:parts], values[parts:], cell, prefix)
         return [*states, *(inner.op.Identity(state) for state in states)]
 
-    inputs = [_body_input(f"{prefix}.{part}", cell.hidden) for part in cell.parts]
-    inputs += [_body_input(f"{prefix}.gates{number}", None) for number in range(len(gates))]
+    shapes = [(part, cell.hidden) for part in cell.parts] + [(f"gates{number}", None) for number in range(len(gates))]
+    inputs = [ir.val(f"{prefix}.{name}", ir.DataType.FLOAT, ir.Shape(("B", width))) for name, width in shapes]
     body = graph.scan_body(step, prefix, inputs=inputs, outputs=2 * parts)
     found = graph.op.Scan(*start, *gates, body=body, num_scan_inputs=len(gates), _outputs=2 * parts)
     sequences = found[parts:]  # each (T, B, H)
     return sequences[0], [graph.final_step(sequence, lengths) for sequence in sequences]
 
 
-def _zeros(graph: OnnxGraphBuilder, cell: Cell, lengths: Any) -> Any:
-    """Return zeros (B, H)."""
-    zeros = graph.constant(np.zeros((1, cell.hidden), np.float32), f"zeros{cell.hidden}")
-    return graph.op.Expand(zeros, graph.op.Concat(graph.batch_size(lengths), [cell.hidden], axis=0))
-
-
-def _body_input(name: str, width: int | None) -> ir.Value:
-    return ir.val(name, dtype=ir.DataType.FLOAT, shape=ir.Shape(("B", width)))
-
-
-def _rnn_projections(cell: Cell) -> list[InputProjection]:
-    return [InputProjection(weight=to_array(cell.weight_ih_l0), bias=to_array(cell.bias_ih_l0 + cell.bias_hh_l0))]
+def _input_matrices(cell: Cell) -> list[tuple[Floats, Floats | None]]:
+    """Return the weight (N, I) and the bias (N,) of each matrix that reads the layer's input at all steps."""
+    weight, bias, state_bias = (to_array(part) for part in (cell.weight_ih_l0, cell.bias_ih_l0, cell.bias_hh_l0))
+    if cell.kind.startswith("gru"):
+        # r and z go together. n is alone, because its state part waits for the reset gate.
+        two = 2 * cell.hidden
+        return [(weight[:two], bias[:two] + state_bias[:two]), (weight[two:], bias[two:])]
+    matrices: list[tuple[Floats, Floats | None]] = [(weight, bias + state_bias)]
+    return [*matrices, (to_array(cell.weight_mx), None)] if cell.kind == "mlstm" else matrices
 
 
 def _rnn_step(
@@ -121,16 +104,6 @@ def _rnn_step(
     (h,), (x,) = states, gates
     read = add_product(graph, add_quantize(graph, h, BOUND), to_array(cell.weight_hh_l0), None, BOUND, f"{name}.h")
     return [getattr(graph.op, activation)(graph.op.Add(x, read))]
-
-
-def _gru_projections(cell: Cell) -> list[InputProjection]:
-    """Project r and z together, and n alone: its state part waits for the reset gate."""
-    two = 2 * cell.hidden
-    weight, bias = to_array(cell.weight_ih_l0), to_array(cell.bias_ih_l0)
-    return [
-        InputProjection(weight=weight[:two], bias=bias[:two] + to_array(cell.bias_hh_l0)[:two]),
-        InputProjection(weight=weight[two:], bias=bias[two:]),
-    ]
 
 
 def _gru_step(
@@ -150,10 +123,6 @@ def _gru_step(
     return [op.Add(n, op.Mul(z, op.Sub(h, n)))]
 
 
-def _mlstm_projections(cell: Cell) -> list[InputProjection]:
-    return [*_rnn_projections(cell), InputProjection(weight=to_array(cell.weight_mx), bias=None)]
-
-
 def _mlstm_step(
     graph: OnnxGraphBuilder, states: Sequence[Any], gates: Sequence[Any], cell: Cell, name: str
 ) -> list[Any]:
@@ -166,10 +135,11 @@ def _mlstm_step(
     return [op.Mul(op.Sigmoid(o), op.Tanh(c)), c]
 
 
-SCAN_CELLS = {
-    "rnn": ScanCell(projections=_rnn_projections, step=partial(_rnn_step, activation="Tanh")),
-    "rnn-relu": ScanCell(projections=_rnn_projections, step=partial(_rnn_step, activation="Relu")),
-    "gru": ScanCell(projections=_gru_projections, step=partial(_gru_step, textbook=False)),
-    "gru-textbook": ScanCell(projections=_gru_projections, step=partial(_gru_step, textbook=True)),
-    "mlstm": ScanCell(projections=_mlstm_projections, step=_mlstm_step),
+# One step of each cell: (graph, states, projected inputs, cell, name) -> next states
+STEPS: dict[str, Callable[..., list[Any]]] = {
+    "rnn": partial(_rnn_step, activation="Tanh"),
+    "rnn-relu": partial(_rnn_step, activation="Relu"),
+    "gru": partial(_gru_step, textbook=False),
+    "gru-textbook": partial(_gru_step, textbook=True),
+    "mlstm": _mlstm_step,
 }

@@ -6,18 +6,16 @@ and in any batch, and a sequence split into chunks has the same bits as the whol
 T steps, B batch, W signal columns, H hidden.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from training.nn.recurrent import RecurrentLayer, RecurrentStack
+from training.nn.recurrent import RecurrentStack
 from training.onnx_export.builder import OnnxGraphBuilder
 from training.onnx_export.int8 import add_int8_lstm, add_product, add_quantize, pin_range
 from training.onnx_export.layers import OPERATORS, LayerInput, Signal, add_float_layer, to_array
 from training.onnx_export.scan import add_scan_layer
-
-AddLayer = Callable[[OnnxGraphBuilder, RecurrentLayer, LayerInput], tuple[Signal, list[Any]]]
 
 INT8_LSTMS = ("lstm", "lstm-peephole", "lstm-coupled")
 INT8_SCANS = ("rnn", "gru", "gru-textbook")  # not rnn-relu and mlstm: a relu and the product in an mlstm have no bound
@@ -35,44 +33,35 @@ def add_stack(
     signal: Signal,
     lengths: Any,
     initial: Sequence[Sequence[Any]] | None = None,
-    *,
-    with_final_states: bool = False,
-) -> tuple[Signal, list[list[Any]] | None]:
-    """Add all layers. Return the output signal and each layer's final states (B, H) or None.
+) -> tuple[Signal, list[list[Any]]]:
+    """Add all layers. Return the output signal and each layer's final states (B, H), none if it is bidirectional.
 
-    lengths (B,) int32 >= 1. `initial` holds each layer's initial states (B, H), in the order of its cell's `parts`;
-    with it, or `with_final_states`, final states are returned. Raises ValueError for a cell without an int8 form and
-    for states of a bidirectional stack.
+    lengths (B,) int32 >= 1. `initial` holds each layer's initial states (B, H), in the order of its cell's `parts`.
+    Raises ValueError for a cell without an int8 form and for initial states of a bidirectional stack.
     """
-    stateful = with_final_states or initial is not None
     cell = stack.layers[0].cell
-    if stateful and stack.layers[0].directions == 2:
+    if initial is not None and stack.layers[0].directions == 2:
         raise ValueError("a bidirectional stack has no state to carry over: set bidirectional = false in the recipe")
     if graph.precision == "int8" and not has_int8(stack):
         raise ValueError(f"cell {cell!r} has no int8 form: export it in fp32")
-    add_layer = _layer_function(graph, cell)
+    if graph.precision == "int8":
+        add_layer = add_int8_lstm if cell in INT8_LSTMS else add_scan_layer
+    else:
+        add_layer = add_float_layer if cell in OPERATORS else add_scan_layer
     final, outputs = [], []
     start = read = pin_range(graph, signal) if add_layer is add_int8_lstm else signal
     for number, layer in enumerate(stack.layers):
-        skipped = read
-        start_states = initial[number] if initial else None
-        source = LayerInput(signal=read, lengths=lengths, name=f"layer{number}", initial=start_states)
+        source = LayerInput(signal=read, lengths=lengths, name=f"layer{number}", initial=initial and initial[number])
         y, states = add_layer(graph, layer, source)
         if stack.skipped[number] and stack.skip == "residual":
-            y = _add_residual(graph, number, skipped, y)
+            y = _add_residual(graph, number, read, y)
         elif stack.skipped[number]:
-            y = _add_highway(graph, stack, number, skipped, y)
+            y = _add_highway(graph, stack, number, read, y)
         outputs.append(y)
         final.append(states)
         read = _concatenate(graph, [start, *outputs]) if stack.skip == "dense" else y
     output = _concatenate(graph, outputs) if stack.skip == "dense" else y
-    return output, final if stateful else None
-
-
-def _layer_function(graph: OnnxGraphBuilder, cell: str) -> AddLayer:
-    if graph.precision == "int8":
-        return add_int8_lstm if cell in INT8_LSTMS else add_scan_layer
-    return add_float_layer if cell in OPERATORS else add_scan_layer
+    return output, final
 
 
 def _add_residual(graph: OnnxGraphBuilder, number: int, x: Signal, y: Signal) -> Signal:
