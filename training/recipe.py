@@ -45,6 +45,8 @@ class DataOptions(_RecipePart):
     dev: Path | None = Field(default=None, description="development data; without it, part of `path` is held out")
     text: str = "text"  # column or key of the text
     label: str = "label"  # column or key of the label
+    tokens: str = "tokens"  # key of the tokens in JSON
+    tags: str = "tags"  # key of the tags in JSON
     series: str = "id"  # column that names the series of a frame
     token_column: int | str | None = None  # CoNLL column of the token; by default the first
     tag_column: int | str | None = None  # CoNLL column of the tag; by default the last

@@ -18,7 +18,8 @@ from training.data import loading
 from training.recipe import Recipe, RecipeError
 
 RUNS = Path("runs")
-FILE_OPTIONS = ("dev", "text", "label", "series", "token_column", "tag_column", "encoding")  # also fields of [data]
+COLUMN_OPTIONS = ("text", "label", "tokens", "tags", "series", "token_column", "tag_column")
+FILE_OPTIONS = ("dev", *COLUMN_OPTIONS, "encoding")  # also fields of [data]
 
 FILE_WIDTH = 160  # columns for output to files and pipes, so that tables are not cut
 SILENT = os.environ.get("RANK", "0") != "0"  # only the first process of torchrun prints
@@ -84,6 +85,8 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     )
     own.add_argument("--text", metavar="COLUMN", help="Read texts from this column or key (default: text).")
     own.add_argument("--label", metavar="COLUMN", help="Read labels from this column or key (default: label).")
+    own.add_argument("--tokens", metavar="KEY", help="Name the key of the tokens in JSON (default: tokens).")
+    own.add_argument("--tags", metavar="KEY", help="Name the key of the tags in JSON (default: tags or ner_tags).")
     own.add_argument("--series", metavar="COLUMN", help="Group frames by this column (default: id).")
     own.add_argument(
         "--token-column",

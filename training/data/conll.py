@@ -1,4 +1,4 @@
-"""Tagged sentences: CoNLL files, and JSON lines such as {"tokens": ["a", "b"], "tags": ["O", "X"]}.
+"""Tagged sentences in CoNLL files.
 
 A CoNLL file has one token with its tag on each line, and a blank line after each sentence. A comment such as
 "# label = greeting" before a sentence gives the label of the sentence to the readers of joint examples.
@@ -9,10 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from training.data.examples import DataError, FileLocation, JointExample, TaggedExample
-from training.data.tables import check_characters, check_columns, filled_label, json_objects
 from training.data.text_files import read_lines
 
 CONLLU_COLUMNS = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
@@ -71,20 +69,6 @@ def read_joint(
             raise DataError(f'{place}: the sentence has no label; write "# {label} = …" on the line before it')
         sentences.append(JointExample(tokens=tuple(each.tokens), tags=tuple(each.tags), label=each.label, place=place))
     return sentences
-
-
-def read_tagged_json(path: str | Path, *, encoding: str = "utf-8") -> list[TaggedExample]:
-    """Read JSON lines with "tokens" and "tags". Other keys are ignored."""
-    rows = _json_rows(Path(path), encoding, {})
-    return [TaggedExample(tokens=tokens, tags=tags, place=place) for place, tokens, tags, _ in rows]
-
-
-def read_joint_json(path: str | Path, *, label: str = "label", encoding: str = "utf-8") -> list[JointExample]:
-    """Read JSON lines with "tokens", "tags" and the key `label`."""
-    return [
-        JointExample(tokens=tokens, tags=tags, label=filled_label(str(place), label, row[label]), place=place)
-        for place, tokens, tags, row in _json_rows(Path(path), encoding, {"label": label})
-    ]
 
 
 def _sentences(
@@ -213,29 +197,3 @@ class _TokenRows:
 def _comment_label(line: str, keys: tuple[str, ...]) -> str | None:
     key, equals, value = line.strip().lstrip("#").partition("=")
     return value.strip() if equals and key.strip() in keys else None
-
-
-def _json_rows(
-    path: Path, encoding: str, wanted: dict[str, str]
-) -> Iterator[tuple[FileLocation, tuple[str, ...], tuple[str, ...], dict[str, Any]]]:
-    for line_number, row in json_objects(path, read_lines(path, encoding=encoding)):
-        place = FileLocation(str(path), line_number)
-        for key in ("tokens", "tags"):
-            if key not in row:
-                keys = ", ".join(map(repr, row)) or "none"
-                raise DataError(f'{place}: no key {key!r}, the keys are {keys}; write {{"tokens": […], "tags": […]}}')
-        check_columns(str(place), list(row), wanted)
-        tokens, tags = _strings(place, "tokens", row["tokens"]), _strings(place, "tags", row["tags"])
-        if len(tokens) != len(tags):
-            raise DataError(f"{place}: {len(tokens)} tokens but {len(tags)} tags; give one tag for each token")
-        yield place, tokens, tags, row
-
-
-def _strings(place: FileLocation, key: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value:
-        raise DataError(f"{place}: {key!r} is {str(value)[:60]!r}; give a list of at least one string")
-    for step, string in enumerate(value):
-        if not isinstance(string, str) or not string.strip():
-            raise DataError(f"{place}: entry {step} of {key!r} is {string!r}; give a string that is not blank")
-    check_characters(str(place), key, "".join(value))
-    return tuple(value)

@@ -1,7 +1,8 @@
-"""Texts with one label each, in CSV, TSV, JSON lines or, for DNA, FASTA."""
+"""Texts with one label each, in CSV, TSV, JSON, fastText or, for DNA, FASTA."""
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from training.data.tables import (
 )
 from training.data.text_files import read_lines
 
+FASTTEXT_PREFIX = "__label__"
 FASTA_SUFFIXES = {".fa", ".fasta", ".fna"}
 BASES = frozenset("ACGTURYSWKMBDHVN-acgturyswkmbdhvn")  # with the IUPAC codes of uncertain bases
 
@@ -24,13 +26,18 @@ BASES = frozenset("ACGTURYSWKMBDHVN-acgturyswkmbdhvn")  # with the IUPAC codes o
 def read_labeled(
     path: str | Path, *, text: str = "text", label: str = "label", encoding: str = "utf-8"
 ) -> list[LabeledExample]:
-    """Read a table with a header, or JSON lines, by the suffix. `text` and `label` name the columns or keys.
+    """Read a table with a header, JSON, or fastText. `text` and `label` name the columns or keys.
 
-    In JSON the text may be a list of tokens, and the label a whole number.
+    In JSON the text may be a list of tokens, and the label a number.
     """
     path = Path(path)
     lines = read_lines(path, encoding=encoding)
-    rows = _json_rows(path, lines, text, label) if is_json(path) else _table_rows(path, lines, text, label)
+    if is_json(path):
+        rows = _json_rows(path, lines, text, label)
+    elif next(filter(str.strip, lines)).startswith(FASTTEXT_PREFIX):
+        rows = _fasttext_rows(path, lines)
+    else:
+        rows = _table_rows(path, lines, text, label)
     examples = [_example(FileLocation(str(path), line), a_text, a_label, text, label) for line, a_text, a_label in rows]
     if not examples:
         raise DataError(f"{path}: no row below the header; give at least one text with its label")
@@ -90,6 +97,20 @@ def _table_rows(path: Path, lines: list[str], text: str, label: str) -> Iterator
     text_at, label_at = header.index(text), header.index(label)
     for line_number, cells in rows:
         yield line_number, cells[text_at], cells[label_at]
+
+
+def _fasttext_rows(path: Path, lines: list[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield lines such as "__label__x some text". fastText allows several labels, a classifier here has one."""
+    for line_number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        words = line.split()
+        labels = list(takewhile(lambda word: word.startswith(FASTTEXT_PREFIX), words))
+        if len(labels) != 1:
+            raise DataError(
+                f"{path}, line {line_number}: {len(labels)} labels; start the line with one, such as __label__x"
+            )
+        yield line_number, line.split(maxsplit=1)[1] if len(words) > 1 else "", labels[0].removeprefix(FASTTEXT_PREFIX)
 
 
 def _read_fasta(path: Path, encoding: str) -> list[LabeledExample]:

@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from models.manifest import CodecSpec, WordsSpec
 from training.data import published
-from training.data.conll import read_joint, read_joint_json, read_tagged, read_tagged_json
+from training.data.conll import read_joint, read_tagged
 from training.data.examples import (
     DataError,
     JointExample,
@@ -22,7 +23,9 @@ from training.data.labeled import read_bases, read_labeled
 from training.data.splitting import split, split_text
 from training.data.tables import is_json
 from training.data.tag_schemes import convert
+from training.data.tagged_json import read_joint_json, read_tagged_json
 from training.data.text_files import read_text
+from training.data.token_tables import read_token_table
 from training.recipe import DataOptions, Recipe
 
 HELD_OUT_SEED = 1  # not the seed of the weights: runs with several seeds are scored on the same examples
@@ -35,10 +38,10 @@ def load_splits(recipe: Recipe) -> Splits[Any]:
         if options.name is None:
             raise DataError("the recipe has no data; give --data FILE, or set name or path under [data]")
         return published.load({"name": options.name, **options.options})
-    train = read_file(options.path, recipe.task, recipe.codec.kind, options)
+    train = read_file(options.path, recipe.task, recipe.codec, options)
     dev = None
     if options.dev is not None:
-        dev = read_file(options.dev, recipe.task, recipe.codec.kind, options)
+        dev = read_file(options.dev, recipe.task, recipe.codec, options)
     if recipe.task in ("tag", "joint"):
         (train, dev), notes = convert([train, dev or []], options.tag_scheme)
     if options.dev is None:
@@ -53,29 +56,36 @@ def load_splits(recipe: Recipe) -> Splits[Any]:
     return Splits(train=train, dev=dev, source=source, notes=notes)
 
 
-def read_file(path: Path, task: str, codec: str, options: DataOptions) -> Any:
-    """Read a text for "generate", else the examples of a file. `codec` is the kind of the recipe's codec.
+def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions) -> Any:
+    """Read a text for "generate", else the examples of a file.
 
-    tag: CoNLL or JSON lines. joint: the same with labels. classify: tables or JSON lines; FASTA too for "dna"; JSON
-    lines, tables or .ts for "frames".
+    tag: CoNLL, JSON or a table of tokens. joint: CoNLL or JSON with labels. classify: tables, JSON or fastText; FASTA
+    too for "dna"; JSON, tables or .ts for "frames".
     """
     label, encoding = options.label, options.encoding
     if task == "generate":
         return read_text(path, encoding=encoding)
     if task in ("tag", "joint"):
-        if is_json(path):
-            if task == "tag":
-                return read_tagged_json(path, encoding=encoding)
-            return read_joint_json(path, label=label, encoding=encoding)
-        columns: dict[str, Any] = {"token_column": options.token_column, "tag_column": options.tag_column}
-        if task == "tag":
-            return read_tagged(path, encoding=encoding, **columns)
-        return read_joint(path, label=label, encoding=encoding, **columns)
-    if codec == "frames":
+        return _read_tagged(path, task, codec, options)
+    if codec.kind == "frames":
         key = "frames" if options.text == DataOptions().text else options.text
         return read_frames(path, frames=key, label=label, series=options.series, encoding=encoding)
-    reader = read_bases if codec == "dna" else read_labeled
+    reader = read_bases if codec.kind == "dna" else read_labeled
     return reader(path, text=options.text, label=label, encoding=encoding)
+
+
+def _read_tagged(path: Path, task: str, codec: CodecSpec, options: DataOptions) -> Any:
+    label, encoding = options.label, options.encoding
+    if is_json(path):
+        tokenizer = codec.tokenizer if isinstance(codec, WordsSpec) else "characters"
+        keys = {"tokens": options.tokens, "tags": options.tags, "tokenizer": tokenizer}
+        if task == "tag":
+            return read_tagged_json(path, encoding=encoding, **keys)
+        return read_joint_json(path, label=label, encoding=encoding, **keys)
+    columns: dict[str, Any] = {"token_column": options.token_column, "tag_column": options.tag_column}
+    if task == "joint":
+        return read_joint(path, label=label, encoding=encoding, **columns)
+    return read_token_table(path, encoding=encoding, **columns) or read_tagged(path, encoding=encoding, **columns)
 
 
 def hold_out(rows: Any, *, dev_share: float, seed: int) -> tuple[Any, Any]:
@@ -97,7 +107,7 @@ def count_features(recipe: Recipe) -> Recipe:
     """Set `codec.features` of a recipe for the user's frames to the count of numbers in the first frame."""
     if recipe.data.path is None or recipe.codec.kind != "frames":
         return recipe
-    first: SeriesExample = read_file(recipe.data.path, recipe.task, recipe.codec.kind, recipe.data)[0]
+    first: SeriesExample = read_file(recipe.data.path, recipe.task, recipe.codec, recipe.data)[0]
     return recipe.model_copy(update={"codec": recipe.codec.model_copy(update={"features": len(first.frames[0])})})
 
 

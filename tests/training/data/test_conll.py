@@ -1,11 +1,11 @@
-"""Readers of tagged sentences: CoNLL files and JSON lines."""
+"""The reader of tagged sentences in CoNLL files."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.support.tiny_files import write
-from training.data.conll import read_joint, read_joint_json, read_tagged, read_tagged_json
+from training.data.conll import read_joint, read_tagged
 from training.data.examples import DataError, FileLocation, JointExample, LabeledExample, TaggedExample, where
 
 THE_DOG = TaggedExample(tokens=("The", "dog"), tags=("DET", "NOUN"))
@@ -154,24 +154,3 @@ def test_comment_before_a_sentence_is_its_label(tmp_path: Path, key: str) -> Non
 def test_sentence_without_a_label_is_refused_with_its_line(tmp_path: Path, content: str, error: str) -> None:
     with pytest.raises(DataError, match=error):
         read_joint(write(tmp_path, "a.conll", content))
-
-
-@pytest.mark.parametrize(
-    ("content", "error"),
-    [
-        ('{"tokens": ["a"], "tags": ["O", "O"]}', r"a\.jsonl, line 1: 1 tokens but 2 tags"),
-        ('\n{"tokens": ["a"]}', r"line 2: no key 'tags'.*'tokens'"),
-        ('{"tokens": [], "tags": []}', r"line 1: 'tokens' is '\[\]'"),
-        ('{"tokens": ["a", " "], "tags": ["O", "O"]}', r"line 1: entry 1 of 'tokens' is ' '"),
-        ('{"tokens": ["a", "b"], "tags": ["O", null]}', r"line 1: entry 1 of 'tags' is None"),
-    ],
-)
-def test_wrong_sentence_in_json_is_refused_with_its_line(tmp_path: Path, content: str, error: str) -> None:
-    with pytest.raises(DataError, match=error):
-        read_tagged_json(write(tmp_path, "a.jsonl", content))
-
-
-def test_joint_json_without_a_label_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.jsonl", '{"tokens": ["a"], "tags": ["O"], "kind": "ask"}\n')
-    with pytest.raises(DataError, match=r"line 1: no column 'label'.*'kind'.*--label"):
-        read_joint_json(path)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from models.manifest import DnaSpec, FramesSpec, WordsSpec
 from tests.support.tiny_files import write
 from training import recipe
 from training.data.examples import DataError, JointExample, LabeledExample, SeriesExample, TaggedExample, where
 from training.data.loading import hold_out, load_splits, read_file
 from training.recipe import DataOptions
 
+CODECS = {"words": WordsSpec(words="words.json"), "dna": DnaSpec(), "frames": FramesSpec(features=1)}
 TOKENS = '{"tokens": ["a", "b"], "tags": ["O", "X"], "kind": "ask"}\n'
 TAGGED = TaggedExample(tokens=("a", "b"), tags=("O", "X"))
 JOINT = JointExample(tokens=("a", "b"), tags=("O", "X"), label="ask")
@@ -22,7 +24,9 @@ JOINT = JointExample(tokens=("a", "b"), tags=("O", "X"), label="ask")
         ("a.jsonl", TOKENS, "tag", "words", TAGGED),
         ("a.conll", "# kind = ask\na O\nb X\n", "joint", "words", JOINT),
         ("a.JSONL", TOKENS, "joint", "words", JOINT),
+        ("a.csv", "sentence #,word,tag\n1,a,O\n1,b,X\n", "tag", "words", TAGGED),
         ("a.csv", "text,kind\nhello,ask\n", "classify", "words", LabeledExample(text="hello", label="ask")),
+        ("a.txt", "__label__ask hello\n", "classify", "words", LabeledExample(text="hello", label="ask")),
         ("a.fa", ">1 ask\nACGT\n", "classify", "dna", LabeledExample(text="ACGT", label="ask")),
         ("a.csv", "id,x,kind\n1,2,ask\n", "classify", "frames", SeriesExample(frames=((2,),), label="ask")),
     ],
@@ -31,7 +35,7 @@ def test_task_codec_and_suffix_choose_the_reader(
     tmp_path: Path, name: str, content: str, task: str, codec: str, example: object
 ) -> None:
     path = write(tmp_path, name, content)
-    examples = read_file(path, task, codec, DataOptions(label="kind"))
+    examples = read_file(path, task, CODECS[codec], DataOptions(label="kind"))
     assert examples == [example]
     assert where(examples[0]).startswith(f"{path}, line ")
 
@@ -57,6 +61,11 @@ def test_tag_scheme_is_recognized_in_both_files_together(tmp_path: Path) -> None
     assert (splits.train[0].tags, splits.dev[0].tags) == (("B-x", "I-x"), ("O", "B-x"))
     assert "BIOES" in splits.notes[0]
     assert load_splits(recipe.load("tagger", **changes, **{"data.tag_scheme": "none"})).dev[0].tags == ("O", "S-x")
+
+
+def test_json_keys_reach_the_reader(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"words": ["a", "b"], "pos": ["O", "X"]}\n')
+    assert read_file(path, "tag", CODECS["words"], DataOptions(tokens="words", tags="pos")) == [TAGGED]
 
 
 def test_recipe_columns_reach_the_reader(tmp_path: Path) -> None:
