@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.codecs.words import tokenize
 from training import metrics
@@ -84,10 +83,13 @@ def features(train: Sequence[Any], dev: Sequence[Any], codec: str) -> tuple[str,
     from sklearn.feature_extraction.text import CountVectorizer  # slow to import
 
     if isinstance(train[0], SeriesExample):
-        return "mean and deviation of each feature", *(np.array([_moments(e) for e in part]) for part in (train, dev))
+        frames = [[np.array(example.frames) for example in part] for part in (train, dev)]  # each (T, F)
+        moments = [np.array([np.concatenate([one.mean(0), one.std(0)]) for one in part]) for part in frames]
+        return "mean and deviation of each feature", *moments
     texts = [[inputs_of(example) for example in part] for part in (train, dev)]
     if codec == "dna" and len({len(text) for part in texts for text in part}) == 1:
-        description, vectorizer = "the base at each position", CountVectorizer(analyzer=_positions, binary=True)
+        description = "the base at each position"
+        vectorizer = CountVectorizer(analyzer=lambda text: [f"{n}{base}" for n, base in enumerate(text)], binary=True)
     elif codec in ("dna", "characters"):
         description = "n-grams of {} to {} letters".format(*LETTER_NGRAMS)
         texts = [[text if isinstance(text, str) else " ".join(text) for text in part] for part in texts]
@@ -97,18 +99,9 @@ def features(train: Sequence[Any], dev: Sequence[Any], codec: str) -> tuple[str,
     return description, vectorizer.fit_transform(texts[0]), vectorizer.transform(texts[1])
 
 
-def _positions(text: str) -> list[str]:
-    return [f"{place}{letter}" for place, letter in enumerate(text)]
-
-
 def _words(text: str | Sequence[str]) -> list[str]:
     tokens = tokenize(text, "words")[0] if isinstance(text, str) else text
     return [token.lower() for token in tokens]
-
-
-def _moments(example: SeriesExample) -> NDArray[np.float64]:
-    frames = np.array(example.frames)  # (T, F)
-    return np.concatenate([frames.mean(0), frames.std(0)])
 
 
 def _regression(train_features: Any, labels: Sequence[str], dev_features: Any) -> list[str]:
@@ -124,8 +117,7 @@ def _regression(train_features: Any, labels: Sequence[str], dev_features: Any) -
         warnings.simplefilter("ignore", ConvergenceWarning)  # good enough for a baseline
         warnings.filterwarnings("ignore", "The number of unique classes")  # training.data.checks reports it
         model.fit(train_features, list(labels))
-    predicted: list[str] = model.predict(dev_features).tolist()
-    return predicted
+    return model.predict(dev_features).tolist()
 
 
 def nats_per_character(train: str, dev: str, order: int) -> float:

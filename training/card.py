@@ -1,7 +1,6 @@
 """Model cards, written from the manifest alone, so that the two never disagree."""
 
 import json
-from typing import Any
 
 from models.manifest import Manifest
 from training.metrics import UNITS
@@ -15,6 +14,14 @@ def write(manifest: Manifest) -> str:
     parts = "characters" if manifest.task == "generate" else "examples"
     example = manifest.examples[0]
     data = f"[{origin.data.name}]({origin.data.url})" if origin.data.url else origin.data.name
+    options = json.loads(origin.recipe)["architecture"]
+    architecture = f"{'bidirectional' if options['bidirectional'] else 'unidirectional'} {options['cell'].upper()}, "
+    architecture += (
+        f"{options['layers']} {'layer' if options['layers'] == 1 else 'layers'} of {options['hidden']} units"
+    )
+    if options.get("skip", "none") != "none":
+        architecture += f", {options['skip']} connections"
+    architecture += ", CRF" if options.get("crf") else ""
     request = json.dumps({"inputs": example.inputs, "parameters": example.parameters}, ensure_ascii=False)
     return f"""# {manifest.name}
 
@@ -22,7 +29,7 @@ def write(manifest: Manifest) -> str:
 
 - **Task:** {manifest.task}
 - **Languages:** {", ".join(manifest.languages) or "not stated"}
-- **Architecture:** {_architecture(json.loads(origin.recipe)["architecture"])}; {origin.parameters:,} parameters
+- **Architecture:** {architecture}; {origin.parameters:,} parameters
 - **Data:** {data}, license: {origin.data.licence or "not stated"}
 - **Size of the data:** {origin.data.train:,} {parts} for training, {origin.data.dev:,} held out for the scores
 - **Labels:** {_labels(manifest)}
@@ -61,15 +68,6 @@ def _scores(manifest: Manifest) -> str:
         times = " | ".join(f"{variant.milliseconds[size]:.3f}" for size in ("batch_1", "batch_16"))
         lines.append(f"| {shown} | {scores} | {times} |")
     return "\n".join(lines)
-
-
-def _architecture(options: dict[str, Any]) -> str:
-    direction = "bidirectional" if options["bidirectional"] else "unidirectional"
-    layers = "1 layer" if options["layers"] == 1 else f"{options['layers']} layers"
-    text = f"{direction} {options['cell'].upper()}, {layers} of {options['hidden']} units"
-    if options.get("skip", "none") != "none":
-        text += f", {options['skip']} connections"
-    return text + (", CRF" if options.get("crf") else "")
 
 
 def _labels(manifest: Manifest) -> str:

@@ -34,12 +34,15 @@ def autocast_for(choice: str, network: nn.Module) -> Callable[[], AbstractContex
     this size goes to launching kernels. Raises RecipeError for "bf16" if PyTorch's LSTM does not support it here.
     """
     device = device_of(network).type
-    if choice == "bf16" and device == "cpu" and _has_lstm(network) and not supports_bfloat16_lstm():
+    has_lstm = any(isinstance(part, nn.LSTM) or getattr(part, "kind", "") == "lstm" for part in network.modules())
+    # The columns of a recurrent matrix are the units of its layer.
+    units = max((weight.shape[-1] for name, weight in network.named_parameters() if "weight_hh" in name), default=0)
+    if choice == "bf16" and device == "cpu" and has_lstm and not supports_bfloat16_lstm():
         raise RecipeError(
             "training.precision is 'bf16', but PyTorch's LSTM does not support it on this processor (no AVX512): "
             "set it to 'auto' or 'fp32'"
         )
-    auto = choice == "auto" and device == "cpu" and multiplies_bfloat16() and _largest_layer(network) >= BFLOAT16_UNITS
+    auto = choice == "auto" and device == "cpu" and multiplies_bfloat16() and units >= BFLOAT16_UNITS
     if choice == "bf16" or auto:
         return lambda: torch.autocast(device, dtype=torch.bfloat16)
     return nullcontext
@@ -53,15 +56,6 @@ def supports_bfloat16_lstm() -> bool:
 def multiplies_bfloat16() -> bool:
     """Return whether this processor has instructions for products in bfloat16."""
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-
-
-def _has_lstm(network: nn.Module) -> bool:
-    return any(isinstance(module, nn.LSTM) or getattr(module, "kind", "") == "lstm" for module in network.modules())
-
-
-def _largest_layer(network: nn.Module) -> int:
-    """Return the units of the largest recurrent layer: the columns of its recurrent matrix."""
-    return max((p.shape[-1] for name, p in network.named_parameters() if "weight_hh" in name), default=0)
 
 
 @contextmanager

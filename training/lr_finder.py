@@ -1,11 +1,10 @@
 """The learning-rate range test (Smith 2017): train while the rate rises, and see where the loss falls and diverges."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -56,7 +55,7 @@ def run_range_test(
     rates: list[float] = []
     losses: list[float] = []
     smooth = 0.0
-    batches = _endless_batches(objective)
+    batches = chain.from_iterable(objective.batches(epoch) for epoch in count())
     for step in range(steps):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (steps - 1))
         for group in train.optimizer.param_groups:
@@ -70,11 +69,6 @@ def run_range_test(
         losses.append(corrected)
         report(step + 1, steps, corrected)
     return RangeTestResult(rates=rates, losses=losses)
-
-
-def _endless_batches(objective: Objective) -> Iterator[Any]:
-    for epoch in count():
-        yield from objective.batches(epoch)
 
 
 def plot_range_test(result: RangeTestResult, path: Path, title: str) -> None:

@@ -42,7 +42,23 @@ class LearningRateSchedule:
             self._plateau = lr_scheduler.ReduceLROnPlateau(
                 optimizer, factor=training.plateau_factor, patience=training.plateau_patience - 1, threshold=0
             )
-        self._per_step = _per_step_scheduler(training, optimizer, total)
+        rate, warmup = training.learning_rate, min(training.warmup_steps, total // WARMUP_SHARE)
+        rest = max(1, total - warmup)
+        if training.schedule == "one-cycle":
+            # From 1/25 of the rate up for 30 % of the run, then down to 1/10,000 of it.
+            self._per_step = lr_scheduler.OneCycleLR(
+                optimizer, rate, total_steps=max(2, total), final_div_factor=400, cycle_momentum=False
+            )
+            return
+        if training.schedule == "cosine":
+            self._per_step = lr_scheduler.CosineAnnealingLR(optimizer, rest, eta_min=FLOOR * rate)
+        elif training.schedule == "linear":
+            self._per_step = lr_scheduler.LinearLR(optimizer, 1.0, FLOOR, total_iters=rest)
+        else:
+            self._per_step = lr_scheduler.ConstantLR(optimizer, 1.0, total_iters=0)
+        if warmup:
+            rise = lr_scheduler.LinearLR(optimizer, 1 / warmup, 1.0, total_iters=warmup - 1)
+            self._per_step = lr_scheduler.SequentialLR(optimizer, [rise, self._per_step], milestones=[warmup])
 
     @property
     def rate(self) -> float:
@@ -71,28 +87,6 @@ class LearningRateSchedule:
             self._plateau.load_state_dict(state["plateau"])
 
 
-def _per_step_scheduler(training: Training, optimizer: torch.optim.Optimizer, total: int) -> lr_scheduler.LRScheduler:
-    rate = training.learning_rate
-    if training.schedule == "one-cycle":
-        # From 1/25 of the rate up for 30 % of the run, then down to 1/10,000 of it.
-        return lr_scheduler.OneCycleLR(
-            optimizer, rate, total_steps=max(2, total), final_div_factor=400, cycle_momentum=False
-        )
-    warmup = min(training.warmup_steps, total // WARMUP_SHARE)
-    rest = max(1, total - warmup)
-    schedule: lr_scheduler.LRScheduler
-    if training.schedule == "cosine":
-        schedule = lr_scheduler.CosineAnnealingLR(optimizer, rest, eta_min=FLOOR * rate)
-    elif training.schedule == "linear":
-        schedule = lr_scheduler.LinearLR(optimizer, 1.0, FLOOR, total_iters=rest)
-    else:
-        schedule = lr_scheduler.ConstantLR(optimizer, 1.0, total_iters=0)
-    if not warmup:
-        return schedule
-    rise = lr_scheduler.LinearLR(optimizer, 1 / warmup, 1.0, total_iters=warmup - 1)
-    return lr_scheduler.SequentialLR(optimizer, [rise, schedule], milestones=[warmup])
-
-
 class WeightAverage:
     """A copy of a network with the average of its weights over training steps. Buffers are shared, not averaged.
 
@@ -113,19 +107,14 @@ class WeightAverage:
         """Include the current weights, after a step. `dev_losses` are those of the epochs before this one."""
         if self.count:
             self._blend(self._averaged, self._current, self.count)
-        elif self._starts(dev_losses):
+        else:
+            if len(dev_losses) < self._training.average_after:
+                return
+            if self._training.average_stalled and not has_stalled(dev_losses, self._training.average_stalled):
+                return
             for averaged, current in zip(self._averaged, self._current, strict=True):
                 averaged.copy_(current)
-        else:
-            return
         self.count += 1
-
-    def _starts(self, dev_losses: Sequence[float]) -> bool:
-        if self._training.average_after:
-            return len(dev_losses) >= self._training.average_after
-        if self._training.average_stalled:
-            return has_stalled(dev_losses, self._training.average_stalled)
-        return True
 
     def state_dict(self) -> dict[str, Any]:
         return {"network": self.network.state_dict(), "count": self.count}

@@ -56,7 +56,7 @@ def from_first(compute: Callable[[], Value]) -> Value:
     value, error = result
     if error is not None:
         raise error
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def broadcast_weights(network: nn.Module) -> None:

@@ -71,7 +71,8 @@ def draw_comparison(runs: Mapping[str, History], metric: str, path: Path) -> Non
 def draw_confusion(matrix: Confusion, path: Path, title: str) -> None:
     """Draw a confusion matrix. Colors are shares of the row, numbers are counts."""
     size = len(matrix.labels)
-    names = [_short_name(label) for label in matrix.labels]
+    names = [label if len(label) <= LONGEST_NAME else f"{label[: LONGEST_NAME - 1]}…" for label in matrix.labels]
+    names = [name.replace("$", r"\$") for name in names]  # matplotlib renders text between two $ as a formula
     shares = matrix.counts / np.maximum(matrix.counts.sum(1, keepdims=True), 1)  # (K, K)
     side = 2.5 + 0.34 * max(size, 4)
     with warnings.catch_warnings():
@@ -87,8 +88,3 @@ def draw_confusion(matrix: Confusion, path: Path, title: str) -> None:
                 if count:
                     style: dict[str, Any] = {"color": "white" if shares[row, column] > 0.25 else "black", "fontsize": 6}
                     axes.text(column, row, f"{count}", ha="center", va="center", **style)
-
-
-def _short_name(label: str) -> str:
-    short = label if len(label) <= LONGEST_NAME else label[: LONGEST_NAME - 1] + "…"
-    return short.replace("$", r"\$")  # matplotlib renders text between two $ as a formula

@@ -34,7 +34,6 @@ def score(bundle: Bundle, dev: Any) -> dict[str, float]:
 def predict(bundle: Bundle, examples: Sequence[SequenceExample]) -> list[ExampleLabels]:
     """Return the bundle's labels of all examples in order."""
     task = bundle.task
-    assert not isinstance(task, Generation)
     items = [task.encode(inputs_of(example)) for example in examples]
     predicted = [ExampleLabels()] * len(items)
     for group in bucket_by_length([item.length for item in items], BATCH_TOKENS, None):
@@ -79,25 +78,23 @@ def milliseconds(bundle: Bundle, dev: Any) -> dict[str, float]:
 
     Times are for the network alone, on one thread, with sequences of similar length batched together.
     """
-    return {f"batch_{size}": round(_milliseconds(bundle, dev, size), 4) for size in (1, 16)}
-
-
-def _milliseconds(bundle: Bundle, dev: Any, size: int) -> float:
-    task = bundle.task
-    if isinstance(task, Generation):
-        rows = task.encode(dev[:TIMED_CHARACTERS]).rows
-        arrays = dict(zip((t.input for t in task.state), state.zeros(task.state, size), strict=True))
-        lengths = np.ones(size, np.int32)
-        calls = [{"characters": np.full((1, size), row, np.int32), "lengths": lengths, **arrays} for row in rows]
-        count = size * len(rows)
-    else:
-        items = sorted((task.encode(inputs_of(e)) for e in dev[:TIMED_SEQUENCES]), key=lambda item: item.length)
-        count = len(items)
-        calls = [task.collate(items[start : start + size]) for start in range(0, count, size)]
-    passes = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        for feeds in calls:
-            bundle.model.run_list(feeds)
-        passes.append(time.perf_counter() - started)
-    return 1e3 * statistics.median(passes) / count
+    task, medians = bundle.task, {}
+    for size in (1, 16):
+        if isinstance(task, Generation):
+            rows = task.encode(dev[:TIMED_CHARACTERS]).rows
+            arrays = dict(zip((t.input for t in task.state), state.zeros(task.state, size), strict=True))
+            lengths = np.ones(size, np.int32)
+            calls = [{"characters": np.full((1, size), row, np.int32), "lengths": lengths, **arrays} for row in rows]
+            count = size * len(rows)
+        else:
+            items = sorted((task.encode(inputs_of(e)) for e in dev[:TIMED_SEQUENCES]), key=lambda item: item.length)
+            count = len(items)
+            calls = [task.collate(items[start : start + size]) for start in range(0, count, size)]
+        passes = []
+        for _ in range(REPEATS):
+            started = time.perf_counter()
+            for feeds in calls:
+                bundle.model.run_list(feeds)
+            passes.append(time.perf_counter() - started)
+        medians[f"batch_{size}"] = round(1e3 * statistics.median(passes) / count, 4)
+    return medians

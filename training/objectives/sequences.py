@@ -17,7 +17,7 @@ from models.codecs import Codec
 from training import metrics
 from training.batches import FeedTensors, bucket_by_length, to_device, to_tensors
 from training.data.augmentation import make_augmenter
-from training.data.examples import SequenceExample, SeriesExample, Splits, inputs_of, label_names, label_of, tags_of
+from training.data.examples import SequenceExample, Splits, inputs_of, label_names, label_of, tags_of
 from training.device_precision import device_of
 from training.metrics import ExampleLabels
 from training.nn.crf import is_valid_iob2
@@ -63,7 +63,7 @@ class SequenceObjective:
         self._step_labels, self._text_labels = steps, tuple(recipe.merge) or text
         self._outside = steps.index("O") if "O" in steps else None
         self._examples, self._encode = train, partial(_EncodedExamples, codec, steps, text)
-        self._augmenter = make_augmenter(recipe.variation, train) if recipe.variation else None  # type: ignore[arg-type]
+        self._augmenter = make_augmenter(recipe.variation, train) if recipe.variation else None
         self._augmented: tuple[int, _EncodedExamples] | None = None  # the latest epoch and its examples
         self._train = self._encode(train)
         self._dev = _EncodedExamples(codec, steps, self._text_labels, dev)
@@ -74,12 +74,9 @@ class SequenceObjective:
         balanced = recipe.training.class_weights == "balanced"
         self._step_weights = _balanced_weights(self._train.step_counts) if balanced else None
         self._text_weights = _balanced_weights(self._train.text_counts) if balanced else None
-        self._fit_network_to_data(network, train)
-
-    def _fit_network_to_data(self, network: SequenceNetwork, train: Sequence[SequenceExample]) -> None:
-        """Set what a network takes from its training data without learning."""
+        # What a network takes from its training data without learning:
         if isinstance(network.encoder, FrameEncoder):
-            fit_standardization(network, [example.frames for example in train if isinstance(example, SeriesExample)])
+            fit_standardization(network, [example.frames for example in train])
         if isinstance(network.encoder, WordEncoder):
             rows = [item.rows for encoded in (self._train, self._auxiliary_train) for item in encoded.items]
             network.encoder.count_words(torch.from_numpy(np.concatenate(rows)).long())
@@ -89,12 +86,12 @@ class SequenceObjective:
     def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[SequenceBatch | None]:
         groups = self._groups(epoch)
         for number in range(rank, world * self.count_batches(epoch, world), world):
-            yield self._collate(epoch, *groups[number]) if number < len(groups) else None
-
-    def _collate(self, epoch: int, group: list[int], auxiliary: bool) -> SequenceBatch:
-        if auxiliary:
-            return replace(self._auxiliary_train.collate(group), auxiliary=True)
-        return self._encoded_for(epoch).collate(group)
+            if number >= len(groups):
+                yield None
+                continue
+            group, auxiliary = groups[number]
+            examples = self._auxiliary_train if auxiliary else self._encoded_for(epoch)
+            yield replace(examples.collate(group), auxiliary=auxiliary)
 
     def _encoded_for(self, epoch: int) -> "_EncodedExamples":
         """Return the training examples of an epoch, which augmentation may have changed."""
@@ -102,7 +99,7 @@ class SequenceObjective:
             return self._train
         if self._augmented is None or self._augmented[0] != epoch:
             random = np.random.default_rng([self._training.seed, epoch, AUGMENTATION])
-            examples = self._augmenter.augment(self._examples, random)  # type: ignore[arg-type]
+            examples = self._augmenter.augment(self._examples, random)
             self._augmented = epoch, self._encode(examples)
         return self._augmented[1]
 
@@ -112,15 +109,13 @@ class SequenceObjective:
     def _groups(self, epoch: int) -> list[tuple[list[int], bool]]:
         """Return the example indices of each batch, and whether they index the auxiliary task."""
         random = np.random.default_rng([self._training.seed, epoch])
-        budget = self._training.batch_tokens
-        lengths = _sampled_lengths(
-            self._encoded_for(epoch).lengths, self._training.share, random, always_from=self._training.share_below
-        )
-        groups = [(group, False) for group in bucket_by_length(lengths, budget, random)]
+        lengths, training = self._encoded_for(epoch).lengths, self._training
+        lengths = _sampled_lengths(lengths, training.share, random, always_from=training.share_below)
+        groups = [(group, False) for group in bucket_by_length(lengths, training.batch_tokens, random)]
         if self._auxiliary is None:
             return groups
         lengths = _sampled_lengths(self._auxiliary_train.lengths, self._auxiliary.share, random)
-        groups += [(group, True) for group in bucket_by_length(lengths, budget, random)]
+        groups += [(group, True) for group in bucket_by_length(lengths, training.batch_tokens, random)]
         return [groups[number] for number in random.permutation(len(groups))]
 
     def weight(self, batch: SequenceBatch) -> float:
@@ -132,7 +127,6 @@ class SequenceObjective:
             return len(batch.feeds["lengths"])
         weights = self._step_weights if batch.text is None else self._text_weights
         targets = batch.steps if batch.text is None else batch.text
-        assert targets is not None
         counted = targets[targets != IGNORED]
         return len(counted) if weights is None or batch.auxiliary else float(weights[counted].sum())
 
@@ -140,7 +134,8 @@ class SequenceObjective:
         batch = batch.to(device_of(self.network))
         logits = self.network(**batch.feeds)
         if batch.auxiliary:
-            return self._auxiliary_loss(logits["auxiliary"].float(), batch)
+            auxiliary = logits["auxiliary"].float().flatten(0, 1)
+            return self._auxiliary.weight * cross_entropy(auxiliary, batch.steps.flatten(), ignore_index=IGNORED)
         loss = torch.zeros((), device=batch.feeds["lengths"].device)
         if batch.steps is not None:
             loss = loss + self._step_loss(logits["steps"].float(), batch)
@@ -150,18 +145,11 @@ class SequenceObjective:
             loss = loss + cross_entropy(logits["text"].float(), batch.text, weights, label_smoothing=smoothing)
         return loss
 
-    def _auxiliary_loss(self, logits: Tensor, batch: SequenceBatch) -> Tensor:
-        assert self._auxiliary is not None
-        assert batch.steps is not None
-        return self._auxiliary.weight * cross_entropy(logits.flatten(0, 1), batch.steps.flatten(), ignore_index=IGNORED)
-
     def _step_loss(self, logits: Tensor, batch: SequenceBatch) -> Tensor:
         """Return the mean loss over steps; in a joint task over texts of mean length, so that texts are the targets.
 
         logits (T, B, K).
         """
-        assert isinstance(self.network, SequenceNetwork)
-        assert batch.steps is not None
         if self.network.crf is not None:
             targets = batch.steps.clamp(min=0)
             if self._training.margin and self._outside is not None:
@@ -190,8 +178,7 @@ class SequenceObjective:
     @torch.no_grad()
     def predict(self, network: nn.Module) -> tuple[list[ExampleLabels], float]:
         """Return the predicted labels of the development data, and the loss in nats per target."""
-        assert isinstance(network, SequenceNetwork)
-        predictions: list[ExampleLabels] = [ExampleLabels()] * len(self.expected)
+        predictions = [ExampleLabels()] * len(self.expected)
         loss, total = 0.0, 0
         for group in bucket_by_length(self._dev.lengths, EVALUATION_TOKENS, None):
             batch = self._dev.collate(group)
@@ -208,8 +195,7 @@ class SequenceObjective:
 
     def _labels_of(self, answers: dict[str, Tensor], batch: SequenceBatch) -> list[ExampleLabels]:
         """Return the labels of each column of a batch."""
-        steps: list[tuple[str, ...]] = [()] * len(batch.feeds["lengths"])
-        text: list[str | None] = [None] * len(steps)
+        steps, text = [()] * len(batch.feeds["lengths"]), [None] * len(batch.feeds["lengths"])
         if batch.steps is not None:
             best = answers["path"] if "path" in answers else answers["probabilities"].argmax(-1)  # (T, B)
             lengths = batch.feeds["lengths"].tolist()
@@ -237,7 +223,7 @@ def _sampled_lengths(lengths: list[int], share: float, random: np.random.Generat
     kept = random.random(len(lengths)) < share
     if always_from:
         kept |= np.asarray(lengths) >= always_from
-    sampled: list[int] = np.where(kept, lengths, 0).tolist()
+    sampled = np.where(kept, lengths, 0).tolist()
     return sampled if any(sampled) else lengths  # a small share of few examples may keep none
 
 
