@@ -53,6 +53,10 @@ class Api:
 
     def __init__(self) -> None:
         logs.configure(self.worker.settings.log_format)
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            from service.server import metrics_files  # imports prometheus_client, which reads the variable
+
+            metrics_files.install()
         self.worker.load()
 
     async def __is_ready__(self) -> bool:

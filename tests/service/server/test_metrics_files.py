@@ -1,0 +1,92 @@
+"""Metrics files on a disk that is full, or in a directory that cannot be written."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Counts in a process of its own: SIGBUS would end this one, and prometheus_client reads its variable on import.
+COUNT = """
+import logging, sys
+from pathlib import Path
+from service.server import metrics_files
+metrics_files.install()
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="log: %(name)s")
+import os, prometheus_client as prometheus
+from service.telemetry import Telemetry
+telemetry = Telemetry()
+for number in range(int(sys.argv[1])):
+    if number == int(sys.argv[3]):
+        exec(sys.argv[2])
+    telemetry.bundle(f"model-{number}", "1", "int8", 0.5)
+    telemetry.request("/v1/tag", f"model-{number}", "ok", 0.01)
+    telemetry.flush()
+registry = prometheus.CollectorRegistry()
+prometheus.multiprocess.MultiProcessCollector(registry)
+text = prometheus.generate_latest(registry).decode()
+print("requests:", sum(line.startswith("seqserve_requests_total{") for line in text.splitlines()))
+"""
+
+
+def counted(folder: Path, models: int, code: str = "", after: int = 1) -> list[str]:
+    """Return what a worker prints that counts a request to each model, and runs ``code`` after some of them."""
+    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    command = [sys.executable, "-c", COUNT, str(models), code, str(after)]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+LOGGED = "log: service.server.metrics_files"
+
+
+def test_files_have_their_blocks_before_they_are_mapped(tmp_path: Path) -> None:
+    assert counted(tmp_path, 100) == ["requests: 100"]
+    found = [file.stat() for file in tmp_path.glob("*.db")]
+    assert len(found) == 3  # counters, histograms, gauges
+    assert all(file.st_blocks * 512 >= file.st_size for file in found)
+    assert max(file.st_size for file in found) > 1 << 16  # one has grown
+
+
+@pytest.mark.parametrize("folder", ["missing", "a-file"])
+def test_without_a_directory_metrics_are_counted_in_memory(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "a-file").touch()
+    assert counted(tmp_path / folder, 100) == [LOGGED, "requests: 100"]
+
+
+def test_a_removed_directory_keeps_what_was_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    remove = "import shutil, os; shutil.rmtree(os.environ['PROMETHEUS_MULTIPROC_DIR'])"
+    assert counted(folder, 100, remove)[-1] == "requests: 100"
+
+
+def test_too_many_open_files_before_the_first_value_count_in_memory(tmp_path: Path) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))"
+    assert counted(tmp_path, 3, limit, after=0) == [LOGGED, "requests: 3"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 160 KB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("used_kb", [0, 60, 160])
+def test_a_full_disk_does_not_end_the_worker(small_disk: Path, used_kb: int) -> None:
+    (small_disk / "other").write_bytes(bytes(used_kb << 10))
+    assert counted(small_disk, 200) == [LOGGED, "requests: 200"]
+
+
+def test_a_disk_that_fills_up_later_does_not_end_the_worker(small_disk: Path) -> None:
+    fill = "import pathlib; open(os.environ['PROMETHEUS_MULTIPROC_DIR'] + '/other', 'wb', 0).write(bytes(1 << 20))"
+    assert counted(small_disk, 200, fill) == [LOGGED, "requests: 200"]
