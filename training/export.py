@@ -3,7 +3,6 @@
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +25,7 @@ from models.manifest import (
     read,
 )
 from models.onnx_session import Placement
-from models.tasks import Generation, as_json
+from models.tasks import as_json
 from training import card, metrics, score
 from training.data import loading
 from training.data.examples import DataError, Splits, digest_of, inputs_of, tags_of
@@ -46,17 +45,6 @@ EXAMPLES, CANDIDATES, PROMPT = 5, 50, 16  # examples from the data: number, cand
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ExportedNetwork:
-    """A trained network with its graphs and the files of its bundle."""
-
-    run: TrainingRun
-    network: Network
-    graphs: Mapping[Precision, ExportedGraph]
-    files: dict[str, bytes]
-    splits: Splits[Any]
-
-
 def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False, only: str | None = None) -> Manifest:
     """Write the bundle of a run to directory `target` and return its manifest.
 
@@ -65,17 +53,35 @@ def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False,
     `only` is not worth keeping. `target` holds a bundle with a better score, without `force`. Raises DataError for
     other data than the run was trained on.
     """
-    _check_target(target)
-    exported = _export_network(run, say)
-    dev, files = exported.splits.dev, exported.files
-    manifest = _manifest(exported)
+    if target.exists() and not (target / MANIFEST_FILE).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise BundleError(f"{target} exists and is not a bundle (no {MANIFEST_FILE}): choose another path with --out")
+    splits = _load_same_splits(run)
+    dev, network = splits.dev, run.network()
+    precisions: list[Precision] = ["fp32", "int8"] if has_int8(network.stack) else ["fp32"]
+    graphs = {precision: export_graph(network, precision) for precision in precisions}
+    worst = worst_difference(network, run.codec, graphs["fp32"], dev)
+    if not worst <= LARGEST_DIFFERENCE:
+        raise BundleError(
+            f"{run.folder}: the graph differs from PyTorch by {worst:.1e}, limit {LARGEST_DIFFERENCE:.0e}"
+        )
+    say(f"the fp32 graph differs from PyTorch by at most {worst:.1e} (limit {LARGEST_DIFFERENCE:.0e})")
+    files = {f"{precision}.onnx": graph.model.SerializeToString() for precision, graph in graphs.items()}
+    files |= {name: vocabulary_text(entries).encode() for name, entries in run.codec.vocabularies.items()}
+    manifest = _manifest(run, network, graphs, splits, _digests(files))
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "draft"
         bundles.save(draft, manifest, files)
         cpu = Placement(device="cpu")
         variants = {name: bundles.load(draft, variant=name, placement=cpu) for name in manifest.variants}
         manifest = _with_worthwhile_variants(manifest, variants, dev, say)
-        manifest = manifest if only is None else _with_one_variant(manifest, only)
+        if only is not None and only not in manifest.variants:
+            raise BundleError(
+                f"{manifest.name}: no variant {only!r} among those worth keeping, {', '.join(manifest.variants)}: "
+                "choose one of these, or leave --only out"
+            )
+        if only is not None:
+            update = {"variants": {only: manifest.variants[only]}, "default_variant": only}
+            manifest = manifest.model_copy(update=update)
         variants = {name: variants[name] for name in manifest.variants}
         manifest = manifest.model_copy(update={"examples": _examples(run, variants, manifest, dev)})
     graph_files = {variant.file for variant in manifest.variants.values()}
@@ -87,8 +93,8 @@ def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False,
     return manifest
 
 
-def _export_network(run: TrainingRun, say: Say) -> _ExportedNetwork:
-    """Check the data, export the graphs, and compare the fp32 graph with PyTorch."""
+def _load_same_splits(run: TrainingRun) -> Splits[Any]:
+    """Load the data of a run. Raises DataError if the run was trained on other data."""
     splits = loading.merge_dev_labels(run.recipe, loading.load_splits(run.recipe))
     if loading.combine_sources(splits, loading.load_auxiliary(run.recipe)).files != run.source.files:
         raise DataError(f"{splits.source.name} has changed since {run.folder} was trained: run fit --fresh")
@@ -97,29 +103,39 @@ def _export_network(run: TrainingRun, say: Say) -> _ExportedNetwork:
             f"{run.folder} was trained on other examples than its recipe gives, such as a fold, and would be scored on "
             "its training data: export a run of fit"
         )
-    network = run.network()
-    precisions: list[Precision] = ["fp32", "int8"] if has_int8(network.stack) else ["fp32"]
-    graphs = {precision: export_graph(network, precision) for precision in precisions}
-    worst = worst_difference(network, run.codec, graphs["fp32"], splits.dev)
-    if not worst <= LARGEST_DIFFERENCE:
-        raise BundleError(
-            f"{run.folder}: the graph differs from PyTorch by {worst:.1e}, limit {LARGEST_DIFFERENCE:.0e}"
-        )
-    say(f"the fp32 graph differs from PyTorch by at most {worst:.1e} (limit {LARGEST_DIFFERENCE:.0e})")
-    files = {f"{precision}.onnx": graph.model.SerializeToString() for precision, graph in graphs.items()}
-    files |= {name: vocabulary_text(entries).encode() for name, entries in run.codec.vocabularies.items()}
-    return _ExportedNetwork(run=run, network=network, graphs=graphs, files=files, splits=splits)
+    return splits
 
 
 def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
 
 
-def _manifest(exported: _ExportedNetwork) -> Manifest:
+def _manifest(
+    run: TrainingRun,
+    network: Network,
+    graphs: Mapping[Precision, ExportedGraph],
+    splits: Splits[Any],
+    digests: dict[str, str],
+) -> Manifest:
     """Return the manifest without scores and examples."""
-    run, graph = exported.run, exported.graphs["fp32"]
-    recipe = run.recipe
-    has_spans = recipe.task in ("tag", "joint") and are_iob2(run.labels)
+    recipe, graph, source = run.recipe, graphs["fp32"], loading.add_donor_sources(run.recipe, run.source)
+    fit_command = run.command or f"python -m training fit {recipe.name}"
+    provenance = Provenance(
+        recipe=recipe.model_dump_json(),
+        command=f"{fit_command} && python -m training export {run.folder}",
+        data=Data(
+            name=source.name,
+            url=source.url,
+            licence=source.licence,
+            sha256=source.files,
+            train=len(splits.train),
+            dev=len(splits.dev),
+        ),
+        seed=recipe.training.seed,
+        created=datetime.now(UTC).date(),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        versions={name: version(name) for name in ("torch", "onnx", "onnxruntime")},
+    )
     return Manifest(
         format=FORMAT_VERSION,
         name=recipe.name,
@@ -129,38 +145,17 @@ def _manifest(exported: _ExportedNetwork) -> Manifest:
         codec=recipe.codec,
         labels=tuple(recipe.merge) or run.labels,
         text_labels=run.text_labels,
-        scheme="iob2" if has_spans else None,
+        scheme="iob2" if recipe.task in ("tag", "joint") and are_iob2(run.labels) else None,
         inputs=graph.inputs,
         outputs=graph.outputs,
         state=graph.state,
-        variants={precision: Variant(file=f"{precision}.onnx") for precision in exported.graphs},
+        variants={precision: Variant(file=f"{precision}.onnx") for precision in graphs},
         default_variant="fp32",
-        files=_digests(exported.files),
+        files=digests,
         limits=InputLimits(max_length=recipe.max_length),
         metric=run.metric,
-        provenance=_provenance(exported),
+        provenance=provenance,
         examples=(Example(inputs="", outputs=None),),
-    )
-
-
-def _provenance(exported: _ExportedNetwork) -> Provenance:
-    run, recipe = exported.run, exported.run.recipe
-    source = loading.add_donor_sources(recipe, run.source)
-    return Provenance(
-        recipe=recipe.model_dump_json(),
-        command=f"{run.command or f'python -m training fit {recipe.name}'} && python -m training export {run.folder}",
-        data=Data(
-            name=source.name,
-            url=source.url,
-            licence=source.licence,
-            sha256=source.files,
-            train=len(exported.splits.train),
-            dev=len(exported.splits.dev),
-        ),
-        seed=recipe.training.seed,
-        created=datetime.now(UTC).date(),
-        parameters=sum(parameter.numel() for parameter in exported.network.parameters()),
-        versions={name: version(name) for name in ("torch", "onnx", "onnxruntime")},
     )
 
 
@@ -181,15 +176,6 @@ def _with_worthwhile_variants(manifest: Manifest, variants: Mapping[str, Bundle]
     single = TIMING_NOISE * measured["fp32"].milliseconds["batch_1"]
     default = [name for name, variant in measured.items() if variant.milliseconds["batch_1"] <= single][-1]
     return manifest.model_copy(update={"variants": measured, "default_variant": default})
-
-
-def _with_one_variant(manifest: Manifest, only: str) -> Manifest:
-    if only not in manifest.variants:
-        raise BundleError(
-            f"{manifest.name}: no variant {only!r} among those worth keeping, {', '.join(manifest.variants)}: "
-            "choose one of these, or leave --only out"
-        )
-    return manifest.model_copy(update={"variants": {only: manifest.variants[only]}, "default_variant": only})
 
 
 def drawback(metric: str, exact: Variant, quantized: Variant) -> str:
@@ -247,19 +233,12 @@ def _common_greedy_parameters(variants: Mapping[str, Bundle], prompt: str) -> di
     """Return parameters for the longest greedy text on which all variants agree; None if it is too short."""
     texts = []
     for bundle in variants.values():
-        assert isinstance(bundle.task, Generation)
         options = self_test.generate_options({"max_new_tokens": LONGEST_GREEDY, "temperature": 0.0})
         texts.append(self_test.generate(bundle, prompt, options).generated_text)
     common = 0
     while common < LONGEST_GREEDY and len({text[: common + 1] for text in texts}) == 1:
         common += 1
     return {"max_new_tokens": common, "temperature": 0.0} if common >= SHORTEST_GREEDY else None
-
-
-def _check_target(target: Path) -> None:
-    """Refuse to replace a directory that is not a bundle."""
-    if target.exists() and not (target / MANIFEST_FILE).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise BundleError(f"{target} exists and is not a bundle (no {MANIFEST_FILE}): choose another path with --out")
 
 
 def _check_not_worse(target: Path, manifest: Manifest, force: bool) -> None:

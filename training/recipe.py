@@ -1,7 +1,6 @@
 """Recipes: everything that a published bundle is made from, in one TOML file."""
 
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,53 +104,44 @@ class Recipe(_RecipePart):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for problem in (*_task_problems(self), *_augmentation_problems(self), *_option_problems(self)):
-            raise ValueError(problem)
+        task, codec, crf, training = self.task, self.codec.kind, self.architecture.crf, self.training
+        tagged, generates = task in ("tag", "joint"), task == "generate"
+        joins = self.variation is not None and self.variation.join > 1
+        parts = [part for labels in self.merge.values() for part in labels]
+        repeated = next((part for part in parts if parts.count(part) > 1), None)
+        kinds = " or ".join(map(repr, CODECS[task]))
+        problems = {
+            f"task {task!r} needs codec.kind = {kinds}, not {codec!r}": codec not in CODECS[task],
+            "a language model cannot be bidirectional; set architecture.bidirectional = false": (
+                generates and self.architecture.bidirectional
+            ),
+            f"architecture.crf decodes tags, and task {task!r} has none; set crf = false": crf and not tagged,
+            "merge needs task = 'classify' and at least two merged labels": (
+                self.merge and (task != "classify" or len(self.merge) < 2)
+            ),
+            "class_weights are for labels, and a language model has none; remove it": (
+                training.class_weights != "none" and generates
+            ),
+            f"tied is for language models, not for task {task!r}; remove it": self.architecture.tied and not generates,
+            f"vectors are for words, not for codec.kind = {codec!r}; remove it": self.vectors and codec != "words",
+            "auxiliary needs task 'tag' or 'joint', and codec 'words'": (
+                self.auxiliary and not (tagged and codec == "words")
+            ),
+            f"variation changes tagged sentences, and task {task!r} has none; remove it": self.variation and not tagged,
+            "variation.join cannot join sentences that have a label each; remove it": joins and task == "joint",
+            "class_weights cannot weigh the whole sequences of a crf; remove one of them": (
+                crf and training.class_weights != "none"
+            ),
+            f"merge: the label {repeated!r} is merged twice; merge it once": repeated is not None,
+            "margin needs a crf; set architecture.crf = true, or remove margin": training.margin and not crf,
+            "label_smoothing is for labels that are predicted one by one; remove it": (
+                training.label_smoothing and (crf or generates)
+            ),
+        }
+        for problem, found in problems.items():
+            if found:
+                raise ValueError(problem)
         return self
-
-
-def _task_problems(recipe: Recipe) -> Iterator[str]:
-    """Yield fields that do not fit the task."""
-    task, codec = recipe.task, recipe.codec.kind
-    if codec not in CODECS[task]:
-        yield f"task {task!r} needs codec.kind = {' or '.join(map(repr, CODECS[task]))}, not {codec!r}"
-    if task == "generate" and recipe.architecture.bidirectional:
-        yield "a language model cannot be bidirectional; set architecture.bidirectional = false"
-    if recipe.architecture.crf and task not in ("tag", "joint"):
-        yield f"architecture.crf decodes tags, and task {task!r} has none; set crf = false"
-    if recipe.merge and (task != "classify" or len(recipe.merge) < 2):
-        yield "merge needs task = 'classify' and at least two merged labels"
-    if recipe.training.class_weights != "none" and task == "generate":
-        yield "class_weights are for labels, and a language model has none; remove it"
-    if recipe.architecture.tied and task != "generate":
-        yield f"tied is for language models, not for task {task!r}; remove it"
-    if recipe.vectors and codec != "words":
-        yield f"vectors are for words, not for codec.kind = {codec!r}; remove it"
-
-
-def _augmentation_problems(recipe: Recipe) -> Iterator[str]:
-    """Yield parts that need tagged sentences."""
-    task, codec = recipe.task, recipe.codec.kind
-    if recipe.auxiliary and (task not in ("tag", "joint") or codec != "words"):
-        yield "auxiliary needs task 'tag' or 'joint', and codec 'words'"
-    if recipe.variation and task not in ("tag", "joint"):
-        yield f"variation changes tagged sentences, and task {task!r} has none; remove it"
-    if recipe.variation and recipe.variation.join > 1 and task == "joint":
-        yield "variation.join cannot join sentences that have a label each; remove it"
-
-
-def _option_problems(recipe: Recipe) -> Iterator[str]:
-    """Yield fields that exclude each other."""
-    crf, training = recipe.architecture.crf, recipe.training
-    if crf and training.class_weights != "none":
-        yield "class_weights cannot weigh the whole sequences of a crf; remove one of them"
-    parts = [part for labels in recipe.merge.values() for part in labels]
-    if len(parts) != len(set(parts)):
-        yield f"merge: the label {max(parts, key=parts.count)!r} is merged twice; merge it once"
-    if training.margin and not crf:
-        yield "margin needs a crf; set architecture.crf = true, or remove margin"
-    if training.label_smoothing and (crf or recipe.task == "generate"):
-        yield "label_smoothing is for labels that are predicted one by one; remove it"
 
 
 def names() -> list[str]:

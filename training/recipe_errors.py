@@ -24,11 +24,15 @@ def explain(error: ValidationError, recipe: type[BaseModel], file: str, changed:
     """Return all problems in one line. Each starts with the option that caused it, or with the recipe."""
     messages = []
     for problem in error.errors(include_url=False):
-        field = _field(problem, recipe)
-        message = _message(problem, field, recipe)
+        # Pydantic's location in a union also names the chosen member.
+        place = [str(part) for part in problem["loc"]]
+        member = place[1] if len(place) > 1 and place[1] in _kinds(recipe, place[0]) else None
+        parts = [*place[:1], *place[2:]] if member else place
+        field = ".".join([*parts, "kind"] if problem["type"].startswith("union_tag") else parts)
+        message = _message(problem, field, member, recipe)
         option = "--name" if field == "name" else f"--set {field}"
-        place = option if field in changed else f"{file}: {field}" if field else file
-        messages.append(f"{place}: {message}")
+        origin = option if field in changed else f"{file}: {field}" if field else file
+        messages.append(f"{origin}: {message}")
     return "; ".join(messages)
 
 
@@ -40,20 +44,13 @@ def field_names(recipe: type[BaseModel]) -> Iterator[str]:
             yield from (f"{name}.{inner}" for inner in _part_fields(part))
 
 
-def _field(problem: Mapping[str, Any], recipe: type[BaseModel]) -> str:
-    """Return the dotted name of a field. Pydantic's location of a union also names the chosen member."""
-    place = [str(part) for part in problem["loc"]]
-    if len(place) > 1 and place[1] in _kinds(recipe, place[0]):
-        del place[1]
-    if problem["type"].startswith("union_tag"):
-        place.append("kind")
-    return ".".join(place)
-
-
-def _message(problem: Mapping[str, Any], field: str, recipe: type[BaseModel]) -> str:
+def _message(problem: Mapping[str, Any], field: str, member: str | None, recipe: type[BaseModel]) -> str:
     kind, value, last = problem["type"], problem["input"], field.split(".")[-1]
     if kind in UNKNOWN:
-        return _unknown_field([str(part) for part in problem["loc"]], field, recipe)
+        if member is None:
+            return f"unknown field{_suggestion(field, list(field_names(recipe)))}"
+        known = [name for name in _part_fields(_kinds(recipe, field.split(".")[0])[member]) if name != "kind"]
+        return f"unknown field of kind {member!r}, which has {', '.join(known)}{_suggestion(last, known)}"
     if kind in MISSING:
         return f"is missing; for example {EXAMPLES.get(field, f'{last} = …')}"
     if kind == "union_tag_invalid":
@@ -63,14 +60,6 @@ def _message(problem: Mapping[str, Any], field: str, recipe: type[BaseModel]) ->
     if field == "name":
         message = "use at most 64 lower-case letters, digits, dots, dashes and underscores"
     return f"{message} (got {str(value)[:80]!r})" if field else message
-
-
-def _unknown_field(place: list[str], field: str, recipe: type[BaseModel]) -> str:
-    kinds = _kinds(recipe, place[0])
-    if len(place) < 3 or place[1] not in kinds:
-        return f"unknown field{_suggestion(field, list(field_names(recipe)))}"
-    known = [name for name in _part_fields(kinds[place[1]]) if name != "kind"]
-    return f"unknown field of kind {place[1]!r}, which has {', '.join(known)}{_suggestion(place[-1], known)}"
 
 
 def _suggestion(wrong: str, known: list[str]) -> str:
