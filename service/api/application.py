@@ -1,7 +1,9 @@
 """The Starlette application: the routes of every protocol, CORS, and BentoML's pages behind them."""
 
 import contextlib
-from collections.abc import AsyncIterator
+import html
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.routing import Route as StarletteRoute
 
+from service import VERSION
 from service.api import bentoml_routes, native, oip, openai_completions, openai_embeddings, openapi, sse
 from service.api.asgi import Endpoint
 from service.api.bentoml_routes import BentoMLPages
@@ -34,6 +37,42 @@ async def _document(context: RequestContext, _: bytes) -> Any:
     return Reply(body=orjson.dumps(openapi.document(ROUTES, model_cards(context.worker.engine), keys=keys)))
 
 
+STYLE = "body{font:1rem/1.5 sans-serif;margin:2rem auto;max-width:60rem}td{padding:0 1rem 0 0;vertical-align:top}"
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>seqserve</title>
+<style>{style}</style>
+<h1>seqserve {version}</h1>
+<p>The <a href="docs.json">OpenAPI document</a> describes every route. See also the <a href="v1/models">models</a> as
+JSON and the <a href="metrics">metrics</a>.
+<h2>Models</h2>
+<table>{models}</table>
+<h2>Routes</h2>
+<table>{routes}</table>
+</html>
+"""
+# The page loads nothing, so it works without a network and reports to nobody.
+PAGE_POLICY = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+
+
+async def _page(context: RequestContext, _: bytes) -> Reply:
+    cards = model_cards(context.worker.engine)
+    routes = [(" ".join(each.methods), each.pattern, each.docs.summary) for each in ROUTES if each.docs is not None]
+    page = PAGE.format(
+        style=STYLE,
+        version=VERSION,
+        models=_rows((card["id"], card["task"], card["description"]) for card in cards),
+        routes=_rows([*routes, ("WebSocket", STREAM_PATH, "Tag words or frames as they arrive")]),
+    )
+    return Reply(body=page.encode(), media=b"text/html; charset=utf-8", headers=[PAGE_POLICY])
+
+
+def _rows(rows: Iterable[Iterable[str]]) -> str:
+    return "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in row) for row in rows)
+
+
 async def _not_found(context: RequestContext, _: bytes) -> Any:
     available = [route.pattern for route in ROUTES]
     raise NotFound(f"there is no route {shown(context.path)}; see /docs.json", available=available)
@@ -51,6 +90,16 @@ ROUTES: tuple[Route, ...] = (
         _document,
         docs=Docs(group=openapi.PAGES_GROUP, summary="Get this document", answer=dict[str, Any]),
     ),
+    Route(
+        "/",
+        READ,
+        _page,
+        docs=Docs(
+            group=openapi.PAGES_GROUP, summary="List the models and routes on a page", answer=bytes, media="text/html"
+        ),
+    ),
+    # Where the client of Text Generation Inference sends everything.
+    replace(native.GENERATE, pattern="/", docs=replace(native.GENERATE_DOCS, about="As `/v1/generate`.")),
     *bentoml_routes.ROUTES,
 )
 # One route, and so one metrics label, for all paths that do not exist. By prefix: the format of the error.
@@ -69,9 +118,11 @@ def create_app(worker: Worker, bentoml_app: Starlette, *, routes: tuple[Route, .
     """Return the application of one worker. ``bentoml_app`` serves BentoML's pages and has the lifespan."""
     pages = BentoMLPages(worker, bentoml_app, NOT_FOUND)
     streams = WebSocketStreams(worker)
-    literal_first = sorted(routes, key=lambda route: "{" in route.pattern)
+    by_pattern: defaultdict[str, list[Route]] = defaultdict(list)
+    for route in sorted(routes, key=lambda route: "{" in route.pattern):  # literal patterns first
+        by_pattern[route.pattern].append(route)
     starlette_routes: list[BaseRoute] = [
-        *(StarletteRoute(route.pattern, Endpoint(worker, route)) for route in literal_first),
+        *(StarletteRoute(pattern, Endpoint(worker, *same)) for pattern, same in by_pattern.items()),
         WebSocketRoute(STREAM_PATH, streams),
         WebSocketRoute("/{path:path}", streams),  # answers that the path does not exist
         Mount("/", pages),

@@ -1,6 +1,7 @@
 """The ordinary path of an HTTP request: a Transport over ASGI, and the endpoint that Starlette's routes call."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
@@ -19,10 +20,12 @@ def address_of(peer: Any) -> str:
 
 
 class Endpoint:
-    """Answers the requests to one route, as an ASGI application."""
+    """Answers the requests to one path, as an ASGI application. Its routes have different methods."""
 
-    def __init__(self, worker: Worker, route: Route) -> None:
-        self._worker, self._route = worker, route
+    def __init__(self, worker: Worker, *routes: Route) -> None:
+        self._worker = worker
+        self._routes = {method: route for route in routes for method in route.methods}
+        self._other = replace(routes[0], methods=tuple(self._routes))  # refuses other methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         transport = AsgiTransport(receive, send)
@@ -30,7 +33,7 @@ class Endpoint:
         try:
             await handle(
                 self._worker,
-                self._route,
+                self._routes.get(scope["method"], self._other),
                 transport,
                 headers,
                 method=scope["method"],

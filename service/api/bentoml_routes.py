@@ -1,19 +1,17 @@
-"""BentoML's routes: ``/tag``, ``/classify`` and ``/generate``, and BentoML's own pages.
+"""BentoML's routes: ``/tag``, ``/classify`` and ``/generate``, and the pages that BentoML answers.
 
-BentoML's client finds the three tasks in ``/schema.json`` and on BentoML's page. Their requests are answered by the
-handlers of ``/v1/…``: BentoML's own machinery accepts bodies of any size, and answers errors in its own way.
+BentoML's client finds the three tasks in ``/schema.json``. Their requests are answered by the handlers of ``/v1/…``:
+BentoML's own machinery accepts bodies of any size, and answers errors in its own way. Its page at ``/`` and the files
+of that page are not served, because they load scripts from other hosts.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.routing import Mount
 from starlette.routing import Route as StarletteRoute
-from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api import native, schemas
@@ -25,6 +23,7 @@ from service.errors import MethodNotAllowed, shown
 from service.worker import Worker
 
 HEALTH = frozenset(("/livez", "/readyz", "/healthz"))  # answered without an API key
+PAGES = HEALTH | {"/metrics", "/schema.json"}
 
 
 async def _generate(context: RequestContext, body: bytes) -> Any:
@@ -52,7 +51,11 @@ class BentoMLPages:
     def __init__(self, worker: Worker, inner: Starlette, not_found: Mapping[str, Route]) -> None:
         self._worker, self._inner = worker, inner
         self._not_found = {prefix: Endpoint(worker, route) for prefix, route in not_found.items()}
-        self.methods = _methods(inner)
+        self.methods = {
+            route.path: sorted(route.methods or ())
+            for route in inner.routes
+            if isinstance(route, StarletteRoute) and route.path in PAGES
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -98,16 +101,3 @@ def _with_headers(context: RequestContext, send: Send) -> Send:
         await send(message)
 
     return send_with_headers
-
-
-def _methods(app: Starlette) -> dict[str, list[str]]:
-    """Return the methods of each path of an application. Each static file is a path."""
-    found: dict[str, list[str]] = {}
-    for route in app.routes:
-        if isinstance(route, StarletteRoute):
-            found[route.path] = sorted(route.methods or ())
-        elif isinstance(route, Mount) and isinstance(route.app, StaticFiles):
-            for folder in map(Path, route.app.all_directories):
-                files = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-                found |= {f"{route.path}/{name}": ["GET", "HEAD"] for name in files}
-    return found

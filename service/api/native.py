@@ -43,6 +43,8 @@ async def generate(context: RequestContext, request: schemas.GenerateRequest) ->
         answer = await context.worker.engine.generate(
             request.inputs, model=request.model, options=options, request=context.request
         )
+    if request.is_from_tgi_client and not isinstance(answer, list):
+        return schemas.tgi_answer(answer)
     return schemas.generate_answer(answer, with_state=options.return_state)
 
 

@@ -54,7 +54,6 @@ PAGES = (
     Page("/readyz", "text/plain", "Check whether every bundle passed its self-test", open=True, answers_503=True),
     Page("/metrics", "text/plain", "Get the Prometheus metrics"),
     Page("/schema.json", "application/json", "Get the schema for `bentoml.SyncHTTPClient`"),
-    Page("/", "text/html", "Show this document as a page"),
 )
 PARAMETERS: Json = {
     "RequestId": {

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NotRequired
+from typing import Any, Literal, NamedTuple, NotRequired
 
 import orjson
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
@@ -100,14 +100,28 @@ class ErrorFormat:
     schema: Any  # the type of the body, for the OpenAPI document
 
 
+# Clients of Text Generation Inference read `error`, and choose their exceptions by `error_type`.
+TGI_ERROR_TYPES = (
+    (errors.RequestError, "validation"),
+    (errors.Overloaded, "overloaded"),
+    (errors.RateLimited, "overloaded"),
+    (ServiceError, "generation"),
+)
+
+
 class Problem(TypedDict):
-    """An error as in RFC 9457, with the members that a program needs where they apply."""
+    """An error as in RFC 9457, with the members that a program needs where they apply.
+
+    ``error`` repeats the detail, and ``error_type`` is its kind, for clients of Text Generation Inference.
+    """
 
     type: str
     title: str
     status: int
     detail: str
     request_id: str
+    error: str
+    error_type: Literal["validation", "overloaded", "generation"]
     field: NotRequired[str]
     limit: NotRequired[float | str]
     value: NotRequired[str | float | bool]
@@ -118,14 +132,16 @@ class Problem(TypedDict):
 
 def problem_of(error: ServiceError, *, request_id: str) -> dict[str, object]:
     """Return the members of the RFC 9457 problem."""
-    kind = kind_of(error)
+    kind, detail = kind_of(error), detail_of(error)
     return {
         "type": PREFIX + kind.slug,
         "title": kind.title,
         "status": kind.status,
-        "detail": detail_of(error),
+        "detail": detail,
         **error.details,
         "request_id": request_id,
+        "error": detail,
+        "error_type": next(name for cls, name in TGI_ERROR_TYPES if isinstance(error, cls)),
     }
 
 

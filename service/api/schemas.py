@@ -140,6 +140,20 @@ class GenerateParameters(RequestModel):
     grammar: Null = None
     adapter_id: Null = None
 
+    @property
+    def is_from_tgi_client(self) -> bool:
+        """Whether these are exactly the fields of that client, which sends each of them, null or not."""
+        return self.model_fields_set == TGI_CLIENT_FIELDS and self.details is True
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether to take the most likely token. TGI's client sends ``do_sample: false`` unless it is set."""
+        sampling = (self.temperature, self.top_k, self.top_p)
+        return self.do_sample is False and not (self.is_from_tgi_client and any(sampling))
+
+
+TGI_CLIENT_FIELDS = frozenset(GenerateParameters.model_fields) - {"adapter_id", "return_state", "state"}
+
 
 class GenerateRequest(RequestModel):
     """Body of ``/v1/generate`` and ``/v1/generate_stream``."""
@@ -149,6 +163,11 @@ class GenerateRequest(RequestModel):
     parameters: GenerateParameters | None = None
     stream: bool | None = Field(default=None, description="true: answer as /v1/generate_stream, under /v1/ only")
 
+    @property
+    def is_from_tgi_client(self) -> bool:
+        """Whether the client package of Text Generation Inference sent this. It reads a list and other reasons."""
+        return self.parameters is not None and self.parameters.is_from_tgi_client
+
 
 class StreamMessage(RequestModel):
     """A message of ``WS /v1/stream``. The first valid message opens the stream, with or without inputs."""
@@ -157,6 +176,9 @@ class StreamMessage(RequestModel):
     state: str | None = None
     inputs: StreamInputs | None = None
     return_state: bool | None = None
+
+
+TGI_FINISH_REASONS = {"length": "length", "stop": "stop_sequence", "eos": "eos_token"}
 
 
 class EntityObject(TypedDict):
@@ -219,6 +241,13 @@ def generated_object(result: GenerationResult, *, with_state: bool) -> Generated
     if with_state:
         answer["state"] = result.state
     return answer
+
+
+def tgi_answer(result: GenerationResult) -> list[GeneratedObject]:
+    """Return one text as the client of Text Generation Inference reads it: a list of one, with details."""
+    answer = generated_object(result, with_state=False)
+    answer["details"]["finish_reason"] = TGI_FINISH_REASONS[answer["details"]["finish_reason"]]
+    return [answer]
 
 
 def generate_answer(
@@ -338,7 +367,7 @@ def generation_parameters(parameters: GenerateParameters | None, *, limit: int) 
     temperature = 1.0 if given.temperature is None else given.temperature
     return GenerationParameters(
         max_new_tokens=new_tokens,
-        temperature=0.0 if given.do_sample is False else temperature,
+        temperature=0.0 if given.is_greedy else temperature,
         top_k=given.top_k or 0,
         top_p=1.0 if given.top_p is None else given.top_p,
         seed=given.seed,

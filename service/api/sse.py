@@ -9,10 +9,9 @@ from typing import Literal, NotRequired
 import orjson
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from service import errors
 from service.api import schemas
 from service.api.pipeline import RequestContext
-from service.api.problems import parameter_field, problem_of, renamed_fields
+from service.api.problems import body_of, parameter_field, renamed_fields
 from service.api.routes import Docs, EventStream, Route
 from service.api.schemas import generated_object
 from service.errors import InvalidRequest, ServiceError
@@ -21,8 +20,6 @@ from service.generation_stream import GenerationStream, TokenDelta
 MEDIA = b"text/event-stream"
 KEEP_ALIVE = b": keep-alive\n\n"  # a comment, which clients skip
 EMPTY_TOKEN = (0, "", 0.0)  # the one token of an empty text
-# Text Generation Inference's error types, from which its clients choose their exceptions.
-ERROR_TYPES = ((errors.RequestError, "validation"), (errors.Overloaded, "overloaded"), (ServiceError, "generation"))
 
 
 class StreamToken(TypedDict):
@@ -59,14 +56,8 @@ def event(data: bytes) -> bytes:
 
 
 def error_event(context: RequestContext) -> Callable[[ServiceError], bytes]:
-    """Return a function that makes the last event of a failed stream: the problem, and the fields of TGI's errors."""
-
-    def of(error: ServiceError) -> bytes:
-        kind = next(name for cls, name in ERROR_TYPES if isinstance(error, cls))
-        problem = problem_of(error, request_id=context.request.request_id)
-        return b"event: error\n" + event(orjson.dumps({**problem, "error": problem["detail"], "error_type": kind}))
-
-    return of
+    """Return a function that makes the last event of a failed stream."""
+    return lambda error: b"event: error\n" + event(body_of(error, request_id=context.request.request_id))
 
 
 async def generate_stream(context: RequestContext, body: bytes) -> EventStream:
@@ -87,19 +78,20 @@ async def stream_text(context: RequestContext, request: schemas.GenerateRequest)
             [request.inputs], model=request.model, options=[options], request=context.request
         )
     stream.keepalive_s = settings.keepalive_s
+    tgi = request.is_from_tgi_client
     return EventStream(
-        media=MEDIA, chunks=_chunks(stream, with_state=options.return_state), on_error=error_event(context)
+        media=MEDIA, chunks=_chunks(stream, with_state=options.return_state, tgi=tgi), on_error=error_event(context)
     )
 
 
-async def _chunks(stream: GenerationStream, *, with_state: bool) -> AsyncGenerator[bytes, None]:
+async def _chunks(stream: GenerationStream, *, with_state: bool, tgi: bool) -> AsyncGenerator[bytes, None]:
     """Yield the events that are ready together as one chunk, because a write costs more than an event."""
     count = 0
     async with contextlib.aclosing(stream):
         async for deltas in stream:
             parts = []
             for delta in deltas:
-                end = _end(stream, delta, with_state=with_state) if delta.finish_reason else b""
+                end = _end(stream, delta, with_state=with_state, tgi=tgi) if delta.finish_reason else b""
                 parts += token_events(delta, count, end)
                 count += len(delta.tokens)
             yield b"".join(parts) or KEEP_ALIVE
@@ -125,11 +117,11 @@ def _token(token: int, piece: str) -> bytes:
     return b'"token":{"id":%d,"text":%b,"special":%b,"logprob":' % (token, orjson.dumps(piece), special)
 
 
-def _end(stream: GenerationStream, delta: TokenDelta, *, with_state: bool) -> bytes:
+def _end(stream: GenerationStream, delta: TokenDelta, *, with_state: bool, tgi: bool) -> bytes:
     """Return the members of the last event: the whole text and its details, as JSON without the braces."""
     answer = generated_object(stream.result(delta.index), with_state=with_state)
     answer["details"] = {
-        "finish_reason": delta.finish_reason,
+        "finish_reason": schemas.TGI_FINISH_REASONS[delta.finish_reason or "length"] if tgi else delta.finish_reason,
         "generated_tokens": stream.generated_tokens(delta.index),
         "input_length": stream.prompt_tokens[delta.index],
         "seed": stream.seeds[delta.index],

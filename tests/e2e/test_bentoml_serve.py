@@ -12,8 +12,10 @@ import bentoml
 import httpx
 import psutil
 import pytest
+import text_generation
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import GenerationError
+from text_generation import errors as tgi_errors
 
 from tests.support.bentoml_server import served
 from tests.support.polling import wait_until
@@ -69,6 +71,51 @@ def test_the_client_of_hugging_face_reads_a_stream(real: str, route: str) -> Non
     assert events[-1].details is not None
     assert (events[-1].details.finish_reason, events[-1].details.generated_tokens) == ("length", 50)
     assert [event.index for event in events] == list(range(1, 51))
+
+
+def tgi_client(address: str) -> text_generation.Client:
+    return text_generation.Client(address, timeout=60)
+
+
+@pytest.mark.parametrize("path", ["", "/v1/generate", "/generate"])
+def test_the_client_of_text_generation_inference_generates(real: str, path: str) -> None:
+    client = tgi_client(real + path)
+    whole = InferenceClient(model=f"{real}/v1/generate").text_generation("ROMEO:", max_new_tokens=20, do_sample=False)
+    found = client.generate("ROMEO:")
+    assert (found.generated_text, found.details.finish_reason, len(found.details.tokens)) == (whole, "length", 20)
+    asked: dict[str, Any] = {"temperature": 0.9, "seed": 3, "best_of": 1, "repetition_penalty": 1.0}
+    sampled = InferenceClient(model=f"{real}/v1/generate").text_generation(
+        "ROMEO:", max_new_tokens=20, temperature=0.9, seed=3
+    )
+    assert client.generate("ROMEO:", **asked).generated_text == sampled
+    stop = whole[4]
+    assert client.generate("ROMEO:", stop_sequences=[stop]).details.finish_reason == "stop_sequence"
+
+
+@pytest.mark.parametrize("path", ["", "/v1/generate", "/v1/generate_stream"])
+def test_the_client_of_text_generation_inference_reads_a_stream(real: str, path: str) -> None:
+    client = tgi_client(real + path)
+    whole = tgi_client(real).generate("ROMEO:", max_new_tokens=30).generated_text
+    events = list(client.generate_stream("ROMEO:", max_new_tokens=30))
+    assert "".join(event.token.text for event in events) == events[-1].generated_text == whole
+    *_, last = client.generate_stream("ROMEO:", max_new_tokens=30, stop_sequences=[whole[4]])
+    assert last.details is not None
+    assert last.details.finish_reason == "stop_sequence"
+
+
+async def test_the_asynchronous_client_of_text_generation_inference(real: str) -> None:
+    client = text_generation.AsyncClient(real, timeout=60)
+    found = await client.generate("ROMEO:", max_new_tokens=5)
+    events = [event async for event in client.generate_stream("ROMEO:", max_new_tokens=5)]
+    assert events[-1].generated_text == found.generated_text
+
+
+@pytest.mark.parametrize("path", ["", "/v1/generate"])
+def test_the_client_of_text_generation_inference_shows_our_message(real: str, path: str) -> None:
+    with pytest.raises(tgi_errors.ValidationError, match="truncate"):
+        tgi_client(real + path).generate("ROMEO:", truncate=5)
+    with pytest.raises(tgi_errors.ValidationError, match="max_new_tokens"):
+        list(tgi_client(real + path).generate_stream("ROMEO:", max_new_tokens=10**6))
 
 
 def test_a_state_token_continues_in_another_process_and_on_the_routes_of_bentoml(

@@ -50,6 +50,8 @@ def test_a_problem_has_the_details_of_its_error() -> None:
         "limit": 1,
         "value": 0,
         "request_id": "r-1",
+        "error": "parameters.top_k: 0 is too small",
+        "error_type": "validation",
     }
 
 
@@ -90,3 +92,19 @@ def test_engine_fields_are_renamed_to_the_requests(field: str, single: bool, cop
     with pytest.raises(errors.InvalidRequest) as caught, renamed_fields(rename):
         raise errors.InvalidRequest("bad", field=field)
     assert caught.value.details["field"] == renamed
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (errors.TooLarge("too long", limit=1), "validation"),
+        (errors.Overloaded("full", retry_after_s=1), "overloaded"),
+        (errors.RateLimited("over", policy="rate", limit=1, retry_after_s=1), "overloaded"),
+        (errors.InternalError(), "generation"),
+    ],
+)
+def test_clients_of_text_generation_inference_read_the_detail_and_its_kind(
+    error: errors.ServiceError, kind: str
+) -> None:
+    body = orjson.loads(body_of(error, request_id="r-1"))
+    assert (body["error"], body["error_type"]) == (body["detail"], kind)
