@@ -1,4 +1,4 @@
-"""Model cards, written from the manifest alone, so that the two never disagree."""
+"""Model cards, written from the manifest and the share of tokens that are cut differently."""
 
 import json
 
@@ -8,8 +8,11 @@ from training.metrics import UNITS
 LONGEST_EXAMPLE = 400  # characters
 
 
-def write(manifest: Manifest) -> str:
-    """Return the model card of a bundle as Markdown."""
+def write(manifest: Manifest, *, tokens_cut_differently: float = 0) -> str:
+    """Return the model card of a bundle as Markdown.
+
+    `tokens_cut_differently` is the share of training tokens that the codec does not cut in the same way from a text.
+    """
     origin = manifest.provenance
     parts = "characters" if manifest.task == "generate" else "examples"
     example = manifest.examples[0]
@@ -32,7 +35,7 @@ def write(manifest: Manifest) -> str:
 - **Architecture:** {architecture}; {origin.parameters:,} parameters
 - **Data:** {data}, license: {origin.data.licence or "not stated"}
 - **Size of the data:** {origin.data.train:,} {parts} for training, {origin.data.dev:,} held out for the scores
-- **Labels:** {_labels(manifest)}
+- **Labels:** {_labels(manifest)}{_tokens(tokens_cut_differently)}
 - **Created:** {origin.created}, seed {origin.seed}, {", ".join(f"{k} {v}" for k, v in origin.versions.items())}
 
 ## Scores
@@ -77,6 +80,12 @@ def _labels(manifest: Manifest) -> str:
     if not manifest.text_labels:
         return text
     return f"{text}; of the whole text: {', '.join(f'`{label}`' for label in manifest.text_labels)}"
+
+
+def _tokens(share: float) -> str:
+    if not share:
+        return ""
+    return f"\n- **Tokens:** {share:.1%} of the training tokens are cut differently in a text; send lists of tokens"
 
 
 def _shorten(text: str) -> str:

@@ -30,6 +30,7 @@ from training import card, metrics, score
 from training.data import loading
 from training.data.examples import DataError, Splits, digest_of, inputs_of, tags_of
 from training.data.tag_schemes import are_iob2
+from training.data.tokenization import compare_tokens
 from training.nn.networks import Network
 from training.onnx_export.builder import ExportedGraph, Precision
 from training.onnx_export.network_graph import export_graph
@@ -88,7 +89,9 @@ def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False,
     files = {name: data for name, data in files.items() if name in graph_files or not name.endswith(".onnx")}
     _check_not_worse(target, manifest, force)
     manifest = manifest.model_copy(update={"files": _digests(files)})
-    bundles.save(target, manifest, {**files, CARD_FILE: card.write(manifest).encode()})
+    share = 0.0 if manifest.task == "generate" else compare_tokens(run.codec, splits.train).share
+    text = card.write(manifest, tokens_cut_differently=share)
+    bundles.save(target, manifest, {**files, CARD_FILE: text.encode()})
     self_test.run(bundles.load(target, placement=Placement(device="cpu")))
     return manifest
 

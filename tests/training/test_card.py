@@ -28,6 +28,10 @@ def test_card_has_the_facts_of_the_manifest(name: str) -> None:
     assert [fact for fact in facts if fact not in text] == []
 
 
+def test_card_has_the_share_of_tokens_that_are_cut_differently() -> None:
+    assert "**Tokens:** 2.5%" in card.write(read(ZOO / NAMES[0]), tokens_cut_differently=0.025)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_published_card_is_the_generated_one(name: str) -> None:
     assert (ZOO / name / "README.md").read_text("utf-8") == card.write(read(ZOO / name))

@@ -70,6 +70,8 @@ def score_bundle(options: argparse.Namespace) -> None:
 
 
 def show_card(options: argparse.Namespace) -> None:
+    from models.manifest import CARD_FILE
     from training import card
 
-    echo(card.write(read_manifest(options.bundle)))
+    manifest, written = read_manifest(options.bundle), options.bundle / CARD_FILE
+    echo(written.read_text("utf-8") if written.is_file() else card.write(manifest))

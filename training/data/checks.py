@@ -3,6 +3,7 @@
 What cannot be trained on raises DataError. What the user should know becomes a note. Both name the line.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,9 +19,12 @@ from training.data.examples import (
     TaggedExample,
     inputs_of,
     label_names,
+    label_of,
     tags_of,
+    visible,
     where,
 )
+from training.data.tokenization import compare_tokens
 from training.recipe import Recipe
 
 LabelKind = Literal["tag", "label"]  # of a step, or of the whole sequence
@@ -36,6 +40,11 @@ SHORTEST_TEXT = 100  # characters of each part of a text
 FREQUENT = 5  # a label this frequent is not a typo, and a rare label may be a typo of it
 ENOUGH_EXAMPLES = 10  # from this count on, labels must repeat
 SHORTEST_TYPO = 4  # letters: many shorter labels differ by one letter on purpose (NN, NNS)
+RARE = 5  # a label with less than a fifth of an even share is rare
+MISSING_VALUES = {"nan", "none", "null", "n/a", "<na>", "#n/a"}
+QUOTES = "\"'\u201c\u201d\u2018\u2019\u201e"
+INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b\u2060\ufeff]")  # not joiners, which emoji need
+CONTEXT = 20  # characters around an invisible one
 MOST_SHOWN = 10  # labels in a note, and notes about typos
 
 
@@ -70,9 +79,14 @@ def _check_examples(recipe: Recipe, codec: codecs.Codec, splits: Splits[Any]) ->
     notes = check_labels(recipe.task, splits.train, splits.dev, name=name, answered=tuple(recipe.merge))
     _, whole = label_names("joint", splits.train)
     if unknown := sorted({part for parts in recipe.merge.values() for part in parts} - set(whole)):
-        raise DataError(f"{name}: merge has the label {unknown[0]!r}; the labels of the data are {', '.join(whole)}")
+        raise DataError(f"{name}: merge has the label {unknown[0]!r}; the data has {', '.join(map(visible, whole))}")
     if recipe.task in ("tag", "joint"):
         notes = (*notes, *check_tokens([*splits.train, *splits.dev]))
+    if (differences := compare_tokens(codec, splits.train)).count:
+        notes = (*notes, str(differences))
+    notes = (*notes, *note_invisible([*splits.train, *splits.dev]))
+    if recipe.training.class_weights == "none" and recipe.task == "classify":
+        notes = (*notes, *note_rare(splits.train))
     if (count := len(splits.dev)) < FEW_HELD_OUT:
         notes = (
             *notes,
@@ -131,6 +145,7 @@ def check_labels(
         else:
             notes += _note_missing_b((*train, *dev))
         notes += _note_unseen(kind, {*known, *answered}, held_out)
+        notes += _note_suspicious(kind, known)
         likely = list(_note_typos(kind, count_labels(kind, (*train, *dev))))
         notes += likely[:MOST_SHOWN]
         if len(likely) > MOST_SHOWN:
@@ -188,10 +203,60 @@ def _note_unseen(kind: LabelKind, known: Set[str], held_out: Mapping[str, LabelU
     unseen = sorted(held_out.keys() - known)
     if unseen:
         shown = [
-            f"{label} ({held_out[label].place})" if held_out[label].place else label for label in unseen[:MOST_SHOWN]
+            f"{visible(label)} ({held_out[label].place})" if held_out[label].place else visible(label)
+            for label in unseen[:MOST_SHOWN]
         ]
         more = f" and {len(unseen) - MOST_SHOWN} more" if len(unseen) > MOST_SHOWN else ""
         yield f"{kind}s only in the development data, which count as errors: {', '.join(shown)}{more}"
+
+
+def _note_suspicious(kind: LabelKind, uses: Mapping[str, LabelUse]) -> Iterator[str]:
+    """Note labels that may be missing values, or that have quotes."""
+    for label, use in uses.items():
+        problem = "a missing value, then leave such rows out" if label.casefold() in MISSING_VALUES else ""
+        if len(label) > 2 and label[0] in QUOTES and label[-1] in QUOTES:
+            problem = "quoted by mistake, then remove the quotes"
+        if problem:
+            yield f"{kind} {label!r} ({_times(use)}) may be {problem}"
+
+
+def _times(use: LabelUse) -> str:
+    return ("once" if use.count == 1 else f"{use.count} times, first") + (f" in {use.place}" if use.place else "")
+
+
+def note_rare(train: Sequence[Any]) -> Iterator[str]:
+    """Note labels with few training examples, which a network may never answer."""
+    uses = count_labels("label", train)
+    limit = len(train) / (RARE * len(uses))
+    rare = sorted((use.count, label) for label, use in uses.items() if use.count < limit)
+    if rare:
+        shown = ", ".join(f"{label!r} ({count:,})" for count, label in rare[:MOST_SHOWN])
+        yield (
+            f"{len(rare)} of {len(uses)} labels are rare in {len(train):,} training examples: {shown}; if they matter "
+            "as much as the others, --set training.class_weights=balanced"
+        )
+
+
+def note_invisible(examples: Iterable[SequenceExample]) -> Iterator[str]:
+    """Note inputs and labels with characters that nobody sees, such as a byte order mark between joined files."""
+    count, first = 0, ""
+    for example in examples:
+        if isinstance(example, SeriesExample):
+            texts: list[tuple[int | None, str]] = []
+        elif isinstance(example, LabeledExample) and isinstance(example.text, str):
+            texts = [(None, example.text)]
+        else:
+            texts = list(enumerate(inputs_of(example)))
+        labels = [*enumerate(tags_of(example)), (None, label_of(example) or "")]
+        wrong = [(step, text) for step, text in texts if INVISIBLE.search(text)]
+        wrong += [(step, label) for step, label in labels if not label.isprintable()]
+        count += len(wrong)
+        if wrong and not first:
+            step, text = wrong[0]
+            at = match.start() if (match := INVISIBLE.search(text)) else 0
+            first = f"{text[max(at - CONTEXT, 0) : at + CONTEXT]!r} ({where(example, step)})"
+    if count:
+        yield f"invisible characters in {count} tokens, texts or labels, first {first}; remove them"
 
 
 def _note_missing_b(examples: Iterable[Any]) -> Iterator[str]:
@@ -201,7 +266,8 @@ def _note_missing_b(examples: Iterable[Any]) -> Iterator[str]:
         for step, tag in enumerate(example.tags):
             before = example.tags[step - 1] if step else "O"
             if tag.startswith("I-") and before not in (tag, f"B-{tag[2:]}"):
-                count, first = count + 1, first or f"{tag} ({where(example, step)})" if example.place else tag
+                place = f" ({where(example, step)})" if example.place else ""
+                count, first = count + 1, first or visible(tag) + place
     if count:
         times = "once" if count == 1 else f"{count} times"
         yield f"I- without B- before it, {times}, first {first}: read as the start of a span, as conlleval does"
@@ -221,9 +287,7 @@ def _note_typos(kind: LabelKind, uses: Mapping[str, LabelUse]) -> Iterator[str]:
         if other == label and use.count == 1:
             other = next((each for each in frequent if _one_edit_apart(label, each)), label)
         if other != label:
-            times = "once" if use.count == 1 else f"{use.count} times, first"
-            place = f" in {use.place}" if use.place else ""
-            yield f"{kind} {label!r} ({times}{place}) may be a typo of {other!r} ({uses[other].count} times)"
+            yield f"{kind} {label!r} ({_times(use)}) may be a typo of {other!r} ({uses[other].count} times)"
 
 
 def _folded(label: str) -> str:
@@ -257,15 +321,7 @@ def check_tokens(sentences: Sequence[TaggedExample | JointExample]) -> tuple[str
                 "of the words (--token-column 1)"
             )
         return ("all tokens are numbers; if another column has the words, choose it with --token-column",)
-    spaced = [(s, step) for s in sentences for step, token in enumerate(s.tokens) if " " in token]
-    if not spaced:
-        return ()
-    sentence, step = spaced[0]
-    place = f" in {where(sentence, step)}" if sentence.place else ""
-    return (
-        f"{len(spaced)} tokens contain a space, the first {sentence.tokens[step]!r}{place}. The service splits texts "
-        "at spaces, so send such inputs as lists of tokens",
-    )
+    return ()
 
 
 def _are_positions(sentences: Sequence[TaggedExample | JointExample], first: int) -> bool:

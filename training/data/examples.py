@@ -104,6 +104,11 @@ def where(example: object, step: int | None = None) -> str:
     return str(place if step is None else place.of_step(step))
 
 
+def visible(text: str) -> str:
+    r"""Return a text as it is, or as '\xa0' and the like if it has characters that nobody sees."""
+    return text if text.isprintable() else repr(text)
+
+
 def inputs_of(example: SequenceExample) -> Any:
     """Return the input as codecs take it: tokens, a text or frames."""
     if isinstance(example, LabeledExample):

@@ -114,7 +114,8 @@ def _under(parts: Sequence[Sequence[Sentence]], parsed: dict[str, ParsedTag]) ->
 def _explain_scheme(letters: Collection[str], parsed: dict[str, ParsedTag]) -> str:
     name = next((name for name, own in NAMES if letters & set(own)), "IOB in another spelling")
     name = "BIOES" if name == "IOE" and "B" in letters else name
-    changed = [(tag, *to_iob2([each])) for tag, each in parsed.items() if each.position in ("", "B", "S")]
+    inside = {"I": "I", "E": "I"}
+    changed = [(tag, f"{inside.get(each.position, 'B')}-{each.kind}") for tag, each in parsed.items() if each != OUT]
     example = next((f": {old!r} becomes {new!r}" for old, new in changed if old != new), "")
     return f"the tags are {name}, converted to IOB2{example}. Answers have spans, or IOB2 tags; {KEEP}"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.data.checks import check_labels, check_tokens
+from training.data.checks import check_labels, check_tokens, note_invisible, note_rare
 from training.data.examples import DataError, FileLocation, JointExample, LabeledExample, TaggedExample
 
 
@@ -130,7 +130,43 @@ def test_numbers_among_words_are_not_noted() -> None:
     assert check_tokens([sentence("1", "2"), sentence("chapter", "2")]) == ()
 
 
-def test_tokens_with_spaces_are_counted_and_located() -> None:
-    (note,) = check_tokens([sentence("in", "New York"), sentence("10 000", "people")])
-    assert note.startswith("2 tokens")
-    assert "'New York' in a.tsv, line 4" in note
+@pytest.mark.parametrize("label", ["nan", "None", "NULL", "N/A"])
+def test_label_that_may_be_a_missing_value_is_noted(label: str) -> None:
+    (note,) = check_labels("classify", texts("x", "y", label, label), [])
+    assert f"label {label!r} (2 times, first in a.csv, line 4)" in note
+
+
+@pytest.mark.parametrize("label", ['"pos"', "'pos'", "\u201cpos\u201d"])
+def test_label_in_quotes_is_noted(label: str) -> None:
+    (note,) = check_labels("classify", texts("x", "y", label), [])
+    assert f"label {label!r} (once in a.csv, line 4)" in note
+    assert "quotes" in note
+
+
+def test_rare_labels_are_noted_with_the_remedy() -> None:
+    (note,) = note_rare(texts(*["usual"] * 95, *["rare"] * 5))
+    assert "'rare' (5)" in note
+    assert "training.class_weights=balanced" in note
+
+
+def test_labels_of_similar_frequency_are_not_rare() -> None:
+    assert list(note_rare(texts(*["usual"] * 80, *["other"] * 20))) == []
+
+
+@pytest.mark.parametrize("character", ["\ufeff", "\u200b", "\x00", "\x0c", "\x85", "\xad"])
+def test_invisible_character_is_noted_escaped_with_its_line(character: str) -> None:
+    hidden = TaggedExample(tokens=("in", f"{character}Paris"), tags=("O", "O"), place=FileLocation("a.tsv", 3, (3, 4)))
+    (note,) = note_invisible([sentence("The", "dog"), hidden])
+    assert f"{character + 'Paris'!r} (a.tsv, line 4)" in note
+    text = LabeledExample(text="so " * 99 + character, label="x", place=FileLocation("a.csv", 5))
+    (note,) = note_invisible([text])
+    assert 5 < note.count("so") < 9
+    assert repr(character)[1:-1] in note
+
+
+def test_no_break_space_is_noted_in_a_label_only() -> None:
+    place = FileLocation("a.csv", 2)
+    text = LabeledExample(text="10\xa0000 \U0001f469\u200d\U0001f52c\n", label="x", place=place)
+    assert list(note_invisible([text])) == []
+    (note,) = note_invisible([LabeledExample(text="a", label="x\xa0y", place=place)])
+    assert "'x\\xa0y' (a.csv, line 2)" in note
