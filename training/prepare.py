@@ -1,18 +1,20 @@
-"""Everything that a run needs before its first step: data, codec, network, objective."""
+"""Everything that a run needs before its first step: data, codec, network, pretrained vectors, objective."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from models.codecs import Codec, build
+from models.codecs.base import FIRST
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec
 from training.data import checks, loading
-from training.data.examples import Splits, inputs_of, label_names
-from training.nn.networks import Network, make_network
-from training.nn.pretrained_vectors import load_vectors
+from training.data.examples import DataError, Splits, inputs_of, label_names
+from training.nn.networks import Network, SequenceNetwork, make_network
 from training.objectives import Objective, make_objective
 from training.recipe import Recipe
 
@@ -78,3 +80,49 @@ def fit_codec(recipe: Recipe, train: Any) -> Codec:
     tokenizer = WordsCodec(spec, ())
     sentences = (tokenizer.encode(inputs_of(example)).tokens for example in train)
     return WordsCodec.fit(spec, sentences, min_count=recipe.min_count)
+
+
+def load_vectors(path: Path, codec: WordsCodec, network: SequenceNetwork) -> str:
+    """Initialize the word embedding from a file. Returns a note with the number of words found.
+
+    Training then updates these vectors like any other. Raises DataError for a file that cannot be read, a line that is
+    not a vector, and a width that differs from the embedding's.
+    """
+    table = network.encoder.stem_embedding.weight
+    rows = {word: row for row, word in enumerate(codec.stems if codec.spec.stems else codec.words, FIRST)}
+    found: dict[int, np.ndarray] = {}
+    width = table.shape[1]
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines, 1):
+                if number <= 2:
+                    count = len(line.split()) - 1
+                    if number == 1 and count == 1:
+                        continue  # word2vec's header: count and width
+                    if count != width:
+                        raise DataError(
+                            f"{path}, line {number}: {count} numbers, but architecture.embedding is {width}: "
+                            f"--set architecture.embedding={count}, or use another file"
+                        )
+                # A word may contain spaces: the numbers come last.
+                word, *numbers = line.rstrip().rsplit(" ", width)
+                # A lower-case entry stands in for a word without an entry of its own.
+                row = rows.get(word, rows.get(word.lower()))
+                if row is not None and (word in rows or row not in found):
+                    found[row] = _numbers(path, number, numbers, width)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path in `vectors`") from error
+    with torch.no_grad():
+        for row, vector in found.items():
+            table[row] = torch.from_numpy(vector)
+    return f"{len(found):,} of {len(rows):,} words start from their vector in {path.name}, the others at random"
+
+
+def _numbers(path: Path, line: int, texts: list[str], width: int) -> np.ndarray:
+    try:
+        vector = np.array(texts, np.float32)
+    except ValueError:
+        vector = np.zeros(0, np.float32)
+    if len(vector) != width or not np.isfinite(vector).all():
+        raise DataError(f"{path}, line {line}: {' '.join(texts)[:60]!r} are not the {width} finite numbers of a word")
+    return vector

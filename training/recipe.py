@@ -1,13 +1,14 @@
 """Recipes: everything that a published bundle is made from, in one TOML file."""
 
 import tomllib
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.manifest import CodecSpec, Name, TaskName
-from training import recipe_errors
 from training.data.augmentation import AugmentationOptions
 from training.data.tag_schemes import TagScheme
 from training.nn.options import Architecture
@@ -21,6 +22,15 @@ CODECS: dict[str, tuple[str, ...]] = {  # the codecs that a task can work with
     "generate": ("characters",),
 }
 CODEC_DEFAULTS: dict[str, dict[str, Any]] = {"frames": {"features": 1}}  # required fields; `fit` counts the features
+EXAMPLES = {  # values of required fields
+    "name": 'name = "mine"',
+    "task": 'task = "classify"',
+    "description": 'description = "what it does"',
+    "data": '[data] and below it path = "mine.csv"',
+    "codec": '[codec] and below it kind = "words"',
+    "codec.kind": 'kind = "words"',
+    "codec.features": "features = 12",
+}
 
 
 class RecipeError(ValueError):
@@ -169,7 +179,7 @@ def load(name_or_path: str, **changes: Any) -> Recipe:
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError(recipe_errors.explain(error, Recipe, name_or_path, changes)) from None
+        raise RecipeError(_explain(error, name_or_path, changes)) from None
 
 
 def _change(fields: dict[str, Any], dotted: str, value: Any) -> None:
@@ -183,3 +193,60 @@ def _change(fields: dict[str, Any], dotted: str, value: Any) -> None:
         part.clear()  # the fields of another kind do not apply
         part.update(CODEC_DEFAULTS.get(value, {}))
     part[last] = value
+
+
+def _explain(error: ValidationError, file: str, changed: Collection[str]) -> str:
+    """Return all problems in one line. Each starts with the option that caused it, or with the recipe."""
+    messages = []
+    for problem in error.errors(include_url=False):
+        # Pydantic's location in a union also names the chosen member.
+        place = [str(part) for part in problem["loc"]]
+        kind = place[1] if len(place) > 1 and place[1] in _kinds(place[0]) else None
+        parts = [*place[:1], *place[2:]] if kind else place
+        field = ".".join([*parts, "kind"] if problem["type"].startswith("union_tag") else parts)
+        option = "--name" if field == "name" else f"--set {field}"
+        origin = option if field in changed else f"{file}: {field}" if field else file
+        messages.append(f"{origin}: {_message(problem, field, kind)}")
+    return "; ".join(messages)
+
+
+def _message(problem: Mapping[str, Any], field: str, kind: str | None) -> str:
+    value, first, last = problem["input"], field.split(".")[0], field.split(".")[-1]
+    if problem["type"] == "extra_forbidden":
+        if kind is None:
+            known = [part for name in Recipe.model_fields for part in (name, *_inner_fields(name))]
+            return f"unknown field{_suggestion(field, known)}"
+        known = [name for name in _kinds(first)[kind].model_fields if name != "kind"]
+        return f"unknown field of kind {kind!r}, which has {', '.join(known)}{_suggestion(last, known)}"
+    if problem["type"] in ("missing", "union_tag_not_found"):
+        return f"is missing; for example {EXAMPLES.get(field, f'{last} = …')}"
+    if problem["type"] == "union_tag_invalid":
+        value, known = problem["ctx"]["tag"], list(_kinds(first))
+        return f"{value!r} is not one of {', '.join(known)}{_suggestion(value, known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if field == "name":
+        message = "use at most 64 lower-case letters, digits, dots, dashes and underscores"
+    return f"{message} (got {str(value)[:80]!r})" if field else message
+
+
+def _suggestion(wrong: str, known: list[str]) -> str:
+    """Suggest the same field of another part, or one with a similar name."""
+    elsewhere = [name for name in known if name.split(".")[-1] == wrong.split(".")[-1]]
+    likely = elsewhere[:1] or get_close_matches(wrong, known, n=1)
+    return f"; did you mean {likely[0]}?" if likely else ""
+
+
+def _models(name: str) -> list[type[BaseModel]]:
+    """Return the models in the annotation of a field: one, an optional one, or the members of a union."""
+    annotation = Recipe.model_fields[name].annotation if name in Recipe.model_fields else None
+    parts = get_args(annotation) or (annotation,)
+    return [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+
+
+def _inner_fields(name: str) -> list[str]:
+    return [f"{name}.{inner}" for model in _models(name) for inner in model.model_fields]
+
+
+def _kinds(name: str) -> dict[str, type[BaseModel]]:
+    """Return the members of a discriminated union by their `kind`; {} for another field."""
+    return {part.model_fields["kind"].default: part for part in _models(name) if "kind" in part.model_fields}

@@ -1,9 +1,8 @@
 """The fields of [architecture] in a recipe, with their defaults."""
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 CellName = Literal["rnn", "rnn-relu", "lstm", "lstm-peephole", "lstm-coupled", "gru", "gru-textbook", "mlstm"]
 SkipName = Literal["none", "residual", "highway", "dense"]
@@ -14,9 +13,10 @@ Size = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
+class Architecture(BaseModel):
     """Choices that define a network. A dropout field is the probability of dropping."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     cell: CellName = "lstm"  # equations in training/nn/cells.py
     layers: Size = 1  # stacked recurrent layers

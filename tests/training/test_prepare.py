@@ -9,7 +9,7 @@ from models.codecs.words import WordsCodec
 from models.manifest import WordsSpec
 from tests.support import tiny
 from training.data.examples import DataError
-from training.nn.pretrained_vectors import load_vectors
+from training.prepare import load_vectors
 
 CODEC = WordsCodec.fit(WordsSpec(), [["good", "film", "Plot"]])
 
