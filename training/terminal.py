@@ -64,6 +64,11 @@ def progress(label: str = "") -> Iterator[Callable[[int, int, int, float], None]
         yield report
 
 
+def add_option(parser: argparse.ArgumentParser, name: str, help: str, *, default: Any, **keywords: Any) -> None:
+    """Add an option with a default, which is added to its help."""
+    parser.add_argument(name, default=default, help=f"{help} (default: {default}).", **keywords)
+
+
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `recipe_from` reads."""
     parser.add_argument("recipe", help="Use the recipe of this name, or a .toml file.")

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from training.terminal import console, echo, read_manifest
+from training.terminal import add_option, console, echo, read_manifest
 
 
 def register(commands: Any) -> None:
@@ -28,7 +28,7 @@ def register(commands: Any) -> None:
         description="Score a bundle on its development data, with the code that serves it.",
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Score this bundle, e.g. runs/NAME/bundle.")
-    parser.add_argument("--variant", default="all", help="Score only this variant, e.g. fp32 or int8 (default: all).")
+    add_option(parser, "--variant", "Score only this variant, e.g. fp32 or int8", default="all")
     parser.set_defaults(run_command=score_bundle)
 
     parser = commands.add_parser(

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from training import recipe as recipes
 from training.data.examples import DataError
-from training.terminal import RUNS, console, duration, echo
+from training.terminal import RUNS, add_option, console, duration, echo
 
 
 def register(commands: Any) -> None:
@@ -29,13 +29,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="Compare these run folders (after --seeds: RUN/seed-1)."
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="PNG",
-        default=RUNS / "compare.png",
-        help="Write the curves here (default: runs/compare.png).",
-    )
+    add_option(parser, "--out", "Write the curves here", default=RUNS / "compare.png", type=Path, metavar="PNG")
     parser.set_defaults(run_command=compare_runs)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from training.data.examples import DataError
-from training.terminal import RUNS, add_recipe_options, command_line, console, echo, progress, recipe_from
+from training.terminal import RUNS, add_option, add_recipe_options, command_line, console, echo, progress, recipe_from
 
 FEWEST_STEPS = 50  # each step raises the rate by up to a fifth
 
@@ -21,7 +21,7 @@ def register(commands: Any) -> None:
         description="Train briefly while the learning rate rises from 1e-5 to 1, and plot the loss (Smith 2017).",
     )
     add_recipe_options(parser)
-    parser.add_argument("--steps", type=int, default=200, metavar="N", help="Take this many steps (default: 200).")
+    add_option(parser, "--steps", "Take this many steps", default=200, type=int, metavar="N")
     parser.add_argument("--out", type=Path, metavar="PNG", help="Write the plot here (default: runs/NAME-lr.png).")
     parser.set_defaults(run_command=find_learning_rate)
 
@@ -32,8 +32,8 @@ def register(commands: Any) -> None:
         "idle machine; the two are timed alternately.",
     )
     add_recipe_options(parser)
-    parser.add_argument("--batches", type=int, default=100, metavar="N", help="Time this many batches (default: 100).")
-    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="Repeat each timing (default: 7).")
+    add_option(parser, "--batches", "Time this many batches", default=100, type=int, metavar="N")
+    add_option(parser, "--repeats", "Repeat each timing", default=7, type=int, metavar="N")
     parser.add_argument("--threads", type=int, metavar="N", help="Limit PyTorch's threads (default: all cores).")
     parser.add_argument("--cells", action="store_true", help="Also time one layer of each cell.")
     parser.add_argument(

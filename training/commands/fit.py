@@ -8,7 +8,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from training.recipe import Recipe, RecipeError
-from training.terminal import RUNS, add_recipe_options, command_line, console, duration, echo, progress, recipe_from
+from training.terminal import (
+    RUNS,
+    add_option,
+    add_recipe_options,
+    command_line,
+    console,
+    duration,
+    echo,
+    progress,
+    recipe_from,
+)
 
 if TYPE_CHECKING:
     from training.run import TrainingRun
@@ -37,7 +47,7 @@ def register(commands: Any) -> None:
         "the best epoch would be chosen on the examples that score it.",
     )
     add_recipe_options(parser)
-    parser.add_argument("--folds", type=int, default=10, metavar="N", help="Split the data into N folds (default: 10).")
+    add_option(parser, "--folds", "Split the data into N folds", default=10, type=int, metavar="N")
     parser.add_argument("--seeds", metavar="N|A,B,…", help="Repeat each fold with these seeds.")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="Write the folds here (default: runs/NAME-folds).")
     parser.add_argument("--fresh", action="store_true", help="Remove earlier runs of the folds first.")

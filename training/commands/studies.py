@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from training.data.examples import DataError
-from training.terminal import RUNS, console, echo
+from training.terminal import RUNS, add_option, console, echo
 
 RESULTS, PICTURE = Path("docs/results/dependencies.json"), Path("docs/images/dependencies.png")
 SHORTEST = 10  # steps: a tenth of the temporal-order task is one step
@@ -22,37 +22,19 @@ def register(commands: Any) -> None:
         description="Train cells on synthetic tasks of growing length. Results are written as they come, and the same "
         "command resumes. Without options it makes the table of the documentation.",
     )
-    parser.add_argument(
-        "--tasks",
-        default="temporal-order,adding,copy",
-        metavar="A,B",
-        help="Train on these tasks (default: all three).",
-    )
-    parser.add_argument(
-        "--lengths",
-        default="20,50,100,200",
-        metavar="N,N",
-        help="Use sequences of these lengths (default: 20,50,100,200).",
-    )
-    parser.add_argument(
-        "--cells", metavar="A,B", help="Train these methods of the study, or cells (default: all methods)."
-    )
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="Train each with N seeds (default: 3).")
-    parser.add_argument("--first-seed", type=int, default=1, metavar="N", help="Count seeds from here (default: 1).")
-    parser.add_argument("--updates", type=int, default=2_000, metavar="N", help="Stop after N updates (default: 2000).")
+    add_option(parser, "--tasks", "Train on these tasks", default="temporal-order,adding,copy", metavar="A,B")
+    add_option(parser, "--lengths", "Use sequences of these lengths", default="20,50,100,200", metavar="N,N")
+    parser.add_argument("--cells", metavar="A,B", help="Train these methods or cells (default: all methods).")
+    add_option(parser, "--seeds", "Train each with N seeds", default=3, type=int, metavar="N")
+    add_option(parser, "--first-seed", "Count seeds from here", default=1, type=int, metavar="N")
+    add_option(parser, "--updates", "Stop after N updates", default=2000, type=int, metavar="N")
     parser.add_argument("--learning-rates", metavar="A,B", help="Try these instead of each method's own.")
     parser.add_argument("--clip", type=float, help="Clip gradients of the methods that clip (default: 1).")
     parser.add_argument("--omega", type=float, help="Weigh the regularizer of the methods that use it (default: 4).")
     parser.add_argument("--all-lengths", action="store_true", help="Continue beyond a length that no seed solved.")
-    parser.add_argument(
-        "--out", type=Path, metavar="JSON", default=RESULTS, help=f"Write results here (default: {RESULTS})."
-    )
-    parser.add_argument(
-        "--picture",
-        type=Path,
-        metavar="PNG",
-        help=f"Write the plot here (default: {PICTURE}, or --out with suffix .png).",
-    )
+    add_option(parser, "--out", "Write results here", default=RESULTS, type=Path, metavar="JSON")
+    picture = f"{PICTURE}, or --out with suffix .png"
+    parser.add_argument("--picture", type=Path, metavar="PNG", help=f"Write the plot here (default: {picture}).")
     parser.set_defaults(run_command=run_dependencies)
 
     parser = commands.add_parser(
@@ -61,20 +43,12 @@ def register(commands: Any) -> None:
         description="Plot the norm of the gradient at every earlier state: of a recipe, of a run, or of several cells.",
     )
     parser.add_argument("what", nargs="?", metavar="RECIPE|RUN", help="Plot this network (default: compare --cells).")
-    parser.add_argument(
-        "--cells", default="rnn,lstm,gru", metavar="A,B", help="Compare these cells (default: rnn,lstm,gru)."
-    )
-    parser.add_argument("--steps", type=int, default=100, metavar="N", help="Go back at most N steps (default: 100).")
+    add_option(parser, "--cells", "Compare these cells", default="rnn,lstm,gru", metavar="A,B")
+    add_option(parser, "--steps", "Go back at most N steps", default=100, type=int, metavar="N")
     parser.add_argument("--train", type=int, default=0, metavar="N", help="Also plot after N updates.")
-    parser.add_argument("--clip", type=float, default=1.0, help="With --train: clip gradients (default: 1).")
-    parser.add_argument("--omega", type=float, default=4.0, help="With --train: weigh the regularizer (default: 4).")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="PNG",
-        default=RUNS / "gradients.png",
-        help="Write the plot here (default: runs/gradients.png).",
-    )
+    add_option(parser, "--clip", "With --train: clip gradients", default=1.0, type=float)
+    add_option(parser, "--omega", "With --train: weigh the regularizer", default=4.0, type=float)
+    add_option(parser, "--out", "Write the plot here", default=RUNS / "gradients.png", type=Path, metavar="PNG")
     parser.set_defaults(run_command=plot_gradients)
 
     parser = commands.add_parser(
@@ -84,7 +58,7 @@ def register(commands: Any) -> None:
         "part may be upbeats and are not counted.",
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Sample from this bundle, which must generate ABC.")
-    parser.add_argument("--count", type=int, default=200, metavar="N", help="Generate N tunes (default: 200).")
+    add_option(parser, "--count", "Generate N tunes", default=200, type=int, metavar="N")
     parser.add_argument("--out", type=Path, metavar="JSON", help="Write the figures and the tunes that do not parse.")
     parser.set_defaults(run_command=judge_tunes)
 
