@@ -12,9 +12,10 @@ def first_value(inputs: Any) -> tuple[Any, int]:
     if not isinstance(inputs, list):
         return inputs, 0
     for part in inputs:
-        value, depth = first_value(part)
-        if value is not None:
-            return value, depth + 1
+        if part != []:  # a request can have a hundred thousand empty lists
+            value, depth = first_value(part)
+            if value is not None:
+                return value, depth + 1
     return None, 0
 
 
@@ -26,7 +27,9 @@ def hold_numbers(inputs: list[Any]) -> bool:
 
 def _depth(inputs: Any) -> int:
     """Return the depth of the lists. Text has two at most, so deeper empty lists are frames without numbers."""
-    return 1 + max(map(_depth, inputs), default=0) if isinstance(inputs, list) else 0
+    if not isinstance(inputs, list):
+        return 0
+    return 1 + max((1 if part == [] else _depth(part) for part in inputs), default=0)
 
 
 def are_one(inputs: list[Any]) -> bool:

@@ -35,7 +35,7 @@ _WORDS = re.compile(
     rf"""
       (?:https?://|www\.)[^\s<>"]+                   # a link
     | {_LETTER}[\w.+-]{{0,63}}@[\w-]{{1,63}}\.[\w.-]{{0,188}}\w  # an address; bounds keep the search linear
-    | \d+(?:[.,:/]\d+)+                              # 10,000  3.14  5:30
+    | \d++(?:[.,:/]\d++)+                            # 10,000  3.14  5:30
     | (?:[A-Za-z]\.){{2,}}                           # U.S.
     | (?:Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|etc|Inc|Co|Corp)\.
     | {_LETTER}+?(?=n{_APOSTROPHE}t\b)                        # do|n't

@@ -27,7 +27,7 @@ PAGES = HEALTH | {"/metrics", "/schema.json"}
 
 
 async def _generate(context: RequestContext, body: bytes) -> Any:
-    request = schemas.parse_request(schemas.GENERATE, body, context.worker.settings)
+    request = await schemas.read_request(schemas.GENERATE, body, context.worker.settings)
     schemas.reject_stream(request)
     return await native.generate(context, request)
 

@@ -11,7 +11,7 @@ from service.errors import UnknownModel, shown
 
 
 async def _tag(context: RequestContext, body: bytes) -> Any:
-    request = schemas.parse_request(schemas.TAG, body, context.worker.settings)
+    request = await schemas.read_request(schemas.TAG, body, context.worker.settings)
     context.model = request.model or context.worker.default_models.get("tag")
     answer = await context.worker.engine.tag(
         request.inputs, model=request.model, aggregation=request.aggregation, request=context.request
@@ -20,7 +20,7 @@ async def _tag(context: RequestContext, body: bytes) -> Any:
 
 
 async def _classify(context: RequestContext, body: bytes) -> Any:
-    request = schemas.parse_request(schemas.CLASSIFY, body, context.worker.settings)
+    request = await schemas.read_request(schemas.CLASSIFY, body, context.worker.settings)
     context.model = request.model or context.worker.default_models.get("classify")
     rows = await context.worker.engine.classify(
         request.inputs, model=request.model, top_k=request.top_k, request=context.request
@@ -29,7 +29,7 @@ async def _classify(context: RequestContext, body: bytes) -> Any:
 
 
 async def _generate(context: RequestContext, body: bytes) -> Any:
-    request = schemas.parse_request(schemas.GENERATE, body, context.worker.settings)
+    request = await schemas.read_request(schemas.GENERATE, body, context.worker.settings)
     if request.stream:  # clients of Text Generation Inference ask for a stream on any route
         return await sse.stream_text(context, request)
     return await generate(context, request)

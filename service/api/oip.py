@@ -265,7 +265,8 @@ def _runtime(context: RequestContext) -> TensorRuntime:
 
 async def _infer(context: RequestContext, body: bytes) -> Reply:
     runtime = _runtime(context)
-    request, rest = _parse(body, context.headers.get(HEADER_LENGTH), context.worker.settings)
+    header_length, settings = context.headers.get(HEADER_LENGTH), context.worker.settings
+    request, inputs = await schemas.PARSER.run(_parse, body, header_length, settings, size=len(body))
     for field, value, expected in (
         ("model_name", request.model_name, runtime.name),
         ("model_version", request.model_version, runtime.version),
@@ -281,7 +282,7 @@ async def _infer(context: RequestContext, body: bytes) -> Reply:
         if output.parameters is not None:
             oip_inference.check_tensor_parameters(f"outputs[{number}]", output.parameters.model_extra or {})
     inference = OIPInference(
-        inputs=oip_inference.by_name(_inputs(request.inputs, rest)),
+        inputs=oip_inference.by_name(inputs),
         outputs=[output.name for output in outputs],
         parameters=parameters,
     )
@@ -293,8 +294,8 @@ async def _infer(context: RequestContext, body: bytes) -> Reply:
     return _reply(runtime, request.id, tensors, as_bytes)
 
 
-def _parse(body: bytes, header_length: bytes | None, settings: Settings) -> tuple[InferRequest, memoryview]:
-    """Return the JSON and the bytes after it. Raises InvalidRequest."""
+def _parse(body: bytes, header_length: bytes | None, settings: Settings) -> tuple[InferRequest, list[OIPTensor]]:
+    """Return the request and its inputs, which are in its JSON or after it. Raises InvalidRequest."""
     length = len(body)
     if header_length is not None:
         length = int(header_length) if header_length.isdigit() and len(header_length) < 10 else -1
@@ -305,7 +306,8 @@ def _parse(body: bytes, header_length: bytes | None, settings: Settings) -> tupl
                 limit=len(body),
                 value=header_length.decode("latin-1"),
             )
-    return schemas.parse_body(INFER, body[:length], settings), memoryview(body)[length:]
+    request = schemas.parse_body(INFER, body[:length], settings)
+    return request, _inputs(request.inputs, memoryview(body)[length:])
 
 
 def _inputs(inputs: Sequence[InferInput], rest: memoryview) -> list[OIPTensor]:

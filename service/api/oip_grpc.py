@@ -18,14 +18,15 @@ from google.protobuf.message import DecodeError
 
 from service import errors
 from service.api import inference_pb2 as pb
-from service.api import oip, oip_inference
+from service.api import oip, oip_inference, schemas
 from service.api.oip_inference import OIPInference, by_name, find_tensor_runtime
 from service.api.oip_tensors import BYTES, DTYPES, OIPTensor, element_count, from_bytes, to_bytes
 from service.api.pipeline import OK, RequestContext
 from service.api.problems import GRPC_REMEDIES, TABLE, detail_of, kind_of, retry_after
 from service.api.request_headers import RequestHeaders
-from service.errors import InvalidRequest, ServiceError
+from service.errors import InvalidRequest, ServiceError, TooLarge
 from service.model_runtime import TensorRuntime
+from service.settings import Settings
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,8 @@ async def _index(context: RequestContext, message: Any) -> Any:
 
 async def _infer(context: RequestContext, message: Any) -> Any:
     runtime = find_tensor_runtime(context.worker, message.model_name, message.model_version)
-    tensors = await oip_inference.infer(context.worker, runtime, inference_of(message), context.request)
+    inference = await schemas.PARSER.run(inference_of, message, context.worker.settings, size=message.ByteSize())
+    tensors = await oip_inference.infer(context.worker, runtime, inference, context.request)
     return infer_response(runtime, message.id, tensors)
 
 
@@ -148,7 +150,7 @@ def _handler(worker: Worker, method: GrpcMethod) -> Callable[[bytes, Any], Await
         )
         try:
             await context.begin(authenticate=not method.public, timeout_s=_timeout_s(worker, call))
-            message = _parse(method.message, body)
+            message = await schemas.PARSER.run(_parse, method.message, body, size=len(body))
             context.model = getattr(message, "model_name", "") or getattr(message, "name", "")
             response = await method.handler(context, message)
             context.outcome = OK
@@ -206,21 +208,21 @@ def _trailing(error: ServiceError, context: RequestContext) -> tuple[tuple[str, 
     return (("x-request-id", context.request.request_id), *retry)
 
 
-def inference_of(message: pb.ModelInferRequest) -> OIPInference:
-    """Return the inference that a message requests. Raises InvalidRequest."""
+def inference_of(message: pb.ModelInferRequest, settings: Settings) -> OIPInference:
+    """Return the inference that a message requests. Raises InvalidRequest, and TooLarge for too many elements."""
     limit = oip.MAX_TENSORS
     if not 0 < len(message.inputs) <= limit or len(message.outputs) > limit:
         raise InvalidRequest(f"send 1 to {limit} inputs, and at most {limit} outputs", field="inputs", limit=limit)
     for place, output in enumerate(message.outputs):
         oip_inference.check_tensor_parameters(f"outputs[{place}]", _parameters(output.parameters))
     return OIPInference(
-        inputs=by_name(_inputs(message)),
+        inputs=by_name(_inputs(message, 4 * settings.request_tokens)),
         outputs=[output.name for output in message.outputs],
         parameters=_parameters(message.parameters),
     )
 
 
-def _inputs(message: pb.ModelInferRequest) -> Iterable[OIPTensor]:
+def _inputs(message: pb.ModelInferRequest, limit: int) -> Iterable[OIPTensor]:
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise InvalidRequest(
@@ -233,20 +235,23 @@ def _inputs(message: pb.ModelInferRequest) -> Iterable[OIPTensor]:
         field, shape = f"inputs[{place}]", list(given.shape)
         oip_inference.check_tensor_parameters(field, _parameters(given.parameters))
         if not raw:
-            yield _from_contents(field, given, shape)
+            yield _from_contents(field, given, shape, limit)
         elif given.HasField("contents"):
             raise InvalidRequest("has contents and raw_input_contents; send one of them", field=field)
         else:
             yield from_bytes(field, given.name, given.datatype, shape, raw[place])
 
 
-def _from_contents(field: str, given: pb.ModelInferRequest.InferInputTensor, shape: list[int]) -> OIPTensor:
+def _from_contents(field: str, given: pb.ModelInferRequest.InferInputTensor, shape: list[int], limit: int) -> OIPTensor:
     elements = element_count(field, given.datatype, shape)
     contents = CONTENTS[given.datatype]
     values = cast(Sequence[Any], getattr(given.contents, contents))
     if len(values) != elements:
         message = f"{len(values)} {contents}, but its shape has {elements} elements"
         raise InvalidRequest(message, field=f"{field}.contents", limit=elements, value=len(values))
+    if elements > limit:  # each of them becomes a Python object
+        message = f"{elements} elements; the limit is {limit}; send raw_input_contents, or several requests"
+        raise TooLarge(message, field=f"{field}.contents", limit=limit, value=elements)
     numbers = given.datatype != BYTES
     data = np.array(values, DTYPES[given.datatype]).reshape(shape) if numbers else list(values)
     return OIPTensor(name=given.name, datatype=given.datatype, shape=tuple(shape), data=data)

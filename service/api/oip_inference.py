@@ -16,13 +16,14 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from models.tasks import LabelScore, TaggedInput
-from service.api import schemas
+from service.api import body_errors, schemas
 from service.api.oip_tensors import BYTES, DATATYPES, OIPTensor, from_array, from_texts
 from service.api.problems import parameter_field, renamed_fields
 from service.api.schemas import entity_objects, generated_object, label_objects
 from service.errors import InvalidRequest, UnknownModel, shown
 from service.model_runtime import TensorRuntime
 from service.scheduling.job import InferenceRequest
+from service.settings import Settings
 from service.worker import Worker
 
 TEXT, JSON, PARAMETERS = "text", "json", "parameters"
@@ -165,8 +166,10 @@ async def _infer_texts(
     _check_outputs(inference.outputs, available)
     wanted = set(inference.outputs) or set(available)
     tasks = [task for task in runtime.tasks if JSON in wanted or wanted.intersection(OUTPUTS[_kind(runtime, task)])]
-    inputs = _read_inputs(inference.inputs, runtime.tasks)
-    schemas.check_input_count(len(inputs), worker.settings)
+    texts = cast(Sequence[bytes], inference.inputs[TEXT if TEXT in inference.inputs else JSON].data)
+    schemas.check_input_count(len(texts), worker.settings)
+    read = _decode_texts if TEXT in inference.inputs else partial(_read_documents, runtime.tasks, worker.settings)
+    inputs = await schemas.PARSER.run(read, texts, size=sum(map(len, texts)))
     given = _read_parameters(runtime, inference.inputs.get(PARAMETERS), parameters)
     answers: dict[str, list[Any]] = {task: await _ask(worker, runtime, task, inputs, given, request) for task in tasks}
     tensors = [
@@ -227,11 +230,16 @@ _DOCUMENTS: TypeAdapter[Any] = TypeAdapter(
 )
 
 
-def _read_inputs(inputs: Mapping[str, OIPTensor], tasks: Collection[str]) -> list[Any]:
-    """Return the inputs as the engine takes them. Raises InvalidRequest for invalid UTF-8 or JSON."""
-    if TEXT in inputs:
-        return [_decode(text, place) for place, text in enumerate(cast(Sequence[bytes], inputs[TEXT].data))]
-    documents = [_load(text, place) for place, text in enumerate(cast(Sequence[bytes], inputs[JSON].data))]
+def _decode_texts(texts: Sequence[bytes]) -> list[str]:
+    """Return the elements of ``text``. Raises InvalidRequest for invalid UTF-8."""
+    return [_decode(text, place) for place, text in enumerate(texts)]
+
+
+def _read_documents(tasks: Collection[str], settings: Settings, texts: Sequence[bytes]) -> list[Any]:
+    """Return the elements of ``json`` as the engine takes them. Raises InvalidRequest and TooLarge."""
+    if sum(map(len, texts)) > schemas.LARGE_BYTES:
+        schemas.check_structure(b",".join(texts), settings)
+    documents = [_load(text, place) for place, text in enumerate(texts)]
     adapter, tokens = (_TAG_DOCUMENTS, ", a list of tokens") if tuple(tasks) == ("tag",) else (_DOCUMENTS, "")
     try:
         return cast(list[Any], adapter.validate_python(documents, strict=True))
@@ -252,7 +260,7 @@ def _load(text: bytes, place: int) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        problem = schemas.encoding_problem(text) or "is not a JSON document"
+        problem = body_errors.encoding_problem(text) or "is not a JSON document"
         raise InvalidRequest(f"element {place} of json {problem}", field="inputs") from None
 
 
@@ -283,7 +291,7 @@ def _read_parameters(runtime: TensorRuntime, document: OIPTensor | None, paramet
     try:
         return _PARAMETERS[runtime.tasks].model_validate(parameters)
     except ValidationError as error:
-        raise schemas.request_error(error, parent="parameters") from None
+        raise body_errors.request_error(error, parent="parameters") from None
 
 
 def _answer_tensors(kind: str, rows: Sequence[Any], labels: int | None) -> list[OIPTensor]:

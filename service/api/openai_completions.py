@@ -276,7 +276,7 @@ class ChoiceBuilder:
 async def complete(context: RequestContext, body: bytes) -> Any:
     """Answer ``POST /v1/completions``."""
     worker = context.worker
-    request = parse_completion(body, worker.settings)
+    request = await schemas.PARSER.run(parse_completion, body, worker.settings, size=len(body))
     context.model = request.model or worker.default_models.get("generate")
     prompts = [prompt for prompt in request.prompts for _ in range(request.samples)]
     options = options_of(request, worker.settings) * len(request.prompts)

@@ -53,7 +53,7 @@ class EmbeddingList(TypedDict):
 async def embed(context: RequestContext, body: bytes) -> Any:
     """Answer ``POST /v1/embeddings``."""
     worker = context.worker
-    request = schemas.parse_body(EMBEDDING, body, worker.settings)
+    request = await schemas.PARSER.run(schemas.parse_body, EMBEDDING, body, worker.settings, size=len(body))
     context.model = request.model or worker.default_models.get("embed")
     single = isinstance(request.input, str)
     schemas.check_input_count(1 if single else len(request.input), worker.settings, field="input")

@@ -186,8 +186,9 @@ class StreamConnection:
 
     async def _answer(self, body: bytes) -> dict[str, Any]:
         await self._context.begin()  # even an invalid message counts, under the keys and limits that apply now
-        message = schemas.parse_body(schemas.STREAM_MESSAGE, body, self._worker.settings)
-        inputs, limit = message.inputs, self._worker.settings.inputs_max
+        settings = self._worker.settings
+        message = await schemas.PARSER.run(schemas.parse_body, schemas.STREAM_MESSAGE, body, settings, size=len(body))
+        inputs, limit = message.inputs, settings.inputs_max
         if isinstance(inputs, list) and len(inputs) > limit:
             detail = f"{len(inputs)} tokens in one message; the limit is {limit}; send several"
             raise TooLarge(detail, limit=limit, field="inputs", value=len(inputs))

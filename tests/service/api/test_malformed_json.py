@@ -6,7 +6,7 @@ from service.api import schemas
 from service.errors import InvalidRequest
 from service.settings import Settings
 
-DEEP = 100_000
+DEEP = 60_000
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ DEEP = 100_000
     [
         b'{"inputs": ' + b"[" * DEEP,
         b'{"inputs": ' + b"[" * DEEP + b"]" * DEEP + b"}",
-        b'{"a":' * DEEP,
+        b'{"a":' * 4000,
         b'{"inputs": ' + b"9" * DEEP + b"}",
         b'{"inputs": "\xff"}',
         b'{"inputs": "\\ud800"}',

@@ -84,7 +84,7 @@ def test_classify_rejects_token_lists() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"nope", b'{"inputs": "a",}', b'{"inputs": "\xff"}', b'{"inputs": "\\ud800"}', b"[" * 100_000],
+    [b"", b"{", b"nope", b'{"inputs": "a",}', b'{"inputs": "\xff"}', b'{"inputs": "\\ud800"}', b"[" * 60_000],
     ids=["empty", "cut", "word", "comma", "no UTF-8", "lone surrogate", "deep"],
 )
 def test_invalid_json_is_rejected_without_a_field(body: bytes) -> None:
@@ -157,13 +157,13 @@ def test_too_many_inputs_are_too_large() -> None:
 def test_a_body_of_too_many_lists_is_too_large(items: object) -> None:
     with pytest.raises(TooLarge) as caught:
         read(TAG, {"inputs": [items] * 140_000})
-    assert caught.value.details["limit"] == 2 * SETTINGS.request_tokens
+    assert caught.value.details["limit"] == SETTINGS.request_tokens + SETTINGS.inputs_max + schemas.MEMBERS_MAX
 
 
 @pytest.mark.parametrize("body", [b'"' + rb"\"" * 400_000, b'"' * 800_000, b"\\" * 800_000, b'"' + b"\\" * 800_001])
 @pytest.mark.timeout(10)
-def test_nesting_is_checked_in_linear_time(body: bytes) -> None:
-    schemas.check_nesting(b"[" * 140_000 + body, 140_000)
+def test_the_structure_is_checked_in_linear_time(body: bytes) -> None:
+    schemas.check_structure(b"[" * SETTINGS.request_tokens + body, SETTINGS)
 
 
 def test_brackets_in_strings_are_not_lists() -> None:
@@ -172,7 +172,7 @@ def test_brackets_in_strings_are_not_lists() -> None:
 
 
 def test_many_errors_are_counted_and_not_listed() -> None:
-    error = refusal(TAG, {"inputs": "a", **{f"k{i}": 1 for i in range(100_000)}})
+    error = refusal(TAG, {"inputs": "a", **{f"k{i}": 1 for i in range(4000)}})
     assert ("field" in error, len(error["detail"]) < 200) == (False, True)
 
 

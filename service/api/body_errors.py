@@ -1,0 +1,99 @@
+"""What is wrong with a request body: pydantic's errors in our words, and encodings other than UTF-8."""
+
+import codecs
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from service.errors import InvalidRequest, Value, shown
+
+ERRORS_LISTED = 64  # of a body with more errors than this, only their number is reported
+
+
+def encoding_problem(body: bytes) -> str | None:
+    """Return what is wrong with the encoding of a JSON document, and the remedy. None if it is UTF-8."""
+    if body.startswith(codecs.BOM_UTF8):
+        return "begins with a byte order mark; send UTF-8 without one"
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or body[:2] in (b"{\0", b"\0{"):
+        return "is UTF-16; send UTF-8"
+    if body.startswith(b"\x1f\x8b"):
+        return "is gzip; send it with the header 'Content-Encoding: gzip'"
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        found = f"is not UTF-8: it has the byte 0x{body[error.start]:02x} at position {error.start}"
+        return f"{found}, as in latin-1 or windows-1252; send UTF-8"
+    return None
+
+
+def request_error(error: ValidationError, parent: str = "", *, with_value: bool = True) -> InvalidRequest:
+    """Return pydantic's error as ours: the first invalid field (inside ``parent``), its value, and what is allowed."""
+    if error.error_count() > ERRORS_LISTED:
+        return InvalidRequest(f"the body has {error.error_count()} errors; see the schema in /docs.json")
+    errors = error.errors(include_url=False, include_input=with_value)
+    first = errors[0]
+    kind, value, context = first["type"], first.get("input"), first.get("ctx", {})
+    union = _UNIONS.get((error.title, str(first["loc"][0]))) if first["loc"] else None
+    field = str(first["loc"][0]) if union else _path((parent, *first["loc"]))
+    if kind == "json_invalid":  # the parser's message has a position, and never the text itself
+        return InvalidRequest(f"the body is not valid JSON: {context['error']}")
+    if kind == "extra_forbidden":
+        return InvalidRequest("unknown field; remove it", field=field)
+    if kind == "missing":
+        return InvalidRequest("required, but missing", field=field)
+    if union:
+        place = _deepest([each["loc"] for each in errors if each["loc"][0] == field])
+        where = f"; the value at {field}{place} fits none of these" if place else ""
+        return InvalidRequest(f"must be {union}{where}", field=field, value=value)
+    message = re.sub(r"^\w+ should", "must", first["msg"])  # "Input should be an object"
+    if not field:
+        return InvalidRequest(f"the body {message}", value=value)
+    if kind == "value_error":  # of a validator above
+        return InvalidRequest(str(context["error"]), field=field, value=value)
+    given = _quoted(value) if with_value else "the value"
+    return InvalidRequest(f"{given} is not valid: {message}", field=field, limit=_limit(context), value=value)
+
+
+_FRAMES = "frames (a list of lists of numbers, all of one length) or a list of frames"
+_STRINGS = "a string or a list of strings"
+_UNIONS = {  # pydantic reports one error for each member of a union; these replace them
+    ("TagRequest", "inputs"): f"a string, a list of strings, a list of lists of strings (tokens), {_FRAMES}",
+    ("ClassifyRequest", "inputs"): f"a string, a list of strings, {_FRAMES}",
+    ("GenerateRequest", "inputs"): _STRINGS,
+    (
+        "StreamMessage",
+        "inputs",
+    ): "a string, a list of strings (tokens), a list of numbers (a frame), or frames",
+    ("CompletionRequest", "prompt"): f"{_STRINGS} (token ids are not supported)",
+    ("CompletionRequest", "stop"): "a string or a list of up to 4 strings, none of them empty",
+    ("EmbeddingRequest", "input"): f"{_STRINGS} (token ids are not supported; in LangChain, set"
+    " check_embedding_ctx_length=False)",
+}
+
+
+def _quoted(value: object) -> str:
+    """Return a value as JSON, and a list or object as its type and size."""
+    text = shown(value)
+    return str(text) if isinstance(value, list | dict) else orjson.dumps(text).decode()
+
+
+def _path(location: Sequence[int | str]) -> str:
+    """Return the dotted path of a field. The client may have chosen the names, so long ones are cut."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{shown(part)}" for part in location).lstrip(".")
+
+
+def _deepest(locations: Sequence[Sequence[int | str]]) -> str:
+    """Return the place, such as ``[0][3]``, that the best-fitting member of a union reached."""
+    places = [tuple(part for part in location if isinstance(part, int)) for location in locations]
+    return "".join(f"[{part}]" for part in max(places, key=lambda place: (len(place), place)))
+
+
+def _limit(context: Mapping[str, Any]) -> Value:
+    """Return the bound that was crossed, as pydantic names it for numbers, lengths and choices."""
+    for name in ("ge", "gt", "le", "lt", "min_length", "max_length", "expected"):
+        if name in context:
+            return shown(context[name])
+    return None
