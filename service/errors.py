@@ -105,7 +105,7 @@ class MethodNotAllowed(RequestError):
 
 
 class UnsupportedMedia(RequestError):
-    """``available``: the media types that the route reads."""
+    """``available``: the media types that the route reads, or the content encodings."""
 
     def __init__(self, message: str, *, value: str, available: Sequence[str]) -> None:
         super().__init__(message, value=shown(value), available=list(available))

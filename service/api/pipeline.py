@@ -35,6 +35,8 @@ from service.api.request_headers import (
     api_key_of,
     check_length,
     check_media,
+    content_coding,
+    decompress,
     rate_limit_headers,
     timeout_of,
 )
@@ -285,8 +287,10 @@ async def _answer(context: RequestContext, route: Route, transport: Transport) -
     if not route.reads_body:
         return await route.handler(context, b"")
     check_media(context.headers, route.media)
-    check_length(context.headers, context.worker.settings.body_bytes)
-    return await route.handler(context, await _read_body(context, transport))
+    coding, limit = content_coding(context.headers), context.worker.settings.body_bytes
+    check_length(context.headers, limit)
+    body = await _read_body(context, transport)
+    return await route.handler(context, decompress(body, coding, limit) if coding else body)
 
 
 async def _read_body(context: RequestContext, transport: Transport) -> bytes:

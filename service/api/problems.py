@@ -86,6 +86,9 @@ def headers_of(error: ServiceError, media: bytes = b"application/problem+json") 
         headers.append((b"retry-after", b"%d" % seconds))
     if isinstance(error, errors.MethodNotAllowed):
         headers.append((b"allow", ", ".join(map(str, error.details["available"])).encode()))  # type: ignore[call-overload]
+    if isinstance(error, errors.UnsupportedMedia) and error.details["available"]:
+        available = ", ".join(map(str, error.details["available"]))  # type: ignore[call-overload]
+        headers.append((b"accept-encoding" if "identity" in available else b"accept", available.encode()))
     if isinstance(error, errors.Unauthorized):
         headers.append((b"www-authenticate", b"Bearer"))
     return headers

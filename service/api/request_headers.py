@@ -1,6 +1,8 @@
 """Request headers: how they are read and checked. Also the rate-limit headers of answers."""
 
+import contextlib
 import math
+import zlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 
@@ -9,6 +11,9 @@ from service.errors import InvalidRequest, TooLarge, Unauthorized, UnsupportedMe
 from service.rate_limits import RateLimitStatus
 
 JSON, OCTETS = "application/json", "application/octet-stream"
+# The zlib formats of each content coding that is read, in the order to try them: some clients send raw deflate.
+CODINGS = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
+ACCEPTED_CODINGS = ("gzip", "deflate", "identity")
 HEADER_LENGTH = b"inference-header-content-length"  # bytes of JSON in a body that continues with tensors
 
 
@@ -28,7 +33,7 @@ class RequestHeaders(dict[bytes, bytes]):
 
 
 def check_media(headers: RequestHeaders, available: Sequence[str]) -> None:
-    """Raise UnsupportedMedia unless the body has one of the ``available`` media types and no content encoding.
+    """Raise UnsupportedMedia unless the body has one of the ``available`` media types.
 
     A body without a media type is read as the first of them.
     """
@@ -43,18 +48,41 @@ def check_media(headers: RequestHeaders, available: Sequence[str]) -> None:
                 value=media,
                 available=available,
             )
-    encoding = headers.get(b"content-encoding")
-    if encoding is not None and encoding.strip().lower() != b"identity":
-        coding = encoding.strip().lower().decode("latin-1")
+
+
+def content_coding(headers: RequestHeaders) -> str:
+    """Return the content coding of the body, "" for none. Raises UnsupportedMedia for one that is not read."""
+    sent = headers.get(b"content-encoding")
+    coding = "" if sent is None else sent.strip().lower().decode("latin-1")
+    if coding in ("", "identity"):
+        return ""
+    if coding not in CODINGS:
         raise UnsupportedMedia(
-            f"the content encoding {shown(coding)} is not supported; send the body without one",
+            f"the content encoding {shown(coding)} is not supported; send {', '.join(ACCEPTED_CODINGS)}",
             value=coding,
-            available=["identity"],
+            available=ACCEPTED_CODINGS,
         )
+    return coding
+
+
+def decompress(body: bytes, coding: str, limit: int) -> bytes:
+    """Return the body without its content coding. Raises TooLarge if over ``limit`` bytes come out, and InvalidRequest.
+
+    One stream is read. A body of thousands of empty ones would take seconds.
+    """
+    for wbits in CODINGS[coding]:
+        stream = zlib.decompressobj(wbits)
+        with contextlib.suppress(zlib.error):
+            out = stream.decompress(body, limit + 1)
+            if len(out) > limit:
+                raise body_too_large(limit)
+            if stream.eof and not stream.unused_data:
+                return out
+    raise InvalidRequest(f"the body is not one complete {coding} stream", field="Content-Encoding", value=coding)
 
 
 def _check_repeated(headers: RequestHeaders, available: Sequence[str]) -> None:
-    for name, values in ((b"content-type", available), (b"content-encoding", ["identity"]), (HEADER_LENGTH, [])):
+    for name, values in ((b"content-type", available), (b"content-encoding", ACCEPTED_CODINGS), (HEADER_LENGTH, [])):
         if name in headers.repeated:
             raise UnsupportedMedia(
                 f"the header {name.decode()} is repeated; send it once", value="repeated", available=values

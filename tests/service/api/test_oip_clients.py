@@ -81,6 +81,20 @@ def test_classify(client: Any, zoo: Path, binary: bool) -> None:
     assert found.get_response()["id"] == "a-1"
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_compression(client: Any, algorithm: str) -> None:
+    given = tensor("text", texts("a lovely film", "ü"))  # this release cannot compress requests of JSON alone
+    plain = client.infer("tiny-classify", [given])
+    found = client.infer(
+        "tiny-classify",
+        [given],
+        request_compression_algorithm=algorithm,
+        response_compression_algorithm=algorithm,
+    )
+    for name in ("label", "score"):
+        assert np.array_equal(found.as_numpy(name), plain.as_numpy(name))
+
+
 def test_tag_and_generate(client: Any, zoo: Path) -> None:
     found = client.infer("tiny-tag", [tensor("text", texts("the cat", ""))])
     assert found.as_numpy("offsets").tolist() == [0, 2, 2]

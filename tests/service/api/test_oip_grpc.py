@@ -136,6 +136,18 @@ async def test_binary_data_size_is_accepted_with_raw_contents(service: GrpcServi
     assert (await service.infer(request)).outputs[0].name == "label"
 
 
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+async def test_compressed_calls_are_answered_within_the_same_limit(
+    tiny_zoo: Path, compression: grpc.Compression
+) -> None:
+    service = await open_service(tiny_zoo, body_bytes=10_000)
+    request = text("tiny-classify", "a lovely film")
+    assert await service.infer(request, compression=compression) == await service.infer(request)
+    status, _ = await service.refused(text("tiny-classify", "a" * 10_000), compression=compression)
+    assert status is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await service.close()
+
+
 async def test_parameters_that_change_no_answer_are_left_alone(service: GrpcService) -> None:
     plain = await service.infer(text("tiny-classify", "a lovely film"))
     request = text("tiny-classify", "a lovely film")

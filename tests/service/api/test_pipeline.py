@@ -1,9 +1,13 @@
 """One HTTP request in the pipeline, over ASGI: checks, errors, headers and metrics."""
 
 import asyncio
+import gzip
 import logging
+import re
 import time
-from collections.abc import AsyncIterator
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -13,6 +17,7 @@ from starlette.types import Message
 
 from service.settings import Settings
 from tests.support.api_clients import FakeSite, problem
+from tests.support.http_connection import TAGGED, Wire, request
 from tests.support.polling import eventually, turns
 
 
@@ -136,6 +141,8 @@ async def test_a_body_of_exactly_the_limit_is_read(site: FakeSite) -> None:
 async def test_another_media_type_is_refused(site: FakeSite, media: str) -> None:
     response = await site.post("/v1/tag", {"inputs": "a"}, content_type=media)
     assert problem(response, 415)["available"] == ["application/json"]
+    assert response.headers["accept"] == "application/json"
+    assert "accept-encoding" not in response.headers
 
 
 @pytest.mark.parametrize("media", ["", "application/json", "Application/JSON; charset=utf-8"])
@@ -144,8 +151,82 @@ async def test_json_is_read_whether_it_is_announced_or_not(site: FakeSite, media
     assert (await site.post("/v1/tag", {"inputs": "a"}, **headers)).status_code == 200
 
 
-async def test_a_compressed_body_is_refused(site: FakeSite) -> None:
-    problem(await site.post("/v1/tag", b"\x1f\x8b", content_encoding="gzip"), 415)
+def raw_deflate(body: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    return compressor.compress(body) + compressor.flush()
+
+
+COMPRESSED = [
+    ("gzip", gzip.compress),
+    ("X-GZIP", gzip.compress),
+    ("deflate", zlib.compress),
+    ("deflate", raw_deflate),
+    ("identity", bytes),
+]
+
+
+@pytest.mark.parametrize(("coding", "compress"), COMPRESSED)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/tag", {"inputs": "é"}),
+        ("/tag", {"inputs": "é"}),
+        ("/v1/classify", {"inputs": ["a", "b"]}),
+        ("/v1/generate_stream", {"inputs": "a"}),
+        ("/v1/completions", {"prompt": "a", "seed": 1}),
+        ("/v1/embeddings", {"input": "a"}),
+    ],
+)
+async def test_a_compressed_body_is_read(
+    site: FakeSite, path: str, body: object, coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    ids = re.compile(r"cmpl-\S+|\d{10}")
+    plain = await site.post(path, body)
+    found = await site.post(path, compress(orjson.dumps(body)), content_encoding=coding)
+    assert found.status_code == 200
+    assert ids.sub("", found.text) == ids.sub("", plain.text)
+
+
+async def test_a_compressed_body_takes_the_fast_path() -> None:
+    wire = Wire()
+    wire.send(request(gzip.compress(b'{"inputs": "a"}'), "content-encoding: gzip"))
+    assert await wire.answers(1) == [(200, TAGGED)]
+
+
+@pytest.mark.parametrize(("coding", "compress"), COMPRESSED[:-1])
+async def test_the_limit_holds_for_what_comes_out(
+    site: FakeSite, coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    fits = compress(b'{"inputs": "a"}'.ljust(1000))
+    assert (await site.post("/v1/tag", fits, content_encoding=coding)).status_code == 200
+    over = compress(b'{"inputs": "a"}'.ljust(1001))
+    assert problem(await site.post("/v1/tag", over, content_encoding=coding), 413)["limit"] == 1000
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+async def test_a_bomb_is_refused_and_never_unpacked(coding: str) -> None:
+    site = FakeSite(Settings())
+    bomb = (gzip.compress if coding == "gzip" else zlib.compress)(bytes(500 << 20), 9)
+    tracemalloc.start()
+    problem(await site.post("/v1/tag", bomb, content_encoding=coding), 413)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 << 20
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b'{"inputs": "a"}', gzip.compress(b"{}")[:-3], gzip.compress(b"{}") * 2, gzip.compress(b"{}") + b"x"]
+)
+async def test_a_body_that_is_not_in_its_coding_is_refused(site: FakeSite, body: bytes) -> None:
+    assert problem(await site.post("/v1/tag", body, content_encoding="gzip"), 422)["field"] == "Content-Encoding"
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress"])
+async def test_another_coding_is_refused_with_those_that_are_read(site: FakeSite, coding: str) -> None:
+    response = await site.post("/v1/tag", b"{}", content_encoding=coding)
+    assert problem(response, 415)["available"] == ["gzip", "deflate", "identity"]
+    assert response.headers["accept-encoding"] == "gzip, deflate, identity"
+    assert "accept" not in response.headers
 
 
 @pytest.mark.parametrize(
