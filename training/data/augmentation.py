@@ -107,23 +107,18 @@ def make_augmenter(options: AugmentationOptions, train: Sequence[Sentence]) -> A
             own.setdefault(kind, []).append(tuple(example.tokens[first:end]))
     borrowed: dict[str, list[tuple[str, ...]]] = {}
     for donor in options.lenders:
-        for kind, mentions in _donated(donor).items():
-            borrowed.setdefault(kind, []).extend(mentions)
+        mentions: dict[tuple[str, tuple[str, ...]], None] = {}  # distinct kinds and words, in order of appearance
+        for example in published.load({"name": donor.name, **donor.options}).train:
+            whole = donor.kinds.get(label_of(example) or "", donor.kinds.get("*"))
+            if whole is not None:
+                mentions[whole, tuple(text_of(example).split())] = None
+            for kind, first, end in find_spans(tags_of(example)):
+                if kind in donor.kinds and end - first <= LONGEST_MENTION:
+                    mentions[donor.kinds[kind], tuple(example.tokens[first:end])] = None
+        for kind, words in mentions:
+            borrowed.setdefault(kind, []).append(words)
     known_tags = frozenset(tag for example in train for tag in example.tags)
     return Augmenter(options=options, own=own, borrowed=borrowed, known_tags=known_tags)
-
-
-def _donated(donor: DonorDataset) -> dict[str, list[tuple[str, ...]]]:
-    """Return the distinct mentions of a donor's training data by the recipe's kinds, in order of appearance."""
-    mentions: dict[str, dict[tuple[str, ...], None]] = {}
-    for example in published.load({"name": donor.name, **donor.options}).train:
-        whole = donor.kinds.get(label_of(example) or "", donor.kinds.get("*"))
-        if whole is not None:
-            mentions.setdefault(whole, {})[tuple(text_of(example).split())] = None
-        for kind, first, end in find_spans(tags_of(example)):
-            if kind in donor.kinds and end - first <= LONGEST_MENTION:
-                mentions.setdefault(donor.kinds[kind], {})[tuple(example.tokens[first:end])] = None
-    return {kind: list(each) for kind, each in mentions.items()}
 
 
 def _join(examples: Sequence[Sentence], most: int, random: np.random.Generator) -> list[Sentence]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from training.data.examples import DataError, FileLocation, JointExample, TaggedExample
 from training.data.text_files import read_lines
@@ -31,48 +32,41 @@ class _Sentence:
     lines: list[int] = field(default_factory=list)
     label: str | None = None
 
-    def place(self, file: str) -> FileLocation:
-        first, last = self.lines[0], self.lines[-1]
-        unbroken = last - first + 1 == len(self.lines)
-        return FileLocation(file, first, range(first, last + 1) if unbroken else tuple(self.lines))
-
 
 def read_tagged(
-    path: str | Path, *, token_column: Column = None, tag_column: Column = None, encoding: str = "utf-8"
-) -> list[TaggedExample]:
+    path: str | Path,
+    *,
+    label: str | None = None,
+    token_column: Column = None,
+    tag_column: Column = None,
+    encoding: str = "utf-8",
+) -> list[TaggedExample] | list[JointExample]:
     """Read a CoNLL file with 2 or more columns between tabs or spaces. Comment lines start with "#".
 
     Columns count from 0, or from the end if negative. The defaults are the first and the last column; in .conllu files
     FORM and UPOS, and there names such as "XPOS" work too. Multiword ranges and empty nodes are skipped.
+
+    With `label`, the examples are joint: a comment "# LABEL = …" before each sentence gives its label. "# intent = …"
+    always works too.
     """
-    file = str(path)
-    return [
-        TaggedExample(tokens=tuple(each.tokens), tags=tuple(each.tags), place=each.place(file))
-        for each in _sentences(Path(path), token_column, tag_column, encoding)
-    ]
-
-
-def read_joint(
-    path: str | Path,
-    *,
-    label: str = "label",
-    token_column: Column = None,
-    tag_column: Column = None,
-    encoding: str = "utf-8",
-) -> list[JointExample]:
-    """Read a CoNLL file with a comment "# LABEL = …" before each sentence. "# intent = …" always works too."""
-    keys = tuple(dict.fromkeys((label, *LABEL_KEYS)))
-    sentences, file = [], str(path)
-    for each in _sentences(Path(path), token_column, tag_column, encoding, keys=keys):
-        place = each.place(file)
-        if not each.label:
+    keys = () if label is None else tuple(dict.fromkeys((label, *LABEL_KEYS)))
+    examples: list[Any] = []
+    for each in _sentences(Path(path), token_column, tag_column, encoding, keys):
+        first, last = each.lines[0], each.lines[-1]
+        unbroken = last - first + 1 == len(each.lines)
+        place = FileLocation(str(path), first, range(first, last + 1) if unbroken else tuple(each.lines))
+        fields: dict[str, Any] = {"tokens": tuple(each.tokens), "tags": tuple(each.tags), "place": place}
+        if label is None:
+            examples.append(TaggedExample(**fields))
+        elif each.label:
+            examples.append(JointExample(**fields, label=each.label))
+        else:
             raise DataError(f'{place}: the sentence has no label; write "# {label} = …" on the line before it')
-        sentences.append(JointExample(tokens=tuple(each.tokens), tags=tuple(each.tags), label=each.label, place=place))
-    return sentences
+    return examples
 
 
 def _sentences(
-    path: Path, token_column: Column, tag_column: Column, encoding: str, keys: tuple[str, ...] = ()
+    path: Path, token_column: Column, tag_column: Column, encoding: str, keys: tuple[str, ...]
 ) -> Iterator[_Sentence]:
     conllu = path.suffix.lower() == ".conllu"
     token_at = _column_index(path, token_column, default=1 if conllu else 0, conllu=conllu)

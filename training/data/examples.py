@@ -105,7 +105,7 @@ def where(example: object, step: int | None = None) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Return a text as it is, or as '\xa0' and the like if it has characters that nobody sees."""
+    r"""Return a text as it is, or as '\xa0' and the like if it has invisible characters."""
     return text if text.isprintable() else repr(text)
 
 

@@ -4,7 +4,7 @@ T steps, F features.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -37,21 +37,15 @@ def read_frames(
         examples = list(_read_table(path, lines, label, series))
     if not examples:
         raise DataError(f"{path}: no series found; give at least one with its label")
-    _check_width(examples)
-    return examples
-
-
-def _check_width(examples: Iterable[SeriesExample]) -> None:
-    width, first = 0, ""
+    width, first = len(examples[0].frames[0]), where(examples[0])
     for example in examples:
         for step, frame in enumerate(example.frames):
-            if not width:
-                width, first = len(frame), where(example)
             if len(frame) != width:
                 raise DataError(
                     f"{where(example, step)}: frame {step} has {len(frame)} numbers, but the first frame ({first}) has "
                     f"{width}; give every frame the same count"
                 )
+    return examples
 
 
 def _number(place: FileLocation, what: str, value: Any) -> float:
@@ -93,7 +87,15 @@ def _read_table(path: Path, lines: list[str], label: str, series_column: str) ->
             f"{header_place}: no column of numbers in addition to {series_column!r} and {label!r}; add at least one"
         )
     series_at, label_at = header.index(series_column), header.index(label)
-    for series, group in _grouped(path, rows, series_at, series_column):
+    ended: dict[str, int] = {}  # last line of each series
+    for series, adjacent in groupby(rows, key=lambda row: row[1][series_at]):
+        group = list(adjacent)
+        if series in ended:
+            raise DataError(
+                f"{path}, line {group[0][0]}: series {series!r} continues here, but ended in line {ended[series]}; "
+                f"sort the rows by {series_column!r}"
+            )
+        ended[series] = group[-1][0]
         places = [FileLocation(str(path), line_number) for line_number, _ in group]
         series_label = filled_label(str(places[0]), label, group[0][1][label_at])
         for place, (_, cells) in zip(places, group, strict=True):
@@ -108,22 +110,6 @@ def _read_table(path: Path, lines: list[str], label: str, series_column: str) ->
         )
         whole = FileLocation(str(path), places[0].line, tuple(place.line for place in places))
         yield SeriesExample(frames=frames, label=series_label, place=whole)
-
-
-def _grouped(
-    path: Path, rows: Iterable[tuple[int, list[str]]], series_at: int, series_column: str
-) -> Iterator[tuple[str, list[tuple[int, list[str]]]]]:
-    """Group adjacent rows by series. Raises DataError if a series continues after another one."""
-    ended: dict[str, int] = {}  # series -> its last line
-    for series, adjacent in groupby(rows, key=lambda row: row[1][series_at]):
-        group = list(adjacent)
-        if series in ended:
-            raise DataError(
-                f"{path}, line {group[0][0]}: series {series!r} continues here, but ended in line {ended[series]}; "
-                f"sort the rows by {series_column!r}"
-            )
-        ended[series] = group[-1][0]
-        yield series, group
 
 
 def _read_ts(path: Path, lines: list[str]) -> Iterator[SeriesExample]:

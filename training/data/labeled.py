@@ -125,7 +125,10 @@ def _read_fasta(path: Path, encoding: str) -> list[LabeledExample]:
                 raise DataError(f"{header[0]}: no sequence below this header; add its bases, or remove it")
             if header:
                 examples.append(LabeledExample(text="".join(parts), label=header[1], place=header[0]))
-            header, parts = (place, _fasta_label(place, line)) if line != ">" else None, []
+            words = line[1:].split()
+            if len(words) < 2 and line != ">":
+                raise DataError(f'{place}: {line!r} has no label; write ">name label"')
+            header, parts = (place, words[-1]) if words else None, []
         elif line.strip() and not line.startswith(";"):
             if not header:
                 raise DataError(f'{place}: bases before the first header; write ">name label" on the line above them')
@@ -134,10 +137,3 @@ def _read_fasta(path: Path, encoding: str) -> list[LabeledExample]:
     if not examples:
         raise DataError(f'{path}: no sequence found; write ">name label" and the bases on the next line')
     return examples
-
-
-def _fasta_label(place: FileLocation, header: str) -> str:
-    words = header[1:].split()
-    if len(words) < 2:
-        raise DataError(f'{place}: {header!r} has no label; write ">name label"')
-    return words[-1]

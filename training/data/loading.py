@@ -6,7 +6,7 @@ from typing import Any
 
 from models.manifest import CodecSpec, WordsSpec
 from training.data import published
-from training.data.conll import read_joint, read_tagged
+from training.data.conll import read_tagged
 from training.data.examples import (
     DataError,
     JointExample,
@@ -23,7 +23,7 @@ from training.data.labeled import read_bases, read_labeled
 from training.data.splitting import split, split_text
 from training.data.tables import is_json
 from training.data.tag_schemes import convert
-from training.data.tagged_json import read_joint_json, read_tagged_json
+from training.data.tagged_json import read_tagged_json
 from training.data.text_files import read_text
 from training.data.token_tables import read_token_table
 from training.recipe import DataOptions, Recipe
@@ -66,26 +66,19 @@ def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions) -> 
     if task == "generate":
         return read_text(path, encoding=encoding)
     if task in ("tag", "joint"):
-        return _read_tagged(path, task, codec, options)
+        sentence_label = label if task == "joint" else None
+        if is_json(path):
+            tokenizer = codec.tokenizer if isinstance(codec, WordsSpec) else "characters"
+            keys = {"label": sentence_label, "tokens": options.tokens, "tags": options.tags, "tokenizer": tokenizer}
+            return read_tagged_json(path, encoding=encoding, **keys)
+        columns = {"token_column": options.token_column, "tag_column": options.tag_column, "encoding": encoding}
+        table = read_token_table(path, **columns) if task == "tag" else None
+        return table or read_tagged(path, label=sentence_label, **columns)
     if codec.kind == "frames":
         key = "frames" if options.text == DataOptions().text else options.text
         return read_frames(path, frames=key, label=label, series=options.series, encoding=encoding)
     reader = read_bases if codec.kind == "dna" else read_labeled
     return reader(path, text=options.text, label=label, encoding=encoding)
-
-
-def _read_tagged(path: Path, task: str, codec: CodecSpec, options: DataOptions) -> Any:
-    label, encoding = options.label, options.encoding
-    if is_json(path):
-        tokenizer = codec.tokenizer if isinstance(codec, WordsSpec) else "characters"
-        keys = {"tokens": options.tokens, "tags": options.tags, "tokenizer": tokenizer}
-        if task == "tag":
-            return read_tagged_json(path, encoding=encoding, **keys)
-        return read_joint_json(path, label=label, encoding=encoding, **keys)
-    columns: dict[str, Any] = {"token_column": options.token_column, "tag_column": options.tag_column}
-    if task == "joint":
-        return read_joint(path, label=label, encoding=encoding, **columns)
-    return read_token_table(path, encoding=encoding, **columns) or read_tagged(path, encoding=encoding, **columns)
 
 
 def hold_out(rows: Any, *, dev_share: float, seed: int) -> tuple[Any, Any]:

@@ -109,12 +109,9 @@ def read_japanese_vowels(folder: Path) -> tuple[list[SeriesExample], list[Series
 
 def read_names(folder: Path) -> tuple[list[LabeledExample], list[LabeledExample]]:
     """Read 16,211 training and 1,801 development surnames of 18 nationalities, one file each."""
+    lines = ((path.stem, place, line) for path in sorted(folder.glob("*.txt")) for place, line in _lines(path))
     return _split_distinct(
-        [
-            LabeledExample(text=line.strip(), label=path.stem, place=place)
-            for path in sorted(folder.glob("*.txt"))
-            for place, line in _lines(path)
-        ]
+        [LabeledExample(text=line.strip(), label=label, place=place) for label, place, line in lines]
     )
 
 
@@ -180,23 +177,17 @@ def read_sst(
     dev sentences. A phrase with the same label in several trees is one training example.
     """
     label_of = SST_FINE if fine else SST_BINARY
-
-    def labeled(place: FileLocation, chosen: Sequence[Phrase]) -> list[LabeledExample]:
-        return [
-            LabeledExample(text=words, label=label_of[label], place=place)
-            for label, words in chosen
-            if label in label_of
-        ]
-
-    train, dev = (
-        [
-            each
-            for place, tree in _trees(folder / f"{part}.txt")
-            for each in labeled(place, tree if every else tree[-1:])
-        ]
-        for part, every in (("train", phrases), ("dev", False))
-    )
-    return list(dict.fromkeys(train)), dev
+    parts: dict[str, list[LabeledExample]] = {"train": [], "dev": []}
+    for part, examples in parts.items():
+        for place, line in _lines(folder / f"{part}.txt"):
+            try:
+                tree = parse_tree(line)
+            except ValueError as error:
+                raise DataError(f"{place}: not a tree: {error}; fetch the file again") from error
+            chosen = tree if part == "train" and phrases else tree[-1:]
+            labeled = ((label_of[label], words) for label, words in chosen if label in label_of)
+            examples += [LabeledExample(text=words, label=label, place=place) for label, words in labeled]
+    return list(dict.fromkeys(parts["train"])), parts["dev"]
 
 
 def parse_tree(tree: str) -> list[Phrase]:
@@ -225,14 +216,6 @@ def parse_tree(tree: str) -> list[Phrase]:
     if open_phrases or not phrases:
         raise ValueError(f"{len(open_phrases)} brackets are not closed")
     return phrases
-
-
-def _trees(path: Path) -> Iterator[tuple[FileLocation, list[Phrase]]]:
-    for place, line in _lines(path):
-        try:
-            yield place, parse_tree(line)
-        except ValueError as error:
-            raise DataError(f"{place}: not a tree: {error}; fetch the file again") from error
 
 
 def _lines(path: Path, *, encoding: str = "utf-8") -> Iterator[tuple[FileLocation, str]]:

@@ -28,34 +28,26 @@ class Span(NamedTuple):
 def read_tagged_json(
     path: str | Path,
     *,
+    label: str | None = None,
     tokens: str = "tokens",
     tags: str = "tags",
     tokenizer: str = "words",
     encoding: str = "utf-8",
-) -> list[TaggedExample]:
+) -> list[TaggedExample] | list[JointExample]:
     """Read objects with the keys `tokens` and `tags`, or with "text" and spans. Other keys are ignored.
 
     A span is [start, end, kind], or an object with these, in characters. Its text is cut by `tokenizer`, one of the
-    tokenizers of words or "characters".
+    tokenizers of words or "characters". With `label`, the key of the label, the examples are joint.
     """
-    rows = _sentences(Path(path), tokens, tags, tokenizer, encoding, {})
-    return [TaggedExample(tokens=tokens, tags=tags, place=place) for place, tokens, tags, _ in rows]
-
-
-def read_joint_json(
-    path: str | Path,
-    *,
-    label: str = "label",
-    tokens: str = "tokens",
-    tags: str = "tags",
-    tokenizer: str = "words",
-    encoding: str = "utf-8",
-) -> list[JointExample]:
-    """Read what `read_tagged_json` reads, and the key `label`."""
-    return [
-        JointExample(tokens=tokens, tags=tags, label=filled_label(str(place), label, row[label]), place=place)
-        for place, tokens, tags, row in _sentences(Path(path), tokens, tags, tokenizer, encoding, {"label": label})
-    ]
+    wanted = {} if label is None else {"label": label}
+    examples: list[Any] = []
+    for place, words, labels, row in _sentences(Path(path), tokens, tags, tokenizer, encoding, wanted):
+        fields: dict[str, Any] = {"tokens": words, "tags": labels, "place": place}
+        if label is None:
+            examples.append(TaggedExample(**fields))
+        else:
+            examples.append(JointExample(**fields, label=filled_label(str(place), label, row[label])))
+    return examples
 
 
 def _sentences(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.tiny_files import write
-from training.data.conll import read_joint, read_tagged
+from training.data.conll import read_tagged
 from training.data.examples import DataError, FileLocation, JointExample, LabeledExample, TaggedExample, where
 
 THE_DOG = TaggedExample(tokens=("The", "dog"), tags=("DET", "NOUN"))
@@ -137,7 +137,7 @@ def test_missing_column_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["label", "intent", "mood"])
 def test_comment_before_a_sentence_is_its_label(tmp_path: Path, key: str) -> None:
     content = f"#{key}=ask \nWho O\n? O\n\n# {key} = say it\n# text = x\nI B-me\n"
-    assert read_joint(write(tmp_path, "a.conll", content), label="mood") == [
+    assert read_tagged(write(tmp_path, "a.conll", content), label="mood") == [
         JointExample(tokens=("Who", "?"), tags=("O", "O"), label="ask"),
         JointExample(tokens=("I",), tags=("B-me",), label="say it"),
     ]
@@ -153,4 +153,4 @@ def test_comment_before_a_sentence_is_its_label(tmp_path: Path, key: str) -> Non
 )
 def test_sentence_without_a_label_is_refused_with_its_line(tmp_path: Path, content: str, error: str) -> None:
     with pytest.raises(DataError, match=error):
-        read_joint(write(tmp_path, "a.conll", content))
+        read_tagged(write(tmp_path, "a.conll", content), label="label")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.tiny_files import write
 from training.data.examples import DataError, TaggedExample
-from training.data.tagged_json import read_joint_json, read_tagged_json
+from training.data.tagged_json import read_tagged_json
 
 IN_PARIS = TaggedExample(tokens=("in", "Paris", ",", "Texas"), tags=("O", "B-LOC", "O", "B-LOC"))
 
@@ -77,4 +77,4 @@ def test_wrong_sentence_in_json_is_refused_with_its_line(tmp_path: Path, content
 def test_joint_json_without_a_label_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", '{"tokens": ["a"], "tags": ["O"], "kind": "ask"}\n')
     with pytest.raises(DataError, match=r"line 1: no column 'label'.*'kind'.*--label"):
-        read_joint_json(path)
+        read_tagged_json(path, label="label")
