@@ -9,10 +9,24 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from models import codecs
-from models.codecs.characters import CharactersCodec
-from models.manifest import FORMAT_VERSION, MANIFEST_FILE, BundleError, Manifest, read
+from models import state as states
+from models.codecs.base import FIRST
+from models.codecs.characters import CharactersCodec, DnaCodec
+from models.codecs.words import WordsCodec
+from models.graph_file import GraphFile
+from models.manifest import (
+    FORMAT_VERSION,
+    GRAPH_BYTES,
+    MANIFEST_FILE,
+    VOCABULARY_BYTES,
+    BundleError,
+    Manifest,
+    read,
+    read_file,
+)
 from models.onnx_session import DeviceUnavailable, OnnxModel, Placement, resolve_device
 from models.tasks import Classification, Generation, Joint, Tagging, Task
 
@@ -43,8 +57,12 @@ class Bundle:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load(path: Path | str, *, variant: str = "auto", placement: Placement | None = None) -> Bundle:
+def load(
+    path: Path | str, *, variant: str = "auto", placement: Placement | None = None, manifest_sha256: str | None = None
+) -> Bundle:
     """Load and check the bundle in directory `path`. `self_test.run` runs its examples.
+
+    With `manifest_sha256`, a bundle with another manifest is refused, and so any bundle but the one of that manifest.
 
     `variant` "auto" means the default of the manifest on a CPU, and fp32 on a GPU, which cannot run int8 operators.
     Raises BundleError with a message that names the file or the field.
@@ -52,17 +70,20 @@ def load(path: Path | str, *, variant: str = "auto", placement: Placement | None
     path = Path(path)
     placement = placement or Placement()
     started = time.perf_counter()
-    manifest = read(path)
+    manifest = read(path, sha256=manifest_sha256)
     # Read each file once, so that the hashed bytes are the bytes that are used.
-    contents = {file: _read_checked(path / file, expected) for file, expected in manifest.checksums.items()}
+    contents = {file: _read_checked(path, manifest, file) for file in manifest.checksums}
     name, model = _open(path, manifest, contents, variant, placement)
     _check_tensors(path, manifest, model)
     codec = codecs.build(manifest.codec, lambda file: _parse_vocabulary(path / file, contents[file]))
     _check_outputs(path, manifest)
-    _check_widths(path, manifest, model, codec)
+    graph_file = manifest.variants[name].file
+    _check_weights(path / graph_file, contents[graph_file], codec)
+    task = make_task(manifest, codec)
+    _check_widths(path, manifest, model, task)
     return Bundle(
         manifest=manifest,
-        task=make_task(manifest, codec),
+        task=task,
         model=model,
         variant=name,
         path=path,
@@ -117,11 +138,14 @@ def vocabulary(path: Path) -> list[str]:
 
 def _parse_vocabulary(path: Path, content: bytes) -> list[str]:
     try:
-        entries = json.loads(content)
-    except ValueError as error:
+        entries = json.loads(content.decode())
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise ValueError(f"it is a JSON {type(entries).__name__} with other values")
+        "".join(entries).encode()  # JSON can hold a lone surrogate, which no answer can
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: is not a JSON array of strings: {error}") from None
-    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-        raise BundleError(f"{path}: is not a JSON array of strings")
+    if len(set(entries)) != len(entries):
+        raise BundleError(f"{path}: has {len(entries) - len(set(entries))} duplicates; export the bundle again")
     return entries
 
 
@@ -144,8 +168,8 @@ def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             (new / name).write_bytes(content)
         (new / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", "utf-8")
-        for name, expected in manifest.checksums.items():
-            _read_checked(new / name, expected)
+        for name in manifest.checksums:
+            _read_checked(new, manifest, name)
         new.chmod(0o755)  # mkdtemp makes 0700, which another account could not serve
         _move_into_place(new, path)
     except BaseException:
@@ -168,15 +192,14 @@ def _move_into_place(new: Path, path: Path) -> None:
     shutil.rmtree(retired)
 
 
-def _read_checked(path: Path, expected: str) -> bytes:
-    """Read a file and compare its sha256."""
+def _read_checked(directory: Path, manifest: Manifest, name: str) -> bytes:
+    """Read a file and compare its sha256. Returns nothing for a file that is listed but not used."""
+    path, expected, is_vocabulary = directory / name, manifest.checksums[name], name in manifest.vocabulary_files
+    is_used = is_vocabulary or any(variant.file == name for variant in manifest.variants.values())
     try:
-        content = path.read_bytes()
+        content, found = read_file(path, VOCABULARY_BYTES if is_vocabulary else GRAPH_BYTES, keep=is_used)
     except FileNotFoundError:
         raise BundleError(f"{path}: is missing, but the manifest lists it; copy the whole bundle again") from None
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}") from None
-    found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise BundleError(
             f"{path}: sha256 is {found}, but the manifest says {expected}; the file was changed or truncated, "
@@ -204,16 +227,57 @@ def _check_outputs(path: Path, manifest: Manifest) -> None:
         raise BundleError(f"{path}: outputs are {names}, but task {manifest.task!r} has {', '.join(wanted)}")
 
 
-def _check_widths(path: Path, manifest: Manifest, model: OnnxModel, codec: codecs.Codec) -> None:
+def _check_weights(path: Path, graph: bytes, codec: codecs.Codec) -> None:
+    """Refuse weights that are not finite, and tables with other rows than the vocabulary."""
+    try:
+        file = GraphFile(graph)
+        name = file.nonfinite_weight()
+    except ValueError as error:
+        raise BundleError(f"{path}: cannot be read: {error}") from None
+    if name is not None:
+        raise BundleError(f"{path}: weight {name!r} has NaN or infinity; train or export the bundle again")
+    rows = {}
+    if isinstance(codec, WordsCodec):
+        rows = {"words": codec.table_rows, "spellings": FIRST + len(codec.characters)}
+        if codec.spec.subwords:
+            rows["subwords"] = 1 + codec.spec.subwords.buckets
+    elif isinstance(codec, CharactersCodec | DnaCodec):
+        rows = {"characters" if isinstance(codec, CharactersCodec) else "bases": codec.table_rows}
+    for graph_input, expected in rows.items():
+        for found in file.table_rows(graph_input):
+            if found != expected:
+                raise BundleError(
+                    f"{path}: the table for {graph_input!r} has {found} rows, but the vocabulary needs {expected}; "
+                    "export the bundle again"
+                )
+
+
+def _check_widths(path: Path, manifest: Manifest, model: OnnxModel, task: Task) -> None:
     """Compare the last axis of each output with the labels, the vocabulary, or the width in the manifest."""
     expected = {"probabilities": (len(manifest.labels), "labels")}
     if manifest.task == "joint":
         expected["text_probabilities"] = (len(manifest.text_labels), "text_labels")
-    if isinstance(codec, CharactersCodec) and manifest.task == "generate":
-        expected = {"log_probabilities": (codec.table_rows, "rows in the vocabulary")}
+    if isinstance(task, Generation):
+        expected = {"log_probabilities": (task.codec.table_rows, "rows in the vocabulary")}
     if manifest.embedding_width:
         expected["embedding"] = (manifest.embedding_width, "numbers in the manifest's shape of 'embedding'")
+    widths = model.widths
+    if any(widths[output] is None for output in expected):
+        widths = _widths_of_example(path, manifest, model, task)
+    declared = {tensor.name: tensor.shape[-1] for tensor in manifest.outputs}
     for output, (count, what) in expected.items():
-        found = model.widths[output]
-        if found not in (count, None):
-            raise BundleError(f"{path}: output {output!r} has {found} numbers, but there are {count} {what}")
+        for found in (widths[output], declared[output]):
+            if isinstance(found, int) and found != count:
+                raise BundleError(f"{path}: output {output!r} has {found} numbers, but there are {count} {what}")
+
+
+def _widths_of_example(path: Path, manifest: Manifest, model: OnnxModel, task: Task) -> dict[str, int | None]:
+    """Return the last axis of each output for the first example, because the graph leaves one free."""
+    state = () if isinstance(task, Classification | Joint) else states.zeros(task.state, 1)
+    try:
+        codec: Any = task.codec
+        feeds = codec.collate([task.encode(manifest.examples[0].inputs)])
+        feeds |= {tensor.input: array for tensor, array in zip(manifest.state, state, strict=True)}
+        return {name: array.shape[-1] for name, array in model.run(feeds).items()}
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated types
+        raise BundleError(f"{path}: example 1 cannot be run: {error}") from error

@@ -1,5 +1,8 @@
 """The manifest of a bundle: `manifest.json` as pydantic models. FORMAT.md specifies every field."""
 
+import hashlib
+import os
+import stat
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -10,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 FORMAT_VERSION = 3  # the format that is written; formats 1 and 2 can be read
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"  # documentation, so it has no checksum; older manifests list one
+
+# Limits of the files of a bundle. A protobuf message is smaller than 2 GiB.
+MANIFEST_BYTES, VOCABULARY_BYTES, GRAPH_BYTES = 16 << 20, 256 << 20, 2 << 30
+_PIECE_BYTES = 1 << 20
 
 TaskName = Literal["tag", "classify", "generate", "joint"]
 # The tasks that a bundle of each task can serve.
@@ -179,6 +186,11 @@ class Manifest(_Part):
         return {file: sha256 for file, sha256 in self.files.items() if file != CARD_FILE}
 
     @property
+    def vocabulary_files(self) -> set[str]:
+        """The files that the codec needs."""
+        return {value for key, value in self.codec.model_dump().items() if key in _FILE_FIELDS and value}
+
+    @property
     def max_length(self) -> int:
         """The most steps that one input can have."""
         positions = self.codec.positions if isinstance(self.codec, DnaSpec) else 0
@@ -203,8 +215,8 @@ class Manifest(_Part):
         _check_labels(self)
         _check_state(self)
         _check_embedding(self)
-        codec_files = {value for key, value in self.codec.model_dump().items() if key in _FILE_FIELDS and value}
-        for file in sorted(codec_files | {variant.file for variant in self.variants.values()}):
+        _check_tensor_names(self)
+        for file in sorted(self.vocabulary_files | {variant.file for variant in self.variants.values()}):
             if file not in self.checksums:
                 what = "is the model card; rename it" if file == CARD_FILE else "has no checksum; add it to `files`"
                 raise ValueError(f"file {file!r} {what}")
@@ -212,6 +224,15 @@ class Manifest(_Part):
 
 
 _FILE_FIELDS = ("words", "stems", "characters")
+
+
+def _check_tensor_names(manifest: Manifest) -> None:
+    for field, names in (
+        ("inputs", [*(each.name for each in manifest.inputs), *(each.input for each in manifest.state)]),
+        ("outputs", [*(each.name for each in manifest.outputs), *(each.output for each in manifest.state)]),
+    ):
+        if len(set(names)) != len(names):
+            raise ValueError(f"{field} are {names}, with a duplicate; remove it")
 
 
 def _check_labels(manifest: Manifest) -> None:
@@ -287,19 +308,61 @@ def _newer_than_format_2(manifest: Manifest) -> Iterator[str]:
         yield "output 'embedding'"
 
 
-def read(directory: Path) -> Manifest:
-    """Read and check `directory`/manifest.json. Raises BundleError with one sentence."""
+def read(directory: Path, *, sha256: str | None = None) -> Manifest:
+    """Read and check `directory`/manifest.json. Raises BundleError with one sentence.
+
+    `sha256` is that of an earlier reading, to refuse a bundle that has been replaced since.
+    """
     path = directory / MANIFEST_FILE
     try:
-        text = path.read_text("utf-8")
+        content, found = read_file(path, MANIFEST_BYTES)
+        text = content.decode()
     except FileNotFoundError:
         raise BundleError(f"{directory}: has no {MANIFEST_FILE}; name a bundle directory") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path}: cannot be read: {error}") from None
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path}: is not UTF-8 from byte {error.start}; write it as UTF-8") from None
+    if sha256 not in (None, found):
+        raise BundleError(f"{path}: was replaced after the start; start again to use the new bundle")
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         raise BundleError(f"{path}: {_first_error(error, text)}") from None
+
+
+def sha256_of_manifest(directory: Path) -> str:
+    return read_file(directory / MANIFEST_FILE, MANIFEST_BYTES, keep=False)[1]
+
+
+def read_file(path: Path, limit: int, *, keep: bool = True) -> tuple[bytes, str]:
+    """Return the content of a file in a bundle and its sha256. Without `keep` the content is empty.
+
+    Raises FileNotFoundError, and BundleError for a file that is larger than `limit` bytes, cannot be read, is not a
+    regular file, or lies outside the directory of the bundle.
+    """
+    pieces: list[bytes] = []
+    checksum = hashlib.sha256()
+    try:
+        real = path.resolve(strict=True)
+        if not real.is_relative_to(path.parent.resolve()):
+            raise BundleError(f"{path}: is a link to {real}, outside the bundle; replace it with a copy of the file")
+        # Without O_NONBLOCK, opening a FIFO waits for a writer.
+        with open(real, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BundleError(f"{path}: is not a regular file; replace it with one")
+            size = status.st_size
+            while size <= limit and (piece := file.read(_PIECE_BYTES)):
+                checksum.update(piece)
+                if keep:
+                    pieces.append(piece)
+                size = max(size, file.tell())  # the file can grow
+            if size > limit:
+                raise BundleError(f"{path}: has {size} bytes, but the limit is {limit}; use a smaller file")
+    except FileNotFoundError:
+        raise
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        raise BundleError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return b"".join(pieces), checksum.hexdigest()
 
 
 def _first_error(error: ValidationError, text: str) -> str:

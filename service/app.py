@@ -4,6 +4,7 @@
 BentoML's and keeps BentoML's lifecycle.
 """
 
+import json
 import os
 import secrets
 import subprocess
@@ -20,7 +21,7 @@ from starlette.applications import Starlette
 from service import logs
 from service.api import oip_grpc, openapi, schemas
 from service.api.application import ROUTES, create_app, fast_routes
-from service.engine import Engine
+from service.engine import Engine, pin_bundles
 from service.rate_limits import shared_store
 from service.server import fast_path
 from service.settings import ROOT, BadSetting, Settings, variable
@@ -34,6 +35,7 @@ The three routes below have the same bodies and answers as `/v1/tag`, `/v1/class
 faster. `/v1/models` lists the bundles. Every answer has the headers `X-Request-Id` and `Server-Timing`; errors are
 `application/problem+json`.
 """
+PINNED_BUNDLES = "_SEQSERVE_PINNED_BUNDLES"  # an internal variable: see pin_bundles
 LoadEngine = Callable[[Settings, Telemetry], Engine]
 Sentence = Field(json_schema_extra={"example": "Harry met Hermione in London ."})
 Film = Field(json_schema_extra={"example": "a lovely film"})
@@ -171,6 +173,12 @@ def check_bundles() -> None:
     done = subprocess.run([sys.executable, "-m", "service", "check"], cwd=ROOT, check=False)
     if done.returncode:
         sys.exit(done.returncode)
+    os.environ[PINNED_BUNDLES] = json.dumps(pin_bundles(SETTINGS))  # inherited by the workers
+
+
+def load_engine(settings: Settings, telemetry: Telemetry) -> Engine:
+    """Load the bundles that the service started with, also in a worker that starts later."""
+    return Engine.load(settings, telemetry, pinned=json.loads(os.environ.get(PINNED_BUNDLES, "{}")))
 
 
 try:
@@ -178,4 +186,4 @@ try:
 except BadSetting as error:
     sys.exit(str(error))
 
-Seqserve = build_service(SETTINGS, Engine.load, check=check_bundles)
+Seqserve = build_service(SETTINGS, load_engine, check=check_bundles)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models import bundle as bundles
 from models import self_test
-from models.manifest import BundleError
+from models.manifest import BundleError, sha256_of_manifest
 from models.onnx_session import Placement
 from models.tasks import (
     EmbeddingInput,
@@ -66,16 +66,21 @@ class Engine:
         self._open = True
 
     @classmethod
-    def load(cls, settings: Settings, telemetry: Telemetry) -> "Engine":
-        """Open every bundle and run its self-test. Blocks. Raises BundleError or BadSetting."""
+    def load(cls, settings: Settings, telemetry: Telemetry, *, pinned: Mapping[str, str] | None = None) -> "Engine":
+        """Open every bundle and run its self-test. Blocks. Raises BundleError or BadSetting.
+
+        `pinned` is the answer of `pin_bundles` at the start of the service. A worker that starts later then has the
+        same bundles, in the same order, and a bundle that was replaced since is refused.
+        """
         # One thread: batches of several bundles queue rather than compete for this worker's cores.
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
         budget = LoopBudget()
         placement = Placement(device=settings.device, threads=settings.threads)
         runtimes: dict[str, ModelRuntime] = {}
-        for path in settings.bundle_paths():
+        found = pinned or dict.fromkeys(map(str, settings.bundle_paths()))
+        for path, sha256 in found.items():
             started_s = time.perf_counter()
-            bundle = bundles.load(path, variant=settings.variant, placement=placement)
+            bundle = bundles.load(path, variant=settings.variant, placement=placement, manifest_sha256=sha256)
             self_test.run(bundle)
             load_s = time.perf_counter() - started_s
             manifest = bundle.manifest
@@ -343,6 +348,11 @@ async def _decode_all(
             unyielded = 0
             await asyncio.sleep(0)
     return answers
+
+
+def pin_bundles(settings: Settings) -> dict[str, str]:
+    """Return the directory of each bundle and the sha256 of its manifest, which has the checksums of its files."""
+    return {str(path): sha256_of_manifest(path) for path in settings.bundle_paths()}
 
 
 def _stream_subject(runtime: ModelRuntime) -> str:

@@ -4,6 +4,7 @@ An unknown name or a bad value stops the start with one sentence. ``python -m se
 """
 
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -209,7 +210,7 @@ class Settings(BaseModel):
         found: list[Path] = []
         for part in self.bundles:
             path = ROOT / part
-            inside = [path] if (path / MANIFEST).is_file() else _bundles_in(path)
+            inside = [path] if _is_bundle(path) else _bundles_in(path)
             if not inside:
                 raise BadSetting(
                     f"SEQSERVE_BUNDLES={part} has no {MANIFEST}, and neither have its subdirectories; name a directory"
@@ -222,9 +223,30 @@ class Settings(BaseModel):
 def _bundles_in(folder: Path) -> list[Path]:
     """Return the bundles in a directory: those in its order.txt, one a line, then the others by name."""
     order = folder / ORDER
-    first = order.read_text("utf-8").split() if order.is_file() else []
-    bundles = sorted(found.parent for found in folder.glob(f"*/{MANIFEST}"))
+    try:
+        first = order.read_text("utf-8").split() if order.is_file() else []
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting(f"{getattr(error, 'filename', None) or order} cannot be read: {error}") from None
+    # Names with a dot are bundles that are being written. A file system makes lost+found for itself.
+    paths = [folder / name for name in names if not name.startswith(".") and name != "lost+found"]
+    bundles = [path for path in paths if _is_bundle(path)]
     return sorted(bundles, key=lambda path: first.index(path.name) if path.name in first else len(first))
+
+
+def _is_bundle(path: Path) -> bool:
+    """Return whether a path is a directory with a manifest. Raises BadSetting if that cannot be seen."""
+    try:
+        (path / MANIFEST).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink() and not path.exists():
+            raise BadSetting(f"{path} is a link to nothing; remove it") from None
+        return False
+    except OSError as error:
+        raise BadSetting(
+            f"{path} cannot be read: {error.strerror}; permit it, or leave it out of SEQSERVE_BUNDLES"
+        ) from None
+    return True
 
 
 def variable(field: str) -> str:

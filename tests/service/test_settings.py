@@ -1,5 +1,7 @@
 """The settings: what is read, and what stops the start."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from pydantic import ValidationError
 from service.__main__ import main
 from service.settings import MANIFEST, REMOVED, RENAMED, BadSetting, Settings
 from tests.support.bentoml_server import free_port
+from tests.support.unprivileged import public_folder, unprivileged
 
 
 def refusal(**environ: str) -> str:
@@ -97,6 +100,51 @@ def test_order_txt_orders_the_bundles_of_a_directory(tmp_path: Path) -> None:
 def test_a_path_without_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="SEQSERVE_BUNDLES"):
         Settings(bundles=(str(tmp_path),)).bundle_paths()
+
+
+def unreadable(folder: Path) -> str:
+    """Return the message about a directory of bundles."""
+    with unprivileged(), pytest.raises(BadSetting) as caught:
+        Settings(bundles=(str(folder),)).bundle_paths()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("inside", ["a", "."])
+def test_a_directory_that_cannot_be_read_is_refused(inside: str) -> None:
+    with public_folder() as folder:
+        (folder / "a").mkdir()
+        (folder / "a" / MANIFEST).write_text("{}")
+        (folder / inside).chmod(0)
+        assert str(folder / inside) in unreadable(folder)
+        (folder / inside).chmod(0o755)
+
+
+@pytest.mark.parametrize("target", ["nowhere", "link"])
+def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path, target: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    with pytest.raises(BadSetting, match="link"):
+        Settings(bundles=(str(tmp_path),)).bundle_paths()
+
+
+def test_an_order_txt_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "order.txt").write_bytes(b"\xff")
+    with pytest.raises(BadSetting, match=r"order\.txt"):
+        Settings(bundles=(str(tmp_path),)).bundle_paths()
+
+
+def test_hidden_directories_and_lost_and_found_are_no_bundles(tmp_path: Path) -> None:
+    for name in ("a", ".a.half-written", "lost+found"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MANIFEST).write_text("{}")
+    assert [path.name for path in Settings(bundles=(str(tmp_path),)).bundle_paths()] == ["a"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_manifest_that_is_no_file_does_not_hide_its_bundle(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    (tmp_path / "a").mkdir()
+    make(tmp_path / "a" / MANIFEST)
+    for part in (tmp_path, tmp_path / "a"):
+        assert Settings(bundles=(str(part),)).bundle_paths() == [tmp_path / "a"]
 
 
 def test_the_command_shows_every_setting(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
