@@ -4,10 +4,11 @@ It runs on the worker's event loop, with the same engine, keys, limits and deadl
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ import grpc
 import numpy as np
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service import errors
 from service.api import inference_pb2 as pb
@@ -24,7 +26,7 @@ from service.api.oip_tensors import BYTES, DTYPES, OIPTensor, element_count, fro
 from service.api.pipeline import OK, RequestContext
 from service.api.problems import GRPC_REMEDIES, TABLE, detail_of, kind_of, retry_after
 from service.api.request_headers import RequestHeaders
-from service.errors import InvalidRequest, ServiceError, TooLarge
+from service.errors import InvalidRequest, ServiceError, TooLarge, shown
 from service.model_runtime import TensorRuntime
 from service.settings import Settings
 from service.worker import Worker
@@ -32,6 +34,9 @@ from service.worker import Worker
 log = logging.getLogger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
+HEALTH_SERVICES = ("", SERVICE)  # the whole server, and the one service that it has
+HEALTH_S = 1.0  # between two looks at the health that a client watches
+MAX_WATCHERS = 64  # at once, because they need no key
 GRACE_S = 1.0  # to send the last answers when the process ends
 METADATA_BYTES = 16 * 1024  # of one call
 # Calls at once on one connection; the client queues the rest. Messages take memory before a key is checked.
@@ -101,6 +106,43 @@ METHODS = (
 )
 
 
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+    """``grpc.health.v1``, for probes: whether the worker is ready. It needs no API key."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._drain = asyncio.Event()
+        self._watchers = 0
+        worker.on_drain(self._drain.set)
+
+    async def Check(self, request: Any, call: Any) -> Any:
+        if request.service not in HEALTH_SERVICES:
+            await call.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {shown(request.service)!r}")
+        return self._status()
+
+    async def Watch(self, request: Any, call: Any) -> AsyncIterator[Any]:
+        if self._watchers >= MAX_WATCHERS:
+            await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._watchers} probes watch; send Check instead")
+        self._watchers += 1
+        try:
+            sent = None
+            while True:
+                unknown = request.service not in HEALTH_SERVICES
+                status = health_pb2.HealthCheckResponse(status="SERVICE_UNKNOWN") if unknown else self._status()
+                if status != sent:
+                    yield status
+                    sent = status
+                # The drain is announced at once, and other changes within a second.
+                wait = asyncio.sleep(HEALTH_S) if self._drain.is_set() else self._drain.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(wait, HEALTH_S)
+        finally:
+            self._watchers -= 1
+
+    def _status(self) -> Any:
+        return health_pb2.HealthCheckResponse(status="SERVING" if self._worker.ready else "NOT_SERVING")
+
+
 async def start(worker: Worker) -> tuple[Any, int]:
     """Start a server and return it with its port. Raises RuntimeError if the port is not available."""
     settings = worker.settings
@@ -125,6 +167,7 @@ async def start(worker: Worker) -> tuple[Any, int]:
         for method in METHODS
     }
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
+    health_pb2_grpc.add_HealthServicer_to_server(Health(worker), server)
     port = server.add_insecure_port(f"{settings.grpc_host}:{settings.grpc_port}")
     await server.start()
     log.info("gRPC listens on %s:%d", settings.grpc_host, port)

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from models import self_test
 from models.tasks import as_json
@@ -341,3 +342,67 @@ def test_tritonclient_works_with_the_real_service(tmp_path: Path) -> None:
         "StatusCode.NOT_FOUND",
         "StatusCode.INVALID_ARGUMENT",
     ]
+
+
+def health_of(service: GrpcService) -> Any:
+    return health_pb2_grpc.HealthStub(service.channel)
+
+
+SERVING, NOT_SERVING = "SERVING", "NOT_SERVING"
+
+
+def name_of(answer: Any) -> str:
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+@pytest.mark.parametrize("name", ["", oip_grpc.SERVICE])
+async def test_health_follows_the_readiness_of_the_worker_and_needs_no_key(tiny_zoo: Path, name: str) -> None:
+    service = await open_service(tiny_zoo, api_keys=("a-key-of-sixteen",))
+    request = health_pb2.HealthCheckRequest(service=name)
+    watch = health_of(service).Watch(request)
+    assert name_of(await health_of(service).Check(request)) == SERVING
+    assert name_of(await watch.read()) == SERVING
+    closing = asyncio.create_task(service.site.worker.close())
+    assert name_of(await asyncio.wait_for(watch.read(), 20)) == NOT_SERVING
+    assert name_of(await health_of(service).Check(request)) == NOT_SERVING
+    await closing
+    watch.cancel()
+    await service.close()
+
+
+async def test_health_of_another_service_is_unknown(service: GrpcService) -> None:
+    request = health_pb2.HealthCheckRequest(service="other")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await health_of(service).Check(request)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    watch = health_of(service).Watch(request)
+    assert name_of(await watch.read()) == "SERVICE_UNKNOWN"
+    watch.cancel()
+
+
+async def test_watching_is_limited_and_a_client_that_leaves_makes_room(
+    service: GrpcService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oip_grpc, "MAX_WATCHERS", 1)
+    stub, request = health_of(service), health_pb2.HealthCheckRequest()
+    first = stub.Watch(request)
+    await first.read()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Watch(request).read()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    first.cancel()
+
+    async def watched() -> bool:
+        call = stub.Watch(request)
+        try:
+            return name_of(await call.read()) == SERVING
+        except grpc.aio.AioRpcError:
+            return False
+        finally:
+            call.cancel()
+
+    for _ in range(100):
+        if await watched():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the first watcher still counts")
