@@ -75,7 +75,11 @@ class ApiKeys:
         keys = [(_digest(key), _principal(f"key-{n}", self._policy)) for n, key in enumerate(self._from_settings, 1)]
         if self._file is not None:
             self._fingerprint = _fingerprint(self._file)
-            keys += _parse(self._file.read_text("utf-8"), self._policy, first=len(keys) + 1)
+            try:
+                text = self._file.read_text("utf-8-sig")  # Windows editors write a byte order mark
+            except UnicodeDecodeError as error:  # its message has the bytes, which may be a key
+                raise BadKeys(f"byte {error.start} of the API key file is not UTF-8; save it as UTF-8") from None
+            keys += _parse(text, self._policy, first=len(keys) + 1)
         found = {self._blind(digest): principal for digest, principal in keys}
         if len(found) < len(keys) or len({principal.name for _, principal in keys}) < len(keys):
             raise BadKeys("two API keys are equal or have the same name; remove one of them")
@@ -91,7 +95,7 @@ class ApiKeys:
         self._fingerprint = fingerprint
         try:
             self.load()
-        except (BadKeys, OSError, UnicodeDecodeError) as error:
+        except (BadKeys, OSError) as error:
             reason = error if isinstance(error, BadKeys) else type(error).__name__  # others quote the path or the text
             log.error("cannot read the API key file, so the keys stay as they were: %s", reason)
             return

@@ -14,6 +14,7 @@ from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec
 from training.data import checks, loading
 from training.data.examples import DataError, Splits, inputs_of, label_names
+from training.data.text_files import refuse_binary
 from training.nn.networks import Network, SequenceNetwork, make_network
 from training.objectives import Objective, make_objective
 from training.recipe import Recipe
@@ -93,7 +94,9 @@ def load_vectors(path: Path, codec: WordsCodec, network: SequenceNetwork) -> str
     found: dict[int, np.ndarray] = {}
     width = table.shape[1]
     try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
+        with path.open("rb") as file:
+            refuse_binary(path, file.read(512))
+        with path.open(encoding="utf-8-sig", errors="replace") as lines:
             for number, line in enumerate(lines, 1):
                 if number <= 2:
                     count = len(line.split()) - 1

@@ -170,8 +170,10 @@ def load(name_or_path: str, **changes: Any) -> Recipe:
             f"unknown recipe {name_or_path!r}; give a path to a .toml file or one of {', '.join(names())}"
         )
     try:
-        fields = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        fields = tomllib.loads(path.read_text("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
         hint = "; put a Windows path in single quotes: path = 'C:\\mine.csv'" if "Unescaped" in str(error) else ""
         raise RecipeError(f"{path}: not TOML: {error}{hint}") from None
     for dotted, value in changes.items():
@@ -180,6 +182,11 @@ def load(name_or_path: str, **changes: Any) -> Recipe:
         return Recipe.model_validate(fields)
     except ValidationError as error:
         raise RecipeError(_explain(error, name_or_path, changes)) from None
+
+
+def reopen(fields: dict[str, Any]) -> Recipe:
+    """Return the recipe of a run or a bundle. Older ones have no tag scheme, because they never converted tags."""
+    return Recipe.model_validate({**fields, "data": {"tag_scheme": "none", **fields["data"]}})
 
 
 def _change(fields: dict[str, Any], dotted: str, value: Any) -> None:

@@ -22,7 +22,7 @@ from training.nn.networks import Network, make_network
 from training.objectives import Objective
 from training.objectives.sequences import SequenceObjective
 from training.prepare import prepare
-from training.recipe import Recipe
+from training.recipe import Recipe, reopen
 from training.trainer import ProgressCallback
 
 RUN_FILE, REPORT, CONFUSION = "run.json", "report.json", "confusion.png"
@@ -123,7 +123,7 @@ def open_run(folder: Path) -> TrainingRun:
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         raise DataError(f"{folder} is not a finished run, {missing} is missing; run fit first") from None
-    recipe = Recipe.model_validate(description["recipe"])
+    recipe = reopen(description["recipe"])
     return TrainingRun(
         folder=folder,
         recipe=recipe,

@@ -31,9 +31,9 @@ def name(authenticator: Authenticator, key: str) -> str:
     return principal(authenticator, key).name
 
 
-def write(file: Path, text: str) -> Path:
+def write(file: Path, text: str | bytes) -> Path:
     fresh = file.with_suffix(".new")
-    fresh.write_text(text)
+    fresh.write_bytes(text.encode() if isinstance(text, str) else text)
     os.replace(fresh, file)
     return file
 
@@ -94,10 +94,12 @@ def test_keys_change_without_a_restart(file: Path) -> None:
         "alice long-enough day_requests=0",
         "same long-enough\nsame long-enougher",
         "a long-enough\nb long-enough",
+        b"caf\xe9 long-enough",
+        "alice long-enough".encode("utf-16"),
     ],
 )
 def test_a_bad_file_stops_the_start_but_changes_nothing_later(
-    file: Path, text: str, caplog: pytest.LogCaptureFixture
+    file: Path, text: str | bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = authenticator(file)
     write(file, text)
@@ -109,6 +111,10 @@ def test_a_bad_file_stops_the_start_but_changes_nothing_later(
     assert name(found, "alices-key") == "alice"
     assert len(caplog.records) == 1
     assert "long-enough" not in caplog.text + str(caught.value)
+
+
+def test_a_byte_order_mark_is_not_part_of_a_name(file: Path) -> None:
+    assert name(authenticator(write(file, "\ufeffbob bobs-new-key\n")), "bobs-new-key") == "bob"
 
 
 def test_a_missing_file_changes_nothing_until_it_is_back(file: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,7 +21,7 @@ def taken(folder: Path, text: str, width: int = 3) -> tuple[str, torch.Tensor]:
     return note, network.encoder.stem_embedding.weight.detach()  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("header", ["", "2 3\n"])
+@pytest.mark.parametrize("header", ["", "2 3\n", "\ufeff"])
 def test_known_words_start_from_their_vector(tmp_path: Path, header: str) -> None:
     note, table = taken(tmp_path, f"{header}good 1 2 3\nunheard 4 5 6\ngood morning everyone 7 8 9\nFilm 4 4 4\n")
     assert table[int(CODEC.encode(["good"]).rows[0])].tolist() == [1, 2, 3]
@@ -39,3 +39,8 @@ def test_known_words_start_from_their_vector(tmp_path: Path, header: str) -> Non
 def test_invalid_file_is_rejected_with_its_line(tmp_path: Path, text: str, line: str) -> None:
     with pytest.raises(DataError, match=line):
         taken(tmp_path, text)
+
+
+def test_archive_of_vectors_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"glove\.txt: a file of the kind zip.*unzip"):
+        taken(tmp_path, "PK\x03\x04 glove.6B.50d.txt")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from models.manifest import DnaSpec, FramesSpec
-from training.recipe import RecipeError, load, names
+from training.recipe import RECIPES, RecipeError, load, names, reopen
 
 OWN = {"tagger": "tag", "classifier": "classify", "language-model": "generate", "dna": "classify", "frames": "classify"}
 
@@ -98,6 +98,26 @@ def test_language_model_cannot_be_bidirectional() -> None:
 def test_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(RecipeError, match=r"'tager'.*classifier, "):
         load("tager")
+
+
+def test_recipe_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("\ufeff" + (RECIPES / "tagger.toml").read_text("utf-8"), "utf-8")
+    assert load(str(path)) == load("tagger")
+
+
+def test_recipe_that_is_not_utf8_is_refused_with_the_byte(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes('name = "café"'.encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"mine\.toml: byte 11 is not UTF-8"):
+        load(str(path))
+
+
+def test_run_from_before_the_conversion_keeps_its_tags() -> None:
+    fields = load("tagger").model_dump(mode="json")
+    assert reopen(fields).data.tag_scheme == "auto"
+    del fields["data"]["tag_scheme"]
+    assert reopen(fields).data.tag_scheme == "none"
 
 
 def test_windows_path_in_double_quotes_gets_a_hint(tmp_path: Path) -> None:

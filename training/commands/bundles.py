@@ -54,10 +54,10 @@ def score_bundle(options: argparse.Namespace) -> None:
     from models import bundle
     from training import score
     from training.data.loading import load_splits, merge_dev_labels
-    from training.recipe import Recipe
+    from training.recipe import reopen
 
     manifest = read_manifest(options.bundle)
-    recipe = Recipe.model_validate(json.loads(manifest.provenance.recipe))
+    recipe = reopen(json.loads(manifest.provenance.recipe))
     examples = merge_dev_labels(recipe, load_splits(recipe))
     known = manifest.provenance.data.sha256
     if changed := sorted(file for file, sha256 in examples.source.files.items() if known.get(file, sha256) != sha256):

@@ -24,6 +24,7 @@ from training.data.examples import (
     visible,
     where,
 )
+from training.data.tag_schemes import are_iob2
 from training.data.tokenization import compare_tokens
 from training.recipe import Recipe
 
@@ -142,6 +143,11 @@ def check_labels(
             raise DataError(_single_label(kind, train, next(iter(known))))
         if kind == "label":
             _check_repeated(known, len(train))
+        elif are_iob2(known) and set(held_out) == {"O"}:
+            notes.append(
+                "no development sentence has a span, so the F1 is 0 for every model; hold out more (--set "
+                "data.dev_share=0.3), or give development data with spans (--dev FILE)"
+            )
         else:
             notes += _note_missing_b((*train, *dev))
         notes += _note_unseen(kind, {*known, *answered}, held_out)

@@ -83,10 +83,10 @@ def _sentences(
         elif cells:
             token, tag = cells[token_at].strip(), cells[tag_at].strip()
             if not token or not tag or (conllu and tag == "_"):
-                column, value, option = (tag_at, tag, "tag-column") if token else (token_at, token, "token-column")
+                column, option = (tag_at, "tag-column") if token else (token_at, "token-column")
                 raise DataError(
-                    f"{path}, line {line_number}: column {column} is empty ({value!r}); fill it in, or choose another "
-                    f"column with --{option} N"
+                    f"{path}, line {line_number}: column {column} is empty ({cells[column]!r}); fill it in, or choose "
+                    f"another column with --{option} N"
                 )
             sentence.tokens.append(token)
             sentence.tags.append(tag)

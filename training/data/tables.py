@@ -52,7 +52,9 @@ def _not_json(path: Path, line_number: int, error: Exception, lines: list[str]) 
     try:
         keys = ", ".join(map(repr, json.loads("\n".join(lines))))
     except (ValueError, RecursionError):
-        return DataError(f"{place}: not JSON ({error}); write one whole object on each line")
+        return DataError(
+            f"{place}: not JSON ({error}): {lines[line_number - 1][:MOST_SHOWN]!r}; write one whole object on each line"
+        )
     return DataError(f"{place}: the file is one object with the keys {keys[:MOST_SHOWN]}; write an array of objects")
 
 

@@ -49,8 +49,7 @@ def read_text(path: str | Path, *, encoding: str = DEFAULT_ENCODING) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    if kind := _kind_of(data):
-        raise DataError(f"{path}: a file of the kind {kind[0]}, not text; {kind[1]}")
+    refuse_binary(path, data)
     try:
         if codecs.lookup(encoding).name == DEFAULT_ENCODING:
             encoding = _marked_encoding(data) or DEFAULT_ENCODING
@@ -77,11 +76,15 @@ def read_lines(path: str | Path, *, encoding: str = DEFAULT_ENCODING) -> list[st
     return text.removesuffix("\n").split("\n")
 
 
-def _kind_of(data: bytes) -> tuple[str, str] | None:
-    """Return what a file is and what to do, if its first bytes tell that it is not text."""
+def refuse_binary(path: Path, data: bytes) -> None:
+    """Raise DataError if the first bytes of a file tell that it is not text. An archive is named by what is in it."""
     if data.startswith(ZIP):
-        return next((kind, remedy) for name, kind, remedy in ZIPPED if name in data)
-    return next(((kind, remedy) for magic, kind, remedy in SIGNATURES if data.startswith(magic)), None)
+        kind, remedy = next((kind, remedy) for name, kind, remedy in ZIPPED if name in data)
+    elif found := [(kind, remedy) for magic, kind, remedy in SIGNATURES if data.startswith(magic)]:
+        ((kind, remedy),) = found
+    else:
+        return
+    raise DataError(f"{path}: a file of the kind {kind}, not text; {remedy}")
 
 
 def _marked_encoding(data: bytes) -> str | None:

@@ -29,6 +29,13 @@ def test_single_tag_is_refused_with_the_option_for_another_column() -> None:
         check_labels("tag", [one_tag], [])
 
 
+def test_development_data_without_a_span_is_noted() -> None:
+    train = [TaggedExample(tokens=("a", "b"), tags=("O", "B-x"))]
+    (note,) = check_labels("tag", train, [sentence("c")])
+    assert "--dev" in note
+    assert check_labels("tag", train, train) == ()
+
+
 def test_unseen_labels_are_noted_with_their_lines() -> None:
     (note,) = check_labels("classify", texts(*"xy"), texts(*"xzqz", file="dev.csv"))
     assert note.endswith(": q (dev.csv, line 4), z (dev.csv, line 3)")
