@@ -5,14 +5,17 @@ BentoML's and keeps BentoML's lifecycle.
 """
 
 import json
+import logging
 import os
 import secrets
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, NoReturn, cast
 
 import bentoml
+import click
 from _bentoml_sdk import Service
 from _bentoml_sdk import service as bentoml_service
 from pydantic import Field
@@ -23,10 +26,12 @@ from service.api import oip_grpc, openapi, schemas
 from service.api.application import ROUTES, create_app, fast_routes
 from service.engine import Engine, pin_bundles
 from service.rate_limits import shared_store
-from service.server import fast_path
-from service.settings import ROOT, BadSetting, Settings, variable
+from service.server import fast_path, listening
+from service.settings import ROOT, BadSetting, Settings, authority, variable
 from service.telemetry import Telemetry
-from service.worker import Worker
+from service.worker import Worker, report, reported_failures
+
+log = logging.getLogger(__name__)
 
 # The text of BentoML's page.
 ABOUT = """Tags, classifies and generates text with small recurrent networks.
@@ -36,6 +41,7 @@ faster. `/v1/models` lists the bundles. Every answer has the headers `X-Request-
 `application/problem+json`.
 """
 PINNED_BUNDLES = "_SEQSERVE_PINNED_BUNDLES"  # an internal variable: see pin_bundles
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a client on this machine reaches all interfaces
 LoadEngine = Callable[[Settings, Telemetry], Engine]
 Sentence = Field(json_schema_extra={"example": "Harry met Hermione in London ."})
 Film = Field(json_schema_extra={"example": "a lovely film"})
@@ -59,16 +65,19 @@ class Api:
             from service.server import metrics_files  # imports prometheus_client, which reads the variable
 
             metrics_files.install()
-        self.worker.load()
+        with reported_failures():
+            self.worker.load()
 
     async def __is_ready__(self) -> bool:
         return self.worker.ready
 
     @bentoml.on_startup
     async def start(self) -> None:
-        self.worker.start()
-        if self.worker.settings.grpc_port:
-            self.grpc_server, _ = await oip_grpc.start(self.worker)
+        with reported_failures():
+            self.worker.start()
+            if self.worker.settings.grpc_port:
+                self.grpc_server, _ = await oip_grpc.start(self.worker)
+        report(ready=example_request(self.worker.engine))
 
     @bentoml.on_shutdown
     async def close(self) -> None:
@@ -120,6 +129,7 @@ def build_service(
     ``load_engine`` once before it is ready.
     """
     folders = []  # deleted when the supervising process ends
+    wanted, settings = settings, listening.allow_open_files(settings)
 
     class ConfiguredApi(Api):
         __doc__ = Api.__doc__
@@ -135,7 +145,14 @@ def build_service(
             if settings.workers > 1 and not settings.rate_limit_store:
                 os.environ[variable("rate_limit_store")], folder = shared_store()
                 folders.append(folder)
+            http = http_address()
+            try:
+                listening.check_addresses(settings, http)
+            except BadSetting as error:
+                sys.exit(str(error))
+            listening.warn_of_few_files(wanted, settings)
             check()
+            supervise_workers(http, settings)
 
     class SeqserveService(Service[Any]):
         @property
@@ -165,8 +182,39 @@ def build_service(
     )(ConfiguredApi)
 
 
+def example_request(engine: Engine) -> str:
+    """Return path and body of a request to the first bundle with a text example, as arguments of curl."""
+    for runtime in engine.runtimes.values():
+        manifest = runtime.bundle.manifest
+        for example in manifest.examples:
+            if isinstance(example.inputs, str):
+                body = json.dumps({"inputs": example.inputs}, ensure_ascii=False)
+                return f"/v1/{manifest.task} -d {shlex.quote(body)}"
+    return ""
+
+
+def http_address() -> tuple[str, int] | None:
+    """Return the host and port of ``bentoml serve``, which only its command line knows."""
+    context = click.get_current_context(silent=True)
+    found = {} if context is None else context.params
+    return (found["host"], found["port"]) if found.get("host") and found.get("port") is not None else None
+
+
+def supervise_workers(http: tuple[str, int] | None, settings: Settings) -> None:
+    """Restart workers at once, and say when all are ready."""
+    from service.server import supervisor  # imports circus, which the workers do not need
+
+    def say_ready(example: str) -> None:
+        host, port = http or ("", 0)
+        url = "http://" + authority(LOOPBACK.get(host, host), port) if http else ""
+        line = f"ready: {url}" + (f"  Try: curl {url}{example}" if example else "")
+        log.info(line) if settings.log_format == "json" else print(line, file=sys.stderr, flush=True)
+
+    supervisor.install(say_ready)
+
+
 def check_bundles() -> None:
-    """Exit if the bundles cannot be served: BentoML would restart failing workers for ever.
+    """Exit if the bundles cannot be served, before every worker fails on them.
 
     This runs in its own process, so that the supervisor holds no model and no GPU memory.
     """
@@ -183,7 +231,6 @@ def load_engine(settings: Settings, telemetry: Telemetry) -> Engine:
 
 try:
     SETTINGS = Settings.read(os.environ)
+    Seqserve = build_service(SETTINGS, load_engine, check=check_bundles)
 except BadSetting as error:
     sys.exit(str(error))
-
-Seqserve = build_service(SETTINGS, load_engine, check=check_bundles)

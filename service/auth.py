@@ -32,6 +32,8 @@ VALID_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 HASH = re.compile(r"sha256:([0-9a-f]{64})").fullmatch
 KEY_CHARACTERS_MIN = 8
 UNLIMITED = "none"
+# Well-known and local-use prefixes of NAT64 (RFC 6052, RFC 8215). The last 32 bits are the IPv4 address.
+NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 IPV6_PREFIX = 64  # the network of one subscriber, who can use any address in it
 
 
@@ -61,7 +63,8 @@ class ApiKeys:
         self._from_settings, self._file, self._policy = tuple(keys), file, policy
         self._salt = secrets.token_bytes(16)
         self._by_hash: dict[bytes, Principal] = {}
-        self._fingerprint: tuple[int, ...] | None = None
+        self._fingerprint: tuple[int, ...] | None = None  # of the file that was read
+        self._failure: tuple[object, ...] = ()  # the last one that was logged
 
     def find(self, sent: bytes) -> Principal | None:
         """Return the principal of a key, or None.
@@ -73,8 +76,9 @@ class ApiKeys:
     def load(self) -> None:
         """Read all keys. Raises BadKeys and OSError."""
         keys = [(_digest(key), _principal(f"key-{n}", self._policy)) for n, key in enumerate(self._from_settings, 1)]
+        fingerprint = None
         if self._file is not None:
-            self._fingerprint = _fingerprint(self._file)
+            fingerprint = _fingerprint(self._file)
             try:
                 text = self._file.read_text("utf-8-sig")  # Windows editors write a byte order mark
             except UnicodeDecodeError as error:  # its message has the bytes, which may be a key
@@ -83,21 +87,19 @@ class ApiKeys:
         found = {self._blind(digest): principal for digest, principal in keys}
         if len(found) < len(keys) or len({principal.name for _, principal in keys}) < len(keys):
             raise BadKeys("two API keys are equal or have the same name; remove one of them")
-        self._by_hash = found
+        self._by_hash, self._fingerprint, self._failure = found, fingerprint, ()
 
     def refresh(self) -> None:
-        """Read the file again if it has changed. A bad file is logged once and changes nothing."""
-        if self._file is None:
+        """Read the file again until it is read, if it has changed. A failure is logged once and changes nothing."""
+        if self._file is None or (fingerprint := _fingerprint(self._file)) == self._fingerprint:
             return
-        fingerprint = _fingerprint(self._file)
-        if fingerprint == self._fingerprint:
-            return
-        self._fingerprint = fingerprint
         try:
             self.load()
         except (BadKeys, OSError) as error:
-            reason = error if isinstance(error, BadKeys) else type(error).__name__  # others quote the path or the text
-            log.error("cannot read the API key file, so the keys stay as they were: %s", reason)
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            if self._failure != (fingerprint, reason):
+                self._failure = (fingerprint, reason)
+                log.error("cannot read the API key file, so the keys stay as they were: %s", reason)
             return
         log.info("read %d API keys", len(self._by_hash))
 
@@ -143,17 +145,19 @@ def open_authenticator(settings: Settings) -> Authenticator | None:
 def client_network(address: str) -> str:
     """Return the network that rate limits count as one client: an IPv4 address, or the /64 of an IPv6 address.
 
-    An IPv4 client of a dual-stack socket has an IPv4-mapped address, which is unmapped.
+    IPv6 addresses that contain the IPv4 address of the client count as the latter: IPv4-mapped ones (a dual-stack
+    socket), those of NAT64 (RFC 6052), 6to4 and Teredo.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:  # a Unix socket has no address
         return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is None:
-            return str(ipaddress.ip_network((parsed, IPV6_PREFIX), strict=False))
-        parsed = parsed.ipv4_mapped
-    return str(parsed)
+    if isinstance(parsed, ipaddress.IPv4Address) or parsed.is_loopback:
+        return str(parsed)
+    inside = parsed.ipv4_mapped or parsed.sixtofour or (parsed.teredo[1] if parsed.teredo else None)
+    if inside is None and any(parsed in prefix for prefix in NAT64):
+        inside = ipaddress.IPv4Address(int(parsed) & 0xFFFF_FFFF)
+    return str(inside or ipaddress.ip_network((parsed, IPV6_PREFIX), strict=False))
 
 
 def _fingerprint(file: Path) -> tuple[int, ...]:

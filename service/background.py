@@ -44,7 +44,13 @@ def supervise(
             except Exception:
                 failures = failures + 1 if now() - started_s < recovery_s else 1
                 delay_s = min(BACK_OFF_MAX_S, BACK_OFF_S * 2 ** (failures - 1))
-                log.exception("background task %r failed %d times in a row; restart in %g s", name, failures, delay_s)
+                log.error(
+                    "background task %r failed %d times in a row; restart in %g s",
+                    name,
+                    failures,
+                    delay_s,
+                    exc_info=failures == 1,  # one traceback for a row
+                )
             finally:
                 if recovery is not None:
                     recovery.cancel()

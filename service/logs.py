@@ -116,5 +116,6 @@ def configure(log_format: Literal["text", "json"]) -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(formatter)
         log.addHandler(handler)
+    logging.getLogger("bentoml.serve").setLevel(logging.WARNING)  # five lines for each worker's start
     # uvicorn formats an access line for every request if the logger has a handler. Ours has more in it.
     logging.getLogger("uvicorn.access").propagate = False

@@ -254,6 +254,11 @@ def variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
+def authority(host: str, port: int) -> str:
+    """Return host and port as in a URL, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def is_secret(field: str) -> bool:
     """Return whether the value of a field must never be shown."""
     return Settings.model_fields[field].json_schema_extra == SECRET

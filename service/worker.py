@@ -11,13 +11,14 @@ are disconnected by server/connection_limits.py.
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from service.auth import Authenticator, open_authenticator
 from service.background import every, supervise
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SHUTTING_DOWN = "the service is shutting down; send the request to another replica"
+REPORTS = "_SEQSERVE_REPORTS_FD"  # variable: the pipe on which workers report to the supervising process
+REASON_CHARACTERS = 500
 CHORES_S = 1.0  # between two metrics flushes, key refreshes or connection sweeps
 # New objects that survive before the garbage collector looks for cycles among them. Waiting requests have none, and at
 # Python's default of 700 the collector takes a fifth of the core with 500 requests waiting. See docs/decisions.md.
@@ -85,8 +88,8 @@ class Worker:
         self._tracer = open_tracer(os.environ)
         which = self.settings.access_log
         self.observers = (
-            *(() if which == "off" else (AccessLog(which),)),
-            *(() if self._tracer is None else (self._tracer,)),
+            *(() if which == "off" else (_guarded(AccessLog(which)),)),
+            *(() if self._tracer is None else (_guarded(self._tracer),)),
         )
         self.engine = self._engine = self._load_engine(self.settings, self.telemetry)
         self.default_models = self._engine.defaults()
@@ -159,7 +162,10 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         if self._tracer is not None:
-            await asyncio.to_thread(self._tracer.close)
+            try:
+                await asyncio.to_thread(self._tracer.close)
+            except Exception:  # of an exporter; the shutdown continues without the last spans
+                log.exception("the last spans cannot be exported")
         self.telemetry.flush()
 
     def _begin_drain(self) -> None:
@@ -178,6 +184,35 @@ class Worker:
             until_s = timeout.when()
             if until_s is not None and until_s > end_s:  # an expired one lies in the past
                 timeout.reschedule(end_s)
+
+
+@contextlib.contextmanager
+def reported_failures() -> Iterator[None]:
+    """Report to the supervising process why this worker cannot start."""
+    try:
+        yield
+    except Exception as error:
+        report(failure=f"{type(error).__name__}: {error}"[:REASON_CHARACTERS])
+        raise
+
+
+def report(**fields: Any) -> None:
+    """Send ``fields`` to the supervising process, if there is one."""
+    if REPORTS in os.environ:
+        with contextlib.suppress(OSError):
+            os.write(int(os.environ[REPORTS]), json.dumps({"pid": os.getpid(), **fields}).encode() + b"\n")
+
+
+def _guarded(observe: Callable[[RequestRecord], None]) -> Callable[[RequestRecord], None]:
+    """Return an observer whose failures cost no request its answer."""
+
+    def call(record: RequestRecord) -> None:
+        try:
+            observe(record)
+        except Exception:
+            log.exception("a request cannot be logged or traced")
+
+    return call
 
 
 def _no_engine(reason: str) -> "Engine":

@@ -28,7 +28,7 @@ from service.api.problems import GRPC_REMEDIES, TABLE, detail_of, kind_of, retry
 from service.api.request_headers import RequestHeaders
 from service.errors import InvalidRequest, ServiceError, TooLarge, shown
 from service.model_runtime import TensorRuntime
-from service.settings import Settings
+from service.settings import Settings, authority
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -168,9 +168,9 @@ async def start(worker: Worker) -> tuple[Any, int]:
     }
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
     health_pb2_grpc.add_HealthServicer_to_server(Health(worker), server)
-    port = server.add_insecure_port(f"{settings.grpc_host}:{settings.grpc_port}")
+    port = server.add_insecure_port(authority(settings.grpc_host, settings.grpc_port))
     await server.start()
-    log.info("gRPC listens on %s:%d", settings.grpc_host, port)
+    log.info("gRPC listens on %s", authority(settings.grpc_host, port))
     return server, port
 
 

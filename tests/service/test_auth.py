@@ -129,6 +129,23 @@ def test_a_missing_file_changes_nothing_until_it_is_back(file: Path, caplog: pyt
     assert name(found, "bobs-new-key") == "bob"
 
 
+@pytest.mark.parametrize("reason", [OSError(24, "Too many open files"), PermissionError(13, "Permission denied")])
+def test_a_file_that_cannot_be_opened_is_read_again_until_it_can(
+    file: Path, reason: OSError, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = authenticator(file)
+    write(file, "bob bobs-new-key\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda *_: (_ for _ in ()).throw(reason))
+        for _ in range(3):
+            found.refresh()
+    assert (name(found, "alices-key"), len(caplog.records)) == ("alice", 1)
+    found.refresh()
+    assert name(found, "bobs-new-key") == "bob"
+    with pytest.raises(Unauthorized):
+        principal(found, "alices-key")
+
+
 def test_a_file_without_keys_accepts_no_key(file: Path) -> None:
     found = authenticator(file)
     write(file, "# nothing\n")
@@ -154,7 +171,14 @@ def test_new_keys_keep_what_was_counted_for_a_name(file: Path) -> None:
         ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
         ("2001:db8:0:1::ffff%eth0", "2001:db8:0:1::/64"),
         ("2001:db8:0:2::1", "2001:db8:0:2::/64"),
-        ("::1", "::/64"),
+        ("::1", "::1"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("127.0.0.2", "127.0.0.2"),
+        ("64:ff9b::a00:1", "10.0.0.1"),
+        ("64:ff9b::10.0.0.2", "10.0.0.2"),
+        ("64:ff9b:1::10.0.0.2", "10.0.0.2"),
+        ("2002:c000:204::1", "192.0.2.4"),
+        ("2001:0:4136:e378:8000:63bf:3fff:fdd2", "192.0.2.45"),
         ("", ""),
     ],
 )

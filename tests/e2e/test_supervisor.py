@@ -1,0 +1,52 @@
+"""Workers that end: the supervising process logs it and starts another, or ends the service."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.support.bentoml_server import ROOT, free_port, served
+from tests.support.polling import wait_until
+
+
+def test_a_killed_worker_is_logged_and_replaced_at_once(tmp_path: Path) -> None:
+    with served(tmp_path, SEQSERVE_WORKERS="2") as (address, process, log):
+
+        def workers() -> set[int]:
+            return {child.pid for child in psutil.Process(process.pid).children()}
+
+        wait_until(lambda: "ready: " in log.read_text())
+        before = workers()
+        killed = min(before)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: len(workers() - before) == 1)
+        lines = [line for line in log.read_text().splitlines() if f"worker {killed} " in line]
+        assert len(lines) == 1
+        assert "SIGKILL" in lines[0]
+        assert httpx.get(f"{address}/livez").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def start(tmp_path: Path, service: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bentoml", "serve", service, *arguments]
+    env = {**os.environ, "BENTOML_HOME": str(tmp_path), **environ}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_service_ends_with_the_reason_if_no_worker_can_start(tmp_path: Path) -> None:
+    done = start(tmp_path, "tests.support.failing_app:svc", "--host", "127.0.0.1", "--port", str(free_port()))
+    assert done.returncode == 1
+    assert "the device has no memory left" in done.stdout.splitlines()[-1]
+
+
+def test_a_taken_grpc_port_ends_the_start(tmp_path: Path) -> None:
+    port = str(free_port())
+    done = start(tmp_path, "tests.support.fake_app:svc", "--host", "127.0.0.1", "--port", port, SEQSERVE_GRPC_PORT=port)
+    assert done.returncode == 1
+    assert "SEQSERVE_GRPC_PORT" in done.stderr
+    assert "Traceback" not in done.stderr
