@@ -108,17 +108,7 @@ def span_reports(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence
     if not are_iob2(tags):
         return []
     report = classification_report(_lists(expected), _lists(predicted), output_dict=True, zero_division=0)
-    return [
-        LabelReport(
-            label=kind,
-            precision=100 * float(row["precision"]),
-            recall=100 * float(row["recall"]),
-            f1=100 * float(row["f1-score"]),
-            support=int(row["support"]),
-        )
-        for kind, row in report.items()
-        if not kind.endswith(" avg")
-    ]
+    return [_report(kind, *row.values()) for kind, row in report.items() if not kind.endswith(" avg")]
 
 
 def label_reports(expected: Sequence[str], predicted: Sequence[str]) -> list[LabelReport]:
@@ -127,16 +117,14 @@ def label_reports(expected: Sequence[str], predicted: Sequence[str]) -> list[Lab
 
     labels = sorted({*expected, *predicted})
     columns = precision_recall_fscore_support(expected, predicted, labels=labels, zero_division=0)
-    return [
-        LabelReport(
-            label=label,
-            precision=100 * float(precision),
-            recall=100 * float(recall),
-            f1=100 * float(f1),
-            support=int(support),
-        )
-        for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
-    ]
+    return [_report(*row) for row in zip(labels, *columns, strict=True)]
+
+
+def _report(label: str, precision: Any, recall: Any, f1: Any, support: Any) -> LabelReport:
+    """Return shares as percentages."""
+    shares = {"precision": precision, "recall": recall, "f1": f1}
+    percentages = {name: 100 * float(share) for name, share in shares.items()}
+    return LabelReport(label=label, support=int(support), **percentages)
 
 
 def confusion(expected: Sequence[str], predicted: Sequence[str], *, most: int = MOST_CONFUSED) -> Confusion:

@@ -88,10 +88,10 @@ def locate(name: str, *, cache_dir: Path | None = None) -> Path:
     return folder
 
 
-def local_folder(name: str, *, cache_dir: Path | None = None) -> Path | None:
+def local_folder(name: str) -> Path | None:
     """Return the folder of a data set if it is complete on this machine, else None."""
     data_dir = os.environ.get("SEQSERVE_DATA")
-    folder = (Path(data_dir) if data_dir else cache_dir or _cache_dir()) / name
+    folder = (Path(data_dir) if data_dir else _cache_dir()) / name
     return folder if all((folder / file.name).is_file() for file in published_dataset(name).files) else None
 
 

@@ -129,9 +129,6 @@ class Cell(nn.Module):
             return _mlstm(a, mx, w, _autocast(w_mh), state)
         return _gru_textbook(a, w, state)
 
-    def extra_repr(self) -> str:
-        return f"{self.kind}, {self.inputs}, {self.hidden}"
-
 
 def _lstm_peephole(a: Tensor, w: Tensor, peephole: Tensor, state: CellState) -> tuple[Tensor, CellState]:
     """Gers and Schmidhuber 2000. a (T, B, 4·H), w (4·H, H), peephole (3, H) -> (T, B, H), last state."""

@@ -15,6 +15,7 @@ from training.nn.recurrent import RecurrentLayer
 
 OUT_OF_RANGE = -2.0  # below every tanh, so never the maximum of a sequence
 FRAME_LIMIT = 5.0  # standard deviations: frames are clamped there, so that int8 has a fixed range
+FORM_CHUNK = 2048  # table rows that are encoded at once
 CNN_WINDOW = 3  # characters (Ma and Hovy 2016)
 
 
@@ -165,16 +166,11 @@ class WordEncoder(nn.Module):
         self.counts.copy_(torch.bincount(self.stems[rows], minlength=len(self.counts)))
 
     @torch.no_grad()
-    def form_table(self, chunk: int = 2048) -> Tensor:
+    def form_table(self) -> Tensor:
         """Return the form vector (V, form width) of every table row."""
-        parts = zip(
-            self.spellings.split(chunk, dim=1),
-            self.spelling_lengths.split(chunk),
-            self.subwords.split(chunk, dim=1),
-            self.subword_counts.split(chunk),
-            strict=True,
-        )
-        return torch.cat([self.encode_forms(*part) for part in parts])
+        tables = (self.spellings, self.spelling_lengths, self.subwords, self.subword_counts)
+        chunks = zip(*(table.split(FORM_CHUNK, dim=-1) for table in tables), strict=True)
+        return torch.cat([self.encode_forms(*chunk) for chunk in chunks])
 
 
 class SymbolEncoder(nn.Module):

@@ -8,14 +8,6 @@ three backward.
 Everything is in float64. float32 loses exponents after 87 nats, and ONNX Runtime's float32 product uses another kernel
 for one row than for many, so that results would depend on the batch.
 
-Microseconds per call at B = 1 / 16, one thread, next to the LSTM operator (fp32, both directions, H = 200):
-
-|        | T = 10      | T = 20      | T = 40      |
-|--------|-------------|-------------|-------------|
-| K = 13 | 75 / 145    | 130 / 260   | 240 / 510   |
-| K = 72 | 130 / 720   | 235 / 1,450 | 450 / 3,050 |
-| LSTM   | 205 / 2,100 | 390 / 3,900 | 760 / 8,100 |
-
 T steps, B batch, K labels.
 """
 

@@ -27,7 +27,17 @@ def export_graph(network: Network, precision: Precision) -> ExportedGraph:
     """Return the ONNX graph of a trained network."""
     graph = OnnxGraphBuilder(precision)
     if isinstance(network, LanguageModel):
-        _add_language_model(graph, network)
+        characters, lengths = graph.input("characters", "T", "B"), graph.input("lengths", "B")
+        table = to_array(network.table())
+        signal = _look_up(graph, table, characters)
+        signal, final = add_stack(graph, network.stack, signal, lengths, _state_inputs(graph, network.stack))
+        if network.narrow is not None:
+            x = _dense(graph, signal, network.narrow, "narrow")
+            signal = Signal(x=x, columns=np.arange(table.shape[1]), width=table.shape[1], reach=np.inf)
+        bias = to_array(network.head.bias) + to_array(network.never)
+        logits = graph.dense(signal.x, signal.spread(to_array(network.head.weight)), bias, "head")
+        graph.output(graph.op.LogSoftmax(logits, axis=-1), "log_probabilities", "T", "B", len(bias))
+        _state_outputs(graph, network.stack, final)
     else:
         _add_sequence_network(graph, network)
     return graph.finish()
@@ -66,20 +76,6 @@ def _add_sequence_network(graph: OnnxGraphBuilder, network: SequenceNetwork) -> 
         graph.output(pooled, "embedding", "B", network.pooling.width)
     if network.streams:
         _state_outputs(graph, network.stack, final)
-
-
-def _add_language_model(graph: OnnxGraphBuilder, network: LanguageModel) -> None:
-    characters, lengths = graph.input("characters", "T", "B"), graph.input("lengths", "B")
-    table = to_array(network.table())
-    signal = _look_up(graph, table, characters)
-    signal, final = add_stack(graph, network.stack, signal, lengths, _state_inputs(graph, network.stack))
-    if network.narrow is not None:
-        x = _dense(graph, signal, network.narrow, "narrow")
-        signal = Signal(x=x, columns=np.arange(table.shape[1]), width=table.shape[1], reach=np.inf)
-    bias = to_array(network.head.bias) + to_array(network.never)
-    logits = graph.dense(signal.x, signal.spread(to_array(network.head.weight)), bias, "head")
-    graph.output(graph.op.LogSoftmax(logits, axis=-1), "log_probabilities", "T", "B", len(bias))
-    _state_outputs(graph, network.stack, final)
 
 
 def _state_inputs(graph: OnnxGraphBuilder, stack: RecurrentStack) -> list[list[Any]]:

@@ -2,8 +2,7 @@
 
 This form serves cells without an operator in ONNX Runtime, or whose operator depends on the batch: GRU and RNN in int8
 with fixed scales (a state lies in [-1, 1]), the multiplicative LSTM, and the RNN in float. ONNX Runtime's RNN operator
-sums in another order for one row than for many. It is as fast as the Scan for one row and 2.5 times as slow for 16 (256
-units, 20 steps).
+sums in another order for one row than for many.
 
 One product before the loop computes what the input contributes at all steps. For a looked-up signal with few rows, the
 export computes it as a table.

@@ -56,7 +56,7 @@ class GradientPanel:
     curves: tuple[GradientCurve, ...]
 
 
-def gradient_norms(cell: Cell, x: Tensor, *, seed: int = 0) -> tuple[float, ...]:
+def gradient_norms(cell: Cell, x: Tensor) -> tuple[float, ...]:
     """Return the norm of the gradient of a loss at the last step by the state after every step: (T,) numbers.
 
     x (T, B, I). The loss is v · h_T with a random unit vector v (H,) per row, so that the last norm is 1: the gradient
@@ -71,7 +71,7 @@ def gradient_norms(cell: Cell, x: Tensor, *, seed: int = 0) -> tuple[float, ...]
         state = tuple(part.view_as(part) for part in after)
         states.append(state)
     last = states[-1][0]  # (B, H)
-    direction = torch.randn(last.shape, generator=torch.Generator().manual_seed(seed)).to(last)
+    direction = torch.randn(last.shape, generator=torch.Generator().manual_seed(0)).to(last)
     loss = (direction / direction.norm(dim=1, keepdim=True) * last).sum()
     parts = [part for each in states for part in each]
     # No loss reads the last c, so its gradient is zero.
