@@ -23,16 +23,20 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def served(
-    home: Path, *, service: str = "tests.support.fake_app:svc", **environ: str
+    home: Path, *, service: str = "tests.support.fake_app:svc", **environ: str | None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
-    """Run the service until the block ends; yield its address, its process and its log."""
+    """Run the service until the block ends; yield its address, its process and its log.
+
+    A variable that is None is removed from the environment.
+    """
     address, log = f"http://127.0.0.1:{free_port()}", home / "log"
     port = address.rpartition(":")[2]
     command = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1"]
     # BentoML keeps the workers' metrics in its home, where two services would overwrite each other's.
-    environ = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", **environ}
+    given = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", **environ}
+    variables = {name: value for name, value in given.items() if value is not None}
     with log.open("wb") as out:
-        process = subprocess.Popen([*command, "--port", port], cwd=ROOT, env=environ, stdout=out, stderr=out)
+        process = subprocess.Popen([*command, "--port", port], cwd=ROOT, env=variables, stdout=out, stderr=out)
         try:
             until = time.monotonic() + 60
             while not _ready(address):
