@@ -18,6 +18,7 @@ import bentoml
 import click
 from _bentoml_sdk import Service
 from _bentoml_sdk import service as bentoml_service
+from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from pydantic import Field
 from starlette.applications import Starlette
 
@@ -26,7 +27,8 @@ from service.api import oip_grpc, openapi, schemas
 from service.api.application import ROUTES, create_app, fast_routes
 from service.engine import Engine, pin_bundles
 from service.rate_limits import shared_store
-from service.server import fast_path, listening
+from service.server import listening
+from service.server.install import install
 from service.settings import ROOT, BadSetting, Settings, authority, variable
 from service.telemetry import Telemetry
 from service.worker import Worker, report, reported_failures
@@ -161,8 +163,12 @@ def build_service(
 
         def to_asgi(self, is_main: bool = True) -> Starlette:
             worker = ConfiguredApi.worker
-            app = create_app(worker, cast(Starlette, super().to_asgi(is_main)))
-            fast_path.install(app, worker, fast_routes())
+            bentoml_app = cast(Starlette, super().to_asgi(is_main))
+            # Deadlines are ours, and this middleware keeps each request in memory until its timeout.
+            kept = [each for each in bentoml_app.user_middleware if cast(type, each.cls) is not TimeoutMiddleware]
+            bentoml_app.user_middleware = kept
+            app = create_app(worker, bentoml_app)
+            install(app, worker, fast_routes())
             return app
 
         @property
@@ -174,8 +180,6 @@ def build_service(
         name="seqserve",
         service_class=SeqserveService,
         workers=settings.workers,
-        # Deadlines are ours. BentoML's timeout cannot be disabled, so set it high enough never to fire.
-        traffic={"timeout": 2 * settings.deadline_max_s + settings.drain_s},
         # Our own access log and spans cover every protocol.
         logging={"access": {"enabled": False}},
         tracing={"excluded_urls": ".*"},

@@ -12,6 +12,7 @@
     │   ├── UnsupportedMedia    a media type or content encoding that the route does not read
     │   ├── HeadTooLarge        a head over its limit
     │   ├── HeadTooSlow         a head that took too long
+    │   ├── HostNotAllowed      a host name under which the service is not reached
     │   └── Malformed           not HTTP
     ├── Overloaded              the queue is full
     ├── RateLimited             the client has sent too many requests
@@ -123,6 +124,13 @@ class HeadTooSlow(RequestError):
 
     def __init__(self, message: str, *, limit: float) -> None:
         super().__init__(message, limit=limit)
+
+
+class HostNotAllowed(RequestError):
+    """``value``: the host name that the client sent."""
+
+    def __init__(self, message: str, *, value: str) -> None:
+        super().__init__(message, value=shown(value))
 
 
 class Malformed(RequestError):

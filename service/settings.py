@@ -103,6 +103,11 @@ class Settings(BaseModel):
     header_timeout_s: Seconds = Field(
         default=10.0, description="Seconds for a request's head, and for the first request of a connection; then 408."
     )
+    idle_timeout_s: Seconds = Field(
+        default=75.0,
+        description="Seconds for which a connection is kept open between two requests. Keep it above the same setting"
+        " of a proxy in front, which is often 60 s.",
+    )
     connections_max: Count = Field(default=4096, description="Connections to one worker, at most; then 503.")
     body_bytes: Count = Field(default=1 << 20, description="Bytes of a request's body, at most; then 413.")
     request_tokens: Count = Field(
@@ -153,6 +158,12 @@ class Settings(BaseModel):
         default=(),
         description="Comma-separated origins whose pages may call the service from a browser (https://example.org);"
         " *: all.",
+    )
+    allowed_hosts: Parts = Field(
+        default=(),
+        description="Comma-separated host names under which clients reach the service, in addition to addresses and"
+        " names without a dot (seqserve.example.org, *.example.org); *: all. Checked on loopback addresses and for"
+        " browsers.",
     )
     state_key: Annotated[tuple[StateKey, ...], BeforeValidator(_split)] = Field(
         default=(),

@@ -5,7 +5,7 @@ worker and waits. uvicorn then closes idle connections, waits without limit for 
 hooks; the application learns nothing before that. A signal handler of the worker therefore runs before uvicorn's. From
 the signal on, the worker is not ready, new requests get 503, and accepted ones are answered. After ``drain_s``, the
 engine fails what is left, and a client that is still sending its body gets 503. Clients that do not read their answer
-are disconnected by server/connection_limits.py.
+are disconnected by server/http_protocol.py.
 """
 
 import asyncio

@@ -24,7 +24,7 @@ from service.api.problems import OIP_ERROR
 from service.api.routes import READ, Docs, Reply, Route
 from service.api.websocket import PATH as STREAM_PATH
 from service.api.websocket import WebSocketStreams
-from service.errors import NotFound, shown
+from service.errors import NotFound, Unavailable, shown
 from service.worker import Worker
 
 EXPOSED_HEADERS = ("X-Request-Id", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy")
@@ -73,9 +73,24 @@ def _rows(rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in row) for row in rows)
 
 
+async def _live(_: RequestContext, __: bytes) -> Any:
+    return Reply(body=b"\n", media=b"text/plain; charset=utf-8")
+
+
+async def _ready(context: RequestContext, _: bytes) -> Any:
+    if not context.worker.ready:
+        context.worker.engine.defaults()  # raises the reason while there is no engine
+        raise Unavailable("a part of the service has failed and is being restarted; retry in a second")
+    return Reply(body=b"\n", media=b"text/plain; charset=utf-8")
+
+
 async def _not_found(context: RequestContext, _: bytes) -> Any:
     available = [route.pattern for route in ROUTES]
     raise NotFound(f"there is no route {shown(context.path)}; see /docs.json", available=available)
+
+
+def _health_docs(summary: str) -> Docs:
+    return Docs(group=openapi.PAGES_GROUP, summary=summary, answer=bytes, media="text/plain")
 
 
 ROUTES: tuple[Route, ...] = (
@@ -100,6 +115,14 @@ ROUTES: tuple[Route, ...] = (
     ),
     # Where the client of Text Generation Inference sends everything.
     replace(native.GENERATE, pattern="/", docs=replace(native.GENERATE_DOCS, about="As `/v1/generate`.")),
+    *(
+        Route(path, READ, handler, public=True, docs=_health_docs(summary))
+        for path, handler, summary in (
+            ("/livez", _live, "Check whether the process runs"),
+            ("/healthz", _live, "Check whether the process runs"),
+            ("/readyz", _ready, "Check whether every bundle passed its self-test"),
+        )
+    ),
     *bentoml_routes.ROUTES,
 )
 # One route, and so one metrics label, for all paths that do not exist. By prefix: the format of the error.
@@ -148,9 +171,9 @@ def create_app(worker: Worker, bentoml_app: Starlette, *, routes: tuple[Route, .
 
 
 def fast_routes(routes: tuple[Route, ...] = ROUTES) -> dict[bytes, Route]:
-    """Return the routes that the fast path may answer, by path."""
+    """Return the routes that the fast path may answer, by method and path."""
     return {
-        route.pattern.encode(): route
+        b"%b%b" % (b"POST" if route.reads_body else b"GET", route.pattern.encode()): route
         for route in routes
-        if route.reads_body and route.pattern.startswith("/v1/") and "{" not in route.pattern
+        if "{" not in route.pattern and (route.public or (route.reads_body and route.pattern.startswith("/v1/")))
     }

@@ -22,8 +22,7 @@ from service.api.routes import Route
 from service.errors import MethodNotAllowed, shown
 from service.worker import Worker
 
-HEALTH = frozenset(("/livez", "/readyz", "/healthz"))  # answered without an API key
-PAGES = HEALTH | {"/metrics", "/schema.json"}
+PAGES = frozenset(("/metrics", "/schema.json"))
 
 
 async def _generate(context: RequestContext, body: bytes) -> Any:
@@ -79,7 +78,7 @@ class BentoMLPages:
                     f"{path} does not have the method {shown(context.method)}; use {' or '.join(self.methods[path])}",
                     available=self.methods[path],
                 )
-            await context.begin(authenticate=path not in HEALTH)
+            await context.begin()
         except Exception as cause:
             await refuse(context, transport.send, cause)
             context.finish()

@@ -45,14 +45,9 @@ class Page(NamedTuple):
     path: str
     media: str
     summary: str
-    open: bool = False  # needs no API key
-    answers_503: bool = False
 
 
 PAGES = (
-    Page("/livez", "text/plain", "Check whether the process runs", open=True),
-    Page("/healthz", "text/plain", "Check whether the process runs", open=True),
-    Page("/readyz", "text/plain", "Check whether every bundle passed its self-test", open=True, answers_503=True),
     Page("/metrics", "text/plain", "Get the Prometheus metrics"),
     Page("/schema.json", "application/json", "Get the schema for `bentoml.SyncHTTPClient`"),
 )
@@ -181,17 +176,14 @@ def _page(page: Page, method: str, schemas: Schemas) -> Json:
     kind = "object" if page.media == "application/json" else "string"
     content: Json = {"content": {page.media: {"schema": {"type": kind}}}} if has_body else {}
     responses = {"200": {"description": "The answer", "headers": _headers(200), **content}}
-    kinds = [errors.InvalidRequest, errors.InternalError, *(() if page.open else KEY_ERRORS), *CONNECTION_ERRORS]
+    kinds = [errors.InvalidRequest, errors.InternalError, *KEY_ERRORS, *CONNECTION_ERRORS]
     responses |= _error_responses(kinds, PROBLEM, schemas, has_body=has_body)
-    if page.answers_503:
-        responses["503"] = {"description": "Not ready", "headers": _headers(503), **content}
     return {
         "tags": [PAGES_GROUP],
         "summary": page.summary,
         "operationId": _operation_id(method, page.path),
         "parameters": _references(PARAMETERS),
         "responses": responses,
-        **({"security": []} if page.open else {}),
     }
 
 

@@ -38,6 +38,7 @@ TABLE: dict[type[ServiceError], ErrorKind] = {
     errors.HeadTooLarge: ErrorKind(431, "RESOURCE_EXHAUSTED", "head-too-large", "Request headers too large"),
     errors.HeadTooSlow: ErrorKind(408, "DEADLINE_EXCEEDED", "head-too-slow", "Request headers timed out"),
     errors.Malformed: ErrorKind(400, "INVALID_ARGUMENT", "malformed", "Malformed request"),
+    errors.HostNotAllowed: ErrorKind(400, "PERMISSION_DENIED", "host-not-allowed", "Host not allowed"),
     errors.Overloaded: ErrorKind(429, "RESOURCE_EXHAUSTED", "queue-full", "Queue full"),
     errors.RateLimited: ErrorKind(429, "RESOURCE_EXHAUSTED", "rate-limited", "Rate limit exceeded"),
     errors.DeadlinePassed: ErrorKind(504, "DEADLINE_EXCEEDED", "deadline-passed", "Deadline exceeded"),

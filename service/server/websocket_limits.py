@@ -24,7 +24,8 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket under the ConnectionLimits in ``app.state``; without them, it is uvicorn's."""
 
     def __init__(self, config: Config, *args: Any, **kwargs: Any) -> None:
-        self._limits: ConnectionLimits | None = getattr(getattr(config.app, "state", None), "connection_limits", None)
+        edge = getattr(getattr(config.app, "state", None), "edge", None)
+        self._limits: ConnectionLimits | None = getattr(edge, "limits", None)
         if self._limits is not None:
             # BentoML does not pass uvicorn's settings on.
             config.ws_max_size = self._limits.settings.body_bytes
@@ -39,11 +40,12 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         if self._limits is not None:
             self._limits.connections.add(self)
+        self._since_s = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unhandled = b""
         if self._limits is not None:
-            self._limits.connections.discard(self)
+            self._limits.remove(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -84,8 +86,12 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
         self.handle_parser_exception()
 
     def check_timeouts(self) -> None:
+        """End the connection if its client does not read, or if it has not become a stream in time."""
         assert self._limits is not None
         now_s = self.loop.time()
+        if not self.handshake_complete and now_s - self._since_s > self._limits.settings.header_timeout_s:
+            self.transport.abort()
+            return
         if self.writable.is_set() and not self.transport.is_closing():
             return
         if self._write_stall.seconds(self.transport, now_s) > self._limits.settings.write_timeout_s:

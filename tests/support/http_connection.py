@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import orjson
@@ -14,9 +14,9 @@ from uvicorn.server import ServerState
 from service.api.application import ROUTES, create_app, fast_routes
 from service.api.routes import Route
 from service.engine import Engine
-from service.server import fast_path
 from service.server.connection_limits import ConnectionLimits
-from service.server.fast_path import FastPathProtocol
+from service.server.http_protocol import HttpProtocol
+from service.server.install import install
 from service.settings import Settings
 from service.worker import Worker
 from tests.support.fake_engine import FakeEngine
@@ -30,12 +30,13 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
-        self.closed = self.paused = self.aborted = False
+        self.closed = self.paused = self.aborted = self.ended = False
         self.peer: Any = None
+        self.local: Any = None
         self.left = 0  # bytes that the client has not taken
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self.peer if name == "peername" else default
+        return {"peername": self.peer, "sockname": self.local}.get(name, default)
 
     def get_write_buffer_size(self) -> int:
         return self.left
@@ -49,11 +50,17 @@ class Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.closed
 
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
+
     def close(self) -> None:
-        self.closed = True
+        self.closed = self.ended = True
 
     def abort(self) -> None:
-        self.closed = self.aborted = True
+        self.closed = self.aborted = self.ended = True
 
     def pause_reading(self) -> None:
         self.paused = True
@@ -67,9 +74,8 @@ class Wire:
 
     def __init__(
         self,
-        protocol: type[HttpToolsProtocol] = FastPathProtocol,
+        protocol: Callable[..., HttpToolsProtocol] = HttpProtocol,
         *,
-        keep_alive_s: int = 60,
         settings: dict[str, Any] | None = None,
         routes: tuple[Route, ...] = ROUTES,
         worker: Worker | None = None,
@@ -80,19 +86,20 @@ class Wire:
             self.worker.load()
         self.engine = cast(FakeEngine, self.worker.engine)  # unless a worker was passed
         self.app = create_app(self.worker, Starlette(), routes=routes)
-        fast_path.install(self.app, self.worker, fast_routes(routes))
-        self.config = uvicorn.Config(app=self.app, log_config=None, timeout_keep_alive=keep_alive_s)
+        install(self.app, self.worker, fast_routes(routes))
+        self.config = uvicorn.Config(app=self.app, log_config=None)
         self._protocol = protocol
         self.state = ServerState()
         self.connect()
 
     @property
     def limits(self) -> ConnectionLimits:
-        return cast(ConnectionLimits, self.app.state.connection_limits)
+        return cast(ConnectionLimits, self.app.state.edge.limits)
 
-    def connect(self) -> None:
-        """Open another connection and use it from now on."""
+    def connect(self, *, local: str = "") -> None:
+        """Open another connection, to the address ``local``, and use it from now on."""
         self.transport = Transport()
+        self.transport.local = (local, 3000) if local else None
         self.protocol = self._protocol(config=self.config, server_state=self.state, app_state={})
         self.protocol.connection_made(self.transport)
 
@@ -101,7 +108,7 @@ class Wire:
 
     @property
     def is_busy(self) -> bool:
-        return self.protocol.is_busy() if isinstance(self.protocol, FastPathProtocol) else False
+        return self.protocol.is_busy() if isinstance(self.protocol, HttpProtocol) else False
 
     async def answers(self, count: int) -> list[tuple[int, Any]]:
         """Wait for so many answers: status and body."""
@@ -111,6 +118,35 @@ class Wire:
                 return found
             await asyncio.sleep(0.001)
         raise TimeoutError(f"{len(found)} answers of {count}: {self.transport.written!r}")
+
+
+class Clocked(Wire):
+    """A connection whose clock the test moves."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(settings=settings)
+        self.passed_s = 0.0
+        self.protocol.loop = Loop(asyncio.get_running_loop(), self)  # type: ignore[assignment]
+
+    def after(self, seconds: float) -> None:
+        self.passed_s += seconds
+        self.limits.check()
+
+    @property
+    def status(self) -> int:
+        found = re.match(rb"HTTP/1.1 (\d+)", self.transport.written)
+        return int(found[1]) if found else 0
+
+
+class Loop:
+    def __init__(self, loop: asyncio.AbstractEventLoop, wire: Clocked) -> None:
+        self.loop, self.wire = loop, wire
+
+    def time(self) -> float:
+        return self.loop.time() + self.wire.passed_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loop, name)
 
 
 def read(data: bytes) -> Iterator[tuple[int, Any]]:

@@ -129,11 +129,9 @@ async def test_the_generate_route_of_bentoml_does_not_stream() -> None:
 
 
 async def test_a_readiness_probe_that_fails_says_when_to_retry() -> None:
-    async def not_ready(_: Request) -> Response:
-        return Response("", 503)
-
     worker = Wire().worker
-    app = create_app(worker, Starlette(routes=[StarletteRoute("/readyz", not_ready)]))
+    worker.refuse_requests()
+    app = create_app(worker, Starlette())
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         response = await client.get("/readyz")
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")

@@ -19,13 +19,13 @@ from starlette.applications import Starlette
 from service.api import openapi
 from service.api.application import ROUTES, create_app, fast_routes
 from service.engine import Engine
-from service.server import fast_path
+from service.server.install import install
 from service.settings import Settings
 from service.worker import Worker
 from tests.support.bentoml_server import free_port
 from tests.support.polling import wait_until
 
-OF_BENTOML = {"/livez", "/readyz", "/healthz", "/metrics", "/schema.json"}
+OF_BENTOML = {"/metrics", "/schema.json"}
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = SchemathesisConfig.from_path(ROOT / "schemathesis.toml")
 EXAMPLES = 12  # of each operation; more, over the whole service: see CONTRIBUTING.md
@@ -63,7 +63,7 @@ class UvicornThread(threading.Thread):
         port = free_port()
         self.address = f"http://127.0.0.1:{port}"
         app = create_app(self.worker, Starlette())
-        fast_path.install(app, self.worker, fast_routes())
+        install(app, self.worker, fast_routes())
         self.server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, lifespan="off"))
 
     def run(self) -> None:

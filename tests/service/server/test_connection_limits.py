@@ -1,45 +1,14 @@
 """Limits on slow, large and malformed requests, and on clients that do not read."""
 
 import asyncio
-import re
-from typing import Any
 
 import pytest
 
-from service.server.connection_limits import HEADER_FIELDS_MAX
-from tests.support.http_connection import TAGGED, Transport, Wire, read, request
+from service.server.http_protocol import HEADER_FIELDS_MAX
+from tests.support.http_connection import TAGGED, Clocked, Transport, read, request
 from tests.support.polling import eventually, turns
 
 HALF_HEAD = b"POST /v1/tag HTTP/1.1\r\nhost: te"
-
-
-class Clocked(Wire):
-    """A connection whose clock the test moves."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(settings=settings)
-        self.passed_s = 0.0
-        self.protocol.loop = Loop(asyncio.get_running_loop(), self)  # type: ignore[assignment]
-
-    def after(self, seconds: float) -> None:
-        self.passed_s += seconds
-        self.limits.check()
-
-    @property
-    def status(self) -> int:
-        found = re.match(rb"HTTP/1.1 (\d+)", self.transport.written)
-        return int(found[1]) if found else 0
-
-
-class Loop:
-    def __init__(self, loop: asyncio.AbstractEventLoop, wire: Clocked) -> None:
-        self.loop, self.wire = loop, wire
-
-    def time(self) -> float:
-        return self.loop.time() + self.wire.passed_s
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loop, name)
 
 
 async def test_a_slow_head_times_out_and_needs_no_task() -> None:
@@ -48,9 +17,9 @@ async def test_a_slow_head_times_out_and_needs_no_task() -> None:
         wire.send(bytes([byte]))
         wire.after(0.15)
         assert asyncio.all_tasks() == tasks
-    assert not wire.transport.closed
+    assert not wire.transport.ended
     wire.after(1)
-    assert (wire.status, wire.transport.closed) == (408, True)
+    assert (wire.status, wire.transport.ended) == (408, True)
     assert b"urn:seqserve:error:head-too-slow" in wire.transport.written
 
 
@@ -59,30 +28,30 @@ async def test_a_connection_without_a_request_is_closed(data: bytes) -> None:
     wire = Clocked(header_timeout_s=5)
     wire.send(data) if data else None
     wire.after(4.5)
-    assert not wire.transport.closed
+    assert not wire.transport.ended
     wire.after(1)
-    assert (wire.status, wire.transport.closed) == (0, True)
+    assert (wire.status, wire.transport.ended) == (0, True)
 
 
 @pytest.mark.parametrize("head", ["connection: keep-alive", "expect: nothing"])  # the fast path, and uvicorn's way
 async def test_an_idle_connection_is_closed_after_the_keep_alive_time(head: str) -> None:
-    wire = Clocked(header_timeout_s=5)
+    wire = Clocked(header_timeout_s=5, idle_timeout_s=60)
     wire.send(request({"inputs": "a"}, head))
     await wire.answers(1)
     wire.after(55)
-    assert not wire.transport.closed
+    assert not wire.transport.ended
     wire.after(10)
-    assert wire.transport.closed
+    assert wire.transport.ended
 
 
 async def test_line_breaks_do_not_keep_a_connection_open() -> None:
-    wire = Clocked(header_timeout_s=5)
+    wire = Clocked(header_timeout_s=5, idle_timeout_s=60)
     wire.send(request({"inputs": "a"}))
     await wire.answers(1)
     for _ in range(62):
         wire.send(b"\r\n")
         wire.after(1)
-    assert wire.transport.closed
+    assert wire.transport.ended
 
 
 @pytest.mark.parametrize("path", ["/v1/tag", "/tag"])  # the fast path, and uvicorn's way
@@ -101,9 +70,9 @@ async def test_half_a_head_behind_a_request_does_not_cost_the_request_its_answer
     wire = Clocked(header_timeout_s=5)
     wire.send(request({"inputs": "!wait"}) + HALF_HEAD)
     wire.after(20)
-    assert not wire.transport.closed
+    assert not wire.transport.ended
     wire.engine.proceed.set()
-    await eventually(lambda: wire.transport.closed)
+    await eventually(lambda: wire.transport.ended)
     assert [status for status, _ in read(wire.transport.written)] == [200, 408]
 
 
@@ -113,9 +82,9 @@ async def test_a_body_that_continues_after_its_answer_is_not_read_for_long() -> 
     wire.after(0)  # it takes uvicorn's way
     assert (await wire.answers(1))[0][0] == 413
     wire.after(4)
-    assert not wire.transport.closed
+    assert not wire.transport.ended
     wire.after(2)
-    assert wire.transport.closed
+    assert wire.transport.ended
 
 
 @pytest.mark.parametrize(
@@ -123,7 +92,7 @@ async def test_a_body_that_continues_after_its_answer_is_not_read_for_long() -> 
     [
         b"GET /" + b"a" * 2000,
         b"GET / HTTP/1.1\r\nx: " + b"a" * 2000,
-        b"GET /v1/models HTTP/1.1\r\nx: " + b"a" * 2000 + b"\r\n\r\n",
+        b"GET /v1/models HTTP/1.1\r\nhost: test\r\nx: " + b"a" * 2000 + b"\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\n" + b"x:\r\n" * (HEADER_FIELDS_MAX + 1) + b"\r\n",
     ],
 )
@@ -131,9 +100,9 @@ async def test_a_body_that_continues_after_its_answer_is_not_read_for_long() -> 
 async def test_a_head_over_its_limit_is_rejected(data: bytes, piece: int) -> None:
     wire = Clocked(header_bytes=1000)
     for start in range(0, len(data), piece):
-        if not wire.transport.closed:
+        if not wire.transport.ended:
             wire.send(data[start : start + piece])
-    assert (wire.status, wire.transport.closed) == (431, True)
+    assert (wire.status, wire.transport.ended) == (431, True)
     assert wire.transport.written.count(b"HTTP/1.1") == 1
 
 
@@ -159,7 +128,7 @@ async def test_a_head_that_began_behind_a_body_is_bounded_too() -> None:
     await wire.answers(1)
     for _ in range(3):
         wire.send(b"a" * 500)
-    assert wire.transport.closed
+    assert wire.transport.ended
     assert [status for status, _ in read(wire.transport.written)] == [200, 431]
 
 
@@ -169,32 +138,32 @@ async def test_a_bad_request_behind_a_good_one_does_not_cost_it_its_answer(path:
     wire = Clocked(header_bytes=1000)
     wire.send(request({"inputs": "!wait"}, path=path) + request({"inputs": "b"}, path=path) + behind)
     await eventually(lambda: len(wire.engine.calls) == 1)
-    assert not wire.transport.closed
+    assert not wire.transport.ended
     wire.engine.proceed.set()
-    await eventually(lambda: wire.transport.closed)
+    await eventually(lambda: wire.transport.ended)
     assert [status for status, _ in read(wire.transport.written)][:2] == [200, 200]
     assert wire.transport.written.count(b"HTTP/1.1") == 3
 
 
 async def test_a_malformed_body_is_rejected_after_the_answer_before_it() -> None:
     wire = Clocked()
-    chunked = b"POST /v1/tag HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nnot a size\r\n"
+    chunked = b"POST /v1/tag HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nnot a size\r\n"
     wire.send(request({"inputs": "!wait"}) + chunked)
-    assert not wire.transport.closed
+    assert not wire.transport.ended
     wire.engine.proceed.set()
-    await eventually(lambda: wire.transport.closed)
+    await eventually(lambda: wire.transport.ended)
     assert [status for status, _ in read(wire.transport.written)] == [200, 400]
     wire = Clocked()
     wire.send(chunked)
     await turns()
-    assert (wire.status, wire.transport.closed) == (400, True)
+    assert (wire.status, wire.transport.ended) == (400, True)
 
 
 async def test_trailers_are_not_kept() -> None:
     wire = Clocked()
-    wire.send(b"POST /v1/tag HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
+    wire.send(b"POST /v1/tag HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n")
     wire.send(b'f\r\n{"inputs": "a"}\r\n0\r\n' + b"x-trailer: b\r\n" * 1000)
-    assert len(wire.protocol.headers) == 1
+    assert len(wire.protocol.headers) == 2
     wire.send(b"\r\n")
     assert await wire.answers(1) == [(200, TAGGED)]
 
@@ -202,7 +171,7 @@ async def test_trailers_are_not_kept() -> None:
 async def test_bytes_that_are_not_http_are_rejected_once() -> None:
     wire = Clocked()
     wire.send(b"\x16\x03\x01 hello\r\n\r\n")
-    assert (wire.status, wire.transport.closed) == (400, True)
+    assert (wire.status, wire.transport.ended) == (400, True)
     assert b"application/problem+json" in wire.transport.written
 
 
@@ -244,9 +213,10 @@ async def test_a_connection_over_the_limit_is_rejected() -> None:
     second = type(wire.protocol)(config=wire.protocol.config, server_state=wire.state, app_state={})
     transport = Transport()
     second.connection_made(transport)
+    second.data_received(b"GET /v1/models HTTP/1.1\r\nhost: test\r\n\r\n")
     assert transport.written.startswith(b"HTTP/1.1 503 ")
     assert b"retry-after: 1\r\n" in transport.written
-    assert transport.closed
+    assert transport.ended
     second.connection_lost(None)
     assert wire.limits.connections == {wire.protocol}
     wire.send(request({"inputs": "a"}))
