@@ -13,9 +13,7 @@ from typing import Any
 
 from models import codecs
 from models import state as states
-from models.codecs.base import FIRST
-from models.codecs.characters import CharactersCodec, DnaCodec
-from models.codecs.words import WordsCodec
+from models.codecs.characters import CharactersCodec
 from models.graph_file import GraphFile
 from models.manifest import (
     FORMAT_VERSION,
@@ -74,9 +72,8 @@ def load(
     # Read each file once, so that the hashed bytes are the bytes that are used.
     contents = {file: _read_checked(path, manifest, file) for file in manifest.checksums}
     name, model = _open(path, manifest, contents, variant, placement)
-    _check_tensors(path, manifest, model)
+    _check_graph(path, manifest, model)
     codec = codecs.build(manifest.codec, lambda file: _parse_vocabulary(path / file, contents[file]))
-    _check_outputs(path, manifest)
     graph_file = manifest.variants[name].file
     _check_weights(path / graph_file, contents[graph_file], codec)
     task = make_task(manifest, codec)
@@ -171,25 +168,20 @@ def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
         for name in manifest.checksums:
             _read_checked(new, manifest, name)
         new.chmod(0o755)  # mkdtemp makes 0700, which another account could not serve
-        _move_into_place(new, path)
+        if not path.exists():
+            new.rename(path)
+            return
+        retired = path.with_name(f".{path.name}.old-{os.getpid()}")
+        path.rename(retired)
+        try:
+            new.rename(path)
+        except BaseException:
+            retired.rename(path)
+            raise
+        shutil.rmtree(retired)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-
-
-def _move_into_place(new: Path, path: Path) -> None:
-    """Rename `new` to `path`. Removes the directory that was there, or restores it if the rename fails."""
-    if not path.exists():
-        new.rename(path)
-        return
-    retired = path.with_name(f".{path.name}.old-{os.getpid()}")
-    path.rename(retired)
-    try:
-        new.rename(path)
-    except BaseException:
-        retired.rename(path)
-        raise
-    shutil.rmtree(retired)
 
 
 def _read_checked(directory: Path, manifest: Manifest, name: str) -> bytes:
@@ -208,8 +200,8 @@ def _read_checked(directory: Path, manifest: Manifest, name: str) -> bytes:
     return content
 
 
-def _check_tensors(path: Path, manifest: Manifest, model: OnnxModel) -> None:
-    """Compare the tensors of the graph with the manifest, outputs in order."""
+def _check_graph(path: Path, manifest: Manifest, model: OnnxModel) -> None:
+    """Compare the tensors of the graph with the manifest, and the outputs in the manifest with those of its task."""
     inputs = {tensor.name for tensor in manifest.inputs} | {tensor.input for tensor in manifest.state}
     outputs = (*(tensor.name for tensor in manifest.outputs), *(tensor.output for tensor in manifest.state))
     if set(model.inputs) != inputs or model.outputs != outputs:
@@ -217,10 +209,6 @@ def _check_tensors(path: Path, manifest: Manifest, model: OnnxModel) -> None:
             f"{path}: the graph has inputs {sorted(model.inputs)} and outputs {list(model.outputs)}, "
             f"but the manifest says {sorted(inputs)} and {list(outputs)}"
         )
-
-
-def _check_outputs(path: Path, manifest: Manifest) -> None:
-    """Compare the outputs in the manifest with those of its task."""
     names = [tensor.name for tensor in manifest.outputs]
     wanted = OUTPUTS[manifest.task]
     if names != [name.strip("[]") for name in wanted if name[0] != "[" or name.strip("[]") in names]:
@@ -236,14 +224,7 @@ def _check_weights(path: Path, graph: bytes, codec: codecs.Codec) -> None:
         raise BundleError(f"{path}: cannot be read: {error}") from None
     if name is not None:
         raise BundleError(f"{path}: weight {name!r} has NaN or infinity; train or export the bundle again")
-    rows = {}
-    if isinstance(codec, WordsCodec):
-        rows = {"words": codec.table_rows, "spellings": FIRST + len(codec.characters)}
-        if codec.spec.subwords:
-            rows["subwords"] = 1 + codec.spec.subwords.buckets
-    elif isinstance(codec, CharactersCodec | DnaCodec):
-        rows = {"characters" if isinstance(codec, CharactersCodec) else "bases": codec.table_rows}
-    for graph_input, expected in rows.items():
+    for graph_input, expected in codec.tables.items():
         for found in file.table_rows(graph_input):
             if found != expected:
                 raise BundleError(

@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codecs import Codec, InputError, TooLong
-from models.codecs.base import FIRST
-from models.codecs.frames import FramesCodec
 from models.codecs.words import WordsCodec
 from models.manifest import Manifest, Tensor
 
@@ -48,7 +46,10 @@ class TensorValidator:
         size = Size(sizes["B"], sizes["T"], sizes.get("N", 0))
         self._check_size(size, sizes, cells)
         for name, (least, most) in self._ranges(sizes).items():
-            _check_range(name, feeds[name], least, most)
+            for found in (int(feeds[name].min()), int(feeds[name].max())):
+                if not least <= found <= most:
+                    message = f"{name} contains {found}, but must be {least} to {most}"
+                    raise InputError(message, value=found, limit=most)
         for tensor in self.tensors:
             if tensor.dtype == "float32" and not np.isfinite(feeds[tensor.name]).all():
                 raise InputError(f"{tensor.name} contains NaN or infinity; send finite numbers")
@@ -61,7 +62,8 @@ class TensorValidator:
             array = feeds[tensor.name]
             if array.dtype != tensor.dtype:
                 raise InputError(f"{tensor.name} is {array.dtype}, but the graph takes {tensor.dtype}")
-            shape = f"{tensor.name} has shape {list(array.shape)}, but the graph takes {_shape_text(tensor)}"
+            wanted_shape = f"[{', '.join(map(str, tensor.shape))}]"  # as in the manifest: [T, B]
+            shape = f"{tensor.name} has shape {list(array.shape)}, but the graph takes {wanted_shape}"
             if array.ndim != len(tensor.shape):
                 raise InputError(shape)
             for letter, found in zip(tensor.shape, array.shape, strict=True):
@@ -103,29 +105,12 @@ class TensorValidator:
 
     def _ranges(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
         """Return the least and the greatest value of each integer input."""
-        codec = self._codec
         ranges = {"lengths": (1, sizes["T"])}
-        if isinstance(codec, WordsCodec):
-            ranges["words"] = (0, codec.table_rows - 1)
-            if "N" in sizes:
-                ranges["unseen"] = (0, sizes["N"])
-            if codec.characters:
-                ranges["spellings"] = (0, FIRST + len(codec.characters) - 1)
-                ranges["spelling_lengths"] = (1, sizes["C"])
-            if codec.spec.subwords:
-                ranges["subwords"] = (0, codec.spec.subwords.buckets)
-                ranges["subword_counts"] = (0, sizes["G"])
-        elif not isinstance(codec, FramesCodec):
-            ranges[self.tensors[0].name] = (0, codec.table_rows - 1)
+        ranges |= {name: (0, rows - 1) for name, rows in self._codec.tables.items()}
+        if "N" in sizes:
+            ranges["unseen"] = (0, sizes["N"])
+        if "spellings" in ranges:
+            ranges["spelling_lengths"] = (1, sizes["C"])
+        if "subwords" in ranges:
+            ranges["subword_counts"] = (0, sizes["G"])
         return ranges
-
-
-def _check_range(name: str, array: NDArray[Any], least: int, most: int) -> None:
-    for found in (int(array.min()), int(array.max())):
-        if not least <= found <= most:
-            raise InputError(f"{name} contains {found}, but must be {least} to {most}", value=found, limit=most)
-
-
-def _shape_text(tensor: Tensor) -> str:
-    """Return a shape as the manifest writes it, such as [T, B]."""
-    return f"[{', '.join(map(str, tensor.shape))}]"

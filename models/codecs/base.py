@@ -4,6 +4,8 @@ T steps, B batch, F features of a frame.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,23 +35,38 @@ def quoted(value: object) -> str:
     return text if len(text) <= QUOTED_CHARACTERS else text[:QUOTED_CHARACTERS] + "…"
 
 
-def pad(rows: Sequence[Ints], *, min_steps: int = 1) -> tuple[Ints, Ints]:
-    """Pad 1-D rows with zeros to the longest one.
+def pad(rows: Sequence[NDArray[Any]], *, min_steps: int = 1) -> tuple[NDArray[Any], Ints]:
+    """Pad rows (T,) or (T, F) with zeros to the longest one.
 
-    Returns (padded (T, B), lengths (B,)), C-contiguous. T is at least `min_steps`, because ONNX graphs do not take
-    an axis of length zero.
+    Returns (padded (T, B) or (T, B, F), lengths (B,)), C-contiguous. T is at least `min_steps`, because ONNX graphs do
+    not take an axis of length zero.
     """
     lengths = list(map(len, rows))
-    padded = np.zeros((max([min_steps, *lengths]), len(rows)), np.int32)  # (T, B)
-    for column, row, length in zip(padded.T, rows, lengths, strict=True):
+    padded = np.zeros((max([min_steps, *lengths]), len(rows), *rows[0].shape[1:]), rows[0].dtype)
+    for column, row, length in zip(padded.swapaxes(0, 1), rows, lengths, strict=True):
         column[:length] = row
     return padded, np.array(lengths, np.int32)
 
 
-def pad_frames(rows: Sequence[NDArray[np.float32]], *, min_steps: int = 1) -> tuple[NDArray[np.float32], Ints]:
-    """Pad arrays (T, F) to (padded (T, B, F) float32, lengths (B,))."""
-    lengths = list(map(len, rows))
-    padded = np.zeros((max([min_steps, *lengths]), len(rows), rows[0].shape[1]), np.float32)  # (T, B, F)
-    for column, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        padded[:length, column] = row
-    return padded, np.array(lengths, np.int32)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedSteps:
+    """One encoded input whose offsets count steps."""
+
+    rows: NDArray[Any]  # (T,) or (T, F)
+
+    @property
+    def length(self) -> int:
+        return len(self.rows)
+
+    @property
+    def extra(self) -> int:
+        """Work in addition to the steps: none."""
+        return 0
+
+    @property
+    def starts(self) -> Sequence[int]:
+        return range(self.length)
+
+    @property
+    def ends(self) -> Sequence[int]:
+        return range(1, self.length + 1)

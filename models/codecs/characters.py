@@ -9,34 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.codecs.base import FIRST, UNKNOWN, InputError, Ints, TooLong, pad, quoted
+from models.codecs.base import FIRST, UNKNOWN, EncodedSteps, InputError, Ints, TooLong, pad, quoted
 from models.manifest import CharactersSpec, DnaSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EncodedSymbols:
-    """One encoded input. `text` is None for an input that was a list of symbols."""
+class EncodedSymbols(EncodedSteps):
+    """One encoded input, with rows (T,). `text` is None for an input that was a list of symbols."""
 
     text: str | None
     tokens: Sequence[str]  # a string is the sequence of its characters
-    rows: Ints  # (T,)
-
-    @property
-    def length(self) -> int:
-        return len(self.rows)
-
-    @property
-    def extra(self) -> int:
-        """Work in addition to the steps: none."""
-        return 0
-
-    @property
-    def starts(self) -> Sequence[int]:
-        return range(self.length)
-
-    @property
-    def ends(self) -> Sequence[int]:
-        return range(1, self.length + 1)
 
     def span_text(self, first: int, last: int) -> str:
         """Return the text of the steps [first, last)."""
@@ -59,6 +41,11 @@ class CharactersCodec:
     @property
     def table_rows(self) -> int:
         return FIRST + len(self.characters)
+
+    @property
+    def tables(self) -> dict[str, int]:
+        """Graph input -> rows of the table that it indexes."""
+        return {"characters": self.table_rows}
 
     def encode(self, raw: str | Sequence[str], *, limit: int | None = None) -> EncodedSymbols:
         """Encode a string or a list of characters, at most `limit` + 1 of them. Raises InputError."""
@@ -141,6 +128,10 @@ class DnaCodec:
     @property
     def table_rows(self) -> int:
         return FIRST + max(1, self.spec.positions) * len(CODES)
+
+    @property
+    def tables(self) -> dict[str, int]:
+        return {"bases": self.table_rows}
 
     def encode(self, raw: str | Sequence[str], *, limit: int | None = None) -> EncodedSymbols:
         """Encode a string or a list of letters, at most `limit` + 1 of them.

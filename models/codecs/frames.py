@@ -4,51 +4,29 @@ The graph scales the numbers; the codec only checks them. T frames, B batch, F f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codecs.base import InputError, pad_frames, quoted
+from models.codecs.base import EncodedSteps, InputError, pad, quoted
 from models.manifest import FramesSpec
 
 LARGEST = float(np.finfo(np.float32).max)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EncodedFrames:
-    """One encoded input. Frames have no text: their tokens are empty, and offsets count frames."""
-
-    frames: NDArray[np.float32]  # (T, F)
+class EncodedFrames(EncodedSteps):
+    """One encoded input, with rows (T, F). Frames have no text."""
 
     @property
     def text(self) -> None:
         return None
 
     @property
-    def length(self) -> int:
-        return len(self.frames)
-
-    @property
-    def extra(self) -> int:
-        """Work in addition to the steps: none."""
-        return 0
-
-    @property
     def tokens(self) -> Sequence[str]:
         return [""] * self.length
 
-    @property
-    def starts(self) -> Sequence[int]:
-        return range(self.length)
-
-    @property
-    def ends(self) -> Sequence[int]:
-        return range(1, self.length + 1)
-
     def span_text(self, first: int, last: int) -> str:
-        """Return "", because frames have no text."""
         del first, last
         return ""
 
@@ -63,6 +41,10 @@ class FramesCodec:
     def vocabularies(self) -> dict[str, tuple[str, ...]]:
         return {}
 
+    @property
+    def tables(self) -> dict[str, int]:
+        return {}
+
     def encode(self, raw: Sequence[Sequence[float]], *, limit: int | None = None) -> EncodedFrames:
         """Encode a list of frames or an array (T, F), at most `limit` + 1 of them.
 
@@ -74,14 +56,14 @@ class FramesCodec:
         if limit is not None:
             raw = raw[: limit + 1]
         if not len(raw):
-            return EncodedFrames(frames=np.zeros((0, features), np.float32))
+            return EncodedFrames(rows=np.zeros((0, features), np.float32))
         frames = _to_float32(raw)
         if frames is None or frames.shape != (len(raw), features) or not np.isfinite(frames).all():
             error = self._find_error(raw)
             if error is not None:
                 raise error
             frames = np.array([list(map(float, frame)) for frame in raw], np.float32)  # integers of many digits
-        return EncodedFrames(frames=frames)
+        return EncodedFrames(rows=frames)
 
     def _find_error(self, raw: Sequence[Any]) -> InputError | None:
         """Return an error for the first invalid place, if there is one."""
@@ -106,7 +88,7 @@ class FramesCodec:
 
     def collate(self, items: Sequence[EncodedFrames]) -> dict[str, NDArray[Any]]:
         """Return the feeds of the graph: frames (T, B, F) float32, lengths (B,)."""
-        frames, lengths = pad_frames([item.frames for item in items], min_steps=1)
+        frames, lengths = pad([item.rows for item in items])
         return {"frames": frames, "lengths": lengths}
 
 

@@ -169,6 +169,16 @@ class WordsCodec:
     def table_rows(self) -> int:
         return FIRST + len(self.words) + len(self.stems)
 
+    @property
+    def tables(self) -> dict[str, int]:
+        """Graph input -> rows of the table that it indexes."""
+        rows = {"words": self.table_rows}
+        if self.characters:
+            rows["spellings"] = FIRST + len(self.characters)
+        if self.spec.subwords:
+            rows["subwords"] = 1 + self.spec.subwords.buckets
+        return rows
+
     def encode(self, raw: str | Sequence[str], *, limit: int | None = None) -> EncodedWords:
         """Encode a string, which is tokenized, or a list of words. At most `limit` + 1 words are encoded."""
         if limit is not None and not isinstance(raw, str):

@@ -110,26 +110,6 @@ class GeneratedText:
     state before the prompt, None for zeros.
     """
 
-    __slots__ = (
-        "_block",
-        "_block_index",
-        "_codec",
-        "_longest_stop",
-        "_previous_tail",
-        "_tail",
-        "alternatives",
-        "finish_reason",
-        "initial_state",
-        "last_prompt_token",
-        "log_probabilities",
-        "options",
-        "prompt",
-        "sampled",
-        "snapshot",
-        "token_texts",
-        "tokens",
-    )
-
     def __init__(
         self, codec: CharactersCodec, prompt: str, options: GenerateOptions, *, sampled: int = 0, tail: str = ""
     ) -> None:

@@ -4,6 +4,7 @@ Field names of answers are the keys of the JSON that clients receive.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from models.state import State
@@ -11,38 +12,35 @@ from models.state import State
 FinishReason = Literal["length", "stop", "eos"]
 
 
-class StreamChunk(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class WrappedInput:
+    """An encoded input with something else than its labels to compute."""
+
+    item: Any
+
+    @property
+    def length(self) -> int:
+        return int(self.item.length)
+
+    @property
+    def extra(self) -> int:
+        return int(self.item.extra)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamChunk(WrappedInput):
     """A piece of a longer sequence. Its result carries the state after it. For taggers that have a state."""
 
-    item: Any
     state: State  # arrays (1, width)
 
-    @property
-    def length(self) -> int:
-        return int(self.item.length)
 
-    @property
-    def extra(self) -> int:
-        return int(self.item.extra)
-
-
-class EmbeddingInput(NamedTuple):
+class EmbeddingInput(WrappedInput):
     """An input whose embedding is wanted instead of its labels. For bundles with the output `embedding`."""
-
-    item: Any
-
-    @property
-    def length(self) -> int:
-        return int(self.item.length)
-
-    @property
-    def extra(self) -> int:
-        return int(self.item.extra)
 
 
 def unwrap(items: Sequence[Any]) -> list[Any]:
-    """Return the encoded inputs without StreamChunk and EmbeddingInput."""
-    return [item.item if isinstance(item, StreamChunk | EmbeddingInput) else item for item in items]
+    """Return the encoded inputs without their wrappers."""
+    return [item.item if isinstance(item, WrappedInput) else item for item in items]
 
 
 class Entity(NamedTuple):
@@ -65,27 +63,19 @@ class EntitySpan(NamedTuple):
     end: int
 
 
+@dataclass(slots=True, eq=False)
 class TaggedInput(Sequence[Entity | EntitySpan]):
     """The answer to one tagged input: a sequence of entities, stored as columns because there is one for every token.
 
     `labels`, `scores`, `words`, `starts` and `ends` have one element for each token, or for each span (`are_spans`).
     """
 
-    __slots__ = ("are_spans", "ends", "labels", "scores", "starts", "words")
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(
-        self,
-        labels: Sequence[str] = (),
-        scores: Sequence[float] = (),
-        words: Sequence[str] = (),
-        starts: Sequence[int] = (),
-        ends: Sequence[int] = (),
-        *,
-        are_spans: bool = False,
-    ) -> None:
-        self.labels, self.scores, self.words = labels, scores, words
-        self.starts, self.ends, self.are_spans = starts, ends, are_spans
+    labels: Sequence[str] = ()
+    scores: Sequence[float] = ()
+    words: Sequence[str] = ()
+    starts: Sequence[int] = ()
+    ends: Sequence[int] = ()
+    are_spans: bool = field(default=False, kw_only=True)
 
     def rows(self) -> Iterator[tuple[str, float, str, int, int]]:
         """Return the label, score, word, start and end of each entity."""
@@ -106,9 +96,6 @@ class TaggedInput(Sequence[Entity | EntitySpan]):
 
     def __eq__(self, other: object) -> bool:
         return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
-
-    def __repr__(self) -> str:
-        return repr(self.entities())
 
 
 class LabelScore(NamedTuple):

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.codecs.base import pad, pad_frames
+from models.codecs.base import pad
 
 
 @given(rows=st.lists(st.lists(st.integers(1, 99), max_size=9), min_size=1, max_size=9))
@@ -25,7 +25,7 @@ def test_pad_returns_contiguous_int32() -> None:
 
 def test_pad_frames() -> None:
     rows = [np.array([[1, 2], [3, 4]], np.float32), np.zeros((0, 2), np.float32), np.array([[5, 6]], np.float32)]
-    padded, lengths = pad_frames(rows, min_steps=3)
+    padded, lengths = pad(rows, min_steps=3)
     assert (padded.shape, padded.dtype, padded.flags.c_contiguous) == ((3, 3, 2), np.float32, True)
     assert (lengths.tolist(), lengths.dtype) == ([2, 0, 1], np.int32)
     assert padded[:, 0].tolist() == [[1, 2], [3, 4], [0, 0]]

@@ -25,12 +25,12 @@ def encode_error(raw: Any) -> InputError:
 def test_numbers_are_unchanged(frames: Any) -> None:
     for raw in (frames, frames.tolist(), tuple(map(tuple, frames.tolist()))):
         item = CODEC.encode(raw)
-        assert np.array_equal(item.frames, frames)
-        assert (item.frames.dtype, item.length, item.extra) == (np.float32, len(frames), 0)
+        assert np.array_equal(item.rows, frames)
+        assert (item.rows.dtype, item.length, item.extra) == (np.float32, len(frames), 0)
 
 
 def test_integers_are_numbers() -> None:
-    assert CODEC.encode([[1, 2.5], [10**30, -3]]).frames.tolist() == [[1, 2.5], [np.float32(10**30), -3]]
+    assert CODEC.encode([[1, 2.5], [10**30, -3]]).rows.tolist() == [[1, 2.5], [np.float32(10**30), -3]]
 
 
 def test_frames_have_no_text_and_frame_offsets() -> None:
