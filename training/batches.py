@@ -21,7 +21,6 @@ def to_tensors(feeds: dict[str, NDArray[Any]]) -> FeedTensors:
 
 
 def to_device(feeds: FeedTensors, device: torch.device) -> FeedTensors:
-    """Return the feeds on another device."""
     return {name: tensor.to(device) for name, tensor in feeds.items()}
 
 

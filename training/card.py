@@ -60,7 +60,6 @@ Scores are on all held-out data. Times are for the network alone, on one thread 
 
 
 def _scores(manifest: Manifest) -> str:
-    """Return the table of the variants."""
     names = list(next(iter(manifest.variants.values())).scores)
     heads = " | ".join(UNITS.get(name, name) for name in names)
     unit = "token" if manifest.task == "generate" else "sequence"

@@ -23,7 +23,6 @@ def select_device(choice: str) -> torch.device:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Return the device of a network's weights."""
     return next(network.parameters()).device
 
 

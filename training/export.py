@@ -245,7 +245,6 @@ def _common_greedy_parameters(variants: Mapping[str, Bundle], prompt: str) -> di
 
 
 def _check_not_worse(target: Path, manifest: Manifest, force: bool) -> None:
-    """Refuse to replace a bundle with a better score."""
     if force or not (target / MANIFEST_FILE).exists():
         return
     old = read(target)

@@ -121,7 +121,6 @@ def label_reports(expected: Sequence[str], predicted: Sequence[str]) -> list[Lab
 
 
 def _report(label: str, precision: Any, recall: Any, f1: Any, support: Any) -> LabelReport:
-    """Return shares as percentages."""
     shares = {"precision": precision, "recall": recall, "f1": f1}
     percentages = {name: 100 * float(share) for name, share in shares.items()}
     return LabelReport(label=label, support=int(support), **percentages)

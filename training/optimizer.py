@@ -62,7 +62,6 @@ class LearningRateSchedule:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the next step."""
         return float(self._optimizer.param_groups[0]["lr"])
 
     def step(self) -> None:

@@ -38,7 +38,6 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """Return the number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 

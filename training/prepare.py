@@ -22,8 +22,6 @@ from training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedRun:
-    """A recipe's data, codec and untrained network."""
-
     examples: Splits[Any]
     auxiliary: Splits[Any] | None
     codec: Codec

@@ -155,7 +155,6 @@ class Recipe(_RecipePart):
 
 
 def names() -> list[str]:
-    """Return the names of the recipes that come with seqserve."""
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 

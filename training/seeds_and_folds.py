@@ -82,7 +82,6 @@ def make_folds(examples: Splits[Any], count: int, seed: int) -> list[Splits[Any]
 
 
 def write_summary(path: Path, summary: ScoreSummary, **more: Any) -> None:
-    """Write the scores and their statistics as JSON."""
     path.write_text(json.dumps({**more, **asdict(summary)}, indent=1) + "\n", "utf-8")
 
 

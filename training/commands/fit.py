@@ -140,7 +140,6 @@ def _draw_curves(run: "TrainingRun") -> None:
 
 
 def _print_run(run: "TrainingRun") -> None:
-    """Print the epochs, the report, and notes about the data."""
     for note in run.notes:
         echo(f"note: {note}")
     scores = [name for name in run.history[0] if name not in NOT_SCORES]

@@ -177,7 +177,10 @@ class SequenceObjective:
 
     @torch.no_grad()
     def predict(self, network: nn.Module) -> tuple[list[ExampleLabels], float]:
-        """Return the predicted labels of the development data, and the loss in nats per target."""
+        """Return the predicted labels of the development data, and the loss in nats per target.
+
+        The loss leaves out labels that training does not know, but counts them as targets.
+        """
         predictions = [ExampleLabels()] * len(self.expected)
         loss, total = 0.0, 0
         for group in bucket_by_length(self._dev.lengths, EVALUATION_TOKENS, None):
@@ -187,22 +190,23 @@ class SequenceObjective:
             for index, labels in zip(group, self._labels_of(answers, batch), strict=True):
                 predictions[index] = labels
             for name, targets in (("probabilities", batch.steps), ("text_probabilities", batch.text)):
-                if targets is not None:
-                    probabilities = answers.get(name, answers["probabilities"]).flatten(0, -2)
-                    nats, count = _negative_log_likelihood(probabilities, targets.flatten())
-                    loss, total = loss + nats, total + count
+                if targets is None:
+                    continue
+                probabilities, targets = answers.get(name, answers["probabilities"]).flatten(0, -2), targets.flatten()
+                counted = targets != IGNORED
+                known = counted & (targets < probabilities.shape[-1])
+                picked = probabilities[known].gather(-1, targets[known][:, None]).clamp(min=1e-12)
+                loss, total = loss - float(picked.log().sum()), total + int(counted.sum())
         return predictions, loss / max(total, 1)
 
     def _labels_of(self, answers: dict[str, Tensor], batch: SequenceBatch) -> list[ExampleLabels]:
         """Return the labels of each column of a batch."""
-        steps, text = [()] * len(batch.feeds["lengths"]), [None] * len(batch.feeds["lengths"])
+        lengths = batch.feeds["lengths"].tolist()
+        steps, text = [()] * len(lengths), [None] * len(lengths)
         if batch.steps is not None:
             best = answers["path"] if "path" in answers else answers["probabilities"].argmax(-1)  # (T, B)
-            lengths = batch.feeds["lengths"].tolist()
-            steps = [
-                tuple(self._step_labels[number] for number in column[:length])
-                for column, length in zip(best.T.tolist(), lengths, strict=True)
-            ]
+            columns = zip(best.T.tolist(), lengths, strict=True)
+            steps = [tuple(self._step_labels[number] for number in column[:length]) for column, length in columns]
         if batch.text is not None:
             name = "probabilities" if batch.steps is None else "text_probabilities"
             text = [self._text_labels[number] for number in answers[name].argmax(-1).tolist()]
@@ -225,14 +229,6 @@ def _sampled_lengths(lengths: list[int], share: float, random: np.random.Generat
         kept |= np.asarray(lengths) >= always_from
     sampled = np.where(kept, lengths, 0).tolist()
     return sampled if any(sampled) else lengths  # a small share of few examples may keep none
-
-
-def _negative_log_likelihood(probabilities: Tensor, targets: Tensor) -> tuple[float, int]:
-    """Return the sum of -log p over the targets that training knows, and the number of all targets."""
-    counted = targets != IGNORED
-    known = counted & (targets < probabilities.shape[-1])
-    picked = probabilities[known].gather(-1, targets[known][:, None]).clamp(min=1e-12)
-    return float(-picked.log().sum()), int(counted.sum())
 
 
 def _balanced_weights(counts: Tensor) -> Tensor | None:

@@ -67,11 +67,6 @@ class OnnxOperator:
     order: tuple[int | None, ...]  # None: a gate that the cell derives from another
     attributes: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def states(self) -> int:
-        """Number of states: h, or h and c."""
-        return 2 if self.name == "LSTM" else 1
-
 
 # Our order: LSTM i f g o, coupled i g o, GRU r z n.  ONNX: LSTM i o f c, GRU z r h.
 OPERATORS = {
@@ -124,7 +119,6 @@ def to_array(parameter: torch.Tensor) -> Floats:
 
 
 def direction_of(layer: RecurrentLayer) -> str:
-    """Return the value of the operators' attribute `direction`."""
     return "forward" if layer.backwards is None else "bidirectional"
 
 
@@ -149,10 +143,10 @@ def add_final_states(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: Lay
 def _add_operator(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerInput) -> tuple[Any, list[Any]]:
     """Return the operator's outputs (T, D, B, H) and final states (D, B, H)."""
     op, weights = graph.op, OnnxLayerWeights.of(layer)
-    operator, name = weights.operator, source.name
+    operator, name, states = weights.operator, source.name, len(layer.forwards.parts)
     optional = [op.Unsqueeze(part, [0]) for part in source.initial or ()]
     if weights.p is not None:
-        optional += [None] * (operator.states - len(optional)) + [graph.constant(weights.p, f"{name}.p")]
+        optional += [None] * (states - len(optional)) + [graph.constant(weights.p, f"{name}.p")]
     y, *final = getattr(op, operator.name)(
         source.signal.x,
         graph.constant(source.signal.spread(weights.w), f"{name}.w"),
@@ -163,6 +157,6 @@ def _add_operator(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerI
         hidden_size=layer.hidden,
         direction=direction_of(layer),
         **operator.attributes,
-        _outputs=1 + operator.states,
+        _outputs=1 + states,
     )
     return y, final

@@ -24,7 +24,6 @@ END = np.iinfo(np.int64).max  # of a Slice
 
 
 def export_graph(network: Network, precision: Precision) -> ExportedGraph:
-    """Return the ONNX graph of a trained network."""
     graph = OnnxGraphBuilder(precision)
     if isinstance(network, LanguageModel):
         characters, lengths = graph.input("characters", "T", "B"), graph.input("lengths", "B")

@@ -48,8 +48,6 @@ class StudyTask:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyMethod:
-    """A cell and its training."""
-
     name: str
     cell: CellName
     learning_rate: float
@@ -60,8 +58,6 @@ class StudyMethod:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyBudget:
-    """The limits of every attempt."""
-
     updates: int = 2_000
     batch: int = 32
     hidden: int = 50
@@ -70,8 +66,6 @@ class StudyBudget:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """The result of one training."""
-
     task: str
     method: str
     steps: int  # T of the task
@@ -275,7 +269,6 @@ def run_sweep(
         found = {(each.task, each.method, each.steps, each.seed): each for each in read_attempts(file)}
 
     def write() -> None:
-        """Write the file as a whole or not at all."""
         content = {
             **settings,
             "tasks": {task.name: inspect.getdoc(task.sample) for task in tasks},
