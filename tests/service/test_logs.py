@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
+from starlette.websockets import WebSocketDisconnect
+from uvicorn.protocols.utils import ClientDisconnected
 
 from service import logs
 from tests.support.http_connection import Wire, request
@@ -32,6 +34,58 @@ def test_an_exception_is_logged_with_its_message_and_traceback(formatter: loggin
     for part in ("r-1", "RuntimeError", "the session has no input named", "on device 0", "test_logs.py"):
         assert part in line
     assert "lengths" not in line
+
+
+def kept(limit: logs.ClientMessages, name: str, message: str, error: BaseException | None = None) -> str | None:
+    """Return the text of a record that the filter lets through."""
+    info = None if error is None else (type(error), error, error.__traceback__)
+    record = logging.LogRecord(name, logging.ERROR, __file__, 1, message, (), info)
+    if not limit.filter(record):
+        return None
+    return record.getMessage() + ("" if record.exc_info is None else " with a traceback")
+
+
+def test_messages_that_clients_trigger_are_limited_to_one_of_a_kind_per_second() -> None:
+    times_s = iter((0.0, 0.1, 0.9, 1.0, 1.5, 3.0))
+    limit = logs.ClientMessages(lambda: next(times_s))
+    found = [kept(limit, "uvicorn.error", "Invalid HTTP request received.") for _ in range(6)]
+    assert [text is not None for text in found] == [True, False, False, True, False, True]
+    assert ["2" in (text or "") for text in found] == [False, False, False, True, False, False]
+    assert "1" in (found[-1] or "")
+
+
+def test_errors_of_other_kinds_and_messages_of_the_service_are_not_limited() -> None:
+    limit = logs.ClientMessages(lambda: 0.0)
+    for error in (ValueError("a"), KeyError("a")):
+        assert kept(limit, "service.api.pipeline", "request failed", error) == "request failed with a traceback"
+    for _ in range(3):
+        for name in ("service.server.supervisor", "service.access", "service.background"):
+            assert kept(limit, name, "a message") == "a message"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(104, "Connection reset by peer"),
+        ClientDisconnected(),
+        WebSocketDisconnect(),
+        RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed"),
+        RuntimeError("Unexpected ASGI message 'websocket.send', after sending 'websocket.close'."),
+        RuntimeError("Unexpected ASGI message 'http.response.body' sent, after response already completed."),
+        RuntimeError('Cannot call "send" once a close message has been sent.'),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_answer_after_its_connection_was_closed_takes_one_line(error: Exception) -> None:
+    text = kept(logs.ClientMessages(), "uvicorn.error", "Exception in ASGI application\n", error)
+    assert text is not None
+    assert "traceback" not in text
+    assert "\n" not in text
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    text = kept(logs.ClientMessages(), "uvicorn.error", "Exception in ASGI application\n", RuntimeError("no slot left"))
+    assert text == "Exception in ASGI application\n with a traceback"
 
 
 @FORMATTERS
