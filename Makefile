@@ -22,7 +22,8 @@ PEERS := .venv-peers
 INSTALL = $(@D)/bin/python -m pip install -qq --no-deps --no-input --disable-pip-version-check
 TORCH = $(INSTALL) -r requirements/torch.txt
 # BentoML clears the metrics directory below its home at each start, so each port gets its own home.
-SERVE := env BENTOML_HOME=$(CURDIR)/build/bentoml/$(PORT) $(BIN)/python -m bentoml serve service.app:Seqserve --host $(HOST) --port $(PORT)
+SERVE_HOME = $(CURDIR)/build/bentoml/$(PORT)
+SERVE := env BENTOML_HOME=$(SERVE_HOME) $(BIN)/python -m bentoml serve service.app:Seqserve --host $(HOST) --port $(PORT)
 COMPILE = $(BIN)/uv pip compile -q --no-annotate pyproject.toml
 
 export BENTOML_DO_NOT_TRACK ?= True
@@ -36,6 +37,8 @@ help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/$(EXTRA).stamp ## serve the bundles of models/zoo: HOST=127.0.0.1 PORT=3000 EXTRA=gpu
+	@mkdir -p '$(SERVE_HOME)' && test -w '$(SERVE_HOME)' || \
+		{ echo "seqserve: $(SERVE_HOME) cannot be written. Choose another folder: make serve SERVE_HOME=/tmp/bentoml" >&2; exit 1; }
 	@echo "seqserve: starting (Ctrl-C stops it)"
 	@exec $(SERVE) $(ARGS)
 

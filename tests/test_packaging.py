@@ -110,3 +110,12 @@ def test_no_file_contains_a_home_directory() -> None:
         if path.is_file() and path != Path(__file__) and path.suffix not in {".onnx", ".png"}:
             found = HOMES.findall(path.read_text(errors="replace"))
             assert not found, f"{path.relative_to(ROOT)} contains {found}"
+
+
+def test_make_serve_names_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    home = tmp_path / "file/home"
+    command = ["make", "serve", "-o", ".venv/serve.stamp", f"SERVE_HOME={home}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert f"seqserve: {home} " in done.stderr

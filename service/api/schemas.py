@@ -185,7 +185,10 @@ TGI_FINISH_REASONS = {"length": "length", "stop": "stop_sequence", "eos": "eos_t
 
 
 class EntityObject(TypedDict):
-    """One token (``entity``) or one span (``entity_group``). ``start`` and ``end`` are character offsets."""
+    """One token (``entity``) or one span (``entity_group``).
+
+    ``start`` and ``end`` are offsets in Unicode code points, as in Python. JavaScript and Java count UTF-16 code units.
+    """
 
     entity: NotRequired[str]
     entity_group: NotRequired[str]

@@ -40,6 +40,20 @@ async def test_entities_of_all_texts_are_in_one_row_with_offsets(site: OIPSite) 
         assert found["score"]["data"][first:end] == pytest.approx([entity["score"] for entity in row])
 
 
+async def test_offsets_count_code_points_on_every_route(site: OIPSite) -> None:
+    text = "😀 the 👩‍👩‍👧 cat 𐍈 zebras"
+    (entities,) = (await site.client.post("/v1/tag", json={"inputs": [text], "model": "tiny-tag"})).json()
+    assert [text[entity["start"] : entity["end"]] for entity in entities] == [entity["word"] for entity in entities]
+    found = await site.infer("tiny-tag", texts(text))
+    for name in ("start", "end", "word"):
+        assert found[name]["data"] == [entity[name] for entity in entities]
+    # As the guide converts them for languages that count UTF-16 code units.
+    units = text.encode("utf-16-le")
+    for entity in entities:
+        start, end = (len(text[: entity[name]].encode("utf-16-le")) for name in ("start", "end"))
+        assert units[start:end].decode("utf-16-le") == entity["word"]
+
+
 async def test_labels_are_a_matrix_padded_for_empty_texts(site: OIPSite) -> None:
     found = await site.infer("tiny-classify", texts(*TEXTS), parameters={"top_k": 2})
     expected = [as_json(self_test.answer(site.bundle("tiny-classify"), text, {"top_k": 2})) for text in TEXTS]
