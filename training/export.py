@@ -216,14 +216,14 @@ def _examples(run: TrainingRun, variants: Mapping[str, Bundle], manifest: Manife
 
 
 def candidates(task: str, codec: str, dev: Any) -> tuple[Any, ...]:
-    """Return inputs for examples: those with a tag other than O, from anywhere in the development data, come first.
+    """Return distinct inputs for examples. Those with a tag other than O come first, wherever they are in `dev`.
 
     Inputs that are lists of words or symbols become texts, which is what a person would send.
     """
     if task == "generate":
         return tuple(dev[start : start + PROMPT] for start in range(0, len(dev) - PROMPT, PROMPT))[:CANDIDATES]
     with_spans = sorted(dev, key=lambda example: set(tags_of(example)) == {"O"})  # stable: others keep their order
-    return tuple(_as_text(inputs_of(example), codec) for example in with_spans[:CANDIDATES])
+    return tuple(dict.fromkeys(_as_text(inputs_of(example), codec) for example in with_spans))[:CANDIDATES]
 
 
 def _as_text(inputs: Any, codec: str) -> Any:

@@ -82,7 +82,8 @@ def _parse(counts: Counter[str], form: re.Pattern[str]) -> tuple[set[str], dict[
     outside = next((tag for tag in OUTSIDE if tag in unlike), None)
     if outside is None and len(unlike) == 1 and counts[unlike[0]] > few:
         (outside,) = unlike
-    if not matches or sum(counts[tag] for tag in unlike if tag != outside) > few:
+    kinds = {match["kind"].casefold() for match in matches.values()}
+    if not matches or sum(counts[tag] for tag in unlike if tag != outside and tag.casefold() not in kinds) > few:
         return None
     letters = {match["position"].upper() for match in matches.values()}
     if form is FORMS[-1] and not ("B" in letters and letters & {"I", "M"}):

@@ -72,6 +72,10 @@ def test_stray_tag_continues_a_span_of_its_kind() -> None:
     assert converted(["B-LOC", "LOC", "O"])[0] == ["B-LOC", "I-LOC", "O"]
 
 
+def test_known_kind_without_a_position_is_a_span_however_frequent() -> None:
+    assert converted(["B-LOC", "I-LOC", "O", "LOC", "O", "LOC", "LOC"])[0][3:] == ["B-LOC", "O", "B-LOC", "I-LOC"]
+
+
 def test_long_list_of_stray_tags_is_cut() -> None:
     _, notes = converted([f"x{i}" for i in range(9)], *[IOB2] * 99)
     assert len(notes) == 6
