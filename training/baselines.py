@@ -155,10 +155,10 @@ def ngram_probabilities(train: str, text: str, order: int) -> list[float]:
         for gram, count in counts.items():
             total[gram[:-1]] += count
             types[gram[:-1]] += 1
-        for place, gram in enumerate(_ngrams(text, length), start=length - 1):
+        for end, gram in enumerate(_ngrams(text, length), start=length - 1):
             context = gram[:-1]
             if total[context]:
-                p[place] = (max(counts[gram] - discount, 0) + discount * types[context] * p[place]) / total[context]
+                p[end] = (max(counts[gram] - discount, 0) + discount * types[context] * p[end]) / total[context]
     return p
 
 

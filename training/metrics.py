@@ -138,10 +138,10 @@ def confusion(expected: Sequence[str], predicted: Sequence[str], *, most: int = 
         return Confusion(labels=tuple(labels), counts=counts)
     errors = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
     kept = sorted(np.argsort(-errors, kind="stable")[: most - 1].tolist())
-    others = [place for place in range(len(labels)) if place not in set(kept)]
-    groups = [[place] for place in kept] + [others]
+    others = [index for index in range(len(labels)) if index not in set(kept)]
+    groups = [[index] for index in kept] + [others]
     merged = np.array([[counts[np.ix_(row, column)].sum() for column in groups] for row in groups])
-    return Confusion(labels=(*(labels[place] for place in kept), f"{len(others)} others"), counts=merged)
+    return Confusion(labels=(*(labels[index] for index in kept), f"{len(others)} others"), counts=merged)
 
 
 def higher_is_better(metric: str) -> bool:

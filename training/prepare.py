@@ -15,8 +15,10 @@ from models.manifest import CharactersSpec, DnaSpec, FramesSpec
 from training.data import checks, loading
 from training.data.examples import DataError, Splits, inputs_of, label_names
 from training.data.text_files import refuse_binary
-from training.nn.networks import Network, SequenceNetwork, make_network
-from training.objectives import Objective, make_objective
+from training.nn.networks import LanguageModel, Network, SequenceNetwork, make_network
+from training.objectives import Objective
+from training.objectives.language_model import LanguageModelObjective
+from training.objectives.sequences import SequenceObjective
 from training.recipe import Recipe
 
 
@@ -32,8 +34,10 @@ class PreparedRun:
 
     def objective(self, recipe: Recipe) -> Objective:
         """Return the objective of the recipe's task. Encodes all examples."""
+        if isinstance(self.network, LanguageModel):
+            return LanguageModelObjective(recipe, self.codec, self.network, self.examples.train, self.examples.dev)
         auxiliary = self.auxiliary.train if self.auxiliary else ()
-        return make_objective(recipe, self.codec, self.network, self.examples, auxiliary)
+        return SequenceObjective(recipe, self.codec, self.network, self.examples, auxiliary)
 
 
 def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> PreparedRun:

@@ -9,8 +9,7 @@ import torch
 from tests.support import tiny
 from training import benchmark
 from training.data.examples import Source, Splits
-from training.objectives import make_objective
-from training.objectives.sequences import SequenceBatch
+from training.objectives.sequences import SequenceBatch, SequenceObjective
 
 
 class Two:
@@ -40,7 +39,7 @@ def test_both_arms_train_on_the_same_batches() -> None:
     rows = tiny.labeled(60)
     network = tiny.network("classify")
     source = Source(name="tiny", url="", licence="")
-    objective = make_objective(
+    objective = SequenceObjective(
         recipe, tiny.words_codec(), network, Splits(train=rows[:48], dev=rows[48:], source=source)
     )
     seen: list[list[int]] = []

@@ -15,7 +15,7 @@ from tests.support.tiny_runs import FILES, fit, silent
 from training import export, run, score
 from training.data import loading
 from training.data.examples import DataError, Splits, TaggedExample
-from training.objectives import make_objective
+from training.objectives.sequences import SequenceObjective
 
 CPU = Placement(device="cpu")
 
@@ -46,7 +46,7 @@ def test_bundle_of_every_format_passes_its_self_test(
 def test_fp32_bundle_has_the_accuracy_of_the_network(tmp_path: Path) -> None:
     done = fit(tmp_path, "mine.conll")
     manifest = export.export_run(done, tmp_path / "bundle", silent)
-    objective = make_objective(done.recipe, done.codec, done.network(), loading.load_splits(done.recipe))
+    objective = SequenceObjective(done.recipe, done.codec, done.network(), loading.load_splits(done.recipe))
     accuracy = objective.evaluate(done.network())["accuracy"]
     assert manifest.variants["fp32"].scores["accuracy"] == round(accuracy, 2)
     assert accuracy == max(entry["accuracy"] for entry in done.history)

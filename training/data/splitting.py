@@ -37,7 +37,7 @@ def folds(rows: Sequence[T], k: int, seed: int, labels: Sequence[str] | None = N
     order = _shuffled(len(rows), seed)
     if labels is not None:
         order.sort(key=labels.__getitem__)  # a stable sort: by label, and random within a label
-    fold_of = {row: place % k for place, row in enumerate(order)}
+    fold_of = {row: position % k for position, row in enumerate(order)}
     return [
         (
             [row for i, row in enumerate(rows) if fold_of[i] != fold],
@@ -65,7 +65,7 @@ def _spread(order: list[int], dev_count: int, labels: Sequence[str]) -> list[int
     if len(candidates) < dev_count:
         return order[:dev_count]
     candidates.sort(key=labels.__getitem__)
-    return [candidates[(2 * place + 1) * len(candidates) // (2 * dev_count)] for place in range(dev_count)]
+    return [candidates[(2 * position + 1) * len(candidates) // (2 * dev_count)] for position in range(dev_count)]
 
 
 def _dev_count(count: int, dev_share: float, unit: str) -> int:

@@ -1,17 +1,11 @@
 """Training objectives: what a network learns and how it is scored. There is one objective per kind of task."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from models.codecs import Codec
-from models.codecs.characters import CharactersCodec
-from training.data.examples import SequenceExample, Splits
-from training.nn.networks import LanguageModel, Network
-from training.objectives.language_model import LanguageModelObjective
-from training.objectives.sequences import SequenceObjective
-from training.recipe import Recipe
+from training.nn.networks import Network
 
 
 class Objective(Protocol):
@@ -34,13 +28,3 @@ class Objective(Protocol):
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Return the scores on the development data, with "loss" among them."""
         ...
-
-
-def make_objective(
-    recipe: Recipe, codec: Codec, network: Network, examples: Splits[Any], auxiliary: Sequence[SequenceExample] = ()
-) -> Objective:
-    """Return the objective of a recipe's task. `auxiliary` holds the examples of its auxiliary task."""
-    if isinstance(network, LanguageModel):
-        assert isinstance(codec, CharactersCodec)
-        return LanguageModelObjective(recipe, codec, network, examples.train, examples.dev)
-    return SequenceObjective(recipe, codec, network, examples, auxiliary)

@@ -35,23 +35,34 @@ def add_crf(graph: OnnxGraphBuilder, emissions: Any, lengths: Any, crf: LinearCh
     weights = op.Exp(op.Max(below, graph.constant(np.float64(-LARGEST_GAP), "crf.largest_gap")))  # (T, B, K)
     backward_weights = op.ReverseSequence(weights, ends, **TIME_FIRST)
     both = op.Concat(op.Unsqueeze(weights, [1]), op.Unsqueeze(backward_weights, [1]), axis=1)  # (T, 2, B, K)
-    messages, best = _scan_forwards(graph, both, wide, lengths, crf)
+    scores = [scores.detach().numpy() for scores in crf.scores()]
+    transitions, _, last = scores
+    towards = graph.constant(transitions.T, "crf.towards")  # (K, K), [to, from]
+    messages, best = _scan_forwards(graph, both, wide, lengths, scores, towards)
     backward = op.ReverseSequence(op.Gather(messages, 1, axis=1), ends, **TIME_FIRST)
     # Both directions include the weight of the step itself.
     product = op.Div(op.Mul(op.Gather(messages, 0, axis=1), backward), weights)
     marginals = op.Cast(op.LpNormalization(product, p=1, axis=2), to=ir.DataType.FLOAT)
-    path = _scan_backwards(graph, op.ReverseSequence(best, ends, **TIME_FIRST), lengths, crf)
+
+    def step_back(inner: OnnxGraphBuilder, onwards: Any, score: Any) -> Sequence[Any]:
+        label = inner.op.ArgMax(inner.op.Add(score, onwards), axis=1, keepdims=0)  # (B,)
+        return inner.op.Gather(towards, label, axis=0), label
+
+    start = _expand_rows(graph, last[None], lengths, "crf.last")
+    inputs = [_double(("B", len(last))) for _ in range(2)]
+    body = graph.scan_body(step_back, "crf.backwards", inputs=inputs, outputs=2)
+    best = op.ReverseSequence(best, ends, **TIME_FIRST)
+    _, path = op.Scan(start, best, num_scan_inputs=1, body=body, _outputs=2)  # (T, B) reversed
     return marginals, op.Cast(op.ReverseSequence(path, ends, **TIME_FIRST), to=ir.DataType.INT32)
 
 
 def _scan_forwards(
-    graph: OnnxGraphBuilder, both: Any, emissions: Any, lengths: Any, crf: LinearChainCRF
+    graph: OnnxGraphBuilder, both: Any, emissions: Any, lengths: Any, scores: Sequence[Any], towards: Any
 ) -> tuple[Any, Any]:
     """Return normalized messages (T, 2, B, K) and best scores (T, B, K), both with the emission of their step."""
-    transitions, first, last = (scores.detach().numpy() for scores in crf.scores())
-    pairs, start, end = (np.exp(scores - scores.max()) for scores in (transitions, first, last))
+    first = scores[1]
+    pairs, start, end = (np.exp(each - each.max()) for each in scores)
     moves = graph.constant(np.stack([pairs, pairs.T]), "crf.moves")  # (2, K, K)
-    towards = graph.constant(transitions.T, "crf.towards")  # (K, K), [to, from]
 
     def step(inner: OnnxGraphBuilder, message: Any, score: Any, weight: Any, emission: Any) -> Sequence[Any]:
         op = inner.op
@@ -73,21 +84,6 @@ def _scan_forwards(
         _outputs=4,
     )
     return messages, best
-
-
-def _scan_backwards(graph: OnnxGraphBuilder, best: Any, lengths: Any, crf: LinearChainCRF) -> Any:
-    """Return the reversed best path (T, B) int64 from reversed best scores (T, B, K)."""
-    transitions, _, last = (scores.detach().numpy() for scores in crf.scores())
-    towards = graph.constant(transitions.T, "crf.towards")  # (K, K), [to, from]
-
-    def step(inner: OnnxGraphBuilder, onwards: Any, score: Any) -> Sequence[Any]:
-        label = inner.op.ArgMax(inner.op.Add(score, onwards), axis=1, keepdims=0)  # (B,)
-        return inner.op.Gather(towards, label, axis=0), label
-
-    start = _expand_rows(graph, last[None], lengths, "crf.last")
-    inputs = [_double(("B", len(last))) for _ in range(2)]
-    body = graph.scan_body(step, "crf.backwards", inputs=inputs, outputs=2)
-    return graph.op.Scan(start, best, num_scan_inputs=1, body=body, _outputs=2)[1]
 
 
 def _double(shape: Sequence[int | str]) -> ir.Value:

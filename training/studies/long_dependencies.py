@@ -102,11 +102,11 @@ def sample_temporal_order(steps: int, batch: int, random: torch.Generator) -> tu
     """
     shown = torch.randint(2, 6, (steps, batch), generator=random)  # (T, B)
     target = torch.zeros(batch, dtype=torch.long)
-    for place, start in enumerate((steps // 10, steps // 2)):
+    for bit, start in enumerate((steps // 10, steps // 2)):
         symbol = torch.randint(0, 2, (batch,), generator=random)
         when = torch.randint(start, start + max(1, steps // 10), (batch,), generator=random)
         shown[when, torch.arange(batch)] = symbol
-        target += symbol << place
+        target += symbol << bit
     return nn.functional.one_hot(shown, 6).float(), target[None]
 
 
