@@ -162,8 +162,9 @@ class Engine:
         """Return the vector (W,) of each input and the number of its steps."""
         runtime = self.runtime_for("embed", model)
         single = isinstance(inputs, str) or runtime.is_single(list(inputs))
-        with runtime.admit(request, 1 if single else len(inputs)) as job:
-            items = await self._encode_all(runtime, [inputs] if single else inputs, single=single)
+        raws = [inputs] if single else inputs
+        with runtime.admit(request, len(raws), runtime.estimated_tokens(raws)) as job:
+            items = await self._encode_all(runtime, raws, single=single)
             for index, item in enumerate(items):
                 if not item.length:
                     field = "inputs" if single else f"inputs[{index}]"
@@ -278,7 +279,7 @@ class Engine:
 
     async def _run_one(self, runtime: ModelRuntime, raw: Any, request: InferenceRequest) -> tuple[Any, Any]:
         """Return one encoded input and its row. An input without steps is not run."""
-        with runtime.admit(request, 1) as job:
+        with runtime.admit(request, 1, runtime.estimated_tokens((raw,))) as job:
             item = runtime.encode(raw)
             self._check_tokens(runtime, item.length)
             if not item.length:
@@ -291,7 +292,7 @@ class Engine:
         self, runtime: ModelRuntime, inputs: Sequence[Any], request: InferenceRequest
     ) -> tuple[list[Any], list[Any]]:
         """Return the encoded inputs and the row of each. Inputs without steps are not run."""
-        with runtime.admit(request, len(inputs)) as job:
+        with runtime.admit(request, len(inputs), runtime.estimated_tokens(inputs)) as job:
             items = await self._encode_all(runtime, inputs)
             filled = [item for item in items if item.length]
             if not filled:

@@ -30,6 +30,7 @@ from service.telemetry import ModelMetrics, Telemetry
 log = logging.getLogger(__name__)
 
 Decode = Callable[..., Any]  # of an encoded input and its row, with the parameters of the task
+CHARACTERS_PER_TOKEN = 8  # of words and the spaces between: few texts have longer ones
 UNITS = {"words": "words", "characters": "characters", "dna": "bases", "frames": "frames"}  # name of a step, by codec
 
 
@@ -117,11 +118,16 @@ class ModelRuntime:
         """The requests in progress."""
         return [*self.scheduler.jobs, *self.tensors.scheduler.jobs]
 
+    def estimated_tokens(self, inputs: Sequence[Any]) -> int:
+        """Return about how many tokens these inputs have, without reading them."""
+        per_token = CHARACTERS_PER_TOKEN if self.bundle.manifest.codec.kind == "words" else 1
+        return sum([len(raw) // per_token if isinstance(raw, str) else len(raw) for raw in inputs])
+
     def admit(self, request: InferenceRequest, inputs: int, tokens: int = 0, *, as_tensors: bool = False) -> Job:
         """Reserve a place for a request, before the work on it.
 
-        `tokens` are those that are known before the inputs are encoded. Use the job as a context manager: it frees
-        the place on any error. Raises Overloaded, Unavailable or DeadlinePassed.
+        `tokens` are those that are known or estimated before the inputs are encoded. Use the job as a context manager:
+        it frees the place on any error. Raises Overloaded, Unavailable or DeadlinePassed.
         """
         if not (self.loop.healthy and self.tensors.loop.healthy):
             raise Unavailable(f"{self.name} has failed and is being restarted; try again in a few seconds")

@@ -131,6 +131,7 @@ class RequestContext:
         assert authenticator is not None
         key = api_key_of(self.headers) if authenticator.requires_key else None
         self.principal = authenticator.authenticate(key, self._client_address)
+        self.request.client = self.principal.client
         limiter = self.worker.rate_limiter
         if limiter is None or self.principal.policy.is_unlimited:
             return

@@ -209,6 +209,7 @@ class StreamConnection:
             route=PATH,
             deadline_s=time.monotonic() + self._timeout_s,
             is_disconnected=lambda: False,  # a disconnect shows when the answer is sent
+            client=self._context.request.client,
         )
 
     def _opened(self, message: schemas.StreamMessage) -> TaggingStream:

@@ -5,7 +5,6 @@ sequences continue in between. A finished or cancelled sequence frees its slot b
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from models.state import State
@@ -20,7 +19,7 @@ from service.scheduling.decoding_batch import (
     LanguageModelRunner,
 )
 from service.scheduling.decoding_work import DecodingSteps, Prefill
-from service.scheduling.job import Job, Scheduler
+from service.scheduling.job import FairQueue, Job, Scheduler
 from service.telemetry import ModelMetrics
 
 log = logging.getLogger(__name__)
@@ -43,13 +42,13 @@ class DecodingScheduler(Scheduler):
     ) -> None:
         super().__init__(limits=limits, clock=clock, metrics=metrics)
         self._batch = DecodingBatch(model, limits=limits, clock=clock, metrics=metrics, cost=cost or CostModel())
-        self._queue: deque[DecodingSequence] = deque()
-        self._queued_tokens = 0
+        self._queue: FairQueue[DecodingSequence] = FairQueue()
+        self._queued_items = self._queued_tokens = 0
         self._prefilled_last = False
 
     @property
     def queued_items(self) -> int:
-        return len(self._queue)
+        return self._queued_items
 
     @property
     def queued_tokens(self) -> int:
@@ -65,7 +64,7 @@ class DecodingScheduler(Scheduler):
         self._drop_cancelled_slots(now_s)
         self.drop_cancelled()
         self._fill_slots(now_s)
-        self.metrics.slots(queued=len(self._queue), active=len(batch))
+        self.metrics.slots(queued=self._queued_items, active=len(batch))
         # Prefill and steps alternate, so that neither new prompts nor a full batch stop the other.
         if batch.prefilling and not (batch.active and self._prefilled_last):
             self._prefilled_last = True
@@ -85,8 +84,9 @@ class DecodingScheduler(Scheduler):
     def _enqueue(self, job: Job, items: Sequence[tuple[Ints, GeneratedText]]) -> None:
         job.expect(len(items))
         sequences = [DecodingSequence(job, index, prompt, text) for index, (prompt, text) in enumerate(items)]
-        self._queue.extend(sequences)
-        self._queued_tokens += sum([sequence.cost_tokens for sequence in sequences])
+        for sequence in sequences:
+            self._queue.push(job.share, sequence)
+            self._count(sequence, 1)
 
     def _next_prompts(self) -> list[tuple[DecodingSequence, State]]:
         """Take the prompts that are read in the next call out of `prefilling`: the first ones, as many as fit."""
@@ -103,11 +103,11 @@ class DecodingScheduler(Scheduler):
     def _fill_slots(self, now_s: float) -> None:
         batch = self._batch
         free = batch.limits.slots - len(batch)
-        while free > 0 and self._queue:
-            sequence = self._queue.popleft()
-            self._queued_tokens -= sequence.cost_tokens
+        while free > 0 and (sequence := self._queue.pop()) is not None:
+            self._count(sequence, -1)
             if sequence.job.is_over(now_s):
                 continue
+            self._queue.spend(sequence.job.share, sequence.cost_tokens)
             sequence.job.start(now_s)
             self.metrics.queue_time(now_s - sequence.job.arrived_s)
             state = sequence.text.initial_state
@@ -128,10 +128,17 @@ class DecodingScheduler(Scheduler):
         batch.prefilling = [pair for pair in batch.prefilling if not pair[0].job.is_over(now_s)]
 
     def _drop_over(self, now_s: float) -> None:
-        self._queue = deque([sequence for sequence in self._queue if not sequence.job.is_over(now_s)])
-        self._queued_tokens = sum(sequence.cost_tokens for sequence in self._queue)
+        for sequence in self._queue.drop(lambda sequence: sequence.job.is_over(now_s)):
+            self._count(sequence, -1)
+
+    def _count(self, sequence: DecodingSequence, change: int) -> None:
+        """Count a sequence that is queued (1), or not any more (-1)."""
+        tokens = change * sequence.cost_tokens
+        self._queued_items += change
+        self._queued_tokens += tokens
+        self.hold(sequence.job.share, tokens)
 
     def _clear(self) -> None:
         self._queue.clear()
-        self._queued_tokens = 0
+        self._queued_items = self._queued_tokens = 0
         self._batch.clear()

@@ -7,9 +7,10 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from asyncio import Future, get_running_loop
-from collections.abc import Callable, Generator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from service.errors import ClientGone, DeadlinePassed, InternalError, Overloaded, ServiceError, Unavailable
 from service.telemetry import ModelMetrics
@@ -17,6 +18,7 @@ from service.telemetry import ModelMetrics
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 0.05  # a queue is searched for cancelled jobs this often, not at every refusal
+TURN_TOKENS = 4096  # of one client before the next one has its turn: ordinary requests are done in one turn
 REFUSAL_INTERVAL_S = 0.01  # the text of a refusal is made this often: under overload, refusals must be cheap
 
 
@@ -31,10 +33,89 @@ class InferenceRequest:
     route: str
     deadline_s: float  # time.monotonic
     is_disconnected: Callable[[], bool]  # called at every step, so it must be cheap
+    client: str = ""  # has one share of the queue; "" is a client of its own for each request
     queue_s: float = 0.0
     compute_s: float = 0.0
     batch_items: int = 0
     compute_started_s: float | None = None  # time.monotonic
+
+
+class ClientShare:
+    """What one client holds of one queue."""
+
+    __slots__ = ("jobs", "name", "tokens")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.jobs = 0  # admitted and not done
+        self.tokens = 0  # reserved and queued
+
+
+T = TypeVar("T")
+
+
+class FairQueue(Generic[T]):
+    """Items of several clients, in order of arrival for each. A client's turn ends after TURN_TOKENS.
+
+    This is deficit round robin (Shreedhar and Varghese 1996, "Efficient fair queuing using deficit round robin"),
+    without the deficit: what exceeds a turn is not charged to the next one.
+    """
+
+    def __init__(self) -> None:
+        self._items: OrderedDict[ClientShare, deque[T]] = OrderedDict()  # no deque is empty; the first has its turn
+        self._spent = 0  # tokens in this turn
+
+    def __iter__(self) -> Iterator[T]:
+        return (item for items in self._items.values() for item in items)
+
+    def push(self, share: ClientShare, item: T) -> None:
+        """Add an item. A client without items has its turn after all others."""
+        items = self._items.get(share)
+        if items is None:
+            items = self._items[share] = deque()
+        items.append(item)
+
+    def pop(self) -> T | None:
+        """Remove and return the oldest item of the client whose turn it is. None if there is no item."""
+        if not self._items:
+            return None
+        share, items = next(iter(self._items.items()))
+        item = items.popleft()
+        if not items:
+            self._end_turn(share)
+        return item
+
+    def spend(self, share: ClientShare, tokens: int) -> None:
+        """Count tokens that run in the turn of this client."""
+        if next(iter(self._items), None) is share:  # otherwise, its turn has ended with its last item
+            self._spent += tokens
+            if self._spent >= TURN_TOKENS:
+                self._end_turn(share)
+
+    def drop(self, is_dropped: Callable[[T], bool]) -> list[T]:
+        """Remove some items, and return them."""
+        dropped: list[T] = []
+        for share, items in list(self._items.items()):
+            kept: deque[T] = deque()
+            for item in items:
+                (dropped if is_dropped(item) else kept).append(item)
+            self._items[share] = kept
+            if not kept:
+                self._end_turn(share)
+        return dropped
+
+    def clear(self) -> None:
+        """Remove all items."""
+        self._items.clear()
+        self._spent = 0
+
+    def _end_turn(self, share: ClientShare) -> None:
+        if next(iter(self._items)) is share:
+            self._spent = 0
+        if self._items[share]:
+            self._items.move_to_end(share)
+        else:
+            del self._items[share]
 
 
 class Job:
@@ -61,13 +142,21 @@ class Job:
         "reserved_items",
         "reserved_tokens",
         "results",
+        "share",
         "started",
     )
 
     def __init__(
-        self, request: InferenceRequest, *, items: int, tokens: int, now_s: float, forget: Callable[["Job"], None]
+        self,
+        request: InferenceRequest,
+        *,
+        share: ClientShare,
+        items: int,
+        tokens: int,
+        now_s: float,
+        forget: Callable[["Job"], None],
     ) -> None:
-        self.request = request
+        self.request, self.share = request, share
         self.reserved_items, self.reserved_tokens = items, tokens  # until the items are submitted
         self.arrived_s = self.notified_s = now_s
         self.results: list[Any] = []  # one for each submitted item
@@ -187,8 +276,12 @@ class Work(Protocol):
 class Scheduler(ABC):
     """The queue of one model. Not thread-safe: one thread admits, submits, takes and completes.
 
-    The limits on items, tokens and time are checked once, in `admit`. The tokens of a request may be known only after
-    it was encoded, so a queue can exceed `queue_tokens` by the tokens of the requests that are being encoded.
+    The limits on items, tokens and time are checked once, in `admit`. The tokens of a request are an estimate until it
+    is encoded, so a queue can exceed `queue_tokens` by the errors of the estimates.
+
+    Clients share the queue. In a queue that is over half full, one that holds more than TURN_TOKENS and more than its
+    part is refused, while others are admitted. What a client holds beyond TURN_TOKENS does not make others wait,
+    because they have their turns before, so it does not count as their time in the queue.
     """
 
     def __init__(self, *, limits: QueueLimits, clock: Callable[[], float], metrics: ModelMetrics) -> None:
@@ -196,6 +289,9 @@ class Scheduler(ABC):
         self.jobs: set[Job] = set()  # admitted and not done
         self._queue_limits = limits
         self._reserved_items = self._reserved_tokens = 0
+        self._shares: dict[str, ClientShare] = {}  # of clients with a name
+        self._share_count = 0  # clients with jobs
+        self._excess_tokens = 0  # what clients hold beyond TURN_TOKENS each
         self._next_sweep_s = self._next_refusal_s = 0.0
         self._refusal, self._retry_after_s = "", 0.0
         self._closed = False
@@ -219,23 +315,29 @@ class Scheduler(ABC):
         return 1.0
 
     def admit(self, request: InferenceRequest, items: int, tokens: int = 0) -> Job:
-        """Reserve room for a request. `tokens` are those that are known before it is encoded.
+        """Reserve room for a request. `tokens` are those that are known or estimated before it is encoded.
 
         Raises Overloaded, Unavailable or DeadlinePassed.
         """
         if self._closed:
             raise Unavailable("the service is shutting down; send the request to another replica")
-        now_s = self.clock()
+        now_s, share = self.clock(), self._share_of(request.client)
         if self._reserved_items or self.queued_items:
-            if self._is_full(items, tokens):
+            if self._is_full(share, items, tokens):
                 if now_s >= self._next_sweep_s:
                     self._sweep(now_s)
-                if self._is_full(items, tokens):
+                if self._is_full(share, items, tokens):
                     raise self._overloaded(now_s)
-            self._check_deadline(request.deadline_s, now_s)
-        job = Job(request, items=items, tokens=tokens, now_s=now_s, forget=self._forget)
+            self._check_deadline(share, request.deadline_s, now_s)
+        job = Job(request, share=share, items=items, tokens=tokens, now_s=now_s, forget=self._forget)
+        if not share.jobs:
+            self._share_count += 1
+            if share.name:
+                self._shares[share.name] = share
+        share.jobs += 1
         self._reserved_items += items
         self._reserved_tokens += tokens
+        self.hold(share, tokens)
         self.jobs.add(job)
         return job
 
@@ -263,6 +365,18 @@ class Scheduler(ABC):
         for job in failed:
             job.fail(error)
         self._clear()
+        self._excess_tokens = 0
+        for job in self.jobs:  # what is still being encoded
+            job.share.tokens = 0
+        for job in self.jobs:
+            self.hold(job.share, job.reserved_tokens)
+
+    def hold(self, share: ClientShare, tokens: int) -> None:
+        """Count tokens that a client has reserved or queued or, if negative, that are not queued any more."""
+        before = share.tokens
+        share.tokens = after = before + tokens
+        if after > TURN_TOKENS or before > TURN_TOKENS:
+            self._excess_tokens += max(0, after - TURN_TOKENS) - max(0, before - TURN_TOKENS)
 
     def close(self) -> None:
         """Admit nothing more. What was admitted still runs."""
@@ -279,7 +393,7 @@ class Scheduler(ABC):
     def _clear(self) -> None:
         """Empty the queue and forget what runs."""
 
-    def _check_deadline(self, deadline_s: float, now_s: float) -> None:
+    def _check_deadline(self, share: ClientShare, deadline_s: float, now_s: float) -> None:
         """Raise DeadlinePassed for a request that cannot be done in time."""
         return
 
@@ -287,14 +401,37 @@ class Scheduler(ABC):
         self._next_sweep_s = now_s + SWEEP_INTERVAL_S
         self._drop_over(now_s)
 
-    def _is_full(self, items: int, tokens: int) -> bool:
+    def _share_of(self, client: str) -> ClientShare:
+        return self._shares.get(client) or ClientShare(client)
+
+    def _is_full(self, share: ClientShare, items: int, tokens: int) -> bool:
         limits = self._queue_limits
-        queued = self.queued_items + self._reserved_items
-        return bool(queued) and (
-            queued + items > limits.queue_items
-            or self.queued_tokens + self._reserved_tokens + max(tokens, 1) > limits.queue_tokens
-            or self.queued_s > limits.queue_s
+        queued_items, queued_tokens = self.queued_items + self._reserved_items, self._held_tokens
+        if not queued_items:
+            return False
+        held = share.tokens + tokens
+        if held > TURN_TOKENS and held * (self._share_count + (not share.jobs)) > queued_tokens + tokens:
+            half_full = (
+                2 * queued_items > limits.queue_items
+                or 2 * queued_tokens > limits.queue_tokens
+                or 2 * self.queued_s > limits.queue_s
+            )
+            if half_full and share.tokens < queued_tokens:
+                return True
+        return (
+            queued_items + items > limits.queue_items
+            or queued_tokens + max(tokens, 1) > limits.queue_tokens
+            or self.queued_s * self._share_before(share) > limits.queue_s
         )
+
+    @property
+    def _held_tokens(self) -> int:
+        return self.queued_tokens + self._reserved_tokens
+
+    def _share_before(self, share: ClientShare) -> float:
+        """Return the part of the queued work that runs before new work of this client."""
+        excess = self._excess_tokens - max(0, share.tokens - TURN_TOKENS)
+        return 1.0 - excess / self._held_tokens if excess > 0 else 1.0
 
     def _overloaded(self, now_s: float) -> Overloaded:
         limits = self._queue_limits
@@ -308,6 +445,7 @@ class Scheduler(ABC):
         return Overloaded(self._refusal, retry_after_s=self._retry_after_s, limit=limits.queue_items)
 
     def _release(self, job: Job) -> None:
+        self.hold(job.share, -job.reserved_tokens)
         self._reserved_items -= job.reserved_items
         self._reserved_tokens -= job.reserved_tokens
         job.reserved_items = job.reserved_tokens = 0
@@ -316,3 +454,8 @@ class Scheduler(ABC):
         self.jobs.discard(job)
         if job.reserved_items or job.reserved_tokens:
             self._release(job)
+        share = job.share
+        share.jobs -= 1
+        if not share.jobs:
+            self._share_count -= 1
+            self._shares.pop(share.name, None)

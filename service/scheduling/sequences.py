@@ -1,13 +1,13 @@
 """Schedule whole sequences (tag, classify, embed): batches of similar length, without waiting and without starvation.
 
-The queue, sorted by length, is cut into the cheapest batches. The batch with the oldest sequence runs next. So a
-sequence behind n others starts with the (n+1)-th batch at the latest. No batch waits to fill: the next one forms
-while the previous one runs.  T steps, B rows.
+The queue, sorted by length, is cut into the cheapest batches. The batch with the oldest sequence runs next, and
+clients with long requests take turns (FairQueue). So a sequence behind n others of C clients starts with the
+C·(n+1)-th batch at the latest. No batch waits to fill: the next one forms while the previous one runs.
+T steps, B rows.
 """
 
 import logging
 from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from service.errors import DeadlinePassed, InternalError, ServiceError
 from service.scheduling.batch_cutting import cut_batch
 from service.scheduling.cost_model import CostModel, QueueEstimate
-from service.scheduling.job import Job, QueueLimits, Scheduler
+from service.scheduling.job import ClientShare, FairQueue, Job, QueueLimits, Scheduler
 from service.telemetry import ModelMetrics
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class SequenceScheduler(Scheduler):
         self.run, self.cost = run, cost
         self._limits = limits
         self._by_length: list[tuple[tuple[int, int], QueuedSequence]] = []
-        self._fifo: deque[QueuedSequence] = deque()  # in order of arrival; some may not be queued any more
+        self._turns: FairQueue[QueuedSequence] = FairQueue()  # in order of service; some may not be queued any more
         self._bisecting: list[list[QueuedSequence]] = []  # parts of a failed batch, to run separately
         self._number = 0
         self._estimate = QueueEstimate(cost)
@@ -153,13 +153,14 @@ class SequenceScheduler(Scheduler):
         for index, item in enumerate(items):
             entry = QueuedSequence(job, index, item, self._number)
             self._number += 1
-            self._fifo.append(entry)
+            self._turns.push(job.share, entry)
             insort(self._by_length, (entry.key, entry))
             self._estimate.add(entry.length, entry.extra)
+        self.hold(job.share, sum([item.length for item in items]))
         self._earliest_deadline_s = min(self._earliest_deadline_s, job.request.deadline_s)
         self.metrics.queue_depth(len(self._by_length))
 
-    def _check_deadline(self, deadline_s: float, now_s: float) -> None:
+    def _check_deadline(self, share: ClientShare, deadline_s: float, now_s: float) -> None:
         """Raise DeadlinePassed if the queued work takes too long: the request would only expire in the queue.
 
         A new sequence may run next, with others of its length, or last. On average, half of the queue runs before it.
@@ -168,9 +169,10 @@ class SequenceScheduler(Scheduler):
         if not 0 < left_s < self._estimate.work_s / 2:  # a deadline that passed already is reported from the queue
             return
         self.drop_cancelled()
-        if left_s < self._estimate.work_s / 2:
+        work_s = self._estimate.work_s * self._share_before(share)
+        if left_s < work_s / 2:
             raise DeadlinePassed(
-                f"the queued work takes {self._estimate.work_s:.3f} s, and this request has {left_s:.3f} s left",
+                f"the work before it takes {work_s:.3f} s, and this request has {left_s:.3f} s left",
                 limit=round(left_s, 3),
             )
 
@@ -182,10 +184,8 @@ class SequenceScheduler(Scheduler):
                 return self._start(entries, "retry", now_s)
         if now_s >= self._earliest_deadline_s:
             self._sweep(now_s)
-        while self._fifo:
-            oldest = self._fifo[0]
+        while (oldest := self._turns.pop()) is not None:
             if not oldest.queued:
-                self._fifo.popleft()
                 continue
             if oldest.job.is_over(now_s):
                 self._remove(bisect_left(self._by_length, (oldest.key,)), 1)
@@ -193,7 +193,9 @@ class SequenceScheduler(Scheduler):
             first, last, reason = self._cut_around(oldest)
             entries = [entry for entry in self._remove(first, last - first) if not entry.job.is_over(now_s)]
             if entries:
-                return self._start(entries, reason, now_s)
+                batch = self._start(entries, reason, now_s)
+                self._turns.spend(oldest.job.share, batch.rows * batch.steps)
+                return batch
         return None
 
     def _cut_around(self, oldest: QueuedSequence) -> tuple[int, int, str]:
@@ -224,6 +226,7 @@ class SequenceScheduler(Scheduler):
         for entry in entries:
             entry.queued = False
             self._estimate.remove(entry.length, entry.extra)
+            self.hold(entry.job.share, -entry.length)
         return entries
 
     def _start(self, entries: list[QueuedSequence], reason: str, now_s: float) -> RunningBatch:
@@ -245,16 +248,17 @@ class SequenceScheduler(Scheduler):
 
     def _drop_over(self, now_s: float) -> None:
         self._earliest_deadline_s = float("inf")
-        queued = [entry for entry in self._fifo if entry.queued]
-        self._fifo = deque(queued)
-        for entry in queued:
+        for entry in self._turns:
+            if not entry.queued:
+                continue
             if entry.job.is_over(now_s):
                 self._remove(bisect_left(self._by_length, (entry.key,)), 1)
             else:
                 self._earliest_deadline_s = min(self._earliest_deadline_s, entry.job.request.deadline_s)
+        self._turns.drop(lambda entry: not entry.queued)
 
     def _clear(self) -> None:
         self._by_length.clear()
-        self._fifo.clear()
+        self._turns.clear()
         self._bisecting.clear()
         self._estimate.clear()

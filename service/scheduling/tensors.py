@@ -1,7 +1,6 @@
-"""Schedule tensors that clients send as whole batches: one at a time, in order of arrival."""
+"""Schedule tensors that clients send as whole batches: one at a time, in order of arrival, and clients take turns."""
 
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.errors import InternalError, ServiceError
 from service.scheduling.cost_model import CostModel
-from service.scheduling.job import Job, QueueLimits, Scheduler
+from service.scheduling.job import FairQueue, Job, QueueLimits, Scheduler
 from service.telemetry import ModelMetrics
 
 log = logging.getLogger(__name__)
@@ -84,12 +83,12 @@ class TensorScheduler(Scheduler):
     ) -> None:
         super().__init__(limits=limits, clock=clock, metrics=metrics)
         self.run, self.cost = run, cost
-        self._queue: deque[tuple[Job, TensorRequest]] = deque()
-        self._queued_tokens = 0
+        self._queue: FairQueue[tuple[Job, TensorRequest]] = FairQueue()
+        self._queued_items = self._queued_tokens = 0
 
     @property
     def queued_items(self) -> int:
-        return len(self._queue)
+        return self._queued_items
 
     @property
     def queued_tokens(self) -> int:
@@ -97,23 +96,30 @@ class TensorScheduler(Scheduler):
 
     def take(self) -> TensorRun | None:
         now_s = self.clock()
-        while self._queue:
-            job, tensors = self._queue.popleft()
-            self._queued_tokens -= tensors.tokens
+        while (queued := self._queue.pop()) is not None:
+            job, tensors = queued
+            self._count(job, tensors, -1)
             if not job.is_over(now_s):
+                self._queue.spend(job.share, tensors.tokens)
                 job.start(now_s)
                 return TensorRun(self, job, tensors)
         return None
 
     def _enqueue(self, job: Job, items: TensorRequest) -> None:
         job.expect(1)
-        self._queue.append((job, items))
-        self._queued_tokens += items.tokens
+        self._queue.push(job.share, (job, items))
+        self._count(job, items, 1)
 
     def _drop_over(self, now_s: float) -> None:
-        self._queue = deque((job, tensors) for job, tensors in self._queue if not job.is_over(now_s))
-        self._queued_tokens = sum(tensors.tokens for _, tensors in self._queue)
+        for job, tensors in self._queue.drop(lambda queued: queued[0].is_over(now_s)):
+            self._count(job, tensors, -1)
+
+    def _count(self, job: Job, tensors: TensorRequest, change: int) -> None:
+        """Count a request that is queued (1), or not any more (-1)."""
+        self._queued_items += change
+        self._queued_tokens += change * tensors.tokens
+        self.hold(job.share, change * tensors.tokens)
 
     def _clear(self) -> None:
         self._queue.clear()
-        self._queued_tokens = 0
+        self._queued_items = self._queued_tokens = 0

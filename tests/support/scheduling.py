@@ -46,7 +46,7 @@ class Client:
 
     job: Job
 
-    def __init__(self, clock: FakeClock, *, timeout_s: float = inf, request_id: str = "r") -> None:
+    def __init__(self, clock: FakeClock, *, timeout_s: float = inf, request_id: str = "r", name: str = "") -> None:
         self.connected = True
         self.completions = self.notifications = 0
         self.at_the_end: Callable[[], None] | None = None
@@ -55,6 +55,7 @@ class Client:
             route="/v1/x",
             deadline_s=clock() + timeout_s,
             is_disconnected=lambda: not self.connected,
+            client=name,
         )
 
     def submit(self, scheduler: Any, items: Sequence[Any], tokens: int = 0) -> "Client":
@@ -94,6 +95,16 @@ class Item:
     length: int = 5
     bad: bool = False
     extra: int = 0
+
+
+class FixedCostModel(CostModel):
+    """A cost model that does not learn: a word costs `word_s`, everything else nothing."""
+
+    def __init__(self, word_s: float) -> None:
+        super().__init__(call_s=0.0, step_s=0.0, cell_s=word_s, extra_s=0.0)
+
+    def learn(self, rows: int, steps: int, seconds: float, extra: int = 0) -> None:
+        pass
 
 
 class EchoModel:

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from service.errors import DeadlinePassed, Overloaded, Unavailable
-from service.scheduling.cost_model import CostModel
-from tests.support.scheduling import Client, Item, SequenceHarness
+from tests.support.scheduling import Client, FixedCostModel, Item, SequenceHarness
 
 
 def test_a_full_queue_refuses_the_whole_request() -> None:
@@ -82,16 +81,6 @@ def test_a_closed_scheduler_refuses_and_runs_what_was_admitted() -> None:
     harness.scheduler.submit(encoding, [Item("a")])
     harness.run_all()
     assert encoding.results == ["answer to a"]
-
-
-class FixedCostModel(CostModel):
-    """A cost model that does not learn: a word costs `word_s`, everything else nothing."""
-
-    def __init__(self, word_s: float) -> None:
-        super().__init__(call_s=0.0, step_s=0.0, cell_s=word_s, extra_s=0.0)
-
-    def learn(self, rows: int, steps: int, seconds: float, extra: int = 0) -> None:
-        pass
 
 
 def test_a_queue_with_too_many_seconds_of_work_refuses() -> None:

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from service.errors import ClientGone, InternalError, Unavailable
-from service.scheduling.job import Job
+from service.scheduling.job import ClientShare, Job
 from tests.support.scheduling import Client, FakeClock, Item, SequenceHarness
 
 
 def job_of(client: Client, items: int = 1) -> Job:
-    client.job = Job(client.request, items=items, tokens=0, now_s=100.0, forget=lambda _: None)
+    client.job = Job(client.request, share=ClientShare(""), items=items, tokens=0, now_s=100.0, forget=lambda _: None)
     client.job.expect(items)
     client.job.on_done = client.record_completion
     return client.job
