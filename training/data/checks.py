@@ -247,20 +247,19 @@ def note_invisible(examples: Iterable[SequenceExample]) -> Iterator[str]:
     """Note inputs and labels with characters that nobody sees, such as a byte order mark between joined files."""
     count, first = 0, ""
     for example in examples:
-        if isinstance(example, SeriesExample):
-            texts: list[tuple[int | None, str]] = []
-        elif isinstance(example, LabeledExample) and isinstance(example.text, str):
-            texts = [(None, example.text)]
-        else:
-            texts = list(enumerate(inputs_of(example)))
+        inputs = () if isinstance(example, SeriesExample) else inputs_of(example)
+        texts = [(None, inputs)] if isinstance(inputs, str) else list(enumerate(inputs))
         labels = [*enumerate(tags_of(example)), (None, label_of(example) or "")]
+        if "".join(label for _, label in labels).isprintable() and not INVISIBLE.search("".join(inputs)):
+            continue
         wrong = [(step, text) for step, text in texts if INVISIBLE.search(text)]
         wrong += [(step, label) for step, label in labels if not label.isprintable()]
         count += len(wrong)
-        if wrong and not first:
+        if not first:
             step, text = wrong[0]
             at = match.start() if (match := INVISIBLE.search(text)) else 0
-            first = f"{text[max(at - CONTEXT, 0) : at + CONTEXT]!r} ({where(example, step)})"
+            place = f" ({where(example, step)})" if example.place else ""
+            first = f"{text[max(at - CONTEXT, 0) : at + CONTEXT]!r}{place}"
     if count:
         yield f"invisible characters in {count} tokens, texts or labels, first {first}; remove them"
 

@@ -1,8 +1,9 @@
 """Comparison of training tokens with those that the tokenizer of the bundle cuts from a text."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from models.codecs import Codec
 from models.codecs.words import WordsCodec, tokenize
@@ -23,7 +24,12 @@ class TokenDifferences:
     first: str = ""
     place: str = ""
     cut: tuple[str, ...] = ()  # what a text gives for the first one
-    remedy: str = ""
+    remedies: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def remedy(self) -> str:
+        """The remedy for most of them."""
+        return next((remedy for remedy, _ in self.remedies.most_common(1)), "")
 
     @property
     def share(self) -> float:
@@ -60,15 +66,16 @@ def compare_tokens(codec: Codec, examples: Iterable[SequenceExample]) -> TokenDi
                 continue
             if not found.count:
                 found.first, found.place = token, where(example, step)
-                found.cut, found.remedy = (run,) if run != token else parts, _remedy(token, unspaced=run != token)
+                found.cut = (run,) if run != token else parts
             found.count += 1
+            found.remedies[_remedy(token, unspaced=run != token)] += 1
     return found
 
 
 def _unspaced_run(tokens: Sequence[str], step: int) -> str:
     """Return a token with its neighbors, if all of them are in scripts without spaces."""
     run = tokens[step]
-    if UNSPACED.fullmatch(run):
+    if not run.isascii() and UNSPACED.fullmatch(run):
         if step and UNSPACED.fullmatch(tokens[step - 1]):
             run = tokens[step - 1] + run
         if step + 1 < len(tokens) and UNSPACED.fullmatch(tokens[step + 1]):

@@ -60,6 +60,12 @@ def test_token_with_a_space_needs_a_list(codec: WordsCodec) -> None:
     assert found.remedy == "send lists of tokens instead of texts"
 
 
+def test_remedy_suits_most_tokens() -> None:
+    found = compare_tokens(WORDS, [sentence("e-mail", "我", "爱", "他")])
+    assert (found.first, found.count) == ("e-mail", 4)
+    assert "codec.kind=characters" in found.remedy
+
+
 def test_lists_of_tokens_with_a_label_are_compared_too() -> None:
     rows = [LabeledExample(text=("AT&T", "rocks"), label="x"), LabeledExample(text="AT&T rocks", label="x")]
     assert compare_tokens(WORDS, rows).share == 0.5
