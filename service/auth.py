@@ -3,12 +3,12 @@
 A line of the key file is a key, or a name and a key, then optionally the limits of this key::
 
     # name       key                              (a hash: printf %s "$KEY" | sha256sum)
-    alice        a-key-of-at-least-8-characters
-    batch        sha256:9f86d0…                   rate=10/s day_requests=100000
-    monitoring   another-key-of-hers              rate=none
+    alice        <key-of-alice>
+    batch        sha256:<hash>     rate=10/s day_requests=100000
+    monitoring   <another-key>     rate=none
 
-Names appear in logs. A key without a name is called after its position, such as ``key-2``. The file is read again when
-it changes.
+A key in angle brackets is a placeholder, which is refused like the keys of published examples. Names appear in logs. A
+key without a name is called after its position, such as ``key-2``. The file is read again when it changes.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from limits import RateLimitItemPerDay
 
 from service.errors import Unauthorized
 from service.rate_limits import RateLimitPolicy, parse_rate
-from service.settings import ROOT, Settings
+from service.settings import ROOT, Settings, variable
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,15 @@ VALID_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 HASH = re.compile(r"sha256:([0-9a-f]{64})").fullmatch
 KEY_CHARACTERS_MIN = 8
 UNLIMITED = "none"
+# Keys of examples here and elsewhere, which anyone can try. Their hashes are refused, too.
+SAMPLES = frozenset(
+    hashlib.sha256(key.encode()).digest()
+    for key in (
+        *("", "test", "hello", "password", "secret", "admin", "foo", "key", "changeme", "change-me", "12345678"),
+        *("password123", "hello world", "my-key", "your-key", "your-api-key", "my-secret-key", "api-key", "sk-1234"),
+        *("a-key-of-at-least-8-characters", "another-key-of-hers", "another-long-key", "a-long-secret"),
+    )
+)
 # Well-known and local-use prefixes of NAT64 (RFC 6052, RFC 8215). The last 32 bits are the IPv4 address.
 NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 IPV6_PREFIX = 64  # the network of one subscriber, who can use any address in it
@@ -75,7 +84,12 @@ class ApiKeys:
 
     def load(self) -> None:
         """Read all keys. Raises BadKeys and OSError."""
-        keys = [(_digest(key), _principal(f"key-{n}", self._policy)) for n, key in enumerate(self._from_settings, 1)]
+        keys = []
+        for number, key in enumerate(self._from_settings, 1):
+            try:
+                keys.append((_digest(key), _principal(f"key-{number}", self._policy)))
+            except ValueError as error:
+                raise BadKeys(f"key {number} of {variable('api_keys')} {error}") from None
         fingerprint = None
         if self._file is not None:
             fingerprint = _fingerprint(self._file)
@@ -174,8 +188,14 @@ def _principal(name: str, policy: RateLimitPolicy) -> Principal:
 
 
 def _digest(text: str) -> bytes:
+    """Return the hash of a key. Raises ValueError for a key that others know."""
+    if text.startswith("<") and text.endswith(">"):
+        raise ValueError("is a placeholder; replace it with a key of your own: openssl rand -hex 16")
     found = HASH(text)
-    return bytes.fromhex(found[1]) if found else hashlib.sha256(text.encode()).digest()
+    digest = bytes.fromhex(found[1]) if found else hashlib.sha256(text.encode()).digest()
+    if digest in SAMPLES:
+        raise ValueError("is from a published example; replace it with a key of your own: openssl rand -hex 16")
+    return digest
 
 
 def _parse(text: str, policy: RateLimitPolicy, *, first: int) -> list[ApiKey]:
@@ -204,7 +224,10 @@ def _parse_key(words: list[str], policy: RateLimitPolicy, *, number: int) -> Api
         raise ValueError(f"a key must have at least {KEY_CHARACTERS_MIN} characters")
     if words[-1].startswith("sha256:") and not HASH(words[-1]):
         raise ValueError("sha256: must be followed by 64 hexadecimal digits in lower case")
-    return _digest(words[-1]), _principal(name, policy)
+    try:
+        return _digest(words[-1]), _principal(name, policy)
+    except ValueError as error:
+        raise ValueError(f"the key {error}") from None
 
 
 def _with_limit(policy: RateLimitPolicy, option: str, text: str) -> RateLimitPolicy:

@@ -89,7 +89,7 @@ class Engine:
                 raise BundleError(f"{path}: {other} has the same name {manifest.name!r}: leave one of them out")
             runtimes[manifest.name] = open_runtime(bundle, settings, telemetry, executor, budget)
             telemetry.bundle(manifest.name, manifest.version, bundle.variant, load_s)
-            log.info("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, bundle.model.device, load_s)
+            log.debug("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, bundle.model.device, load_s)
         keys = settings.state_key or (secrets.token_urlsafe(),)  # app.py sets one key for all workers of a service
         signer = StateSigner(keys, ttl_s=settings.state_ttl_s, clock=time.time)
         return cls(list(runtimes.values()), executor, request_tokens=settings.request_tokens, signer=signer)

@@ -31,7 +31,7 @@ UNANSWERED = "ASGI callable returned without starting response."
 # The loggers of messages that clients can trigger.
 CLIENT_LOGGERS = (
     *("asyncio", "bentoml", "grpc", "uvicorn", "websockets", "service.api", "service.engine", "service.generation"),
-    *("service.scheduling", "service.server.connection_limits", "service.server.fast_path"),
+    *("service.scheduling", "service.server.connection_limits", "service.server.http_protocol"),
 )
 FLOOD_S = 1.0  # between two messages of a kind
 # A quoted value, and everything after a quotation mark that nothing closes. The apostrophe in "can't" opens nothing.
@@ -83,7 +83,7 @@ class ClientMessages(logging.Filter):
         ] = {}  # when one was logged, and how many were not since
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith(CLIENT_LOGGERS):
+        if record.levelno < logging.WARNING or not record.name.startswith(CLIENT_LOGGERS):
             return True
         error = record.exc_info[1] if record.exc_info else None
         if record.msg == UNANSWERED or (error is not None and _is_disconnect(error)):

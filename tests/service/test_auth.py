@@ -11,7 +11,7 @@ from limits import RateLimitItemPerDay
 from service.auth import Authenticator, BadKeys, Principal, client_network, open_authenticator
 from service.errors import Unauthorized
 from service.rate_limits import RateLimitPolicy, parse_rate
-from service.settings import Settings
+from service.settings import ROOT, Settings
 
 HASHED = hashlib.sha256(b"hashed-key").hexdigest()
 
@@ -115,6 +115,26 @@ def test_a_bad_file_stops_the_start_but_changes_nothing_later(
 
 def test_a_byte_order_mark_is_not_part_of_a_name(file: Path) -> None:
     assert name(authenticator(write(file, "\ufeffbob bobs-new-key\n")), "bobs-new-key") == "bob"
+
+
+SAMPLE = hashlib.sha256(b"test").hexdigest()
+
+
+@pytest.mark.parametrize("key", ["<key-of-alice>", "password", "a-key-of-at-least-8-characters", f"sha256:{SAMPLE}"])
+def test_placeholders_and_published_keys_are_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(BadKeys) as caught:
+        authenticator(write(tmp_path / "keys", f"alice {key}\n"))
+    assert key not in str(caught.value)
+    with pytest.raises(BadKeys, match="SEQSERVE_API_KEYS"):
+        authenticator(api_keys=(key,))
+
+
+def test_the_keys_of_the_documentation_are_not_valid(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "secure.md").read_text()
+    block = page.split("```")[1].strip()
+    for line in block.splitlines()[1:]:
+        with pytest.raises(BadKeys):
+            authenticator(write(tmp_path / "keys", line))
 
 
 def test_a_missing_file_changes_nothing_until_it_is_back(file: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -195,7 +195,7 @@ async def test_the_access_log_has_a_line_for_each_request(which: str, outcomes: 
     ],
 )
 async def test_nothing_that_a_client_sent_is_logged(data: bytes, lines: io.StringIO) -> None:
-    keys = {"api_keys": ("12345678",)} if b"authorization" in data else {}
+    keys = {"api_keys": ("right-key",)} if b"authorization" in data else {}
     wire = Wire(settings={"access_log": "all", **keys})
     wire.send(data)
     await eventually(lambda: bool(wire.transport.written))
