@@ -1,11 +1,10 @@
 """The Starlette application: the routes of every protocol, CORS, and BentoML's pages behind them."""
 
-import contextlib
 import html
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from starlette.applications import Starlette
@@ -130,13 +129,6 @@ UNKNOWN = Route("unknown", (), _not_found, public=True)
 NOT_FOUND = {"/v2/": replace(UNKNOWN, error_format=OIP_ERROR), "/": UNKNOWN}
 
 
-@contextlib.asynccontextmanager
-async def _lifespan(bentoml_app: Starlette) -> AsyncIterator[None]:
-    """Run BentoML's startup and shutdown hooks."""
-    async with bentoml_app.router.lifespan_context(bentoml_app):
-        yield
-
-
 def create_app(worker: Worker, bentoml_app: Starlette, *, routes: tuple[Route, ...] = ROUTES) -> Starlette:
     """Return the application of one worker. ``bentoml_app`` serves BentoML's pages and has the lifespan."""
     pages = BentoMLPages(worker, bentoml_app, NOT_FOUND)
@@ -164,7 +156,8 @@ def create_app(worker: Worker, bentoml_app: Starlette, *, routes: tuple[Route, .
     app = Starlette(
         routes=starlette_routes,
         middleware=middleware,
-        lifespan=lambda _: _lifespan(bentoml_app),
+        # BentoML's startup and shutdown hooks
+        lifespan=cast(Any, lambda _: bentoml_app.router.lifespan_context(bentoml_app)),
     )
     app.router.redirect_slashes = False
     return app

@@ -203,9 +203,10 @@ def _handler(worker: Worker, method: GrpcMethod) -> Callable[[bytes, Any], Await
             raise
         except Exception as cause:
             error = context.fail(cause)
-            await call.abort(
-                status_of(error), detail_of(error, GRPC_REMEDIES), trailing_metadata=_trailing(error, context)
-            )
+            trailing = [("x-request-id", context.request.request_id)]
+            if (seconds := retry_after(error)) is not None:
+                trailing.append(("retry-after", str(seconds)))
+            await call.abort(status_of(error), detail_of(error, GRPC_REMEDIES), trailing_metadata=tuple(trailing))
         finally:
             context.finish()
 
@@ -243,12 +244,6 @@ def peer_address(peer: str) -> str:
         return str(ipaddress.ip_address(host)) if kind in ("ipv4", "ipv6") else ""
     except ValueError:
         return ""
-
-
-def _trailing(error: ServiceError, context: RequestContext) -> tuple[tuple[str, str], ...]:
-    seconds = retry_after(error)
-    retry = () if seconds is None else (("retry-after", str(seconds)),)
-    return (("x-request-id", context.request.request_id), *retry)
 
 
 def inference_of(message: pb.ModelInferRequest, settings: Settings) -> OIPInference:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from itertools import accumulate
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 import orjson
@@ -193,40 +194,21 @@ class StopStringFilter:
         """
         self._held += tokens
         text = "".join(token.text for token in self._held)
+        ends = list(accumulate(len(token.text) for token in self._held))
         if stopped:
             found = [place for stop in self._stop_strings if (place := text.find(stop)) >= 0]
             text = text[: min(found, default=len(text))]
-            released = self._tokens_that_begin_before(len(text))
+            # The tokens that begin in the text. The last one may end after it.
+            released = [t for t, end in zip(self._held, ends, strict=True) if end - len(t.text) < len(text)]
         elif ended:
             released = self._held
-        else:
-            released = self._tokens_that_end_by(len(text) - self._longest_partial_match(text))
+        else:  # hold back what may begin a stop string
+            partial = (n for stop in self._stop_strings for n in range(1, len(stop)) if text.endswith(stop[:n]))
+            safe = len(text) - max(partial, default=0)
+            released = [t for t, end in zip(self._held, ends, strict=True) if end <= safe]
             text = "".join(token.text for token in released)
         self._held = self._held[len(released) :]
         return text, released
-
-    def _longest_partial_match(self, text: str) -> int:
-        """Return how many characters at the end of ``text`` may begin a stop string."""
-        lengths = (n for stop in self._stop_strings for n in range(1, len(stop)) if text.endswith(stop[:n]))
-        return max(lengths, default=0)
-
-    def _tokens_that_end_by(self, end: int) -> list[TextToken]:
-        found, place = [], 0
-        for token in self._held:
-            place += len(token.text)
-            if place > end:
-                break
-            found.append(token)
-        return found
-
-    def _tokens_that_begin_before(self, end: int) -> list[TextToken]:
-        found, place = [], 0
-        for token in self._held:
-            if place >= end:
-                break
-            found.append(token)
-            place += len(token.text)
-        return found
 
 
 class ChoiceBuilder:
