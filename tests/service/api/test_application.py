@@ -86,7 +86,7 @@ async def test_all_origins_may_be_allowed() -> None:
 
 
 async def test_a_preflight_needs_no_key() -> None:
-    wire = Wire(settings={"cors_origins": ("https://a.example",), "api_keys": ("12345678",)})
+    wire = Wire(settings={"cors_origins": ("https://a.example",), "api_keys": ("right-key",)})
     asked = "access-control-request-headers: authorization,x-stainless-os"
     found = await answer(wire, options("/v1/tag", "origin: https://a.example", PREFLIGHT, asked))
     assert found["status"] == "200"
