@@ -6,8 +6,9 @@ import sys
 
 from service.auth import open_authenticator
 from service.rate_limits import RateLimiter
-from service.settings import Settings, is_secret, variable
+from service.settings import BadSetting, Settings, is_secret, variable
 from service.telemetry import Telemetry
+from service.tracing import open_tracer
 
 
 def settings() -> None:
@@ -22,8 +23,20 @@ def check() -> None:
     values = Settings.read(os.environ)
     open_authenticator(values)
     if values.rate_limit_store:
-        RateLimiter(values.rate_limit_store).check()
-    for runtime in Engine.load(values, Telemetry()).runtimes.values():
+        try:
+            RateLimiter(values.rate_limit_store).check()
+        except Exception as error:  # of the client of the store, which may quote a password
+            name = variable("rate_limit_store")
+            raise BadSetting(f"{name} cannot be used ({type(error).__name__}); check its host, port and path") from None
+    if (tracer := open_tracer(os.environ)) is not None:
+        tracer.close()
+    try:
+        runtimes = Engine.load(values, Telemetry()).runtimes
+    except (ValueError, RuntimeError) as error:  # of the setting, a bundle or the device
+        chosen = [f"{variable(name)}={getattr(values, name)}" for name in ("device", "variant")]
+        chosen = [text for text in chosen if not text.endswith("=auto")]
+        raise BadSetting(f"{error} ({', '.join(chosen)})" if chosen else str(error)) from error
+    for runtime in runtimes.values():
         print(f"{runtime.name} ({runtime.bundle.manifest.task}, {runtime.bundle.variant}): OK")
 
 

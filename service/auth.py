@@ -146,13 +146,21 @@ class Authenticator:
 
 
 def open_authenticator(settings: Settings) -> Authenticator | None:
-    """Return the authenticator of the settings, or None without keys and limits. Raises BadKeys and OSError."""
+    """Return the authenticator of the settings, or None without keys and limits. Raises BadKeys."""
     day = RateLimitItemPerDay(settings.day_requests) if settings.day_requests else None
     policy = RateLimitPolicy(rate=parse_rate(settings.rate_limit), day=day)
     keys = None
     if settings.api_keys or settings.api_keys_file:
         keys = ApiKeys(settings.api_keys, ROOT / settings.api_keys_file if settings.api_keys_file else None, policy)
-        keys.load()
+        try:
+            keys.load()
+        except OSError as error:
+            reason = f"cannot be read: {error.strerror}; name a readable file"
+            raise BadKeys(f"{variable('api_keys_file')}={settings.api_keys_file} {reason}") from None
+        except BadKeys as error:
+            if variable("api_keys") in str(error) or not settings.api_keys_file:
+                raise
+            raise BadKeys(f"{variable('api_keys_file')}={settings.api_keys_file}: {error}") from None
     return None if keys is None and policy.is_unlimited else Authenticator(keys, policy)
 
 

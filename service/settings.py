@@ -27,6 +27,9 @@ MANIFEST = "manifest.json"
 ORDER = "order.txt"  # in a directory of bundles: the names of those that come first
 
 
+RUN_BUNDLE = "bundle"  # where `python -m training export` puts the bundle of a run
+
+
 class BadSetting(ValueError):
     """A setting that prevents the start. The message is for the person who set it."""
 
@@ -52,9 +55,9 @@ class Settings(BaseModel):
     bundles: Parts = Field(
         default=("models/zoo",),
         min_length=1,
-        description="Comma-separated bundles, or directories of bundles (in the order of their order.txt, then by"
-        " name). The first bundle of a task answers requests without a model. Relative paths start at the repository's"
-        " root.",
+        description="Comma-separated bundles, or directories of bundles or runs (in the order of their order.txt,"
+        " then by name). The first bundle of a task answers requests without a model. Relative paths start at"
+        " the repository's root.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Device that runs the models.")
     variant: str = Field(
@@ -208,7 +211,7 @@ class Settings(BaseModel):
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            raise BadSetting(_invalid(error)) from None
+            raise BadSetting(_invalid(error, values)) from None
         if settings.deadline_s > settings.deadline_max_s:
             raise BadSetting(
                 f"SEQSERVE_DEADLINE_S={settings.deadline_s:g} is over SEQSERVE_DEADLINE_MAX_S="
@@ -232,7 +235,7 @@ class Settings(BaseModel):
 
 
 def _bundles_in(folder: Path) -> list[Path]:
-    """Return the bundles in a directory: those in its order.txt, one a line, then the others by name."""
+    """Return the bundles in a directory of bundles or runs: those in its order.txt, one a line, then the others."""
     order = folder / ORDER
     try:
         first = order.read_text("utf-8").split() if order.is_file() else []
@@ -241,8 +244,15 @@ def _bundles_in(folder: Path) -> list[Path]:
         raise BadSetting(f"{getattr(error, 'filename', None) or order} cannot be read: {error}") from None
     # Names with a dot are bundles that are being written. A file system makes lost+found for itself.
     paths = [folder / name for name in names if not name.startswith(".") and name != "lost+found"]
-    bundles = [path for path in paths if _is_bundle(path)]
-    return sorted(bundles, key=lambda path: first.index(path.name) if path.name in first else len(first))
+    bundles = {}  # by the name of the bundle's directory, or of its run
+    for path in paths:
+        if _is_bundle(path):
+            bundles[path.name] = path
+        elif _is_bundle(path / RUN_BUNDLE):
+            bundles[path.name] = path / RUN_BUNDLE
+    return [
+        bundles[name] for name in sorted(bundles, key=lambda name: first.index(name) if name in first else len(first))
+    ]
 
 
 def _is_bundle(path: Path) -> bool:
@@ -287,10 +297,24 @@ def _unknown(name: str, value: str) -> str:
     return f"{name}{shown} is not a setting; {hint}`python -m service settings` lists all"
 
 
-def _invalid(error: ValidationError) -> str:
-    """Return the message for a bad value."""
+def _invalid(error: ValidationError, values: Mapping[str, str]) -> str:
+    """Return the message for a bad value: what it must be, and what the setting is for."""
     first = error.errors(include_url=False)[0]
-    field = str(first["loc"][0])
-    shown = "" if is_secret(field) else f"={first['input']}"
-    allowed = first["msg"][0].lower() + first["msg"][1:]
-    return f"{variable(field)}{shown} is not allowed: {allowed}. {Settings.model_fields[field].description or ''}"
+    field, context = str(first["loc"][0]), first.get("ctx", {})
+    shown = "" if is_secret(field) else f"={values[field]}"
+    needs = {
+        "int_parsing": "a whole number",
+        "int_from_float": "a whole number",
+        "int_parsing_size": "a number with fewer digits",
+        "float_parsing": "a number",
+        "finite_number": "a number",
+        "greater_than": "over {gt:g}",
+        "greater_than_equal": "at least {ge:g}",
+        "less_than_equal": "at most {le:g}",
+        "literal_error": "{expected}",
+        "string_too_short": "at least {min_length} characters long (each value)",
+        "too_short": "a list with at least {min_length} entry",
+    }.get(first["type"], "in the form that is described here")
+    about = Settings.model_fields[field].description or ""
+    reason = str(context.get("error") or f"it must be {needs.format_map(context)}")  # that of a validator, or ours
+    return f"{variable(field)}{shown} is not allowed: {reason}. {about}"

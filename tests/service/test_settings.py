@@ -69,6 +69,31 @@ def test_a_bad_value_stops_the_start_with_the_allowed_ones() -> None:
         assert part in message
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "limit"),
+    [
+        ("WORKERS", "many", "whole number"),
+        ("WORKERS", "1.5", "whole number"),
+        ("WORKERS", "0", "1"),
+        ("WORKERS", "1000", "256"),
+        ("DEADLINE_S", "soon", "number"),
+        ("DEADLINE_S", "nan", "86400"),
+        ("GRPC_PORT", "70000", "65535"),
+        ("RATE_LIMIT", "5", "100/s"),
+        ("VARIANT", "A!", "fp32"),
+        ("BUNDLES", ",", "1"),
+        ("ACCESS_LOG", "yes", "errors"),
+        ("API_KEYS", "short", "8"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_setting_and_limit(name: str, value: str, limit: str) -> None:
+    message = refusal(**{f"SEQSERVE_{name}": value})
+    assert message.startswith("SEQSERVE_API_KEYS " if name == "API_KEYS" else f"SEQSERVE_{name}={value} ")
+    assert limit in message
+    for of_pydantic in ("input should", "string should", "value error", "tuple", "pattern"):
+        assert of_pydantic not in message.lower()
+
+
 def test_the_default_deadline_is_at_most_the_longest() -> None:
     assert "SEQSERVE_DEADLINE_MAX_S=5" in refusal(SEQSERVE_DEADLINE_S="6", SEQSERVE_DEADLINE_MAX_S="5")
 
@@ -95,6 +120,15 @@ def test_order_txt_orders_the_bundles_of_a_directory(tmp_path: Path) -> None:
     (tmp_path / "order.txt").write_text("c\nmissing\nb\n")
     found = Settings(bundles=(str(tmp_path),)).bundle_paths()
     assert [path.name for path in found] == ["c", "b", "a", "d"]
+
+
+def test_a_directory_of_runs_means_their_bundles(tmp_path: Path) -> None:
+    for name in ("b/bundle", "a/bundle", "c", "not-exported"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("b/bundle", "a/bundle", "c"):
+        (tmp_path / name / MANIFEST).write_text("{}")
+    found = Settings(bundles=(str(tmp_path),)).bundle_paths()
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["a/bundle", "b/bundle", "c"]
 
 
 def test_a_path_without_a_bundle_is_refused(tmp_path: Path) -> None:
@@ -183,3 +217,27 @@ def test_check_fails_for_a_store_that_does_not_answer(
     monkeypatch.setenv("SEQSERVE_RATE_LIMIT_STORE", f"redis://user:secret@127.0.0.1:{free_port()}")
     assert main(["check"]) == 1
     assert "SEQSERVE_RATE_LIMIT_STORE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SEQSERVE_API_KEYS_FILE", "/nope"),
+        ("SEQSERVE_API_KEYS_FILE", "/"),
+        ("SEQSERVE_API_KEYS_FILE", "pyproject.toml"),
+        ("SEQSERVE_RATE_LIMIT_STORE", "redis://user:secret@x:99999999"),
+        ("SEQSERVE_RATE_LIMIT_STORE", "sqlite:///nope/secret"),
+        ("SEQSERVE_VARIANT", "fp64"),
+        ("SEQSERVE_BUNDLES", "/nope"),
+        ("OTEL_TRACES_EXPORTER", "nope"),
+    ],
+)
+def test_check_names_the_setting_in_one_line(
+    name: str, value: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert main(["check"]) == 1
+    message = capsys.readouterr().err
+    assert name.removesuffix("_TRACES_EXPORTER") in message
+    assert message.count("\n") == 1
+    assert "secret" not in message
