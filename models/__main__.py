@@ -37,15 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     summary = "Show gates and cells at every step of an input."
     raw = argparse.RawDescriptionHelpFormatter  # keeps the line breaks of the examples
-    _add_inspect_arguments(
-        commands.add_parser("inspect", help=summary, description=summary, epilog=INSPECT_EXAMPLES, formatter_class=raw)
+    command = commands.add_parser(
+        "inspect", help=summary, description=summary, epilog=INSPECT_EXAMPLES, formatter_class=raw
     )
-    summary = "Check bundles on a device and measure their speed."
-    _add_measure_arguments(commands.add_parser("measure", help=summary, description=summary))
-    return parser
-
-
-def _add_inspect_arguments(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_inspect)
     add = command.add_argument
     add("bundle", type=Path, metavar="BUNDLE", help="Bundle directory.")
@@ -71,9 +65,8 @@ def _add_inspect_arguments(command: argparse.ArgumentParser) -> None:
     form.add_argument(
         "--strip", dest="form", action="store_const", const="strip", default="auto", help="Print the text in color."
     )
-
-
-def _add_measure_arguments(command: argparse.ArgumentParser) -> None:
+    summary = "Check bundles on a device and measure their speed."
+    command = commands.add_parser("measure", help=summary, description=summary)
     command.set_defaults(run=_measure)
     add = command.add_argument
     add("bundles", type=Path, nargs="+", metavar="BUNDLE", help="Bundle directories.")
@@ -81,6 +74,7 @@ def _add_measure_arguments(command: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=1, metavar="N", help="CPU threads per graph (default: %(default)s).")
     add("--rows", type=_numbers, metavar="N,N…", default=ROWS, help="Batch sizes (default: 1,16,64,256).")
     add("--to", type=Path, metavar="FILE", help="Also write the results to this JSON file.")
+    return parser
 
 
 def _inspect(options: argparse.Namespace) -> None:

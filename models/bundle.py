@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +45,6 @@ class Bundle:
     model: OnnxModel
     variant: str
     path: Path
-    load_s: float
 
     @property
     def digest(self) -> str:
@@ -67,7 +65,6 @@ def load(
     """
     path = Path(path)
     placement = placement or Placement()
-    started = time.perf_counter()
     manifest = read(path, sha256=manifest_sha256)
     # Read each file once, so that the hashed bytes are the bytes that are used.
     contents = {file: _read_checked(path, manifest, file) for file in manifest.checksums}
@@ -84,7 +81,6 @@ def load(
         model=model,
         variant=name,
         path=path,
-        load_s=time.perf_counter() - started,
     )
 
 

@@ -43,7 +43,9 @@ def measure(path: Path, placement: Placement, rows: Sequence[int] = ROWS) -> lis
         items = STEPS if generates else 1
         entry["unit"] = "tokens" if generates else "inputs"
         alone = make_run(loaded, 1)()
-        entry["same_bits"] = {count: _equal(alone, make_run(loaded, count)()) for count in rows if count > 1}
+        entry["same_bits"] = {
+            count: all(map(np.array_equal, alone, make_run(loaded, count)())) for count in rows if count > 1
+        }
         entry["per_s"] = {count: round(_rate(make_run(loaded, count), count * items), 1) for count in rows}
         entries.append(entry)
     return entries
@@ -55,12 +57,10 @@ def _whole_run(loaded: Bundle, rows: int) -> Callable[[], Outputs]:
     assert not isinstance(task, Generation)
     items = [task.encode(example.inputs) for example in loaded.manifest.examples]
     feeds = task.collate([max(items, key=lambda item: item.length)] * rows)
-    return lambda: [_first_row(array, rows) for array in loaded.model.run(feeds).values()]
-
-
-def _first_row(array: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]:
-    """Return the first row of an output (B, …) or (T, B, …)."""
-    return array[0] if len(array) == rows and array.ndim == 2 else array[:, 0]
+    return lambda: [
+        array[0] if len(array) == rows and array.ndim == 2 else array[:, 0]  # of (B, …) or (T, B, …)
+        for array in loaded.model.run(feeds).values()
+    ]
 
 
 def _decoding_run(loaded: Bundle, rows: int) -> Callable[[], Outputs]:
@@ -80,10 +80,6 @@ def _decoding_run(loaded: Bundle, rows: int) -> Callable[[], Outputs]:
         return [log_probabilities[0], *(part[0] for part in state)]
 
     return run
-
-
-def _equal(alone: Outputs, batched: Outputs) -> bool:
-    return all(np.array_equal(one, other) for one, other in zip(alone, batched, strict=True))
 
 
 def _rate(run: Callable[[], Outputs], items: int) -> float:

@@ -11,13 +11,7 @@ from models import state as states
 from models.bundle import Bundle
 from models.manifest import BundleError
 from models.sampling import SamplingOptions
-from models.tasks import (
-    Classification,
-    Generation,
-    GenerationResult,
-    Joint,
-    as_json,
-)
+from models.tasks import Classification, Generation, GenerationResult, Joint, as_json
 from models.tasks.generate import GenerateOptions, TokenSampler
 
 Part = Literal["tag", "classify"]

@@ -148,7 +148,12 @@ class DnaCodec:
             raise TooLong(f"more than {positions} bases, the number of positions; shorten the input", limit=positions)
         codes = _CODE_BY_BYTE[np.frombuffer(text.encode("ascii", "replace"), np.uint8)]  # (T,)
         if len(codes) and codes.min() == _INVALID:
-            raise _invalid_base(text, int(codes.argmin()))
+            place = int(codes.argmin())
+            raise InputError(
+                f"character {place} is {text[place]!r}, which is not a base; send A, C, G, T or U, the IUPAC codes "
+                f"{' '.join(_LETTERS[4:-1])}, and - for a gap, without spaces or line breaks",
+                value=text[place],
+            )
         offsets = len(CODES) * np.arange(len(codes), dtype=np.int32) if positions else 0
         return EncodedSymbols(text=text if text is raw else None, tokens=text, rows=FIRST + offsets + codes)
 
@@ -171,12 +176,3 @@ def _joined(tokens: Sequence[str], unit: str) -> str:
                 value=token,
             )
     return "".join(tokens)
-
-
-def _invalid_base(text: str, place: int) -> InputError:
-    letter = text[place]
-    return InputError(
-        f"character {place} is {letter!r}, which is not a base; send A, C, G, T or U, the IUPAC codes "
-        f"{' '.join(_LETTERS[4:-1])}, and - for a gap, without spaces or line breaks",
-        value=letter,
-    )

@@ -78,7 +78,8 @@ class FramesCodec:
                     limit=features,
                 )
             for place, number in enumerate(frame):
-                if not _fits_float32(number):
+                is_number = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
+                if not (is_number and abs(number) <= LARGEST):
                     return InputError(
                         f"number {place} of frame {step} is {quoted(number)}; "
                         f"send a finite number of magnitude at most {LARGEST:.1e}",
@@ -102,11 +103,3 @@ def _to_float32(raw: Any) -> NDArray[np.float32] | None:
         return None
     with np.errstate(over="ignore"):  # overflow gives infinity, which `encode` looks for
         return np.ascontiguousarray(array, np.float32)
-
-
-def _fits_float32(number: Any) -> bool:
-    """Return whether float32 can hold a value that is a number and not a boolean."""
-    if isinstance(number, bool) or not isinstance(number, int | float | np.integer | np.floating):
-        return False
-    size: Any = abs(number)
-    return bool(size <= LARGEST)

@@ -72,32 +72,25 @@ def inspect(bundle: Bundle, raw: Any) -> Inspection:
     item: Any = bundle.task.encode(raw)
     if not item.length:
         raise ValueError("the input is empty; give at least one step")
-    model = _parse((bundle.path / bundle.manifest.variants[VARIANT].file).read_bytes())
-    nodes = [node for node in model.graph.node if node.op_type in PARTS and node.domain in ("", "ai.onnx")]
-    if not nodes:
-        raise BundleError(f"{bundle.manifest.name}: its graph has no {', '.join(PARTS)} operator")
-    arrays = _arrays(model, nodes, _feeds(bundle, item))
-    layers = [layer for node in nodes if _runs_along_input(model, node) for layer in _layers(node, arrays)]
-    # The word or character of each step, or its number for an input that is not text.
-    steps = tuple(str(token) or str(number) for number, token in enumerate(item.tokens, 1))
-    return Inspection(bundle=bundle.manifest.name, steps=steps, layers=tuple(layers))
-
-
-def _parse(graph: bytes) -> "onnx.ModelProto":
     try:
         import onnx
     except ImportError:
         raise NotInstalled("the package onnx is missing; run pip install onnx, or install the train extra") from None
-    return onnx.load_model_from_string(graph)
-
-
-def _feeds(bundle: Bundle, item: Any) -> dict[str, NDArray[Any]]:
-    """Return the feeds of one input, with a zero state."""
+    model = onnx.load_model_from_string((bundle.path / bundle.manifest.variants[VARIANT].file).read_bytes())
+    nodes = [node for node in model.graph.node if node.op_type in PARTS and node.domain in ("", "ai.onnx")]
+    if not nodes:
+        raise BundleError(f"{bundle.manifest.name}: its graph has no {', '.join(PARTS)} operator")
     task: Any = bundle.task
-    if not isinstance(task, Generation):
-        return dict(task.collate([item]))
-    state = zip(task.state, states.zeros(task.state, 1), strict=True)
-    return {**task.codec.collate([item]), **{tensor.input: array for tensor, array in state}}
+    if isinstance(task, Generation):
+        state = zip(task.state, states.zeros(task.state, 1), strict=True)
+        feeds = task.codec.collate([item]) | {tensor.input: zeros for tensor, zeros in state}
+    else:
+        feeds = task.collate([item])
+    arrays = _arrays(model, nodes, feeds)
+    layers = [layer for node in nodes if _runs_along_input(model, node) for layer in _layers(node, arrays)]
+    # The word or character of each step, or its number for an input that is not text.
+    steps = tuple(str(token) or str(number) for number, token in enumerate(item.tokens, 1))
+    return Inspection(bundle=bundle.manifest.name, steps=steps, layers=tuple(layers))
 
 
 def _arrays(

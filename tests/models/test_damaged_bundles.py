@@ -78,6 +78,13 @@ def test_file_that_is_not_regular_is_refused(copy: Path, file: str, make: Callab
     assert load_error(copy).startswith(f"{copy / file}: ")
 
 
+def test_fifo_in_place_of_an_empty_file_is_refused(copy: Path) -> None:
+    replace(copy / "notes.txt", b"")
+    (copy / "notes.txt").unlink()
+    os.mkfifo(copy / "notes.txt")
+    assert load_error(copy).startswith(f"{copy / 'notes.txt'}: ")
+
+
 @pytest.mark.parametrize(
     ("file", "limit"),
     [("manifest.json", MANIFEST_BYTES), ("fp32.onnx", GRAPH_BYTES), ("words.json", VOCABULARY_BYTES)],
@@ -225,3 +232,15 @@ def test_replaced_bundle_is_refused(copy: Path) -> None:
 def test_graph_file_refuses_bytes_that_are_not_a_message(content: bytes) -> None:
     with pytest.raises(ValueError, match=" "):
         GraphFile(content)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(("value", "dtype"), [(np.nan, np.float32), (np.inf, np.float64), (np.nan, np.float16)])
+def test_weights_in_nodes_and_in_their_bodies_are_checked(nested: bool, value: float, dtype: Any) -> None:
+    tensor = onnx.numpy_helper.from_array(np.array([1, value], dtype), "weight")
+    nodes = [onnx.helper.make_node("Constant", [], ["weight"], value=tensor)]
+    body = onnx.helper.make_graph(nodes, "body", [], [])
+    if nested:
+        body = onnx.helper.make_graph([onnx.helper.make_node("Scan", [], ["y"], body=body)], "outer", [], [])
+    content = onnx.helper.make_model(body).SerializeToString()
+    assert GraphFile(content).nonfinite_weight() == "weight"

@@ -153,6 +153,17 @@ def test_a_directory_that_cannot_be_read_is_refused(inside: str) -> None:
         (folder / inside).chmod(0o755)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_the_check_names_a_bundle_that_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], make: Callable[[Path], None]
+) -> None:
+    (tmp_path / "a").mkdir()
+    make(tmp_path / "a" / MANIFEST)
+    monkeypatch.setenv("SEQSERVE_BUNDLES", str(tmp_path))
+    assert main(["check"]) == 1
+    assert str(tmp_path / "a" / MANIFEST) in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("target", ["nowhere", "link"])
 def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path, target: str) -> None:
     (tmp_path / "link").symlink_to(tmp_path / target)
