@@ -219,9 +219,9 @@ def _note_unseen(kind: LabelKind, known: Set[str], held_out: Mapping[str, LabelU
 def _note_suspicious(kind: LabelKind, uses: Mapping[str, LabelUse]) -> Iterator[str]:
     """Note labels that may be missing values, or that have quotes."""
     for label, use in uses.items():
-        problem = "a missing value, then leave such rows out" if label.casefold() in MISSING_VALUES else ""
+        problem = "a missing value; if so, leave these rows out" if label.casefold() in MISSING_VALUES else ""
         if len(label) > 2 and label[0] in QUOTES and label[-1] in QUOTES:
-            problem = "quoted by mistake, then remove the quotes"
+            problem = "quoted by mistake; if so, remove the quotes"
         if problem:
             yield f"{kind} {label!r} ({_times(use)}) may be {problem}"
 
@@ -261,7 +261,7 @@ def note_invisible(examples: Iterable[SequenceExample]) -> Iterator[str]:
             place = f" ({where(example, step)})" if example.place else ""
             first = f"{text[max(at - CONTEXT, 0) : at + CONTEXT]!r}{place}"
     if count:
-        yield f"invisible characters in {count} tokens, texts or labels, first {first}; remove them"
+        yield f"{count} tokens, texts or labels with invisible characters, first {first}; remove these"
 
 
 def _note_missing_b(examples: Iterable[Any]) -> Iterator[str]:

@@ -104,7 +104,7 @@ def _column_index(path: Path, column: Column, *, default: int, conllu: bool) -> 
     if isinstance(column, int):
         return column
     if not conllu:
-        raise DataError(f"{path}: column {column!r} is a name, and only .conllu files name columns; give a number")
+        raise DataError(f"{path}: column {column!r} is a name, which needs a header or .conllu; give a number")
     if column.upper() not in CONLLU_COLUMNS:
         raise DataError(f"{path}: no column {column!r}; CoNLL-U has {', '.join(CONLLU_COLUMNS)}")
     return CONLLU_COLUMNS.index(column.upper())

@@ -14,6 +14,8 @@ TAGS = ("tag", "tags", "ner", "ner_tag", "ner_tags", "label", "labels")
 
 DELIMITER = re.compile(r"[,;|\t]")
 
+MOST_SHOWN = 60  # characters of a wrong line
+
 Column = int | str | None
 Columns = tuple[int | None, int, int]  # of the sentence, the token and the tag
 
@@ -29,6 +31,12 @@ def read_token_table(
     first = next(filter(str.strip, lines))
     names = {name.strip(' "').casefold() for name in DELIMITER.split(first)}
     if not names & ({token_column.casefold()} if isinstance(token_column, str) else set(TOKENS)):
+        if path.suffix.lower() == ".csv" and "\t" not in first and first.count(",") > 1:
+            raise DataError(
+                f"{path}: no column of tokens in the first line, {first[:MOST_SHOWN]!r}; name the columns of "
+                f"sentence, token and tag there, such as {SENTENCES[0]}, {TOKENS[0]} and {TAGS[0]}, or choose with "
+                "--token-column NAME --tag-column NAME"
+            )
         return None
     rows = table_rows(path, lines, ())
     header_line, header = next(rows)

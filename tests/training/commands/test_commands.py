@@ -1,5 +1,6 @@
 """The command line: the files it leaves, and errors in one line with status 2."""
 
+import json
 import os
 import subprocess
 import sys
@@ -113,6 +114,13 @@ def test_columns_and_encoding_are_options(workplace: Path) -> None:
     columns = ["--text", "review", "--label", "stars", "--encoding", "latin-1"]
     assert main(["fit", "classifier", "--data", "mine.csv", "--name", "mine", *columns, *TINY]) == 0
     assert "café" in (workplace / "runs/mine/words.json").read_text("utf-8")
+
+
+def test_keys_of_json_are_options(workplace: Path) -> None:
+    (workplace / "mine.jsonl").write_text('{"words": ["a", "b"], "ner": ["O", "B-x"]}\n' * 30)
+    keys = ["--tokens", "words", "--tags", "ner"]
+    assert main(["fit", "tagger", "--data", "mine.jsonl", "--name", "mine", *keys, *TINY]) == 0
+    assert json.loads((workplace / "runs/mine/run.json").read_text("utf-8"))["labels"] == ["B-x", "O"]
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,10 @@ def test_file_without_a_header_is_not_a_table(tmp_path: Path, content: str) -> N
         ("sentence,word,tag\n1,The,\n", r"a\.csv, line 2: 'tag' is ''"),
         ("sentence,word,tag\n1,The,O\n1, ,O\n", r"a\.csv, line 3: 'word' is ' '"),
         ("sentence,word,tag\n", r"a\.csv: no row"),
+        (
+            "Sentence #,Sentence,POS,Tag\n1,The dog,DT NN,O O\n",
+            r"a\.csv: .*'Sentence #,Sentence,POS,Tag'.*--token-column",
+        ),
     ],
 )
 def test_wrong_table_of_tokens_is_refused_with_its_line(tmp_path: Path, content: str, error: str) -> None:
