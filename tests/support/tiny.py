@@ -169,7 +169,7 @@ def items(codec: Any, count: int, seed: int = 0) -> list[Any]:
 
 def cut(codec: Codec, whole: Any, cuts: list[int]) -> list[Any]:
     """Return an encoded input as chunks that start at these steps."""
-    raw = whole.frames if isinstance(codec, FramesCodec) else list(whole.tokens)
+    raw = whole.rows if isinstance(codec, FramesCodec) else list(whole.tokens)
     places = [0, *cuts, whole.length]
     pieces: list[Any] = [codec.encode(raw[first:last]) for first, last in itertools.pairwise(places)]
     return [piece for piece in pieces if piece.length]
