@@ -195,7 +195,7 @@ def open_runtime(
     bundle: Bundle, settings: Settings, telemetry: Telemetry, executor: Executor, budget: LoopBudget
 ) -> ModelRuntime:
     """Make the schedulers of a loaded bundle."""
-    metrics = telemetry.for_model(bundle.manifest.name)
+    metrics = ModelMetrics(telemetry, bundle.manifest.name)
     scheduler = _scheduler(bundle, settings, metrics)
     tensor_scheduler = TensorScheduler(
         partial(_run_tensors, bundle),

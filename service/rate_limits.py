@@ -137,7 +137,7 @@ class RateLimiter:
                     f"more than {item.amount} requests in {window_s} s; retry in {status.reset_s:.3g} s",
                     policy=name,
                     limit=item.amount,
-                    retry_after_s=status.reset_s,
+                    retry_after_s=round(status.reset_s, 3),
                 )
         return statuses, refused
 

@@ -53,6 +53,10 @@ def _histogram(name: str, labels: tuple[str, ...], buckets: tuple[float, ...], a
     return Metric(name=name, kind="histogram", labels=labels, about=about, buckets=buckets)
 
 
+def _gauge(name: str, labels: tuple[str, ...], about: str, merge: Literal["livesum", "livemax"] = "livesum") -> Metric:
+    return Metric(name=name, kind="gauge", labels=labels, about=about, merge=merge)
+
+
 M = ("model",)
 REQUESTS = _counter("seqserve_requests_total", ("route", "model", "outcome"), "Requests by outcome: ok, or the error.")
 REQUEST_SECONDS = _histogram(
@@ -65,31 +69,17 @@ PADDING_WASTE = _histogram("seqserve_padding_waste_ratio", M, SHARES, "Padding o
 RELEASED = _counter("seqserve_batches_released_total", ("model", "reason"), "Batches by the reason of their release.")
 PROCESSED = _counter("seqserve_processed_tokens_total", M, "Tokens of processed inputs, without padding.")
 PADDED = _counter("seqserve_padded_tokens_total", M, "Tokens of processed inputs, with padding.")
-QUEUE_ITEMS = Metric(name="seqserve_queue_items", kind="gauge", labels=M, about="Inputs that are queued.")
-ACTIVE_SLOTS = Metric(name="seqserve_active_slots", kind="gauge", labels=M, about="Texts that are being generated.")
-ACTIVE_STREAMS = Metric(
-    name="seqserve_active_streams", kind="gauge", labels=M, about="Open event streams and WebSockets."
-)
+QUEUE_ITEMS = _gauge("seqserve_queue_items", M, "Inputs that are queued.")
+ACTIVE_SLOTS = _gauge("seqserve_active_slots", M, "Texts that are being generated.")
+ACTIVE_STREAMS = _gauge("seqserve_active_streams", M, "Open event streams and WebSockets.")
 GENERATED = _counter("seqserve_generated_tokens_total", M, "Generated tokens.")
 STEP_ROWS = _histogram("seqserve_step_rows", M, ROWS, "Texts in one decoding step.")
 STEP_SECONDS = _histogram("seqserve_step_seconds", M, TOKEN_SECONDS, "Seconds that the model took for a decoding step.")
 FIRST_TOKEN = _histogram("seqserve_first_token_seconds", M, SECONDS, "Seconds from a request to its first token.")
 INTER_TOKEN = _histogram("seqserve_inter_token_seconds", M, TOKEN_SECONDS, "Seconds between two tokens of a text.")
 REJECTED = _counter("seqserve_rejected_total", ("reason",), "Refused requests by error.")
-BUNDLE = Metric(
-    name="seqserve_bundle_info",
-    kind="gauge",
-    labels=("model", "version", "variant"),
-    about="1 for each loaded bundle.",
-    merge="livemax",
-)
-LOAD_SECONDS = Metric(
-    name="seqserve_bundle_load_seconds",
-    kind="gauge",
-    labels=M,
-    about="Seconds to load and self-test a bundle.",
-    merge="livemax",
-)
+BUNDLE = _gauge("seqserve_bundle_info", ("model", "version", "variant"), "1 for each loaded bundle.", "livemax")
+LOAD_SECONDS = _gauge("seqserve_bundle_load_seconds", M, "Seconds to load and self-test a bundle.", "livemax")
 METRICS = (
     *(REQUESTS, REQUEST_SECONDS, REJECTED, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ITEMS, PADDING_WASTE, RELEASED),
     *(PROCESSED, PADDED, QUEUE_ITEMS, ACTIVE_SLOTS, GENERATED, STEP_ROWS, STEP_SECONDS, FIRST_TOKEN, INTER_TOKEN),
@@ -180,10 +170,6 @@ class Telemetry:
             histogram = self._histograms[metric, labels] = _Histogram(metric.buckets)
         histogram.add(value, times)
 
-    def for_model(self, model: str) -> "ModelMetrics":
-        """Return the metrics of one loaded bundle."""
-        return ModelMetrics(self, model)
-
     def flush(self) -> None:
         """Move the recorded values into prometheus_client. After an error, no value is counted twice."""
         while self._counts:
@@ -210,13 +196,13 @@ class Telemetry:
 
             if self.registry is None:
                 self.registry = prometheus.CollectorRegistry()
-            about, labels, registry = metric.about, metric.labels, self.registry
-            if metric.kind == "counter":
-                family = prometheus.Counter(metric.name, about, labels, registry=registry)
-            elif metric.kind == "gauge":
-                family = prometheus.Gauge(metric.name, about, labels, registry=registry, multiprocess_mode=metric.merge)
-            else:
-                family = prometheus.Histogram(metric.name, about, labels, registry=registry, buckets=metric.buckets)
+            kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+                "counter": (prometheus.Counter, {}),
+                "gauge": (prometheus.Gauge, {"multiprocess_mode": metric.merge}),
+                "histogram": (prometheus.Histogram, {"buckets": metric.buckets}),
+            }
+            make, options = kinds[metric.kind]
+            family = make(metric.name, metric.about, metric.labels, registry=self.registry, **options)
             self._families[metric] = family
         return family
 
@@ -294,16 +280,10 @@ def drop_dead_workers(directory: Path) -> None:
     """
     for file in directory.glob("gauge_live*_*.db"):
         pid = file.stem.rpartition("_")[2]
-        if pid.isdecimal() and not _runs(int(pid)):
+        try:
+            os.kill(int(pid), 0)  # signal 0 only checks
+        except ProcessLookupError:
             with contextlib.suppress(OSError):  # of a directory that is not writable
                 file.unlink()
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)  # signal 0 only checks
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it runs, as another user
-    return True
+        except (ValueError, PermissionError):  # of another program, or it runs as another user
+            pass

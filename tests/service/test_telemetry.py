@@ -8,7 +8,7 @@ from pathlib import Path
 import prometheus_client as prometheus
 import pytest
 
-from service.telemetry import METRICS, SECONDS, Telemetry, drop_dead_workers
+from service.telemetry import METRICS, SECONDS, ModelMetrics, Telemetry, drop_dead_workers
 
 
 def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
@@ -19,7 +19,7 @@ def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
 
 def test_a_batch_is_recorded() -> None:
     telemetry = Telemetry()
-    telemetry.for_model("m").batch(
+    ModelMetrics(telemetry, "m").batch(
         items=3, padded_tokens=40, real_tokens=30, reason="rows", compute_s=0.002, queue_s=[0.001, 0.002, 0.003]
     )
     assert value(telemetry, "seqserve_batch_items_sum", model="m") == 3
@@ -31,13 +31,13 @@ def test_a_batch_is_recorded() -> None:
 
 def test_an_empty_batch_has_no_padding_waste() -> None:
     telemetry = Telemetry()
-    telemetry.for_model("m").batch(items=1, padded_tokens=0, real_tokens=0, reason="rows", compute_s=0.001)
+    ModelMetrics(telemetry, "m").batch(items=1, padded_tokens=0, real_tokens=0, reason="rows", compute_s=0.001)
     assert value(telemetry, "seqserve_padding_waste_ratio_count", model="m") is None
 
 
 def test_decoding_steps_and_tokens_are_recorded() -> None:
     telemetry = Telemetry()
-    metrics = telemetry.for_model("m")
+    metrics = ModelMetrics(telemetry, "m")
     metrics.steps(rows=5, count=2, compute_s=0.0001)
     metrics.tokens(count=5, interval_s=0.0)
     metrics.first_token(0.004)
@@ -51,7 +51,7 @@ def test_decoding_steps_and_tokens_are_recorded() -> None:
 
 def test_a_gauge_keeps_its_value_after_a_flush() -> None:
     telemetry = Telemetry()
-    telemetry.for_model("m").slots(queued=7, active=3)
+    ModelMetrics(telemetry, "m").slots(queued=7, active=3)
     telemetry.flush()
     assert value(telemetry, "seqserve_queue_items", model="m") == 7
     assert value(telemetry, "seqserve_active_slots", model="m") == 3
@@ -86,7 +86,7 @@ def test_a_histogram_counts_as_prometheus_client_does(seconds: float) -> None:
     telemetry, registry = Telemetry(), prometheus.CollectorRegistry()
     expected = prometheus.Histogram("expected", "", registry=registry, buckets=SECONDS)
     expected.observe(seconds)
-    telemetry.for_model("m").first_token(seconds)
+    ModelMetrics(telemetry, "m").first_token(seconds)
     for bound in (*SECONDS, float("inf")):
         le = prometheus.utils.floatToGoString(bound)
         assert value(telemetry, "seqserve_first_token_seconds_bucket", model="m", le=le) == registry.get_sample_value(
@@ -122,7 +122,7 @@ def test_a_failed_flush_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch) ->
     with monkeypatch.context() as patch:
         patch.setattr(prometheus.Gauge, "set", lambda *_: (_ for _ in ()).throw(OSError("no space left on device")))
         telemetry.rejected("queue-full")
-        telemetry.for_model("m").queue_depth(7)
+        ModelMetrics(telemetry, "m").queue_depth(7)
         with pytest.raises(OSError, match="no space"):
             telemetry.flush()
     assert value(telemetry, "seqserve_rejected_total", reason="queue-full") == 2

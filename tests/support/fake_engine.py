@@ -21,7 +21,7 @@ from service.inputs import are_one
 from service.scheduling.job import InferenceRequest
 from service.settings import Settings
 from service.streaming import TaggingStream
-from service.telemetry import Telemetry
+from service.telemetry import ModelMetrics, Telemetry
 
 NAMES = {
     "tag": "pos-en",
@@ -154,7 +154,7 @@ class FakeEngine:
         try:
             request.queue_s, request.compute_s, request.batch_items = 0.0015, 0.0005, 4
             request.compute_started_s = time.monotonic()
-            self.telemetry.for_model(name).batch(
+            ModelMetrics(self.telemetry, name).batch(
                 items=1, padded_tokens=4, real_tokens=3, reason="idle", compute_s=0.0005, queue_s=[0.0015]
             )
             if inputs == "!wait":
