@@ -5,7 +5,7 @@ import sys
 
 from tests.support.executed_files import ROOT
 
-FILES_OF_A_REQUEST = 19  # 16, once the edge's modules are merged
+FILES_OF_A_REQUEST = 16
 
 
 def test_one_request_executes_few_files() -> None:

@@ -77,7 +77,7 @@ class RequestContext:
     """
 
     __slots__ = (
-        *("_client_address", "headers", "method", "model", "outcome", "path", "path_params", "principal"),
+        *("_client_address", "error", "headers", "method", "model", "outcome", "path", "path_params", "principal"),
         *("rate_limit_headers", "request", "route", "sent_bytes", "started_s", "worker"),
     )
 
@@ -100,6 +100,7 @@ class RequestContext:
         self.path = path
         self.path_params = path_params
         self.outcome = CANCELLED
+        self.error: ServiceError | None = None  # that it was answered with
         self.model: str | None = None
         self.principal: Principal | None = None
         self.rate_limit_headers: Headers | None = None
@@ -148,7 +149,7 @@ class RequestContext:
         error = cause if isinstance(cause, ServiceError) else InternalError()
         if error is not cause:
             log.error("request %s on %s failed", self.request.request_id, self.route, exc_info=cause)
-        self.outcome = kind_of(error).slug
+        self.error, self.outcome = error, kind_of(error).slug
         if not isinstance(error, ClientGone | InternalError):
             self.worker.telemetry.rejected(self.outcome)
         return error
@@ -239,8 +240,8 @@ async def handle(
     method: str = "POST",
     path: str = "",
     path_params: Mapping[str, str] = NO_PARAMS,
-) -> None:
-    """Answer one HTTP request. Raises only what the transport raises."""
+) -> RequestContext:
+    """Answer one HTTP request, and return its context. Raises only what the transport raises."""
     context = RequestContext(
         worker,
         route.pattern,
@@ -256,7 +257,7 @@ async def handle(
             answer = await _answer(context, route, transport)
             if isinstance(answer, EventStream):
                 await _send_stream(context, transport, answer)
-                return
+                return context
             reply = answer if isinstance(answer, Reply) else Reply(body=orjson.dumps(answer))
         except Exception as cause:
             await refuse(context, transport.send, cause, route.error_format)
@@ -265,6 +266,7 @@ async def handle(
             context.outcome = OK
     finally:
         context.finish()
+    return context
 
 
 async def refuse(

@@ -218,14 +218,15 @@ class GeneratedObject(TypedDict):
 
 def entity_objects(tagged: TaggedInput) -> list[EntityObject]:
     """Return the entities of one input."""
+    columns = zip(tagged.labels, tagged.scores, tagged.words, tagged.starts, tagged.ends, strict=True)
     if tagged.are_spans:
         return [
             {"entity_group": label, "score": score, "word": word, "start": start, "end": end}
-            for label, score, word, start, end in tagged.rows()
+            for label, score, word, start, end in columns
         ]
     return [
         {"entity": label, "score": score, "word": word, "start": start, "end": end}
-        for label, score, word, start, end in tagged.rows()
+        for label, score, word, start, end in columns
     ]
 
 

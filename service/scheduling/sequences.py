@@ -201,6 +201,8 @@ class SequenceScheduler(Scheduler):
     def _cut_around(self, oldest: QueuedSequence) -> tuple[int, int, str]:
         """Return the slice [first, last) of the sorted queue that runs with `oldest`, and the release reason."""
         queue, limits = self._by_length, self._limits
+        if len(queue) == 1:
+            return 0, 1, "queue_empty"
         place = bisect_left(queue, (oldest.key,))
         start, end = max(0, place - WINDOW), min(len(queue), place + WINDOW + 1)
         lengths = [entry.length for _, entry in queue[start:end]]

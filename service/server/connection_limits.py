@@ -10,6 +10,7 @@ from service.api.problems import Headers
 from service.api.routes import Route
 from service.errors import Unavailable
 from service.server.hosts import AllowedHosts
+from service.server.refusals import RefusalCache
 from service.settings import Settings
 from service.telemetry import Telemetry
 from service.worker import Worker
@@ -102,15 +103,9 @@ class Edge:
     hosts: AllowedHosts
     routes: Mapping[bytes, Route]  # of the fast path, by method and path
     probes: frozenset[bytes]  # paths that are answered on connections over the limit
-    _server_headers: Headers = field(default_factory=list)
-    _server_lines: bytes = b""
+    server_headers: Headers = field(default_factory=list)  # uvicorn's own, of which it makes a new list every second
+    server_lines: bytes = b""  # the same as bytes
 
     def __post_init__(self) -> None:
         self.has_cors = bool(self.worker.settings.cors_origins)  # requests of browsers need the CORS middleware
-
-    def server_lines(self, headers: Headers) -> bytes:
-        """Return uvicorn's own headers as bytes. uvicorn makes a new list of them every second."""
-        if headers is not self._server_headers:
-            self._server_headers = headers
-            self._server_lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        return self._server_lines
+        self.refusals = RefusalCache(self.worker)

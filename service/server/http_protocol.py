@@ -22,11 +22,11 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from service.api.pipeline import handle, request_id_of
+from service.api.pipeline import RequestContext, handle, request_id_of
 from service.api.problems import PROBLEM, Headers, headers_of, kind_of
 from service.api.request_headers import RequestHeaders, body_too_large
 from service.api.routes import Route
-from service.errors import ClientGone, HeadTooLarge, HeadTooSlow, Malformed, ServiceError
+from service.errors import ClientGone, HeadTooLarge, HeadTooSlow, Malformed, Overloaded, ServiceError
 from service.server.connection_limits import Edge, WriteStall
 
 log = logging.getLogger(__name__)
@@ -558,10 +558,18 @@ class FastRequest:
         self._protocol = protocol
         self._edge = edge
         self._route, self._headers = route, headers
-        self._coroutine: Coroutine[Any, Any, None] | None = None
+        self._coroutine: Coroutine[Any, Any, RequestContext] | None = None
 
     def start_handler(self) -> None:
-        """Run the handler up to the first future that it waits for."""
+        """Run the handler up to the first future that it waits for. Under overload, a refusal is repeated instead."""
+        refusals = self._edge.refusals
+        if refusals.active:
+            refusal = refusals.find(self._route, self.client_address(), self._headers, self.body)
+            if refusal is not None:
+                self._write_lines(429, *refusal)
+                self._answer_ended = True
+                self._finish()
+                return
         self._coroutine = handle(
             self._edge.worker,
             self._route,
@@ -577,7 +585,10 @@ class FastRequest:
         assert self._coroutine is not None
         try:
             waited: Any = self._coroutine.send(None)
-        except StopIteration:
+        except StopIteration as done:
+            context: RequestContext = done.value
+            if isinstance(context.error, Overloaded):
+                self._edge.refusals.store(self._route, self.client_address(), context.model, context.error)
             self._finish()
         except (Exception, asyncio.CancelledError) as error:  # a bug: the pipeline answers every error itself
             log.critical("the pipeline failed", exc_info=error)
@@ -646,8 +657,13 @@ class FastRequest:
         self._protocol.transport.abort()
 
     def _write(self, status: int, headers: Headers, body: bytes) -> None:
-        server = self._edge.server_lines(self._protocol.server_state.default_headers)
-        lines = [b"%b: %b\r\n" % header for header in headers]
+        self._write_lines(status, b"".join([b"%b: %b\r\n" % header for header in headers]), body)
+
+    def _write_lines(self, status: int, lines: bytes, body: bytes) -> None:
+        edge, protocol = self._edge, self._protocol
+        if protocol.server_state.default_headers is not edge.server_headers:
+            edge.server_headers = protocol.server_state.default_headers
+            edge.server_lines = b"".join([b"%b: %b\r\n" % header for header in edge.server_headers])
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        self._protocol.transport.write(b"".join((STATUS_LINE[status], server, *lines, end, body)))
+        protocol.transport.write(b"".join((STATUS_LINE[status], edge.server_lines, lines, end, body)))
         self.response_started = True

@@ -1,0 +1,81 @@
+"""Refusals that are repeated: under overload, a refused request must cost next to nothing.
+
+Admission refuses one request of a client because the queue is full. For REPEAT_S, the requests of that client to the
+same route are refused with the same answer, before their bodies are parsed. The queue holds more work than REPEAT_S, so
+it does not run empty.
+"""
+
+import time
+from dataclasses import dataclass
+
+from service.api.pipeline import SERVER_TIMING, request_id_of
+from service.api.problems import TABLE, headers_of
+from service.api.request_headers import RequestHeaders
+from service.api.routes import Route
+from service.errors import Overloaded
+from service.worker import Worker
+
+REPEAT_S = 0.01
+CLIENTS_MAX = 1000
+# Requests with other headers may get another answer than 429, such as 415.
+IGNORED_HEADERS = frozenset(
+    (
+        *(b"host", b"content-length", b"accept", b"accept-encoding", b"user-agent", b"connection"),
+        *(b"x-request-id", b"traceparent", b"tracestate", b"x-forwarded-for", b"x-forwarded-proto"),
+    )
+)
+NAMES_A_MODEL = (b'"model"', b"\\u")  # a JSON body without these has no field "model"
+QUEUE_FULL = TABLE[Overloaded].slug
+NO_TIMING = b"server-timing: %b\r\n" % SERVER_TIMING % (0.0, 0.0, 0)
+ID = "request-id-of-the-answer"
+
+
+@dataclass(slots=True)
+class _Refusal:
+    expires_s: float
+    head: bytes  # header lines
+    body: list[bytes]  # the parts around the request id
+
+
+class RefusalCache:
+    """The refusals of one worker, by route and client address. ``active``: whether there may be any."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.active = False
+        self._worker = worker
+        self._refusals: dict[tuple[str, str], _Refusal] = {}
+
+    def store(self, route: Route, client: str, model: str | None, error: Overloaded) -> None:
+        """Repeat a refusal of the default model's queue, unless requests are authenticated or logged one by one."""
+        worker = self._worker
+        if worker.authenticator is not None or worker.observers or model != worker.default_models.get(route.task):
+            return
+        if len(self._refusals) >= CLIENTS_MAX:
+            self._refusals.clear()
+        error_format = route.error_format
+        head = b"".join(b"%b: %b\r\n" % header for header in headers_of(error, error_format.media)) + NO_TIMING
+        parts = error_format.body(error, ID).split(ID.encode())
+        self._refusals[route.pattern, client] = _Refusal(time.monotonic() + REPEAT_S, head, parts)
+        self.active = True
+
+    def find(self, route: Route, client: str, headers: RequestHeaders, body: list[bytes]) -> tuple[bytes, bytes] | None:
+        """Return the header lines and the body of the refusal to repeat, or None to ask admission."""
+        refusal = self._refusals.get((route.pattern, client))
+        if refusal is None:
+            return None
+        if time.monotonic() > refusal.expires_s:
+            del self._refusals[route.pattern, client]
+            self.active = bool(self._refusals)
+            return None
+        if headers.repeated or any(mark in piece for piece in body for mark in NAMES_A_MODEL):
+            return None
+        if headers.get(b"content-type", b"application/json") != b"application/json":
+            return None
+        if len(headers.keys() - IGNORED_HEADERS) > (b"content-type" in headers):
+            return None
+        telemetry = self._worker.telemetry
+        telemetry.request(route.pattern, self._worker.default_models[route.task], QUEUE_FULL, 0.0)
+        telemetry.rejected(QUEUE_FULL)
+        request_id = request_id_of(headers)
+        answer = request_id.join(refusal.body)
+        return b"%bx-request-id: %b\r\ncontent-length: %d\r\n" % (refusal.head, request_id, len(answer)), answer
