@@ -13,7 +13,12 @@ from service.tracing import open_tracer
 
 def settings() -> None:
     """List every setting with its value, its default and what it does."""
-    print(table(Settings.read(os.environ)), end="")
+    values = Settings.read(os.environ)
+    for field, info in Settings.model_fields.items():
+        value, default = getattr(values, field), info.get_default()
+        shown = ("set" if value else "not set") if is_secret(field) else _text(value)
+        changed = "" if value == default else f"  (default {_text(default) or 'not set'})"
+        print(f"{variable(field)} = {shown}{changed}\n    {info.description}")
 
 
 def check() -> None:
@@ -61,18 +66,6 @@ def main(words: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-def table(values: Settings) -> str:
-    """Return every setting as ``NAME = value (default …)`` with its description below."""
-    lines = []
-    for field, info in Settings.model_fields.items():
-        value = getattr(values, field)
-        default = info.get_default()
-        shown = ("set" if value else "not set") if is_secret(field) else _text(value)
-        changed = "" if value == default else f"  (default {_text(default) or 'not set'})"
-        lines.append(f"{variable(field)} = {shown}{changed}\n    {info.description}\n")
-    return "".join(lines)
 
 
 def _text(value: object) -> str:

@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, NoReturn, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import bentoml
 import click
@@ -44,6 +44,7 @@ faster. `/v1/models` lists the bundles. Every answer has the headers `X-Request-
 """
 PINNED_BUNDLES = "_SEQSERVE_PINNED_BUNDLES"  # an internal variable: see pin_bundles
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a client on this machine reaches all interfaces
+ONLY_HTTP = "this API is only served over HTTP, by api/bentoml_routes.py"
 LoadEngine = Callable[[Settings, Telemetry], Engine]
 Sentence = Field(json_schema_extra={"example": "Harry met Hermione in London ."})
 Film = Field(json_schema_extra={"example": "a lovely film"})
@@ -95,7 +96,7 @@ class Api:
         parameters: schemas.TagParameters | None = None,
     ) -> schemas.BentoTagAnswer:
         """Label every token: word, character, base or frame. One input gives a list; a list gives a list of lists."""
-        _answered_by_a_route()
+        raise NotImplementedError(ONLY_HTTP)
 
     @bentoml.api
     async def classify(
@@ -105,7 +106,7 @@ class Api:
         parameters: schemas.ClassifyParameters | None = None,
     ) -> list[list[schemas.LabelObject]]:
         """Score every label of an input. Each input gives one list, best label first."""
-        _answered_by_a_route()
+        raise NotImplementedError(ONLY_HTTP)
 
     @bentoml.api
     async def generate(
@@ -115,11 +116,7 @@ class Api:
         parameters: schemas.GenerateParameters | None = None,
     ) -> schemas.BentoGenerateAnswer:
         """Continue a text. A list of prompts gives a list of texts."""
-        _answered_by_a_route()
-
-
-def _answered_by_a_route() -> NoReturn:
-    raise NotImplementedError("this API is only served over HTTP, by api/bentoml_routes.py")
+        raise NotImplementedError(ONLY_HTTP)
 
 
 def build_service(

@@ -89,7 +89,7 @@ class ApiKeys:
             try:
                 keys.append((_digest(key), _principal(f"key-{number}", self._policy)))
             except ValueError as error:
-                raise BadKeys(f"key {number} of {variable('api_keys')} {error}") from None
+                raise BadKeys(f"{variable('api_keys')}, key {number}: {error}") from None
         fingerprint = None
         if self._file is not None:
             fingerprint = _fingerprint(self._file)
@@ -198,11 +198,11 @@ def _principal(name: str, policy: RateLimitPolicy) -> Principal:
 def _digest(text: str) -> bytes:
     """Return the hash of a key. Raises ValueError for a key that others know."""
     if text.startswith("<") and text.endswith(">"):
-        raise ValueError("is a placeholder; replace it with a key of your own: openssl rand -hex 16")
+        raise ValueError("the key is a placeholder; replace it with a key of your own: openssl rand -hex 16")
     found = HASH(text)
     digest = bytes.fromhex(found[1]) if found else hashlib.sha256(text.encode()).digest()
     if digest in SAMPLES:
-        raise ValueError("is from a published example; replace it with a key of your own: openssl rand -hex 16")
+        raise ValueError("the key is from a published example; replace it with a key of your own: openssl rand -hex 16")
     return digest
 
 
@@ -210,38 +210,31 @@ def _parse(text: str, policy: RateLimitPolicy, *, first: int) -> list[ApiKey]:
     keys: list[ApiKey] = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        try:
-            keys.append(_parse_key(words, policy, number=first + len(keys)))
-        except ValueError as error:
-            raise BadKeys(f"line {number} of the API key file: {error}") from None
+        if words and not words[0].startswith("#"):
+            try:
+                keys.append(_parse_key(words, policy, number=first + len(keys)))
+            except ValueError as error:
+                raise BadKeys(f"line {number} of the API key file: {error}") from None
     return keys
 
 
 def _parse_key(words: list[str], policy: RateLimitPolicy, *, number: int) -> ApiKey:
     while words and (option := words[-1].partition("="))[0] in ("rate", "day_requests") and option[1]:
-        policy = _with_limit(policy, option[0], option[2])
+        text = "" if option[2] == UNLIMITED else option[2]
+        if option[0] == "rate":
+            policy = replace(policy, rate=parse_rate(text))
+        elif text and not (text.isascii() and text.isdigit() and int(text) > 0):
+            raise ValueError(f"day_requests must be a number above 0, or {UNLIMITED}")
+        else:
+            policy = replace(policy, day=RateLimitItemPerDay(int(text)) if text else None)
         words = words[:-1]
     if len(words) not in (1, 2):
         raise ValueError("expected a key, or a name and a key, then rate=… or day_requests=…")
-    name = words[0] if len(words) == 2 else f"key-{number}"
+    name, key = words[0] if len(words) == 2 else f"key-{number}", words[-1]
     if not VALID_NAME(name):
         raise ValueError("a name must have 1 to 64 letters, digits, dots, dashes or underscores")
-    if len(words[-1]) < KEY_CHARACTERS_MIN:
+    if len(key) < KEY_CHARACTERS_MIN:
         raise ValueError(f"a key must have at least {KEY_CHARACTERS_MIN} characters")
-    if words[-1].startswith("sha256:") and not HASH(words[-1]):
+    if key.startswith("sha256:") and not HASH(key):
         raise ValueError("sha256: must be followed by 64 hexadecimal digits in lower case")
-    try:
-        return _digest(words[-1]), _principal(name, policy)
-    except ValueError as error:
-        raise ValueError(f"the key {error}") from None
-
-
-def _with_limit(policy: RateLimitPolicy, option: str, text: str) -> RateLimitPolicy:
-    text = "" if text == UNLIMITED else text
-    if option == "rate":
-        return replace(policy, rate=parse_rate(text))
-    if text and not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ValueError(f"day_requests must be a number above 0, or {UNLIMITED}")
-    return replace(policy, day=RateLimitItemPerDay(int(text)) if text else None)
+    return _digest(key), _principal(name, policy)

@@ -13,7 +13,6 @@ from service.telemetry import RequestRecord
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
-    from opentelemetry.sdk.trace.export import SpanExporter
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -36,16 +35,6 @@ def exporter_name(environ: Mapping[str, str]) -> str | None:
         return selected
     protocol = next((environ[name] for name in PROTOCOLS if environ.get(name)), "http/protobuf")
     return "otlp_proto_grpc" if protocol == "grpc" else "otlp_proto_http"
-
-
-def load_exporter(name: str) -> "SpanExporter":
-    """Return the exporter with this entry point. Raises BadExporter."""
-    found = list(entry_points(group="opentelemetry_traces_exporter", name=name))
-    if not found:
-        package = "opentelemetry-exporter-" + name.replace("_", "-")
-        raise BadExporter(f"the OTEL_* exporter {name!r} is not installed; pip install {package}, or unset OTEL_*")
-    exporter: SpanExporter = found[0].load()()
-    return exporter
 
 
 class Tracer:
@@ -73,10 +62,19 @@ class Tracer:
             return offset_ns + round(seconds * 1e9)
 
         parent = self._propagator.extract({"traceparent": record.traceparent}) if record.traceparent else None
-        name = f"{record.method} {request.route}"
-        span = self._tracer.start_span(
-            name, parent, SpanKind.SERVER, attributes=_attributes(record), start_time=at(record.started_s)
-        )
+        attributes: dict[str, Any] = {  # with the names of OpenTelemetry's conventions where they exist
+            "http.request.method": record.method,
+            "http.route": request.route,
+            "http.response.status_code": record.status,
+            "seqserve.model": record.model,
+            "seqserve.outcome": record.outcome,
+            "seqserve.request_id": request.request_id,
+            "seqserve.batch_items": request.batch_items,
+        }
+        if record.status >= 500:
+            attributes["error.type"] = record.outcome
+        name, started = f"{record.method} {request.route}", at(record.started_s)
+        span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes=attributes, start_time=started)
         if record.status >= 500:
             span.set_status(Status(StatusCode.ERROR))
         if request.compute_started_s is not None:
@@ -100,22 +98,10 @@ def open_tracer(environ: Mapping[str, str]) -> Tracer | None:
     name = exporter_name(environ)
     if name is None:
         return None
+    found = list(entry_points(group="opentelemetry_traces_exporter", name=name))
+    if not found:
+        package = "opentelemetry-exporter-" + name.replace("_", "-")
+        raise BadExporter(f"the OTEL_* exporter {name!r} is not installed; pip install {package}, or unset OTEL_*")
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    return Tracer(BatchSpanProcessor(load_exporter(name)), environ)
-
-
-def _attributes(record: RequestRecord) -> dict[str, Any]:
-    """Return the attributes of a request, with the names of OpenTelemetry's conventions where they exist."""
-    attributes: dict[str, Any] = {
-        "http.request.method": record.method,
-        "http.route": record.request.route,
-        "http.response.status_code": record.status,
-        "seqserve.model": record.model,
-        "seqserve.outcome": record.outcome,
-        "seqserve.request_id": record.request.request_id,
-        "seqserve.batch_items": record.request.batch_items,
-    }
-    if record.status >= 500:
-        attributes["error.type"] = record.outcome
-    return attributes
+    return Tracer(BatchSpanProcessor(found[0].load()()), environ)

@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -56,7 +57,7 @@ class Worker:
         self._tracer: Tracer | None = None
         self._load_engine = load_engine
         # A plain attribute: it is read for every request. Without an engine, any use of it raises Unavailable.
-        self.engine = _no_engine("the models are still loading; retry in a second")
+        self.engine = cast("Engine", _NoEngine("the models are still loading; retry in a second"))
         self._engine: Engine | None = None
         self.default_models: dict[str, str] = {}  # by task: what answers a request without a model, the first that can
         self._chores: dict[str, Callable[[], None]] = {"metrics flush": self.telemetry.flush}
@@ -123,35 +124,30 @@ class Worker:
         """Start the background tasks and the signal handlers. Call it on the running event loop."""
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             drop_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-        self._tasks += [self._supervised(name, action) for name, action in self._chores.items()]
+        for name, action in self._chores.items():
+            task = supervise(
+                name,
+                partial(every, CHORES_S, action),
+                on_persistent_failure=partial(self._failing.add, name),
+                on_recovery=partial(self._failing.discard, name),
+            )
+            self._tasks.append(task)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._drain_on(number, loop)
-
-    def _supervised(self, name: str, action: Callable[[], None]) -> asyncio.Task[None]:
-        return supervise(
-            name,
-            lambda: every(CHORES_S, action),
-            on_persistent_failure=lambda: self._failing.add(name),
-            on_recovery=lambda: self._failing.discard(name),
-        )
-
-    def _drain_on(self, number: signal.Signals, loop: asyncio.AbstractEventLoop) -> None:
-        previous = signal.getsignal(number)
-        if not callable(previous):  # no server handles it: a test runs the application alone
-            return
+        previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
         def stop(number: int, frame: FrameType | None) -> None:
             self.refuse_requests()
             loop.call_soon_threadsafe(self._begin_drain)
-            previous(number, frame)
+            cast(Callable[..., None], previous[signal.Signals(number)])(number, frame)
 
-        signal.signal(number, stop)
+        for number, handler in previous.items():
+            if callable(handler):  # otherwise no server handles it: a test runs the application alone
+                signal.signal(number, stop)
 
     def refuse_requests(self) -> None:
         """Answer new requests with Unavailable from now on, because the worker shuts down."""
         self.draining = True
-        self.engine = _no_engine(SHUTTING_DOWN)
+        self.engine = cast("Engine", _NoEngine(SHUTTING_DOWN))
 
     async def close(self) -> None:
         """Answer or fail what was accepted, then write the last metrics and spans."""
@@ -213,10 +209,6 @@ def _guarded(observe: Callable[[RequestRecord], None]) -> Callable[[RequestRecor
             log.exception("a request cannot be logged or traced")
 
     return call
-
-
-def _no_engine(reason: str) -> "Engine":
-    return cast("Engine", _NoEngine(reason))
 
 
 class _NoEngine:

@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.tracing import BadExporter, Tracer, exporter_name, load_exporter, open_tracer
+from service.tracing import BadExporter, Tracer, exporter_name, open_tracer
 from tests.support.http_connection import Wire, request
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -58,7 +58,7 @@ def test_the_standard_variables_select_the_exporter(environ: dict[str, str], nam
 
 def test_an_exporter_that_is_not_installed_stops_the_start() -> None:
     with pytest.raises(BadExporter, match="opentelemetry-exporter-made-up"):
-        load_exporter("made_up")
+        open_tracer({"OTEL_TRACES_EXPORTER": "made_up"})
 
 
 def test_the_console_exporter_needs_no_package() -> None:

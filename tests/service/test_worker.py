@@ -10,6 +10,7 @@ from service import background, worker
 from service.engine import Engine
 from service.errors import Unavailable
 from service.settings import Settings
+from service.telemetry import RequestRecord
 from service.worker import Worker
 from tests.support.fake_engine import FakeEngine
 from tests.support.polling import eventually
@@ -83,3 +84,21 @@ async def test_a_signal_starts_the_drain_and_reaches_the_server(loaded: Worker) 
         loaded.engine.defaults()
     await eventually(lambda: drained)
     await loaded.close()
+
+
+async def test_an_observer_that_fails_costs_no_request_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FailingTracer:
+        def __call__(self, _: object) -> None:
+            raise OSError("the collector is away")
+
+        def close(self) -> None:
+            raise OSError("the collector is away")
+
+    monkeypatch.setattr(worker, "open_tracer", lambda _: FailingTracer())
+    found = Worker(Settings(access_log="all"), lambda *args: cast(Engine, FakeEngine(*args)))
+    found.load()
+    for observe in found.observers:
+        observe(cast(RequestRecord, None))  # an access log line cannot be made of it, either
+    found.start()
+    await found.close()
+    assert not found.ready
