@@ -5,11 +5,12 @@ An unknown name or a bad value stops the start with one sentence. ``python -m se
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 PREFIX = "SEQSERVE_"
 ELSEWHERE = frozenset({"SEQSERVE_DATA", "SEQSERVE_CACHE", "SEQSERVE_E2E"})  # read by training and by the tests
@@ -37,6 +38,35 @@ class BadSetting(ValueError):
 def _split(value: object) -> object:
     """Return the parts of a comma-separated text."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[1-9][0-9]{0,4})?").fullmatch
+HOST_PATTERN = re.compile(r"\*|(?:\*\.)?[A-Za-z0-9._-]+").fullmatch
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+def _check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    """Raise ValueError for an origin that no browser sends: the comparison would never match."""
+    for origin in origins:
+        found = ORIGIN(origin)
+        if origin in ("*", "null"):
+            continue
+        if found is None:
+            raise ValueError(
+                f"{origin!r} would never match; write scheme://host or scheme://host:port in lower case, without a"
+                " path, a slash at the end, or a wildcard"
+            )
+        if found[2] and found[2] == DEFAULT_PORTS.get(found[1]):
+            raise ValueError(f"{origin!r} would never match, because browsers omit the default port; omit {found[2]}")
+    return origins
+
+
+def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """Raise ValueError for a host name that would never match."""
+    for host in hosts:
+        if not HOST_PATTERN(host):
+            raise ValueError(f"{host!r} would never match; write host, *.domain or *, without a scheme, port or path")
+    return hosts
 
 
 Parts = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -157,12 +187,12 @@ class Settings(BaseModel):
         description="Where requests are counted: redis://host:6379 for one count over all replicas. Default: one count"
         " for all workers of this service.",
     )
-    cors_origins: Parts = Field(
+    cors_origins: Annotated[Parts, AfterValidator(_check_origins)] = Field(
         default=(),
         description="Comma-separated origins whose pages may call the service from a browser (https://example.org);"
         " *: all.",
     )
-    allowed_hosts: Parts = Field(
+    allowed_hosts: Annotated[Parts, AfterValidator(_check_hosts)] = Field(
         default=(),
         description="Comma-separated host names under which clients reach the service, in addition to addresses and"
         " names without a dot (seqserve.example.org, *.example.org); *: all. Checked on loopback addresses and for"

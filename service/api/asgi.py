@@ -29,7 +29,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         transport = AsgiTransport(receive, send)
-        headers, params = RequestHeaders(scope["headers"]), scope.get("path_params", {})
+        headers, params = RequestHeaders.of(scope["headers"]), scope.get("path_params", {})
         try:
             await handle(
                 self._worker,
@@ -68,9 +68,13 @@ class AsgiTransport:
         transport = getattr(self._cycle, "transport", None)
         return address_of(transport.get_extra_info("peername")) if transport is not None else ""
 
-    @property
-    def body_complete(self) -> bool:
-        return self._cycle is not None and not self._cycle.more_body
+    def whole_body(self, limit: int) -> bytes | None:
+        if self._cycle is None or self._cycle.more_body:
+            return None
+        body, self._cycle.body = bytes(self._cycle.body), bytearray()
+        if len(body) > limit:
+            raise body_too_large(limit, len(body))
+        return body
 
     async def read_body(self, limit: int) -> bytes:
         """Read until the end, or until ``limit``. uvicorn discards the rest, so that the client can read a 413."""

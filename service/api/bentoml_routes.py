@@ -66,7 +66,7 @@ class BentoMLPages:
         context = RequestContext(
             self._worker,
             path,
-            RequestHeaders(scope["headers"]),
+            RequestHeaders.of(scope["headers"]),
             client_address=transport.client_address,
             is_disconnected=transport.is_disconnected,
             method=scope["method"],

@@ -228,7 +228,7 @@ def status_of(error: ServiceError) -> grpc.StatusCode:
 def _headers(call: Any) -> RequestHeaders:
     """Return the metadata of a call as request headers."""
     pairs = [(name, value) for name, value in call.invocation_metadata() or () if isinstance(value, str)]
-    return RequestHeaders([(name.encode(), value.encode("utf-8", "replace")) for name, value in pairs])
+    return RequestHeaders.of([(name.encode(), value.encode("utf-8", "replace")) for name, value in pairs])
 
 
 def _timeout_s(worker: Worker, call: Any) -> float:

@@ -25,16 +25,18 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 import orjson
 
 from service.api.problems import PROBLEM, STATUSES, ErrorFormat, Headers, headers_of, kind_of
 from service.api.request_headers import (
+    JSON,
     RequestHeaders,
     api_key_of,
     check_length,
     check_media,
+    check_origin_of_body,
     content_coding,
     decompress,
     rate_limit_headers,
@@ -201,13 +203,12 @@ class Transport(Protocol):
         """Return the address of the peer, or "" if it has none."""
         ...
 
-    @property
-    def body_complete(self) -> bool:
-        """Whether the whole body has arrived."""
+    def whole_body(self, limit: int) -> bytes | None:
+        """Return the body, once, or None if it has not arrived. Raises TooLarge for more than ``limit`` bytes."""
         ...
 
     async def read_body(self, limit: int) -> bytes:
-        """Return the whole body, once. Raises ClientGone, and TooLarge for more than ``limit`` bytes."""
+        """Wait for the body and return it, once. Raises ClientGone, and TooLarge as ``whole_body``."""
         ...
 
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
@@ -254,7 +255,12 @@ async def handle(
     )
     try:
         try:
-            answer = await _answer(context, route, transport)
+            if route.methods and method not in route.methods:
+                raise _method_error(route, method)
+            if b"x-request-timeout-s" in headers or (worker.authenticator is not None and not route.public):
+                await context.begin(authenticate=not route.public)
+            body = await _read_body(context, route, transport) if route.reads_body else b""
+            answer = await route.handler(context, body)
             if isinstance(answer, EventStream):
                 await _send_stream(context, transport, answer)
                 return context
@@ -279,33 +285,34 @@ async def refuse(
         await _send(context, send, kind_of(error).status, headers_of(error, error_format.media), body)
 
 
-async def _answer(context: RequestContext, route: Route, transport: Transport) -> Any:
-    """Check the head of the request, read its body and call the handler."""
-    if route.methods and context.method not in route.methods:
-        raise MethodNotAllowed(
-            f"{context.route} does not have the method {shown(context.method)}; use {' or '.join(route.methods)}",
-            available=list(route.methods),
-        )
-    await context.begin(authenticate=not route.public)
-    if not route.reads_body:
-        return await route.handler(context, b"")
-    check_media(context.headers, route.media)
-    coding, limit = content_coding(context.headers), context.worker.settings.body_bytes
-    check_length(context.headers, limit)
-    body = await _read_body(context, transport)
-    return await route.handler(context, decompress(body, coding, limit) if coding else body)
+def _method_error(route: Route, method: str) -> MethodNotAllowed:
+    return MethodNotAllowed(
+        f"{route.pattern} does not have the method {shown(method)}; use {' or '.join(route.methods)}",
+        available=list(route.methods),
+    )
 
 
-async def _read_body(context: RequestContext, transport: Transport) -> bytes:
-    """Return the whole body. Raises DeadlinePassed or, when the worker drains, Unavailable if it is late."""
-    limit = context.worker.settings.body_bytes
-    if transport.body_complete:  # no timer needed
-        return await transport.read_body(limit)
-    try:
-        async with context.worker.reading(context.request.deadline_s - time.monotonic()):
-            return await transport.read_body(limit)
-    except TimeoutError:
-        raise DeadlinePassed("the deadline passed before the whole body had arrived") from None
+async def _read_body(context: RequestContext, route: Route, transport: Transport) -> bytes:
+    """Check the headers of the body, and return all of it.
+
+    Raises DeadlinePassed or, when the worker drains, Unavailable if it is late.
+    """
+    headers, limit, coding = context.headers, context.worker.settings.body_bytes, ""
+    if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers or headers.repeated:
+        check_media(headers, route.media)
+        check_origin_of_body(headers, context.worker.settings.cors_origins)
+        coding = content_coding(headers)
+    elif JSON not in route.media:
+        check_media(headers, route.media)
+    body = transport.whole_body(limit)
+    if body is None:
+        check_length(headers, limit)
+        try:
+            async with context.worker.reading(context.request.deadline_s - time.monotonic()):
+                body = await transport.read_body(limit)
+        except TimeoutError:
+            raise DeadlinePassed("the deadline passed before the whole body had arrived") from None
+    return decompress(body, coding, limit) if coding else body
 
 
 async def _send_stream(context: RequestContext, transport: Transport, stream: EventStream) -> None:

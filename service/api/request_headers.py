@@ -5,6 +5,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import Self
 
 from service.api.problems import Headers
 from service.errors import InvalidRequest, TooLarge, Unauthorized, UnsupportedMedia, shown
@@ -23,13 +24,15 @@ class RequestHeaders(dict[bytes, bytes]):
     Intermediaries disagree about which value counts, so the checks below reject a repeated field that matters.
     """
 
-    __slots__ = ("repeated",)
+    repeated: Collection[bytes] = ()
 
-    def __init__(self, fields: Headers) -> None:
-        super().__init__(fields)
-        self.repeated: Collection[bytes] = ()
-        if len(self) < len(fields):
-            self.repeated = {name for name, count in Counter(name for name, _ in fields).items() if count > 1}
+    @classmethod
+    def of(cls, fields: Headers) -> Self:
+        """Return the headers of a request."""
+        headers = cls(fields)
+        if len(headers) < len(fields):
+            headers.repeated = {name for name, count in Counter(name for name, _ in fields).items() if count > 1}
+        return headers
 
 
 def check_media(headers: RequestHeaders, available: Sequence[str]) -> None:
@@ -47,6 +50,46 @@ def check_media(headers: RequestHeaders, available: Sequence[str]) -> None:
                 f"the media type {shown(media)} is not supported; send {' or '.join(available)}",
                 value=media,
                 available=available,
+            )
+
+
+def foreign_origin(
+    headers: RequestHeaders, allowed: Collection[str], *, schemes: Sequence[str] = ("http", "https")
+) -> str | None:
+    """Return the origin of a page that is neither ``allowed`` nor the service's own, or None.
+
+    ``schemes`` are those of the service, unless a proxy says which it has: a page cannot set X-Forwarded-Proto.
+    """
+    sent = headers.get(b"origin")
+    if sent is None:
+        return None
+    origin = sent.decode("latin-1")
+    if b"origin" in headers.repeated:
+        return origin
+    if "*" in allowed or origin in allowed:
+        return None
+    forwarded = headers.get(b"x-forwarded-proto")
+    if forwarded:
+        schemes = ("https",) if forwarded.partition(b",")[0].strip().lower() in (b"https", b"wss") else ("http",)
+    scheme, _, host = origin.lower().partition("://")
+    own = headers.get(b"host", b"").decode("latin-1").lower()
+    port = ":443" if scheme == "https" else ":80"
+    is_own = scheme in schemes and bool(own) and host.removesuffix(port) == own.removesuffix(port)
+    return None if is_own else origin
+
+
+def check_origin_of_body(headers: RequestHeaders, allowed: Collection[str]) -> None:
+    """Raise UnsupportedMedia for a body without a media type that another site's page sent.
+
+    Browsers ask first before they send JSON to another site, but not before they send a body without a media type.
+    """
+    if not headers.get(b"content-type", b"").partition(b";")[0].strip():
+        origin = foreign_origin(headers, allowed)
+        if origin is not None:
+            raise UnsupportedMedia(
+                f"a page of {shown(origin)} sent a body without a media type; send Content-Type: {JSON}",
+                value="",
+                available=[JSON],
             )
 
 

@@ -17,7 +17,7 @@ from service.api import schemas
 from service.api.asgi import address_of
 from service.api.pipeline import OK, RequestContext, SendAnswer, refuse
 from service.api.problems import Headers, kind_of, problem_of
-from service.api.request_headers import RequestHeaders
+from service.api.request_headers import RequestHeaders, foreign_origin
 from service.api.schemas import entity_objects
 from service.errors import (
     ForeignOrigin,
@@ -67,7 +67,7 @@ class WebSocketStreams:
         context = RequestContext(
             self._worker,
             PATH if scope["path"] == PATH else "unknown",
-            RequestHeaders(scope["headers"]),
+            RequestHeaders.of(scope["headers"]),
             client_address=lambda: _socket_address(receive),
             is_disconnected=lambda: False,  # a disconnect shows when something is sent
             method="GET",
@@ -108,7 +108,7 @@ class WebSocketStreams:
     async def _check(self, context: RequestContext, scope: Scope) -> None:
         if context.route != PATH:
             raise NotFound(f"streams are at {PATH}", available=[PATH])
-        check_origin(scope["headers"], self._worker.settings.cors_origins)
+        check_origin(context.headers, self._worker.settings.cors_origins, scheme=scope.get("scheme", "ws"))
         await context.begin()
         self._worker.engine.defaults()  # raises Unavailable while there is no engine
         limit = self._worker.settings.streams_max
@@ -259,13 +259,11 @@ def _handshake_answer(scope: Scope, send: Send) -> SendAnswer:
     return answer
 
 
-def check_origin(headers: Headers, allowed: Collection[str]) -> None:
+def check_origin(headers: RequestHeaders, allowed: Collection[str], *, scheme: str) -> None:
     """Raise ForeignOrigin for a page whose origin is neither ``allowed`` nor the service's own.
 
     Browsers open WebSockets to any host, without a preflight request. A client without Origin is not a browser.
     """
-    hosts = [value.lower() for name, value in headers if name == b"host" and value]
-    for origin in [value for name, value in headers if name == b"origin"]:
-        value = origin.decode("latin-1")
-        if not {"*", value}.intersection(allowed) and origin.lower().partition(b"://")[2] not in hosts:
-            raise ForeignOrigin(f"{shown(value)} may not open streams; add it to SEQSERVE_CORS_ORIGINS", value=value)
+    origin = foreign_origin(headers, allowed, schemes=("https",) if scheme in ("wss", "https") else ("http",))
+    if origin is not None:
+        raise ForeignOrigin(f"{shown(origin)} may not open streams; add it to SEQSERVE_CORS_ORIGINS", value=origin)

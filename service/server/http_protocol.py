@@ -183,12 +183,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = False
         fields, parser, edge = self.headers, self.parser, self._edge
         headers = RequestHeaders(fields)
+        if len(headers) < len(fields):
+            headers = RequestHeaders.of(fields)
         if self._head_bytes > self._head_bytes_max or len(fields) > HEADER_FIELDS_MAX:
             self._check_size()
         if self.url[:1] != b"/":
             self._read_target(headers)
         host = headers.get(b"host")
-        if host not in edge.hosts.known or b"host" in headers.repeated:
+        if host not in edge.hosts.known or headers.repeated:
             self._check_host(headers)
         method = parser.get_method()
         if self.is_over_limit and self.url not in edge.probes:
@@ -204,8 +206,8 @@ class HttpProtocol(HttpToolsProtocol):
             or self.is_busy()
             or self.flow.write_paused
             or self._body_left > HIGH_WATER_LIMIT
-            or parser.get_http_version() != "1.1"
             or not parser.should_keep_alive()
+            or (b"connection" in headers and parser.get_http_version() != "1.1")
             or b"expect" in headers
             or (edge.has_cors and b"origin" in headers)
             or self.transport.is_closing()
@@ -226,6 +228,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif self.cycle.response_complete:
             self._discard(len(body))
         else:
+            self._client_turn_s = self.loop.time()
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -266,7 +269,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if host is None or b"host" in headers.repeated:
             self._refuse_head(Malformed("a request has exactly one Host field; send one"))
-        else:
+        elif host not in self._edge.hosts.known:
             error = self._edge.hosts.check(headers, local=self.server[0] if self.server else "")
             if error is not None:
                 self._refuse_head(error)
@@ -486,8 +489,17 @@ class HttpProtocol(HttpToolsProtocol):
             stuck = False
             if self._in_head or not self.is_busy():
                 self._check_patience(now_s)
+            elif not (self._idle or self.pipeline or self.flow.read_paused):
+                self._check_body(now_s)
         if stuck:
             self._socket.abort()
+
+    def _check_body(self, now_s: float) -> None:
+        limit = self._edge.worker.settings.header_timeout_s
+        if now_s - self._client_turn_s > limit:
+            self._reject_bytes(
+                HeadTooSlow(f"nothing of the body arrived for {limit:g} s; send it at once", limit=limit)
+            )
 
     def _check_patience(self, now_s: float) -> None:
         settings = self._edge.worker.settings
@@ -621,11 +633,10 @@ class FastRequest:
         client = self._protocol.client
         return client[0] if client else ""
 
-    @property
-    def body_complete(self) -> bool:
-        return True
-
     async def read_body(self, limit: int) -> bytes:
+        return self.whole_body(limit)
+
+    def whole_body(self, limit: int) -> bytes:
         body, self.body = b"".join(self.body), []
         if len(body) > limit:
             raise body_too_large(limit, len(body))

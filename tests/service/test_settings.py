@@ -94,6 +94,45 @@ def test_a_bad_value_is_named_with_its_setting_and_limit(name: str, value: str, 
         assert of_pydantic not in message.lower()
 
 
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *(
+            "https://app.example.org/",
+            "https://App.example.org",
+            "HTTPS://app.example.org",
+            "http://*.x",
+            "app.example",
+        ),
+        *("https://app.example.org/path", "https://app.example.org:443", "http://app.example.org:80", "https://"),
+        *(
+            "https://user@app.example.org",
+            "https://app.example.org:0443",
+            "//app.example.org",
+            "https://bücher.example",
+        ),
+    ],
+)
+def test_an_origin_that_can_never_match_stops_the_start(origin: str) -> None:
+    assert "SEQSERVE_CORS_ORIGINS" in refusal(SEQSERVE_CORS_ORIGINS=f"https://fine.example,{origin}")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("*", "null", "https://app.example.org", "http://localhost:8080", "http://[::1]:8080", "http://10.0.0.1"),
+        *("https://app.example.org:80", "chrome-extension://abcdef", "https://xn--bcher-kva.example"),
+    ],
+)
+def test_an_origin_that_browsers_send_is_accepted(origin: str) -> None:
+    assert Settings.read({"SEQSERVE_CORS_ORIGINS": f" {origin} ,"}).cors_origins == (origin,)
+
+
+@pytest.mark.parametrize("host", ["https://a.example", "a.example:3000", "a.example/", "a.*.example", "**"])
+def test_a_host_name_that_can_never_match_stops_the_start(host: str) -> None:
+    assert "SEQSERVE_ALLOWED_HOSTS" in refusal(SEQSERVE_ALLOWED_HOSTS=host)
+
+
 def test_the_default_deadline_is_at_most_the_longest() -> None:
     assert "SEQSERVE_DEADLINE_MAX_S=5" in refusal(SEQSERVE_DEADLINE_S="6", SEQSERVE_DEADLINE_MAX_S="5")
 

@@ -402,6 +402,7 @@ async def test_on_uvicorn_no_task_waits_for_the_disconnect(site: FakeSite) -> No
     class RequestResponseCycle:  # what uvicorn has: receive() is its method
         disconnected = False
         more_body = False
+        body = b'{"inputs": "!slow 0.05"}'
 
         async def receive(self) -> Message:
             return {"type": "http.request", "body": b'{"inputs": "!slow 0.05"}'}

@@ -252,6 +252,9 @@ async def test_a_handshake_is_refused_with_a_problem(
         ([b"https://example.org"], None),
         ([b"http://Here:3000"], None),
         ([b"http://here"], 403),
+        ([b"https://here:3000"], 403),
+        ([b"ftp://here:3000"], 403),
+        ([b"here:3000"], 403),
         ([b"https://evil.example"], 403),
         ([b"null"], 403),
         ([b"https://example.org", b"https://evil.example"], 403),
@@ -263,6 +266,14 @@ async def test_pages_of_other_origins_cannot_open_streams(origins: list[bytes], 
     client = StreamClient(streams, headers=headers)
     answer = await client.receive()
     assert answer.get("status") == status
+    await client.close()
+
+
+@pytest.mark.parametrize(("proto", "status"), [(b"https", None), (b"http", 403), (b"https, http", None)])
+async def test_a_proxy_can_say_which_scheme_the_service_has(proto: bytes, status: int | None) -> None:
+    headers = [(b"host", b"here"), (b"origin", b"https://here:443"), (b"x-forwarded-proto", proto)]
+    client = StreamClient(WebSocketStreams(worker_with()), headers=headers)
+    assert (await client.receive()).get("status") == status
     await client.close()
 
 

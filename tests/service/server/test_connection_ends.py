@@ -171,6 +171,21 @@ async def test_a_refusal_reaches_a_client_that_is_still_sending(path: str, statu
         assert (await wire.answers(2))[1] == (200, TAGGED)
 
 
+@PATHS
+async def test_a_body_that_stops_arriving_times_out(path: str) -> None:
+    wire = Clocked(header_timeout_s=5)
+    data = request({"inputs": "a" * 50}, path=path)
+    wire.send(data[:-40])
+    for at in range(-40, -30):
+        wire.send(data[at : at + 1])
+        wire.after(2)
+        await turns()
+    assert wire.transport.written == b""
+    wire.after(4)
+    await eventually(lambda: wire.transport.ended)
+    assert wire.transport.written.startswith(b"HTTP/1.1 408 ")
+
+
 async def test_discarding_has_a_bound() -> None:
     wire = Clocked()
     wire.send(b"POST /nowhere HTTP/1.1\r\nhost: test\r\ncontent-length: 1%b\r\n\r\n" % (b"0" * 12))

@@ -19,7 +19,7 @@ BROWSERS: list[list[tuple[bytes, bytes]]] = [
 def is_allowed(
     host: str, *names: str, local: str = "127.0.0.1", fields: list[tuple[bytes, bytes]] | None = None
 ) -> bool:
-    headers = RequestHeaders([(b"host", host.encode()), *(fields or [])])
+    headers = RequestHeaders.of([(b"host", host.encode()), *(fields or [])])
     return not isinstance(AllowedHosts(names).check(headers, local=local), HostNotAllowed)
 
 

@@ -42,7 +42,7 @@ WAIT = {"inputs": "!wait"}
         request(WAIT),
         request(WAIT, "x-request-id: mine", "x-request-timeout-s: 3"),
         request(WAIT, "content-type: application/json; charset=utf-8", path="/v1/classify"),
-        request(WAIT, "origin: https://a.example"),
+        request(WAIT, "origin: https://a.example", "content-type: application/json"),
         b"POST /v1/tag HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n"
         b'13\r\n{"inputs": "!wait"}\r\n0\r\n\r\n',
     ],
