@@ -237,6 +237,25 @@ HANDSHAKE = (
 )
 
 
+def open_websocket(address: tuple[str, int], handshake: bytes, frames: bytes) -> tuple[bytes, bool]:
+    """Return the answer to a handshake, and whether the connection ended after the frames."""
+    answer = b""
+    with socket.create_connection(address, TIMEOUT_S) as connection:
+        try:
+            connection.sendall(handshake)
+            answer = connection.recv(65_536)
+            if answer.startswith(b"HTTP/1.1 101"):
+                connection.sendall(frames)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65_536):
+                    pass
+        except TimeoutError:
+            return answer, False
+        except OSError:
+            pass  # the service has closed the connection
+    return answer, True
+
+
 def fuzz_websocket(address: tuple[str, int], *, seed: int, count: int) -> Findings:
     """Open `count` WebSockets with handshakes and frames that are mutated one time in two."""
     rng, findings = random.Random(seed), Findings()
@@ -248,21 +267,9 @@ def fuzz_websocket(address: tuple[str, int], *, seed: int, count: int) -> Findin
         frames = b"".join(frame(rng, message) for message in messages)
         if rng.random() < 0.5:
             frames = mutated(rng, frames)
-        answer = b""
-        with socket.create_connection(address, TIMEOUT_S) as connection:
-            try:
-                connection.sendall(data)
-                answer = connection.recv(65_536)
-                if answer.startswith(b"HTTP/1.1 101"):
-                    connection.sendall(frames)
-                    connection.shutdown(socket.SHUT_WR)
-                    while connection.recv(65_536):
-                        pass
-            except TimeoutError:
-                if good_handshake:
-                    findings.faults.append(f"a WebSocket stayed open after its end of input: {frames[:200]!r}")
-            except OSError:
-                pass  # the service has closed the connection
+        answer, ended = open_websocket(address, data, frames)
+        if good_handshake and not ended:
+            findings.faults.append(f"a WebSocket stayed open after its end of input: {frames[:200]!r}")
         status = answer.split(b" ", 2)[1:2]
         if status and status[0].isdigit():
             findings.count(int(status[0]), data)
@@ -274,9 +281,7 @@ def fuzz_websocket(address: tuple[str, int], *, seed: int, count: int) -> Findin
 
 
 async def fuzz_grpc(target: str, valid: bytes, *, seed: int, count: int, is_valid: Callable[[bytes], bool]) -> Findings:
-    """Call ModelInfer `count` times with mutations of the serialized request `valid`; the reply to `valid` itself is
-    checked by `is_valid`.
-    """
+    """Call ModelInfer `count` times with mutations of the request `valid`, whose own reply `is_valid` checks."""
     import grpc
 
     rng, findings = random.Random(seed), Findings()

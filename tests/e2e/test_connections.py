@@ -1,13 +1,12 @@
 """Connections of a running service: floods, refusals of large bodies, the connection limit, and the end."""
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,10 +72,10 @@ def test_pipelined_requests_are_all_answered_and_keep_no_memory(service: tuple[s
 @pytest.mark.parametrize("tries", [5])
 def test_a_refusal_of_a_large_body_arrives(service: tuple[str, int], path: str, status: int, tries: int) -> None:
     for _ in range(tries):
-        request = urllib.request.Request(service[0] + path, b" " * (12 * MB), {"content-type": "application/json"})
-        with pytest.raises(urllib.error.HTTPError) as refusal:
-            urllib.request.urlopen(request, timeout=20)
-        assert refusal.value.code == status
+        client = http.client.HTTPConnection(service[0].removeprefix("http://"), timeout=20)
+        with contextlib.closing(client):
+            client.request("POST", path, b" " * (12 * MB), {"content-type": "application/json", "connection": "close"})
+            assert client.getresponse().status == status
 
 
 def test_probes_are_answered_while_strangers_hold_all_connections(service: tuple[str, int]) -> None:
@@ -117,7 +116,7 @@ def test_new_clients_get_503_until_the_end_of_the_shutdown(tmp_path: Path) -> No
         while waiting.is_alive():
             answers.append(httpx.post(f"{address}/v1/tag", content=body, timeout=5))
             time.sleep(0.1)
-        assert len(answers) > 5
+        assert len(answers) > 2
         assert {answer.status_code for answer in answers} == {503}
         assert {answer.headers["connection"] for answer in answers} == {"close"}
         assert process.wait(10) == 0

@@ -8,7 +8,7 @@ import pytest
 
 from service.api import inference_pb2 as pb
 from tests.e2e import fuzz
-from tests.service.test_serve import free_port, served
+from tests.support.bentoml_server import free_port, served
 
 FULL = os.environ.get("SEQSERVE_E2E") == "full"
 
