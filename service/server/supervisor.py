@@ -51,6 +51,14 @@ class Arbiter(bentoml_circus.Arbiter):
         if self._failed:
             sys.exit(1)
 
+    def stop(self) -> Any:
+        """End the service. circus would lose a signal that arrives while it starts a worker."""
+        try:
+            return super().stop()
+        except ConflictError:
+            self.loop.asyncio_loop.call_soon_threadsafe(self.loop.call_later, CONFLICT_S, self.stop)
+            return None
+
     def reap_processes(self) -> None:
         """Log and forget the workers that have ended. circus calls it before it starts others."""
         for pid, status in _ended_children():
@@ -87,7 +95,7 @@ class Arbiter(bentoml_circus.Arbiter):
         if self._failures >= workers + START_FAILURES_MAX and not self._ready and not self._failed:
             self._failed = True
             log.critical("no worker can start, so the service ends: %s", self._reason or f"a worker {how}")
-            self.loop.add_callback(self._end)
+            self.loop.add_callback(self.stop)
 
     def _manage(self) -> None:
         if not self._stopping:
@@ -95,12 +103,6 @@ class Arbiter(bentoml_circus.Arbiter):
                 self.manage_watchers()
             except ConflictError:
                 self.loop.call_later(CONFLICT_S, self._manage)
-
-    def _end(self) -> None:
-        try:
-            self.stop()
-        except ConflictError:
-            self.loop.call_later(CONFLICT_S, self._end)
 
     def _read_reports(self) -> None:
         found = b""
