@@ -142,7 +142,10 @@ def build_service(
             if not settings.state_key:
                 os.environ.setdefault(variable("state_key"), secrets.token_urlsafe())
             if settings.workers > 1 and not settings.rate_limit_store:
-                os.environ[variable("rate_limit_store")], folder = shared_store()
+                try:
+                    os.environ[variable("rate_limit_store")], folder = shared_store()
+                except OSError as error:
+                    sys.exit(f"no temporary directory can be written: {error.strerror}; set TMPDIR to one that can")
                 folders.append(folder)
             http = http_address()
             try:
@@ -205,9 +208,12 @@ def supervise_workers(http: tuple[str, int] | None, settings: Settings) -> None:
     """Restart workers at once, and say when all are ready."""
     from service.server import supervisor  # imports circus, which the workers do not need
 
+    context = click.get_current_context(silent=True)
+    scheme = "https" if context is not None and context.params.get("ssl_certfile") else "http"
+
     def say_ready(example: str) -> None:
         host, port = http or ("", 0)
-        url = "http://" + authority(LOOPBACK.get(host, host), port) if http else ""
+        url = f"{scheme}://" + authority(LOOPBACK.get(host, host), port) if http else ""
         line = f"ready: {url}" + (f"  Try: curl {url}{example}" if example else "")
         log.info(line) if settings.log_format == "json" else print(line, file=sys.stderr, flush=True)
 

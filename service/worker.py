@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from service.auth import Authenticator, open_authenticator
 from service.background import every, supervise
 from service.errors import Unavailable
 from service.logs import AccessLog
-from service.rate_limits import RateLimiter
+from service.rate_limits import IN_PROCESS, RateLimiter
 from service.settings import Settings
 from service.telemetry import RequestRecord, Telemetry, drop_dead_workers
 from service.tracing import Tracer, open_tracer
@@ -84,7 +85,11 @@ class Worker:
         """Read the keys, and load and self-test every bundle. Blocks; raises what those raise."""
         self.authenticator = open_authenticator(self.settings)
         if self.authenticator is not None:
-            self.rate_limiter = RateLimiter(self.settings.rate_limit_store or "sqlite://")
+            try:
+                self.rate_limiter = RateLimiter(self.settings.rate_limit_store or IN_PROCESS)
+            except sqlite3.Error as error:  # a full disk, for example
+                log.error("this worker counts requests for rate limits on its own: %s", error)
+                self.rate_limiter = RateLimiter(IN_PROCESS)
             self.add_chore("API key refresh", self.authenticator.refresh)
         self._tracer = open_tracer(os.environ)
         which = self.settings.access_log

@@ -102,3 +102,12 @@ async def test_an_observer_that_fails_costs_no_request_its_answer(monkeypatch: p
     found.start()
     await found.close()
     assert not found.ready
+
+
+def test_a_worker_whose_shared_store_cannot_be_opened_counts_on_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(rate_limit="5/s", rate_limit_store="sqlite:///nowhere/at/all.sqlite")
+    found = Worker(settings, lambda *args: cast(Engine, FakeEngine(*args)))
+    found.load()
+    assert found.rate_limiter is not None
+    found.rate_limiter.check()
+    assert len(caplog.records) == 1
