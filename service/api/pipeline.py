@@ -50,6 +50,7 @@ from service.telemetry import RequestRecord
 from service.worker import Worker
 
 log = logging.getLogger(__name__)
+JSON_MEDIA = (b"content-type", b"application/json")
 # nginx buffers answers unless this header says otherwise.
 STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 SendAnswer = Callable[[int, Headers, bytes], Awaitable[None]]  # of status, headers and body
@@ -264,11 +265,14 @@ async def handle(
             if isinstance(answer, EventStream):
                 await _send_stream(context, transport, answer)
                 return context
-            reply = answer if isinstance(answer, Reply) else Reply(body=orjson.dumps(answer))
+            if isinstance(answer, Reply):
+                headers_sent, body = [(b"content-type", answer.media), *answer.headers], answer.body
+            else:
+                headers_sent, body = [JSON_MEDIA], orjson.dumps(answer)
         except Exception as cause:
             await refuse(context, transport.send, cause, route.error_format)
         else:
-            await _send(context, transport.send, 200, [(b"content-type", reply.media), *reply.headers], reply.body)
+            await _send(context, transport.send, 200, headers_sent, body)
             context.outcome = OK
     finally:
         context.finish()

@@ -16,6 +16,7 @@ uvicorn's limit_concurrency, which BentoML does not set, is not applied here.
 import asyncio
 import logging
 from collections.abc import Coroutine
+from itertools import chain
 from typing import Any
 
 import httptools
@@ -203,14 +204,16 @@ class HttpProtocol(HttpToolsProtocol):
         route = edge.routes.get(method + self.url)
         if (
             route is None
-            or self.is_busy()
+            or self.pipeline
+            or (self.cycle is not None and not self.cycle.response_complete)
             or self.flow.write_paused
             or self._body_left > HIGH_WATER_LIMIT
             or not parser.should_keep_alive()
             or (b"connection" in headers and parser.get_http_version() != "1.1")
             or b"expect" in headers
             or (edge.has_cors and b"origin" in headers)
-            or self.transport.is_closing()
+            or self._linger_until_s is not None
+            or self._socket.is_closing()
         ):
             self._take_uvicorns_way()
         else:
@@ -668,7 +671,7 @@ class FastRequest:
         self._protocol.transport.abort()
 
     def _write(self, status: int, headers: Headers, body: bytes) -> None:
-        self._write_lines(status, b"".join([b"%b: %b\r\n" % header for header in headers]), body)
+        self._write_lines(status, b"%b: %b\r\n" * len(headers) % tuple(chain.from_iterable(headers)), body)
 
     def _write_lines(self, status: int, lines: bytes, body: bytes) -> None:
         edge, protocol = self._edge, self._protocol
