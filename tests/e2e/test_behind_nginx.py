@@ -95,18 +95,25 @@ def nginx(tmp_path_factory: pytest.TempPathFactory, service: str) -> Iterator[Ng
     nginx.close()
 
 
+def has_streams(service: str) -> bool:
+    metrics = httpx.get(f"{service}/metrics").text
+    return re.search(r"^seqserve_active_streams\{.*\} [1-9]", metrics, re.MULTILINE) is not None
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("v1/generate_stream", {"inputs": "then !slow 60"}),
-        ("v1/generate", {"inputs": "then !slow 60", "stream": True}),
-        ("v1/completions", {"prompt": "then !slow 60", "stream": True}),
+        ("v1/generate_stream", {"inputs": "then !slow 5"}),
+        ("v1/generate", {"inputs": "then !slow 5", "stream": True}),
+        ("v1/completions", {"prompt": "then !slow 5", "stream": True}),
     ],
 )
 @pytest.mark.parametrize("kind", ["site", "plain"])
-def test_events_pass_as_they_are_written(nginx: Nginx, kind: str, path: str, body: object) -> None:
+def test_events_pass_as_they_are_written(nginx: Nginx, service: str, kind: str, path: str, body: object) -> None:
+    wait_until(lambda: not has_streams(service))  # those of earlier tests
     with httpx.stream("POST", getattr(nginx, kind) + path, json=body, timeout=20) as response:
         first = next(line for line in response.iter_lines() if line.startswith("data: "))
+        assert has_streams(service)  # it has not ended yet
     assert orjson.loads(first.removeprefix("data: "))
 
 
