@@ -38,10 +38,26 @@ def start(tmp_path: Path, service: str, *arguments: str, **environ: str) -> subp
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_service_ends_with_the_reason_if_no_worker_can_start(tmp_path: Path) -> None:
-    done = start(tmp_path, "tests.support.failing_app:svc", "--host", "127.0.0.1", "--port", str(free_port()))
+def test_a_start_without_a_worker_ends_with_the_reason(tmp_path: Path) -> None:
+    arguments = ("--host", "127.0.0.1", "--port", str(free_port()))
+    done = start(tmp_path, "tests.support.failing_app:svc", *arguments, FAIL=str(ROOT))
     assert done.returncode == 1
     assert "the device has no memory left" in done.stdout.splitlines()[-1]
+
+
+def test_the_service_ends_once_no_worker_is_left_and_none_can_start(tmp_path: Path) -> None:
+    fail = tmp_path / "fail"
+    settings = {"FAIL": str(fail), "SEQSERVE_WORKERS": "2"}
+    with served(tmp_path, service="tests.support.failing_app:svc", **settings) as (address, process, log):
+        wait_until(lambda: "ready: " in log.read_text())
+        first, second = psutil.Process(process.pid).children()
+        fail.touch()
+        first.kill()
+        wait_until(lambda: log.read_text().count("before it was ready") >= 2)
+        assert httpx.get(f"{address}/livez").status_code == 200  # the other one serves on
+        second.kill()
+        assert process.wait(60) == 1
+        assert "the device has no memory left" in log.read_text().splitlines()[-1]
 
 
 def test_a_taken_grpc_port_ends_the_start(tmp_path: Path) -> None:
