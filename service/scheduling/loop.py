@@ -22,6 +22,7 @@ INLINE_S = 0.004  # docs/decisions.md, "On the loop or in a thread", has the mea
 MAX_TURN_S = 0.008
 # After a bug in a scheduler: the first retry is immediate, and each later one waits twice as long.
 BACKOFF_S, MAX_BACKOFF_S = 0.05, 5.0
+LOG_INTERVAL_S = 60.0
 
 
 @dataclass
@@ -39,7 +40,7 @@ class SchedulerLoop:
     scheduler loops does not count, so that loops do not extend each other's turns.
 
     A scheduler that raises has a bug. Its jobs fail, and the loop tries again with exponential backoff. From the
-    second failure in a row until it works again, `healthy` is False.
+    second failure in a row until the queue is empty, `healthy` is False. The row ends when all queued work is done.
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class SchedulerLoop:
         self._awake = False  # a turn is scheduled, or work runs in a thread
         # When the last turn ended, if another one was scheduled then, less the time spent by all loops until then.
         self._turn_ended_s: float | None = None
-        self._failures = 0  # since the last work that completed
-        self._logged: set[tuple[str, int]] = set()  # where the failures since then were raised
+        self._failures = 0  # in a row
+        self._works = False  # all work since the last failure has completed
+        self._next_log_s: dict[tuple[str, int], float] = {}  # by the place that raised
         self.healthy = True
 
     def wake(self) -> None:
@@ -74,8 +76,7 @@ class SchedulerLoop:
             while (work := self._scheduler.take()) is not None and work.estimate_s <= self._inline_s:
                 work.run()
                 work.complete()
-                if self._failures:
-                    self._recover()
+                self._works = True
                 if (now_s := self._clock()) >= until_s:
                     self._budget.spent_s += now_s - began_s
                     self._turn_ended_s = now_s - self._budget.spent_s
@@ -86,6 +87,8 @@ class SchedulerLoop:
             self._turn_ended_s = None
             if work is None:
                 self._awake, self.healthy = False, True
+                if self._works:
+                    self._failures = 0
             else:
                 self._run_in_thread(work)
         except Exception as error:  # a bug must not leave any request without an answer
@@ -104,18 +107,14 @@ class SchedulerLoop:
         try:
             future.result()
             work.complete()
-            if self._failures:
-                self._recover()
+            self._works = True
             asyncio.get_running_loop().call_soon(self._turn)
         except Exception as error:  # as in _turn
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        self._turn_ended_s = None
-        origin = _origin(error)
-        if origin not in self._logged:
-            self._logged.add(origin)
-            log.critical("a scheduler failed (logged once until it works again)", exc_info=error)
+        self._turn_ended_s, self._works = None, False
+        self._log(error)
         loop, failures = asyncio.get_running_loop(), self._failures
         self._failures += 1
         if failures:
@@ -123,11 +122,16 @@ class SchedulerLoop:
             loop.call_later(min(BACKOFF_S * 2.0 ** min(failures - 1, 20), MAX_BACKOFF_S), self._turn)
         else:
             loop.call_soon(self._turn)
-        self._scheduler.abandon(InternalError())
+        try:
+            self._scheduler.abandon(InternalError())
+        except Exception as another:  # the next turn tries again
+            self._log(another)
 
-    def _recover(self) -> None:
-        self._failures, self.healthy = 0, True
-        self._logged.clear()
+    def _log(self, error: Exception) -> None:
+        origin, now_s = _origin(error), self._clock()
+        if now_s >= self._next_log_s.get(origin, now_s):
+            self._next_log_s[origin] = now_s + LOG_INTERVAL_S
+            log.critical("a scheduler failed (logged once a minute for each place)", exc_info=error)
 
 
 def _origin(error: Exception) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
@@ -18,8 +18,9 @@ from service.scheduling.cost_model import CostModel
 from service.scheduling.decoding import DecodingScheduler
 from service.scheduling.decoding_batch import DecodingLimits
 from service.scheduling.decoding_work import DecodingSteps, Prefill
-from service.scheduling.job import InferenceRequest, Job
+from service.scheduling.job import InferenceRequest, Job, QueueLimits
 from service.scheduling.sequences import SequenceLimits, SequenceScheduler
+from service.scheduling.tensors import TensorRequest, TensorScheduler
 
 
 class FakeClock:
@@ -268,6 +269,42 @@ class DecodingHarness(Harness):
     def run_all(self) -> None:
         super().run_all()
         assert not self.scheduler.used_slots
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedTensors(TensorRequest):
+    """Tensors with a name, and an error that running them raises."""
+
+    name: str
+    error: Exception | None = None
+    arrays: dict[str, Any] = field(default_factory=dict)
+
+
+class TensorHarness(Harness):
+    """A scheduler, and the names of what it ran."""
+
+    def __init__(self, queue_tokens: int = 100) -> None:
+        super().__init__()
+        self.ran: list[str] = []
+        self.scheduler = TensorScheduler(
+            self._run,  # type: ignore[arg-type]
+            limits=QueueLimits(queue_tokens=queue_tokens),
+            cost=CostModel(),
+            clock=self.clock,
+            metrics=self.metrics,  # type: ignore[arg-type]
+        )
+
+    def _run(self, item: NamedTensors) -> Any:
+        self.ran.append(item.name)
+        if item.error is not None:
+            raise item.error
+        return item.name.upper()
+
+    def ask(self, name: str, *, steps: int = 10, timeout_s: float = 9.0, error: Exception | None = None) -> Client:
+        client = Client(self.clock, timeout_s=timeout_s)
+        client.job = self.scheduler.admit(client.request, 1)
+        self.scheduler.submit(client.job, NamedTensors(name=name, rows=2, steps=steps, extra=0, error=error))
+        return client
 
 
 class Interleaving:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.scheduling.batch_cutting import PADDING_AVERSION, cut_batch
 from service.scheduling.cost_model import CostModel
+from service.scheduling.sequences import PADDING_AVERSION, cut_batch
 
 Cut = tuple[int, ...]
 

@@ -1,51 +1,9 @@
 """The queue of tensors that run as they come."""
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
 
 from service.errors import InternalError, InvalidRequest, Overloaded, Unavailable
-from service.scheduling.cost_model import CostModel
-from service.scheduling.job import QueueLimits
-from service.scheduling.tensors import TensorRequest, TensorScheduler
-from tests.support.scheduling import Client, Harness
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamedTensors(TensorRequest):
-    """Tensors with a name, and an error that running them raises."""
-
-    name: str
-    error: Exception | None = None
-    arrays: dict[str, Any] = field(default_factory=dict)
-
-
-class TensorHarness(Harness):
-    """A scheduler, and the names of what it ran."""
-
-    def __init__(self, queue_tokens: int = 100) -> None:
-        super().__init__()
-        self.ran: list[str] = []
-        self.scheduler = TensorScheduler(
-            self._run,  # type: ignore[arg-type]
-            limits=QueueLimits(queue_tokens=queue_tokens),
-            cost=CostModel(),
-            clock=self.clock,
-            metrics=self.metrics,  # type: ignore[arg-type]
-        )
-
-    def _run(self, item: NamedTensors) -> Any:
-        self.ran.append(item.name)
-        if item.error is not None:
-            raise item.error
-        return item.name.upper()
-
-    def ask(self, name: str, *, steps: int = 10, timeout_s: float = 9.0, error: Exception | None = None) -> Client:
-        client = Client(self.clock, timeout_s=timeout_s)
-        client.job = self.scheduler.admit(client.request, 1)
-        self.scheduler.submit(client.job, NamedTensors(name=name, rows=2, steps=steps, extra=0, error=error))
-        return client
+from tests.support.scheduling import TensorHarness
 
 
 def test_items_run_in_the_order_of_arrival() -> None:
