@@ -603,7 +603,8 @@ class FastRequest:
         except StopIteration as done:
             context: RequestContext = done.value
             if isinstance(context.error, Overloaded):
-                self._edge.refusals.store(self._route, self.client_address(), context.model, context.error)
+                refusals, client = self._edge.refusals, self.client_address()
+                refusals.store(self._route, client, context.model, context.error, body_bytes=self.body_bytes)
             self._finish()
         except (Exception, asyncio.CancelledError) as error:  # a bug: the pipeline answers every error itself
             log.critical("the pipeline failed", exc_info=error)

@@ -2,7 +2,8 @@
 
 Admission refuses one request of a client because the queue is full. For REPEAT_S, the requests of that client to the
 same route are refused with the same answer, before their bodies are parsed. The queue holds more work than REPEAT_S, so
-it does not run empty.
+it does not run empty. Requests with a shorter body ask admission: the queue may have room for them. So do requests to
+generate: their body does not show what they cost, and a text costs far more than a refusal.
 """
 
 import time
@@ -33,6 +34,7 @@ ID = "request-id-of-the-answer"
 @dataclass(slots=True)
 class _Refusal:
     expires_s: float
+    body_bytes: int  # of the shortest body that was refused
     head: bytes  # header lines
     body: list[bytes]  # the parts around the request id
 
@@ -45,9 +47,11 @@ class RefusalCache:
         self._worker = worker
         self._refusals: dict[tuple[str, str], _Refusal] = {}
 
-    def store(self, route: Route, client: str, model: str | None, error: Overloaded) -> None:
+    def store(self, route: Route, client: str, model: str | None, error: Overloaded, *, body_bytes: int) -> None:
         """Repeat a refusal of the default model's queue, unless requests are authenticated or logged one by one."""
         worker = self._worker
+        if route.task == "generate" or model is None:
+            return
         if worker.authenticator is not None or worker.observers or model != worker.default_models.get(route.task):
             return
         if len(self._refusals) >= CLIENTS_MAX:
@@ -55,7 +59,7 @@ class RefusalCache:
         error_format = route.error_format
         head = b"".join(b"%b: %b\r\n" % header for header in headers_of(error, error_format.media)) + NO_TIMING
         parts = error_format.body(error, ID).split(ID.encode())
-        self._refusals[route.pattern, client] = _Refusal(time.monotonic() + REPEAT_S, head, parts)
+        self._refusals[route.pattern, client] = _Refusal(time.monotonic() + REPEAT_S, body_bytes, head, parts)
         self.active = True
 
     def find(self, route: Route, client: str, headers: RequestHeaders, body: list[bytes]) -> tuple[bytes, bytes] | None:
@@ -67,7 +71,8 @@ class RefusalCache:
             del self._refusals[route.pattern, client]
             self.active = bool(self._refusals)
             return None
-        if headers.repeated or any(mark in piece for piece in body for mark in NAMES_A_MODEL):
+        content = b"".join(body)  # a name may be in two pieces
+        if headers.repeated or len(content) < refusal.body_bytes or any(mark in content for mark in NAMES_A_MODEL):
             return None
         if headers.get(b"content-type", b"application/json") != b"application/json":
             return None

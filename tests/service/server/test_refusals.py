@@ -1,7 +1,6 @@
 """Repeated refusals: what is refused without asking admission again, and what is not."""
 
 import time
-from typing import Any
 
 import orjson
 import pytest
@@ -10,11 +9,11 @@ from service.server import refusals
 from tests.support.http_connection import Wire, request
 
 
-def overloaded(**settings: Any) -> Wire:
+def overloaded(text: str = "a", path: str = "/v1/tag") -> Wire:
     """A connection whose service has just refused a request because the queue is full, and has room again."""
-    wire = Wire(settings=settings)
+    wire = Wire()
     wire.engine.full = True
-    wire.send(request({"inputs": "first"}))
+    wire.send(request({"inputs": text}, path=path))
     wire.engine.full = False
     return wire
 
@@ -70,6 +69,27 @@ async def test_a_request_that_may_get_another_answer_asks_admission(data: bytes)
     wire.send(data)
     await wire.answers(2)
     assert len(wire.engine.calls) == 1 or (await statuses(wire, 2))[1] != 429
+
+
+async def test_a_model_whose_field_arrives_in_two_pieces_is_seen() -> None:
+    wire = overloaded()
+    first, second = request({"inputs": "a", "model": "other"}).split(b"del")
+    wire.send(first)
+    wire.send(b"del" + second)
+    assert await statuses(wire, 2) == [429, 404]
+
+
+async def test_a_shorter_request_asks_admission() -> None:
+    wire = overloaded("a" * 100)
+    wire.send(request({"inputs": "a" * 99}))
+    wire.send(request({"inputs": "a" * 100}))
+    assert await statuses(wire, 3) == [429, 200, 429]
+
+
+async def test_a_request_to_generate_asks_admission() -> None:
+    wire = overloaded("then", path="/v1/generate")
+    wire.send(request({"inputs": "then"}, path="/v1/generate"))
+    assert await statuses(wire, 2) == [429, 200]
 
 
 async def test_another_client_asks_admission() -> None:
