@@ -94,6 +94,13 @@ class AsgiTransport:
         return bytes(body)
 
     async def send(self, status: int, headers: Headers, body: bytes) -> None:
+        if (
+            self._cycle is not None
+            and self._cycle.more_body
+            and getattr(self._cycle, "waiting_for_100_continue", False)
+        ):
+            # The client may now omit the body that it has announced, so where the next request begins is unknown.
+            headers = [*headers, (b"connection", b"close")]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 

@@ -68,6 +68,17 @@ def test_pipelined_requests_are_all_answered_and_keep_no_memory(service: tuple[s
     assert memory_of(pid) - before < (50 if FULL else 20) * MB
 
 
+def test_probes_keep_no_memory(service: tuple[str, int]) -> None:
+    address, pid = service
+    with connect(address) as client:
+        for number in range(200_000 if FULL else 7_000):
+            client.sendall(LIVE)
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+            if number == 5_000:
+                before = memory_of(pid)
+    assert memory_of(pid) - before < 20 * MB
+
+
 @pytest.mark.parametrize(("path", "status"), [("/v1/tag", 413), ("/tag", 413), ("/no", 404), ("/v1/models", 405)])
 @pytest.mark.parametrize("tries", [5])
 def test_a_refusal_of_a_large_body_arrives(service: tuple[str, int], path: str, status: int, tries: int) -> None:

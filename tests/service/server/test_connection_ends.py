@@ -186,6 +186,14 @@ async def test_a_body_that_stops_arriving_times_out(path: str) -> None:
     assert wire.transport.written.startswith(b"HTTP/1.1 408 ")
 
 
+async def test_a_refusal_instead_of_100_continue_ends_the_connection() -> None:
+    wire = Wire()
+    wire.send(request({"inputs": "a"}, "expect: 100-continue", path="/v1/models").partition(b"{")[0])
+    assert [status for status, _ in await wire.answers(1)] == [405]
+    assert b"connection: close\r\n" in wire.transport.written
+    await eventually(lambda: wire.transport.ended)
+
+
 async def test_discarding_has_a_bound() -> None:
     wire = Clocked()
     wire.send(b"POST /nowhere HTTP/1.1\r\nhost: test\r\ncontent-length: 1%b\r\n\r\n" % (b"0" * 12))
