@@ -219,7 +219,8 @@ class Engine:
         single = isinstance(inputs, str)
         prompts = [inputs] if isinstance(inputs, str) else inputs
         service, new_tokens = self._generation[runtime.name], options.max_new_tokens
-        with runtime.admit(request, len(prompts), new_tokens * len(prompts)) as job:
+        tokens = runtime.estimated_tokens(prompts) + new_tokens * len(prompts)
+        with runtime.admit(request, len(prompts), tokens) as job:
             items = await self._encode_all(runtime, prompts, new_tokens=new_tokens, single=single)
             jobs = service.start(prompts, items, [options] * len(prompts))
             if queued := [(each.tokens, each.text) for each in jobs if len(each.tokens)]:
@@ -241,7 +242,7 @@ class Engine:
         runtime = self.runtime_for("generate", model)
         new_tokens = max((each.max_new_tokens for each in options), default=0)
         service = self._generation[runtime.name]
-        job = runtime.admit(request, len(prompts), new_tokens * len(prompts))
+        job = runtime.admit(request, len(prompts), runtime.estimated_tokens(prompts) + new_tokens * len(prompts))
         try:
             items = await self._encode_all(runtime, prompts, new_tokens=new_tokens, single=len(prompts) == 1)
             return GenerationStream(runtime, service, service.start(prompts, items, options), job)

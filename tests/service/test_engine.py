@@ -255,6 +255,21 @@ async def test_a_full_queue_refuses_and_answers_what_is_queued(tiny_zoo: Path) -
     await engine.drain(5)
 
 
+async def test_prompts_count_in_the_tokens_of_the_queue(tiny_zoo: Path) -> None:
+    engine = load_engine(tiny_zoo, queue_tokens=50)
+    options = GenerationParameters(max_new_tokens=1)
+    asked = [engine.generate("a" * 40, options=options, request=inference_request()) for _ in range(2)]
+    asked.append(_first_text(engine, "a" * 40, options))
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(outcome) for outcome in found] == [GenerationResult, Overloaded, Overloaded]
+    await engine.drain(5)
+
+
+async def _first_text(engine: Engine, prompt: str, options: GenerationParameters) -> GenerationResult:
+    stream = await engine.generate_stream([prompt], options=[options], request=inference_request())
+    return [stream.result(0) async for _ in stream][-1]
+
+
 async def test_a_drain_answers_admitted_requests_and_refuses_new_ones(tiny_zoo: Path, generator: Bundle) -> None:
     engine = load_engine(tiny_zoo)
     options = GenerationParameters(max_new_tokens=200, seed=3)
