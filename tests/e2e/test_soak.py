@@ -25,7 +25,7 @@ SOAK_S = 900.0 if FULL else 8.0
 SETTLE_S = 180.0  # after which memory may grow by MEMORY_GROWTH
 MEMORY_GROWTH = 1.02
 SAMPLE_S = 5.0
-PAUSE_S = 0.02  # of the clients that do not wait for an answer
+PAUSE_S = 0.1  # of the clients that do not wait for an answer
 ZOO = Path("models/zoo").resolve()
 BUNDLES = ("pos-en", "pos-en-live", "sentiment-en", "shakespeare")
 SENTENCES = [" ".join(f"word{number % 977}" for number in range(start, start + 1 + start % 23)) for start in range(200)]
@@ -47,6 +47,7 @@ class Traffic:
         self.grpc_port = grpc_port
         self.ends_s = time.monotonic() + SOAK_S
         self.counts: dict[str, int] = {}
+        self.slowest_s: dict[str, float] = {}
         self.failures: list[str] = []
         self._numbers = itertools.count()
 
@@ -55,9 +56,10 @@ class Traffic:
 
     async def repeat(self, client: Callable[[], Awaitable[None]]) -> None:
         while time.monotonic() < self.ends_s:
+            started_s, name = time.monotonic(), client.__name__
             await client()
-            name = client.__name__
             self.counts[name] = self.counts.get(name, 0) + 1
+            self.slowest_s[name] = max(self.slowest_s.get(name, 0.0), time.monotonic() - started_s)
 
     def expect(self, found: object, expected: object, what: str) -> None:
         if found != expected and len(self.failures) < 20:
@@ -98,7 +100,7 @@ class Traffic:
         self.expect(len(events), 20, "generate_stream")
 
     async def websocket(self) -> None:
-        async with connect(f"{self.url.replace('http', 'ws', 1)}/v1/stream") as client:
+        async with connect(f"{self.url.replace('http', 'ws', 1)}/v1/stream", open_timeout=60) as client:
             for word in self.sentence().split():
                 await client.send(json.dumps({"inputs": [word]}))
                 answer = json.loads(await client.recv())
@@ -150,7 +152,13 @@ async def test_mixed_traffic_leaves_nothing_behind(soaked: tuple[LiveService, in
     start_times = service.start_times()
     traffic = Traffic(service, grpc_port)
     samples, _ = await asyncio.gather(sample_memory(service, traffic.ends_s), traffic.run())
-    print({"requests": traffic.counts, "memory_mb": [(round(at_s), round(mb, 1)) for at_s, mb in samples[::12]]})
+    print(
+        {
+            "requests": traffic.counts,
+            "slowest_s": traffic.slowest_s,
+            "memory_mb": [(round(at_s), round(mb, 1)) for at_s, mb in samples[::12]],
+        }
+    )
     assert traffic.failures == []
     assert all(traffic.counts.values())
     assert len(traffic.counts) == 8
