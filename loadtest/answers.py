@@ -38,7 +38,7 @@ def _check_tags(payload: Payload, value: Sequence[Any], tags: list[Any]) -> None
     _expect(bool(tags) or not value or "O" in payload.labels, f"no tags for {_short(value)}")
     end = 0
     for tag in tags:
-        _expect(isinstance(tag, dict) and {"score", "word", "start", "end"} <= tag.keys(), f"{_short(tag)} is no tag")
+        _expect(isinstance(tag, dict) and {"score", "word", "start", "end"} <= tag.keys(), f"not a tag: {_short(tag)}")
         label = tag.get("entity", tag.get("entity_group"))
         known = not payload.labels or any(name in (label, f"B-{label}", f"I-{label}") for name in payload.labels)
         _expect(isinstance(label, str) and known, f"the model has no label {label!r}")
@@ -63,7 +63,7 @@ def _check_labels(payload: Payload, value: Sequence[Any], entries: list[Any]) ->
         return
     _expect(bool(entries), f"no labels for {_short(value)}")
     for entry in entries:
-        _expect(isinstance(entry, dict) and entry.keys() == {"label", "score"}, f"{_short(entry)} is no label")
+        _expect(isinstance(entry, dict) and entry.keys() == {"label", "score"}, f"{_short(entry)} is not a label")
         _expect(not payload.labels or entry["label"] in payload.labels, f"the model has no label {entry['label']!r}")
         _expect_score(entry["score"])
     scores = [entry["score"] for entry in entries]

@@ -1,4 +1,4 @@
-"""The servers of `bench`: how each is started, asked and measured.
+"""The servers of `bench`: how each is started, called and measured.
 
 Peers run in an environment of their own (`--peers`), so nothing here imports their frameworks.
 """

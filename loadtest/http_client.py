@@ -85,7 +85,7 @@ def encode_requests(
 
 
 def fetch(url: str, body: bytes | None = None, *, timeout_s: float = TIMEOUT_S) -> HttpReply:
-    """GET `url`, or POST a JSON `body`, and return the reply whatever its status. Raises ConnectionError."""
+    """GET `url`, or POST a JSON `body`, and return the reply, with any status. Raises ConnectionError."""
     parts = urlsplit(url)
     client = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
     try:

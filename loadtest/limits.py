@@ -1,4 +1,4 @@
-"""Measure how far this service goes, next to a reference for each limit.
+"""Measure the limits of this service, each with a reference.
 
 The server runs on the first core and the client on the last, except for the part `workers`.
 """

@@ -52,7 +52,7 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Return the nearest-rank percentile of sorted values, of which there is at least one."""
+    """Return the nearest-rank percentile of a non-empty list of sorted values."""
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 

@@ -136,7 +136,7 @@ class Data(_Part):
 
 
 class Provenance(_Part):
-    """Where the weights come from."""
+    """The origin of the weights."""
 
     recipe: str
     command: str
@@ -281,7 +281,7 @@ def _check_format(manifest: Manifest) -> None:
 
 
 def _newer_than_format_1(manifest: Manifest) -> Iterator[str]:
-    """Yield what format 1 does not have. A field counts if it is given, whatever its value."""
+    """Yield what format 1 does not have. A field counts if it is given, with any value."""
     codec, task = manifest.codec, manifest.task
     if "text_labels" in manifest.model_fields_set:
         yield "text_labels"
@@ -337,7 +337,7 @@ def read_file(path: Path, limit: int, *, keep: bool = True) -> tuple[bytes, str]
     """Return the content of a file in a bundle and its sha256. Without `keep` the content is empty.
 
     Raises FileNotFoundError, and BundleError for a file that is larger than `limit` bytes, cannot be read, is not a
-    regular file, or lies outside the directory of the bundle.
+    regular file, or is outside the directory of the bundle.
     """
     pieces: list[bytes] = []
     checksum = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Sampling the next token of many rows at once, each with its own options.
+"""Sampling the next token of many rows together, each with its own options.
 
 The random number of a row is a pure function of its seed and of the number of tokens it has sampled before. So it does
 not depend on the slot, the batch or the replica. B rows, V vocabulary.

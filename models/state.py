@@ -1,4 +1,4 @@
-"""Recurrent state: a tuple of arrays (B, width), one row per sequence, whatever cell computes it."""
+"""Recurrent state: a tuple of arrays (B, width), one row per sequence, for any kind of cell."""
 
 from collections.abc import Sequence
 from typing import Any

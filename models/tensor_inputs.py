@@ -1,4 +1,4 @@
-"""Validates tensors that a client made, so that no operator of the graph reads outside its tables.
+"""Validates tensors from clients, so that no operator of the graph reads outside its tables.
 
 T steps, B batch, N OOV words, C characters, G n-grams, F features of a frame.
 """

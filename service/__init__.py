@@ -1,4 +1,4 @@
-"""How a model is served: the BentoML service, its HTTP edge, its engine and its schedulers."""
+"""Model serving: the BentoML service, its HTTP layer, the engine and the schedulers."""
 
 import os
 import sys

@@ -205,7 +205,7 @@ def http_address() -> tuple[str, int] | None:
 
 
 def supervise_workers(http: tuple[str, int] | None, settings: Settings) -> None:
-    """Restart workers at once, and say when all are ready."""
+    """Restart workers immediately, and report when all are ready."""
     from service.server import supervisor  # imports circus, which the workers do not need
 
     context = click.get_current_context(silent=True)

@@ -32,7 +32,7 @@ VALID_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 HASH = re.compile(r"sha256:([0-9a-f]{64})").fullmatch
 KEY_CHARACTERS_MIN = 8
 UNLIMITED = "none"
-# Keys of examples here and elsewhere, which anyone can try. Their hashes are refused, too.
+# Keys from examples here and elsewhere, which anyone can try. Their hashes are refused, too.
 SAMPLES = frozenset(
     hashlib.sha256(key.encode()).digest()
     for key in (
@@ -52,7 +52,7 @@ class BadKeys(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who sent a request. ``name`` is the name of an API key, or "" where there are no keys.
+    """The sender of a request. ``name`` is the name of an API key, or "" if there are no keys.
 
     ``client`` is what rate limits count: the key, or the network of the client's address.
     """
@@ -104,7 +104,7 @@ class ApiKeys:
         self._by_hash, self._fingerprint, self._failure = found, fingerprint, ()
 
     def refresh(self) -> None:
-        """Read the file again until it is read, if it has changed. A failure is logged once and changes nothing."""
+        """Reload the file if it has changed, and retry after errors. An error is logged once and changes nothing."""
         if self._file is None or (fingerprint := _fingerprint(self._file)) == self._fingerprint:
             return
         try:
@@ -196,7 +196,7 @@ def _principal(name: str, policy: RateLimitPolicy) -> Principal:
 
 
 def _digest(text: str) -> bytes:
-    """Return the hash of a key. Raises ValueError for a key that others know."""
+    """Return the hash of a key. Raises ValueError for a placeholder or a published key."""
     if text.startswith("<") and text.endswith(">"):
         raise ValueError("the key is a placeholder; replace it with a key of your own: openssl rand -hex 16")
     found = HASH(text)

@@ -63,7 +63,7 @@ def supervise(
 
 
 async def every(period_s: float, action: Callable[[], None], sleep: Sleep = asyncio.sleep) -> None:
-    """Call ``action`` every ``period_s`` seconds, for ever. Raises what it raises."""
+    """Call ``action`` every ``period_s`` seconds, without end. Raises what it raises."""
     while True:
         await sleep(period_s)
         action()

@@ -70,7 +70,7 @@ class Engine:
         """Open every bundle and run its self-test. Blocks. Raises BundleError or BadSetting.
 
         `pinned` is the answer of `pin_bundles` at the start of the service. A worker that starts later then has the
-        same bundles, in the same order, and a bundle that was replaced since is refused.
+        same bundles in the same order, and refuses a bundle that was replaced in between.
         """
         # One thread: batches of several bundles queue rather than compete for this worker's cores.
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
@@ -308,7 +308,7 @@ class Engine:
     async def _encode_all(
         self, runtime: ModelRuntime, inputs: Sequence[Any], *, new_tokens: int = 0, single: bool = False
     ) -> list[Any]:
-        """Encode every input, and yield to the event loop now and then. `single`: the input came without a list.
+        """Encode every input, and yield to the event loop regularly. `single`: the input was not in a list.
 
         `new_tokens` are requested for each input. Raises TooLarge for an input that is too long, or too many tokens in
         the request; InvalidRequest for an input that cannot be read.
@@ -340,7 +340,7 @@ class Engine:
 async def _decode_all(
     items: Sequence[Any], rows: Sequence[Any], decode: Callable[[Any, Any], Any], *, new_tokens: int = 0
 ) -> list[Any]:
-    """Decode every row, and yield to the event loop now and then."""
+    """Decode every row, and yield to the event loop regularly."""
     answers = []
     unyielded = 0
     for item, row in zip(items, rows, strict=True):

@@ -43,7 +43,7 @@ class ServiceError(Exception):
 
 
 class RequestError(ServiceError):
-    """The client must change the request. Other errors are of the service, or of the moment."""
+    """The client must change the request. Other errors are temporary, or caused by the service."""
 
 
 class InvalidRequest(RequestError):

@@ -51,7 +51,7 @@ class GenerationParameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationJob:
-    """One prompt before its first step. A job without tokens to read is done already."""
+    """One prompt before its first step. A job without tokens to read is already done."""
 
     prompt_tokens: int
     tokens: NDArray[np.int32]  # (T,) to read before the first token is sampled

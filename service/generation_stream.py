@@ -76,7 +76,7 @@ class GenerationStream:
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Stop generating. The slots are free before the next step."""
+        """Stop generating. The slots are freed before the next step."""
         self._job.cancel()
         self._returned.clear()
         self._stop_keepalive()
@@ -90,7 +90,7 @@ class GenerationStream:
         return self._service.result(self.texts[index])
 
     async def _wait(self) -> None:
-        """Wait for news or for the keepalive."""
+        """Wait for new tokens or for the keepalive."""
         loop = asyncio.get_running_loop()
         self._waiting_since_s = loop.time()
         if self.keepalive_s is not None and self._keepalive is None:

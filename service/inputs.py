@@ -1,4 +1,4 @@
-"""The inputs of a request: texts, split texts, or frames of numbers. The depth of the lists decides."""
+"""The inputs of a request: texts, split texts, or frames of numbers, which differ in the depth of their lists."""
 
 from typing import Any
 

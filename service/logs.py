@@ -1,7 +1,7 @@
 """Log lines as text or JSON, including those of BentoML and uvicorn, and the access log.
 
 Messages that clients can trigger are limited to one of each kind per second. Answers to closed connections, which are
-usual, take one line.
+common, take one line.
 
 The contents of requests are never logged. Exceptions keep their message, their causes and their traceback, but quoted
 text in a message is replaced: in an error message, quotes mark a value, and a value may come from a request.

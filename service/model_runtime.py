@@ -105,12 +105,12 @@ class ModelRuntime:
 
     @property
     def unit(self) -> str:
-        """What one step of an input is called."""
+        """The name of one step of an input."""
         return UNITS[self.bundle.manifest.codec.kind]
 
     @property
     def ready(self) -> bool:
-        """False while a scheduler fails again and again."""
+        """False while a scheduler keeps failing."""
         return self.loop.healthy and self.tensors.loop.healthy
 
     @property
@@ -124,10 +124,10 @@ class ModelRuntime:
         return sum([len(raw) // per_token if isinstance(raw, str) else len(raw) for raw in inputs])
 
     def admit(self, request: InferenceRequest, inputs: int, tokens: int = 0, *, as_tensors: bool = False) -> Job:
-        """Reserve a place for a request, before the work on it.
+        """Reserve room in the queue for a request, before any work on it.
 
         `tokens` are those that are known or estimated before the inputs are encoded. Use the job as a context manager:
-        it frees the place on any error. Raises Overloaded, Unavailable or DeadlinePassed.
+        it frees the reservation on any error. Raises Overloaded, Unavailable or DeadlinePassed.
         """
         if not (self.loop.healthy and self.tensors.loop.healthy):
             raise Unavailable(f"{self.name} has failed and is being restarted; try again in a few seconds")
@@ -162,7 +162,7 @@ class ModelRuntime:
         return self.bundle.manifest.codec.kind == "frames" and are_one(inputs)
 
     def check_kind(self, inputs: Sequence[Any]) -> None:
-        """Raise InvalidRequest for numbers where text is read. A codec of frames rejects text by itself."""
+        """Raise InvalidRequest for numbers if the model reads text. A codec of frames rejects text itself."""
         if self.bundle.manifest.codec.kind != "frames" and isinstance(inputs, list) and hold_numbers(inputs):
             raise InvalidRequest(
                 f"{self.name} reads text, not numbers; send strings, or name a model that takes frames",

@@ -1,7 +1,7 @@
 """Rate limits: how many requests one client may send in a window. Built on the ``limits`` package.
 
 Windows are fixed: they start with the first request of a client. Counters are kept in this process, in an SQLite file
-that the workers of one service share, or in Redis. In all three, each limit holds exactly, however many workers count.
+that the workers of one service share, or in Redis. In all three, each limit is exact for any number of workers.
 """
 
 import asyncio
@@ -145,7 +145,7 @@ class RateLimiter:
 class SqliteStorage(Storage):
     """Counters in SQLite: in memory for one worker, in a file for several.
 
-    The in-memory storage of ``limits`` starts a thread to expire keys and never drops one early, so that clients with
+    The in-memory storage of ``limits`` starts a thread to expire keys and never drops a key early, so clients with
     many addresses could fill the memory.
     """
 
@@ -156,7 +156,7 @@ class SqliteStorage(Storage):
         self._clock: Clock = options["clock"]
         path = (uri or IN_PROCESS).removeprefix("sqlite://") or ":memory:"
         self._database = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
-        # The file lives as long as the service: nothing has to survive a crash of the machine.
+        # The file is deleted when the service ends: nothing has to survive a crash of the machine.
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = OFF")
         self._database.execute(

@@ -1,6 +1,7 @@
 """The settings of the service, read once from ``SEQSERVE_*`` environment variables.
 
-An unknown name or a bad value stops the start with one sentence. ``python -m service settings`` lists all settings.
+An unknown name or an invalid value prevents the start, with an error of one sentence. ``python -m service settings``
+lists all settings.
 """
 
 import difflib
@@ -32,7 +33,7 @@ RUN_BUNDLE = "bundle"  # where `python -m training export` puts the bundle of a 
 
 
 class BadSetting(ValueError):
-    """A setting that prevents the start. The message is for the person who set it."""
+    """A setting that prevents the start. The message is for the operator."""
 
 
 def _split(value: object) -> object:
@@ -152,9 +153,7 @@ class Settings(BaseModel):
     stream_idle_s: Seconds = Field(
         default=300.0, description="Close a /v1/stream connection whose client neither sends nor reads for this long."
     )
-    max_new_tokens: Count = Field(
-        default=4096, description="Highest max_new_tokens that a request can ask for; then 422."
-    )
+    max_new_tokens: Count = Field(default=4096, description="Highest max_new_tokens of a request; then 422.")
     api_keys: Annotated[tuple[Key, ...], BeforeValidator(_split)] = Field(
         default=(),
         repr=False,
@@ -164,8 +163,8 @@ class Settings(BaseModel):
     )
     api_keys_file: str = Field(
         default="",
-        description="File of more API keys, read again within seconds of a change. A line is `key` or `name key`, with"
-        " the key in plain text or as sha256:…, then optionally rate=… and day_requests=… for limits of its own.",
+        description="File with more API keys, reloaded within seconds of a change. A line is `key` or `name key`, with"
+        " the key in plain text or as sha256:…, then optionally rate=… and day_requests=… for its own limits.",
     )
     rate_limit: str = Field(
         default="",

@@ -68,7 +68,7 @@ _TO_STANDARD = {ord("-"): "+", ord("_"): "/", ord("+"): "!", ord("/"): "!"}  # r
 
 
 def _key_id(key: str) -> bytes:
-    """Return an id that reveals nothing of the key."""
+    """Return an id that reveals nothing about the key."""
     return hashlib.sha256(b"seqserve state key id\0" + key.encode()).digest()[:4]
 
 

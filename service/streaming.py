@@ -14,7 +14,7 @@ STEPS = struct.Struct("<Q")
 
 @dataclass(slots=True, kw_only=True)
 class TaggingStream:
-    """The state of a stream. A chunk that was answered updates it; a chunk that failed leaves it unchanged."""
+    """The state of a stream. A successful chunk updates it; a failed chunk leaves it unchanged."""
 
     model: str
     state: State  # arrays (1, width): this size however long the stream is

@@ -91,7 +91,7 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """One finished request, as the access log and the spans describe it. Contains nothing that the client sent but ids.
+    """One finished request, as the access log and the spans describe it. It has no client data except ids.
 
     ``model`` is a loaded bundle or ``unknown``, ``key`` the name of an API key, ``traceparent`` the header or "".
     """
@@ -136,7 +136,7 @@ class Telemetry:
         self.registry: CollectorRegistry | None = None
 
     def request(self, route: str, model: str, outcome: str, total_s: float) -> None:
-        """Count one finished request. ``route`` must be a pattern, never a path that a client made up."""
+        """Count one finished request. ``route`` must be a pattern, never a path from a client."""
         model = self.known(model)
         self._counts[REQUESTS, (route, model, outcome)] += 1
         self.observe(REQUEST_SECONDS, (route, model), total_s)
@@ -274,7 +274,7 @@ class ModelMetrics:
 
 
 def drop_dead_workers(directory: Path) -> None:
-    """Remove the gauges of crashed workers, which would be added up for ever.
+    """Remove the gauges of crashed workers, which would otherwise be summed until the next start.
 
     ``directory`` is PROMETHEUS_MULTIPROC_DIR, where prometheus_client keeps ``gauge_live<mode>_<pid>.db``.
     """

@@ -1,7 +1,7 @@
 """OpenTelemetry spans of finished requests: one for the request, with queue, compute and decode as its children.
 
-The standard OTEL_* variables configure it. Without an exporter in them, nothing of OpenTelemetry is imported. Spans are
-made after the answer from times that are measured anyway, so that a request costs nothing more while it runs.
+The standard OTEL_* variables configure it. Without an exporter, OpenTelemetry is not imported. Spans are
+created after the answer from times that are already measured, so a running request has no extra cost.
 """
 
 import time

@@ -1,11 +1,11 @@
-"""One worker process: what it has loaded, whether it is ready, and how it shuts down.
+"""One worker process: its loaded bundles, readiness and shutdown.
 
 ``bentoml serve`` shuts down as follows (circus 0.19, uvicorn 0.54). SIGTERM reaches circus, which sends it to every
 worker and waits. uvicorn then closes idle connections, waits without limit for running requests, and runs the shutdown
-hooks; the application learns nothing before that. A signal handler of the worker therefore runs before uvicorn's. From
+hooks; the application is not notified before that. A signal handler of the worker therefore runs before uvicorn's. From
 the signal on, the worker is not ready, new requests get 503, and accepted ones are answered. After ``drain_s``, the
-engine fails what is left, and a client that is still sending its body gets 503. Clients that do not read their answer
-are disconnected by server/http_protocol.py.
+engine fails the remaining jobs, and a client that is still sending its body gets 503. Clients that do not read
+their answer are disconnected by server/http_protocol.py.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ class Worker:
         self._drain_hooks.append(hook)
 
     def load(self) -> None:
-        """Read the keys, and load and self-test every bundle. Blocks; raises what those raise."""
+        """Read the keys, and load and self-test every bundle. Blocks. Raises the errors of these steps."""
         self.authenticator = open_authenticator(self.settings)
         if self.authenticator is not None:
             try:
@@ -155,7 +155,7 @@ class Worker:
         self.engine = cast("Engine", _NoEngine(SHUTTING_DOWN))
 
     async def close(self) -> None:
-        """Answer or fail what was accepted, then write the last metrics and spans."""
+        """Answer or fail the accepted requests, then write the last metrics and spans."""
         self.refuse_requests()
         self._begin_drain()
         if self._drain is not None:
@@ -183,7 +183,7 @@ class Worker:
         end_s = loop.time() + self.settings.drain_s
         for timeout in self._body_timeouts:
             until_s = timeout.when()
-            if until_s is not None and until_s > end_s:  # an expired one lies in the past
+            if until_s is not None and until_s > end_s:  # an expired one is in the past
                 timeout.reschedule(end_s)
 
 
@@ -217,7 +217,7 @@ def _guarded(observe: Callable[[RequestRecord], None]) -> Callable[[RequestRecor
 
 
 class _NoEngine:
-    """Stands for an engine that takes no requests."""
+    """Replaces an engine that accepts no requests."""
 
     def __init__(self, reason: str) -> None:
         self._reason = reason

@@ -1,4 +1,4 @@
-"""How a model is made: recipes, data, networks, the loop, export and score. The only package that knows torch."""
+"""Model training: recipes, data, networks, the loop, export and scores. The only package that imports torch."""
 
 import os
 

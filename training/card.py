@@ -1,4 +1,4 @@
-"""Model cards, written from the manifest and the share of tokens that are cut differently."""
+"""Model cards, written from the manifest and the share of tokens that the tokenizer splits differently."""
 
 import json
 

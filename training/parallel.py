@@ -1,7 +1,7 @@
 """Data-parallel training with torchrun: every process has the same weights and different batches.
 
 Gradients are averaged, weighted by the targets of each process. So a step equals that of one process with all batches.
-Without torchrun there is one process, and the functions here return at once.
+Without torchrun there is one process, and the functions here return immediately.
 """
 
 import importlib

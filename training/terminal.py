@@ -31,7 +31,7 @@ if not console.is_terminal:
 
 
 def echo(text: str) -> None:
-    """Print a line as it is, without wrapping or markup."""
+    """Print a line unchanged, without wrapping or markup."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int32]
 
-# Rows of every embedding table: padding, whatever has no row of its own, and the first entry of the vocabulary.
+# Rows of every embedding table: padding, entries without a row of their own, and the first entry of the vocabulary.
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 QUOTED_CHARACTERS = 40  # of a rejected value in an error message
 

@@ -1,4 +1,4 @@
-"""Choose the units of a layer that are worth showing, and turn them into rows of one number per step.
+"""Choose the most informative units of a layer, and turn them into rows of one number per step.
 
 T steps, H hidden.
 """
@@ -34,7 +34,7 @@ class Row:
     signed: bool = False
 
     def fraction(self, value: float) -> float:
-        """Return where a value lies between the ends, in [0, 1]."""
+        """Return the relative position of a value between the ends, in [0, 1]."""
         fraction = value / self.reach
         return float(np.clip((fraction + 1) / 2 if self.signed else fraction, 0, 1))
 

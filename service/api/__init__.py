@@ -1,1 +1,1 @@
-"""One module per protocol: it translates requests into calls of the engine, and answers into the protocol."""
+"""One module per protocol. Each translates requests into engine calls, and results into answers."""

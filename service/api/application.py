@@ -52,7 +52,7 @@ JSON and the <a href="metrics">metrics</a>.
 <table>{routes}</table>
 </html>
 """
-# The page loads nothing, so it works without a network and reports to nobody.
+# The page loads nothing, so it works without a network and sends no usage reports.
 PAGE_POLICY = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 
 

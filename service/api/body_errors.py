@@ -1,4 +1,4 @@
-"""What is wrong with a request body: pydantic's errors in our words, and encodings other than UTF-8."""
+"""Errors in request bodies: pydantic's errors in this service's format, and encodings other than UTF-8."""
 
 import codecs
 import re

@@ -132,7 +132,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
                 if status != sent:
                     yield status
                     sent = status
-                # The drain is announced at once, and other changes within a second.
+                # The drain is announced immediately, and other changes within a second.
                 wait = asyncio.sleep(HEALTH_S) if self._drain.is_set() else self._drain.wait()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(wait, HEALTH_S)

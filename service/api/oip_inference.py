@@ -1,4 +1,4 @@
-"""One inference of the Open Inference Protocol V2, whether it arrived over HTTP or gRPC.
+"""One inference of the Open Inference Protocol V2, over HTTP or gRPC.
 
 An input named ``text`` or ``json`` is answered as the routes of the tasks answer it. Any other inputs are the arrays
 of the model's graph. N: inputs, K: labels, M: entities of all inputs.
@@ -86,7 +86,7 @@ def by_name(tensors: Iterable[OIPTensor]) -> dict[str, OIPTensor]:
 
 # Parameters that clients send and that change no answer. Those of tensors are free-form, so any other is ignored there.
 IGNORED = frozenset(("content_type", "headers"))
-# Parameters of the protocol's extensions that ask for something else, unless their value is 0, false or "".
+# Parameters of the protocol's extensions that request other behavior, unless their value is 0, false or "".
 UNSUPPORTED = frozenset(
     (
         *("classification", "priority", "sequence_end", "sequence_id", "sequence_start"),
@@ -279,7 +279,7 @@ _PARAMETERS: dict[tuple[str, ...], type[schemas.RequestModel]] = {
 def _read_parameters(runtime: TensorRuntime, document: OIPTensor | None, parameters: dict[str, Any]) -> Any:
     """Return the parameters of the tasks: those of the request, and those in the input ``parameters``, a JSON object.
 
-    The protocol's own parameters are single values, so one string stands for a list of one.
+    The protocol's own parameters are single values, so one string means a list of one string.
     """
     if isinstance(parameters.get("stop"), str):
         parameters["stop"] = [parameters["stop"]]

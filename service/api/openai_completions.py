@@ -1,6 +1,6 @@
 """OpenAI's ``/v1/completions``, as one answer or as server-sent events.
 
-A field that the service does not honor is rejected by name, unless its value asks for nothing.
+A field that the service does not honor is rejected by name, unless its value has no effect.
 """
 
 import contextlib
@@ -180,7 +180,7 @@ class StopStringFilter:
     """Removes the stop string from one growing text.
 
     The engine's texts include their stop string, as in Text Generation Inference. OpenAI's end before it. Characters
-    that may begin a stop string are held back until the next tokens decide.
+    that may begin a stop string are held back until the next tokens arrive.
     """
 
     def __init__(self, stop_strings: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""One request in the pipeline, whatever its protocol: HTTP, a WebSocket or gRPC.
+"""One request in the pipeline, in any protocol: HTTP, WebSocket or gRPC.
 
 Each protocol creates a RequestContext, calls ``begin`` before the work and ``finish`` after it::
 
@@ -194,7 +194,7 @@ class RequestContext:
 
 
 class Transport(Protocol):
-    """Where one HTTP request comes from and where its answer goes."""
+    """The connection of one HTTP request: its source, and the destination of its answer."""
 
     def is_disconnected(self) -> bool:
         """Return whether the client has closed the connection. Called at every decoding step, so it must be cheap."""
@@ -229,7 +229,7 @@ class Transport(Protocol):
         ...
 
     def abort(self) -> None:
-        """Close the connection at once."""
+        """Close the connection immediately."""
         ...
 
 
@@ -323,7 +323,7 @@ async def _send_stream(context: RequestContext, transport: Transport, stream: Ev
     """Send an answer chunk by chunk.
 
     Raises what ``stream.chunks`` raises before the first chunk. A later error becomes a last chunk, so that a client
-    never takes a broken answer for a complete one.
+    never mistakes a broken answer for a complete one.
     """
     started = False
     settings, telemetry, loop = context.worker.settings, context.worker.telemetry, asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Request headers: how they are read and checked. Also the rate-limit headers of answers."""
+"""Parsing and validation of request headers, and the rate-limit headers of answers."""
 
 import contextlib
 import math

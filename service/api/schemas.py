@@ -1,7 +1,7 @@
 """Request bodies and answers of the native routes, and the one function that parses every JSON body.
 
 The shapes are those of ``huggingface_hub.InferenceClient``. A field that the service does not honor is rejected by
-name, unless its value asks for nothing (``stream: false``, ``do_sample: true``).
+name, unless its value has no effect (``stream: false``, ``do_sample: true``).
 """
 
 import asyncio
@@ -57,7 +57,7 @@ def _reject_value(value: object) -> None:
         raise ValueError("not supported; leave it out")
 
 
-# For fields that are not supported: the values that ask for nothing.
+# For fields that are not supported: the values without an effect.
 Null = Annotated[Any, AfterValidator(_reject_value), WithJsonSchema({"type": "null"})]
 Zero = Annotated[float, Field(ge=0, le=0)]
 One = Annotated[float, Field(ge=1, le=1)]
@@ -129,7 +129,7 @@ class GenerateParameters(RequestModel):
     stop: Annotated[list[StopString], Field(max_length=16)] | None = None
     return_full_text: bool | None = None
     details: bool | None = None
-    do_sample: bool | None = Field(default=None, description="false: greedy, whatever the temperature")
+    do_sample: bool | None = Field(default=None, description="false: greedy decoding, regardless of the temperature")
     state: str | None = Field(default=None, description="from an earlier answer: continue its text")
     return_state: bool | None = Field(default=None, description="true: return a state to continue from")
     decoder_input_details: AlwaysFalse | None = None
@@ -312,14 +312,14 @@ PARSER = BodyParser()
 
 
 async def read_request(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
-    """As `parse_request`, and a large body is parsed in a thread."""
+    """Parse like `parse_request`, but a large body in a thread."""
     return await PARSER.run(parse_request, adapter, body, settings, size=len(body))
 
 
 def parse_body(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
     """Return the request in a JSON body. Raises InvalidRequest, and TooLarge for too many values.
 
-    A member that is null is as good as absent. Only a body that is invalid for a null pays for that.
+    A null member counts as absent. Nulls are removed only if a body fails to parse, so other bodies do not pay for it.
     """
     if len(body) > LARGE_BYTES:
         return _parse_large(adapter, body, settings)
@@ -338,7 +338,7 @@ def parse_body(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
 
 
 def _parse_large(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
-    """As `parse_body`, but first all values are made, and then their types are checked.
+    """Parse all values first, then check their types. Otherwise like `parse_body`.
 
     pydantic alone takes up to ten times as long, because its errors hold the values around them. orjson reads no NaN.
     """
@@ -412,7 +412,7 @@ def count_outside_strings(body: bytes) -> list[int]:
 
 
 def parse_request(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
-    """As `parse_body`, for a request with ``inputs``. Raises TooLarge for more of them than the settings allow."""
+    """Parse a request with ``inputs``, like `parse_body`. Raises TooLarge for more of them than the settings allow."""
     request = parse_body(adapter, body, settings)
     inputs = request.inputs  # type: ignore[attr-defined]
     if isinstance(inputs, list) and len(inputs) > settings.inputs_max and not are_one(inputs):
@@ -476,7 +476,7 @@ def example(task: str) -> Callable[[Mapping[str, Any]], Any]:
 def _one_of(*schemas: dict[str, Any]) -> WithJsonSchema:
     """Return the JSON Schema of a union.
 
-    Pydantic writes ``anyOf``, of which BentoML's pages and client read only the first member: its client would read a
+    Pydantic writes ``anyOf``, but BentoML's pages and client use only its first member: the client would read a
     dictionary as a list.
     """
     return WithJsonSchema({"oneOf": list(schemas)})

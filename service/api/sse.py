@@ -23,7 +23,7 @@ EMPTY_TOKEN = (0, "", 0.0)  # the one token of an empty text
 
 
 class StreamToken(TypedDict):
-    """``special``: the token stands for no text."""
+    """``special``: the token has no text."""
 
     id: int
     text: str
@@ -56,7 +56,7 @@ def event(data: bytes) -> bytes:
 
 
 def error_event(context: RequestContext) -> Callable[[ServiceError], bytes]:
-    """Return a function that makes the last event of a failed stream."""
+    """Return a function that renders the last event of a failed stream."""
     return lambda error: b"event: error\n" + event(body_of(error, request_id=context.request.request_id))
 
 
@@ -66,7 +66,7 @@ async def generate_stream(context: RequestContext, body: bytes) -> EventStream:
 
 
 async def stream_text(context: RequestContext, request: schemas.GenerateRequest) -> EventStream:
-    """Start to generate, and return the events."""
+    """Start generation and return the events."""
     if not isinstance(request.inputs, str):
         raise InvalidRequest("a stream has one text; send a string, and one request per text", field="inputs")
     settings = context.worker.settings

@@ -1,7 +1,7 @@
 """``WS /v1/stream``: tokens or frames arrive as messages, and each message is answered from the stream's state.
 
-A message is read only after the answer to the one before it was sent. A stream therefore holds at most one message
-and one answer, whatever the speed of its client.
+A message is read only after the answer to the previous one was sent. A stream therefore holds at most one message
+and one answer, even if its client is slow.
 """
 
 import asyncio
@@ -99,7 +99,7 @@ class WebSocketStreams:
             connection.leave()
 
     async def _close(self, send: Send, end: StreamClosed) -> None:
-        """Send the close code, to a client that may not read."""
+        """Send the close code, even if the client does not read."""
         if end.code is not None:
             with contextlib.suppress(OSError):  # TimeoutError is one
                 async with asyncio.timeout(self._worker.settings.write_timeout_s):
@@ -147,7 +147,7 @@ class StreamConnection:
         self._stream: TaggingStream | None = None
 
     async def serve(self) -> None:
-        """Answer message after message. Raises StreamClosed, and OSError when the client is gone."""
+        """Answer messages one by one. Raises StreamClosed, and OSError when the client is gone."""
         request_id = self._context.request.request_id
         while True:
             body = await self._next()

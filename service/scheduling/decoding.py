@@ -1,7 +1,7 @@
 """Schedule generation: sequences are decoded together, one token a step, and join and leave between steps.
 
 Prompts are read in one ragged call with the other new prompts. A long prompt is read in chunks, so that running
-sequences continue in between. A finished or cancelled sequence frees its slot before the next step.
+sequences continue between chunks. A finished or cancelled sequence frees its slot before the next step.
 """
 
 import logging

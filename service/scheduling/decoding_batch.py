@@ -1,6 +1,6 @@
 """The running batch of one language model, and how sequences join it, leave it, finish and fail.
 
-Row i of the state belongs to sequence i, without gaps, so that a step runs on the arrays as they are.
+Row i of the state belongs to sequence i, without gaps, so a step runs on the arrays without copying.
 T steps, B rows, V vocabulary.
 """
 
@@ -30,7 +30,7 @@ NOTIFY_S = 0.0005
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingLimits(QueueLimits):
-    """How many sequences are generated at once and how much may wait."""
+    """How many sequences are generated together and how many may wait."""
 
     queue_items: int = 1024
     slots: int = 64
@@ -80,7 +80,7 @@ class DecodingSequence:
 
 
 class StepPlan:
-    """What holds for the active sequences until one leaves or joins: computing it at every step is expensive."""
+    """Values that stay the same until a sequence joins or leaves, because computing them at every step is expensive."""
 
     def __init__(self, sequences: Sequence[DecodingSequence]) -> None:
         texts = [sequence.text for sequence in sequences]
@@ -173,7 +173,7 @@ class DecodingBatch:
         self._plan = None
 
     def notify(self, jobs: Collection[Job], now_s: float) -> None:
-        """Notify the readers of streams, as often as there is time for it (NOTIFY_S)."""
+        """Notify the readers of streams, at most as often as NOTIFY_S allows."""
         streamed = [job for job in jobs if job.on_progress is not None]
         interval_s = NOTIFY_S * len(streamed)
         due = [job for job in streamed if now_s - job.notified_s >= interval_s]

@@ -81,7 +81,7 @@ class Prefill:
     def _dispatch(
         self, sequence: DecodingSequence, state: State | None, result: int | Exception | None, now_s: float
     ) -> tuple[DecodingSequence, int, State] | None:
-        """Fail, continue or finish one sequence. What is returned joins the batch."""
+        """Fail, continue or finish one sequence. Returns the sequence if it joins the batch."""
         batch = self._batch
         if isinstance(result, Exception):
             batch.fail(sequence, result)
@@ -102,7 +102,7 @@ class Prefill:
 
 
 class DecodingSteps:
-    """Advance all active sequences until one of them is done or the time of a dispatch is over."""
+    """Advance all active sequences until one of them is done or the time of a dispatch has passed."""
 
     def __init__(self, batch: DecodingBatch) -> None:
         self._batch = batch

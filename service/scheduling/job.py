@@ -18,7 +18,7 @@ from service.telemetry import ModelMetrics
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 0.05  # a queue is searched for cancelled jobs this often, not at every refusal
-TURN_TOKENS = 4096  # of one client before the next one has its turn: ordinary requests are done in one turn
+TURN_TOKENS = 4096  # of one client before the next one has its turn: ordinary requests fit in one turn
 REFUSAL_INTERVAL_S = 0.01  # the text of a refusal is made this often: under overload, refusals must be cheap
 
 
@@ -41,7 +41,7 @@ class InferenceRequest:
 
 
 class ClientShare:
-    """What one client holds of one queue."""
+    """The share of one client in one queue."""
 
     __slots__ = ("jobs", "name", "tokens")
 
@@ -58,7 +58,7 @@ class FairQueue(Generic[T]):
     """Items of several clients, in order of arrival for each. A client's turn ends after TURN_TOKENS.
 
     This is deficit round robin (Shreedhar and Varghese 1996, "Efficient fair queuing using deficit round robin"),
-    without the deficit: what exceeds a turn is not charged to the next one.
+    without the deficit: tokens beyond a turn are not charged to the next turn.
     """
 
     def __init__(self) -> None:
@@ -69,14 +69,14 @@ class FairQueue(Generic[T]):
         return (item for items in self._items.values() for item in items)
 
     def push(self, share: ClientShare, item: T) -> None:
-        """Add an item. A client without items has its turn after all others."""
+        """Add an item. A client without items gets its turn after all others."""
         items = self._items.get(share)
         if items is None:
             items = self._items[share] = deque()
         items.append(item)
 
     def pop(self) -> T | None:
-        """Remove and return the oldest item of the client whose turn it is. None if there is no item."""
+        """Remove and return the oldest item of the client whose turn it is, or None if there are no items."""
         if not self._items:
             return None
         share, items = next(iter(self._items.items()))
@@ -122,7 +122,7 @@ class Job:
     """The items of one request in one scheduler, and their results.
 
     `Scheduler.admit` makes it with a reservation in the queue, and `Scheduler.submit` gives it its items.
-    A job is done once: when every item has a result, or with the first error.
+    A job ends once: when every item has a result, or at the first error.
     Later results are ignored, and items that have not run are dropped.
 
     Await a job for its results. As a context manager it is cancelled if the block ends before it is done.
@@ -203,7 +203,7 @@ class Job:
             request.batch_items = batch_items
 
     def notify(self, now_s: float) -> None:
-        """Tell the reader of a stream that there is more to read."""
+        """Notify the reader of a stream that there is more to read."""
         if self.on_progress is not None:
             self.notified_s = now_s
             self.on_progress()
@@ -263,7 +263,7 @@ class QueueLimits:
 
 
 class Work(Protocol):
-    """One piece of work of a scheduler. `run` may be called in a thread and never raises."""
+    """One unit of work of a scheduler. `run` may be called in a thread and never raises."""
 
     @property
     def estimate_s(self) -> float: ...
@@ -311,7 +311,7 @@ class Scheduler(ABC):
 
     @property
     def retry_after_s(self) -> float:
-        """When a refused client should come back."""
+        """Seconds after which a refused client should retry."""
         return 1.0
 
     def admit(self, request: InferenceRequest, items: int, tokens: int = 0) -> Job:
@@ -349,7 +349,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def take(self) -> Work | None:
-        """Return the next piece of work, or None if there is nothing to do."""
+        """Return the next unit of work, or None if there is none."""
 
     def drop_cancelled(self) -> None:
         """Drop queued jobs that are cancelled or expired. Searches the queue every SWEEP_INTERVAL_S at most."""
@@ -358,7 +358,7 @@ class Scheduler(ABC):
             self._sweep(now_s)
 
     def abandon(self, error: ServiceError) -> None:
-        """Fail all submitted jobs and empty the queue, whatever state it is in."""
+        """Fail all submitted jobs and empty the queue, even if its state is inconsistent."""
         failed = [job for job in self.jobs if job.results]
         if failed and isinstance(error, InternalError):
             log.error("failed requests: %s", ", ".join(sorted(job.request.request_id for job in failed)))
@@ -379,7 +379,7 @@ class Scheduler(ABC):
             self._excess_tokens += max(0, after - TURN_TOKENS) - max(0, before - TURN_TOKENS)
 
     def close(self) -> None:
-        """Admit nothing more. What was admitted still runs."""
+        """Stop admission. Admitted jobs still run."""
         self._closed = True
 
     @abstractmethod
@@ -394,7 +394,7 @@ class Scheduler(ABC):
         """Empty the queue and forget what runs."""
 
     def _check_deadline(self, share: ClientShare, deadline_s: float, now_s: float) -> None:
-        """Raise DeadlinePassed for a request that cannot be done in time."""
+        """Raise DeadlinePassed for a request that cannot finish in time."""
         return
 
     def _sweep(self, now_s: float) -> None:

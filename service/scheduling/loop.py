@@ -1,7 +1,7 @@
 """Drives a scheduler on an asyncio event loop. Schedulers, threads and the event loop meet only here.
 
-Work that is estimated to be short runs on the event loop: a hop to a thread and back costs more. Long work runs in a
-thread, and the event loop reads and answers other requests in that time.
+Work that is estimated to be short runs on the event loop: switching to a thread and back would cost more. Long work
+runs in a thread, and the event loop reads and answers other requests in that time.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 INLINE_S = 0.004  # docs/decisions.md, "On the loop or in a thread", has the measurement
 # When a thousand requests arrive at once, the event loop is busy for tens of milliseconds between two turns. One batch
-# a turn would then leave the queued requests only a small part of the core. But a long turn delays everything else.
+# per turn would then leave little of the core to the queued requests. But a long turn delays everything else.
 MAX_TURN_S = 0.008
 # After a bug in a scheduler: the first retry is immediate, and each later one waits twice as long.
 BACKOFF_S, MAX_BACKOFF_S = 0.05, 5.0
@@ -80,7 +80,7 @@ class SchedulerLoop:
                 if (now_s := self._clock()) >= until_s:
                     self._budget.spent_s += now_s - began_s
                     self._turn_ended_s = now_s - self._budget.spent_s
-                    # The event loop first reads the requests that arrived in the meantime: they fill the next batch.
+                    # The event loop first reads the requests that have arrived, which fill the next batch.
                     asyncio.get_running_loop().call_soon(self._turn)
                     return
             self._budget.spent_s += self._clock() - began_s
@@ -135,7 +135,7 @@ class SchedulerLoop:
 
 
 def _origin(error: Exception) -> tuple[str, int]:
-    """Return the file and line that raised an error: what tells one bug from another."""
+    """Return the file and line that raised an error, which identify a bug."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

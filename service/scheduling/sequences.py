@@ -32,7 +32,7 @@ SHORT_BATCH_OVERHEAD = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceLimits(QueueLimits):
-    """How much may wait and how much may run at once."""
+    """How much may wait and how much may run together."""
 
     queue_s: float = 1.0
     batch_rows: int = 32  # beyond, a row costs the same on a CPU and only waits for the others
@@ -240,7 +240,7 @@ class SequenceScheduler(Scheduler):
         return RunningBatch(self, entries, reason, now_s)
 
     def _bisect(self, entries: list[QueuedSequence], error: Exception) -> None:
-        """Halve a failed batch until the bad sequence is alone, so that only its request fails."""
+        """Bisect a failed batch until the bad sequence is isolated, so that only its request fails."""
         if len(entries) > 1:
             middle = len(entries) // 2
             self._bisecting += [entries[middle:], entries[:middle]]

@@ -30,7 +30,7 @@ class ProbeConnection(Connection, Protocol):
     """A connection over the limit."""
 
     def abort(self) -> None:
-        """Close the connection at once."""
+        """Close the connection immediately."""
         ...
 
 
@@ -103,7 +103,7 @@ class Edge:
     hosts: AllowedHosts
     routes: Mapping[bytes, Route]  # of the fast path, by method and path
     probes: frozenset[bytes]  # paths that are answered on connections over the limit
-    server_headers: Headers = field(default_factory=list)  # uvicorn's own, of which it makes a new list every second
+    server_headers: Headers = field(default_factory=list)  # uvicorn's own; it makes a new list every second
     server_lines: bytes = b""  # the same as bytes
 
     def __post_init__(self) -> None:

@@ -1,12 +1,12 @@
-"""Which values of the Host header are answered.
+"""Validation of the Host header, against DNS rebinding.
 
 A page can make its own host name point to the address of this service (DNS rebinding). The browser then lets the page
-read answers, because to the browser they come from the page's own host. Only the Host header shows it: it names the
+read answers, because to the browser they come from the page's own host. Only the Host header reveals this: it names the
 page's host. An attacker controls public names only, so these are always allowed: addresses, names without a dot, and
 reserved suffixes.
 
-Other names are refused where an attack is possible: on connections to a loopback address, and to any browser. A client
-that is no browser may use any name for a service that listens to the network.
+Other names are refused where an attack is possible: on connections to a loopback address, and to any browser. Other
+clients may use any name for a service that listens on the network.
 """
 
 import ipaddress

@@ -3,12 +3,12 @@
 A subclass of uvicorn's protocol, in which httptools parses. Three things differ:
 
 * Requests to the routes of Edge take the fast path. Their body is collected, and the pipeline is called directly: no
-  ASGI, asyncio.Task or timers. All other requests take uvicorn's way to Starlette, as do those with a body that is
-  long or slow to arrive. With an engine that answers at once, ``python -m tests.support.edge_costs`` measures both.
+  ASGI, asyncio.Task or timers. All other requests go through uvicorn to Starlette, as do those with a body that is
+  long or slow to arrive. With an engine that answers immediately, ``python -m tests.support.edge_costs`` measures both.
 * What a client sends is bounded: heads, waiting requests and the time to send and to read. uvicorn has no settings for
   these. There are no timers: ``ConnectionLimits.check`` visits all connections about once a second.
-* An answer that is due is always sent. An error that later bytes cause waits for it, and a connection is closed only
-  after its client had time to stop sending: a reset would discard the answer.
+* An answer that is due is always sent. If later bytes cause an error, the error is sent after it. A connection is
+  closed only after its client had time to stop sending: a reset would discard the answer.
 
 uvicorn's limit_concurrency, which BentoML does not set, is not applied here.
 """
@@ -64,7 +64,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._incoming: FastRequest | None = None  # for the fast path, with a body that is not complete
         self._running: Any = None  # the request that is answered now, or was last
         self._pending_error: ServiceError | None = None  # sent after the answers that are due
-        self._pending_handshake: bytes | None = None  # of a WebSocket, with what came behind it
+        self._pending_handshake: bytes | None = None  # of a WebSocket, with the bytes after it
         # Timeouts, on the clock of the loop.
         self._client_turn_s = 0.0  # since when the service has been waiting for the client, if it is
         self._write_stall = WriteStall()
@@ -81,7 +81,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._edge.limits.remove(self)
         self._rest = b""
         if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True  # uvicorn tells only the newest request
+            self._running.disconnected = True  # uvicorn notifies only the newest request
             self._running.message_event.set()
         super().connection_lost(exc)
 
@@ -165,7 +165,7 @@ class HttpProtocol(HttpToolsProtocol):
     # Callbacks of the parser.
 
     def on_message_begin(self) -> None:
-        """Start a request. uvicorn's own preparations wait until the request takes its way."""
+        """Start a request. uvicorn's own preparations wait until the request takes uvicorn's path."""
         self._idle, self._in_head, self._new = False, True, False
         self._is_websocket = False
         self._client_turn_s = self.loop.time()
@@ -180,7 +180,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Check the head, and choose the way of the request."""
+        """Check the head, and choose the path of the request."""
         self._in_head = False
         fields, parser, edge = self.headers, self.parser, self._edge
         headers = RequestHeaders(fields)
@@ -198,7 +198,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse_head(edge.limits.full())
         if parser.should_upgrade():
             self._is_websocket = self._check_upgrade(method, headers)
-            return  # if it is no handshake, its head is parsed again without the offer
+            return  # if it is not a handshake, its head is parsed again without the offer
         length = headers.get(b"content-length")
         self._body_left = int(length) if length is not None else 0
         route = edge.routes.get(method + self.url)
@@ -280,7 +280,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _check_upgrade(self, method: bytes, headers: RequestHeaders) -> bool:
         """Return whether a request opens a WebSocket. Other offers to change the protocol are ignored."""
         if method == b"CONNECT":
-            self._refuse_head(Malformed("the service is no proxy; send requests to its own routes"))
+            self._refuse_head(Malformed("the service is not a proxy; send requests to its own routes"))
         return (
             method == b"GET"
             and self.parser.get_http_version() == "1.1"
@@ -301,7 +301,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return b"".join((*head, *lines, b"\r\n"))
 
-    # The two ways of a request.
+    # The two paths of a request.
 
     def _take_uvicorns_way(self) -> None:
         url, headers = self.url, self.headers
@@ -347,7 +347,7 @@ class HttpProtocol(HttpToolsProtocol):
     # What follows an answer.
 
     def on_response_complete(self) -> None:
-        """Go on with the requests that wait, or close the connection after the last answer that was due."""
+        """Continue with the waiting requests, or close the connection after the last answer that was due."""
         self._client_turn_s = self.loop.time()
         self.server_state.total_requests += 1
         if self.transport.is_closing():
@@ -361,7 +361,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._go_on()
 
     def finish(self, request: "FastRequest") -> None:
-        """Go on after the answer to a request on the fast path."""
+        """Continue after the answer to a request on the fast path."""
         if request.disconnected:
             return
         if self.pipeline:
@@ -444,12 +444,12 @@ class HttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
 
     def abort(self) -> None:
-        """Close the connection at once."""
+        """Close the connection immediately."""
         self._socket.abort()
 
     @property
     def is_lingering(self) -> bool:
-        """Whether the answers are sent, and what the client still sends is discarded."""
+        """Whether all answers are sent and further input from the client is discarded."""
         return self._linger_until_s is not None
 
     def shutdown(self) -> None:
@@ -479,7 +479,7 @@ class HttpProtocol(HttpToolsProtocol):
     def check_timeouts(self) -> None:
         """End the connection if its client is too slow. Called about once a second."""
         now_s, settings = self.loop.time(), self._edge.worker.settings
-        if self._incoming is not None:  # uvicorn's way has deadlines for slow bodies
+        if self._incoming is not None:  # uvicorn's path has deadlines for slow bodies
             self._leave_fast_path()
         if self._linger_until_s is not None:
             stuck = now_s > self._linger_until_s

@@ -1,4 +1,4 @@
-"""What is checked once before the workers start: the addresses to listen on, and how many files may be open."""
+"""Checks before the workers start: the addresses to listen on, and the limit on open files."""
 
 import contextlib
 import errno
@@ -81,7 +81,7 @@ def allow_open_files(settings: Settings) -> Settings:
     connections, setting = soft - FILES_BESIDES_CONNECTIONS, f"{variable('connections_max')}={settings.connections_max}"
     if connections < 1:
         raise BadSetting(
-            f"ulimit -n is {soft}, and a worker needs {FILES_BESIDES_CONNECTIONS} open files besides its connections;"
+            f"ulimit -n is {soft}, and a worker needs {FILES_BESIDES_CONNECTIONS} open files plus its connections;"
             f" raise it: ulimit -n {wanted} (for {setting})"
         )
     return settings.model_copy(update={"connections_max": connections})

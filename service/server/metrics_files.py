@@ -1,4 +1,4 @@
-"""Metrics files of prometheus_client that a full disk cannot turn into a crash.
+"""Metrics files of prometheus_client that survive a full disk.
 
 prometheus_client maps sparse files. On a full disk, the first write to a page without a block raises SIGBUS, which ends
 the process. Here a file gets its blocks before it is mapped. If that fails, or if the file cannot be opened, the worker
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 CAPACITY = 1 << 16  # bytes of a new file
 MmapedDict: Any = mmap_dict.MmapedDict  # has no types
 MultiProcessCollector: Any = multiprocess.MultiProcessCollector
-ENTRY_BYTES = 40  # of one value besides its key, at most
+ENTRY_BYTES = 40  # of one value without its key, at most
 
 
 class AllocatedDict(MmapedDict):  # type: ignore[misc]
@@ -109,7 +109,7 @@ def install() -> None:
 
 
 def _append_zeros(descriptor: int, count: int) -> None:
-    """Extend a file with blocks that exist. It is as it was if the disk has no room. Raises OSError."""
+    """Extend a file with blocks that exist. The file is unchanged if the disk is full. Raises OSError."""
     size = os.fstat(descriptor).st_size
     zeros = memoryview(bytes(count))
     try:

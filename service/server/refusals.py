@@ -1,4 +1,4 @@
-"""Refusals that are repeated: under overload, a refused request must cost next to nothing.
+"""Repeated refusals: under overload, refusing a request must cost almost nothing.
 
 Admission refuses one request of a client because the queue is full. For REPEAT_S, the requests of that client to the
 same route are refused with the same answer, before their bodies are parsed. The queue holds more work than REPEAT_S, so

@@ -1,7 +1,7 @@
-"""The supervising process of ``bentoml serve``: how it notices and restarts workers.
+"""Detection and restart of failed workers in the supervising process of ``bentoml serve``.
 
-BentoML starts the workers through circus, which looks for dead ones every 10 s, logs nothing about them, and restarts
-workers that cannot start without end. BentoML has no option for any of this, so its Arbiter is replaced.
+BentoML starts the workers through circus, which looks for dead ones every 10 s, logs nothing about them, and endlessly
+restarts workers that cannot start. BentoML has no option for any of this, so its Arbiter is replaced.
 """
 
 import contextlib

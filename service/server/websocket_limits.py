@@ -1,7 +1,7 @@
 """Limits on WebSocket connections that uvicorn and websockets have no settings for.
 
-uvicorn answers each ping at once, even if the client does not read, and handles everything that one read brought in one
-turn of the event loop. Here, nothing is read while nothing can be written, and one turn handles a bounded piece.
+uvicorn answers each ping immediately, even if the client does not read, and handles all bytes of one read in one turn
+of the event loop. Here, nothing is read while nothing can be written, and one turn handles a bounded piece.
 """
 
 import logging
@@ -13,7 +13,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from service.server.connection_limits import ConnectionLimits, WriteStall
 
 PIECE_BYTES = 16 * 1024  # handled in one turn of the event loop; a frame has at least 6 bytes
-FRAGMENTS_MAX = 1024  # of one message: an empty fragment needs memory, too
+FRAGMENTS_MAX = 1024  # of one message: even an empty fragment needs memory
 POLICY_VIOLATION = 1008
 # uvicorn logs each handshake with its query at INFO. The contents of requests are not logged.
 log = logging.getLogger("uvicorn.error.websocket")
@@ -98,7 +98,7 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
 
     def _handle_piece(self) -> None:
-        """Handle a piece, if the application and the client keep up."""
+        """Handle the next piece, if the application and the client keep up."""
         self._turn_scheduled = False
         if self._unhandled and self._keeps_up:
             piece, self._unhandled = self._unhandled[:PIECE_BYTES], self._unhandled[PIECE_BYTES:]

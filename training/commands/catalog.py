@@ -1,4 +1,4 @@
-"""Commands that list what there is: recipes and data sets; and one that compares runs."""
+"""Commands that list recipes and data sets, and one that compares runs."""
 
 import argparse
 from pathlib import Path

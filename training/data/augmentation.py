@@ -1,6 +1,6 @@
 """Augmentation of tagged sentences: swapped mentions, other tokenization, lower case, joined sentences.
 
-Every epoch sees each sentence in another form, so that a tagger trained on few sentences learns where mentions stand
+Each epoch has another form of each sentence, so that a tagger trained on few sentences learns where mentions occur
 rather than which they were.
 """
 

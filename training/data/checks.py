@@ -231,7 +231,7 @@ def _times(use: LabelUse) -> str:
 
 
 def note_rare(train: Sequence[Any]) -> Iterator[str]:
-    """Note labels with few training examples, which a network may never answer."""
+    """Note labels with few training examples, which a network may never predict."""
     uses = count_labels("label", train)
     limit = len(train) / (RARE * len(uses))
     rare = sorted((use.count, label) for label, use in uses.items() if use.count < limit)
@@ -244,7 +244,7 @@ def note_rare(train: Sequence[Any]) -> Iterator[str]:
 
 
 def note_invisible(examples: Iterable[SequenceExample]) -> Iterator[str]:
-    """Note inputs and labels with characters that nobody sees, such as a byte order mark between joined files."""
+    """Note inputs and labels with invisible characters, such as a byte order mark between joined files."""
     count, first = 0, ""
     for example in examples:
         inputs = () if isinstance(example, SeriesExample) else inputs_of(example)

@@ -1,4 +1,4 @@
-"""Examples: what every reader makes, what codecs and objectives read, and where each came from.
+"""Examples: the output of every reader and the input of codecs and objectives, with the place of each.
 
 Every example knows its `place`, so that a later error can still name the file and the line. A place is not part of an
 example's value: two examples with the same content are equal.

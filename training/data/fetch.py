@@ -158,7 +158,7 @@ def pick(cut: str, parts: Sequence[bytes], wanted: Sequence[str]) -> bytes:
 
 
 def _write(target: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The data that a recipe asks for: a published data set, or the user's own files split into train and dev."""
+"""The data of a recipe: a published data set, or the user's own files split into train and dev."""
 
 from dataclasses import replace
 from pathlib import Path

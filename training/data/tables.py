@@ -157,7 +157,7 @@ def check_characters(where: str, name: str, text: str) -> None:
 
 
 def _cells(path: Path, lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield rows. Blanks before a cell are dropped only if they stand before a quote, which could not open else."""
+    """Yield rows. Blanks before a cell are dropped only before a quote, because a quote must start its cell."""
     quote_after_blanks = re.compile(rf'(?:^|{re.escape(delimiter)}) +"')
     skip = any(map(quote_after_blanks.search, lines))
     if delimiter == "\t":

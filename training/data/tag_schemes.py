@@ -41,7 +41,7 @@ OUT = ParsedTag("", "")
 
 
 def are_iob2(tags: Iterable[str]) -> bool:
-    """Tell whether tags are B-x, I-x and usually O. Where every token is in a span, there is no O."""
+    """Return whether tags are B-x, I-x and usually O. If every token is in a span, there is no O."""
     kinds = set(tags) - {"O"}
     return bool(kinds) and all(tag[:2] in ("B-", "I-") and tag[2:] not in ("", "O") for tag in kinds)
 

@@ -1,4 +1,4 @@
-"""Text of files with any line endings. Archives and tables in binary formats are named, other bytes located."""
+"""Text of files with any line endings. Errors name archives and binary formats, and locate invalid bytes."""
 
 import codecs
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Comparison of training tokens with those that the tokenizer of the bundle cuts from a text."""
+"""Comparison of training tokens with those that the bundle's tokenizer finds in a text."""
 
 import re
 from collections import Counter

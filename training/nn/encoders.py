@@ -15,7 +15,7 @@ from training.nn.recurrent import RecurrentLayer
 
 OUT_OF_RANGE = -2.0  # below every tanh, so never the maximum of a sequence
 FRAME_LIMIT = 5.0  # standard deviations: frames are clamped there, so that int8 has a fixed range
-FORM_CHUNK = 2048  # table rows that are encoded at once
+FORM_CHUNK = 2048  # table rows that are encoded together
 CNN_WINDOW = 3  # characters (Ma and Hovy 2016)
 
 

@@ -254,7 +254,7 @@ def run_sweep(
     budget: StudyBudget,
     all_lengths: bool = False,
 ) -> list[Attempt]:
-    """Make all attempts that `file` does not have yet, and write each one at once.
+    """Make all attempts that `file` does not have yet, and write each one immediately.
 
     After a length that no seed solved, longer ones are skipped unless `all_lengths` is set. Raises DataError if the
     file has attempts with another budget or other methods.
