@@ -182,6 +182,8 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Check the head, and choose the path of the request."""
         self._in_head = False
+        if self._linger_until_s is not None or self._socket.is_closing():
+            raise ValueError("the last answer was sent")  # the parser stops
         fields, parser, edge = self.headers, self.parser, self._edge
         headers = RequestHeaders(fields)
         if len(headers) < len(fields):
@@ -212,8 +214,6 @@ class HttpProtocol(HttpToolsProtocol):
             or (b"connection" in headers and parser.get_http_version() != "1.1")
             or b"expect" in headers
             or (edge.has_cors and b"origin" in headers)
-            or self._linger_until_s is not None
-            or self._socket.is_closing()
         ):
             self._take_uvicorns_way()
         else:

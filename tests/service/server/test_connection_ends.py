@@ -307,3 +307,13 @@ async def test_connect_is_refused() -> None:
     wire = Wire()
     wire.send(b"CONNECT test:80 HTTP/1.1\r\nhost: test:80\r\n\r\n")
     assert wire.transport.written.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("count", [2, 40])
+async def test_requests_behind_the_last_answer_are_not_handled(count: int) -> None:
+    wire = Wire()
+    wire.worker.refuse_requests()
+    wire.send(request({"inputs": "a"}) * count)
+    assert not wire.is_busy
+    await turns()
+    assert [status for status, _ in read(wire.transport.written)] == [503]
