@@ -33,7 +33,7 @@ from service.server.connection_limits import Edge, WriteStall
 log = logging.getLogger(__name__)
 
 HEADER_FIELDS_MAX = 128  # browsers send about 20
-PIECE_BYTES = 1024  # parsed at once. It bounds the requests in hand: the shortest has 27 bytes
+PIECE_BYTES = 1024  # parsed at once. It bounds the requests in hand: the shortest has 18 bytes
 LINGER_BYTES = 64 << 20  # read and discarded after a refusal, for the header timeout at most
 DRAIN_LINGER_S = 1.0  # the shutdown waits for it
 EOF_GRACE_S = 1.0  # for the answers that are due after a client has stopped sending, or has disconnected
