@@ -123,14 +123,18 @@ class ModelRuntime:
         per_token = CHARACTERS_PER_TOKEN if self.bundle.manifest.codec.kind == "words" else 1
         return sum([len(raw) // per_token if isinstance(raw, str) else len(raw) for raw in inputs])
 
+    def check_ready(self) -> None:
+        """Raise Unavailable unless the bundle is ready."""
+        if not self.ready:
+            raise Unavailable(f"{self.name} has failed and is being restarted; try again in a few seconds")
+
     def admit(self, request: InferenceRequest, inputs: int, tokens: int = 0, *, as_tensors: bool = False) -> Job:
         """Reserve room in the queue for a request, before any work on it.
 
         `tokens` are those that are known or estimated before the inputs are encoded. Use the job as a context manager:
         it frees the reservation on any error. Raises Overloaded, Unavailable or DeadlinePassed.
         """
-        if not (self.loop.healthy and self.tensors.loop.healthy):
-            raise Unavailable(f"{self.name} has failed and is being restarted; try again in a few seconds")
+        self.check_ready()
         scheduler: Scheduler = self.tensors.scheduler if as_tensors else self.scheduler
         if self._is_full():
             self.scheduler.drop_cancelled()

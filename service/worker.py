@@ -73,6 +73,12 @@ class Worker:
         """Whether the worker takes requests and every model can answer them."""
         return not self.draining and not self._failing and self._engine is not None and self._engine.ready
 
+    def check_ready(self) -> None:
+        """Raise Unavailable unless the worker is ready."""
+        if not self.ready:
+            self.engine.defaults()  # raises the reason while there is no engine
+            raise Unavailable("a part of the service has failed and is being restarted; retry in a second")
+
     def add_chore(self, name: str, action: Callable[[], None]) -> None:
         """Call ``action`` about once a second, in a supervised task, while the worker runs."""
         self._chores[name] = action

@@ -23,7 +23,7 @@ from service.api.problems import OIP_ERROR
 from service.api.routes import READ, Docs, Reply, Route
 from service.api.websocket import PATH as STREAM_PATH
 from service.api.websocket import WebSocketStreams
-from service.errors import NotFound, Unavailable, shown
+from service.errors import NotFound, shown
 from service.worker import Worker
 
 EXPOSED_HEADERS = ("X-Request-Id", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy")
@@ -77,9 +77,7 @@ async def _live(_: RequestContext, __: bytes) -> Any:
 
 
 async def _ready(context: RequestContext, _: bytes) -> Any:
-    if not context.worker.ready:
-        context.worker.engine.defaults()  # raises the reason while there is no engine
-        raise Unavailable("a part of the service has failed and is being restarted; retry in a second")
+    context.worker.check_ready()
     return Reply(body=b"\n", media=b"text/plain; charset=utf-8")
 
 

@@ -233,7 +233,8 @@ async def _live(context: RequestContext, _: bytes) -> ServerLive:
 
 
 async def _ready(context: RequestContext, _: bytes) -> ServerReady:
-    return {"ready": context.worker.engine.ready}
+    context.worker.check_ready()
+    return {"ready": True}
 
 
 async def _server(context: RequestContext, _: bytes) -> ServerMetadata:
@@ -249,7 +250,9 @@ async def _model(context: RequestContext, _: bytes) -> ModelMetadata:
 
 
 async def _model_ready(context: RequestContext, _: bytes) -> ModelReady:
-    return {"name": _runtime(context).name, "ready": context.worker.engine.ready}
+    name = _runtime(context).name
+    context.worker.engine.runtimes[name].check_ready()
+    return {"name": name, "ready": True}
 
 
 async def _config(context: RequestContext, _: bytes) -> dict[str, Any]:

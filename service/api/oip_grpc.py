@@ -68,8 +68,8 @@ async def _server(context: RequestContext, message: Any) -> Any:
 
 
 async def _model_ready(context: RequestContext, message: Any) -> Any:
-    find_tensor_runtime(context.worker, message.name, message.version)
-    return pb.ModelReadyResponse(ready=True)
+    runtime = find_tensor_runtime(context.worker, message.name, message.version)
+    return pb.ModelReadyResponse(ready=context.worker.engine.runtimes[runtime.name].ready)
 
 
 async def _model(context: RequestContext, message: Any) -> Any:

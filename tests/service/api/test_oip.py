@@ -335,6 +335,13 @@ async def test_a_draining_worker_is_live_but_not_ready(site: OIPSite) -> None:
         assert refusal(await site.client.get("/v2/models/tiny-tag/ready"))[0] == 503
 
 
+async def test_a_failed_model_and_its_service_are_not_ready(site: OIPSite) -> None:
+    site.worker.engine.runtime_for("tag", "tiny-tag").loop.healthy = False
+    assert refusal(await site.client.get("/v2/models/tiny-tag/ready"))[0] == 503
+    assert refusal(await site.client.get("/v2/health/ready"))[0] == 503
+    assert (await site.client.get("/v2/models/tiny-classify/ready")).json()["ready"]
+
+
 async def test_input_and_size_limits(tiny_zoo: Path) -> None:
     site = OIPSite(tiny_zoo, inputs_max=2, batch_tokens=10, body_bytes=4000)
     assert await site.refused("tiny-tag", texts("a", "b", "c")) == (413, "inputs")

@@ -261,6 +261,13 @@ async def test_a_draining_worker_rejects_calls(service: GrpcService) -> None:
         assert not (await service.ask("ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse)).ready
 
 
+async def test_a_failed_model_is_not_ready(service: GrpcService) -> None:
+    service.site.worker.engine.runtime_for("tag", "tiny-tag").loop.healthy = False
+    for name, ready in (("tiny-tag", False), ("tiny-classify", True)):
+        found = await service.ask("ModelReady", pb.ModelReadyRequest(name=name), pb.ModelReadyResponse)
+        assert found.ready is ready
+
+
 async def test_bytes_that_are_not_protobuf_are_an_invalid_argument(service: GrpcService) -> None:
     call = service.channel.unary_unary(f"/{oip_grpc.SERVICE}/ModelInfer")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
