@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m models", description="Look into bundles and measure them.")
+    parser = argparse.ArgumentParser(prog="python -m models", description="Inspect bundles and measure their speed.")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     summary = "Show gates and cells at every step of an input."
     raw = argparse.RawDescriptionHelpFormatter  # keeps the line breaks of the examples
@@ -137,7 +137,7 @@ def _title(inspection: Inspection, layer: Layer) -> str:
 
 
 def _heading(inspection: Inspection, layer: Layer) -> str:
-    """Describe the layer, name the others, and say whether the recomputed states equal those of the graph."""
+    """Describe the layer, name the others, and report whether the recomputed states equal those of the graph."""
     others = ", ".join(f"{each.name} {each.direction}" for each in inspection.layers if each is not layer)
     heading = _title(inspection, layer) + (f" (also: {others})" if others else "")
     if layer.difference <= TOLERANCE:

@@ -212,7 +212,7 @@ def _check_graph(path: Path, manifest: Manifest, model: OnnxModel) -> None:
 
 
 def _check_weights(path: Path, graph: bytes, codec: codecs.Codec) -> None:
-    """Refuse weights that are not finite, and tables with other rows than the vocabulary."""
+    """Refuse weights that are not finite, and tables whose rows do not match the vocabulary."""
     try:
         file = GraphFile(graph)
         name = file.nonfinite_weight()

@@ -31,7 +31,7 @@ class Weight(NamedTuple):
 
 
 class GraphFile:
-    """The weights and nodes of a graph. Raises ValueError for bytes that are no protobuf message."""
+    """The weights and nodes of a graph. Raises ValueError for bytes that are not a protobuf message."""
 
     def __init__(self, content: bytes) -> None:
         self.weights: list[Weight] = []
@@ -111,7 +111,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """Return the number at a place and the place after it. Seven bits a byte, the lowest first."""
+    """Return the number at an offset and the offset after it. Seven bits per byte, the lowest first."""
     value = shift = 0
     while True:
         if place >= len(message):

@@ -259,7 +259,7 @@ def _check_state(manifest: Manifest) -> None:
     if any(tensor.name == "path" for tensor in manifest.outputs):
         raise ValueError("output 'path' needs the whole input, which a state does not have; remove one of them")
     if isinstance(codec, DnaSpec) and codec.positions:
-        raise ValueError("codec.positions count from the start, which a state does not know; remove one of them")
+        raise ValueError("codec.positions need the whole input, which a state does not have; remove one of them")
 
 
 def _check_embedding(manifest: Manifest) -> None:

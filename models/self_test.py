@@ -29,7 +29,7 @@ def run(bundle: Bundle) -> None:
             ) from error
         if not same(found, example.outputs, bundle.manifest.tolerance):
             raise BundleError(
-                f"{where} gives another answer with variant {bundle.variant}: "
+                f"{where} gives a different answer with variant {bundle.variant}: "
                 f"{_short(found)} instead of {_short(example.outputs)}"
             )
 

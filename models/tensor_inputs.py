@@ -36,7 +36,7 @@ class TensorValidator:
         """Check the tensors and return their size.
 
         `cells` limits the padded steps, T * B; a single row may always have the maximum length. Raises TooLong for too
-        much and InputError for anything else. The message starts with the name of the tensor at fault.
+        much and InputError for anything else. The message starts with the name of the invalid tensor.
         """
         names = {tensor.name for tensor in self.tensors}
         for name in sorted(names ^ feeds.keys()):

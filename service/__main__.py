@@ -52,7 +52,7 @@ def main(words: list[str] | None = None) -> int:
     """Run one command. Return 0, or 1 if it fails."""
     parser = argparse.ArgumentParser(
         prog="python -m service",
-        description="Look at the configuration of the service.",
+        description="Show or check the configuration of the service.",
         epilog="Start the service with: bentoml serve service.app:Seqserve",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

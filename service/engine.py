@@ -123,7 +123,9 @@ class Engine:
             names = ", ".join(found) or "none"
             other = f" ({model!r} is loaded for another task)" if model in self._runtimes else ""
             raise UnknownModel(
-                f"no bundle of that name can {task}{other}; those that can: {names}", value=model, available=list(found)
+                f"no bundle with that name can {task}{other}; those that can: {names}",
+                value=model,
+                available=list(found),
             )
         return found[model]
 

@@ -256,7 +256,7 @@ class Settings(BaseModel):
             inside = [path] if _is_bundle(path) else _bundles_in(path)
             if not inside:
                 raise BadSetting(
-                    f"SEQSERVE_BUNDLES={part} has no {MANIFEST}, and neither have its subdirectories; name a directory"
+                    f"SEQSERVE_BUNDLES={part} has no {MANIFEST}, and neither does any subdirectory; name a directory"
                     " that `python -m training export` wrote"
                 )
             found += [bundle for bundle in inside if bundle not in found]
@@ -290,7 +290,7 @@ def _is_bundle(path: Path) -> bool:
         (path / MANIFEST).lstat()
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink() and not path.exists():
-            raise BadSetting(f"{path} is a link to nothing; remove it") from None
+            raise BadSetting(f"{path} is a broken link; remove it") from None
         return False
     except OSError as error:
         raise BadSetting(

@@ -84,7 +84,7 @@ def _labels(manifest: Manifest) -> str:
 def _tokens(share: float) -> str:
     if not share:
         return ""
-    return f"\n- **Tokens:** {share:.1%} of the training tokens are cut differently in a text; send lists of tokens"
+    return f"\n- **Tokens:** {share:.1%} of the training tokens are split differently in a text; send lists of tokens"
 
 
 def _shorten(text: str) -> str:

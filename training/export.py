@@ -218,7 +218,7 @@ def _examples(run: TrainingRun, variants: Mapping[str, Bundle], manifest: Manife
 def candidates(task: str, codec: str, dev: Any) -> tuple[Any, ...]:
     """Return distinct inputs for examples. Those with a tag other than O come first, wherever they are in `dev`.
 
-    Inputs that are lists of words or symbols become texts, which is what a person would send.
+    Inputs that are lists of words or symbols become texts, as a client would send them.
     """
     if task == "generate":
         return tuple(dev[start : start + PROMPT] for start in range(0, len(dev) - PROMPT, PROMPT))[:CANDIDATES]

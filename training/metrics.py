@@ -153,12 +153,12 @@ def better(metric: str, new: float, old: float) -> bool:
 
 
 def loses_little(metric: str, exact: float, quantized: float) -> bool:
-    """Tell whether an int8 variant may be the default: at most 0.3 points or 0.01 nats worse than fp32."""
+    """Return whether an int8 variant may be the default: at most 0.3 points or 0.01 nats worse than fp32."""
     if metric == NATS:
         return math.isfinite(quantized) and round(quantized - exact, 6) <= 0.01
     return round(exact - quantized, 6) <= 0.3
 
 
 def _lists(sentences: Sequence[Sequence[str]]) -> list[list[Any]]:
-    """Return lists, because seqeval takes nothing else."""
+    """Return lists, because seqeval accepts nothing else."""
     return [list(sentence) for sentence in sentences]

@@ -195,7 +195,7 @@ def _write_folder(run: TrainingRun, fresh: bool) -> None:
     folder = run.folder
     if fresh and folder.exists():
         if any(folder.iterdir()) and not (folder / RUN_FILE).is_file():
-            raise DataError(f"{folder} has no {RUN_FILE}, so it is not a run and not removed; give another --run")
+            raise DataError(f"{folder} has no {RUN_FILE}, so it is not a run and was not removed; give another --run")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     source = asdict(run.source)

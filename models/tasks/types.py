@@ -14,7 +14,7 @@ FinishReason = Literal["length", "stop", "eos"]
 
 @dataclass(frozen=True, slots=True)
 class WrappedInput:
-    """An encoded input with something else than its labels to compute."""
+    """An encoded input for which something other than its labels is computed."""
 
     item: Any
 
@@ -35,7 +35,7 @@ class StreamChunk(WrappedInput):
 
 
 class EmbeddingInput(WrappedInput):
-    """An input whose embedding is wanted instead of its labels. For bundles with the output `embedding`."""
+    """An input whose embedding is requested instead of its labels. For bundles with the output `embedding`."""
 
 
 def unwrap(items: Sequence[Any]) -> list[Any]:

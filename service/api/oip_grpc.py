@@ -122,7 +122,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     async def Watch(self, request: Any, call: Any) -> AsyncIterator[Any]:
         if self._watchers >= MAX_WATCHERS:
-            await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._watchers} probes watch; send Check instead")
+            await call.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self._watchers} probes are watching; send Check instead"
+            )
         self._watchers += 1
         try:
             sent = None

@@ -52,11 +52,11 @@ STATUSES = {kind.slug: kind.status for kind in TABLE.values()}
 # Errors from below the protocols name no header. What the client can do about them depends on its protocol.
 Remedies = Mapping[type[ServiceError], str]
 HTTP_REMEDIES: Remedies = {
-    errors.DeadlinePassed: "send less at once, or allow more time with the X-Request-Timeout-S header",
+    errors.DeadlinePassed: "send less per request, or allow more time with the X-Request-Timeout-S header",
     errors.Unauthorized: "send the header 'Authorization: Bearer <key>'",
 }
 GRPC_REMEDIES: Remedies = {
-    errors.DeadlinePassed: "send less at once, or set a longer deadline for the call",
+    errors.DeadlinePassed: "send less per request, or set a longer deadline for the call",
     errors.Unauthorized: "send the metadata 'authorization: Bearer <key>'",
 }
 

@@ -501,7 +501,7 @@ class HttpProtocol(HttpToolsProtocol):
         limit = self._edge.worker.settings.header_timeout_s
         if now_s - self._client_turn_s > limit:
             self._reject_bytes(
-                HeadTooSlow(f"nothing of the body arrived for {limit:g} s; send it at once", limit=limit)
+                HeadTooSlow(f"no part of the body arrived for {limit:g} s; send it without pauses", limit=limit)
             )
 
     def _check_patience(self, now_s: float) -> None:
@@ -511,7 +511,7 @@ class HttpProtocol(HttpToolsProtocol):
         if now_s - self._client_turn_s <= patience_s:
             return
         if self._in_head:
-            self.reject(HeadTooSlow(f"the head took more than {limit:g} s; send it at once", limit=limit))
+            self.reject(HeadTooSlow(f"the head took more than {limit:g} s; send it without pauses", limit=limit))
         else:
             self.close()
 

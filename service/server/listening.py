@@ -30,7 +30,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError):
-        raise CannotListen(f"{named} cannot be listened on: the host {host!r} is unknown; use an IP address") from None
+        raise CannotListen(f"{named} cannot be used: the host {host!r} is unknown; use an IP address") from None
     found = socket.socket(family, kind, protocol)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -38,7 +38,7 @@ def listen(host: str, port: int) -> socket.socket:
         found.listen()
     except OSError as error:
         found.close()
-        reason = REASONS.get(error.errno or 0, f"cannot be listened on: {error.strerror}; choose another address")
+        reason = REASONS.get(error.errno or 0, f"cannot be used: {error.strerror}; choose another address")
         raise CannotListen(f"{named} {reason}") from None
     return found
 

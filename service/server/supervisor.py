@@ -84,7 +84,7 @@ class Arbiter(bentoml_circus.Arbiter):
         if pid in self._ready:
             self._ready.discard(pid)
             self._failures = 0
-            log.error("worker %d %s; another one starts", pid, how)
+            log.error("worker %d %s; starting another one", pid, how)
             return
         self._failures += 1
         log.error("worker %d %s before it was ready", pid, how)
@@ -94,7 +94,7 @@ class Arbiter(bentoml_circus.Arbiter):
         workers = sum(watcher.numprocesses for watcher in self.watchers)
         if self._failures >= workers + START_FAILURES_MAX and not self._ready and not self._failed:
             self._failed = True
-            log.critical("no worker can start, so the service ends: %s", self._reason or f"a worker {how}")
+            log.critical("no worker can start, so the service exits: %s", self._reason or f"a worker {how}")
             self.loop.add_callback(self.stop)
 
     def _manage(self) -> None:

@@ -19,8 +19,8 @@ def register(commands: Any) -> None:
     parser = commands.add_parser(
         "dependencies",
         help="Test which cell learns long dependencies.",
-        description="Train cells on synthetic tasks of growing length. Results are written as they come, and the same "
-        "command resumes. Without options it makes the table of the documentation.",
+        description="Train cells on synthetic tasks of growing length. Results are written immediately, and the same "
+        "command resumes. Without options, it produces the table in the documentation.",
     )
     add_option(parser, "--tasks", "Train on these tasks", default="temporal-order,adding,copy", metavar="A,B")
     add_option(parser, "--lengths", "Use sequences of these lengths", default="20,50,100,200", metavar="N,N")

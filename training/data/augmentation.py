@@ -38,7 +38,7 @@ class DonorDataset(BaseModel):
 
 
 class AugmentationOptions(BaseModel):
-    """Random changes of the training sentences, other ones in every epoch."""
+    """Random changes of the training sentences, different in every epoch."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,7 +60,7 @@ class Augmenter:
     known_tags: frozenset[str]  # of the training data; augmentation makes no others
 
     def augment(self, examples: Sequence[Sentence], random: np.random.Generator) -> list[Sentence]:
-        """Return the examples in other forms, in the same order. Joining makes them fewer."""
+        """Return the examples in other forms, in the same order. Joining reduces their number."""
         augmented = [self._augment(example, random) for example in examples]
         return _join(augmented, self.options.join, random) if self.options.join > 1 else augmented
 

@@ -1,6 +1,6 @@
 """Checks of a recipe's data before training: nothing to learn, unseen labels, likely typos, wrong columns.
 
-What cannot be trained on raises DataError. What the user should know becomes a note. Both name the line.
+Unusable data raises DataError. Suspicious data becomes a note. Both name the line.
 """
 
 import re
@@ -182,7 +182,7 @@ def _single_label(kind: LabelKind, train: Sequence[Any], label: str) -> str:
 
 
 def _check_repeated(known: Mapping[str, LabelUse], count: int) -> None:
-    """Refuse labels that hardly repeat. Most of them are numbers to predict."""
+    """Refuse labels that hardly repeat. Most of them are regression targets."""
     numbers = all(map(_is_number, known))
     if count < ENOUGH_EXAMPLES or len(known) <= (count // 2 if numbers else count - 1):
         return
@@ -300,7 +300,7 @@ def _folded(label: str) -> str:
 
 
 def _one_edit_apart(a: str, b: str) -> bool:
-    """Tell whether the Damerau-Levenshtein distance is 1.
+    """Return whether the Damerau-Levenshtein distance is 1.
 
     B- and I- of one kind, and labels that differ by a digit, are distinct on purpose.
     """
@@ -330,7 +330,7 @@ def check_tokens(sentences: Sequence[TaggedExample | JointExample]) -> tuple[str
 
 
 def _are_positions(sentences: Sequence[TaggedExample | JointExample], first: int) -> bool:
-    """Tell whether the tokens of each sentence count from `first`. A file of single tokens proves nothing."""
+    """Return whether the tokens of each sentence count from `first`. A file of single tokens proves nothing."""
     longest = max(len(sentence.tokens) for sentence in sentences)
     positions = tuple(map(str, range(first, first + longest)))
     return longest > 1 and all(sentence.tokens == positions[: len(sentence.tokens)] for sentence in sentences)

@@ -153,7 +153,7 @@ def _check_columns(path: Path, columns: tuple[int, int], width: int, row: int, l
 
 
 def _cells(lines: list[str]) -> list[list[str]]:
-    """Cut lines at tabs, if they have some, else at spaces. A tab at the end of a line does not separate columns."""
+    """Split lines at tabs if there are any, else at spaces. A tab at the end of a line does not separate columns."""
     tabs = any("\t" in line.strip(" \t") for line in lines)
     return [line.split("\t") if tabs and "\t" in line else BLANKS.split(line.strip(" \t")) for line in lines]
 
@@ -178,7 +178,7 @@ class _TokenRows:
         self.numbered = all(row[0].strip().isdecimal() for row in rows)
 
     def have(self, row: list[str], *, tabs: bool) -> bool:
-        """Tell whether a row is a token, such as a hashtag in a tweet. GermEval's comments have "#" in a cell alone.
+        """Return whether a row is a token, such as a hashtag in a tweet. GermEval's comments have "#" in a cell alone.
 
         A token has as many cells as others, and a tag that others have. A hashtag between tabs may have a new tag.
         """

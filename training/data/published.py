@@ -3,8 +3,8 @@
     splits = load("ud-ewt")
     splits = load({"name": "sst", "phrases": False})
 
-Train and development data are the published files where there are two. Else a tenth is held out as development data,
-always the same. Test data is never read.
+If a data set has two published files, they are the train and development data. Otherwise, a tenth is held out,
+the same on every load. Test data is never read.
 """
 
 import re

@@ -36,7 +36,7 @@ def read_tagged_json(
 ) -> list[TaggedExample] | list[JointExample]:
     """Read objects with the keys `tokens` and `tags`, or with "text" and spans. Other keys are ignored.
 
-    A span is [start, end, kind], or an object with these, in characters. Its text is cut by `tokenizer`, one of the
+    A span is [start, end, kind], or an object with these, in characters. Its text is split by `tokenizer`, one of the
     tokenizers of words or "characters". With `label`, the key of the label, the examples are joint.
     """
     wanted = {} if label is None else {"label": label}

@@ -77,7 +77,7 @@ def read_lines(path: str | Path, *, encoding: str = DEFAULT_ENCODING) -> list[st
 
 
 def refuse_binary(path: Path, data: bytes) -> None:
-    """Raise DataError if the first bytes of a file tell that it is not text. An archive is named by what is in it."""
+    """Raise DataError if the first bytes of a file show that it is not text. The error names the kind of an archive."""
     if data.startswith(ZIP):
         kind, remedy = next((kind, remedy) for name, kind, remedy in ZIPPED if name in data)
     elif found := [(kind, remedy) for magic, kind, remedy in SIGNATURES if data.startswith(magic)]:
@@ -95,7 +95,7 @@ def _marked_encoding(data: bytes) -> str | None:
 
 
 def _explain(data: bytes, error: UnicodeError, encoding: str) -> str:
-    """Say what is wrong and how to repair it: the encoding, or a few bytes in a file that is mostly UTF-8."""
+    """Return the problem and the remedy: the encoding, or a few bytes in a file that is mostly UTF-8."""
     wrong = f"0x{data[error.start]:02x}" if isinstance(error, UnicodeDecodeError) else str(error)
     if encoding != DEFAULT_ENCODING:
         return f"{wrong} is not {encoding}; give the file's encoding with --encoding NAME"

@@ -39,7 +39,7 @@ class TokenDifferences:
         place = f" ({self.place})" if self.place else ""
         cut = " ".join(map(repr, self.cut))
         return (
-            f"{self.count:,} of {self.total:,} training tokens ({self.share:.1%}) are cut differently in a text, the "
+            f"{self.count:,} of {self.total:,} training tokens ({self.share:.1%}) are split differently in a text, the "
             f"first {self.first!r}{place} as {cut}: {self.remedy}"
         )
 
