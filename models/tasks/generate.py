@@ -275,7 +275,7 @@ class TokenSampler:
             self._place = np.array([text.sampled % sampling.UNIFORMS_BLOCK for text in texts])  # (B,)
 
     def sample(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return the next token (B,) of each text from log-probabilities (B, V), and record requested log probabilities."""
+        """Return the next token (B,) of each text from log-probabilities (B, V), and record requested logprobs."""
         if self._settings.all_greedy:
             tokens = sampling.sample(log_probabilities, self._settings, _NO_UNIFORMS)
         else:
