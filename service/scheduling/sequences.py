@@ -24,7 +24,7 @@ Run = Callable[[Sequence[Any]], Sequence[Any]]  # the encoded inputs of a batch 
 # The cheapest cut is sought among this many sequences on either side of the oldest one, by length. Twice as many take
 # twice the time (0.1 ms) and save no more than that.
 WINDOW = 32
-# Padded cells count this much more than they cost. The optimum is flat: it trades little time for less padding.
+# The cost of padded cells is multiplied by this. The optimum is flat: a little time buys much less padding.
 PADDING_AVERSION = 1.4
 # What short batches may cost: this share of the time of their rows, in calls and steps that larger ones save.
 SHORT_BATCH_OVERHEAD = 0.25
@@ -276,7 +276,7 @@ def cut_batch(
 
     Dynamic programming over the cuts: the optimal partition of a sorted list into intervals (Bellman 1961, "On the
     approximation of curves by line segments using dynamic programming"). The best plan for the first j sequences ends
-    with one batch, and the sequences before it are planned best, too.
+    with one batch, and the sequences before it have an optimal plan, too.
 
     `lengths` ascend. Equal lengths stay together. If they exceed one batch, they become batches of their own, of
     about the same size: cuts among them hardly make a plan cheaper, and equal lengths are frequent.
@@ -300,7 +300,7 @@ def cut_batch(
         where, number = len(ends) - 1, -(-(last - begin) // max_rows)
         lowest = best[-1] + (last - begin) * row_s + number * fixed_s
         if number == 1:
-            # The cut never moves back when the last sequence moves on: the costs are Monge (F. Yao 1980, "Efficient
+            # The best cut never moves back as the last sequence advances: the costs are Monge (F. Yao 1980, "Efficient
             # dynamic programming using quadrangle inequalities"). Where limits bind, a better cut may be missed.
             for first in range(where - 1, cut[-1] - 1, -1):
                 if last - ends[first] > max_rows:
