@@ -83,7 +83,7 @@ class Arbiter(bentoml_circus.Arbiter):
         self._read_reports()
         if pid in self._ready:
             self._ready.discard(pid)
-            self._failures = 0
+            self._failures, self._retry_s = 0, 0.0
             log.error("worker %d %s; starting another one", pid, how)
             return
         self._failures += 1
