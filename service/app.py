@@ -43,6 +43,7 @@ faster. `/v1/models` lists the bundles. Every answer has the headers `X-Request-
 `application/problem+json`.
 """
 PINNED_BUNDLES = "_SEQSERVE_PINNED_BUNDLES"  # an internal variable: see pin_bundles
+BENTOML_ADDRESS = ("0.0.0.0", 3000)  # of `bentoml serve` without --host and --port
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a client on this machine reaches all interfaces
 ONLY_HTTP = "this API is only served over HTTP, by api/bentoml_routes.py"
 LoadEngine = Callable[[Settings, Telemetry], Engine]
@@ -193,15 +194,17 @@ def example_request(engine: Engine) -> str:
         for example in manifest.examples:
             if isinstance(example.inputs, str):
                 body = json.dumps({"inputs": example.inputs}, ensure_ascii=False)
-                return f"/v1/{manifest.task} -d {shlex.quote(body)}"
+                return f"/v1/{manifest.task} -H content-type:application/json -d {shlex.quote(body)}"
     return ""
 
 
 def http_address() -> tuple[str, int] | None:
     """Return the host and port of ``bentoml serve``, which only its command line knows."""
     context = click.get_current_context(silent=True)
-    found = {} if context is None else context.params
-    return (found["host"], found["port"]) if found.get("host") and found.get("port") is not None else None
+    if context is None or "host" not in context.params:
+        return None
+    (host, port), given = BENTOML_ADDRESS, context.params
+    return given["host"] or host, port if given["port"] is None else given["port"]
 
 
 def supervise_workers(http: tuple[str, int] | None, settings: Settings) -> None:
@@ -212,8 +215,8 @@ def supervise_workers(http: tuple[str, int] | None, settings: Settings) -> None:
     scheme = "https" if context is not None and context.params.get("ssl_certfile") else "http"
 
     def say_ready(example: str) -> None:
-        host, port = http or ("", 0)
-        url = f"{scheme}://" + authority(LOOPBACK.get(host, host), port) if http else ""
+        host, port = http or BENTOML_ADDRESS
+        url = f"{scheme}://" + authority(LOOPBACK.get(host, host), port)
         line = f"ready: {url}" + (f"  Try: curl {url}{example}" if example else "")
         log.info(line) if settings.log_format == "json" else print(line, file=sys.stderr, flush=True)
 

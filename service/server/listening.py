@@ -27,6 +27,8 @@ class CannotListen(BadSetting):
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens on an address, to find out whether it can. Raises CannotListen."""
     named = authority(host, port)
+    if not 0 <= port < 65_536:
+        raise CannotListen(f"{named} cannot be used: {port} is not a port; choose one from 1 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError):

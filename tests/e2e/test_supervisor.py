@@ -1,6 +1,10 @@
 """Workers that end: the supervising process logs it and starts another, or ends the service."""
 
+import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from tests.support.bentoml_server import ROOT, free_port, served
 from tests.support.polling import wait_until
@@ -30,6 +35,15 @@ def test_a_killed_worker_is_logged_and_replaced_at_once(tmp_path: Path) -> None:
         assert httpx.get(f"{address}/livez").status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_request_that_the_start_suggests_gets_an_answer(tmp_path: Path) -> None:
+    with served(tmp_path, service="service.app:Seqserve", SEQSERVE_BUNDLES="models/zoo/names") as (_, _, log):
+        wait_until(lambda: "ready: " in log.read_text())
+        (command,) = re.findall("Try: (curl .*)", log.read_text())
+        done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=30, check=True)
+        assert set(json.loads(done.stdout)[0][0]) == {"label", "score"}
 
 
 def start(tmp_path: Path, service: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -101,3 +101,9 @@ def test_the_limit_of_open_files_is_raised_or_lowers_the_limit_of_connections() 
     assert connections(256, 5000) == "4096"
     assert connections(256, 1000) == str(1000 - FILES_BESIDES_CONNECTIONS)
     assert all(part in connections(64, 64) for part in ("ulimit -n", "64", "SEQSERVE_CONNECTIONS_MAX=4096"))
+
+
+@pytest.mark.parametrize("port", [-5, 99_999])
+def test_a_port_out_of_range_is_refused_by_its_number(port: int) -> None:
+    with pytest.raises(CannotListen, match=str(port)):
+        listen("127.0.0.1", port)
