@@ -126,7 +126,7 @@ def test_new_clients_get_503_until_the_end_of_the_shutdown(tmp_path: Path) -> No
         answers = []
         while waiting.is_alive():
             answers.append(httpx.post(f"{address}/v1/tag", content=body, timeout=5))
-            time.sleep(0.1)
+            waiting.join(0.1)
         assert len(answers) > 2
         assert {answer.status_code for answer in answers} == {503}
         assert {answer.headers["connection"] for answer in answers} == {"close"}

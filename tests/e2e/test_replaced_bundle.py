@@ -1,7 +1,6 @@
 """A bundle that is replaced on disk while the service runs, and a worker that is killed."""
 
 import shutil
-import time
 from pathlib import Path
 
 import httpx
@@ -9,6 +8,7 @@ import psutil
 
 from models.manifest import read
 from tests.support.bentoml_server import served
+from tests.support.polling import wait_until
 
 
 def test_restarted_worker_refuses_a_replaced_bundle(tiny_zoo: Path, tmp_path: Path) -> None:
@@ -19,7 +19,4 @@ def test_restarted_worker_refuses_a_replaced_bundle(tiny_zoo: Path, tmp_path: Pa
         (path / "manifest.json").write_text(changed.model_dump_json(), "utf-8")
         for worker in psutil.Process(process.pid).children(recursive=True):
             worker.kill()
-        until = time.monotonic() + 60
-        while f"{path}/manifest.json: was replaced" not in log.read_text():
-            assert time.monotonic() < until, log.read_text()
-            time.sleep(0.05)
+        wait_until(lambda: f"{path}/manifest.json: was replaced" in log.read_text(), timeout_s=60)
