@@ -3,18 +3,22 @@
 import asyncio
 import logging
 import secrets
+import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models import bundle as bundles
 from models import self_test
-from models.manifest import BundleError, sha256_of_manifest
+from models import state as states
+from models.manifest import BundleError, StateTensor, sha256_of_manifest
 from models.onnx_session import Placement
+from models.state import State
 from models.tasks import (
     EmbeddingInput,
     Generation,
@@ -25,8 +29,7 @@ from models.tasks import (
     Tagging,
 )
 from service.errors import InvalidRequest, TooLarge, Unavailable, UnknownModel, shown
-from service.generation import GenerationParameters, GenerationService
-from service.generation_stream import GenerationStream
+from service.generation import GenerationParameters, GenerationService, GenerationStream
 from service.inputs import Chunk, Frames, Inputs
 from service.model_runtime import ModelRuntime, TensorRuntime, open_runtime
 from service.scheduling.job import InferenceRequest
@@ -34,7 +37,6 @@ from service.scheduling.loop import LoopBudget
 from service.scheduling.tensors import Arrays
 from service.settings import Settings
 from service.state_tokens import StateSigner
-from service.streaming import TaggingStream, packed_size
 from service.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,33 @@ TASKS = ("tag", "classify", "generate", "embed", "stream")
 # Long requests yield to the event loop after this much work, about 5 ms.
 ENCODE_SLICE = 32_768  # characters
 DECODE_SLICE = 8_192  # words or characters
+STREAM_STEPS = struct.Struct("<Q")
+
+
+@dataclass(slots=True, kw_only=True)
+class TaggingStream:
+    """The state of a stream. A successful chunk updates it; a failed chunk leaves it unchanged."""
+
+    model: str
+    state: State  # arrays (1, width): this size however long the stream is
+    steps: int = 0
+
+    def pack(self) -> bytes:
+        """Return the steps and the state as bytes."""
+        return STREAM_STEPS.pack(self.steps) + states.pack(self.state)
+
+    @classmethod
+    def unpack(cls, model: str, payload: bytes, tensors: Sequence[StateTensor]) -> Self:
+        """Return the stream that was packed. Raises ValueError for a payload of another size."""
+        if len(payload) != packed_size(tensors):
+            raise ValueError(f"a packed stream has {packed_size(tensors)} bytes, not {len(payload)}")
+        (steps,) = STREAM_STEPS.unpack_from(payload)
+        return cls(model=model, state=states.unpack(payload, tensors, STREAM_STEPS.size), steps=steps)
+
+
+def packed_size(tensors: Sequence[StateTensor]) -> int:
+    """Return the bytes of a packed stream."""
+    return STREAM_STEPS.size + states.packed_size(tensors)
 
 
 class Engine:

@@ -1,4 +1,4 @@
-"""One worker process: its loaded bundles, readiness and shutdown.
+"""One worker process: its loaded bundles, readiness, background tasks and shutdown.
 
 ``bentoml serve`` shuts down as follows (circus 0.19, uvicorn 0.54). SIGTERM reaches circus, which sends it to every
 worker and waits. uvicorn then closes idle connections, waits without limit for running requests, and runs the shutdown
@@ -16,14 +16,13 @@ import logging
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from service.auth import Authenticator, open_authenticator
-from service.background import every, supervise
 from service.errors import Unavailable
 from service.logs import AccessLog
 from service.rate_limits import IN_PROCESS, RateLimiter
@@ -43,6 +42,13 @@ CHORES_S = 1.0  # between two metrics flushes, key refreshes or connection sweep
 # New objects that survive before the garbage collector looks for cycles among them. Waiting requests have none, and at
 # Python's default of 700 the collector takes a fifth of the core with 500 requests waiting. See docs/decisions.md.
 GC_THRESHOLD = 20_000
+
+BACK_OFF_S = 0.5  # before the first restart; doubled for each failure in a row
+BACK_OFF_MAX_S = 30.0
+PERSISTENT_FAILURES = 5  # failures in a row after which a task counts as failing
+RECOVERY_S = 10.0  # a run of this length ends a row of failures
+
+Sleep = Callable[[float], Awaitable[None]]
 
 
 class Worker:
@@ -230,3 +236,57 @@ class _NoEngine:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise Unavailable(self._reason)
+
+
+def supervise(
+    name: str,
+    coroutine_factory: Callable[[], Coroutine[Any, Any, None]],
+    *,
+    on_persistent_failure: Callable[[], None],
+    on_recovery: Callable[[], None] = lambda: None,
+    recovery_s: float = RECOVERY_S,
+    sleep: Sleep = asyncio.sleep,
+    clock: Callable[[], float] | None = None,
+) -> asyncio.Task[None]:
+    """Run a coroutine in a task, and restart it with exponential back-off whenever it raises.
+
+    ``on_persistent_failure`` is called after PERSISTENT_FAILURES failures in a row, and ``on_recovery`` once a later
+    run has lasted ``recovery_s``. The task ends when the coroutine returns; cancel it to stop earlier.
+    """
+    loop = asyncio.get_running_loop()
+    now = clock or loop.time
+
+    async def run() -> None:
+        failures = 0
+        while True:
+            started_s = now()
+            recovery = loop.call_later(recovery_s, on_recovery) if failures >= PERSISTENT_FAILURES else None
+            try:
+                await coroutine_factory()
+                return
+            except Exception:
+                failures = failures + 1 if now() - started_s < recovery_s else 1
+                delay_s = min(BACK_OFF_MAX_S, BACK_OFF_S * 2 ** (failures - 1))
+                log.error(
+                    "background task %r failed %d times in a row; restart in %g s",
+                    name,
+                    failures,
+                    delay_s,
+                    exc_info=failures == 1,  # one traceback for a row
+                )
+            finally:
+                if recovery is not None:
+                    recovery.cancel()
+            if failures == PERSISTENT_FAILURES:
+                log.critical("background task %r keeps failing: this worker is not ready", name)
+                on_persistent_failure()
+            await sleep(delay_s)
+
+    return loop.create_task(run(), name=name)
+
+
+async def every(period_s: float, action: Callable[[], None], sleep: Sleep = asyncio.sleep) -> None:
+    """Call ``action`` every ``period_s`` seconds, without end. Raises what it raises."""
+    while True:
+        await sleep(period_s)
+        action()

@@ -14,10 +14,10 @@ from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.routing import Route as StarletteRoute
 
 from service import VERSION
-from service.api import bentoml_routes, native, oip, openai_completions, openai_embeddings, openapi, sse
+from service.api import bentoml_routes, native, oip, openai, openapi, sse
 from service.api.asgi import Endpoint
 from service.api.bentoml_routes import BentoMLPages
-from service.api.model_cards import model_cards
+from service.api.native import model_cards
 from service.api.pipeline import RequestContext
 from service.api.problems import OIP_ERROR
 from service.api.routes import READ, Docs, Reply, Route
@@ -93,8 +93,7 @@ def _health_docs(summary: str) -> Docs:
 ROUTES: tuple[Route, ...] = (
     *native.ROUTES,
     *sse.ROUTES,
-    *openai_completions.ROUTES,
-    *openai_embeddings.ROUTES,
+    *openai.ROUTES,
     *oip.ROUTES,
     Route(
         "/docs.json",

@@ -15,7 +15,7 @@ from service.api.problems import body_of, parameter_field, renamed_fields
 from service.api.routes import Docs, EventStream, Route
 from service.api.schemas import generated_object
 from service.errors import InvalidRequest, ServiceError
-from service.generation_stream import GenerationStream, TokenDelta
+from service.generation import GenerationStream, TokenDelta
 
 MEDIA = b"text/event-stream"
 KEEP_ALIVE = b": keep-alive\n\n"  # a comment, which clients skip

@@ -19,6 +19,7 @@ from service.api.pipeline import OK, RequestContext, SendAnswer, refuse
 from service.api.problems import Headers, kind_of, problem_of
 from service.api.request_headers import RequestHeaders, foreign_origin
 from service.api.schemas import entity_objects
+from service.engine import TaggingStream
 from service.errors import (
     ForeignOrigin,
     InvalidRequest,
@@ -31,7 +32,6 @@ from service.errors import (
     shown,
 )
 from service.scheduling.job import InferenceRequest
-from service.streaming import TaggingStream
 from service.worker import Worker
 
 PATH = "/v1/stream"

@@ -16,7 +16,7 @@ from models import self_test
 from models.bundle import Bundle
 from models.manifest import BundleError
 from models.tasks import GenerationResult
-from service.api.model_cards import ModelCard, model_cards
+from service.api.native import ModelCard, model_cards
 from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.generation import GenerationParameters

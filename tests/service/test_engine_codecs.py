@@ -9,7 +9,7 @@ import pytest
 
 from models import self_test
 from models.bundle import Bundle
-from service.api.model_cards import model_cards
+from service.api.native import model_cards
 from service.engine import Engine
 from service.errors import InvalidRequest, Overloaded, RequestError, TooLarge, UnknownModel
 from service.generation import GenerationParameters

@@ -12,8 +12,7 @@ from models.bundle import Bundle
 from models.tasks import GeneratedToken
 from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, TooLarge
-from service.generation import GenerationParameters
-from service.generation_stream import GenerationStream, TokenDelta
+from service.generation import GenerationParameters, GenerationStream, TokenDelta
 from service.scheduling.loop import SchedulerLoop
 from tests.support.engines import inference_request, load_engine, until, used_slots
 

@@ -59,7 +59,7 @@ def test_errors_of_other_kinds_and_messages_of_the_service_are_not_limited() -> 
     for error in (ValueError("a"), KeyError("a")):
         assert kept(limit, "service.api.pipeline", "request failed", error) == "request failed with a traceback"
     for _ in range(3):
-        for name in ("service.server.supervisor", "service.access", "service.background"):
+        for name in ("service.server.supervisor", "service.access", "service.worker"):
             assert kept(limit, name, "a message") == "a message"
 
 

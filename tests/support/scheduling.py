@@ -15,9 +15,8 @@ from models.sampling import SamplingOptions
 from models.state import State
 from models.tasks.generate import GeneratedText, GenerateOptions
 from service.scheduling.cost_model import CostModel
-from service.scheduling.decoding import DecodingScheduler
+from service.scheduling.decoding import DecodingScheduler, DecodingSteps, Prefill
 from service.scheduling.decoding_batch import DecodingLimits
-from service.scheduling.decoding_work import DecodingSteps, Prefill
 from service.scheduling.job import InferenceRequest, Job, QueueLimits
 from service.scheduling.sequences import SequenceLimits, SequenceScheduler
 from service.scheduling.tensors import TensorRequest, TensorScheduler

@@ -10,8 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.api import schemas
 from service.api.oip import INFER
-from service.api.openai_completions import COMPLETION
-from service.api.openai_embeddings import EMBEDDING
+from service.api.openai import COMPLETION, EMBEDDING
 from service.api.schemas import CLASSIFY, GENERATE, TAG
 from service.errors import InvalidRequest, TooLarge
 from service.settings import Settings

@@ -14,7 +14,7 @@ from models.bundle import Bundle
 from models.tasks import as_json
 from service.api import sse
 from service.engine import Engine
-from service.generation_stream import TokenDelta
+from service.generation import TokenDelta
 from service.settings import Settings
 from service.worker import Worker
 from tests.support.api_clients import FakeSite, problem

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.api.openai_completions import StopStringFilter, TextToken
+from service.api.openai import StopStringFilter, TextToken
 
 
 def sent(pieces: list[str], *stops: str, stopped: bool) -> list[str]:

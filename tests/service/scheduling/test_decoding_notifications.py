@@ -3,9 +3,8 @@
 import pytest
 
 from service.errors import InternalError
-from service.scheduling.decoding import Prefill
+from service.scheduling.decoding import MAX_PENDING_STEPS, Prefill
 from service.scheduling.decoding_batch import NOTIFY_S
-from service.scheduling.decoding_work import MAX_PENDING_STEPS
 from tests.support.scheduling import Client, DecodingHarness, expected_text, generation_item, state_after
 
 
