@@ -21,6 +21,7 @@ ENV PATH=/opt/seqserve/bin:$PATH \
     BENTOML_HOME=/tmp/bentoml \
     HOME=/tmp
 WORKDIR /app
+COPY seqserve.py .
 COPY service service
 COPY models/*.py models/
 COPY models/codecs models/codecs
@@ -32,4 +33,4 @@ USER 10001
 EXPOSE 3000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:3000/readyz', timeout=2)"]
-CMD ["python", "-m", "bentoml", "serve", "service.app:Seqserve", "--host", "0.0.0.0", "--port", "3000"]
+CMD ["python", "seqserve.py", "serve", "--host", "0.0.0.0"]

@@ -21,9 +21,7 @@ PEERS := .venv-peers
 # Installs into the environment whose stamp is being made. The locks are complete, so pip resolves nothing.
 INSTALL = $(@D)/bin/python -m pip install -qq --no-deps --no-input --disable-pip-version-check
 TORCH = $(INSTALL) -r requirements/torch.txt
-# BentoML clears the metrics directory below its home at each start, so each port gets its own home.
-SERVE_HOME = $(CURDIR)/build/bentoml/$(PORT)
-SERVE := env BENTOML_HOME=$(SERVE_HOME) $(BIN)/python -m bentoml serve service.app:Seqserve --host $(HOST) --port $(PORT)
+SERVE = $(BIN)/python -m service serve --host $(HOST) --port $(PORT)
 COMPILE = $(BIN)/uv pip compile -q --no-annotate pyproject.toml
 
 export BENTOML_DO_NOT_TRACK ?= True
@@ -36,11 +34,8 @@ export ORT_DISABLE_TELEMETRY ?= 1
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-serve: $(VENV)/$(EXTRA).stamp ## serve the bundles of models/zoo: HOST=127.0.0.1 PORT=3000 EXTRA=gpu
-	@mkdir -p '$(SERVE_HOME)' && test -w '$(SERVE_HOME)' || \
-		{ echo "seqserve: $(SERVE_HOME) cannot be written. Choose another folder: make serve SERVE_HOME=/tmp/bentoml" >&2; exit 1; }
-	@echo "seqserve: starting (Ctrl-C stops it)"
-	@exec $(SERVE) $(ARGS)
+serve: $(VENV)/$(EXTRA).stamp $(BIN)/seqserve ## serve the bundles of models/zoo: HOST=127.0.0.1 PORT=3000 EXTRA=gpu
+	@exec $(SERVE) $(if $(ARGS),-- $(ARGS))
 
 # Coverage of models and service/scheduling, lines and branches, was 98.7% on 2026-11-29.
 test: $(VENV)/all.stamp ## run the tests and measure coverage; without it: ARGS='-k packaging'
@@ -53,8 +48,8 @@ docs: $(VENV)/all.stamp ## generate the reference pages and build the site in bu
 	@$(BIN)/python docs/generate.py && NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 	@echo "seqserve: open build/site/index.html"
 
-setup: $(VENV)/all.stamp ## install everything for training, load tests, and tests into .venv
-	@echo "seqserve: everything is installed. Next: . $(BIN)/activate"
+setup: $(VENV)/all.stamp $(BIN)/seqserve ## install everything for training, load tests, and tests into .venv
+	@echo "seqserve: everything is installed. Next: . $(BIN)/activate && seqserve --help"
 
 train: $(VENV)/all.stamp ## train a recipe: RECIPE=pos-en
 	@$(BIN)/python -m training fit $(RECIPE) $(ARGS)
@@ -63,7 +58,7 @@ bundle: $(VENV)/all.stamp ## export the bundle of a run to RUN/bundle: RUN=runs/
 	@$(BIN)/python -m training export $(RUN) $(ARGS)
 
 load: $(VENV)/all.stamp ## start the service and load it for 60 s: PORT=3000 ARGS='--p99-ms 200'
-	@$(BIN)/python -m loadtest run --serve "$(SERVE)" --url http://$(if $(findstring :,$(HOST)),[$(HOST)],$(HOST)):$(PORT) --seconds 60 $(ARGS)
+	@$(BIN)/python -m loadtest load --serve "$(SERVE)" --url http://$(if $(findstring :,$(HOST)),[$(HOST)],$(HOST)):$(PORT) --seconds 60 $(ARGS)
 
 bench: $(VENV)/all.stamp $(PEERS)/peers.stamp ## compare with other servers, 40 minutes: ARGS='--quick', ARGS='--only seqserve,mosec'
 	@$(BIN)/python -m loadtest bench --peers $(PEERS)/bin/python $(ARGS)
@@ -89,6 +84,11 @@ clean: ## remove environments, caches, and build/; keep runs/
 	@command -v '$(PYTHON)' >/dev/null || { echo "seqserve: found no Python 3.11, 3.12, or 3.13. Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "seqserve: creating $* with $(PYTHON)"
 	@$(PYTHON) -m venv $*
+
+# The command runs this repository from any folder. With the .pth file, Python finds its packages too.
+$(BIN)/seqserve: Makefile | $(BIN)/pip
+	@echo '$(CURDIR)' > "$$($(@D)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/seqserve.pth"
+	@printf '#!/bin/sh\nexec "%s/python" "%s/seqserve.py" "$$@"\n' '$(CURDIR)/$(@D)' '$(CURDIR)' > $@ && chmod +x $@
 
 $(VENV)/serve.stamp $(VENV)/gpu.stamp: $(VENV)/%.stamp: requirements/%.txt | $(BIN)/pip
 	@echo "seqserve: installing $$(grep -c == $<) packages (about a minute)"

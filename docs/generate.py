@@ -4,7 +4,6 @@ A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. `make docs`
 tests/test_docs.py checks that running it changes nothing.
 """
 
-import argparse
 import ast
 import dataclasses
 import importlib
@@ -27,10 +26,12 @@ sys.path.insert(0, str(ROOT))
 from pydantic import BaseModel  # noqa: E402
 from pydantic.fields import FieldInfo  # noqa: E402
 
+import seqserve  # noqa: E402
 from models import manifest  # noqa: E402
 from models.codecs import InputError  # noqa: E402
 from models.codecs.characters import CharactersCodec, DnaCodec  # noqa: E402
 from models.codecs.frames import FramesCodec  # noqa: E402
+from seqserve import CommandParser  # noqa: E402
 from service.api.application import ROUTES  # noqa: E402
 from service.api.openapi import PAGES  # noqa: E402
 from service.api.problems import PREFIX, TABLE  # noqa: E402
@@ -221,10 +222,6 @@ def default_of(info: Any, own_table: bool) -> str:
     return code(json.dumps(list(default) if isinstance(default, tuple) else default, ensure_ascii=False))
 
 
-class Captured(BaseException):
-    """Carries the parser out of a command's main function."""
-
-
 def data_sets() -> str:
     """Return the published data sets with their sizes, sources, and licenses."""
     rows = []
@@ -259,40 +256,21 @@ def modules() -> str:
 
 def cli() -> str:
     """Return the help of every command and subcommand."""
-    texts = []
+    texts = [f"```\n{seqserve.usage()}\n```\n"]
     with mock.patch.dict(os.environ, COLUMNS=HELP_COLUMNS, NO_COLOR="1"):
         for package in PACKAGES:
-            parser = parser_of(package)
-            texts.append(f"## python -m {package}\n\n{help_of(parser)}")
-            texts += [f"### {package} {name}\n\n{help_of(command)}" for name, command in commands(parser).items()]
+            parser: CommandParser = importlib.import_module(f"{package}.__main__").make_parser()
+            texts.append(f"## {package}\n\n{help_of(parser)}")
+            texts += [f"### seqserve {name}\n\n{help_of(command)}" for name, command in unique(parser.commands)]
     return "\n".join(texts)
 
 
-def parser_of(package: str) -> argparse.ArgumentParser:
-    """Return the parser that the command of a package uses."""
-
-    def capture(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
-        raise Captured(parser)
-
-    module = importlib.import_module(f"{package}.__main__")
-    with mock.patch.object(argparse.ArgumentParser, "parse_args", capture):
-        try:
-            module.main([])
-        except Captured as caught:
-            parser: argparse.ArgumentParser = caught.args[0]
-            return parser
-    raise TypeError(f"python -m {package} does not use argparse")
+def unique(commands: dict[str, CommandParser]) -> list[tuple[str, CommandParser]]:
+    """Return the commands without their aliases, which come later."""
+    return list({id(parser): (name, parser) for name, parser in reversed(commands.items())}.values())[::-1]
 
 
-def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Return the subcommands of a parser."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    return {}
-
-
-def help_of(parser: argparse.ArgumentParser) -> str:
+def help_of(parser: CommandParser) -> str:
     """Return the help of a parser as a code block."""
     return f"```\n{parser.format_help().strip()}\n```\n"
 

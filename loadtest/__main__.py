@@ -1,26 +1,34 @@
-"""The command line: `python -m loadtest run | bench | limits`."""
+"""The commands of seqserve that measure a running service: load, bench and limits."""
 
-import argparse
 import sys
-from types import ModuleType
 
-from loadtest import bench, limits, run
-from loadtest.service_process import ServiceStartError, end_on_signals
+from seqserve import CommandParser, required_packages
 
-COMMANDS: dict[str, ModuleType] = {"run": run, "bench": bench, "limits": limits}
+with required_packages():
+    from loadtest import bench, limits, run
+    from loadtest.service_process import ServiceStartError, end_on_signals
+
+COMMANDS = {"load": run, "bench": bench, "limits": limits}
+ALIASES = {"load": ["run"]}
+
+
+def make_parser() -> CommandParser:
+    parser = CommandParser(prog="seqserve", description="Measure a running service over HTTP.")
+    commands = parser.add_commands()
+    for name, module in COMMANDS.items():
+        summary = (module.__doc__ or "").partition("\n")[0]
+        command = commands.add_parser(name, aliases=ALIASES.get(name, []), help=summary, description=summary)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
 
 
 def main(words: list[str] | None = None) -> int:
     """Return 0 if all checks passed, 1 if one failed, 2 if nothing could be measured."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest", description="Measure a running service over HTTP.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        summary = (module.__doc__ or "").partition("\n")[0]
-        module.add_arguments(commands.add_parser(name, help=summary, description=summary))
-    arguments = parser.parse_args(words)
+    arguments = make_parser().parse_args(words)
     end_on_signals()
     try:
-        return int(COMMANDS[arguments.command].run(arguments))
+        return int(arguments.run(arguments))
     except (ConnectionError, ServiceStartError, ValueError, LookupError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -3,7 +3,7 @@
 Every answer is checked. An answer that differs from an earlier one to the same request is a failure, because answers
 do not depend on load. Only Locust may import this module: it patches the interpreter.
 
-`python -m loadtest run` starts it, and so does `locust -f loadtest/users.py --host http://127.0.0.1:3000`.
+`seqserve load` starts it, and so does `locust -f loadtest/users.py --host http://127.0.0.1:3000`.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""The command line of models: `python -m models inspect` and `python -m models measure`."""
+"""The commands of seqserve that read bundles without a server: inspect and measure."""
 
 import argparse
 import json
@@ -7,23 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from models import bundle
-from models.inspect import TOLERANCE, VARIANT, Inspection, Layer, NotInstalled, inspect, render, units
-from models.inspect.operators import DIRECTIONS, PARTS, UnsupportedOperator
-from models.manifest import BundleError
-from models.measure import ROWS, measure
-from models.onnx_session import Device, DeviceUnavailable, Placement
+from seqserve import CommandParser, required_packages
+
+with required_packages():
+    from models import bundle
+    from models.inspect import TOLERANCE, VARIANT, Inspection, Layer, NotInstalled, inspect, render, units
+    from models.inspect.operators import DIRECTIONS, PARTS, UnsupportedOperator
+    from models.manifest import BundleError, locate
+    from models.measure import ROWS, measure
+    from models.onnx_session import Device, DeviceUnavailable, Placement
 
 INSPECT_EXAMPLES = """examples:
-  python -m models inspect models/zoo/pos-en "They can fish ."
-  python -m models inspect models/zoo/shakespeare - --strip < part-of-a-play.txt
-  python -m models inspect models/zoo/sentiment-en "Not bad at all ." --direction backward --out gates.png
+  seqserve inspect pos-en "They can fish ."
+  seqserve inspect shakespeare - --strip < part-of-a-play.txt
+  seqserve inspect sentiment-en "Not bad at all ." --direction backward --out gates.png
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, or 2 after an error."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     try:
         options.run(options)
     except (BundleError, NotInstalled, UnsupportedOperator, DeviceUnavailable, ValueError, OSError) as error:
@@ -32,17 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m models", description="Inspect bundles and measure their speed.")
-    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+def make_parser() -> CommandParser:
+    parser = CommandParser(prog="seqserve", description="Inspect bundles and measure their speed.")
+    commands = parser.add_commands()
     summary = "Show gates and cells at every step of an input."
-    raw = argparse.RawDescriptionHelpFormatter  # keeps the line breaks of the examples
-    command = commands.add_parser(
-        "inspect", help=summary, description=summary, epilog=INSPECT_EXAMPLES, formatter_class=raw
-    )
+    command = commands.add_parser("inspect", help=summary, description=summary, epilog=INSPECT_EXAMPLES)
     command.set_defaults(run=_inspect)
     add = command.add_argument
-    add("bundle", type=Path, metavar="BUNDLE", help="Bundle directory.")
+    add("bundle", type=locate, metavar="BUNDLE", help="Bundle directory, or the name of a shipped bundle.")
     add("text", metavar="TEXT", help="Input, or - for standard input.")
     add("--json", action="store_true", help="Read the input as JSON: a list of words or frames.")
     add("--layer", metavar="NAME", help="Layer to show (default: the last).")
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("measure", help=summary, description=summary)
     command.set_defaults(run=_measure)
     add = command.add_argument
-    add("bundles", type=Path, nargs="+", metavar="BUNDLE", help="Bundle directories.")
+    add("bundles", type=locate, nargs="+", metavar="BUNDLE", help="Bundle directories, or names of shipped bundles.")
     add("--device", choices=get_args(Device), default="auto", help="Device to run on (default: %(default)s).")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads per graph (default: %(default)s).")
     add("--rows", type=_numbers, metavar="N,N…", default=ROWS, help="Batch sizes (default: 1,16,64,256).")
@@ -149,7 +149,10 @@ def _heading(inspection: Inspection, layer: Layer) -> str:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be whole numbers, separated by commas") from None
 
 
 if __name__ == "__main__":

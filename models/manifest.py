@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.messages import needed, suggest
+
 FORMAT_VERSION = 3  # the format that is written; formats 1 and 2 can be read
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"  # documentation, so it has no checksum; older manifests list one
@@ -17,6 +19,7 @@ CARD_FILE = "README.md"  # documentation, so it has no checksum; older manifests
 # Limits of the files of a bundle. A protobuf message is smaller than 2 GiB.
 MANIFEST_BYTES, VOCABULARY_BYTES, GRAPH_BYTES = 16 << 20, 256 << 20, 2 << 30
 _PIECE_BYTES = 1 << 20
+ZOO = Path(__file__).resolve().parent / "zoo"
 
 TaskName = Literal["tag", "classify", "generate", "joint"]
 # The tasks that a bundle of each task can serve.
@@ -308,6 +311,13 @@ def _newer_than_format_2(manifest: Manifest) -> Iterator[str]:
         yield "output 'embedding'"
 
 
+def locate(bundle: Path | str) -> Path:
+    """Return the directory of a bundle: the given path, or else models/zoo/NAME if there is one of that name."""
+    path = Path(bundle)
+    named = ZOO / path
+    return named if path.name == str(path) and not path.exists() and (named / MANIFEST_FILE).exists() else path
+
+
 def read(directory: Path, *, sha256: str | None = None) -> Manifest:
     """Read and check `directory`/manifest.json. Raises BundleError with one sentence.
 
@@ -317,8 +327,8 @@ def read(directory: Path, *, sha256: str | None = None) -> Manifest:
     try:
         content, found = read_file(path, MANIFEST_BYTES)
         text = content.decode()
-    except FileNotFoundError:
-        raise BundleError(f"{directory}: has no {MANIFEST_FILE}; name a bundle directory") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"{directory}: {_not_a_bundle(directory)}") from None
     except UnicodeDecodeError as error:
         raise BundleError(f"{path}: is not UTF-8 from byte {error.start}; write it as UTF-8") from None
     if sha256 not in (None, found):
@@ -327,6 +337,18 @@ def read(directory: Path, *, sha256: str | None = None) -> Manifest:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         raise BundleError(f"{path}: {_first_error(error, text)}") from None
+
+
+def _not_a_bundle(path: Path) -> str:
+    """Return why a path without a manifest is no bundle, and what to name instead."""
+    if path.is_dir():
+        inside = sorted(file.parent for file in path.glob(f"*/{MANIFEST_FILE}"))
+        return f"has no {MANIFEST_FILE}; name {inside[0] if inside else 'the directory of a bundle'}"
+    if os.path.lexists(path):
+        return "is not a directory; name the directory of a bundle"
+    names = sorted(each.name for each in ZOO.glob("*") if (each / MANIFEST_FILE).exists())
+    hint = suggest(str(path), names, others=path.name == str(path))
+    return f"does not exist; {hint or 'name the directory of a bundle'}"
 
 
 def sha256_of_manifest(directory: Path) -> str:
@@ -358,7 +380,7 @@ def read_file(path: Path, limit: int, *, keep: bool = True) -> tuple[bytes, str]
                 size = max(size, file.tell())  # the file can grow
             if size > limit:
                 raise BundleError(f"{path}: has {size} bytes, but the limit is {limit}; use a smaller file")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
         raise BundleError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
@@ -376,4 +398,16 @@ def _first_error(error: ValidationError, text: str) -> str:
                 "install a newer seqserve, or export the bundle again"
             )
     field = ".".join(str(part) for part in first["loc"]) or "the document"
-    return f"{field}: {first['msg']} ({error.error_count()} error(s) in total)"
+    others = error.error_count() - 1
+    return f"{field}: {_problem(first)}" + (f" (and {others} more)" if others else "")
+
+
+def _problem(error: Any) -> str:
+    """Return what is wrong with one field."""
+    if error["type"] == "missing":
+        return "is missing; export the bundle again"
+    if error["type"] == "extra_forbidden":
+        return "is not a field of this format; remove it"
+    if error["type"] == "json_invalid":
+        return f"is not JSON: {error['ctx']['error']}"
+    return f"{needed(error)}, not {str(error['input'])[:40]!r}" if error["loc"] else needed(error)

@@ -1,6 +1,6 @@
 """Measure each variant of a bundle on a device: self-test, bit equality of rows in batches, and speed.
 
-Speed is that of the graph alone; `python -m loadtest` measures the service. T steps, B rows.
+Speed is that of the graph alone; `seqserve bench` measures the service. T steps, B rows.
 """
 
 import statistics

@@ -1,14 +1,40 @@
-"""The command line: ``python -m service settings | check``."""
+"""The commands of seqserve that serve: serve, check and settings."""
 
-import argparse
 import os
 import sys
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
 
-from service.auth import open_authenticator
-from service.rate_limits import RateLimiter
-from service.settings import BadSetting, Settings, is_secret, variable
-from service.telemetry import Telemetry
-from service.tracing import open_tracer
+from seqserve import CommandParser, required_packages
+
+with required_packages():
+    from models.manifest import locate
+    from service.auth import open_authenticator
+    from service.rate_limits import RateLimiter
+    from service.settings import ROOT, BadSetting, Settings, is_secret, variable
+    from service.telemetry import Telemetry
+    from service.tracing import open_tracer
+
+HOST, PORT = "127.0.0.1", 3000
+
+
+def serve(host: str, port: int, options: list[str]) -> None:
+    """Serve bundles over HTTP until Ctrl-C."""
+    Settings.read(os.environ).bundle_paths()  # fails early
+    # BentoML clears the metrics below its home at each start, so each port gets its own home.
+    home = Path(os.environ.get("BENTOML_HOME") or ROOT / "build/bentoml") / str(port)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadSetting(f"{home} cannot be written: {error.strerror}; set BENTOML_HOME to a folder that can") from None
+    if not os.access(home, os.W_OK):
+        raise BadSetting(f"{home} cannot be written; set BENTOML_HOME to a folder that can")
+    os.environ["BENTOML_HOME"] = str(home)
+    print("seqserve: starting (Ctrl-C stops it)", flush=True)
+    options = [str(Path(option).absolute()) if Path(option).exists() else option for option in options]
+    os.chdir(ROOT)
+    command = ["-m", "bentoml", "serve", "service.app:Seqserve", "--host", host, "--port", str(port), *options]
+    os.execv(sys.executable, [sys.executable, *command])
 
 
 def settings() -> None:
@@ -45,27 +71,51 @@ def check() -> None:
         print(f"{runtime.name} ({runtime.bundle.manifest.task}, {runtime.bundle.variant}): OK")
 
 
-COMMANDS = {"settings": settings, "check": check}
+COMMANDS: dict[str, Callable[..., None]] = {"serve": serve, "check": check, "settings": settings}
 
 
+def make_parser() -> CommandParser:
+    parser = CommandParser(prog="seqserve", description="Serve bundles, or check the configuration of the service.")
+    commands = parser.add_commands()
+    for name, function in COMMANDS.items():
+        summary = (function.__doc__ or "").partition("\n")[0]
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("--bundles", metavar="A,B", help="Serve these instead of SEQSERVE_BUNDLES.")
+        if function is serve:
+            command.add_argument("--host", default=HOST, help="Listen on this address (default: %(default)s).")
+            command.add_argument("--port", type=int, default=PORT, help="Listen on this port (default: %(default)s).")
+            command.add_argument(
+                "options", nargs="*", metavar="-- OPTION", help="Options of `bentoml serve`, such as --ssl-certfile."
+            )
+    return parser
+
+
+@required_packages()
 def main(words: list[str] | None = None) -> int:
     """Run one command. Return 0, or 1 if it fails."""
-    parser = argparse.ArgumentParser(
-        prog="python -m service",
-        description="Show or check the configuration of the service.",
-        epilog="Start the service with: bentoml serve service.app:Seqserve",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        summary = (command.__doc__ or "").partition("\n")[0]
-        commands.add_parser(name, help=summary, description=summary)
-    arguments = parser.parse_args(words)
+    arguments = vars(make_parser().parse_args(words))
+    if (bundles := arguments.pop("bundles")) is not None:
+        os.environ[variable("bundles")] = bundles
+    _resolve_paths(os.environ)
     try:
-        COMMANDS[arguments.command]()
+        COMMANDS[arguments.pop("command")](**arguments)
     except (ValueError, RuntimeError, OSError) as error:  # BadSetting, BadKeys, BundleError, DeviceUnavailable, files
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _resolve_paths(environ: MutableMapping[str, str]) -> None:
+    """Make paths in the settings absolute, if they exist below the current folder. A name can be that of a zoo bundle.
+
+    The service runs in the root directory of the repository, where other relative paths start.
+    """
+    for name, resolve in ((variable("bundles"), locate), (variable("api_keys_file"), Path)):
+        parts = [part.strip() for part in environ.get(name, "").split(",")]
+        paths = [resolve(part) for part in parts]
+        environ[name] = ",".join(
+            str(path.absolute()) if part and path.exists() else part for part, path in zip(parts, paths, strict=True)
+        )
 
 
 def _text(value: object) -> str:

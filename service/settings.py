@@ -1,6 +1,6 @@
 """The settings of the service, read once from ``SEQSERVE_*`` environment variables.
 
-An unknown name or an invalid value prevents the start, with an error of one sentence. ``python -m service settings``
+An unknown name or an invalid value prevents the start, with an error of one sentence. ``seqserve settings``
 lists all settings.
 """
 
@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 ORDER = "order.txt"  # in a directory of bundles: the names of those that come first
 
 
-RUN_BUNDLE = "bundle"  # where `python -m training export` puts the bundle of a run
+RUN_BUNDLE = "bundle"  # where `seqserve export` puts the bundle of a run
 
 
 class BadSetting(ValueError):
@@ -257,7 +257,7 @@ class Settings(BaseModel):
             if not inside:
                 raise BadSetting(
                     f"SEQSERVE_BUNDLES={part} has no {MANIFEST}, and neither does any subdirectory; name a directory"
-                    " that `python -m training export` wrote"
+                    " that `seqserve export` wrote"
                 )
             found += [bundle for bundle in inside if bundle not in found]
         return found
@@ -323,7 +323,7 @@ def _unknown(name: str, value: str) -> str:
     hint = f"did you mean {near[0]}? " if near else ""
     secret = "KEY" in name.upper() or any(is_secret(fields[other]) for other in near)
     shown = "" if secret else f"={value}"
-    return f"{name}{shown} is not a setting; {hint}`python -m service settings` lists all"
+    return f"{name}{shown} is not a setting; {hint}`seqserve settings` lists all"
 
 
 def _invalid(error: ValidationError, values: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """The documentation: generated parts are current, links resolve, and names exist."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import seqserve
 from docs import generate
 from service.settings import Settings, variable
 from service.telemetry import METRICS
@@ -104,11 +106,12 @@ def test_named_make_targets_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", HAND_WRITTEN, ids=name_of)
 def test_named_commands_have_valid_arguments(page: Path) -> None:
-    commands = re.findall(
-        r"python -m (training|models|loadtest) ([a-z][^`\n|#&<>\\]*?)(?:  .*| [|&<>].*)?[`\n]", page.read_text("utf-8")
-    )
-    for package, arguments in commands:
-        parser = generate.parser_of(package)
+    text = page.read_text("utf-8")
+    blocks = re.findall(r"^```(?:sh|console)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    code = "\n".join([*blocks, *re.findall(r"`([^`\n]+)`", text)])
+    for arguments in re.findall(r"^(?:\$ )?seqserve ([a-z][^\n|#&<>\\]*?)(?:  .*| [|&<>].*)?$", code, re.MULTILINE):
+        package = seqserve.PACKAGES[shlex.split(arguments)[0]]
+        parser = importlib.import_module(f"{package}.__main__").make_parser()
         if any(word.isupper() for word in shlex.split(arguments)):
             continue  # a placeholder such as RUN
         try:

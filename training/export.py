@@ -122,10 +122,10 @@ def _manifest(
 ) -> Manifest:
     """Return the manifest without scores and examples."""
     recipe, graph, source = run.recipe, graphs["fp32"], loading.add_donor_sources(run.recipe, run.source)
-    fit_command = run.command or f"python -m training fit {recipe.name}"
+    fit_command = run.command or f"seqserve fit {recipe.name}"
     provenance = Provenance(
         recipe=recipe.model_dump_json(),
-        command=f"{fit_command} && python -m training export {run.folder}",
+        command=f"{fit_command} && seqserve export {run.folder}",
         data=Data(
             name=source.name,
             url=source.url,

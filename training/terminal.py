@@ -125,7 +125,7 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
 
 def command_line(options: argparse.Namespace, *more: str) -> str:
     """Return the command that repeats a run. It omits --fresh, which changes no weight."""
-    words = ["python", "-m", "training", options.command, options.recipe]
+    words = ["seqserve", options.command, options.recipe]
     for name in ("data", "name", *FILE_OPTIONS):
         if (value := getattr(options, name)) is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
@@ -144,7 +144,7 @@ def read_manifest(folder: Path) -> Manifest:
         if not (folder / "run.json").is_file():
             raise
     bundle = folder / "bundle"
-    remedy = f"try {bundle}" if bundle.is_dir() else f"make its bundle with python -m training export {folder}"
+    remedy = f"try {bundle}" if bundle.is_dir() else f"make its bundle with seqserve export {folder}"
     raise BundleError(f"{folder} is a run, not a bundle; {remedy}")
 
 

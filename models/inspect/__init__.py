@@ -1,4 +1,4 @@
-"""Show what the recurrent layers of a bundle do at every step of one input: `python -m models inspect`.
+"""Show what the recurrent layers of a bundle do at every step of one input: `seqserve inspect`.
 
 The fp32 graph runs with the inputs and outputs of its recurrent operators added to its outputs. The gates are then
 recomputed in float64. This needs the package onnx; pictures need matplotlib, and colors need rich.

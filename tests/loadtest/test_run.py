@@ -1,4 +1,4 @@
-"""Tests of `python -m loadtest run`: exit codes, files, and no gevent in this process."""
+"""Tests of `seqserve load`: exit codes, files, and no gevent in this process."""
 
 import json
 import subprocess

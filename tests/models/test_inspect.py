@@ -1,4 +1,4 @@
-"""`python -m models inspect`: operators against ONNX Runtime, layers of bundles, units and output.
+"""`seqserve inspect`: operators against ONNX Runtime, layers of bundles, units and output.
 
 T steps, B batch, F inputs, D directions, G gates, H hidden.
 """

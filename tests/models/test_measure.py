@@ -1,4 +1,4 @@
-"""`python -m models measure`."""
+"""`seqserve measure`."""
 
 import json
 from pathlib import Path

@@ -50,7 +50,7 @@ def variants(*tasks: TaskName) -> pytest.MarkDecorator:
 
 def test_zoo_has_every_task() -> None:
     if not FOUND:
-        pytest.skip(f"no bundle in models/zoo: `python -m training export` puts one there ({ZOO})")
+        pytest.skip(f"no bundle in models/zoo: `seqserve export` puts one there ({ZOO})")
     assert {manifest.task for manifest in FOUND} >= {"tag", "classify", "generate"}
 
 

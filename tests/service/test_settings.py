@@ -258,7 +258,7 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("settings", "check", "bentoml serve service.app:Seqserve"))
+    assert all(word in shown for word in ("serve", "settings", "check"))
 
 
 def test_check_fails_for_a_store_that_does_not_answer(

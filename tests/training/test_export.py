@@ -39,7 +39,7 @@ def test_bundle_of_every_format_passes_its_self_test(
         assert all(value > 0 for value in variant.milliseconds.values())
         assert f"| {variant.scores[manifest.metric]} |" in card
     assert manifest.provenance.data.licence == "the user's own"
-    assert manifest.provenance.command.startswith(f"fit {FILES[file][0]} && python -m training export ")
+    assert manifest.provenance.command.startswith(f"fit {FILES[file][0]} && seqserve export ")
     assert read(tmp_path / "bundle").model_dump(mode="json") == manifest.model_dump(mode="json")
 
 

@@ -64,7 +64,7 @@ def fit_recipe(options: argparse.Namespace) -> None:
             _print_run(_fit(recipe, folder, options, command=command_line(options)))
         else:
             _fit_seeds(recipe, folder, options)
-        echo(f"next: python -m training export {folder}")
+        echo(f"next: seqserve export {folder}")
 
 
 def cross_validate(options: argparse.Namespace) -> None:
@@ -126,7 +126,7 @@ def _fit(
         _draw_curves(interrupted)
         raise KeyboardInterrupt(
             f": {folder} keeps {epochs} of {recipe.training.epochs} epochs, and the best is {interrupted.best_epoch}. "
-            f"The same command resumes; python -m training export {folder} exports the best so far"
+            f"The same command resumes; seqserve export {folder} exports the best so far"
         ) from None
     if parallel.rank() == 0:
         _draw_curves(finished)

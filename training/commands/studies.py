@@ -144,7 +144,7 @@ def judge_tunes(options: argparse.Namespace) -> None:
     summary = tunes.summarize(checks)
     echo(f"of {summary.samples} tunes {summary.parse:.1f} % parse; {summary.full_bars:.1f} % of inner bars are full")
     if options.out:
-        command = f"python -m training tunes {options.bundle} --count {options.count}"
+        command = f"seqserve tunes {options.bundle} --count {options.count}"
         refused = [check.text for check in checks if not check.parses]
         content = {"command": command, **asdict(summary), "refused": refused}
         options.out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -14,7 +14,7 @@ W h + b_hh. The rows of a matrix go gate by gate, in the order of GATES.
     mlstm           lstm, with m = (W_mx x) ⊙ (W_mh h) for h; m has no biases         Krause et al. 2016
 
 PyTorch has kernels for rnn, rnn-relu, lstm and gru. The others are loops over the steps, left to autograd. Forward and
-backward take 0.9 to 1.8 times as long as nn.LSTM of the same size: `python -m training benchmark NAME --cells`.
+backward take 0.9 to 1.8 times as long as nn.LSTM of the same size: `seqserve benchmark NAME --cells`.
 
 T steps, B batch, I inputs, H hidden, G gates.
 """
