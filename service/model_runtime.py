@@ -20,7 +20,7 @@ from service.inputs import are_one, hold_numbers
 from service.scheduling.cost_model import CostModel
 from service.scheduling.decoding import DecodingScheduler
 from service.scheduling.decoding_batch import DecodingLimits, LanguageModelRunner
-from service.scheduling.job import InferenceRequest, Job, QueueLimits, Scheduler
+from service.scheduling.job import InferenceRequest, Job, QueueLimits, Scheduler, exceeds_part
 from service.scheduling.loop import LoopBudget, SchedulerLoop
 from service.scheduling.sequences import SequenceLimits, SequenceScheduler
 from service.scheduling.tensors import Arrays, TensorRequest, TensorScheduler
@@ -136,12 +136,13 @@ class ModelRuntime:
         """
         self.check_ready()
         scheduler: Scheduler = self.tensors.scheduler if as_tensors else self.scheduler
-        if self._is_full():
+        if self._is_full(request.client):
             self.scheduler.drop_cancelled()
             self.tensors.scheduler.drop_cancelled()
-            if self._is_full():
+            if self._is_full(request.client):
                 raise Overloaded(
-                    f"{self.max_requests} requests to {self.name} are in progress, which is the limit; retry later",
+                    f"{len(self.jobs)} requests to {self.name} are in progress; the limit is {self.max_requests}, and"
+                    " lower for a client that has most of them; retry later",
                     retry_after_s=1.0,
                     limit=self.max_requests,
                 )
@@ -191,8 +192,14 @@ class ModelRuntime:
             raise TooLarge(message, limit=limit, field=_field(index))
         return item
 
-    def _is_full(self) -> bool:
-        return len(self.scheduler.jobs) + len(self.tensors.scheduler.jobs) >= self.max_requests
+    def _is_full(self, client: str) -> bool:
+        count, limit = len(self.scheduler.jobs) + len(self.tensors.scheduler.jobs), self.max_requests
+        if 2 * count <= limit:  # the usual case
+            return False
+        found = (self.scheduler.shares, self.tensors.scheduler.shares)
+        held = sum(shares[client].jobs for shares in found if client in shares)
+        clients = len(found[0].keys() | found[1].keys()) if held else 0
+        return count >= limit or (held > 0 and exceeds_part(held, 1, total=count, clients=clients, limit=limit))
 
 
 def open_runtime(

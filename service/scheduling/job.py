@@ -43,12 +43,24 @@ class InferenceRequest:
 class ClientShare:
     """The share of one client in one queue."""
 
-    __slots__ = ("jobs", "name", "tokens")
+    __slots__ = ("items", "jobs", "name", "tokens")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.jobs = 0  # admitted and not done
+        self.items = 0  # of these jobs
         self.tokens = 0  # reserved and queued
+
+
+def exceeds_part(held: int, more: int, *, total: int, clients: int, limit: int) -> bool:
+    """Return whether a client may not hold ``more`` of a queue, because others need room.
+
+    It holds ``held`` of the ``total`` of so many ``clients``. It may hold seven eighths of the limit. In a queue that
+    is over half full, it may add to an equal part of the total, or to a sixteenth of the limit.
+    """
+    if held + more > limit - limit // 8:
+        return True
+    return 2 * total > limit and held > limit // 16 and held * clients > total
 
 
 T = TypeVar("T")
@@ -135,6 +147,7 @@ class Job:
         "arrived_s",
         "done",
         "error",
+        "items",
         "notified_s",
         "on_done",
         "on_progress",
@@ -157,6 +170,7 @@ class Job:
         forget: Callable[["Job"], None],
     ) -> None:
         self.request, self.share = request, share
+        self.items = items
         self.reserved_items, self.reserved_tokens = items, tokens  # until the items are submitted
         self.arrived_s = self.notified_s = now_s
         self.results: list[Any] = []  # one for each submitted item
@@ -280,8 +294,9 @@ class Scheduler(ABC):
     is encoded, so a queue can exceed `queue_tokens` by the errors of the estimates.
 
     Clients share the queue. In a queue that is over half full, one that holds more than TURN_TOKENS and more than its
-    part is refused, while others are admitted. What a client holds beyond TURN_TOKENS does not make others wait,
-    because they have their turns before, so it does not count as their time in the queue.
+    part is refused, while others are admitted. So is one with too large a part of the items (`exceeds_part`). What a
+    client holds beyond TURN_TOKENS does not make others wait, because they have their turns before, so it does not
+    count as their time in the queue.
     """
 
     def __init__(self, *, limits: QueueLimits, clock: Callable[[], float], metrics: ModelMetrics) -> None:
@@ -289,8 +304,9 @@ class Scheduler(ABC):
         self.jobs: set[Job] = set()  # admitted and not done
         self._queue_limits = limits
         self._reserved_items = self._reserved_tokens = 0
-        self._shares: dict[str, ClientShare] = {}  # of clients with a name
+        self.shares: dict[str, ClientShare] = {}  # of clients that have a name and jobs
         self._share_count = 0  # clients with jobs
+        self._items = 0  # of all jobs
         self._excess_tokens = 0  # what clients hold beyond TURN_TOKENS each
         self._next_sweep_s = self._next_refusal_s = 0.0
         self._refusal, self._retry_after_s = "", 0.0
@@ -333,8 +349,10 @@ class Scheduler(ABC):
         if not share.jobs:
             self._share_count += 1
             if share.name:
-                self._shares[share.name] = share
+                self.shares[share.name] = share
         share.jobs += 1
+        share.items += items
+        self._items += items
         self._reserved_items += items
         self._reserved_tokens += tokens
         self.hold(share, tokens)
@@ -402,13 +420,17 @@ class Scheduler(ABC):
         self._drop_over(now_s)
 
     def _share_of(self, client: str) -> ClientShare:
-        return self._shares.get(client) or ClientShare(client)
+        return self.shares.get(client) or ClientShare(client)
 
     def _is_full(self, share: ClientShare, items: int, tokens: int) -> bool:
         limits = self._queue_limits
         queued_items, queued_tokens = self.queued_items + self._reserved_items, self._held_tokens
         if not queued_items:
             return False
+        if share.jobs and exceeds_part(
+            share.items, items, total=self._items, clients=self._share_count, limit=limits.queue_items
+        ):
+            return True
         held = share.tokens + tokens
         if held > TURN_TOKENS and held * (self._share_count + (not share.jobs)) > queued_tokens + tokens:
             half_full = (
@@ -456,6 +478,8 @@ class Scheduler(ABC):
             self._release(job)
         share = job.share
         share.jobs -= 1
+        share.items -= job.items
+        self._items -= job.items
         if not share.jobs:
             self._share_count -= 1
-            self._shares.pop(share.name, None)
+            self.shares.pop(share.name, None)

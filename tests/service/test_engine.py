@@ -20,6 +20,7 @@ from service.api.native import ModelCard, model_cards
 from service.engine import Engine
 from service.errors import ClientGone, DeadlinePassed, InvalidRequest, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.generation import GenerationParameters
+from service.scheduling.job import Job
 from service.scheduling.loop import SchedulerLoop
 from tests.support import bundles, reference
 from tests.support.engines import inference_request, load_engine, until, used_slots
@@ -86,6 +87,26 @@ async def test_tensors_count_in_the_limit_on_requests(tiny_zoo: Path) -> None:
     with pytest.raises(Overloaded):
         await engine.run_tensors({}, model="tiny-tag", request=inference_request())
     assert await waiting
+    await engine.drain(5)
+
+
+async def test_one_client_leaves_requests_to_others(tiny_zoo: Path) -> None:
+    engine = load_engine(tiny_zoo, queue_requests=16)
+    runtime = engine.runtime_for("tag", None)
+
+    def ask(client: str) -> Job:
+        return runtime.admit(inference_request(client=client), 1)
+
+    jobs = [ask("many") for _ in range(14)]
+    with pytest.raises(Overloaded):
+        ask("many")
+    jobs.append(ask("few"))
+    jobs.pop(0).cancel()
+    with pytest.raises(Overloaded):
+        ask("many")
+    jobs += [ask("few"), ask("few")]
+    for job in jobs:
+        job.cancel()
     await engine.drain(5)
 
 

@@ -15,10 +15,14 @@ from service.worker import Worker
 
 
 def inference_request(
-    *, timeout_s: float = 60.0, is_disconnected: Callable[[], bool] = lambda: False
+    *, timeout_s: float = 60.0, is_disconnected: Callable[[], bool] = lambda: False, client: str = ""
 ) -> InferenceRequest:
     return InferenceRequest(
-        request_id="r", route="/v1/x", deadline_s=time.monotonic() + timeout_s, is_disconnected=is_disconnected
+        request_id="r",
+        route="/v1/x",
+        deadline_s=time.monotonic() + timeout_s,
+        is_disconnected=is_disconnected,
+        client=client,
     )
 
 

@@ -1,6 +1,7 @@
 """Clients share the queue: long requests of one neither delay nor refuse the short ones of another."""
 
 from collections import defaultdict
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -55,6 +56,15 @@ def test_a_client_alone_may_fill_the_queue() -> None:
         assert ask(harness, 8000, name="key").error is None
 
 
+def test_a_half_full_queue_refuses_the_client_that_holds_most_of_its_inputs() -> None:
+    harness = SequenceHarness(queue_items=16)
+    ask(harness, *7 * [1], name="many")
+    ask(harness, 1, 1, name="few")
+    with pytest.raises(Overloaded):
+        ask(harness, 1, name="many")
+    assert ask(harness, 1, name="few").error is None
+
+
 def test_one_client_waits_for_all_of_its_own_work() -> None:
     harness = SequenceHarness(cost=FixedCostModel(1e-3), queue_s=10.0)
     ask(harness, *LONG, name="key")
@@ -94,6 +104,24 @@ def test_a_failed_scheduler_forgets_what_clients_held() -> None:
     harness.scheduler.abandon(InternalError())
     assert encoding.share.tokens == 100
     assert ask(harness, 15_000, name="key").error is None
+
+
+@given(actions=st.lists(st.one_of(st.integers(1, 4), st.sampled_from(["run", "modest"])), max_size=60))
+def test_many_small_requests_of_one_client_refuse_no_request_of_a_modest_one(actions: list[int | str]) -> None:
+    harness = SequenceHarness(queue_items=32, batch_rows=4)
+    modest = [ask(harness, 1, name="modest")]
+    for action in actions:
+        if action == "run":
+            harness.run_once()
+        elif action == "modest":
+            if modest[-1].job.done:
+                modest.append(ask(harness, 1, name="modest"))
+        else:
+            with suppress(Overloaded):
+                while True:
+                    ask(harness, *[1] * int(action), name="many")
+    harness.run_all()
+    assert all(client.job.results for client in modest)
 
 
 ACTIONS = st.lists(
@@ -177,6 +205,7 @@ def test_what_clients_hold_is_what_is_queued_and_reserved(actions: list[tuple[st
         reserved = sum(job.reserved_tokens for job in scheduler.jobs)
         assert sum(share.tokens for share in shares) == scheduler.queued_tokens + reserved
         assert sum(share.jobs for share in shares) == len(scheduler.jobs)
+        assert sum(share.items for share in shares) == sum(job.items for job in scheduler.jobs)
         assert all(share.tokens >= 0 for share in shares)
     for client in clients:
         client.job.cancel()
