@@ -86,15 +86,6 @@ def _check_text(payload: Payload, answer: dict[str, Any]) -> None:
     _expect(reason != "length" or tokens == limit, f"finish_reason length at {tokens} of {limit} tokens")
 
 
-def check_problem(status: int, content_type: str, answer: object) -> None:
-    """Raise WrongAnswerError unless this is a problem document (RFC 9457) for `status`."""
-    _expect(content_type.startswith("application/problem+json"), f"an error of content type {content_type!r}")
-    problem = _typed(answer, dict)
-    for name in ("type", "title", "detail"):
-        _typed(problem.get(name), str)
-    _expect(problem.get("status") == status, f"status {status} with a document of status {problem.get('status')!r}")
-
-
 def _typed(value: object, kind: type[T]) -> T:
     if not isinstance(value, kind):
         raise WrongAnswerError(f"{_short(value)} is not a {kind.__name__}")

@@ -34,9 +34,9 @@ class TensorRequest:
 class TensorRun:
     """One request while it runs."""
 
-    def __init__(self, scheduler: "TensorScheduler", job: Job, tensors: TensorRequest) -> None:
+    def __init__(self, scheduler: "TensorScheduler", job: Job, tensors: TensorRequest, now_s: float) -> None:
         self.estimate_s = scheduler.cost.seconds(tensors.rows, tensors.steps, tensors.extra)
-        self._scheduler, self._job, self._tensors = scheduler, job, tensors
+        self._scheduler, self._job, self._tensors, self._taken_s = scheduler, job, tensors, now_s
         self._result: Arrays = {}
         self._error: Exception | None = None
         self._seconds = 0.0
@@ -67,6 +67,14 @@ class TensorRun:
             self._scheduler.cost.learn(tensors.rows, tensors.steps, self._seconds, tensors.extra)
             job.record_batch(self._seconds, tensors.rows)
             job.complete(0, self._result)
+            self._scheduler.metrics.batch(
+                items=tensors.rows,
+                padded_tokens=tensors.tokens,
+                real_tokens=tensors.tokens,  # the client padded them
+                reason="tensors",
+                compute_s=self._seconds,
+                queue_s=[self._taken_s - job.arrived_s],
+            )
 
 
 class TensorScheduler(Scheduler):
@@ -102,7 +110,7 @@ class TensorScheduler(Scheduler):
             if not job.is_over(now_s):
                 self._queue.spend(job.share, tensors.tokens)
                 job.start(now_s)
-                return TensorRun(self, job, tensors)
+                return TensorRun(self, job, tensors, now_s)
         return None
 
     def _enqueue(self, job: Job, items: TensorRequest) -> None:

@@ -75,15 +75,3 @@ def test_generation_with_too_few_tokens_raises() -> None:
     details = {"finish_reason": "length", "generated_tokens": 4}
     with pytest.raises(WrongAnswerError):
         answers.check(payload, {"generated_text": "abcd", "details": details})
-
-
-def test_error_must_be_a_problem_document_with_its_status() -> None:
-    problem = {"type": "about:blank", "title": "x", "detail": "y", "status": 404}
-    answers.check_problem(404, "application/problem+json", problem)
-    for status, media, document in (
-        (422, "application/problem+json", problem),
-        (404, "text/html", problem),
-        (404, "application/problem+json", {"status": 404}),
-    ):
-        with pytest.raises(WrongAnswerError):
-            answers.check_problem(status, media, document)

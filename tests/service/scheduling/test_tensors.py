@@ -15,6 +15,16 @@ def test_items_run_in_the_order_of_arrival() -> None:
     assert clients[0].request.batch_items == 2
 
 
+def test_a_run_is_recorded_as_a_batch() -> None:
+    harness = TensorHarness()
+    harness.ask("a", steps=7)
+    harness.clock.now_s += 0.25
+    harness.run_all()
+    (batch,) = harness.metrics.calls["batch"]
+    assert (batch["reason"], batch["items"], batch["padded_tokens"], batch["real_tokens"]) == ("tensors", 2, 14, 14)
+    assert batch["queue_s"] == [0.25]
+
+
 def test_expired_and_disconnected_requests_do_not_run() -> None:
     harness = TensorHarness()
     late, gone = harness.ask("a", timeout_s=1.0), harness.ask("b")
