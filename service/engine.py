@@ -28,7 +28,7 @@ from models.tasks import (
     TaggedInput,
     Tagging,
 )
-from service.errors import InvalidRequest, TooLarge, Unavailable, UnknownModel, shown
+from service.errors import InvalidRequest, TooLarge, Unavailable, UnknownModel
 from service.generation import GenerationParameters, GenerationService, GenerationStream
 from service.inputs import Chunk, Frames, Inputs
 from service.model_runtime import ModelRuntime, TensorRuntime, open_runtime
@@ -285,10 +285,7 @@ class Engine:
         """Run the model of a bundle on tensors and return all its outputs, by name."""
         runtime = self._runtimes.get(model)
         if runtime is None:
-            names = ", ".join(self._runtimes)
-            raise UnknownModel(
-                f"there is no model {shown(model)!r}; there are {names}", value=model, available=list(self._runtimes)
-            )
+            raise UnknownModel.named(model, self._runtimes)
         with runtime.admit(request, 1, as_tensors=True) as job:
             runtime.submit(job, runtime.tensors.check(arrays))
             (outputs,) = await job

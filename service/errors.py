@@ -5,7 +5,8 @@ error names fields relative to the request body; ``field`` is not repeated in th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Self
 
 Value = str | int | float | bool | None
 
@@ -55,6 +56,13 @@ class UnknownModel(RequestError):
 
     def __init__(self, message: str, *, value: str, available: Sequence[str]) -> None:
         super().__init__(message, field="model", value=value, available=available)
+
+    @classmethod
+    def named(cls, name: str, models: Iterable[str]) -> Self:
+        """Return the error for a name that no model has, whatever its task."""
+        available = list(models)
+        message = f"there is no model {shown(name)!r}; the models are {', '.join(available)}"
+        return cls(message, value=name, available=available)
 
 
 class TooLarge(RequestError):

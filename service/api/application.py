@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.routing import Route as StarletteRoute
 
 from service import VERSION
-from service.api import bentoml_routes, native, oip, openai, openapi, sse
+from service.api import bentoml_routes, model_urls, native, oip, openai, openapi, sse
 from service.api.asgi import Endpoint
 from service.api.bentoml_routes import BentoMLPages
 from service.api.native import model_cards
@@ -93,6 +93,7 @@ def _health_docs(summary: str) -> Docs:
 ROUTES: tuple[Route, ...] = (
     *native.ROUTES,
     *sse.ROUTES,
+    *model_urls.ROUTES,
     *openai.ROUTES,
     *oip.ROUTES,
     Route(

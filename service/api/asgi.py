@@ -39,6 +39,7 @@ class Endpoint:
                 method=scope["method"],
                 path=scope["path"],
                 path_params=params,
+                query=scope.get("query_string", b""),
             )
         finally:
             transport.close()

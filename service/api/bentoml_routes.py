@@ -79,6 +79,7 @@ class BentoMLPages:
                     available=self.methods[path],
                 )
             await context.begin()
+            context.read_query(scope["query_string"], ())
         except Exception as cause:
             await refuse(context, transport.send, cause)
             context.finish()

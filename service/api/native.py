@@ -10,7 +10,7 @@ from service.api.pipeline import RequestContext
 from service.api.problems import parameter_field, renamed_fields
 from service.api.routes import READ, Docs, Route
 from service.engine import Engine
-from service.errors import UnknownModel, shown
+from service.errors import UnknownModel
 from service.model_runtime import ModelRuntime
 
 
@@ -90,18 +90,18 @@ def model_card(runtime: ModelRuntime) -> ModelCard:
 
 async def _tag(context: RequestContext, body: bytes) -> Any:
     request = await schemas.read_request(schemas.TAG, body, context.worker.settings)
-    context.model = request.model or context.worker.default_models.get("tag")
+    model = context.choose_model(request.model, "tag")
     answer = await context.worker.engine.tag(
-        request.inputs, model=request.model, aggregation=request.aggregation, request=context.request
+        request.inputs, model=model, aggregation=request.aggregation, request=context.request
     )
     return schemas.tag_answer(answer)
 
 
 async def _classify(context: RequestContext, body: bytes) -> Any:
     request = await schemas.read_request(schemas.CLASSIFY, body, context.worker.settings)
-    context.model = request.model or context.worker.default_models.get("classify")
+    model = context.choose_model(request.model, "classify")
     rows = await context.worker.engine.classify(
-        request.inputs, model=request.model, top_k=request.top_k, request=context.request
+        request.inputs, model=model, top_k=request.top_k, request=context.request
     )
     return list(map(schemas.label_objects, rows))
 
@@ -115,11 +115,11 @@ async def _generate(context: RequestContext, body: bytes) -> Any:
 
 async def generate(context: RequestContext, request: schemas.GenerateRequest) -> Any:
     """Answer a request for whole texts."""
-    context.model = request.model or context.worker.default_models.get("generate")
+    model = context.choose_model(request.model, "generate")
     options = schemas.generation_parameters(request.parameters, limit=context.worker.settings.max_new_tokens)
     with renamed_fields(parameter_field):
         answer = await context.worker.engine.generate(
-            request.inputs, model=request.model, options=options, request=context.request
+            request.inputs, model=model, options=options, request=context.request
         )
     if request.is_from_tgi_client and not isinstance(answer, list):
         return schemas.tgi_answer(answer)
@@ -134,8 +134,7 @@ async def _model(context: RequestContext, _: bytes) -> Any:
     name = context.path_params["id"]
     cards = {card["id"]: card for card in model_cards(context.worker.engine)}
     if name not in cards:
-        message = f"there is no model {shown(name)!r}; the models are {', '.join(cards)}"
-        raise UnknownModel(message, value=name, available=list(cards))
+        raise UnknownModel.named(name, cards)
     context.model = name
     return cards[name]
 

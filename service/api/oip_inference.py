@@ -50,8 +50,7 @@ def find_tensor_runtime(worker: Worker, model: str, version: str) -> TensorRunti
     """Return the tensor runtime of a model, of any version if that is empty. Raises UnknownModel."""
     runtimes = worker.engine.tensor_runtimes()
     if model not in runtimes:
-        message = f"there is no model {shown(model)!r}; the models are {', '.join(runtimes)}"
-        raise UnknownModel(message, value=model, available=list(runtimes))
+        raise UnknownModel.named(model, runtimes)
     runtime = runtimes[model]
     if version not in ("", runtime.version):
         message = f"{model} has no version {shown(version)!r}; send {runtime.version}, or no version"

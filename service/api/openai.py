@@ -260,14 +260,12 @@ async def complete(context: RequestContext, body: bytes) -> Any:
     """Answer ``POST /v1/completions``."""
     worker = context.worker
     request = await schemas.PARSER.run(parse_completion, body, worker.settings, size=len(body))
-    context.model = request.model or worker.default_models.get("generate")
+    model = context.choose_model(request.model, "generate")
     prompts = [prompt for prompt in request.prompts for _ in range(request.samples)]
     options = options_of(request, worker.settings) * len(request.prompts)
     field = openai_field("prompt", single=isinstance(request.prompt, str), copies=request.samples)
     with renamed_fields(field):
-        stream = await worker.engine.generate_stream(
-            prompts, model=request.model, options=options, request=context.request
-        )
+        stream = await worker.engine.generate_stream(prompts, model=model, options=options, request=context.request)
     head = {
         "id": f"cmpl-{context.request.request_id}",
         "object": "text_completion",
@@ -399,11 +397,11 @@ async def embed(context: RequestContext, body: bytes) -> Any:
     """Answer ``POST /v1/embeddings``."""
     worker = context.worker
     request = await schemas.PARSER.run(schemas.parse_body, EMBEDDING, body, worker.settings, size=len(body))
-    context.model = request.model or worker.default_models.get("embed")
+    model = context.choose_model(request.model, "embed")
     single = isinstance(request.input, str)
     schemas.check_input_count(1 if single else len(request.input), worker.settings, field="input")
     with renamed_fields(openai_field("input", single=single)):
-        vectors = await worker.engine.embed(request.input, model=request.model, request=context.request)
+        vectors = await worker.engine.embed(request.input, model=model, request=context.request)
     width = len(vectors[0][0]) if vectors else request.dimensions
     if request.dimensions not in (None, width):
         message = f"{request.dimensions} is not available; {context.model} returns {width}; leave it out"

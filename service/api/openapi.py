@@ -67,6 +67,14 @@ PARAMETERS: Json = {
     },
 }
 STRING: Json = {"type": "string"}
+QUERY: Json = {
+    "model": {
+        "name": "model",
+        "in": "query",
+        "schema": {"type": "string", "minLength": 1},
+        "description": "As `model` in the body, for clients that send only a URL.",
+    },
+}
 HEADERS: Json = {
     "RequestId": {"schema": STRING, "required": True, "description": "The id of the request."},
     "ServerTiming": {"schema": STRING, "required": True, "description": "Queue and compute time (ms), batch size."},
@@ -138,7 +146,11 @@ def _operation(route: Route, docs: Docs, method: str, schemas: Schemas, cards: S
         "summary": docs.summary,
         "description": docs.about,
         "operationId": _operation_id(method, route.pattern),
-        "parameters": [*_path_parameters(route, cards), *_references(PARAMETERS)],
+        "parameters": [
+            *_path_parameters(route, cards),
+            *(QUERY[name] for name in route.query),
+            *_references(PARAMETERS),
+        ],
         "responses": {
             "200": {
                 "description": "The answer",

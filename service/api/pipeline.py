@@ -23,9 +23,10 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -44,7 +45,15 @@ from service.api.request_headers import (
 )
 from service.api.routes import EventStream, Reply, Route
 from service.auth import Principal
-from service.errors import ClientGone, DeadlinePassed, InternalError, MethodNotAllowed, ServiceError, shown
+from service.errors import (
+    ClientGone,
+    DeadlinePassed,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    ServiceError,
+    shown,
+)
 from service.scheduling.job import InferenceRequest
 from service.telemetry import RequestRecord
 from service.worker import Worker
@@ -80,8 +89,8 @@ class RequestContext:
     """
 
     __slots__ = (
-        *("_client_address", "error", "headers", "method", "model", "outcome", "path", "path_params", "principal"),
-        *("rate_limit_headers", "request", "route", "sent_bytes", "started_s", "worker"),
+        *("_client_address", "error", "headers", "method", "model", "model_in_url", "outcome", "path", "path_params"),
+        *("principal", "rate_limit_headers", "request", "route", "sent_bytes", "started_s", "worker"),
     )
 
     def __init__(
@@ -105,6 +114,7 @@ class RequestContext:
         self.outcome = CANCELLED
         self.error: ServiceError | None = None  # that it was answered with
         self.model: str | None = None
+        self.model_in_url = path_params.get("id")  # the model that the path or the query names
         self.principal: Principal | None = None
         self.rate_limit_headers: Headers | None = None
         self.sent_bytes = 0  # of an answer that is sent in one piece
@@ -143,6 +153,39 @@ class RequestContext:
         self.rate_limit_headers = rate_limit_headers(statuses) if statuses else None
         if refused is not None:
             raise refused
+
+    def read_query(self, query: bytes, accepted: Sequence[str]) -> None:
+        """Read the model of the query. Raises InvalidRequest for any parameter that is not ``accepted``."""
+        for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+            if name not in accepted:
+                read = f"this route reads {', '.join(accepted)}" if accepted else "this route reads none"
+                raise InvalidRequest(
+                    f"unknown query parameter; {read}; send parameters in the body",
+                    field=f"?{shown(name)}",
+                    value=name,
+                    available=accepted,
+                )
+            if not value:
+                raise InvalidRequest("empty; send the name of a model, or leave it out", field="?model", value=value)
+            self._check_model(value, "?model")
+            self.model_in_url = value
+
+    def choose_model(self, named: str | None, task: str) -> str | None:
+        """Set and return the model: that of the URL, that ``named`` in the body, or the default of the task.
+
+        Returns None if no bundle has the task. Raises InvalidRequest if two different models are named.
+        """
+        if self.model_in_url is not None:
+            self._check_model(named, "model")
+            named = self.model_in_url
+        self.model = named or self.worker.default_models.get(task)
+        return self.model
+
+    def _check_model(self, name: str | None, field: str) -> None:
+        in_url = self.model_in_url
+        if name is not None and in_url is not None and name != in_url:
+            message = f"{shown(name)!r} differs from {shown(in_url)!r} in the URL; send one of them"
+            raise InvalidRequest(message, field=field, limit=shown(in_url), value=name)
 
     def fail(self, cause: BaseException) -> ServiceError:
         """Set the outcome to the error that ``cause`` is, count it, and return it.
@@ -242,6 +285,7 @@ async def handle(
     method: str = "POST",
     path: str = "",
     path_params: Mapping[str, str] = NO_PARAMS,
+    query: bytes = b"",
 ) -> RequestContext:
     """Answer one HTTP request, and return its context. Raises only what the transport raises."""
     context = RequestContext(
@@ -260,6 +304,8 @@ async def handle(
                 raise _method_error(route, method)
             if b"x-request-timeout-s" in headers or (worker.authenticator is not None and not route.public):
                 await context.begin(authenticate=not route.public)
+            if query and not route.public:
+                context.read_query(query, route.query)
             body = await _read_body(context, route, transport) if route.reads_body else b""
             answer = await route.handler(context, body)
             if isinstance(answer, EventStream):

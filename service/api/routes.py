@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from service.api.pipeline import RequestContext
 
 READ = ("GET", "HEAD")
+MODEL_QUERY = ("model",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +74,10 @@ class Route:
     error_format: ErrorFormat = PROBLEM  # the format of its errors
     media: tuple[str, ...] = (JSON,)  # the media types of bodies that it reads
     public: bool = False  # answered without an API key
+    query: tuple[str, ...] = ()  # the parameters of its query: ``model`` if it has a task. Public routes ignore all
     docs: Docs | None = None
     reads_body: bool = field(init=False)  # whether the handler needs the body of the request
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reads_body", "POST" in self.methods and bool(self.media))
+        object.__setattr__(self, "query", self.query or (MODEL_QUERY if self.task else ()))

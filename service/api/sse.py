@@ -70,12 +70,12 @@ async def stream_text(context: RequestContext, request: schemas.GenerateRequest)
     if not isinstance(request.inputs, str):
         raise InvalidRequest("a stream has one text; send a string, and one request per text", field="inputs")
     settings = context.worker.settings
-    context.model = request.model or context.worker.default_models.get("generate")
+    model = context.choose_model(request.model, "generate")
     options = schemas.generation_parameters(request.parameters, limit=settings.max_new_tokens)
     options = replace(options, details=False, logprobs=True)
     with renamed_fields(parameter_field):
         stream = await context.worker.engine.generate_stream(
-            [request.inputs], model=request.model, options=[options], request=context.request
+            [request.inputs], model=model, options=[options], request=context.request
         )
     stream.keepalive_s = settings.keepalive_s
     tgi = request.is_from_tgi_client

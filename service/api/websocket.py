@@ -18,6 +18,7 @@ from service.api.asgi import address_of
 from service.api.pipeline import OK, RequestContext, SendAnswer, refuse
 from service.api.problems import Headers, kind_of, problem_of
 from service.api.request_headers import RequestHeaders, foreign_origin
+from service.api.routes import MODEL_QUERY
 from service.api.schemas import entity_objects
 from service.engine import TaggingStream
 from service.errors import (
@@ -110,6 +111,7 @@ class WebSocketStreams:
             raise NotFound(f"streams are at {PATH}", available=[PATH])
         check_origin(context.headers, self._worker.settings.cors_origins, scheme=scope.get("scheme", "ws"))
         await context.begin()
+        context.read_query(scope.get("query_string", b""), MODEL_QUERY)
         self._worker.engine.defaults()  # raises Unavailable while there is no engine
         limit = self._worker.settings.streams_max
         if self._open >= limit:
@@ -215,7 +217,8 @@ class StreamConnection:
     def _opened(self, message: schemas.StreamMessage) -> TaggingStream:
         """Return the stream, which the first valid message opens."""
         if self._stream is None:
-            self._stream = self._worker.engine.open_stream(message.model, state=message.state)
+            model = self._context.choose_model(message.model, "stream")
+            self._stream = self._worker.engine.open_stream(model, state=message.state)
             self._worker.telemetry.streams(self._stream.model, 1)
         elif message.state is not None:
             raise InvalidRequest("this stream has started; open another to continue from a state", field="state")

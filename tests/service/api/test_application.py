@@ -204,5 +204,6 @@ async def test_the_files_of_the_page_of_bentoml_are_not_served(tmp_path: Path) -
     app = create_app(Wire().worker, Starlette(routes=routes))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.get("/metrics")).text == "of BentoML"
+        assert (await client.get("/metrics?name[]=up")).status_code == 422
         for path in ("/docs", "/static_content/ui.js"):
             assert (await client.get(path)).status_code == 404

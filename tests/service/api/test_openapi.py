@@ -1,8 +1,5 @@
 """The OpenAPI document is complete, and the service answers as it says."""
 
-import asyncio
-import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,20 +7,13 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
-from starlette.applications import Starlette
 
 from service.api import openapi
-from service.api.application import ROUTES, create_app, fast_routes
-from service.engine import Engine
-from service.server.install import install
-from service.settings import Settings
-from service.worker import Worker
-from tests.support.bentoml_server import free_port
-from tests.support.polling import wait_until
+from service.api.application import ROUTES
+from tests.support.uvicorn_thread import served_in_thread
 
 OF_BENTOML = {"/metrics", "/schema.json"}
 ROOT = Path(__file__).resolve().parents[3]
@@ -53,36 +43,15 @@ def test_security_requires_a_key_only_if_keys_are_set() -> None:
     assert keyed["paths"]["/livez"]["get"]["security"] == keyed["paths"]["/v2/health/live"]["get"]["security"] == []
 
 
-class UvicornThread(threading.Thread):
-    """uvicorn and the application with tiny bundles, in a thread instead of BentoML's processes."""
-
-    def __init__(self, bundles: str) -> None:
-        super().__init__(daemon=True)
-        self.worker = Worker(Settings.read({**os.environ, "SEQSERVE_BUNDLES": bundles}), Engine.load)
-        self.worker.load()
-        port = free_port()
-        self.address = f"http://127.0.0.1:{port}"
-        app = create_app(self.worker, Starlette())
-        install(app, self.worker, fast_routes())
-        self.server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, lifespan="off"))
-
-    def run(self) -> None:
-        asyncio.run(self.server.serve())
-
-
 @pytest.fixture(scope="module")
 def schema(tiny_zoo: Path, tiny_kinds: Path, tiny_live: Path) -> Iterator[Any]:
-    served = UvicornThread(f"{tiny_zoo},{tiny_kinds},{tiny_live}")
-    served.start()
-    wait_until(lambda: served.server.started)
-    document = httpx.get(f"{served.address}/docs.json").json()
-    # BentoML's pages are not here.
-    document["paths"] = {path: of for path, of in document["paths"].items() if path not in OF_BENTOML}
-    loaded = schemathesis.openapi.from_dict(document, config=CONFIG)
-    loaded.config.update(base_url=served.address)
-    yield loaded
-    served.server.should_exit = True
-    served.join(20)
+    with served_in_thread(tiny_zoo, tiny_kinds, tiny_live) as address:
+        document = httpx.get(f"{address}/docs.json").json()
+        # BentoML's pages are not here.
+        document["paths"] = {path: of for path, of in document["paths"].items() if path not in OF_BENTOML}
+        loaded = schemathesis.openapi.from_dict(document, config=CONFIG)
+        loaded.config.update(base_url=address)
+        yield loaded
 
 
 OPERATIONS = [

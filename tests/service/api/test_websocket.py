@@ -34,11 +34,15 @@ class StreamClient:
         *,
         can_respond: bool = True,
         buffer: int = 0,
+        query: bytes = b"",
     ) -> None:
         self.outgoing: asyncio.Queue[Any] = asyncio.Queue()
         self.incoming: asyncio.Queue[Any] = asyncio.Queue(buffer)
         extensions = {"websocket.http.response": {}} if can_respond else {}
-        scope = {"type": "websocket", "path": path, "headers": list(headers), "extensions": extensions}
+        scope = {
+            **{"type": "websocket", "path": path, "query_string": query, "headers": list(headers)},
+            "extensions": extensions,
+        }
         self.outgoing.put_nowait(CONNECT)
         self.task = asyncio.create_task(streams(scope, self.outgoing.get, self.incoming.put))
 
@@ -92,6 +96,21 @@ async def test_messages_are_answered_in_order_and_continue_the_stream() -> None:
     assert [(each["word"], each["start"], each["end"]) for each in first["entities"]] == [("a", 0, 1), ("b", 1, 2)]
     assert [(each["word"], each["start"]) for each in second["entities"]] == [("c", 2)]
     assert (first["steps"], second["steps"]) == (2, 3)
+
+
+@pytest.mark.parametrize(("query", "status"), [(b"model=pos-en-live", None), (b"nope=1", 422), (b"model=", 422)])
+async def test_the_query_of_the_handshake_may_only_name_a_model(query: bytes, status: int | None) -> None:
+    client = StreamClient(WebSocketStreams(worker_with()), query=query)
+    assert (await client.receive()).get("status") == status
+    await client.close()
+
+
+async def test_the_model_of_the_handshake_is_that_of_the_stream() -> None:
+    client = StreamClient(WebSocketStreams(worker_with()), query=b"model=nope")
+    await client.receive()
+    assert (await client.ask({"inputs": "a"}))["error"]["value"] == "nope"
+    assert (await client.ask({"inputs": "a", "model": "pos-en-live"}))["error"]["field"] == "model"
+    await client.close()
 
 
 async def test_a_stream_keeps_its_model() -> None:
