@@ -53,6 +53,7 @@ class PublishedDataset:
     files: tuple[PublishedFile, ...]
     parts: tuple[PublishedFile, ...] = ()
     cut: str = ""  # into which pieces the parts are cut: "lines" or "tunes"
+    folder: str = ""  # of its files, if data sets share one; by default its name
 
 
 def read_sources(path: Path) -> dict[str, PublishedDataset]:
@@ -78,21 +79,21 @@ def locate(name: str, *, cache_dir: Path | None = None) -> Path:
     """Return the folder with the files of a data set. Fetches them if this machine does not have them."""
     published = published_dataset(name)
     if not (data_dir := os.environ.get("SEQSERVE_DATA")):
-        return fetch(published, (cache_dir or _cache_dir()) / name)
-    folder = Path(data_dir) / name
+        return fetch(published, (cache_dir or _cache_dir()) / (published.folder or name))
+    folder = Path(data_dir) / (published.folder or name)
     if missing := [file.name for file in published.files if not (folder / file.name).is_file()]:
         raise DataError(
-            f"SEQSERVE_DATA={data_dir} has no {name}/{missing[0]} ({len(missing)} of {len(published.files)} files are "
-            "missing); add them, or unset SEQSERVE_DATA to fetch the published files"
+            f"SEQSERVE_DATA={data_dir} has no {folder.name}/{missing[0]} ({len(missing)} of {len(published.files)} "
+            "files are missing); add them, or unset SEQSERVE_DATA to fetch the published files"
         )
     return folder
 
 
 def local_folder(name: str) -> Path | None:
     """Return the folder of a data set if it is complete on this machine, else None."""
-    data_dir = os.environ.get("SEQSERVE_DATA")
-    folder = (Path(data_dir) if data_dir else _cache_dir()) / name
-    return folder if all((folder / file.name).is_file() for file in published_dataset(name).files) else None
+    data_dir, published = os.environ.get("SEQSERVE_DATA"), published_dataset(name)
+    folder = (Path(data_dir) if data_dir else _cache_dir()) / (published.folder or name)
+    return folder if all((folder / file.name).is_file() for file in published.files) else None
 
 
 def _cache_dir() -> Path:

@@ -9,9 +9,11 @@ the same on every load. Test data is never read.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from inspect import signature
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from training.data.conll import read_tagged
 from training.data.examples import (
@@ -23,11 +25,13 @@ from training.data.examples import (
     Source,
     Splits,
     TaggedExample,
+    label_of,
 )
 from training.data.fetch import PUBLISHED, locate, published_dataset, sha256_of
 from training.data.frames import read_frames
 from training.data.labeled import check_bases
 from training.data.splitting import split, split_text
+from training.data.tag_schemes import parse_iob, rename_kinds, to_iob2
 from training.data.text_files import read_lines, read_text
 
 TREC_TYPES = ("description", "entity", "abbreviation", "human", "location", "number")  # by their number in the file
@@ -48,6 +52,7 @@ UNESCAPED = {  # what people type for the treebank's escapes
     "`": "'",
 }
 
+Example = TypeVar("Example", LabeledExample, TaggedExample)
 Phrase = tuple[int, tuple[str, ...]]  # label 0 to 4, words
 
 
@@ -89,6 +94,58 @@ def read_ud_ewt(folder: Path) -> tuple[list[TaggedExample], list[TaggedExample]]
 def read_wnut17(folder: Path) -> tuple[list[TaggedExample], list[TaggedExample]]:
     """Read 3,394 training sentences and 1,009 of development; 6 entity types, so 13 tags."""
     return read_tagged(folder / "train.conll"), read_tagged(folder / "dev.conll")
+
+
+def read_uner_ewt(folder: Path) -> tuple[list[TaggedExample], list[TaggedExample]]:
+    """Read 12,543 training sentences and 2,001 of development; PER, LOC and ORG, so 7 tags."""
+    return _uner_sentences(folder / "uner-ewt-train.iob2"), _uner_sentences(folder / "uner-ewt-dev.iob2")
+
+
+def _uner_sentences(path: Path) -> list[TaggedExample]:
+    """Read rows of a number, a token, a tag, and in some rows annotators. The training file also has OTH and O."""
+    return rename_kinds(_tagged_rows(path, token_at=1), {kind: kind for kind in ("PER", "LOC", "ORG")})
+
+
+def read_btc(folder: Path) -> tuple[list[TaggedExample], list[TaggedExample]]:
+    """Read 8,385 training and 932 development tweets; PER, LOC and ORG, so 7 tags.
+
+    The published tags make two mentions of "@" and the account after it. Both become O, as in other data sets.
+    """
+    tweets = [tweet for path in sorted(folder.glob("btc-?.conll")) for tweet in _tagged_rows(path, token_at=0)]
+    return _split_distinct([_without_accounts(tweet) for tweet in tweets])
+
+
+def _without_accounts(tweet: TaggedExample) -> TaggedExample:
+    pairs = pairwise(("", *tweet.tokens))
+    tags = ["O" if "@" in pair else tag for pair, tag in zip(pairs, tweet.tags, strict=True)]
+    return replace(tweet, tags=to_iob2(map(parse_iob, tags)))
+
+
+def _tagged_rows(path: Path, *, token_at: int) -> list[TaggedExample]:
+    """Read rows between tabs, with the tag after the token. Rows without a token are left out."""
+    sentences: list[TaggedExample] = []
+    rows: list[tuple[int, str, str]] = []  # line number, token, tag
+    for number, line in enumerate([*read_lines(path), ""], start=1):
+        cells = line.split("\t")
+        if len(cells) > token_at + 1:
+            token, tag = cells[token_at : token_at + 2]
+            rows += [(number, token, tag)] if token.strip() else []
+        elif line.strip() and not line.startswith("# "):
+            raise DataError(f"{path}, line {number}: {len(cells)} columns; fetch the file again")
+        elif rows and not line.strip():
+            lines, tokens, tags = zip(*rows, strict=True)
+            sentences.append(TaggedExample(tokens=tokens, tags=tags, place=FileLocation(str(path), lines[0], lines)))
+            rows = []
+    return sentences
+
+
+def read_wikigold(folder: Path) -> tuple[list[TaggedExample], list[TaggedExample]]:
+    """Read 1,518 training and 169 development sentences; PER, LOC, ORG and MISC, so 9 tags.
+
+    The published tags are IOB1: B-x only stands between two mentions of one kind.
+    """
+    sentences = read_tagged(folder / "wikigold.conll")
+    return _split_distinct([replace(each, tags=to_iob2(map(parse_iob, each.tags))) for each in sentences])
 
 
 def read_nottingham(folder: Path) -> tuple[str, str]:
@@ -225,13 +282,15 @@ def _lines(path: Path, *, encoding: str = "utf-8") -> Iterator[tuple[FileLocatio
             yield FileLocation(str(path), line_number), line
 
 
-def _split_distinct(examples: Sequence[LabeledExample]) -> tuple[list[LabeledExample], list[LabeledExample]]:
+def _split_distinct(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     """Hold out a tenth after dropping repeated examples, which could otherwise be on both sides of the split."""
     distinct = list(dict.fromkeys(examples))
-    return split(distinct, seed=0, labels=[each.label for each in distinct])
+    labels = [label for each in distinct if (label := label_of(each)) is not None]
+    return split(distinct, seed=0, labels=labels or None)
 
 
 READERS: Mapping[str, Callable[..., tuple[Any, Any]]] = {
+    "btc": read_btc,
     "japanese-vowels": read_japanese_vowels,
     "names": read_names,
     "nottingham-abc": read_nottingham,
@@ -241,5 +300,7 @@ READERS: Mapping[str, Callable[..., tuple[Any, Any]]] = {
     "tinyshakespeare": read_tinyshakespeare,
     "trec": read_trec,
     "ud-ewt": read_ud_ewt,
+    "uner-ewt": read_uner_ewt,
+    "wikigold": read_wikigold,
     "wnut17": read_wnut17,
 }

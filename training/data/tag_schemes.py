@@ -6,7 +6,7 @@ other separators, in lower case, or with a few wrong tags. Every decision become
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -95,6 +95,11 @@ def _parse(counts: Counter[str], form: re.Pattern[str]) -> tuple[set[str], dict[
     return letters, parsed if outside is None else parsed | {outside: OUT}
 
 
+def parse_iob(tag: str) -> ParsedTag:
+    """Parse O, B-x or I-x."""
+    return OUT if tag == "O" else ParsedTag(tag[0], tag[2:])
+
+
 def to_iob2(tags: Iterable[ParsedTag]) -> tuple[str, ...]:
     """Return IOB2 tags. As in conlleval, a span also starts after E or S, after another kind, and after no span."""
     found: list[str] = []
@@ -104,6 +109,16 @@ def to_iob2(tags: Iterable[ParsedTag]) -> tuple[str, ...]:
         found.append("O" if tag == OUT else f"{'B' if starts else 'I'}-{tag.kind}")
         before = tag
     return tuple(found)
+
+
+def rename_kinds(examples: Sequence[TaggedExample], kinds: Mapping[str, str]) -> list[TaggedExample]:
+    """Return the examples with other names of the kinds of spans. A span of a kind without a name becomes O."""
+
+    def renamed(tag: str) -> ParsedTag:
+        position, kind = parse_iob(tag)
+        return ParsedTag(position, kinds[kind]) if kind in kinds else OUT
+
+    return [replace(example, tags=to_iob2(map(renamed, example.tags))) for example in examples]
 
 
 def _under(parts: Sequence[Sequence[Sentence]], parsed: dict[str, ParsedTag]) -> list[Sequence[Sentence]]:

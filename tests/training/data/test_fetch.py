@@ -174,10 +174,20 @@ def test_cache_folder_comes_from_the_environment(tmp_path: Path, monkeypatch: py
     assert local_folder("ud-ewt") == tmp_path / "ud-ewt"
 
 
+def test_data_sets_can_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQSERVE_DATA", str(tmp_path))
+    (tmp_path / "ner").mkdir()
+    (tmp_path / "ner/wikigold.conll").touch()
+    assert locate("wikigold") == local_folder("wikigold") == tmp_path / "ner"
+    assert local_folder("btc") is None
+
+
 def test_every_published_file_is_pinned_to_a_commit() -> None:
     for name, entry in PUBLISHED.items():
         assert entry.url.startswith("https://"), name
-        assert len(entry.url.split("/")[5]) == 40, f"{name}: {entry.url} names no commit"
+        for file in entry.parts or entry.files:
+            address = entry.url.format(path=file.path)
+            assert len(address.split("/")[5]) == 40, f"{name}: {address} names no commit"
         for file in entry.files:
             assert len(file.sha256_on_disk) == len(file.sha256) == 64
             assert (file.keep_bytes is None) == (file.kept_sha256 is None)

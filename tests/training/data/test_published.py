@@ -21,7 +21,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SEQSERVE_DATA", str(tmp_path))
     for name, entry in PUBLISHED.items():
         for file in entry.files:
-            (tmp_path / name / file.name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / (entry.folder or name) / file.name).parent.mkdir(parents=True, exist_ok=True)
     return tmp_path
 
 
@@ -99,6 +99,58 @@ def test_snips_files_of_unequal_length_are_refused(shelf: Path) -> None:
         load("snips")
 
 
+UNER_TRAIN = """# newdoc id = a
+# text = Al-Zaman #1
+1\tAl\tB-ORG\t-\tstephen
+2\tZaman\tI-ORG\t-\tstephen
+3\t#\tO
+
+# text = Iraqi forces
+1\tIraqi\tB-OTH\t-\tstephen
+2\tforces\tI-O\t-\tstephen
+"""
+
+
+def test_universal_ner_has_rows_of_two_widths_and_kinds_that_mean_outside(shelf: Path) -> None:
+    (shelf / "ner/uner-ewt-train.iob2").write_text(UNER_TRAIN)
+    (shelf / "ner/uner-ewt-dev.iob2").write_text("1\tParis\tB-LOC\t-\t-\n")
+    splits = load("uner-ewt")
+    assert splits.train == [
+        TaggedExample(tokens=("Al", "Zaman", "#"), tags=("B-ORG", "I-ORG", "O")),
+        TaggedExample(tokens=("Iraqi", "forces"), tags=("O", "O")),
+    ]
+    assert where(splits.train[1], 1).endswith("uner-ewt-train.iob2, line 9")
+    assert splits.dev == [TaggedExample(tokens=("Paris",), tags=("B-LOC",))]
+
+
+def test_row_without_a_tag_is_refused_with_its_line(shelf: Path) -> None:
+    (shelf / "ner/uner-ewt-train.iob2").write_text("1\tParis\tB-LOC\n2\tis\n")
+    (shelf / "ner/uner-ewt-dev.iob2").write_text("1\tParis\tB-LOC\n")
+    with pytest.raises(DataError, match=r"uner-ewt-train\.iob2, line 2: 2 columns"):
+        load("uner-ewt")
+
+
+def test_broad_twitter_corpus_loses_accounts_and_rows_without_a_token(shelf: Path) -> None:
+    tweets = ["@\tB-PER\nann\tB-PER\n#\tO\nUN\tB-ORG\n", "in\tO\n\tO\n \tO\nNew\tB-LOC\nYork\tI-LOC\n"]
+    for name in "abefgh":
+        (shelf / f"ner/btc-{name}.conll").write_text("\n".join([*tweets, f"tweet\tO\n{name}\tO\n"]))
+    splits = load("btc")
+    read = [*splits.train, *splits.dev]
+    assert len(read) == 8  # 2 that are repeated in all files, and 6 others
+    assert TaggedExample(tokens=("@", "ann", "#", "UN"), tags=("O", "O", "O", "B-ORG")) in read
+    assert TaggedExample(tokens=("in", "New", "York"), tags=("O", "B-LOC", "I-LOC")) in read
+
+
+def test_wikigold_becomes_iob2(shelf: Path) -> None:
+    rows = "Ann I-PER\nLee I-PER\nin O\n\nOslo I-LOC\nUN I-ORG\n\n"
+    (shelf / "ner/wikigold.conll").write_text(rows + "".join(f"word O\n{i} O\n\n" for i in range(8)))
+    splits = load("wikigold")
+    read = [*splits.train, *splits.dev]
+    assert (len(splits.train), len(splits.dev)) == (9, 1)
+    assert TaggedExample(tokens=("Ann", "Lee", "in"), tags=("B-PER", "I-PER", "O")) in read
+    assert TaggedExample(tokens=("Oslo", "UN"), tags=("B-LOC", "B-ORG")) in read
+
+
 def test_splice_drops_repeated_sequences(shelf: Path) -> None:
     draw = random.Random(0)
     rows = [f"{draw.choice(['EI', 'IE', 'N'])}, X-{i}, {''.join(draw.choices('ACGT', k=60))}\n" for i in range(20)]
@@ -173,6 +225,9 @@ def test_reading_data_needs_no_torch() -> None:
     [
         ("ud-ewt", 12_544, 2_001),
         ("wnut17", 3_394, 1_009),
+        ("uner-ewt", 12_543, 2_001),
+        ("btc", 8_385, 932),
+        ("wikigold", 1_518, 169),
         ("snips", 13_084, 700),
         ("sst", 77_616, 872),
         ("trec", 4_843, 538),

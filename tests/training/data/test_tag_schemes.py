@@ -3,7 +3,7 @@
 import pytest
 
 from training.data.examples import FileLocation, TaggedExample
-from training.data.tag_schemes import are_iob2, convert
+from training.data.tag_schemes import are_iob2, convert, rename_kinds
 
 IOB2 = ["O", "B-PER", "I-PER", "I-PER", "B-PER", "B-LOC", "I-LOC", "O"]
 
@@ -114,3 +114,9 @@ def test_kinds_without_a_position_become_spans_on_request() -> None:
 def test_conversion_can_be_turned_off() -> None:
     tags = ["B-PER", "E-PER", "O"]
     assert converted(tags, scheme="none") == (tags, ())
+
+
+def test_renamed_kinds_keep_their_spans_and_others_become_outside() -> None:
+    tags = ["B-person", "I-person", "B-product", "I-product", "B-group", "B-corporation", "O"]
+    (renamed,) = rename_kinds([sentence(tags)], {"person": "PER", "group": "ORG", "corporation": "ORG"})
+    assert renamed.tags == ("B-PER", "I-PER", "O", "O", "B-ORG", "B-ORG", "O")
