@@ -1,6 +1,7 @@
 """Everything that a run needs before its first step: data, codec, network, pretrained vectors, objective."""
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec
 from training.data import checks, loading
+from training.data.augmentation import read_gazetteer
 from training.data.examples import DataError, Splits, inputs_of, label_names
 from training.data.text_files import refuse_binary
 from training.nn.networks import LanguageModel, Network, SequenceNetwork, make_network
@@ -74,14 +76,17 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> PreparedRun:
 
 
 def fit_codec(recipe: Recipe, train: Any) -> Codec:
-    """Return the recipe's codec with vocabularies counted on the training data only."""
+    """Return the recipe's codec with vocabularies counted on the training data and the gazetteer only."""
     spec = recipe.codec
     if isinstance(spec, CharactersSpec):
         return CharactersCodec.fit(spec, [train] if isinstance(train, str) else ["".join(inputs_of(e)) for e in train])
     if isinstance(spec, DnaSpec | FramesSpec):
         return build(spec, lambda name: ())
     tokenizer = WordsCodec(spec, ())
-    sentences = (tokenizer.encode(inputs_of(example)).tokens for example in train)
+    sentences = [tokenizer.encode(inputs_of(example)).tokens for example in train]
+    if recipe.variation and recipe.variation.gazetteer:
+        mentions = chain.from_iterable(read_gazetteer(recipe.variation.gazetteer).values())
+        sentences += [mention for mention in mentions for _ in range(2)]  # a stem needs two occurrences
     return WordsCodec.fit(spec, sentences, min_count=recipe.min_count)
 
 

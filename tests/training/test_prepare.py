@@ -8,8 +8,8 @@ import torch
 from models.codecs.words import WordsCodec
 from models.manifest import WordsSpec
 from tests.support import tiny
-from training.data.examples import DataError
-from training.prepare import load_vectors
+from training.data.examples import DataError, TaggedExample
+from training.prepare import fit_codec, load_vectors
 
 CODEC = WordsCodec.fit(WordsSpec(), [["good", "film", "Plot"]])
 
@@ -44,3 +44,14 @@ def test_invalid_file_is_rejected_with_its_line(tmp_path: Path, text: str, line:
 def test_archive_of_vectors_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"glove\.txt: a file of the kind zip.*unzip"):
         taken(tmp_path, "PK\x03\x04 glove.6B.50d.txt")
+
+
+def test_words_of_the_gazetteer_are_in_the_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "mine.tsv").write_text("per\tOrtrud\n")
+    made = tiny.recipe(
+        "tag",
+        codec={"kind": "words", "stems": "stems.json"},
+        variation={"gazetteer": str(tmp_path / "mine.tsv")},
+    )
+    codec = fit_codec(made, [TaggedExample(tokens=("I", "saw", "Ann"), tags=("O", "O", "B-per"))])
+    assert codec.stems == ("ortrud",)  # type: ignore[union-attr]

@@ -8,15 +8,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.codecs.words import tokenize
 from models.tasks.tag import find_spans
 from training.data import published
-from training.data.examples import JointExample, TaggedExample, label_of, tags_of, text_of
+from training.data.examples import DataError, JointExample, TaggedExample, label_of, tags_of, text_of
+from training.data.text_files import read_lines
 
+GAZETTEERS = Path(__file__).with_name("gazetteers")
 CAPITALIZED = 0.8  # share of the borrowed mentions, which some data sets have in lower case
 LONGEST_MENTION = 4  # words of a borrowed mention
 TOKEN_PARTS = re.compile(r"#(?=\w)|'|\.(?=\.)|!(?=!)|\?(?=\?)|[^#'.!?]+|.")  # other tokenizations of #tag, don't, ...
@@ -30,8 +34,8 @@ class DonorDataset(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    options: dict[str, Any] = {}
+    name: str  # a published data set
+    options: dict[str, Any] = {}  # for the data set's reader
     kinds: dict[str, str] = Field(
         description="maps its kinds of spans, or its labels, to kinds of the recipe's data; '*' is every label"
     )
@@ -46,8 +50,15 @@ class AugmentationOptions(BaseModel):
     borrow: float = Field(default=0.0, ge=0, le=1, description="share of replacements taken from `lenders`")
     split: float = Field(default=0.0, ge=0, le=1, description="share of sentences tokenized at signs too")
     lowercase: float = Field(default=0.0, ge=0, le=1, description="share of sentences in lower case")
+    uppercase: float = Field(default=0.0, ge=0, le=1, description="share of sentences in upper case")
     join: int = Field(default=1, ge=1, description="most consecutive sentences joined into one")
     lenders: tuple[DonorDataset, ...] = Field(default=(), description="data sets to borrow mentions from")
+    gazetteer: str = Field(
+        default="",
+        description="file with a kind, a tab and a mention of that kind on each line, or the name of a list in "
+        "training/data/gazetteers; its words also get their own vectors",
+    )
+    recall: float = Field(default=0.0, ge=0, le=1, description="share of replacements taken from `gazetteer`")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +68,7 @@ class Augmenter:
     options: AugmentationOptions
     own: Mentions
     borrowed: Mentions
+    listed: Mentions  # in the gazetteer
     known_tags: frozenset[str]  # of the training data; augmentation makes no others
 
     def augment(self, examples: Sequence[Sentence], random: np.random.Generator) -> list[Sentence]:
@@ -72,6 +84,8 @@ class Augmenter:
             words, tags = _split(words, tags)
         if random.random() < self.options.lowercase:
             words = [word.lower() for word in words]
+        elif self.options.uppercase and random.random() < self.options.uppercase:
+            words = [word.upper() for word in words]
         if not self.known_tags.issuperset(tags):
             return example
         return replace(example, tokens=tuple(words), tags=tuple(tags))
@@ -92,7 +106,9 @@ class Augmenter:
         return new_words, new_tags
 
     def _other_mention(self, kind: str, random: np.random.Generator) -> list[str]:
-        borrowed = self.borrowed.get(kind, ())
+        listed, borrowed = self.listed.get(kind, ()), self.borrowed.get(kind, ())
+        if listed and random.random() < self.options.recall:
+            return list(listed[random.integers(len(listed))])
         if borrowed and random.random() < self.options.borrow:
             mention = list(borrowed[random.integers(len(borrowed))])
             return [word.title() for word in mention] if random.random() < CAPITALIZED else mention
@@ -118,7 +134,21 @@ def make_augmenter(options: AugmentationOptions, train: Sequence[Sentence]) -> A
         for kind, words in mentions:
             borrowed.setdefault(kind, []).append(words)
     known_tags = frozenset(tag for example in train for tag in example.tags)
-    return Augmenter(options=options, own=own, borrowed=borrowed, known_tags=known_tags)
+    listed = read_gazetteer(options.gazetteer) if options.gazetteer else {}
+    return Augmenter(options=options, own=own, borrowed=borrowed, listed=listed, known_tags=known_tags)
+
+
+def read_gazetteer(name_or_path: str) -> Mentions:
+    """Read the mentions of each kind, split into words as a served text is."""
+    packaged = GAZETTEERS / f"{name_or_path}.tsv"
+    path = packaged if packaged.is_file() else Path(name_or_path)
+    listed: dict[str, list[tuple[str, ...]]] = {}
+    for line_number, line in enumerate(read_lines(path), start=1):
+        kind, _, mention = line.partition("\t")
+        if not (words := tokenize(mention, "words")[0]):
+            raise DataError(f"{path}, line {line_number}: {line[:60]!r}; write a kind, a tab and a mention")
+        listed.setdefault(kind, []).append(tuple(words))
+    return listed
 
 
 def _join(examples: Sequence[Sentence], most: int, random: np.random.Generator) -> list[Sentence]:

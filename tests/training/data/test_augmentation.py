@@ -1,5 +1,6 @@
 """Augmentation: tags stay with their words, spans stay whole, and every epoch differs."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 
 from models.tasks.tag import find_spans as spans
 from tests.support import tiny
-from training.data.augmentation import AugmentationOptions, DonorDataset, make_augmenter
-from training.data.examples import Source, Splits, TaggedExample, label_names
+from training.data.augmentation import AugmentationOptions, DonorDataset, make_augmenter, read_gazetteer
+from training.data.examples import DataError, Source, Splits, TaggedExample, label_names
 from training.nn.networks import SequenceNetwork, make_network
 from training.objectives.sequences import SequenceObjective
 
@@ -69,6 +70,30 @@ def test_lowercase_changes_whole_sentences() -> None:
         ("ann", "lee", "lives", "in", "rome", "!!"),
         ("i", "saw", "bob"),
     ]
+
+
+def test_uppercase_changes_whole_sentences() -> None:
+    assert augmented(uppercase=1.0)[1].tokens == ("I", "SAW", "BOB")
+
+
+def test_mentions_are_recalled_from_a_gazetteer_cut_as_a_served_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.tsv").write_text("per\tO'Neill\nloc\tU.S.\nother\tiPhone 4\n")
+    first, second = augmented(swap=1.0, recall=1.0, gazetteer=str(tmp_path / "mine.tsv"))
+    assert first.tokens == ("O", "'", "Neill", "lives", "in", "U.S.", "!!")
+    assert second.tags == ("O", "O", "B-per", "I-per", "I-per")
+
+
+@pytest.mark.parametrize("line", ["Ann Lee", "per\t "])
+def test_gazetteer_line_without_a_mention_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "mine.tsv").write_text(f"per\tAnn\n{line}\n")
+    with pytest.raises(DataError, match=r"mine\.tsv, line 2"):
+        read_gazetteer(str(tmp_path / "mine.tsv"))
+
+
+def test_packaged_gazetteer_has_each_mention_once() -> None:
+    listed = read_gazetteer("well-known")
+    assert sorted(listed) == ["LOC", "ORG", "PER"]
+    assert all(len(mentions) == len(set(mentions)) > 500 for mentions in listed.values())
 
 
 def test_mentions_are_borrowed_from_spans_and_whole_texts(monkeypatch: pytest.MonkeyPatch) -> None:
