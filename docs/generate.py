@@ -136,14 +136,16 @@ def recipes() -> str:
     return "\n".join(f"## {title}\n\n{fields(part)}" for title, part in parts_of(Recipe, ""))
 
 
-def parts_of(model: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield a model and the models of its fields, each with a heading such as `[codec.subwords]`."""
+def parts_of(model: Any, path: str, *, repeated: bool = False) -> Iterator[tuple[str, Any]]:
+    """Yield a model and the models of its fields, each with a heading such as `[codec.subwords]` or `[[data.more]]`."""
     kind = getattr(model.model_fields.get("kind"), "default", "") if issubclass(model, BaseModel) else ""
-    yield (f"[{path}]" if path else "Top level") + (f" with kind = {kind!r}" if kind else ""), model
+    heading = f"[[{path}]]" if repeated else f"[{path}]" if path else "Top level"
+    yield heading + (f" with kind = {kind!r}" if kind else ""), model
     hints = typing.get_type_hints(model, include_extras=True)
     for name in fields_of(model):
-        for part in members(hints[name]):
-            yield from parts_of(part, f"{path}.{name}".lstrip("."))
+        repeated = typing.get_origin(hints[name]) is tuple
+        for part in members(typing.get_args(hints[name])[0] if repeated else hints[name]):
+            yield from parts_of(part, f"{path}.{name}".lstrip("."), repeated=repeated)
 
 
 def members(hint: Any) -> list[Any]:

@@ -1,6 +1,8 @@
 """Model cards, written from the manifest and the share of tokens that the tokenizer splits differently."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from models.manifest import Manifest
 from training.metrics import UNITS
@@ -17,7 +19,8 @@ def write(manifest: Manifest, *, tokens_cut_differently: float = 0) -> str:
     parts = "characters" if manifest.task == "generate" else "examples"
     example = manifest.examples[0]
     data = f"[{origin.data.name}]({origin.data.url})" if origin.data.url else origin.data.name
-    options = json.loads(origin.recipe)["architecture"]
+    recipe = json.loads(origin.recipe)
+    options = recipe["architecture"]
     architecture = f"{'bidirectional' if options['bidirectional'] else 'unidirectional'} {options['cell'].upper()}, "
     architecture += (
         f"{options['layers']} {'layer' if options['layers'] == 1 else 'layers'} of {options['hidden']} units"
@@ -42,7 +45,7 @@ def write(manifest: Manifest, *, tokens_cut_differently: float = 0) -> str:
 
 {_scores(manifest)}
 
-Scores are on all held-out data. Times are for the network alone, on one thread of the machine that made the bundle.
+{_selection(recipe["data"])} Times are for the network alone, on one thread of the machine that made the bundle.
 
 ## Training
 
@@ -59,9 +62,22 @@ Scores are on all held-out data. Times are for the network alone, on one thread 
 """
 
 
+def _selection(data: Mapping[str, Any]) -> str:
+    """Return which examples chose the epoch and which gave the scores."""
+    if share := data.get("choice_share"):
+        return (
+            f"Scores are on development data that chose nothing. {share:.0%} of the first data set's training examples "
+            "were held out and chose the epoch."
+        )
+    return (
+        "Scores are on all held-out data, which also chose the epoch and the recipe's settings: expect slightly lower "
+        "scores on new data."
+    )
+
+
 def _scores(manifest: Manifest) -> str:
     names = list(next(iter(manifest.variants.values())).scores)
-    heads = " | ".join(UNITS.get(name, name) for name in names)
+    heads = " | ".join(_head(name) for name in names)
     unit = "token" if manifest.task == "generate" else "sequence"
     lines = [f"| variant | {heads} | ms per {unit}, batch of 1 | batch of 16 |", f"|---|{'---|' * len(names)}---|---|"]
     for name, variant in manifest.variants.items():
@@ -70,6 +86,13 @@ def _scores(manifest: Manifest) -> str:
         times = " | ".join(f"{variant.milliseconds[size]:.3f}" for size in ("batch_1", "batch_16"))
         lines.append(f"| {shown} | {scores} | {times} |")
     return "\n".join(lines)
+
+
+def _head(score: str) -> str:
+    """Return the table head of a score, which may be on a further data set: "f1 btc"."""
+    metric, _, source = score.partition(" ")
+    unit = UNITS.get(metric, metric)
+    return f"{unit}, on {source}" if source else unit
 
 
 def _labels(manifest: Manifest) -> str:

@@ -74,7 +74,7 @@ def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False,
         bundles.save(draft, manifest, files)
         cpu = Placement(device="cpu")
         variants = {name: bundles.load(draft, variant=name, placement=cpu) for name in manifest.variants}
-        manifest = _with_worthwhile_variants(manifest, variants, dev, say)
+        manifest = _with_worthwhile_variants(manifest, variants, splits, say)
         if only is not None and only not in manifest.variants:
             raise BundleError(
                 f"{manifest.name}: no variant {only!r} among those worth keeping, {', '.join(manifest.variants)}: "
@@ -162,14 +162,18 @@ def _manifest(
     )
 
 
-def _with_worthwhile_variants(manifest: Manifest, variants: Mapping[str, Bundle], dev: Any, say: Say) -> Manifest:
+def _with_worthwhile_variants(
+    manifest: Manifest, variants: Mapping[str, Bundle], splits: Splits[Any], say: Say
+) -> Manifest:
     """Measure all variants and keep the worthwhile ones.
 
     The default is the last variant that is not slower than fp32 for a single input.
     """
     measured: dict[str, Variant] = {}
     for name, bundle in variants.items():
-        scores, times = score.score(bundle, dev), score.milliseconds(bundle, dev)
+        scores, times = score.score(bundle, splits.dev), score.milliseconds(bundle, splits.dev)
+        for source, examples in splits.elsewhere.items():
+            scores[f"{manifest.metric} {source}"] = score.score(bundle, examples)[manifest.metric]
         variant = manifest.variants[name].model_copy(update={"scores": scores, "milliseconds": times})
         say(f"{name}: {scores}, ms per {'token' if manifest.task == 'generate' else 'sequence'} {times}")
         if reason := drawback(manifest.metric, measured["fp32"], variant) if measured else "":

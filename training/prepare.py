@@ -37,7 +37,7 @@ class PreparedRun:
     def objective(self, recipe: Recipe) -> Objective:
         """Return the objective of the recipe's task. Encodes all examples."""
         if isinstance(self.network, LanguageModel):
-            return LanguageModelObjective(recipe, self.codec, self.network, self.examples.train, self.examples.dev)
+            return LanguageModelObjective(recipe, self.codec, self.network, self.examples.train, self.examples.choosing)
         auxiliary = self.auxiliary.train if self.auxiliary else ()
         return SequenceObjective(recipe, self.codec, self.network, self.examples, auxiliary)
 

@@ -41,6 +41,17 @@ class _RecipePart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class AdditionalData(_RecipePart):
+    """Another published data set of tagged sentences, whose training examples are added to those of the recipe."""
+
+    name: str  # a published data set
+    options: dict[str, Any] = {}  # for the data set's reader
+    kinds: dict[str, str] = Field(
+        description="maps its kinds of spans to kinds of the recipe's data; spans of other kinds become O"
+    )
+    copies: int = Field(default=1, ge=1, description="how often an epoch has each of its examples")
+
+
 class DataOptions(_RecipePart):
     """A published data set by name, or the user's own file with its columns.
 
@@ -65,6 +76,14 @@ class DataOptions(_RecipePart):
     )
     encoding: str = "utf-8"  # of `path` and `dev`
     dev_share: float = Field(default=0.1, gt=0, lt=1)  # share of `path` that is held out
+    choice_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="share of the training examples that is held out to choose the epoch, so that the development data "
+        "only scores; 0: the development data does both",
+    )
+    more: tuple[AdditionalData, ...] = ()  # further published data sets to train on
 
 
 class Auxiliary(_RecipePart):
@@ -134,6 +153,8 @@ class Recipe(_RecipePart):
             ),
             f"tied is for language models, not for task {task!r}; remove it": self.architecture.tied and not generates,
             f"vectors are for words, not for codec.kind = {codec!r}; remove it": self.vectors and codec != "words",
+            "data.choice_share needs examples, and a text has none; remove it": self.data.choice_share and generates,
+            "data.more adds tagged sentences; remove it, or set task = 'tag'": self.data.more and task != "tag",
             "auxiliary needs task 'tag' or 'joint', and codec 'words'": (
                 self.auxiliary and not (tagged and codec == "words")
             ),

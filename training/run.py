@@ -42,7 +42,7 @@ class TrainingRun:
     source: Source
     history: list[dict[str, float]]  # one entry per epoch
     command: str = ""  # the command that made the run
-    sizes: tuple[int, int] = (0, 0)  # examples or characters, trained on and held out
+    sizes: tuple[int, int] = (0, 0)  # examples or characters, trained on and held out to choose the epoch
     digest: str = ""  # of the examples: see digest_of
     notes: tuple[str, ...] = ()  # about the data, for the user
 
@@ -103,7 +103,7 @@ def fit(
         history=[],
         command=command,
         notes=prepared.notes,
-        sizes=(len(prepared.examples.train), len(prepared.examples.dev)),
+        sizes=(len(prepared.examples.train), len(prepared.examples.choosing)),
         digest=digest_of(prepared.examples),
     )
     # Other processes look for a checkpoint only after the first one has written the folder, or all raise its error.
@@ -150,7 +150,7 @@ def _write_report(run: TrainingRun, examples: Splits[Any], objective: Objective)
     train = merge_labels(examples.train, run.recipe.merge) if run.recipe.merge else examples.train
     # A resumed run has the same data, so its baselines are still right.
     scores = read_report(run.folder).get("baselines")
-    scores = scores or baselines(task, train, examples.dev, codec=run.recipe.codec.kind)
+    scores = scores or baselines(task, train, examples.choosing, codec=run.recipe.codec.kind)
     content: dict[str, Any] = {"baselines": scores}
     if isinstance(objective, SequenceObjective):
         expected, (predicted, _) = objective.expected, objective.predict(run.network())

@@ -74,11 +74,14 @@ def refuse_single_run(folder: Path) -> None:
 
 
 def make_folds(examples: Splits[Any], count: int, seed: int) -> list[Splits[Any]]:
-    """Split training and development data into folds, stratified by the labels of whole sequences."""
-    rows = [*examples.train, *examples.dev]
+    """Split training and development data into folds, stratified by the labels of whole sequences.
+
+    The held-out part of a fold chooses its epoch and scores it.
+    """
+    rows = [*examples.train, *examples.choice, *examples.dev]
     labels = [label for example in rows if (label := label_of(example)) is not None]
     parts = folds(rows, count, seed, labels if len(labels) == len(rows) else None)
-    return [replace(examples, train=train, dev=dev) for train, dev in parts]
+    return [replace(examples, train=train, dev=dev, choice=()) for train, dev in parts]
 
 
 def write_summary(path: Path, summary: ScoreSummary, **more: Any) -> None:

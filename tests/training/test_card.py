@@ -1,5 +1,6 @@
 """Model cards of the published bundles: each has the facts of its manifest."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,12 @@ def test_card_has_the_share_of_tokens_that_are_cut_differently() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_published_card_is_the_generated_one(name: str) -> None:
     assert (ZOO / name / "README.md").read_text("utf-8") == card.write(read(ZOO / name))
+
+
+@pytest.mark.parametrize(("share", "chosen"), [(0.1, "10%"), (0.0, "which also chose the epoch")])
+def test_card_says_which_examples_chose_the_epoch(share: float, chosen: str) -> None:
+    manifest = read(ZOO / NAMES[0])
+    recipe = json.loads(manifest.provenance.recipe)
+    recipe["data"]["choice_share"] = share
+    provenance = manifest.provenance.model_copy(update={"recipe": json.dumps(recipe)})
+    assert chosen in card.write(manifest.model_copy(update={"provenance": provenance}))

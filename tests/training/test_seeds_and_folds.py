@@ -43,13 +43,14 @@ def test_wrong_seeds_are_refused_with_an_example(text: str) -> None:
 
 def test_folds_hold_out_every_example_once_and_are_stratified() -> None:
     rows = [LabeledExample(text=str(number), label="rare" if number < 4 else "common") for number in range(20)]
-    whole = Splits(train=rows[:15], dev=rows[15:], source=Source(name="x", url="", licence=""))
+    whole = Splits(train=rows[:11], choice=rows[11:15], dev=rows[15:], source=Source(name="x", url="", licence=""))
     parts = seeds_and_folds.make_folds(whole, 4, seed=1)
     assert sorted(int(str(row.text)) for part in parts for row in part.dev) == list(range(20))
     for part in parts:
         assert [row.label for row in part.dev].count("rare") == 1
         assert not set(part.train) & set(part.dev)
         assert len(part.train) + len(part.dev) == 20
+        assert part.choosing == part.dev
 
 
 def test_folder_becomes_a_copy_of_the_best_run(tmp_path: Path) -> None:

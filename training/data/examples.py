@@ -94,6 +94,13 @@ class Splits(Generic[T]):
     dev: Sequence[T]
     source: Source
     notes: tuple[str, ...] = ()  # about how the files were read
+    choice: Sequence[T] = ()  # held out to choose the epoch, so that `dev` only scores; if empty, `dev` does both
+    elsewhere: Mapping[str, Sequence[T]] = field(default_factory=dict)  # held-out examples of further data sets
+
+    @property
+    def choosing(self) -> Sequence[T]:
+        """The examples that choose the epoch."""
+        return self.choice or self.dev
 
 
 def where(example: object, step: int | None = None) -> str:
@@ -153,7 +160,7 @@ def merge_labels(examples: Iterable[SequenceExample], merge: Mapping[str, Sequen
 def digest_of(examples: Splits[Any]) -> str:
     """Return the sha256 of all training and development examples. Folds and other options give other digests."""
     digest = hashlib.sha256()
-    for part in (examples.train, examples.dev):
+    for part in filter(None, (examples.train, examples.dev, examples.choice)):
         rows = [part] if isinstance(part, str) else [repr((inputs_of(e), tags_of(e), label_of(e))) for e in part]
         digest.update("\n".join(rows).encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()

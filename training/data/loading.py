@@ -1,5 +1,6 @@
 """The data of a recipe: a published data set, or the user's own files split into train and dev."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,23 +23,31 @@ from training.data.frames import read_frames
 from training.data.labeled import read_bases, read_labeled
 from training.data.splitting import split, split_text
 from training.data.tables import is_json
-from training.data.tag_schemes import convert
+from training.data.tag_schemes import convert, rename_kinds
 from training.data.tagged_json import read_tagged_json
 from training.data.text_files import read_text
 from training.data.token_tables import read_token_table
-from training.recipe import DataOptions, Recipe
+from training.recipe import AdditionalData, DataOptions, Recipe
 
+CHOICE_RUN = 20  # consecutive examples
 HELD_OUT_SEED = 1  # not the seed of the weights: runs with several seeds are scored on the same examples
 
 
 def load_splits(recipe: Recipe) -> Splits[Any]:
     """Load a recipe's data with the labels of the data. See `merge_dev_labels` for a recipe that merges labels."""
+    options = recipe.data
+    if options.path is not None:
+        splits = _own_splits(recipe, options.path)
+    elif options.name is not None:
+        splits = published.load({"name": options.name, **options.options})
+    else:
+        raise DataError("the recipe has no data; give --data FILE, or set name or path under [data]")
+    return _with_more(_with_choice(splits, options.choice_share), options.more)
+
+
+def _own_splits(recipe: Recipe, path: Path) -> Splits[Any]:
     options, notes = recipe.data, ()
-    if options.path is None:
-        if options.name is None:
-            raise DataError("the recipe has no data; give --data FILE, or set name or path under [data]")
-        return published.load({"name": options.name, **options.options})
-    train = read_file(options.path, recipe.task, recipe.codec, options)
+    train = read_file(path, recipe.task, recipe.codec, options)
     dev = None
     if options.dev is not None:
         dev = read_file(options.dev, recipe.task, recipe.codec, options)
@@ -48,12 +57,36 @@ def load_splits(recipe: Recipe) -> Splits[Any]:
         try:
             train, dev = hold_out(train, dev_share=options.dev_share, seed=HELD_OUT_SEED)
         except DataError as error:
-            raise DataError(f"{options.path}: {error}") from None
-    files = {options.path.name: sha256_of(options.path)}
+            raise DataError(f"{path}: {error}") from None
+    files = {path.name: sha256_of(path)}
     if options.dev is not None:
         files[f"dev/{options.dev.name}"] = sha256_of(options.dev)
-    source = Source(name=options.path.name, url="", licence="the user's own", files=files)
+    source = Source(name=path.name, url="", licence="the user's own", files=files)
     return Splits(train=train, dev=dev, source=source, notes=notes)
+
+
+def _with_choice(splits: Splits[Any], share: float) -> Splits[Any]:
+    """Hold runs of consecutive training examples out to choose the epoch, because neighbors share words."""
+    if not share:
+        return splits
+    every = round(1 / share)
+    parts = [(i // CHOICE_RUN % every == every - 1, example) for i, example in enumerate(splits.train)]
+    train, choice = ([example for chosen, example in parts if chosen is wanted] for wanted in (False, True))
+    return replace(splits, train=train, choice=choice)
+
+
+def _with_more(splits: Splits[Any], more: Sequence[AdditionalData]) -> Splits[Any]:
+    """Add the training examples of further data sets, and keep their development examples apart."""
+    for each in more:
+        other: Splits[TaggedExample] = published.load({"name": each.name, **each.options})
+        train, dev = (rename_kinds(part, each.kinds) for part in (other.train, other.dev))
+        splits = replace(
+            splits,
+            train=[*splits.train, *train * each.copies],
+            elsewhere={**splits.elsewhere, each.name: dev},
+            source=_joined(splits.source, other.source, other.source.name),
+        )
+    return splits
 
 
 def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions) -> Any:

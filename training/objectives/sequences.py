@@ -55,7 +55,7 @@ class SequenceObjective:
         examples: Splits[SequenceExample],
         auxiliary: Sequence[SequenceExample] = (),
     ) -> None:
-        train, dev = examples.train, examples.dev
+        train, dev = examples.train, examples.choosing
         self.network: Network = network
         self._task, self._training, self._auxiliary = recipe.task, recipe.training, recipe.auxiliary
         labels, text_labels = label_names(recipe.task, train)

@@ -76,3 +76,27 @@ def test_recipe_columns_reach_the_reader(tmp_path: Path) -> None:
     assert (first.tokens, first.tags) == (("w1", "w2", "w0", "w1"), ("B", "A", "B", "A"))
     by_name = recipe.load("tagger", **changes, **{"data.tag_column": "XPOS"})
     assert load_splits(by_name).train[0].tags == ("x1", "x2", "x3", "x0")
+
+
+def test_runs_of_training_examples_choose_the_epoch_and_further_data_sets_are_scored_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEQSERVE_DATA", str(tmp_path))
+    (tmp_path / "ner").mkdir()
+    (tmp_path / "wnut17").mkdir()
+    write(tmp_path, "ner/uner-ewt-train.iob2", "".join(f"1\tw{i}\tB-PER\n\n" for i in range(400)))
+    write(tmp_path, "ner/uner-ewt-dev.iob2", "1\tParis\tB-LOC\n")
+    write(tmp_path, "wnut17/train.conll", "Ann\tB-person\niPhone\tB-product\n")
+    write(tmp_path, "wnut17/dev.conll", "Nirvana\tB-group\n")
+    kinds = {"person": "PER", "group": "ORG"}
+    more = [{"name": "wnut17", "kinds": kinds, "copies": 2}]
+    splits = load_splits(
+        recipe.load("wnut17", **{"data.name": "uner-ewt", "data.choice_share": 0.25, "data.more": more})
+    )
+    assert [example.tokens for example in splits.choice[:20]] == [(f"w{i}",) for i in range(60, 80)]
+    assert splits.choosing == splits.choice
+    assert splits.train[300:] == [TaggedExample(tokens=("Ann", "iPhone"), tags=("B-PER", "O"))] * 2
+    assert not {example.tokens for example in splits.train} & {example.tokens for example in splits.choice}
+    assert splits.dev == [TaggedExample(tokens=("Paris",), tags=("B-LOC",))]
+    assert splits.elsewhere == {"wnut17": [TaggedExample(tokens=("Nirvana",), tags=("B-ORG",))]}
+    assert {"uner-ewt-train.iob2", "wnut17/train.conll"} <= set(splits.source.files)
