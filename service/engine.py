@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models import bundle as bundles
 from models import self_test
 from models import state as states
+from models.inputs import Chunk, Frames, Inputs
 from models.manifest import BundleError, StateTensor, sha256_of_manifest
 from models.onnx_session import Placement
 from models.state import State
@@ -30,7 +31,6 @@ from models.tasks import (
 )
 from service.errors import InvalidRequest, TooLarge, Unavailable, UnknownModel
 from service.generation import GenerationParameters, GenerationService, GenerationStream
-from service.inputs import Chunk, Frames, Inputs
 from service.model_runtime import ModelRuntime, TensorRuntime, open_runtime
 from service.scheduling.job import InferenceRequest
 from service.scheduling.loop import LoopBudget

@@ -10,13 +10,13 @@ from typing import Any
 
 from models.bundle import Bundle
 from models.codecs import InputError, TooLong
+from models.inputs import are_one, hold_numbers
 from models.manifest import SERVES, Tensor
 from models.onnx_session import GraphRefused
 from models.tasks import Generation, Joint
 from models.tasks.generate import InPlaceDecoder
 from models.tensor_inputs import TensorValidator
 from service.errors import InvalidRequest, Overloaded, TooLarge, Unavailable
-from service.inputs import are_one, hold_numbers
 from service.scheduling.cost_model import CostModel
 from service.scheduling.decoding import DecodingScheduler
 from service.scheduling.decoding_batch import DecodingLimits, LanguageModelRunner

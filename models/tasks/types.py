@@ -85,6 +85,9 @@ class TaggedInput(Sequence[Entity | EntitySpan]):
         kind: Any = EntitySpan if self.are_spans else Entity
         return [kind(*row) for row in self.rows()]
 
+    def __repr__(self) -> str:
+        return repr(self.entities())
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -16,11 +16,11 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
+from models.inputs import are_one
 from models.tasks import GenerationResult, LabelScore, TaggedInput
 from service.api.body_errors import ERRORS_LISTED, encoding_problem, request_error
 from service.errors import InvalidRequest, Overloaded, TooLarge, shown
 from service.generation import GenerationParameters
-from service.inputs import are_one
 from service.settings import Settings
 
 T = TypeVar("T")

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from models.inputs import are_one
 from models.tasks import GenerationDetails, GenerationResult, LabelScore, TaggedInput
 from service.engine import TaggingStream
 from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.generation import GenerationParameters, TokenDelta
-from service.inputs import are_one
 from service.scheduling.job import InferenceRequest
 from service.settings import Settings
 from service.telemetry import ModelMetrics, Telemetry

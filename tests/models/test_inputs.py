@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.inputs import are_one, first_value, hold_numbers
+from models.inputs import are_one, first_value, hold_numbers
 
 
 @pytest.mark.parametrize(

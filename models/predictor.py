@@ -1,0 +1,260 @@
+"""Use a bundle in this process: the tasks, parameters and answers of the service, without HTTP.
+
+T steps, B batch, W embedding width.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models import bundle as bundles
+from models import state as states
+from models.bundle import Bundle
+from models.codecs import InputError, TooLong
+from models.codecs.base import pad, quoted
+from models.inputs import are_one, hold_numbers
+from models.manifest import locate
+from models.messages import needed, suggest
+from models.onnx_session import Device, Placement
+from models.sampling import SamplingOptions
+from models.tasks import EmbeddingInput, Generation, GenerationResult, Joint, Tagging
+from models.tasks.generate import GeneratedText, GenerateOptions, TokenSampler
+
+BATCH_ROWS, BATCH_TOKENS = 32, 2048  # of one batch, at most; tokens with padding
+SEED_BITS = 53  # of a random seed
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class ParameterError(ValueError):
+    """Parameters that a task does not have, or values out of range. The message names all of them."""
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TaggingParameters(_Parameters):
+    """Parameters of a tagger."""
+
+    aggregation_strategy: Literal["none", "simple"] | None = Field(
+        default=None,
+        description="none: every token; simple: spans of tokens (default: simple if possible)",
+    )
+
+
+class ClassificationParameters(_Parameters):
+    """Parameters of a classifier."""
+
+    top_k: int | None = Field(default=None, ge=1, description="number of labels (default: all)")
+
+
+class JointParameters(TaggingParameters, ClassificationParameters):
+    """Parameters of a bundle that tags and classifies."""
+
+
+class TextParameters(_Parameters):
+    """Parameters of a language model."""
+
+    max_new_tokens: int = Field(default=100, ge=0, description="tokens to generate, at most (default: 100)")
+    temperature: float = Field(default=1.0, ge=0, le=100, description="0: always the most likely token (default: 1)")
+    top_k: int = Field(default=0, ge=0, description="sample from this many tokens (default: 0, all)")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="sample from this share of the probability (default: 1)")
+    seed: int | None = Field(default=None, ge=0, lt=2**63, description="of the random numbers (default: random)")
+    stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(
+        default=(), max_length=16, description="strings that end the text"
+    )
+    return_full_text: bool = Field(default=False, description="put the prompt before the text")
+    details: bool = Field(default=False, description="add the tokens, their log-probabilities and the seed")
+
+    def options(self) -> GenerateOptions:
+        """Return the options of one text. Each text without a seed gets a random one."""
+        seed = secrets.randbits(SEED_BITS) if self.seed is None else self.seed
+        return GenerateOptions(
+            max_new_tokens=self.max_new_tokens,
+            sampling=SamplingOptions(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=seed),
+            stop=self.stop,
+            return_full_text=self.return_full_text,
+            details=self.details,
+        )
+
+
+PARAMETERS: dict[str, type[TaggingParameters | ClassificationParameters | TextParameters]] = {
+    "tag": TaggingParameters,
+    "classify": ClassificationParameters,
+    "joint": JointParameters,
+    "generate": TextParameters,
+}
+
+
+def load(bundle: Path | str, *, variant: str = "auto", device: Device = "auto", threads: int = 1) -> "Predictor":
+    """Load a bundle: a directory such as runs/NAME/bundle, or a shipped one by its name.
+
+    `variant` is fp32, int8 or auto. `threads` are those of one batch. Raises BundleError, or DeviceUnavailable.
+    """
+    return Predictor(bundles.load(locate(bundle), variant=variant, placement=Placement(device=device, threads=threads)))
+
+
+class Predictor:
+    """A loaded bundle that can be called.
+
+    A call with one input returns its answer: a TaggedInput, a list of LabelScore, a JointAnswer, or a GenerationResult.
+    A call with a list of inputs returns a list of answers. Inputs of similar length are run together. On a CPU, an
+    answer does not depend on the other inputs.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    def __call__(self, inputs: Any, **parameters: Any) -> Any:
+        """Answer one input or a list of inputs: strings, lists of tokens for a tagger, or frames (T, F) of numbers.
+
+        `parameters` are those of the HTTP route. Raises InputError and ParameterError.
+        """
+        checked = self.check_parameters(parameters)
+        raws, single = self._split(inputs)
+        items = [self._encode(raw, None if single else index) for index, raw in enumerate(raws)]
+        task = self.bundle.task
+        answers: list[Any]
+        if isinstance(task, Generation):
+            assert isinstance(checked, TextParameters)
+            answers = self._generate(task, raws, items, checked)
+        else:
+            rows = self._run(items)
+            answers = [_answer(task, item, row, checked) for item, row in zip(items, rows, strict=True)]
+        return answers[0] if single else answers
+
+    def embed(self, inputs: Any) -> NDArray[np.float32]:
+        """Return the vector (W,) of one input, or the vectors (B, W) of a list. Raises InputError."""
+        width = self.bundle.manifest.embedding_width
+        if not width:
+            raise InputError(f"{self} has no embedding; use a classifier or a joint bundle that has one")
+        raws, single = self._split(inputs)
+        items = [self._encode(raw, None if single else index) for index, raw in enumerate(raws)]
+        for index, item in enumerate(items):
+            if not item.length:
+                raise InputError(f"{_place(None if single else index)} is empty, so it has no vector; leave it out")
+        vectors = np.array(self._run([EmbeddingInput(item) for item in items]), np.float32).reshape(-1, width)
+        return vectors[0] if single else vectors
+
+    def __str__(self) -> str:
+        return self.bundle.manifest.name
+
+    def __repr__(self) -> str:
+        return f"<Predictor {self}: {self.bundle.manifest.task}, {self.bundle.variant}>"
+
+    def check_parameters(self, parameters: dict[str, Any]) -> _Parameters:
+        """Return the parameters of the task. Raises ParameterError, which names all that are wrong."""
+        task = self.bundle.manifest.task
+        model = PARAMETERS[task]
+        try:
+            return model.model_validate({name: value for name, value in parameters.items() if value is not None})
+        except ValidationError as error:
+            problems = []
+            for each in error.errors(include_url=False):
+                name = str(each["loc"][0])
+                if each["type"] == "extra_forbidden":
+                    problems.append(f"{name} is not a parameter for {task!r}; {suggest(name, model.model_fields)}")
+                else:
+                    problems.append(f"{name}={str(parameters[name])[:40]!r} {needed(each)}")
+            raise ParameterError("; ".join(problems)) from None
+
+    def _split(self, inputs: Any) -> tuple[Sequence[Any], bool]:
+        """Return the inputs, and whether there was one and not a list."""
+        of_frames = self.bundle.manifest.codec.kind == "frames"
+        if isinstance(inputs, str):
+            return [inputs], True
+        if isinstance(inputs, np.ndarray) and of_frames and inputs.ndim in (2, 3):
+            return ([inputs], True) if inputs.ndim == 2 else (list(inputs), False)
+        if not isinstance(inputs, list | tuple):
+            wanted = "frames or a list of frames" if of_frames else "a string or a list of strings"
+            raise InputError(f"the input is a {type(inputs).__name__}; give {wanted}", value=inputs)
+        inputs = list(inputs)
+        if of_frames:
+            return ([inputs], True) if are_one(inputs) else (inputs, False)
+        if hold_numbers(inputs):
+            raise InputError(f"{self} reads text, not numbers; give strings", value=inputs)
+        return inputs, False
+
+    def _encode(self, raw: Any, index: int | None) -> Any:
+        limit, task = self.bundle.manifest.max_length, self.bundle.task
+        if self.bundle.manifest.codec.kind != "frames" and not isinstance(raw, str):
+            if not isinstance(task, Tagging | Joint):
+                raise InputError(f"{_place(index)} is {quoted(raw)}; give a string", value=raw)
+            if not (isinstance(raw, list | tuple) and all(isinstance(token, str) for token in raw)):
+                raise InputError(f"{_place(index)} is {quoted(raw)}; give a string or a list of tokens", value=raw)
+        try:
+            item = task.encode(raw, limit=limit)
+        except InputError as error:
+            raise type(error)(f"{_place(index)}: {error}", value=error.value, limit=error.limit) from None
+        if item.length > limit:
+            raise TooLong(f"{_place(index)} has more than {limit} steps, the limit of {self}; split it", limit=limit)
+        return item
+
+    def _run(self, items: Sequence[Any]) -> list[Any]:
+        """Return the row of each item. An item without steps is not run."""
+        task = self.bundle.task
+        assert not isinstance(task, Generation)
+        rows: list[Any] = [task.empty_row] * len(items)
+        for group in batches([item.length for item in items]):
+            batch = [items[place] for place in group]
+            for place, row in zip(group, task.decode(batch, self.bundle.model.run(task.collate(batch))), strict=True):
+                rows[place] = row
+        return rows
+
+    def _generate(
+        self, task: Generation, prompts: Sequence[str], items: Sequence[Any], parameters: TextParameters
+    ) -> list[GenerationResult]:
+        texts = [task.start(prompt, parameters.options()) for prompt in prompts]
+        lengths = [item.length if parameters.max_new_tokens else 0 for item in items]
+        for group in batches(lengths):
+            self._generate_batch(task, [texts[place] for place in group], [items[place].rows for place in group])
+        return [text.answer() for text in texts]
+
+    def _generate_batch(self, task: Generation, texts: list[GeneratedText], prompts: list[NDArray[np.int32]]) -> None:
+        """Generate the texts together. A finished text leaves the batch."""
+        run, state = self.bundle.model.run_list, states.zeros(task.state, len(texts))
+        tokens, lengths = pad(prompts)  # (T, B), (B,)
+        while True:
+            sampler = TokenSampler(texts)
+            kept = list(range(len(texts)))
+            while len(kept) == len(texts):
+                log_probabilities, state = task.advance(run, tokens, lengths, state)
+                sampled = sampler.sample(log_probabilities).astype(np.int32)  # (B,)
+                tokens, lengths = sampled[None], np.ones(len(texts), np.int32)
+                kept = [row for row, text in enumerate(texts) if not text.append(int(sampled[row]))]
+            if not kept:
+                return
+            texts, state = [texts[row] for row in kept], states.take(state, kept)
+            tokens, lengths = tokens[:, kept], lengths[kept]
+
+
+def _answer(task: Any, item: Any, row: Any, parameters: Any) -> Any:
+    if isinstance(task, Joint):
+        return task.answer(item, row, aggregation=parameters.aggregation_strategy, top_k=parameters.top_k)
+    if isinstance(task, Tagging):
+        return task.answer(item, row, aggregation=parameters.aggregation_strategy)
+    return task.answer(item, row, top_k=parameters.top_k)
+
+
+def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the places of inputs of similar length, in batches of BATCH_ROWS and BATCH_TOKENS at most.
+
+    Inputs without steps are left out. One that is longer than BATCH_TOKENS has a batch of its own.
+    """
+    batch: list[int] = []
+    for place in sorted((place for place, length in enumerate(lengths) if length), key=lambda place: lengths[place]):
+        if batch and (len(batch) == BATCH_ROWS or lengths[place] * (len(batch) + 1) > BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _place(index: int | None) -> str:
+    return "the input" if index is None else f"input {index}"

@@ -1,0 +1,148 @@
+"""models.load: the answers of the reference path, batches, parameters and the tutorial."""
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models import load, self_test
+from models.codecs import InputError
+from models.manifest import BundleError
+from models.predictor import BATCH_ROWS, BATCH_TOKENS, ParameterError, Predictor, batches
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/tutorials/use-in-python.md").read_text("utf-8")
+
+
+@pytest.fixture(params=["tiny-tag", "tiny-tag-spans", "tiny-classify", "tiny-generate", "joint"])
+def predictor(request: pytest.FixtureRequest, tiny_zoo: Path, tiny_kinds: Path) -> Predictor:
+    return load(tiny_kinds / "tiny-joint" if request.param == "joint" else tiny_zoo / request.param)
+
+
+@pytest.fixture
+def tagger(tiny_zoo: Path) -> Predictor:
+    return load(tiny_zoo / "tiny-tag-spans")
+
+
+@pytest.fixture
+def writer(tiny_zoo: Path) -> Predictor:
+    return load(tiny_zoo / "tiny-generate")
+
+
+def test_answers_equal_the_reference_path(predictor: Predictor) -> None:
+    for example in predictor.bundle.manifest.examples:
+        seeded = example.parameters | ({"seed": 3} if predictor.bundle.manifest.task == "generate" else {})
+        expected = self_test.answer(predictor.bundle, example.inputs, seeded)
+        assert predictor(example.inputs, **seeded) == expected
+        assert predictor([example.inputs], **seeded) == [expected]
+
+
+def test_every_kind_of_bundle_answers_its_examples(tiny_kinds: Path, tiny_live: Path) -> None:
+    for path in sorted([*tiny_kinds.iterdir(), *tiny_live.iterdir()]):
+        predictor = load(path)
+        for example in predictor.bundle.manifest.examples:
+            expected = self_test.answer(predictor.bundle, example.inputs, example.parameters)
+            assert predictor(example.inputs, **example.parameters) == expected, path
+
+
+def test_an_answer_does_not_depend_on_the_list(predictor: Predictor) -> None:
+    parameters: dict[str, Any] = {}
+    if predictor.bundle.manifest.task == "generate":
+        parameters = {"seed": 5, "details": True, "stop": ["e", "an"], "max_new_tokens": 40}
+    inputs = ["a", "", "to be or not", "the cat", "be"] * 20
+    inputs = [text[: 1 + place % 9] for place, text in enumerate(inputs)]
+    assert predictor(inputs, **parameters) == [predictor(text, **parameters) for text in inputs]
+
+
+def test_batches_hold_every_place_once_within_the_limits() -> None:
+    lengths = [(7 * place) % 300 for place in range(500)] + [BATCH_TOKENS + 1]
+    found = list(batches(lengths))
+    assert sorted(place for batch in found for place in batch) == [
+        place for place, length in enumerate(lengths) if length
+    ]
+    for batch in found:
+        cost = len(batch) * max(lengths[place] for place in batch)
+        assert len(batch) == 1 or (len(batch) <= BATCH_ROWS and cost <= BATCH_TOKENS)
+
+
+def test_lists_of_tokens_are_inputs_of_a_tagger(tagger: Predictor) -> None:
+    (tagged,) = tagger([["to", "be"]], aggregation_strategy="none")
+    assert [(each.start, each.end) for each in tagged] == [(0, 1), (1, 2)]
+
+
+def test_frames_can_be_an_array(tiny_live: Path) -> None:
+    predictor = load(tiny_live / "tiny-live-frames")
+    frames = predictor.bundle.manifest.examples[0].inputs
+    assert predictor(np.array(frames)) == predictor(frames)
+    assert predictor(np.array([frames, frames])) == [predictor(frames)] * 2
+
+
+def test_embeddings_are_rows_of_floats(tiny_live: Path) -> None:
+    predictor = load(tiny_live / "tiny-embed")
+    one, both = predictor.embed("to be"), predictor.embed(["a", "to be"])
+    assert one.shape == (predictor.bundle.manifest.embedding_width,)
+    assert one.dtype == np.float32
+    np.testing.assert_array_equal(both[1], one)
+    assert predictor.embed([]).shape == (0, len(one))
+    with pytest.raises(InputError, match="input 1 is empty"):
+        predictor.embed(["a", ""])
+
+
+def test_texts_without_a_seed_differ(writer: Predictor) -> None:
+    texts = writer(["a"] * 8, max_new_tokens=30)
+    assert len({each.generated_text for each in texts}) > 1
+
+
+def test_no_new_tokens_give_an_empty_text(writer: Predictor) -> None:
+    assert writer("to", max_new_tokens=0).generated_text == ""
+
+
+@pytest.mark.parametrize("wrong", [3, ["to", 3], [["to"], [1.0]], None, [None]])
+def test_input_of_another_type_is_refused(tagger: Predictor, wrong: Any) -> None:
+    with pytest.raises(InputError):
+        tagger(wrong)
+
+
+def test_input_over_the_limit_is_refused(tagger: Predictor) -> None:
+    limit = tagger.bundle.manifest.max_length
+    with pytest.raises(InputError, match="input 1 ") as caught:
+        tagger(["a", "a " * (limit + 1)])
+    assert caught.value.limit == limit
+
+
+def test_all_wrong_parameters_are_named_together(writer: Predictor) -> None:
+    with pytest.raises(ParameterError) as caught:
+        writer("to", max_new_tokens=-1, temperature="hot", sed=1)
+    message = str(caught.value)
+    assert all(part in message for part in ("max_new_tokens='-1'", "at least 0", "'hot'", "a number", "mean seed?"))
+
+
+def test_unknown_bundle_suggests_a_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match="pos-en"):
+        load("pos-em")
+
+
+def test_a_run_folder_names_its_bundle(tiny_zoo: Path) -> None:
+    with pytest.raises(BundleError, match=f"{tiny_zoo}/tiny-"):
+        load(tiny_zoo)
+
+
+def test_importing_models_imports_no_package_and_load_no_torch() -> None:
+    program = "import models, sys; sys.exit('numpy' in sys.modules or (models.load and 'torch' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+def test_snippets_of_the_tutorial_print_what_it_shows() -> None:
+    names: dict[str, Any] = {}
+    for snippet, shown in re.findall(r"```python\n(.*?)```\n```\n(.*?)```", PAGE, re.DOTALL):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(snippet, names)
+        assert printed.getvalue() == shown
+    assert "writer" in names
