@@ -6,14 +6,16 @@ from typing import Any
 
 from models.manifest import Manifest
 from training.metrics import UNITS
+from training.score import ChecklistScore
 
 LONGEST_EXAMPLE = 400  # characters
 
 
-def write(manifest: Manifest, *, tokens_cut_differently: float = 0) -> str:
+def write(manifest: Manifest, *, tokens_cut_differently: float = 0, checklist: ChecklistScore | None = None) -> str:
     """Return the model card of a bundle as Markdown.
 
     `tokens_cut_differently` is the share of training tokens that the codec does not cut in the same way from a text.
+    `checklist` is the result of the default variant.
     """
     origin = manifest.provenance
     parts = "characters" if manifest.task == "generate" else "examples"
@@ -46,7 +48,7 @@ def write(manifest: Manifest, *, tokens_cut_differently: float = 0) -> str:
 {_scores(manifest)}
 
 {_selection(recipe["data"])} Times are for the network alone, on one thread of the machine that made the bundle.
-
+{_checklist(manifest, checklist)}
 ## Training
 
 ```
@@ -93,6 +95,20 @@ def _head(score: str) -> str:
     metric, _, source = score.partition(" ")
     unit = UNITS.get(metric, metric)
     return f"{unit}, on {source}" if source else unit
+
+
+def _checklist(manifest: Manifest, result: ChecklistScore | None) -> str:
+    if result is None:
+        return ""
+    wrong = "".join(f"\n- {text}" for text in result.wrong)
+    return f"""
+## Checklist
+
+{result} everyday inputs have the right answer in variant {manifest.default_variant}. The inputs are in \
+`training/checklists`. No model is trained on them, but they may decide between seeds, together with the scores.{
+        " Wrong inputs:" if wrong else ""
+    }
+{wrong and wrong + chr(10)}"""
 
 
 def _labels(manifest: Manifest) -> str:

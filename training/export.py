@@ -90,7 +90,8 @@ def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False,
     _check_not_worse(target, manifest, force)
     manifest = manifest.model_copy(update={"files": _digests(files)})
     share = 0.0 if manifest.task == "generate" else compare_tokens(run.codec, splits.train).share
-    text = card.write(manifest, tokens_cut_differently=share)
+    checklist = score.score_checklist(variants[manifest.default_variant])
+    text = card.write(manifest, tokens_cut_differently=share, checklist=checklist)
     bundles.save(target, manifest, {**files, CARD_FILE: text.encode()})
     self_test.run(bundles.load(target, placement=Placement(device="cpu")))
     return manifest

@@ -158,7 +158,15 @@ class Recipe(_RecipePart):
             "auxiliary needs task 'tag' or 'joint', and codec 'words'": (
                 self.auxiliary and not (tagged and codec == "words")
             ),
-            f"variation changes tagged sentences, and task {task!r} has none; remove it": self.variation and not tagged,
+            f"variation changes sentences or labeled texts, not task {task!r} with codec.kind = {codec!r}; remove it": (
+                self.variation and (generates or codec == "frames")
+            ),
+            f"variation.swap, split, join, lenders and gazetteer need tags, and task {task!r} has none; remove them": (
+                self.variation and self.variation.for_tags and not tagged
+            ),
+            f"variation.unaccent and prefix change labeled texts, and task {task!r} has tags; remove them": (
+                self.variation and self.variation.for_texts and task != "classify"
+            ),
             "variation.join cannot join sentences that have a label each; remove it": joins and task == "joint",
             "class_weights cannot weigh the whole sequences of a crf; remove one of them": (
                 crf and training.class_weights != "none"

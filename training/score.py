@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,12 +13,39 @@ from models.codecs.base import UNKNOWN
 from models.tasks import Classification, Generation, Joint, Tagging
 from training import metrics
 from training.batches import bucket_by_length
-from training.data.examples import SequenceExample, inputs_of
+from training.data.checklists import read_checklist
+from training.data.examples import SequenceExample, inputs_of, text_of
 from training.metrics import ExampleLabels
 
 BATCH_TOKENS = 1024  # padded tokens in a batch
 CHUNK = 1000  # characters in one call for a text
 TIMED_SEQUENCES, TIMED_CHARACTERS, REPEATS = 256, 256, 5
+
+
+class ChecklistScore(NamedTuple):
+    """The number of inputs in a checklist, and those with a wrong answer."""
+
+    count: int
+    wrong: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.count - len(self.wrong)} of {self.count}"
+
+
+def score_checklist(bundle: Bundle) -> ChecklistScore | None:
+    """Return how a bundle answers its checklist; None if it has none for its labels.
+
+    An answer is right if all labels of the input are right.
+    """
+    manifest = bundle.manifest
+    examples = read_checklist(manifest.name, manifest.task)
+    expected = [ExampleLabels.of(example) for example in examples]
+    labels = {label for each in expected for label in (*each.steps, each.text) if label is not None}
+    if not examples or not labels <= {*manifest.labels, *manifest.text_labels}:
+        return None
+    rows = zip(examples, expected, predict(bundle, examples), strict=True)
+    wrong = [text_of(example) for example, right, found in rows if right != found]
+    return ChecklistScore(count=len(examples), wrong=tuple(wrong))
 
 
 def score(bundle: Bundle, dev: Any) -> dict[str, float]:

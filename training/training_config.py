@@ -6,7 +6,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 ScheduleName = Literal["cosine", "constant", "linear", "one-cycle", "plateau"]
 OptimizerName = Literal["adamw", "sgd"]
-ClassWeightsName = Literal["none", "balanced"]
+ClassWeightsName = Literal["none", "balanced", "square-root"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -67,7 +67,9 @@ class Training(BaseModel):
         "(softmax-margin, Gimpel and Smith 2010)",
     )
     class_weights: ClassWeightsName = Field(
-        default="none", description="balanced: every label has the same total weight in the loss (not with a crf)"
+        default="none",
+        description="balanced: every label has the same total weight in the loss; square-root: the total weight is the "
+        "square root of the count (not with a crf)",
     )
 
     device: DeviceName = Field(default="auto", description="auto: a GPU if there is one")

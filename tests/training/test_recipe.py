@@ -57,6 +57,8 @@ def test_fields_are_changed_by_dotted_names() -> None:
         ({"architecture.crf": True, "training.class_weights": "balanced"}, "class_weights .*crf"),
         ({"merge": {"a": ["x"], "b": ["y"]}}, "merge .*'classify'"),
         ({"task": "joint", "variation.join": 2}, "variation.join"),
+        ({"task": "classify", "variation.swap": 0.5}, "variation.swap.*'classify'"),
+        ({"variation.unaccent": 0.5}, "variation.unaccent.*'tag'"),
         ({"training.learning_rate": -1}, "training.learning_rate: .* 0 "),
     ],
 )

@@ -63,10 +63,17 @@ def score_bundle(options: argparse.Namespace) -> None:
     if changed := sorted(file for file, sha256 in examples.source.files.items() if known.get(file, sha256) != sha256):
         echo(f"note: {', '.join(changed)} changed after the bundle was made, so its scores may differ")
     table = Table("variant", manifest.metric, "in the manifest", box=None)
+    checklists: list[str] = []
     for name in manifest.variants if options.variant == "all" else [options.variant]:
-        scores = score.score(bundle.load(options.bundle, variant=name), examples.dev)
+        loaded = bundle.load(options.bundle, variant=name)
+        scores = score.score(loaded, examples.dev)
         table.add_row(name, str(scores[manifest.metric]), str(manifest.variants[name].scores[manifest.metric]))
+        if checklist := score.score_checklist(loaded):
+            wrong = "; ".join(checklist.wrong)
+            checklists.append(f"checklist, {name}: {checklist} right{'; wrong: ' if wrong else ''}{wrong}")
     console.print(table)
+    for line in checklists:
+        echo(line)
 
 
 def show_card(options: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
-"""Augmentation of tagged sentences: swapped mentions, other tokenization, lower case, joined sentences.
+"""Augmentation of tagged sentences and labeled texts: swapped mentions, other spellings, joined sentences.
 
-Each epoch has another form of each sentence, so that a tagger trained on few sentences learns where mentions occur
-rather than which they were.
+Each epoch has another form of each example. A tagger trained on few sentences so learns where mentions occur rather
+than which they were. A classifier of names learns the forms that people type: without capitals or accents.
 """
 
 import re
@@ -17,7 +17,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.codecs.words import tokenize
 from models.tasks.tag import find_spans
 from training.data import published
-from training.data.examples import DataError, JointExample, TaggedExample, label_of, tags_of, text_of
+from training.data.examples import (
+    DataError,
+    JointExample,
+    LabeledExample,
+    SequenceExample,
+    TaggedExample,
+    label_of,
+    tags_of,
+    text_of,
+)
 from training.data.text_files import read_lines
 
 GAZETTEERS = Path(__file__).with_name("gazetteers")
@@ -42,7 +51,7 @@ class DonorDataset(BaseModel):
 
 
 class AugmentationOptions(BaseModel):
-    """Random changes of the training sentences, different in every epoch."""
+    """Random changes of the training sentences or texts, different in every epoch."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,11 +68,52 @@ class AugmentationOptions(BaseModel):
         "training/data/gazetteers; its words also get their own vectors",
     )
     recall: float = Field(default=0.0, ge=0, le=1, description="share of replacements taken from `gazetteer`")
+    unaccent: float = Field(default=0.0, ge=0, le=1, description="share of texts without accents (classify)")
+    prefix: float = Field(default=0.0, ge=0, le=1, description="share of texts with one of their label's `prefixes`")
+    prefixes: dict[str, tuple[str, ...]] = Field(
+        default={}, description="words before the texts of a label, e.g. {Dutch = ['van']} (classify)"
+    )
+
+    @property
+    def for_tags(self) -> bool:
+        """Whether an option needs tagged sentences."""
+        return bool(self.swap or self.split or self.join > 1 or self.lenders or self.gazetteer)
+
+    @property
+    def for_texts(self) -> bool:
+        """Whether an option needs labeled texts."""
+        return bool(self.unaccent or self.prefix)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextAugmenter:
+    """The options of [variation] for texts with one label each."""
+
+    options: AugmentationOptions
+
+    def augment(self, examples: Sequence[LabeledExample], random: np.random.Generator) -> list[LabeledExample]:
+        """Return the examples in other forms, in the same order."""
+        return [self._augment(example, random) for example in examples]
+
+    def _augment(self, example: LabeledExample, random: np.random.Generator) -> LabeledExample:
+        chances = random.random(3)
+        words = [example.text] if isinstance(example.text, str) else list(example.text)
+        prefixes = self.options.prefixes.get(example.label)
+        if prefixes and chances[0] < self.options.prefix:
+            prefix = prefixes[random.integers(len(prefixes))]
+            words = [f"{prefix} {words[0]}"] if isinstance(example.text, str) else [prefix, *words]
+        if chances[1] < self.options.unaccent:
+            words = [published.without_accents(word) for word in words]
+        if chances[2] < self.options.lowercase:
+            words = [word.lower() for word in words]
+        if self.options.uppercase and random.random() < self.options.uppercase:
+            words = [word.upper() for word in words]
+        return replace(example, text=words[0] if isinstance(example.text, str) else tuple(words))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmenter:
-    """The options of [variation] and the mentions that they need."""
+    """The options of [variation] for tagged sentences, and the mentions that they need."""
 
     options: AugmentationOptions
     own: Mentions
@@ -115,8 +165,10 @@ class Augmenter:
         return list(self.own[kind][random.integers(len(self.own[kind]))])
 
 
-def make_augmenter(options: AugmentationOptions, train: Sequence[Sentence]) -> Augmenter:
+def make_augmenter(options: AugmentationOptions, train: Sequence[SequenceExample]) -> Augmenter | TextAugmenter:
     """Collect the mentions of the training data and of the donors. Raises DataError for an unknown donor."""
+    if isinstance(train[0], LabeledExample):
+        return TextAugmenter(options=options)
     own: dict[str, list[tuple[str, ...]]] = {}
     for example in train:
         for kind, first, end in find_spans(example.tags):

@@ -8,6 +8,7 @@ the same on every load. Test data is never read.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
@@ -15,6 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+from models.codecs.words import tokenize
+from training.data.checklists import read_checklist
 from training.data.conll import read_tagged
 from training.data.examples import (
     DataError,
@@ -26,10 +29,12 @@ from training.data.examples import (
     Splits,
     TaggedExample,
     label_of,
+    text_of,
 )
 from training.data.fetch import PUBLISHED, locate, published_dataset, sha256_of
 from training.data.frames import read_frames
 from training.data.labeled import check_bases
+from training.data.sentiment_templates import make_sentences
 from training.data.splitting import split, split_text
 from training.data.tag_schemes import parse_iob, rename_kinds, to_iob2
 from training.data.text_files import read_lines, read_text
@@ -39,6 +44,7 @@ SPLICE_CLASSES = ("EI", "IE", "N")
 SPLICE_BASES = 60
 SST_BINARY = {0: "negative", 1: "negative", 3: "positive", 4: "positive"}
 SST_FINE = {label: str(label) for label in range(5)}
+EVERYDAY_DRAWS = 12_000  # of sentences from templates, which give 7,000 different ones
 TREE_SYMBOL = re.compile(r"\(|\)|[^\s()]+")
 UNESCAPED = {  # what people type for the treebank's escapes
     "-LRB-": "(",
@@ -164,12 +170,26 @@ def read_japanese_vowels(folder: Path) -> tuple[list[SeriesExample], list[Series
     return split(utterances, seed=0, labels=[each.label for each in utterances])
 
 
-def read_names(folder: Path) -> tuple[list[LabeledExample], list[LabeledExample]]:
-    """Read 16,211 training and 1,801 development surnames of 18 nationalities, one file each."""
+def read_names(folder: Path, *, native: bool = False) -> tuple[list[LabeledExample], list[LabeledExample]]:
+    """Read 16,211 training and 1,801 development surnames of 18 nationalities, one file each.
+
+    The English list has surnames from abroad, such as Garcia. `native` leaves English surnames out of the training data
+    that another list has, except the Irish and the Scottish one: 16,071 remain.
+    """
     lines = ((path.stem, place, line) for path in sorted(folder.glob("*.txt")) for place, line in _lines(path))
-    return _split_distinct(
+    train, dev = _split_distinct(
         [LabeledExample(text=line.strip(), label=label, place=place) for label, place, line in lines]
     )
+    if native:
+        foreign = {without_accents(text_of(e)) for e in train if e.label not in {"English", "Irish", "Scottish"}}
+        train = [e for e in train if e.label != "English" or e.text not in foreign]
+    return train, dev
+
+
+def without_accents(text: str) -> str:
+    """Return a text without combining marks: "García" as "Garcia". Letters such as ß and ł keep their form."""
+    decomposed = unicodedata.normalize("NFD", text)
+    return unicodedata.normalize("NFC", "".join(each for each in decomposed if not unicodedata.combining(each)))
 
 
 def read_trec(folder: Path) -> tuple[list[LabeledExample], list[LabeledExample]]:
@@ -225,13 +245,14 @@ def _snips_commands(folder: Path, target: str) -> Sequence[Any]:
 
 
 def read_sst(
-    folder: Path, *, phrases: bool = True, fine: bool = False
+    folder: Path, *, phrases: bool = True, fine: bool = False, everyday: bool = False
 ) -> tuple[list[LabeledExample], list[LabeledExample]]:
     """Read 77,616 training phrases, or the 6,911 that are sentences (`phrases=False`), and 872 dev sentences.
 
     Every phrase of a tree has a label from 0 (bad) to 4 (good). As in SST-2, label 2 is dropped, 0 and 1 are
     "negative", 3 and 4 "positive". `fine` keeps five labels, "0" to "4": 159,269 phrases or 8,534 sentences, and 1,101
-    dev sentences. A phrase with the same label in several trees is one training example.
+    dev sentences. A phrase with the same label in several trees is one training example. `everyday` adds 7,000
+    training sentences made from templates, none of them in the checklist of sentiment-en.
     """
     label_of = SST_FINE if fine else SST_BINARY
     parts: dict[str, list[LabeledExample]] = {"train": [], "dev": []}
@@ -244,7 +265,15 @@ def read_sst(
             chosen = tree if part == "train" and phrases else tree[-1:]
             labeled = ((label_of[label], words) for label, words in chosen if label in label_of)
             examples += [LabeledExample(text=words, label=label, place=place) for label, words in labeled]
+    if everyday:
+        checked = {_lowercase_tokens(text_of(example)) for example in read_checklist("sentiment-en", "classify")}
+        sentences = make_sentences(EVERYDAY_DRAWS, seed=0, without=checked)
+        parts["train"] += [LabeledExample(text=words, label=label_of[label]) for label, words in sentences]
     return list(dict.fromkeys(parts["train"])), parts["dev"]
+
+
+def _lowercase_tokens(text: str) -> tuple[str, ...]:
+    return tuple(tokenize(text.lower(), "words")[0])
 
 
 def parse_tree(tree: str) -> list[Phrase]:

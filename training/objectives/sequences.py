@@ -24,6 +24,7 @@ from training.nn.crf import is_valid_iob2
 from training.nn.encoders import FrameEncoder, WordEncoder
 from training.nn.networks import Network, SequenceNetwork, fit_standardization
 from training.recipe import Recipe
+from training.training_config import ClassWeightsName
 
 AUGMENTATION = 1  # separates the random numbers of augmentation from those of batches
 IGNORED = -100  # cross_entropy's default ignore_index, the target of padding
@@ -71,9 +72,8 @@ class SequenceObjective:
         self.expected = [ExampleLabels.of(example) for example in dev]
         self.metric = metrics.metric_of(recipe.task, steps)
         self._mean_length = float(np.mean(self._train.lengths)) if len(train) else 1.0
-        balanced = recipe.training.class_weights == "balanced"
-        self._step_weights = _balanced_weights(self._train.step_counts) if balanced else None
-        self._text_weights = _balanced_weights(self._train.text_counts) if balanced else None
+        self._step_weights = _class_weights(recipe.training.class_weights, self._train.step_counts)
+        self._text_weights = _class_weights(recipe.training.class_weights, self._train.text_counts)
         # What a network takes from its training data without learning:
         if isinstance(network.encoder, FrameEncoder):
             fit_standardization(network, [example.frames for example in train])
@@ -231,11 +231,12 @@ def _sampled_lengths(lengths: list[int], share: float, random: np.random.Generat
     return sampled if any(sampled) else lengths  # a small share of few examples may keep none
 
 
-def _balanced_weights(counts: Tensor) -> Tensor | None:
-    """Return class weights that give all classes the same total weight, with mean 1 over the targets."""
-    if not len(counts):
+def _class_weights(name: ClassWeightsName, counts: Tensor) -> Tensor | None:
+    """Return class weights with mean 1 over the targets. "balanced" gives all classes the same total weight."""
+    if name == "none" or not len(counts):
         return None
-    return counts.sum() / (len(counts) * counts.clamp(min=1))
+    weights = counts.clamp(min=1) ** (-1.0 if name == "balanced" else -0.5)
+    return weights * counts.sum() / (weights * counts).sum()
 
 
 class _EncodedExamples:

@@ -9,7 +9,7 @@ import pytest
 from models.tasks.tag import find_spans as spans
 from tests.support import tiny
 from training.data.augmentation import AugmentationOptions, DonorDataset, make_augmenter, read_gazetteer
-from training.data.examples import DataError, Source, Splits, TaggedExample, label_names
+from training.data.examples import DataError, LabeledExample, Source, Splits, TaggedExample, label_names
 from training.nn.networks import SequenceNetwork, make_network
 from training.objectives.sequences import SequenceObjective
 
@@ -135,3 +135,26 @@ def test_augmentation_makes_no_unknown_tags() -> None:
     one_each = [TaggedExample(tokens=("Rome",), tags=("I-loc",)), TaggedExample(tokens=("Oslo",), tags=("I-loc",))]
     augmenter = make_augmenter(AugmentationOptions(swap=1.0), one_each)  # swapped mentions would start with B-
     assert augmenter.augment(one_each, np.random.default_rng(0)) == one_each
+
+
+NAMES = [LabeledExample(text="García", label="Spanish"), LabeledExample(text="Berg", label="Dutch")]
+
+
+def augmented_names(**fields: Any) -> list[str | tuple[str, ...]]:
+    augmenter = make_augmenter(AugmentationOptions(**fields), NAMES)
+    return [example.text for example in augmenter.augment(NAMES, np.random.default_rng(0))]  # type: ignore[arg-type,union-attr]
+
+
+def test_texts_lose_accents_and_capitals() -> None:
+    assert augmented_names() == ["García", "Berg"]
+    assert augmented_names(unaccent=1.0) == ["Garcia", "Berg"]
+    assert augmented_names(unaccent=1.0, lowercase=1.0) == ["garcia", "berg"]
+
+
+def test_prefixes_precede_the_texts_of_their_label() -> None:
+    assert augmented_names(prefix=1.0, prefixes={"Dutch": ("van",)}) == ["García", "van Berg"]
+    words = [LabeledExample(text=("Berg",), label="Dutch")]
+    augmenter = make_augmenter(AugmentationOptions(prefix=1.0, prefixes={"Dutch": ("van",)}), words)
+    assert augmenter.augment(words, np.random.default_rng(0)) == [  # type: ignore[arg-type]
+        LabeledExample(text=("van", "Berg"), label="Dutch")
+    ]

@@ -72,6 +72,27 @@ def test_sst_fine_has_five_labels(shelf: Path) -> None:
     assert len(load({"name": "sst", "fine": True, "phrases": False}).train) == 2
 
 
+def test_sst_everyday_sentences_are_for_training_and_not_in_the_checklist(shelf: Path) -> None:
+    (shelf / "sst/train.txt").write_text("(4 (2 very) (3 good))\n")
+    (shelf / "sst/dev.txt").write_text("(0 (2 very) (1 bad))\n")
+    everyday = load({"name": "sst", "everyday": True})
+    labels = {" ".join(phrase.text): phrase.label for phrase in everyday.train}
+    assert (labels["not dull"], labels["not great"], len(everyday.dev)) == ("positive", "negative", 1)
+    assert {"never boring", "not bad", "awesome"}.isdisjoint(labels)
+
+
+def test_native_names_leave_out_english_entries_of_other_lists(shelf: Path) -> None:
+    for file in PUBLISHED["names"].files:
+        (shelf / "names" / file.name).write_text(f"Of{file.name}\n")
+    (shelf / "names/English.txt").write_text("".join(f"{name}\n" for name in ("Garcia", "Byrne", "Smith", *"abcdefg")))
+    (shelf / "names/Spanish.txt").write_text("García\nLopez\n")
+    (shelf / "names/Irish.txt").write_text("Byrne\nDoyle\n")
+    splits, native = load("names"), load({"name": "names", "native": True})
+    left_out = [(name.text, name.label) for name in splits.train if name not in native.train]
+    assert left_out == [("Garcia", "English")]
+    assert native.dev == splits.dev
+
+
 def test_snips_target_chooses_slots_intents_or_both(shelf: Path) -> None:
     for part in ("train", "valid"):
         folder = shelf / "snips" / part

@@ -92,6 +92,18 @@ def test_balanced_class_weights_equalize_labels() -> None:
         torch.testing.assert_close(objective.loss(batch), by_label.mean())
 
 
+def test_square_root_class_weights_weigh_labels_by_the_root_of_their_counts() -> None:
+    train = [LabeledExample(text="film", label="common")] * 16 + [LabeledExample(text="awful", label="rare")]
+    objective = sequence_objective(
+        "classify", train, train, training__class_weights="square-root", training__batch_tokens=1000
+    )
+    (batch,) = list(objective.batches(0))
+    with torch.no_grad():
+        each = cross_entropy(objective.network.eval()(**batch.feeds)["text"], batch.text, reduction="none")
+        common, rare = (each[batch.text == label].mean() for label in (0, 1))
+        torch.testing.assert_close(objective.loss(batch), 0.8 * common + 0.2 * rare)  # roots 4 and 1
+
+
 def test_crf_mask_is_lifted_if_the_data_break_iob2() -> None:
     train = [
         TaggedExample(tokens=("the", "film"), tags=("O", "I-X")),
