@@ -5,10 +5,15 @@ T steps, B batch, I inputs, H hidden.
 """
 
 import copy
+import os
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -47,10 +52,7 @@ def measure_training(objective: Objective, training: Training, batches: int, rep
 
     The bare arm has its batches in memory and uses the same network, precision and optimizer.
     """
-    count = min(batches, objective.count_batches(0))
-    excerpt = copy.copy(objective)  # its epochs are the first batches of the first epoch
-    excerpt.batches = lambda epoch, rank=0, world=1: islice(objective.batches(0), count)
-    excerpt.count_batches = lambda epoch, world=1: count
+    excerpt = _excerpt(objective, batches)
     ready = list(excerpt.batches(0))
     optimizer = make_optimizer(training, objective.network)
     autocast = autocast_for(training.precision, objective.network)
@@ -82,6 +84,43 @@ def measure_training(objective: Objective, training: Training, batches: int, rep
         share=100 * statistics.median(b / a for a, b in zip(seconds["loop"], seconds["bare"], strict=True)),
         collate=100 * medians["collate"] / medians["loop"],
     )
+
+
+def _excerpt(objective: Objective, batches: int) -> Objective:
+    """Return the objective with epochs of the first `batches` of the first epoch."""
+    count = min(batches, objective.count_batches(0))
+    excerpt = copy.copy(objective)
+    excerpt.batches = lambda epoch, rank=0, world=1: islice(objective.batches(0), count)
+    excerpt.count_batches = lambda epoch, world=1: count
+    return excerpt
+
+
+def measure_neighbor(objective: Objective, training: Training, batches: int, repeats: int) -> dict[str, float]:
+    """Return the median seconds of the loop over `batches`: "idle", and "busy" next to a process that uses a core."""
+    excerpt = _excerpt(objective, batches)
+    with tempfile.TemporaryDirectory() as folder, _busy_process() as neighbor:
+        trainer = Trainer(excerpt, training, Path(folder))
+
+        def train_next_to_neighbor() -> None:
+            neighbor.send_signal(signal.SIGCONT)
+            trainer.train(lambda *_: None)
+            neighbor.send_signal(signal.SIGSTOP)
+
+        arms = {"idle": lambda: trainer.train(lambda *_: None), "busy": train_next_to_neighbor}
+        return {name: statistics.median(each) for name, each in time_in_turn(arms, repeats).items()}
+
+
+@contextmanager
+def _busy_process() -> Iterator[subprocess.Popen[bytes]]:
+    """Yield a stopped process that uses one whole core when it runs."""
+    core = min(os.sched_getaffinity(0))
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            os.sched_setaffinity(process.pid, {core})
+            process.send_signal(signal.SIGSTOP)
+            yield process
+        finally:
+            process.kill()
 
 
 def count_tokens(batch: Any) -> tuple[int, int]:

@@ -231,7 +231,9 @@ def _decisive_fields(description: dict[str, Any]) -> dict[str, Any]:
     data = recipe.pop("data")
     if data["path"] is not None:  # the columns of a published data set belong to its reader
         recipe["data"] = data
-    training = {f"training.{key}": value for key, value in recipe.pop("training").items() if key != "device"}
+    training = {
+        f"training.{key}": value for key, value in recipe.pop("training").items() if key not in ("device", "threads")
+    }
     labels = {"labels": description["labels"], "text labels": description.get("text_labels", [])}
     files, examples = description["source"]["files"], description["examples"]["sha256"]
     return {**recipe, **training, **labels, "data files": files, "examples": examples}

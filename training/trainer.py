@@ -14,7 +14,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from training import metrics, parallel
-from training.device_precision import deterministic_operations
+from training.device_precision import deterministic_operations, threads_for
 from training.objectives import Objective
 from training.optimizer import LearningRateSchedule, TrainingStep
 from training.recipe import RecipeError
@@ -38,7 +38,8 @@ def fit(objective: Objective, training: Training, folder: Path, report: Progress
     """
     is_first = parallel.rank() == 0
     board: SummaryWriter | nullcontext[None] = SummaryWriter(folder / "tensorboard") if is_first else nullcontext()
-    with deterministic_operations(training.deterministic), board as writer:
+    threads = threads_for(training.threads, objective.network)
+    with threads, deterministic_operations(training.deterministic), board as writer:
         torch.manual_seed(training.seed)
         trainer = Trainer(objective, training, folder)
         while trainer.epoch < training.epochs and not trainer.out_of_patience:

@@ -73,6 +73,12 @@ class Training(BaseModel):
     )
 
     device: DeviceName = Field(default="auto", description="auto: a GPU if there is one")
+    threads: int = Field(
+        default=0,
+        ge=0,
+        description="threads of PyTorch; 0: one for layers of fewer than 192 units, else one per core. "
+        "`OMP_NUM_THREADS` replaces the 0",
+    )
     precision: PrecisionName = Field(
         default="auto",
         description="auto: bfloat16 if the processor multiplies it and the network is large enough; on a GPU fp32",

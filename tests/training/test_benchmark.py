@@ -34,14 +34,20 @@ def test_arms_take_turns_and_warmup_rounds_are_not_counted() -> None:
     assert "".join(called) == "baabbaabba"
 
 
-def test_both_arms_train_on_the_same_batches() -> None:
-    recipe = tiny.recipe("classify")
+def classifier() -> SequenceObjective:
     rows = tiny.labeled(60)
-    network = tiny.network("classify")
-    source = Source(name="tiny", url="", licence="")
-    objective = SequenceObjective(
-        recipe, tiny.words_codec(), network, Splits(train=rows[:48], dev=rows[48:], source=source)
-    )
+    splits = Splits(train=rows[:48], dev=rows[48:], source=Source(name="tiny", url="", licence=""))
+    return SequenceObjective(tiny.recipe("classify"), tiny.words_codec(), tiny.network("classify"), splits)
+
+
+def test_loop_is_timed_alone_and_next_to_a_busy_process() -> None:
+    seconds = benchmark.measure_neighbor(classifier(), tiny.recipe("classify").training, 2, 1)
+    assert seconds.keys() == {"idle", "busy"}
+    assert min(seconds.values()) > 0
+
+
+def test_both_arms_train_on_the_same_batches() -> None:
+    recipe, objective = tiny.recipe("classify"), classifier()
     seen: list[list[int]] = []
     loss = objective.loss
 
