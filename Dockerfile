@@ -25,6 +25,7 @@ COPY seqserve.py .
 COPY service service
 COPY models/*.py models/
 COPY models/codecs models/codecs
+COPY models/files models/files
 COPY models/inspect models/inspect
 COPY models/tasks models/tasks
 # The weights are the last layer, so a change of code does not invalidate the packages.

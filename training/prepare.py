@@ -12,11 +12,11 @@ from models.codecs import Codec, build
 from models.codecs.base import FIRST
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
+from models.files.text_files import refuse_binary
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec
 from training.data import checks, loading
 from training.data.augmentation import read_gazetteer
 from training.data.examples import DataError, Splits, inputs_of, label_names
-from training.data.text_files import refuse_binary
 from training.nn.networks import LanguageModel, Network, SequenceNetwork, make_network
 from training.objectives import Objective
 from training.objectives.language_model import LanguageModelObjective

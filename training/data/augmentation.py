@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.codecs.words import tokenize
+from models.files.text_files import read_lines
 from models.tasks.tag import find_spans
 from training.data import published
 from training.data.examples import (
@@ -27,7 +28,6 @@ from training.data.examples import (
     tags_of,
     text_of,
 )
-from training.data.text_files import read_lines
 
 GAZETTEERS = Path(__file__).with_name("gazetteers")
 CAPITALIZED = 0.8  # share of the borrowed mentions, which some data sets have in lower case

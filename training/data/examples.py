@@ -9,11 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
+from models.files.text_files import DataError as DataError
+
 T = TypeVar("T", covariant=True)
-
-
-class DataError(ValueError):
-    """Data that cannot be used. The message names the file, the line, the problem and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from models.files.tables import check_columns, check_header, filled_label, is_json, json_objects, table_rows
+from models.files.text_files import read_lines
 from training.data.examples import DataError, FileLocation, SeriesExample, where
-from training.data.tables import check_columns, check_header, filled_label, is_json, json_objects, table_rows
-from training.data.text_files import read_lines
 
 LARGEST = 3.4e38  # frames are float32
 SERIES, STEP = "id", "step"  # columns of a table: the series of a row, and its time, which is ignored

@@ -6,8 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from training.data.examples import DataError, FileLocation, LabeledExample
-from training.data.tables import (
+from models.files.tables import (
     check_characters,
     check_columns,
     check_header,
@@ -16,7 +15,8 @@ from training.data.tables import (
     json_objects,
     table_rows,
 )
-from training.data.text_files import read_lines
+from models.files.text_files import read_lines
+from training.data.examples import DataError, FileLocation, LabeledExample
 
 FASTTEXT_PREFIX = "__label__"
 FASTA_SUFFIXES = {".fa", ".fasta", ".fna"}

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from models.files.tables import is_json
+from models.files.text_files import read_text
 from models.manifest import CodecSpec, WordsSpec
 from training.data import published
 from training.data.conll import read_tagged
@@ -22,10 +24,8 @@ from training.data.fetch import sha256_of
 from training.data.frames import read_frames
 from training.data.labeled import read_bases, read_labeled
 from training.data.splitting import split, split_text
-from training.data.tables import is_json
 from training.data.tag_schemes import convert, rename_kinds
 from training.data.tagged_json import read_tagged_json
-from training.data.text_files import read_text
 from training.data.token_tables import read_token_table
 from training.recipe import AdditionalData, DataOptions, Recipe
 

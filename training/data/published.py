@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from models.codecs.words import tokenize
+from models.files.text_files import read_lines, read_text
 from training.data.checklists import read_checklist
 from training.data.conll import read_tagged
 from training.data.examples import (
@@ -37,7 +38,6 @@ from training.data.labeled import check_bases
 from training.data.sentiment_templates import make_sentences
 from training.data.splitting import split, split_text
 from training.data.tag_schemes import parse_iob, rename_kinds, to_iob2
-from training.data.text_files import read_lines, read_text
 
 TREC_TYPES = ("description", "entity", "abbreviation", "human", "location", "number")  # by their number in the file
 SPLICE_CLASSES = ("EI", "IE", "N")

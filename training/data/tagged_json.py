@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.codecs.words import tokenize
+from models.files.tables import check_characters, check_columns, filled_label, json_objects
+from models.files.text_files import read_lines
 from training.data.examples import DataError, FileLocation, JointExample, TaggedExample
-from training.data.tables import check_characters, check_columns, filled_label, json_objects
-from training.data.text_files import read_lines
 
 SPAN_KEYS = ("entities", "spans", "label", "labels")
 START_KEYS, END_KEYS, KIND_KEYS = ("start", "start_offset"), ("end", "end_offset"), ("label", "entity", "type")

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from models.files.tables import table_rows
+from models.files.text_files import read_lines
 from training.data.examples import DataError, FileLocation, TaggedExample
-from training.data.tables import table_rows
-from training.data.text_files import read_lines
 
 SENTENCES = ("sentence #", "sentence", "sentence_id", "sentence id", "sent_id", "sentence_idx")
 TOKENS = ("word", "words", "token", "tokens")

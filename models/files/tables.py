@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.data.examples import DataError
+from models.files.text_files import DataError
 
 JSON_SUFFIXES = {".json", ".jsonl", ".ndjson"}
 DELIMITERS = {".tsv": "\t", ".tab": "\t"}

@@ -3,8 +3,6 @@
 import codecs
 from pathlib import Path
 
-from training.data.examples import DataError
-
 DEFAULT_ENCODING = "utf-8"
 SAVE_AS_TEXT = "save it as CSV or JSON lines (.jsonl), in UTF-8"
 DECOMPRESS = "decompress it first"
@@ -37,6 +35,10 @@ ZIPPED = (  # a name in the archive, what the file is, what to do
     (b"", "zip", DECOMPRESS + ": unzip FILE"),
 )
 NUL_SHARE = 0.4  # with this share of NUL bytes in one half of the byte pairs, a file is probably UTF-16
+
+
+class DataError(ValueError):
+    """Data that cannot be used. The message names the file, the line, the problem and the remedy."""
 
 
 def read_text(path: str | Path, *, encoding: str = DEFAULT_ENCODING) -> str:

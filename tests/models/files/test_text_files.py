@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from models.files.text_files import read_lines, read_text
 from tests.support.tiny_files import write
 from training.data.examples import DataError
-from training.data.text_files import read_lines, read_text
 
 
 def test_text_keeps_everything_except_line_endings(tmp_path: Path) -> None:
