@@ -24,7 +24,7 @@ COMMANDS = {
     "serve": {
         "serve": ("service", "Serve bundles over HTTP until Ctrl-C."),
         "check": ("service", "Load and self-test every bundle and read the API keys, as the start does."),
-        "settings": ("service", "List every setting with its value, its default and what it does."),
+        "settings": ("service", "List every setting with its value, its default, what it does, and what is allowed."),
     },
     "train": {
         "list": ("training", "List the recipes."),

@@ -35,7 +35,7 @@ from seqserve import CommandParser  # noqa: E402
 from service.api.application import ROUTES  # noqa: E402
 from service.api.openapi import PAGES  # noqa: E402
 from service.api.problems import PREFIX, TABLE  # noqa: E402
-from service.settings import Settings, variable  # noqa: E402
+from service.settings import Settings, allowed, variable  # noqa: E402
 from service.telemetry import METRICS  # noqa: E402
 from training.data.fetch import PUBLISHED  # noqa: E402
 from training.data.published import READERS  # noqa: E402
@@ -82,10 +82,8 @@ def settings() -> str:
     for field, info in Settings.model_fields.items():
         default = info.get_default()
         text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-        values = typing.get_args(info.annotation) if typing.get_origin(info.annotation) is typing.Literal else ()
-        choices = f" One of {', '.join(map(code, values))}." if values else ""
-        rows.append([code(variable(field)), code(text), f"{info.description}{choices}"])
-    return table(["variable", "default", "effect"], rows)
+        rows.append([code(variable(field)), code(text), allowed(field), info.description])
+    return table(["variable", "default", "allowed", "effect"], rows)
 
 
 def metrics() -> str:

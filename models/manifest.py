@@ -29,10 +29,16 @@ SERVES: dict[TaskName, tuple[TaskName, ...]] = {
     "generate": ("generate",),
     "joint": ("tag", "classify"),
 }
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+SHA256, NAME, FILE_NAME = r"^[0-9a-f]{64}$", r"^[a-z0-9][a-z0-9._-]{0,63}$", r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+FORMS = {  # what a text must be to match these
+    SHA256: "64 hexadecimal digits in lower case",
+    NAME: "at most 64 lower-case letters, digits, dots, dashes and underscores",
+    FILE_NAME: "at most 128 letters, digits, dots, dashes and underscores",
+}
+Sha256 = Annotated[str, Field(pattern=SHA256)]
+Name = Annotated[str, Field(pattern=NAME)]
 # A plain file name, so that a manifest cannot name a file outside its directory.
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+FileName = Annotated[str, Field(pattern=FILE_NAME)]
 
 
 class BundleError(ValueError):
@@ -410,4 +416,6 @@ def _problem(error: Any) -> str:
         return "is not a field of this format; remove it"
     if error["type"] == "json_invalid":
         return f"is not JSON: {error['ctx']['error']}"
-    return f"{needed(error)}, not {str(error['input'])[:40]!r}" if error["loc"] else needed(error)
+    form = FORMS.get(error["ctx"]["pattern"]) if error["type"] == "string_pattern_mismatch" else None
+    reason = f"must be {form}" if form else needed(error)
+    return f"{reason}, not {str(error['input'])[:40]!r}" if error["loc"] else reason

@@ -11,7 +11,8 @@ with required_packages():
     from models.manifest import locate
     from service.auth import open_authenticator
     from service.rate_limits import RateLimiter
-    from service.settings import ROOT, BadSetting, Settings, is_secret, variable
+    from service.server.listening import address_of
+    from service.settings import ROOT, BadSetting, Settings, allowed, is_secret, variable
     from service.telemetry import Telemetry
     from service.tracing import open_tracer
 
@@ -21,6 +22,7 @@ HOST, PORT = "127.0.0.1", 3000
 def serve(host: str, port: int, options: list[str]) -> None:
     """Serve bundles over HTTP until Ctrl-C."""
     Settings.read(os.environ).bundle_paths()  # fails early
+    host = address_of(host, port)  # BentoML takes no names
     # BentoML clears the metrics below its home at each start, so each port gets its own home.
     home = Path(os.environ.get("BENTOML_HOME") or ROOT / "build/bentoml") / str(port)
     try:
@@ -38,29 +40,45 @@ def serve(host: str, port: int, options: list[str]) -> None:
 
 
 def settings() -> None:
-    """List every setting with its value, its default and what it does."""
+    """List every setting with its value, its default, what it does, and what is allowed."""
     values = Settings.read(os.environ)
     for field, info in Settings.model_fields.items():
         value, default = getattr(values, field), info.get_default()
-        shown = ("set" if value else "not set") if is_secret(field) else _text(value)
-        changed = "" if value == default else f"  (default {_text(default) or 'not set'})"
-        print(f"{variable(field)} = {shown}{changed}\n    {info.description}")
+        shown = "set" if value and is_secret(field) else _text(value)
+        changed = "" if value == default else f"  (default {_text(default)})"
+        print(f"{variable(field)} = {shown}{changed}\n    {info.description}\n    Allowed: {allowed(field)}")
 
 
 def check() -> None:
     """Load and self-test every bundle and read the API keys, as the start does."""
-    from service.engine import Engine  # imports ONNX Runtime, which the other command does not need
-
     values = Settings.read(os.environ)
-    open_authenticator(values)
+    problems = []
+    for part in (open_authenticator, _check_store, _check_tracer, _check_bundles):
+        try:
+            part(values)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise BadSetting("\n".join(problems))
+
+
+def _check_store(values: Settings) -> None:
     if values.rate_limit_store:
         try:
             RateLimiter(values.rate_limit_store).check()
         except Exception as error:  # of the client of the store, which may quote a password
             name = variable("rate_limit_store")
             raise BadSetting(f"{name} cannot be used ({type(error).__name__}); check its host, port and path") from None
+
+
+def _check_tracer(_: Settings) -> None:
     if (tracer := open_tracer(os.environ)) is not None:
         tracer.close()
+
+
+def _check_bundles(values: Settings) -> None:
+    from service.engine import Engine  # imports ONNX Runtime, which the other command does not need
+
     try:
         runtimes = Engine.load(values, Telemetry()).runtimes
     except (ValueError, RuntimeError) as error:  # of the setting, a bundle or the device
@@ -69,6 +87,8 @@ def check() -> None:
         raise BadSetting(f"{error} ({', '.join(chosen)})" if chosen else str(error)) from error
     for runtime in runtimes.values():
         print(f"{runtime.name} ({runtime.bundle.manifest.task}, {runtime.bundle.variant}): OK")
+    for run in values.unexported_runs():
+        print(f"{run.name}: skipped, because it has no bundle yet: seqserve export {run}")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"serve": serve, "check": check, "settings": settings}
@@ -100,7 +120,8 @@ def main(words: list[str] | None = None) -> int:
     try:
         COMMANDS[arguments.pop("command")](**arguments)
     except (ValueError, RuntimeError, OSError) as error:  # BadSetting, BadKeys, BundleError, DeviceUnavailable, files
-        print(f"error: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
         return 1
     return 0
 
@@ -120,7 +141,7 @@ def _resolve_paths(environ: MutableMapping[str, str]) -> None:
 
 def _text(value: object) -> str:
     """Return a value as it is written in the variable."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return (",".join(map(str, value)) if isinstance(value, tuple) else str(value)) or "not set"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The settings of the service, read once from ``SEQSERVE_*`` environment variables.
 
-An unknown name or an invalid value prevents the start, with an error of one sentence. ``seqserve settings``
-lists all settings.
+Unknown names and invalid values prevent the start, with one line for each. ``seqserve settings`` lists all settings.
 """
 
 import difflib
@@ -9,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -30,6 +29,7 @@ ORDER = "order.txt"  # in a directory of bundles: the names of those that come f
 
 
 RUN_BUNDLE = "bundle"  # where `seqserve export` puts the bundle of a run
+RUN_FILE = "run.json"  # in the directory of a run
 
 
 class BadSetting(ValueError):
@@ -75,7 +75,11 @@ Key = Annotated[str, Field(min_length=8)]
 StateKey = Annotated[str, Field(min_length=16)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-SECRET: dict[str, Any] = {"secret": True}
+
+
+def _form(allowed: str, *, secret: bool = False) -> dict[str, Any]:
+    """Return what the schema says about a field whose type does not tell what is allowed."""
+    return {"allowed": allowed, "secret": secret}
 
 
 class Settings(BaseModel):
@@ -86,15 +90,16 @@ class Settings(BaseModel):
     bundles: Parts = Field(
         default=("models/zoo",),
         min_length=1,
-        description="Comma-separated bundles, or directories of bundles or runs (in the order of their order.txt,"
-        " then by name). The first bundle of a task answers requests without a model. Relative paths start at"
-        " the repository's root.",
+        json_schema_extra=_form("1 path or more, with commas between them"),
+        description="Bundles, or directories of bundles or runs (in the order of their order.txt, then by name). The"
+        " first bundle of a task answers requests without a model. Relative paths start at the repository's root.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Device that runs the models.")
     variant: str = Field(
         default="auto",
         pattern=r"^[a-z0-9][a-z0-9_-]*$",
-        description="Variant of each bundle: fp32, int8, or auto for the fastest that costs no accuracy.",
+        json_schema_extra=_form("auto, fp32, int8, or another variant of the bundles"),
+        description="Variant of each bundle. auto: the fastest that costs no accuracy.",
     )
     workers: Count = Field(default=1, le=256, description="Worker processes. Each loads all bundles.")
     threads: Count = Field(default=1, le=256, description="Threads of one model in one worker.")
@@ -157,20 +162,21 @@ class Settings(BaseModel):
     api_keys: Annotated[tuple[Key, ...], BeforeValidator(_split)] = Field(
         default=(),
         repr=False,
-        json_schema_extra=SECRET,
-        description="Comma-separated API keys. A request needs one of them (Authorization: Bearer …). Default: no key"
-        " is needed.",
+        json_schema_extra=_form("keys of at least 8 characters, with commas between them", secret=True),
+        description="API keys. A request needs one of them (Authorization: Bearer …). Default: no key is needed.",
     )
     api_keys_file: str = Field(
         default="",
+        json_schema_extra=_form("a path"),
         description="File with more API keys, reloaded within seconds of a change. A line is `key` or `name key`, with"
         " the key in plain text or as sha256:…, then optionally rate=… and day_requests=… for its own limits.",
     )
     rate_limit: str = Field(
         default="",
         pattern=r"^([1-9][0-9]{0,8}/(s|min|h))?$",
-        description="Requests that an API key, or without keys an address, may send: 100/s, 600/min, 1000/h; then 429."
-        " The window starts with the first request.",
+        json_schema_extra=_form("a number per s, min or h, such as 100/s, 600/min or 1000/h"),
+        description="Requests that an API key, or without keys an address, may send; then 429. The window starts with"
+        " the first request. Default: no limit.",
     )
     day_requests: int = Field(
         default=0,
@@ -181,28 +187,28 @@ class Settings(BaseModel):
     rate_limit_store: str = Field(
         default="",
         pattern=r"^((rediss?|sqlite)://.+)?$",
-        json_schema_extra=SECRET,
+        json_schema_extra=_form("a URL that begins with redis://, rediss:// or sqlite://", secret=True),
         repr=False,
         description="Where requests are counted: redis://host:6379 for one count over all replicas. Default: one count"
         " for all workers of this service.",
     )
     cors_origins: Annotated[Parts, AfterValidator(_check_origins)] = Field(
         default=(),
-        description="Comma-separated origins whose pages may call the service from a browser (https://example.org);"
-        " *: all.",
+        json_schema_extra=_form("origins such as https://example.org, or *, with commas between them"),
+        description="Origins whose pages may call the service from a browser. *: all.",
     )
     allowed_hosts: Annotated[Parts, AfterValidator(_check_hosts)] = Field(
         default=(),
-        description="Comma-separated host names under which clients reach the service, in addition to addresses and"
-        " names without a dot (seqserve.example.org, *.example.org); *: all. Checked on loopback addresses and for"
-        " browsers.",
+        json_schema_extra=_form("names such as seqserve.example.org, *.example.org, or *, with commas between them"),
+        description="Host names under which clients reach the service, in addition to addresses and names without a"
+        " dot. *: all. Checked on loopback addresses and for browsers.",
     )
     state_key: Annotated[tuple[StateKey, ...], BeforeValidator(_split)] = Field(
         default=(),
         repr=False,
-        json_schema_extra=SECRET,
-        description="Comma-separated keys for signing state tokens. The first signs; all are accepted. Use the same on"
-        " all replicas. Default: a new key for each start.",
+        json_schema_extra=_form("keys of at least 16 characters, with commas between them", secret=True),
+        description="Keys for signing state tokens. The first signs; all are accepted. Use the same on all replicas."
+        " Default: a new key for each start.",
     )
     state_ttl_s: Annotated[float, Field(gt=0, le=31_536_000)] = Field(
         default=86_400.0, description="Seconds for which a state token is accepted; then 422."
@@ -214,7 +220,10 @@ class Settings(BaseModel):
         description="Port of the Open Inference Protocol over gRPC, without TLS. 0: none.",
     )
     grpc_host: str = Field(
-        default="127.0.0.1", min_length=1, description="Address of the gRPC port. 0.0.0.0: all interfaces."
+        default="127.0.0.1",
+        min_length=1,
+        json_schema_extra=_form("an address or a host name"),
+        description="Address of the gRPC port. 0.0.0.0: all interfaces.",
     )
     access_log: Literal["off", "errors", "all"] = Field(
         default="off", description="Requests that are logged when they end. Their contents are never logged."
@@ -223,44 +232,60 @@ class Settings(BaseModel):
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
-        """Return the settings in ``environ``. An empty value means the default. Raises BadSetting."""
+        """Return the settings in ``environ``. An empty value means the default.
+
+        Raises BadSetting, with one line for each problem.
+        """
         values: dict[str, str] = {}
+        problems = []
         for name, value in environ.items():
-            if not name.startswith(PREFIX) or name in ELSEWHERE:
-                continue
-            field = name.removeprefix(PREFIX).lower()
-            if name in RENAMED:
-                raise BadSetting(f"{name} was renamed; set {RENAMED[name]} instead")
-            if name in REMOVED:
-                raise BadSetting(f"{name} is no longer a setting: {REMOVED[name]}")
-            if field not in cls.model_fields or name != variable(field):
-                raise BadSetting(_unknown(name, value))
-            if value:
-                values[field] = value
+            if name.startswith(PREFIX) and name not in ELSEWHERE:
+                field = name.removeprefix(PREFIX).lower()
+                if field not in cls.model_fields or name != variable(field):
+                    problems.append(_unknown(name, value))
+                elif value:
+                    values[field] = value
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            raise BadSetting(_invalid(error, values)) from None
-        if settings.deadline_s > settings.deadline_max_s:
-            raise BadSetting(
-                f"SEQSERVE_DEADLINE_S={settings.deadline_s:g} is over SEQSERVE_DEADLINE_MAX_S="
-                f"{settings.deadline_max_s:g}; lower the first or raise the second"
-            )
+            first = {str(each["loc"][0]): each for each in reversed(error.errors(include_url=False))}
+            problems += [_invalid(field, values[field], first[field]) for field in values if field in first]
+        else:
+            if settings.deadline_s > settings.deadline_max_s:
+                problems.append(
+                    f"SEQSERVE_DEADLINE_S={settings.deadline_s:g} is over SEQSERVE_DEADLINE_MAX_S="
+                    f"{settings.deadline_max_s:g}; lower the first or raise the second"
+                )
+        if problems:
+            raise BadSetting("\n".join(problems))
         return settings
 
     def bundle_paths(self) -> list[Path]:
-        """Return the directories of all bundles, in order. Raises BadSetting for a path without a bundle."""
+        """Return the directories of all bundles, in order. Raises BadSetting for a path without a bundle or a run."""
         found: list[Path] = []
         for part in self.bundles:
             path = ROOT / part
             inside = [path] if _is_bundle(path) else _bundles_in(path)
-            if not inside:
+            if not inside and not _unexported_runs(path):
                 raise BadSetting(
                     f"SEQSERVE_BUNDLES={part} has no {MANIFEST}, and neither does any subdirectory; name a directory"
                     " that `seqserve export` wrote"
                 )
             found += [bundle for bundle in inside if bundle not in found]
+        if not found:
+            run = self.unexported_runs()[0]
+            raise BadSetting(f"SEQSERVE_BUNDLES={','.join(self.bundles)} has no bundle yet: seqserve export {run}")
         return found
+
+    def unexported_runs(self) -> list[Path]:
+        """Return the runs that have no bundle yet, in order."""
+        return list(dict.fromkeys(run for part in self.bundles for run in _unexported_runs(ROOT / part)))
+
+
+def _unexported_runs(path: Path) -> list[Path]:
+    """Return a run without a bundle, or those in a directory of runs."""
+    runs = [file.parent for pattern in (RUN_FILE, f"*/{RUN_FILE}") for file in sorted(path.glob(pattern))]
+    return [run for run in runs if not (run / RUN_BUNDLE / MANIFEST).exists()]
 
 
 def _bundles_in(folder: Path) -> list[Path]:
@@ -311,39 +336,45 @@ def authority(host: str, port: int) -> str:
 
 def is_secret(field: str) -> bool:
     """Return whether the value of a field must never be shown."""
-    return Settings.model_fields[field].json_schema_extra == SECRET
+    return bool(_extra(field).get("secret"))
+
+
+def allowed(field: str) -> str:
+    """Return what a field may be."""
+    info = Settings.model_fields[field]
+    if form := _extra(field).get("allowed"):
+        return str(form)
+    if get_origin(info.annotation) is Literal:
+        return " or ".join(", ".join(get_args(info.annotation)).rsplit(", ", 1))
+    kind = "a whole number" if info.annotation is int else "a number"
+    bounds = {name: getattr(each, name) for each in info.metadata for name in ("gt", "ge", "le") if hasattr(each, name)}
+    if "gt" in bounds:
+        return f"{kind} over {bounds['gt']}, at most {bounds['le']}"
+    return f"{kind} from {bounds['ge']} to {bounds['le']}" if "le" in bounds else f"{kind} of at least {bounds['ge']}"
+
+
+def _extra(field: str) -> dict[str, Any]:
+    return cast(dict[str, Any], Settings.model_fields[field].json_schema_extra or {})
 
 
 def _unknown(name: str, value: str) -> str:
     """Return the message for an unknown name. It omits a value that may be a secret under a misspelled name."""
-    fields = {variable(field): field for field in Settings.model_fields}
-    if address := {"PORT": "PORT=3100", "HOST": "HOST=0.0.0.0"}.get(name.removeprefix(PREFIX)):
+    if name in RENAMED:
+        return f"{name} was renamed; set {RENAMED[name]} instead"
+    if name in REMOVED:
+        return f"{name} is no longer a setting: {REMOVED[name]}"
+    own = name.removeprefix(PREFIX)
+    if address := {"PORT": "PORT=3100", "HOST": "HOST=0.0.0.0"}.get(own):
         return f"{name}={value} is not a setting; set the address with `make serve {address}`"
-    near = difflib.get_close_matches(name.upper(), fields, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}? " if near else ""
-    secret = "KEY" in name.upper() or any(is_secret(fields[other]) for other in near)
+    near = difflib.get_close_matches(own.lower(), Settings.model_fields, n=1)
+    hint = f"did you mean {variable(near[0])}? " if near else ""
+    secret = "KEY" in name.upper() or any(map(is_secret, near))
     shown = "" if secret else f"={value}"
     return f"{name}{shown} is not a setting; {hint}`seqserve settings` lists all"
 
 
-def _invalid(error: ValidationError, values: Mapping[str, str]) -> str:
+def _invalid(field: str, value: str, problem: Mapping[str, Any]) -> str:
     """Return the message for a bad value: what it must be, and what the setting is for."""
-    first = error.errors(include_url=False)[0]
-    field, context = str(first["loc"][0]), first.get("ctx", {})
-    shown = "" if is_secret(field) else f"={values[field]}"
-    needs = {
-        "int_parsing": "a whole number",
-        "int_from_float": "a whole number",
-        "int_parsing_size": "a number with fewer digits",
-        "float_parsing": "a number",
-        "finite_number": "a number",
-        "greater_than": "over {gt:g}",
-        "greater_than_equal": "at least {ge:g}",
-        "less_than_equal": "at most {le:g}",
-        "literal_error": "{expected}",
-        "string_too_short": "at least {min_length} characters long (each value)",
-        "too_short": "a list with at least {min_length} entry",
-    }.get(first["type"], "in the form that is described here")
-    about = Settings.model_fields[field].description or ""
-    reason = str(context.get("error") or f"it must be {needs.format_map(context)}")  # that of a validator, or ours
-    return f"{variable(field)}{shown} is not allowed: {reason}. {about}"
+    shown = "" if is_secret(field) else f"={value}"
+    reason = problem.get("ctx", {}).get("error") or f"it must be {allowed(field)}"  # of a validator above, or ours
+    return f"{variable(field)}{shown} is not allowed: {reason}. {Settings.model_fields[field].description}"

@@ -133,7 +133,17 @@ def test_serve_names_a_folder_that_cannot_be_written(
 def test_serve_serves_a_bundle_of_the_current_folder_without_torch(tmp_path: Path) -> None:
     bundles.tagger(tmp_path)
     port = free_port()
-    command = [sys.executable, ROOT / "seqserve.py", "serve", "--port", str(port), "--bundles", "tiny-tag"]
+    command = [
+        sys.executable,
+        ROOT / "seqserve.py",
+        "serve",
+        "--host",
+        "localhost",
+        "--port",
+        str(port),
+        "--bundles",
+        "tiny-tag",
+    ]
     process = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "BENTOML_HOME": str(tmp_path / "home")})
     try:
         wait_until(lambda: served(port) == ["tiny-tag"], timeout_s=60)

@@ -8,7 +8,8 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.manifest import CodecSpec, Name, TaskName
+from models.manifest import FORMS, NAME, CodecSpec, Name, TaskName
+from models.messages import needed
 from training.data.augmentation import AugmentationOptions
 from training.data.tag_schemes import TagScheme
 from training.nn.options import Architecture
@@ -213,8 +214,14 @@ def load(name_or_path: str, **changes: Any) -> Recipe:
 
 
 def reopen(fields: dict[str, Any]) -> Recipe:
-    """Return the recipe of a run or a bundle. Older ones have no tag scheme, because they never converted tags."""
-    return Recipe.model_validate({**fields, "data": {"tag_scheme": "none", **fields["data"]}})
+    """Return the recipe of a run or a bundle. Older ones have no tag scheme, because they never converted tags.
+
+    Raises RecipeError for a recipe of another version.
+    """
+    try:
+        return Recipe.model_validate({**fields, "data": {"tag_scheme": "none", **fields["data"]}})
+    except ValidationError as error:
+        raise RecipeError(_explain(error, "the recipe of the run", ())) from None
 
 
 def _change(fields: dict[str, Any], dotted: str, value: Any) -> None:
@@ -258,9 +265,7 @@ def _message(problem: Mapping[str, Any], field: str, kind: str | None) -> str:
     if problem["type"] == "union_tag_invalid":
         value, known = problem["ctx"]["tag"], list(_kinds(first))
         return f"{value!r} is not one of {', '.join(known)}{_suggestion(value, known)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if field == "name":
-        message = "use at most 64 lower-case letters, digits, dots, dashes and underscores"
+    message = f"must be {FORMS[NAME]}" if field == "name" else needed(problem)
     return f"{message} (got {str(value)[:80]!r})" if field else message
 
 

@@ -48,11 +48,12 @@ def request_error(error: ValidationError, parent: str = "", *, with_value: bool 
         place = _deepest([each["loc"] for each in errors if each["loc"][0] == field])
         where = f"; the value at {field}{place} fits none of these" if place else ""
         return InvalidRequest(f"must be {union}{where}", field=field, value=value)
-    message = re.sub(r"^\w+ should", "must", first["msg"])  # "Input should be an object"
-    if not field:
-        return InvalidRequest(f"the body {message}", value=value)
     if kind == "value_error":  # of a validator above
         return InvalidRequest(str(context["error"]), field=field, value=value)
+    # "Input should be an object", "List should have at most 4 items after validation, not 5"
+    message = re.sub(r"^\w+ should", "must", first["msg"]).replace(" after validation", "")
+    if not field:
+        return InvalidRequest(f"the body {message}", value=value)
     given = _quoted(value) if with_value else "the value"
     return InvalidRequest(f"{given} is not valid: {message}", field=field, limit=_limit(context), value=value)
 

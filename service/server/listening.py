@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import resource
 import socket
+from typing import Any
 
 from service.settings import BadSetting, Settings, authority, variable
 
@@ -24,16 +25,29 @@ class CannotListen(BadSetting):
     """An address that the service cannot listen on."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address, to find out whether it can. Raises CannotListen."""
+def address_of(host: str, port: int) -> str:
+    """Return the address of a host name, IPv4 if it has one, or an address unchanged. Raises CannotListen."""
+    return str(_look_up(host, port)[1][0])
+
+
+def _look_up(host: str, port: int) -> tuple[int, tuple[Any, ...]]:
+    """Return the family and the address of a socket. Raises CannotListen."""
     named = authority(host, port)
     if not 0 <= port < 65_536:
         raise CannotListen(f"{named} cannot be used: {port} is not a port; choose one from 1 to 65535")
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise CannotListen(f"{named} cannot be used: the host {host!r} is unknown; use an IP address") from None
-    found = socket.socket(family, kind, protocol)
+    family, *_, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+    return family, address
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address, to find out whether it can. Raises CannotListen."""
+    named = authority(host, port)
+    family, address = _look_up(host, port)
+    found = socket.socket(family, socket.SOCK_STREAM)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
@@ -56,7 +70,7 @@ def check_addresses(settings: Settings, http: tuple[str, int] | None) -> None:
             try:
                 ipaddress.ip_address(http[0])
             except ValueError:
-                address = socket.getaddrinfo(*http, type=socket.SOCK_STREAM)[0][4][0]
+                address = address_of(*http)
                 raise CannotListen(f"--host {http[0]} is a name; write its address: --host {address}") from None
         if settings.grpc_port:
             try:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.__main__ import main
-from service.settings import MANIFEST, REMOVED, RENAMED, BadSetting, Settings
+from service.settings import MANIFEST, REMOVED, RENAMED, RUN_FILE, BadSetting, Settings, allowed
 from tests.support.bentoml_server import free_port
 from tests.support.unprivileged import public_folder, unprivileged
 
@@ -43,6 +43,14 @@ def test_an_unknown_name_stops_the_start_with_a_suggestion() -> None:
     assert "SEQSERVE_WORKERS" in message
 
 
+def test_every_problem_is_reported_in_a_line_of_its_own() -> None:
+    wrong = {"WORKER": "2", "SLOTS": "1", "DEVICE": "gpu", "DEADLINE_S": "-1", "OWNER": "1"}
+    lines = refusal(**{f"SEQSERVE_{name}": value for name, value in wrong.items()}).splitlines()
+    assert sorted(line.split(" ")[0].partition("=")[0] for line in lines) == sorted(
+        f"SEQSERVE_{name}" for name in wrong
+    )
+
+
 def test_a_name_in_lower_case_is_unknown() -> None:
     assert "SEQSERVE_WORKERS" in refusal(SEQSERVE_workers="2")
 
@@ -65,7 +73,7 @@ def test_the_variables_of_training_and_tests_are_ignored() -> None:
 
 def test_a_bad_value_stops_the_start_with_the_allowed_ones() -> None:
     message = refusal(SEQSERVE_DEVICE="gpu")
-    for part in ("SEQSERVE_DEVICE=gpu", "'auto'", "'cpu'", "'cuda'"):
+    for part in ("SEQSERVE_DEVICE=gpu", "auto", "cpu", "cuda"):
         assert part in message
 
 
@@ -90,8 +98,6 @@ def test_a_bad_value_is_named_with_its_setting_and_limit(name: str, value: str, 
     message = refusal(**{f"SEQSERVE_{name}": value})
     assert message.startswith("SEQSERVE_API_KEYS " if name == "API_KEYS" else f"SEQSERVE_{name}={value} ")
     assert limit in message
-    for of_pydantic in ("input should", "string should", "value error", "tuple", "pattern"):
-        assert of_pydantic not in message.lower()
 
 
 @pytest.mark.parametrize(
@@ -170,6 +176,19 @@ def test_a_directory_of_runs_means_their_bundles(tmp_path: Path) -> None:
     assert [str(path.relative_to(tmp_path)) for path in found] == ["a/bundle", "b/bundle", "c"]
 
 
+def test_a_run_without_a_bundle_is_skipped_among_others(tmp_path: Path) -> None:
+    for name in ("a/bundle", "b"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / name / RUN_FILE).write_text("{}")
+    (tmp_path / "a/bundle" / MANIFEST).write_text("{}")
+    settings = Settings(bundles=(str(tmp_path), str(tmp_path / "b")))
+    assert settings.bundle_paths() == [tmp_path / "a/bundle"]
+    assert settings.unexported_runs() == [tmp_path / "b"]
+    with pytest.raises(BadSetting, match=f"export {tmp_path}/b"):
+        Settings(bundles=(str(tmp_path / "b"),)).bundle_paths()
+
+
 def test_a_path_without_a_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="SEQSERVE_BUNDLES"):
         Settings(bundles=(str(tmp_path),)).bundle_paths()
@@ -238,7 +257,9 @@ def test_the_command_shows_every_setting(capsys: pytest.CaptureFixture[str], mon
     shown = capsys.readouterr().out
     assert "SEQSERVE_WORKERS = 2  (default 1)" in shown
     assert "hush" not in shown
-    assert all(f"SEQSERVE_{field.upper()} = " in shown for field in Settings.model_fields)
+    for field in Settings.model_fields:
+        assert f"SEQSERVE_{field.upper()} = " in shown
+        assert allowed(field) in shown
 
 
 def test_the_command_refuses_a_bad_setting(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +288,14 @@ def test_check_fails_for_a_store_that_does_not_answer(
     monkeypatch.setenv("SEQSERVE_RATE_LIMIT_STORE", f"redis://user:secret@127.0.0.1:{free_port()}")
     assert main(["check"]) == 1
     assert "SEQSERVE_RATE_LIMIT_STORE" in capsys.readouterr().err
+
+
+def test_check_reports_every_problem(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQSERVE_API_KEYS_FILE", "/nope")
+    monkeypatch.setenv("SEQSERVE_BUNDLES", "/nope")
+    assert main(["check"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" ")[1] for line in lines] == ["SEQSERVE_API_KEYS_FILE=/nope", "SEQSERVE_BUNDLES=/nope"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.server.listening import FILES_BESIDES_CONNECTIONS, CannotListen, check_addresses, listen
+from service.server.listening import FILES_BESIDES_CONNECTIONS, CannotListen, address_of, check_addresses, listen
 from service.settings import Settings
 
 HAS_IPV6 = True
@@ -82,6 +82,11 @@ def test_a_port_that_other_processes_share_is_taken() -> None:
 def test_a_name_as_host_is_refused_with_its_address() -> None:
     with pytest.raises(CannotListen, match=r"--host (127\.0\.0\.1|::1)"):
         check_addresses(Settings(), ("localhost", 0))
+
+
+@pytest.mark.parametrize(("host", "address"), [("localhost", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::1", "::1")])
+def test_a_name_has_an_address(host: str, address: str) -> None:
+    assert address_of(host, 3000) == address
 
 
 def connections(soft: int, hard: int) -> str:
