@@ -26,6 +26,9 @@ COMMANDS = {
         "check": ("service", "Load and self-test every bundle and read the API keys, as the start does."),
         "settings": ("service", "List every setting with its value, its default, what it does, and what is allowed."),
     },
+    "use": {
+        "predict": ("models", "Answer the inputs of a file, without a server."),
+    },
     "train": {
         "list": ("training", "List the recipes."),
         "data": ("training", "List the published data sets, or fetch some."),

@@ -1,4 +1,4 @@
-"""The commands of seqserve that read bundles without a server: inspect and measure."""
+"""The commands of seqserve that read bundles without a server: predict, inspect and measure."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from typing import Any, get_args
 from seqserve import CommandParser, required_packages
 
 with required_packages():
-    from models import bundle
+    from models import bundle, predict_command
     from models.inspect import TOLERANCE, VARIANT, Inspection, Layer, NotInstalled, inspect, render, units
     from models.inspect.operators import DIRECTIONS, PARTS, UnsupportedOperator
     from models.manifest import BundleError, locate
@@ -28,16 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, or 2 after an error."""
     options = make_parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (BundleError, NotInstalled, UnsupportedOperator, DeviceUnavailable, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def make_parser() -> CommandParser:
-    parser = CommandParser(prog="seqserve", description="Inspect bundles and measure their speed.")
+    parser = CommandParser(prog="seqserve", description="Use and inspect bundles, and measure their speed.")
     commands = parser.add_commands()
+    predict_command.register(commands)
     summary = "Show gates and cells at every step of an input."
     command = commands.add_parser("inspect", help=summary, description=summary, epilog=INSPECT_EXAMPLES)
     command.set_defaults(run=_inspect)

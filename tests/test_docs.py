@@ -110,10 +110,11 @@ def test_named_commands_have_valid_arguments(page: Path) -> None:
     blocks = re.findall(r"^```(?:sh|console)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     code = "\n".join([*blocks, *re.findall(r"`([^`\n]+)`", text)])
     for arguments in re.findall(r"^(?:\$ )?seqserve ([a-z][^\n|#&<>\\]*?)(?:  .*| [|&<>].*)?$", code, re.MULTILINE):
-        package = seqserve.PACKAGES[shlex.split(arguments)[0]]
+        command, *rest = shlex.split(arguments)
+        package = seqserve.PACKAGES[command]
         parser = importlib.import_module(f"{package}.__main__").make_parser()
-        if any(word.isupper() for word in shlex.split(arguments)):
-            continue  # a placeholder such as RUN
+        if not rest or any(word.isupper() for word in rest):
+            continue  # only the name of the command, or a placeholder such as RUN
         try:
             parser.parse_args(shlex.split(arguments))
         except SystemExit:

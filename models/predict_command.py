@@ -1,0 +1,130 @@
+"""The command predict: the answers of a bundle to the inputs of a file, as JSON lines, without a server."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO, get_args
+
+from models.codecs import InputError
+from models.files.inputs import FORMATS, Format, read_inputs
+from models.manifest import locate
+from models.onnx_session import Device
+from models.predictor import PARAMETERS, Predictor, load
+from models.tasks import as_json
+
+CHUNK = 256  # inputs that are answered together and then written
+STDIN = Path("/dev/stdin")
+EXAMPLES = """examples:
+  seqserve predict pos-en sentences.txt                    an input on each line
+  seqserve predict runs/mine/bundle new.csv --text review  a column of a table
+  seqserve predict ner-en tweets.jsonl --out found.jsonl   the key text, or tokens
+  echo ROMEO: | seqserve predict shakespeare - --seed 7
+"""
+
+
+def register(commands: Any) -> None:
+    summary = "Answer the inputs of a file, without a server."
+    parser = commands.add_parser(
+        "predict",
+        help=summary,
+        description='Write one JSON line for each input of a file: {"inputs": …, "outputs": …}, or an error.',
+        epilog=EXAMPLES,
+    )
+    parser.set_defaults(run=run)
+    add = parser.add_argument
+    add("bundle", type=locate, metavar="BUNDLE", help="Bundle directory, or the name of a shipped bundle.")
+    suffixes = "; ".join(f"{form}: {' '.join(names)}" for form, names in FORMATS.items())
+    add("file", type=Path, metavar="FILE", help="File of inputs, or - for standard input.")
+    add("--out", type=Path, metavar="FILE", help="Write the answers here (default: standard output).")
+    add(
+        "--format",
+        choices=get_args(Format),
+        metavar="FORMAT",
+        help=f"Read the file as one of {', '.join(get_args(Format))} (default: by suffix; {suffixes}; others: lines).",
+    )
+    add("--text", metavar="COLUMN", help="Read inputs from this column or key (default: text, tokens, or frames).")
+    add("--series", metavar="COLUMN", default="id", help="Group frames by this column (default: %(default)s).")
+    add("--label", metavar="COLUMN", default="label", help="Ignore this column of frames (default: %(default)s).")
+    add("--token-column", type=int, metavar="N", help="Read CoNLL tokens from this column, counted from 0.")
+    add("--encoding", default="utf-8", help="Decode with this encoding (default: %(default)s).")
+    add("--variant", default="auto", help="Variant of the bundle (default: %(default)s).")
+    add("--device", choices=get_args(Device), default="auto", help="Device to run on (default: %(default)s).")
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: %(default)s).")
+    own = parser.add_argument_group("parameters, as in HTTP requests")
+    for name, about in _described_parameters().items():
+        flag = f"--{name.replace('_', '-')}"
+        if name in ("return_full_text", "details"):
+            own.add_argument(flag, dest=f"parameter_{name}", action="store_true", default=None, help=about)
+        else:
+            action = "append" if name == "stop" else "store"
+            own.add_argument(flag, dest=f"parameter_{name}", action=action, metavar="VALUE", help=about)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the answers. Return 1 if the bundle could not read an input."""
+    predictor = load(options.bundle, variant=options.variant, device=options.device, threads=options.threads)
+    prefix = "parameter_"
+    given = {name.removeprefix(prefix): value for name, value in vars(options).items() if name.startswith(prefix)}
+    parameters = {name: value for name, value in given.items() if value is not None}
+    predictor.check_parameters(parameters)
+    inputs = read_inputs(
+        STDIN if str(options.file) == "-" else options.file,
+        of_frames=predictor.bundle.manifest.codec.kind == "frames",
+        form=options.format,
+        text=options.text,
+        label=options.label,
+        series=options.series,
+        token_column=options.token_column,
+        encoding=options.encoding,
+    )
+    if options.out is None:
+        return _write(predictor, inputs, parameters, sys.stdout)
+    with options.out.open("w", encoding="utf-8") as out:
+        return _write(predictor, inputs, parameters, out)
+
+
+def _write(predictor: Predictor, inputs: list[Any], parameters: dict[str, Any], out: TextIO) -> int:
+    started_s, failed = time.perf_counter(), 0
+    try:
+        for start in range(0, len(inputs), CHUNK):
+            for row in _answers(predictor, inputs[start : start + CHUNK], parameters):
+                failed += "error" in row
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            out.flush()
+            if sys.stderr.isatty():
+                print(f"\r{min(start + CHUNK, len(inputs)):,} of {len(inputs):,}", end="\r", file=sys.stderr)
+    except BrokenPipeError:  # the reader, such as head, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    seconds = time.perf_counter() - started_s
+    rate = f"{len(inputs):,} inputs in {seconds:.1f} s ({len(inputs) / seconds:,.0f}/s)"
+    print(f"{rate}; {failed:,} could not be read" if failed else rate, file=sys.stderr)
+    return int(failed > 0)
+
+
+def _answers(predictor: Predictor, inputs: list[Any], parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the line of each input. One that cannot be read does not fail the others."""
+    try:
+        answers = predictor(inputs, **parameters)
+    except InputError as error:
+        if len(inputs) == 1:
+            yield {"inputs": inputs[0], "error": str(error).removeprefix("input 0").lstrip(": ")}
+            return
+        for each in inputs:
+            yield from _answers(predictor, [each], parameters)
+        return
+    for each, answer in zip(inputs, answers, strict=True):
+        yield {"inputs": each, "outputs": as_json(answer)}
+
+
+def _described_parameters() -> dict[str, str]:
+    """Return what each parameter means, with the tasks that have it."""
+    meanings: dict[str, list[str]] = {}
+    for task in ("tag", "classify", "generate"):
+        for name, field in PARAMETERS[task].model_fields.items():
+            meanings.setdefault(name, []).append(f"{task}: {field.description}")
+    return {name: "; ".join(each) for name, each in meanings.items()}
