@@ -47,7 +47,7 @@ def write(manifest: Manifest, *, tokens_cut_differently: float = 0, checklist: C
 
 {_scores(manifest)}
 
-{_selection(recipe["data"])} Times are for the network alone, on one thread of the machine that made the bundle.
+{_selection(recipe)} Times are for the network alone, on one thread of the machine that made the bundle.
 {_checklist(manifest, checklist)}
 ## Training
 
@@ -64,15 +64,16 @@ def write(manifest: Manifest, *, tokens_cut_differently: float = 0, checklist: C
 """
 
 
-def _selection(data: Mapping[str, Any]) -> str:
-    """Return which examples chose the epoch and which gave the scores."""
-    if share := data.get("choice_share"):
+def _selection(recipe: Mapping[str, Any]) -> str:
+    """Return which examples chose the epoch and the threshold, and which gave the scores."""
+    chosen = "the epoch and the threshold" if recipe["training"].get("threshold") else "the epoch"
+    if share := recipe["data"].get("choice_share"):
         return (
             f"Scores are on development data that chose nothing. {share:.0%} of the first data set's training examples "
-            "were held out and chose the epoch."
+            f"were held out and chose {chosen}."
         )
     return (
-        "Scores are on all held-out data, which also chose the epoch and the recipe's settings: expect slightly lower "
+        f"Scores are on all held-out data, which also chose {chosen} and the recipe's settings: expect slightly lower "
         "scores on new data."
     )
 

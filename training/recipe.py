@@ -173,6 +173,9 @@ class Recipe(_RecipePart):
                 crf and training.class_weights != "none"
             ),
             f"merge: the label {repeated!r} is merged twice; merge it once": repeated is not None,
+            f"threshold is for spans of tags, and task {task!r} has none; remove it": (
+                training.threshold and task != "tag"
+            ),
             "margin needs a crf; set architecture.crf = true, or remove margin": training.margin and not crf,
             "label_smoothing is for labels that are predicted one by one; remove it": (
                 training.label_smoothing and (crf or generates)

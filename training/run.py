@@ -18,7 +18,7 @@ from training import metrics, parallel, plots, trainer
 from training.baselines import baselines
 from training.data import loading
 from training.data.examples import DataError, Source, Splits, digest_of, merge_labels
-from training.nn.networks import Network, make_network
+from training.nn.networks import Network, SequenceNetwork, make_network
 from training.objectives import Objective
 from training.objectives.sequences import SequenceObjective
 from training.prepare import prepare
@@ -47,7 +47,7 @@ class TrainingRun:
     notes: tuple[str, ...] = ()  # about the data, for the user
 
     def network(self) -> Network:
-        """Return the network with the best weights, in evaluation mode."""
+        """Return the network with the best weights and the chosen threshold, in evaluation mode."""
         network = make_network(
             self.recipe.architecture,
             self.codec,
@@ -58,6 +58,8 @@ class TrainingRun:
         )
         weights = torch.load(self.folder / trainer.BEST, map_location="cpu", weights_only=True)
         network.load_state_dict({name: w for name, w in weights.items() if not name.startswith("auxiliary.")})
+        if threshold := read_report(self.folder).get("threshold"):
+            network.add_to_score(self.labels.index("O"), threshold)
         return network.eval()
 
     @property
@@ -145,15 +147,21 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 
 def _write_report(run: TrainingRun, examples: Splits[Any], objective: Objective) -> None:
-    """Write confusion.png and report.json with "baselines", "macro_f1", and a row for each of "labels" and "spans"."""
+    """Write confusion.png and report.json.
+
+    The report has "baselines", "macro_f1", a row for each of "labels" and "spans", and "threshold" if one was chosen.
+    """
     task = run.recipe.task
     train = merge_labels(examples.train, run.recipe.merge) if run.recipe.merge else examples.train
     # A resumed run has the same data, so its baselines are still right.
-    scores = read_report(run.folder).get("baselines")
-    scores = scores or baselines(task, train, examples.choosing, codec=run.recipe.codec.kind)
+    before = read_report(run.folder)
+    scores = before.get("baselines") or baselines(task, train, examples.choosing, codec=run.recipe.codec.kind)
     content: dict[str, Any] = {"baselines": scores}
     if isinstance(objective, SequenceObjective):
-        expected, (predicted, _) = objective.expected, objective.predict(run.network())
+        network = run.network()
+        if run.recipe.training.threshold and isinstance(network, SequenceNetwork):
+            content["threshold"] = before.get("threshold", 0.0) + objective.set_threshold(network)
+        expected, (predicted, _) = objective.expected, objective.predict(network)
         if task != "classify":
             spans = metrics.span_reports([e.steps for e in expected], [p.steps for p in predicted])
             content["spans"] = [asdict(row) for row in spans]

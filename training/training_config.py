@@ -66,6 +66,11 @@ class Training(BaseModel):
         description="nats by which a crf must prefer a step's label to O in training, so that it misses fewer spans "
         "(softmax-margin, Gimpel and Smith 2010)",
     )
+    threshold: bool = Field(
+        default=False,
+        description="after training, add to the score of O the nats that give the best F1 on the examples that choose "
+        "the epoch (tag)",
+    )
     class_weights: ClassWeightsName = Field(
         default="none",
         description="balanced: every label has the same total weight in the loss; square-root: the total weight is the "

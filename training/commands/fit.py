@@ -167,6 +167,8 @@ def _print_report(run: "TrainingRun") -> None:
     for name, baseline in report.get("baselines", {}).items():
         table.add_row(name, *(f"{baseline[score]:.3f}" if score in baseline else "" for score in scores))
     console.print(table)
+    if threshold := report.get("threshold"):
+        echo(f"threshold: {threshold:+.1f} nats on the score of O; the rows below have it, the table above does not")
     kind = "spans" if report.get("spans") else "labels"
     rows = sorted(report.get(kind, []), key=lambda row: -row["support"])
     if not rows:

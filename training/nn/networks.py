@@ -114,6 +114,11 @@ class SequenceNetwork(nn.Module):
         has_positions = isinstance(self.encoder, SymbolEncoder) and self.encoder.place is not None
         return steps_only and forwards_only and not has_positions
 
+    @torch.no_grad()
+    def add_to_score(self, label: int, nats: float) -> None:
+        """Add to the score of a step label at every step, before the softmax or the CRF."""
+        self.step_head.bias[label] += nats
+
     def read(self, *, lengths: Tensor, state: StackState | None = None, **feeds: Tensor) -> tuple[Tensor, StackState]:
         """Return the stack's output (T, B, W) and the state after step T, for the feeds of the codec's collate."""
         return self.stack(self.encoder(**feeds), lengths, state)

@@ -28,6 +28,7 @@ from training.training_config import ClassWeightsName
 
 AUGMENTATION = 1  # separates the random numbers of augmentation from those of batches
 IGNORED = -100  # cross_entropy's default ignore_index, the target of padding
+THRESHOLDS = [nats / 5 for nats in range(-10, 11)]  # nats that may be added to the score of O
 EVALUATION_TOKENS = 4096  # padded tokens in a batch
 
 
@@ -198,6 +199,22 @@ class SequenceObjective:
                 picked = probabilities[known].gather(-1, targets[known][:, None]).clamp(min=1e-12)
                 loss, total = loss - float(picked.log().sum()), total + int(counted.sum())
         return predictions, loss / max(total, 1)
+
+    def set_threshold(self, network: SequenceNetwork) -> float:
+        """Add to the score of O the nats that give the best F1 on the development data, and return them.
+
+        Ties go to the smaller change. Returns 0 and changes nothing if the tags are not IOB2.
+        """
+        if self._outside is None or self.metric != "f1":
+            return 0.0
+        scores, initial = dict[float, float](), network.step_head.bias.detach().clone()
+        for nats in sorted(THRESHOLDS, key=abs):
+            network.add_to_score(self._outside, nats)
+            scores[nats] = self.evaluate(network)["f1"]
+            network.step_head.bias.data.copy_(initial)
+        best = max(scores, key=scores.__getitem__)
+        network.add_to_score(self._outside, best)
+        return best
 
     def _labels_of(self, answers: dict[str, Tensor], batch: SequenceBatch) -> list[ExampleLabels]:
         """Return the labels of each column of a batch."""

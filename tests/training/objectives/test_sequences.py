@@ -231,3 +231,17 @@ def test_joint_task_weighs_batches_by_texts_also_for_the_auxiliary_task() -> Non
     for batch in objective.batches(0):
         weights[batch.auxiliary] += objective.weight(batch)
     assert weights == {False: 6, True: 4}
+
+
+def test_threshold_restores_the_spans_that_a_high_score_of_o_hides() -> None:
+    train = [TaggedExample(tokens=("the", "film"), tags=("O", "B-X"))] * 40
+    objective = sequence_objective("tag", train, train[:4])
+    network: Any = objective.network.eval()
+    with torch.no_grad():
+        network.step_head.weight.zero_()
+        network.step_head.bias.copy_(torch.tensor([0.0, 1.5]))  # B-X, O: nothing is found
+    assert objective.evaluate(network)["f1"] == 0
+    added = objective.set_threshold(network)
+    assert -1.9 < added < -1.5
+    assert objective.evaluate(network)["f1"] > 0
+    assert objective.set_threshold(network) == 0
