@@ -33,8 +33,11 @@ from models.codecs.characters import CharactersCodec, DnaCodec  # noqa: E402
 from models.codecs.frames import FramesCodec  # noqa: E402
 from seqserve import CommandParser  # noqa: E402
 from service.api.application import ROUTES  # noqa: E402
+from service.api.fields import UNSET, RequestModel  # noqa: E402
+from service.api.openai import CompletionRequest, EmbeddingRequest  # noqa: E402
 from service.api.openapi import PAGES  # noqa: E402
 from service.api.problems import PREFIX, TABLE  # noqa: E402
+from service.api.schemas import ClassifyParameters, GenerateParameters, TagParameters  # noqa: E402
 from service.settings import Settings, allowed, variable  # noqa: E402
 from service.telemetry import METRICS  # noqa: E402
 from training.data.fetch import PUBLISHED  # noqa: E402
@@ -127,6 +130,71 @@ def routes() -> str:
     rows.append([code("/v1/stream"), "WebSocket", "[Tagging streams](#tagging-streams)"])
     rows += [[code(page.path), "GET, HEAD", page.summary] for page in PAGES]
     return table(["route", "methods", "purpose"], rows)
+
+
+PARAMETERS: dict[str, type[RequestModel]] = {
+    "Tag": TagParameters,
+    "Classify": ClassifyParameters,
+    "Generate": GenerateParameters,
+    "OpenAI completions": CompletionRequest,
+    "OpenAI embeddings": EmbeddingRequest,
+}
+
+
+def parameters() -> str:
+    """Return the parameters of each task, and those that are not offered."""
+    parts = []
+    for title, model in PARAMETERS.items():
+        properties = model.model_json_schema()["properties"]
+        rows = [parameter(name, properties[name]) for name in model.offered() if "description" in properties[name]]
+        parts.append(f"## {title}\n\n{table(['parameter', 'type', 'range', 'default', 'effect'], rows)}")
+        absent = []
+        for name, values in {**model.neutral_values(), **dict.fromkeys(sorted(model.not_offered), ())}.items():
+            accepted = ", ".join(json_code(each) for each in values if each is not None)
+            absent.append(f"{code(name)} (except {accepted})" if accepted else code(name))
+        if absent:
+            parts.append(f"Not offered: {', '.join(absent)}.\n")
+    return "\n".join(parts)
+
+
+def parameter(name: str, schema: dict[str, Any]) -> list[str]:
+    """Return the row of one parameter from its JSON schema."""
+    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    types_ = " or ".join(dict.fromkeys(kind.get("type", "object").replace("array", "list") for kind in kinds))
+    limits = "; ".join(filter(None, dict.fromkeys(map(range_of, kinds))))
+    return [code(name), types_, limits, schema.get(UNSET) or json_code(schema["default"]), schema["description"]]
+
+
+BOUNDS = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "below {}",
+    "maxLength": "at most {} characters",
+    "maxItems": "at most {} strings",
+}
+
+
+def range_of(schema: dict[str, Any]) -> str:
+    """Return the values that a JSON schema allows."""
+    if "enum" in schema or "const" in schema:
+        return ", ".join(map(json_code, schema.get("enum", [schema.get("const")])))
+    ends = [words.format(number(schema[key])) for key, words in BOUNDS.items() if key in schema]
+    return ", ".join(ends) + (f" of {range_of(schema['items'])}" if "items" in schema else "")
+
+
+def number(value: float) -> str:
+    """Return a number for people, and a large power of two as such."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    exponent = abs(value).bit_length() - 1
+    sign = "-" if value < 0 else ""
+    return f"{sign}2^{exponent}" if exponent > 40 and abs(value) == 1 << exponent else f"{value:,}"
+
+
+def json_code(value: Any) -> str:
+    """Return a value as JSON in inline code."""
+    return code(json.dumps(value))
 
 
 def recipes() -> str:
@@ -432,6 +500,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "errors": errors,
     "input-errors": input_errors,
     "routes": routes,
+    "parameters": parameters,
     "recipes": recipes,
     "data-sets": data_sets,
     "dependencies": dependencies,

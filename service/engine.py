@@ -29,7 +29,7 @@ from models.tasks import (
     TaggedInput,
     Tagging,
 )
-from service.errors import InvalidRequest, TooLarge, Unavailable, UnknownModel
+from service.errors import InvalidRequest, TooLarge, Unavailable, UnknownModel, shown
 from service.generation import GenerationParameters, GenerationService, GenerationStream
 from service.model_runtime import ModelRuntime, TensorRuntime, open_runtime
 from service.scheduling.job import InferenceRequest
@@ -149,13 +149,9 @@ class Engine:
                 raise UnknownModel(f"no bundle is loaded that can {task}", value="", available=[])
             return self._first[task]
         if model not in found:
-            names = ", ".join(found) or "none"
-            other = f" ({model!r} is loaded for another task)" if model in self._runtimes else ""
-            raise UnknownModel(
-                f"no bundle with that name can {task}{other}; those that can: {names}",
-                value=model,
-                available=list(found),
-            )
+            problem = f"cannot {task}" if model in self._runtimes else "does not exist"
+            message = f"the model {shown(model)!r} {problem}; those that can: {', '.join(found) or 'none'}"
+            raise UnknownModel(message, value=model, available=list(found))
         return found[model]
 
     async def tag(

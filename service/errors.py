@@ -4,6 +4,7 @@ A message is one sentence for a person: the value, the limit, the remedy. ``deta
 error names fields relative to the request body; ``field`` is not repeated in the message.
 """
 
+import difflib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Self
@@ -26,11 +27,21 @@ def shown(value: object) -> Value:
     return type(value).__name__
 
 
-DETAILS = ("field", "policy", "limit", "value", "available", "retry_after_s")
+def closest(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of ``names`` that a misspelled name probably means, or None."""
+    by_lower = {each.lower(): each for each in names}
+    found = difflib.get_close_matches(name[:VALUE_CHARACTERS].lower(), by_lower, n=1)
+    return by_lower[found[0]] if found else None
+
+
+DETAILS = ("field", "policy", "limit", "value", "available", "did_you_mean", "retry_after_s")
 
 
 class ServiceError(Exception):
-    """Ends a request without an answer. ``details`` has those of DETAILS that it has, which a program needs."""
+    """Ends a request without an answer. ``details`` has those of DETAILS that it has, which a program needs.
+
+    An error with a ``value`` and the names ``available`` also has the closest of them, as ``did_you_mean``.
+    """
 
     def __init__(self, message: str, *, value: object = None, available: Sequence[str] | None = None, **details: Value):
         super().__init__(message)
@@ -39,6 +50,7 @@ class ServiceError(Exception):
             **details,
             "value": shown(value),
             "available": None if available is None else list(available),
+            "did_you_mean": closest(value, available) if isinstance(value, str) and available else None,
         }
         self.details = {name: given[name] for name in DETAILS if given.get(name) is not None}
 

@@ -16,14 +16,16 @@ import logging
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from service.auth import Authenticator, open_authenticator
-from service.errors import Unavailable
+from service.errors import Overloaded, Unavailable
 from service.logs import AccessLog
 from service.rate_limits import IN_PROCESS, RateLimiter
 from service.settings import Settings
@@ -43,11 +45,16 @@ CHORES_S = 1.0  # between two metrics flushes, key refreshes or connection sweep
 # Python's default of 700 the collector takes a fifth of the core with 500 requests waiting. See docs/decisions.md.
 GC_THRESHOLD = 20_000
 
+LARGE_BYTES = 1 << 16  # of a body that is parsed in a thread, with bounds, and whose errors do not repeat the value
+PARSER_REST = 3.0  # the thread rests this many times as long as it has parsed: the event loop gets most of the core
+PARSER_QUEUE = 64  # large bodies that may wait for the thread
+
 BACK_OFF_S = 0.5  # before the first restart; doubled for each failure in a row
 BACK_OFF_MAX_S = 30.0
 PERSISTENT_FAILURES = 5  # failures in a row after which a task counts as failing
 RECOVERY_S = 10.0  # a run of this length ends a row of failures
 
+T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -57,6 +64,7 @@ class Worker:
     def __init__(self, settings: Settings, load_engine: "Callable[[Settings, Telemetry], Engine]") -> None:
         self.settings = settings
         self.telemetry = Telemetry()
+        self.parser = BodyParser()
         self.draining = False
         self.authenticator: Authenticator | None = None  # None: no keys and no limits
         self.rate_limiter: RateLimiter | None = None
@@ -226,6 +234,42 @@ def _guarded(observe: Callable[[RequestRecord], None]) -> Callable[[RequestRecor
             log.exception("a request cannot be logged or traced")
 
     return call
+
+
+class BodyParser:
+    """Parses large bodies in one thread, one after another.
+
+    The parsers hold Python's global lock (GIL) for up to tens of milliseconds. Between two bodies the thread rests, so
+    that a client that sends nothing but large bodies leaves most of the core to the event loop.
+    """
+
+    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parse")
+        self._sleep = sleep
+        self._waiting = 0
+        self._rested_s = 0.0  # time.monotonic: when the thread has rested
+
+    async def run(self, parse: Callable[..., T], *args: Any, size: int) -> T:
+        """Return ``parse(*args)``. ``size``: the bytes that it reads. Raises what it raises, and Overloaded."""
+        if size <= LARGE_BYTES:
+            return parse(*args)
+        if self._waiting >= PARSER_QUEUE:
+            message = f"{PARSER_QUEUE} bodies of over {LARGE_BYTES} bytes wait to be parsed; retry later"
+            raise Overloaded(message, retry_after_s=1.0, limit=PARSER_QUEUE)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, parse, args)
+        finally:
+            self._waiting -= 1
+
+    def _run(self, parse: Callable[..., T], args: Sequence[Any]) -> T:
+        if (left_s := self._rested_s - time.monotonic()) > 0:
+            self._sleep(left_s)
+        began_s = time.thread_time()
+        try:
+            return parse(*args)
+        finally:
+            self._rested_s = time.monotonic() + PARSER_REST * (time.thread_time() - began_s)
 
 
 class _NoEngine:

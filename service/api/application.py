@@ -83,7 +83,7 @@ async def _ready(context: RequestContext, _: bytes) -> Any:
 
 async def _not_found(context: RequestContext, _: bytes) -> Any:
     available = [route.pattern for route in ROUTES]
-    raise NotFound(f"there is no route {shown(context.path)}; see /docs.json", available=available)
+    raise NotFound(f"there is no route {shown(context.path)}; see /docs.json", value=context.path, available=available)
 
 
 def _health_docs(summary: str) -> Docs:

@@ -26,7 +26,7 @@ PAGES = frozenset(("/metrics", "/schema.json"))
 
 
 async def _generate(context: RequestContext, body: bytes) -> Any:
-    request = await schemas.read_request(schemas.GENERATE, body, context.worker.settings)
+    request = await schemas.read_request(schemas.GenerateRequest, body, context.worker)
     schemas.reject_stream(request)
     return await native.generate(context, request)
 

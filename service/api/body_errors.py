@@ -7,8 +7,10 @@ from typing import Any
 
 import orjson
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from service.errors import InvalidRequest, Value, shown
+from service.api.fields import RequestModel
+from service.errors import InvalidRequest, Value, closest, shown
 
 ERRORS_LISTED = 64  # of a body with more errors than this, only their number is reported
 
@@ -29,19 +31,24 @@ def encoding_problem(body: bytes) -> str | None:
     return None
 
 
-def request_error(error: ValidationError, parent: str = "", *, with_value: bool = True) -> InvalidRequest:
-    """Return pydantic's error as ours: the first invalid field (inside ``parent``), its value, and what is allowed."""
+def request_error(
+    error: ValidationError, model: type[RequestModel], parent: str = "", *, with_value: bool = True
+) -> InvalidRequest:
+    """Return pydantic's error as ours: the first invalid field (inside ``parent``), its value, and what is allowed.
+
+    ``model`` is the type of the body, or of the object ``parent`` in it.
+    """
     if error.error_count() > ERRORS_LISTED:
         return InvalidRequest(f"the body has {error.error_count()} errors; see the schema in /docs.json")
     errors = error.errors(include_url=False, include_input=with_value)
-    first = errors[0]
+    first = _most_helpful(errors)
     kind, value, context = first["type"], first.get("input"), first.get("ctx", {})
     union = _UNIONS.get((error.title, str(first["loc"][0]))) if first["loc"] else None
     field = str(first["loc"][0]) if union else _path((parent, *first["loc"]))
     if kind == "json_invalid":  # the parser's message has a position, and never the text itself
         return InvalidRequest(f"the body is not valid JSON: {context['error']}")
     if kind == "extra_forbidden":
-        return InvalidRequest("unknown field; remove it", field=field)
+        return _unknown_field(model.at(first["loc"][:-1]), str(first["loc"][-1]), field)
     if kind == "missing":
         return InvalidRequest("required, but missing", field=field)
     if union:
@@ -56,6 +63,26 @@ def request_error(error: ValidationError, parent: str = "", *, with_value: bool 
         return InvalidRequest(f"the body {message}", value=value)
     given = _quoted(value) if with_value else "the value"
     return InvalidRequest(f"{given} is not valid: {message}", field=field, limit=_limit(context), value=value)
+
+
+def _most_helpful(errors: Sequence[ErrorDetails]) -> ErrorDetails:
+    """Return the first error, or the misspelled field if that is why the first one is missing."""
+    first = errors[0]
+    if first["type"] == "missing":
+        *place, name = first["loc"]
+        for each in errors[1:]:
+            *where, sent = each["loc"]
+            if each["type"] == "extra_forbidden" and where == place and closest(str(sent), [str(name)]):
+                return each
+    return first
+
+
+def _unknown_field(model: type[RequestModel], name: str, field: str) -> InvalidRequest:
+    if name in model.not_offered:
+        return InvalidRequest("not offered; leave it out", field=field)
+    offered = model.offered()
+    message = f"unknown field; the fields are {', '.join(offered)}; remove it"
+    return InvalidRequest(message, field=field, value=name, available=offered)
 
 
 _FRAMES = "frames (a list of lists of numbers, all of one length) or a list of frames"

@@ -89,7 +89,7 @@ def model_card(runtime: ModelRuntime) -> ModelCard:
 
 
 async def _tag(context: RequestContext, body: bytes) -> Any:
-    request = await schemas.read_request(schemas.TAG, body, context.worker.settings)
+    request = await schemas.read_request(schemas.TagRequest, body, context.worker)
     model = context.choose_model(request.model, "tag")
     answer = await context.worker.engine.tag(
         request.inputs, model=model, aggregation=request.aggregation, request=context.request
@@ -98,7 +98,7 @@ async def _tag(context: RequestContext, body: bytes) -> Any:
 
 
 async def _classify(context: RequestContext, body: bytes) -> Any:
-    request = await schemas.read_request(schemas.CLASSIFY, body, context.worker.settings)
+    request = await schemas.read_request(schemas.ClassifyRequest, body, context.worker)
     model = context.choose_model(request.model, "classify")
     rows = await context.worker.engine.classify(
         request.inputs, model=model, top_k=request.top_k, request=context.request
@@ -107,7 +107,7 @@ async def _classify(context: RequestContext, body: bytes) -> Any:
 
 
 async def _generate(context: RequestContext, body: bytes) -> Any:
-    request = await schemas.read_request(schemas.GENERATE, body, context.worker.settings)
+    request = await schemas.read_request(schemas.GenerateRequest, body, context.worker)
     if request.stream:  # clients of Text Generation Inference ask for a stream on any route
         return await sse.stream_text(context, request)
     return await generate(context, request)

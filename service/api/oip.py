@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
 import orjson
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service import VERSION
-from service.api import oip_inference, schemas
+from service.api import fields, oip_inference, schemas
 from service.api.oip_inference import OIPInference
 from service.api.oip_tensors import BYTES, DATATYPES, OIPTensor, from_bytes, from_values, to_bytes, to_values
 from service.api.pipeline import RequestContext
@@ -32,7 +32,7 @@ TensorName = Annotated[str, Field(min_length=1, max_length=128)]
 Datatype = Literal["BYTES", "FP32", "INT32"]
 
 
-class TensorParameters(schemas.RequestModel):
+class TensorParameters(fields.RequestModel):
     """Parameters of a tensor. Those that do not change the answer, such as ``content_type: str``, are ignored."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": True})
@@ -44,7 +44,7 @@ class InputParameters(TensorParameters):
     binary_data_size: Annotated[int, Field(ge=0)] | None = None
 
 
-class InferInput(schemas.RequestModel):
+class InferInput(fields.RequestModel):
     """One tensor. ``data`` has its elements in row-major order, flat or nested as its shape."""
 
     name: TensorName
@@ -60,14 +60,14 @@ class OutputParameters(TensorParameters):
     binary_data: bool | None = None
 
 
-class InferOutput(schemas.RequestModel):
+class InferOutput(fields.RequestModel):
     """One requested tensor."""
 
     name: TensorName
     parameters: OutputParameters | None = None
 
 
-class InferRequest(schemas.RequestModel):
+class InferRequest(fields.RequestModel):
     """Texts, or the tensors of a graph. ``parameters``: those of the task, ``timeout`` and ``binary_data_output``."""
 
     id: Annotated[str, Field(max_length=256)] | None = None
@@ -76,9 +76,6 @@ class InferRequest(schemas.RequestModel):
     parameters: dict[str, Any] | None = None
     inputs: Annotated[list[InferInput], Field(min_length=1, max_length=MAX_TENSORS, fail_fast=True)]
     outputs: Annotated[list[InferOutput], Field(max_length=MAX_TENSORS, fail_fast=True)] | None = None
-
-
-INFER: TypeAdapter[InferRequest] = TypeAdapter(InferRequest)
 
 
 class BinaryDataSize(TypedDict):
@@ -269,7 +266,7 @@ def _runtime(context: RequestContext) -> TensorRuntime:
 async def _infer(context: RequestContext, body: bytes) -> Reply:
     runtime = _runtime(context)
     header_length, settings = context.headers.get(HEADER_LENGTH), context.worker.settings
-    request, inputs = await schemas.PARSER.run(_parse, body, header_length, settings, size=len(body))
+    request, inputs = await context.worker.parser.run(_parse, body, header_length, settings, size=len(body))
     for field, value, expected in (
         ("model_name", request.model_name, runtime.name),
         ("model_version", request.model_version, runtime.version),
@@ -309,7 +306,7 @@ def _parse(body: bytes, header_length: bytes | None, settings: Settings) -> tupl
                 limit=len(body),
                 value=header_length.decode("latin-1"),
             )
-    request = schemas.parse_body(INFER, body[:length], settings)
+    request = schemas.parse_body(InferRequest, body[:length], settings)
     return request, _inputs(request.inputs, memoryview(body)[length:])
 
 

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service import errors
 from service.api import inference_pb2 as pb
-from service.api import oip, oip_inference, schemas
+from service.api import oip, oip_inference
 from service.api.oip_inference import OIPInference, by_name, find_tensor_runtime
 from service.api.oip_tensors import BYTES, DTYPES, OIPTensor, element_count, from_bytes, to_bytes
 from service.api.pipeline import OK, RequestContext
@@ -89,8 +89,9 @@ async def _index(context: RequestContext, message: Any) -> Any:
 
 async def _infer(context: RequestContext, message: Any) -> Any:
     runtime = find_tensor_runtime(context.worker, message.model_name, message.model_version)
-    inference = await schemas.PARSER.run(inference_of, message, context.worker.settings, size=message.ByteSize())
-    tensors = await oip_inference.infer(context.worker, runtime, inference, context.request)
+    worker = context.worker
+    inference = await worker.parser.run(inference_of, message, worker.settings, size=message.ByteSize())
+    tensors = await oip_inference.infer(worker, runtime, inference, context.request)
     return infer_response(runtime, message.id, tensors)
 
 
@@ -195,7 +196,7 @@ def _handler(worker: Worker, method: GrpcMethod) -> Callable[[bytes, Any], Await
         )
         try:
             await context.begin(authenticate=not method.public, timeout_s=_timeout_s(worker, call))
-            message = await schemas.PARSER.run(_parse, method.message, body, size=len(body))
+            message = await worker.parser.run(_parse, method.message, body, size=len(body))
             context.model = getattr(message, "model_name", "") or getattr(message, "name", "")
             response = await method.handler(context, message)
             context.outcome = OK

@@ -16,7 +16,7 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from models.tasks import LabelScore, TaggedInput
-from service.api import body_errors, schemas
+from service.api import body_errors, fields, schemas
 from service.api.oip_tensors import BYTES, DATATYPES, OIPTensor, from_array, from_texts
 from service.api.problems import parameter_field, renamed_fields
 from service.api.schemas import entity_objects, generated_object, label_objects
@@ -24,7 +24,7 @@ from service.errors import InvalidRequest, UnknownModel, shown
 from service.model_runtime import TensorRuntime
 from service.scheduling.job import InferenceRequest
 from service.settings import Settings
-from service.worker import Worker
+from service.worker import LARGE_BYTES, Worker
 
 TEXT, JSON, PARAMETERS = "text", "json", "parameters"
 # The outputs of each kind of answer. "text" labels the whole input of a bundle that also tags.
@@ -168,7 +168,7 @@ async def _infer_texts(
     texts = cast(Sequence[bytes], inference.inputs[TEXT if TEXT in inference.inputs else JSON].data)
     schemas.check_input_count(len(texts), worker.settings)
     read = _decode_texts if TEXT in inference.inputs else partial(_read_documents, runtime.tasks, worker.settings)
-    inputs = await schemas.PARSER.run(read, texts, size=sum(map(len, texts)))
+    inputs = await worker.parser.run(read, texts, size=sum(map(len, texts)))
     given = _read_parameters(runtime, inference.inputs.get(PARAMETERS), parameters)
     answers: dict[str, list[Any]] = {task: await _ask(worker, runtime, task, inputs, given, request) for task in tasks}
     tensors = [
@@ -236,7 +236,7 @@ def _decode_texts(texts: Sequence[bytes]) -> list[str]:
 
 def _read_documents(tasks: Collection[str], settings: Settings, texts: Sequence[bytes]) -> list[Any]:
     """Return the elements of ``json`` as the engine takes them. Raises InvalidRequest and TooLarge."""
-    if sum(map(len, texts)) > schemas.LARGE_BYTES:
+    if sum(map(len, texts)) > LARGE_BYTES:
         schemas.check_structure(b",".join(texts), settings)
     documents = [_load(text, place) for place, text in enumerate(texts)]
     adapter, tokens = (_TAG_DOCUMENTS, ", a list of tokens") if tuple(tasks) == ("tag",) else (_DOCUMENTS, "")
@@ -267,7 +267,7 @@ class JointParameters(schemas.TagParameters, schemas.ClassifyParameters):
     """Parameters of a bundle that tags and classifies."""
 
 
-_PARAMETERS: dict[tuple[str, ...], type[schemas.RequestModel]] = {
+_PARAMETERS: dict[tuple[str, ...], type[fields.RequestModel]] = {
     ("tag",): schemas.TagParameters,
     ("classify",): schemas.ClassifyParameters,
     ("tag", "classify"): JointParameters,
@@ -287,10 +287,11 @@ def _read_parameters(runtime: TensorRuntime, document: OIPTensor | None, paramet
         if not isinstance(more, dict):
             raise InvalidRequest("parameters must be one JSON object, BYTES [1]", field="inputs")
         parameters |= {name: value for name, value in more.items() if value is not None}
+    model = _PARAMETERS[runtime.tasks]
     try:
-        return _PARAMETERS[runtime.tasks].model_validate(parameters)
+        return model.model_validate(parameters)
     except ValidationError as error:
-        raise body_errors.request_error(error, parent="parameters") from None
+        raise body_errors.request_error(error, model, parent="parameters") from None
 
 
 def _answer_tensors(kind: str, rows: Sequence[Any], labels: int | None) -> list[OIPTensor]:

@@ -13,10 +13,10 @@ from itertools import accumulate
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 import orjson
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from service.api import schemas
+from service.api import fields, schemas
 from service.api.pipeline import RequestContext
 from service.api.problems import OPENAI_ERROR, openai_body_of, openai_field, renamed_fields
 from service.api.routes import Docs, EventStream, Route
@@ -29,37 +29,55 @@ DEFAULT_TOKENS = 16  # as OpenAI has it
 SAMPLES = 128  # of one prompt, as OpenAI has it
 
 
-class StreamOptions(schemas.RequestModel):
+class StreamOptions(fields.RequestModel):
     """``include_usage`` adds a last chunk that has the token counts and no choices."""
 
     include_usage: bool | None = None
-    include_obfuscation: schemas.AlwaysFalse | None = None
+    include_obfuscation: fields.AlwaysFalse | None = None
 
 
-class CompletionRequest(schemas.RequestModel):
+class CompletionRequest(fields.RequestModel):
     """Body of ``/v1/completions``. A text ends before its stop string."""
+
+    not_offered = frozenset(
+        (
+            *("functions", "function_call", "ignore_eos", "length_penalty", "messages"),
+            *("min_tokens", "reasoning_effort", "response_format", "stop_token_ids", "tools", "tool_choice"),
+            *("top_logprobs", "use_beam_search"),
+        )
+    )
 
     prompt: schemas.StringOrStrings
     model: schemas.ModelName | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    n: Annotated[int, Field(ge=1, le=SAMPLES)] | None = None
-    best_of: Annotated[int, Field(ge=1, le=SAMPLES)] | None = None
-    echo: bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    stop: schemas.StopString | Annotated[list[schemas.StopString], Field(max_length=4, fail_fast=True)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    user: str | None = Field(default=None, description="accepted and not used")
-    suffix: Literal[""] | None = None
-    presence_penalty: schemas.Zero | None = None
-    frequency_penalty: schemas.Zero | None = None
-    repetition_penalty: schemas.One | None = None
-    top_k: Annotated[int, Field(ge=-1, le=0)] | None = Field(default=None, description="0 or -1: the whole vocabulary")
-    min_p: schemas.Zero | None = None
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = fields.parameter(
+        "at most `SEQSERVE_MAX_NEW_TOKENS`", unset=DEFAULT_TOKENS
+    )
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = fields.parameter("0: greedy decoding", 1.0)
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = fields.parameter("1: the whole vocabulary", 1.0)
+    n: Annotated[int, Field(ge=1, le=SAMPLES)] | None = fields.parameter("texts per prompt", 1)
+    best_of: Annotated[int, Field(ge=1, le=SAMPLES)] | None = fields.parameter(
+        "generate this many texts per prompt and return the `n` most likely; not with `stream`", unset="`n`"
+    )
+    echo: bool | None = fields.parameter("begin each text with its prompt; not with `logprobs`", False)
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = fields.parameter(
+        "log probabilities of each token and of this many alternatives", unset="none"
+    )
+    stop: schemas.StopString | Annotated[list[schemas.StopString], Field(max_length=4, fail_fast=True)] | None = (
+        fields.parameter("a string or a list of strings; a text ends before the first of them", ())
+    )
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = fields.parameter(
+        "the same seed gives the same texts", unset="random"
+    )
+    stream: bool | None = fields.parameter("true: answer with server-sent events", False)
+    stream_options: StreamOptions | None = fields.parameter("`include_usage`: end with the token counts", unset="none")
+    user: str | None = fields.parameter("accepted and not used", unset="none")
+    suffix: fields.NoText | None = None
+    presence_penalty: fields.Zero | None = None
+    frequency_penalty: fields.Zero | None = None
+    repetition_penalty: fields.One | None = None
+    top_k: Annotated[int, fields.Only(0, -1)] | None = None
+    min_p: fields.Zero | None = None
+    logit_bias: Annotated[dict[str, float], fields.Only({})] | None = None
 
     @property
     def prompts(self) -> list[str]:
@@ -68,7 +86,7 @@ class CompletionRequest(schemas.RequestModel):
     @property
     def choices(self) -> int:
         """Texts to return for each prompt."""
-        return self.n or 1
+        return int(self.value_of("n"))
 
     @property
     def samples(self) -> int:
@@ -78,9 +96,6 @@ class CompletionRequest(schemas.RequestModel):
     @property
     def stop_strings(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-
-
-COMPLETION: TypeAdapter[CompletionRequest] = TypeAdapter(CompletionRequest)
 
 
 class Logprobs(TypedDict):
@@ -122,7 +137,7 @@ class Completion(TypedDict):
 
 def parse_completion(body: bytes, settings: Settings) -> CompletionRequest:
     """Return the request in ``body``. Raises InvalidRequest and TooLarge."""
-    request = schemas.parse_body(COMPLETION, body, settings)
+    request = schemas.parse_body(CompletionRequest, body, settings)
     limit = settings.max_new_tokens
     if request.max_tokens is not None and request.max_tokens > limit:
         message = f"{request.max_tokens} is out of range; the limit is {limit}"
@@ -148,8 +163,8 @@ def options_of(request: CompletionRequest, settings: Settings) -> list[Generatio
     return [
         GenerationParameters(
             max_new_tokens=tokens,
-            temperature=1.0 if request.temperature is None else request.temperature,
-            top_p=1.0 if request.top_p is None else request.top_p,
+            temperature=request.value_of("temperature"),
+            top_p=request.value_of("top_p"),
             seed=None if request.seed is None else sample_seed(request.seed, sample),
             stop=request.stop_strings,
             logprobs=request.logprobs is not None or request.samples > request.choices,
@@ -259,7 +274,7 @@ class ChoiceBuilder:
 async def complete(context: RequestContext, body: bytes) -> Any:
     """Answer ``POST /v1/completions``."""
     worker = context.worker
-    request = await schemas.PARSER.run(parse_completion, body, worker.settings, size=len(body))
+    request = await worker.parser.run(parse_completion, body, worker.settings, size=len(body))
     model = context.choose_model(request.model, "generate")
     prompts = [prompt for prompt in request.prompts for _ in range(request.samples)]
     options = options_of(request, worker.settings) * len(request.prompts)
@@ -356,17 +371,16 @@ COMPLETION_DOCS = Docs(
 )
 
 
-class EmbeddingRequest(schemas.RequestModel):
+class EmbeddingRequest(fields.RequestModel):
     """Body of ``/v1/embeddings``. ``base64`` returns the numbers as little-endian float32."""
 
     input: schemas.StringOrStrings
     model: schemas.ModelName | None = None
-    encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Field(ge=1)] | None = Field(default=None, description="only the model's own width")
-    user: str | None = Field(default=None, description="accepted and not used")
-
-
-EMBEDDING: TypeAdapter[EmbeddingRequest] = TypeAdapter(EmbeddingRequest)
+    encoding_format: Literal["float", "base64"] | None = fields.parameter("`base64`: little-endian float32", "float")
+    dimensions: Annotated[int, Field(ge=1)] | None = fields.parameter(
+        "only the model's own width", unset="the width of the model"
+    )
+    user: str | None = fields.parameter("accepted and not used", unset="none")
 
 
 class EmbeddingObject(TypedDict):
@@ -396,7 +410,7 @@ class EmbeddingList(TypedDict):
 async def embed(context: RequestContext, body: bytes) -> Any:
     """Answer ``POST /v1/embeddings``."""
     worker = context.worker
-    request = await schemas.PARSER.run(schemas.parse_body, EMBEDDING, body, worker.settings, size=len(body))
+    request = await worker.parser.run(schemas.parse_body, EmbeddingRequest, body, worker.settings, size=len(body))
     model = context.choose_model(request.model, "embed")
     single = isinstance(request.input, str)
     schemas.check_input_count(1 if single else len(request.input), worker.settings, field="input")

@@ -70,7 +70,9 @@ def detail_of(error: ServiceError, remedies: Remedies = HTTP_REMEDIES) -> str:
     """Return the sentence for a person: the field, what is wrong, and the remedy of the client's protocol."""
     field, remedy = error.details.get("field"), remedies.get(type(error))
     detail = f"{field}: {error.message}" if field else error.message
-    return f"{detail}: {remedy}" if remedy else detail
+    detail = f"{detail}: {remedy}" if remedy else detail
+    meant = error.details.get("did_you_mean")
+    return f"{detail}. Did you mean {meant!r}?" if meant else detail
 
 
 def retry_after(error: ServiceError) -> int | None:
@@ -130,6 +132,7 @@ class Problem(TypedDict):
     limit: NotRequired[float | str]
     value: NotRequired[str | float | bool]
     available: NotRequired[list[str]]
+    did_you_mean: NotRequired[str]
     policy: NotRequired[str]
     retry_after_s: NotRequired[float]
 

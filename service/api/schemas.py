@@ -4,29 +4,25 @@ The shapes are those of ``huggingface_hub.InferenceClient``. A field that the se
 name, unless its value has no effect (``stream: false``, ``do_sample: true``).
 """
 
-import asyncio
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 import numpy as np
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, WithJsonSchema
+from pydantic import Field, TypeAdapter, ValidationError, WithJsonSchema
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from models.inputs import are_one
 from models.tasks import GenerationResult, LabelScore, TaggedInput
 from service.api.body_errors import ERRORS_LISTED, encoding_problem, request_error
-from service.errors import InvalidRequest, Overloaded, TooLarge, shown
+from service.api.fields import AlwaysFalse, NoStrings, Null, One, RequestModel, Zero, parameter
+from service.errors import InvalidRequest, TooLarge, shown
 from service.generation import GenerationParameters
 from service.settings import Settings
+from service.worker import LARGE_BYTES, Worker
 
-T = TypeVar("T")
-LARGE_BYTES = 1 << 16  # of a body that is parsed in a thread, with bounds, and whose errors do not repeat the value
-PARSER_REST = 3.0  # the thread rests this many times as long as it has parsed: the event loop gets most of the core
-PARSER_QUEUE = 64  # large bodies that may wait for the thread
+Body = TypeVar("Body", bound=RequestModel)
 MEMBERS_MAX = 4096  # of all objects in a large body: objects take the longest to parse, and requests have few
 DEFAULT_NEW_TOKENS = 100  # as in Text Generation Inference
 
@@ -46,46 +42,24 @@ ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-def _reject_true(value: bool) -> bool:
-    if value:
-        raise ValueError("true is not supported; send false or leave it out")
-    return value
-
-
-def _reject_value(value: object) -> None:
-    if value is not None:
-        raise ValueError("not supported; leave it out")
-
-
-# For fields that are not supported: the values without an effect.
-Null = Annotated[Any, AfterValidator(_reject_value), WithJsonSchema({"type": "null"})]
-Zero = Annotated[float, Field(ge=0, le=0)]
-One = Annotated[float, Field(ge=1, le=1)]
-# Not Literal[False], which would accept a 0.
-AlwaysFalse = Annotated[bool, AfterValidator(_reject_true), WithJsonSchema({"type": "boolean", "const": False})]
-
-
-class RequestModel(BaseModel):
-    """An object in a request body. It rejects unknown fields, unless they are null, and values of another type."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        allow_inf_nan=False,
-        json_schema_extra={"additionalProperties": {"type": "null"}},
-    )
-
-
 class TagParameters(RequestModel):
-    """``none`` returns one entity per token; ``simple`` merges tokens into spans where the bundle has spans."""
+    """How to tag."""
 
-    aggregation_strategy: Literal["none", "simple"] | None = None
-    ignore_labels: Annotated[list[str], Field(max_length=0)] | None = None
-    stride: Annotated[int, Field(ge=0, le=0)] | None = None
+    aggregation_strategy: Literal["none", "simple"] | None = parameter(
+        "`none`: one entity per token. `simple`: merge tokens into spans, where the bundle has spans",
+        unset="`simple` where the bundle has spans, otherwise `none`",
+    )
+    ignore_labels: NoStrings | None = None
+    stride: Zero | None = None
 
 
-class TagRequest(RequestModel):
+class NativeRequest(RequestModel):
+    """What the bodies of the native routes have in common."""
+
+    not_offered = frozenset(("options",))  # of Hugging Face's serverless API
+
+
+class TagRequest(NativeRequest):
     """Body of ``/v1/tag``."""
 
     inputs: TagInputs
@@ -98,13 +72,15 @@ class TagRequest(RequestModel):
 
 
 class ClassifyParameters(RequestModel):
-    """``top_k`` limits the labels; the default is all. Scores are always probabilities over all labels."""
+    """How to classify. Scores are always probabilities over all labels."""
 
-    top_k: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    function_to_apply: Literal["softmax"] | None = None
+    top_k: Annotated[int, Field(ge=1, le=100_000)] | None = parameter(
+        "return only this many labels", unset="all labels"
+    )
+    function_to_apply: Literal["softmax"] | None = parameter("how scores are computed", "softmax")
 
 
-class ClassifyRequest(RequestModel):
+class ClassifyRequest(NativeRequest):
     """Body of ``/v1/classify``."""
 
     inputs: ClassifyInputs
@@ -117,21 +93,29 @@ class ClassifyRequest(RequestModel):
 
 
 class GenerateParameters(RequestModel):
-    """Sampling. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 keep the whole vocabulary."""
+    """How to generate a text."""
 
-    max_new_tokens: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="0 with return_state: only read the prompt"
+    not_offered = frozenset(
+        (
+            *("early_stopping", "epsilon_cutoff", "eta_cutoff", "logit_bias", "max_length", "min_length", "min_p"),
+            *("min_new_tokens", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences"),
+            *("penalty_alpha", "presence_penalty", "use_cache"),
+        )
     )
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: Annotated[list[StopString], Field(max_length=16)] | None = None
-    return_full_text: bool | None = None
-    details: bool | None = None
-    do_sample: bool | None = Field(default=None, description="false: greedy decoding, regardless of the temperature")
-    state: str | None = Field(default=None, description="from an earlier answer: continue its text")
-    return_state: bool | None = Field(default=None, description="true: return a state to continue from")
+
+    max_new_tokens: Annotated[int, Field(ge=0)] | None = parameter(
+        "at most `SEQSERVE_MAX_NEW_TOKENS`; 0 with `return_state`: only read the prompt", unset=DEFAULT_NEW_TOKENS
+    )
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = parameter("0: greedy decoding", 1.0)
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = parameter("0: the whole vocabulary", 0)
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = parameter("1: the whole vocabulary", 1.0)
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = parameter("the same seed gives the same text", unset="random")
+    stop: Annotated[list[StopString], Field(max_length=16)] | None = parameter("strings that end the text", ())
+    return_full_text: bool | None = parameter("begin the text with the prompt", False)
+    details: bool | None = parameter("add the finish reason, the seed, and the tokens", False)
+    do_sample: bool | None = parameter("false: greedy decoding, regardless of the temperature", True)
+    state: str | None = parameter("from an earlier answer: continue its text", unset="a new text")
+    return_state: bool | None = parameter("return a state to continue from", False)
     decoder_input_details: AlwaysFalse | None = None
     watermark: AlwaysFalse | None = None
     best_of: One | None = None
@@ -158,13 +142,13 @@ class GenerateParameters(RequestModel):
 TGI_CLIENT_FIELDS = frozenset(GenerateParameters.model_fields) - {"adapter_id", "return_state", "state"}
 
 
-class GenerateRequest(RequestModel):
+class GenerateRequest(NativeRequest):
     """Body of ``/v1/generate`` and ``/v1/generate_stream``."""
 
     inputs: StringOrStrings
     model: ModelName | None = None
     parameters: GenerateParameters | None = None
-    stream: bool | None = Field(default=None, description="true: answer as /v1/generate_stream, under /v1/ only")
+    stream: bool | None = parameter("true: answer as `/v1/generate_stream`; not on `/generate`", False)
 
     @property
     def is_from_tgi_client(self) -> bool:
@@ -266,64 +250,19 @@ def generate_answer(
     return [generated_object(each, with_state=with_state) for each in answer]
 
 
-TAG: TypeAdapter[TagRequest] = TypeAdapter(TagRequest)
-CLASSIFY: TypeAdapter[ClassifyRequest] = TypeAdapter(ClassifyRequest)
-GENERATE: TypeAdapter[GenerateRequest] = TypeAdapter(GenerateRequest)
-STREAM_MESSAGE: TypeAdapter[StreamMessage] = TypeAdapter(StreamMessage)
-
-
-class BodyParser:
-    """Parses large bodies in one thread, one after another.
-
-    The parsers hold Python's global lock (GIL) for up to tens of milliseconds. Between two bodies the thread rests, so
-    that a client that sends nothing but large bodies leaves most of the core to the event loop.
-    """
-
-    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parse")
-        self._sleep = sleep
-        self._waiting = 0
-        self._rested_s = 0.0  # time.monotonic: when the thread has rested
-
-    async def run(self, parse: Callable[..., T], *args: Any, size: int) -> T:
-        """Return ``parse(*args)``. ``size``: the bytes that it reads. Raises what it raises, and Overloaded."""
-        if size <= LARGE_BYTES:
-            return parse(*args)
-        if self._waiting >= PARSER_QUEUE:
-            message = f"{PARSER_QUEUE} bodies of over {LARGE_BYTES} bytes wait to be parsed; retry later"
-            raise Overloaded(message, retry_after_s=1.0, limit=PARSER_QUEUE)
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, parse, args)
-        finally:
-            self._waiting -= 1
-
-    def _run(self, parse: Callable[..., T], args: Sequence[Any]) -> T:
-        if (left_s := self._rested_s - time.monotonic()) > 0:
-            self._sleep(left_s)
-        began_s = time.thread_time()
-        try:
-            return parse(*args)
-        finally:
-            self._rested_s = time.monotonic() + PARSER_REST * (time.thread_time() - began_s)
-
-
-PARSER = BodyParser()
-
-
-async def read_request(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
+async def read_request(model: type[Body], body: bytes, worker: Worker) -> Body:
     """Parse like `parse_request`, but a large body in a thread."""
-    return await PARSER.run(parse_request, adapter, body, settings, size=len(body))
+    return await worker.parser.run(parse_request, model, body, worker.settings, size=len(body))
 
 
-def parse_body(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
+def parse_body(model: type[Body], body: bytes, settings: Settings) -> Body:
     """Return the request in a JSON body. Raises InvalidRequest, and TooLarge for too many values.
 
     A null member counts as absent. Nulls are removed only if a body fails to parse, so other bodies do not pay for it.
     """
     if len(body) > LARGE_BYTES:
-        return _parse_large(adapter, body, settings)
-    validate: Callable[[bytes], T] = adapter.validator.validate_json  # TypeAdapter.validate_json takes twice as long
+        return _parse_large(model, body, settings)
+    validate: Callable[[bytes], Body] = model.__pydantic_validator__.validate_json  # model_validate_json takes longer
     try:
         try:
             return validate(body)
@@ -334,16 +273,16 @@ def parse_body(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
     except ValidationError as error:
         if problem := encoding_problem(body):
             raise InvalidRequest(f"the body {problem}") from None
-        raise request_error(error) from None
+        raise request_error(error, model) from None
 
 
-def _parse_large(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
+def _parse_large(model: type[Body], body: bytes, settings: Settings) -> Body:
     """Parse all values first, then check their types. Otherwise like `parse_body`.
 
     pydantic alone takes up to ten times as long, because its errors hold the values around them. orjson reads no NaN.
     """
     check_structure(body, settings)
-    validate: Callable[[Any], T] = adapter.validator.validate_python
+    validate: Callable[[Any], Body] = model.__pydantic_validator__.validate_python
     try:
         document = orjson.loads(body)
         try:
@@ -353,7 +292,7 @@ def _parse_large(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
                 raise
             return validate(_drop_nulls(document))
     except ValidationError as error:
-        raise request_error(error, with_value=False) from None
+        raise request_error(error, model, with_value=False) from None
     except orjson.JSONDecodeError as error:  # the message never has the text itself
         problem = (
             encoding_problem(body) or f"is not valid JSON: {error.msg} at line {error.lineno} column {error.colno}"
@@ -411,9 +350,9 @@ def count_outside_strings(body: bytes) -> list[int]:
     return counts
 
 
-def parse_request(adapter: TypeAdapter[T], body: bytes, settings: Settings) -> T:
+def parse_request(model: type[Body], body: bytes, settings: Settings) -> Body:
     """Parse a request with ``inputs``, like `parse_body`. Raises TooLarge for more of them than the settings allow."""
-    request = parse_body(adapter, body, settings)
+    request = parse_body(model, body, settings)
     inputs = request.inputs  # type: ignore[attr-defined]
     if isinstance(inputs, list) and len(inputs) > settings.inputs_max and not are_one(inputs):
         check_input_count(len(inputs), settings)
@@ -446,12 +385,11 @@ def generation_parameters(parameters: GenerateParameters | None, *, limit: int) 
             limit=limit if new_tokens else 1,
             value=new_tokens,
         )
-    temperature = 1.0 if given.temperature is None else given.temperature
     return GenerationParameters(
         max_new_tokens=new_tokens,
-        temperature=0.0 if given.is_greedy else temperature,
-        top_k=given.top_k or 0,
-        top_p=1.0 if given.top_p is None else given.top_p,
+        temperature=0.0 if given.is_greedy else given.value_of("temperature"),
+        top_k=given.value_of("top_k"),
+        top_p=given.value_of("top_p"),
         seed=given.seed,
         stop=tuple(given.stop or ()),
         return_full_text=bool(given.return_full_text),

@@ -62,7 +62,7 @@ def error_event(context: RequestContext) -> Callable[[ServiceError], bytes]:
 
 async def generate_stream(context: RequestContext, body: bytes) -> EventStream:
     """Answer ``POST /v1/generate_stream``."""
-    return await stream_text(context, await schemas.read_request(schemas.GENERATE, body, context.worker.settings))
+    return await stream_text(context, await schemas.read_request(schemas.GenerateRequest, body, context.worker))
 
 
 async def stream_text(context: RequestContext, request: schemas.GenerateRequest) -> EventStream:

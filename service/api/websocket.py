@@ -189,7 +189,8 @@ class StreamConnection:
     async def _answer(self, body: bytes) -> dict[str, Any]:
         await self._context.begin()  # even an invalid message counts, under the keys and limits that apply now
         settings = self._worker.settings
-        message = await schemas.PARSER.run(schemas.parse_body, schemas.STREAM_MESSAGE, body, settings, size=len(body))
+        parse = self._worker.parser.run
+        message = await parse(schemas.parse_body, schemas.StreamMessage, body, settings, size=len(body))
         inputs, limit = message.inputs, settings.inputs_max
         if isinstance(inputs, list) and len(inputs) > limit:
             detail = f"{len(inputs)} tokens in one message; the limit is {limit}; send several"

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from service.api import schemas
 from service.errors import InvalidRequest, Overloaded, TooLarge
 from service.settings import Settings
+from service.worker import LARGE_BYTES, PARSER_QUEUE, BodyParser
 from tests.support import large_bodies
 from tests.support.oip import OIPSite
 from tests.support.polling import turns
 
-LARGE = schemas.LARGE_BYTES + 1
+LARGE = LARGE_BYTES + 1
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ async def site(tiny_zoo: Path, tiny_live: Path) -> AsyncIterator[OIPSite]:
 
 
 @pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def threads(site: OIPSite, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the threads in which the structure of a body was checked, which comes before it is read."""
     names: list[str] = []
     check = schemas.check_structure
@@ -39,7 +40,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         check(body, settings)
 
     monkeypatch.setattr(schemas, "check_structure", noted)
-    monkeypatch.setattr(schemas, "PARSER", schemas.BodyParser(sleep=lambda _: None))
+    site.worker.parser = BodyParser(sleep=lambda _: None)
     return names
 
 
@@ -57,7 +58,7 @@ async def test_a_large_body_is_read_in_the_parser_thread(site: OIPSite, threads:
 
 async def test_the_event_loop_turns_while_a_large_body_is_read() -> None:
     go_on = threading.Event()
-    reading = asyncio.create_task(schemas.BodyParser().run(go_on.wait, 10.0, size=LARGE))
+    reading = asyncio.create_task(BodyParser().run(go_on.wait, 10.0, size=LARGE))
     await turns(100)
     assert not reading.done()
     go_on.set()
@@ -65,7 +66,7 @@ async def test_the_event_loop_turns_while_a_large_body_is_read() -> None:
 
 
 async def test_a_small_body_is_read_at_once() -> None:
-    coroutine = schemas.BodyParser().run(threading.current_thread, size=schemas.LARGE_BYTES)
+    coroutine = BodyParser().run(threading.current_thread, size=LARGE_BYTES)
     with pytest.raises(StopIteration) as ended:
         coroutine.send(None)
     assert ended.value.value is threading.main_thread()
@@ -73,7 +74,7 @@ async def test_a_small_body_is_read_at_once() -> None:
 
 async def test_the_parser_rests_between_two_large_bodies() -> None:
     rests: list[float] = []
-    parser = schemas.BodyParser(sleep=rests.append)
+    parser = BodyParser(sleep=rests.append)
 
     def work() -> None:
         sum(range(300_000))
@@ -86,8 +87,8 @@ async def test_the_parser_rests_between_two_large_bodies() -> None:
 
 async def test_more_large_bodies_than_may_wait_are_refused() -> None:
     go_on = threading.Event()
-    parser = schemas.BodyParser(sleep=lambda _: None)
-    tasks = [asyncio.create_task(parser.run(go_on.wait, 10.0, size=LARGE)) for _ in range(schemas.PARSER_QUEUE)]
+    parser = BodyParser(sleep=lambda _: None)
+    tasks = [asyncio.create_task(parser.run(go_on.wait, 10.0, size=LARGE)) for _ in range(PARSER_QUEUE)]
     await turns()
     with pytest.raises(Overloaded):
         await parser.run(go_on.wait, size=LARGE)
@@ -96,9 +97,9 @@ async def test_more_large_bodies_than_may_wait_are_refused() -> None:
     assert await parser.run(lambda: True, size=LARGE)
 
 
-async def test_an_error_in_the_parser_thread_is_raised_to_the_request() -> None:
+async def test_an_error_in_the_parser_thread_is_raised_to_the_request(site: OIPSite) -> None:
     with pytest.raises(TooLarge):
-        await schemas.read_request(schemas.TAG, b'{"inputs":[%b]}' % large_bodies.filled(b"[]"), Settings())
+        await schemas.read_request(schemas.TagRequest, b'{"inputs":[%b]}' % large_bodies.filled(b"[]"), site.worker)
 
 
 JSON = st.recursive(
@@ -132,7 +133,7 @@ def test_the_parts_of_a_document_are_counted_outside_of_its_strings(value: Any) 
 def test_a_large_body_of_frames_within_the_limits_is_read(name: str) -> None:
     value = large_bodies.values()[name]
     settings = Settings(request_tokens=65_536)
-    assert schemas.parse_body(schemas.TAG, b'{"inputs":%b}' % value, settings).inputs == json.loads(value)
+    assert schemas.parse_body(schemas.TagRequest, b'{"inputs":%b}' % value, settings).inputs == json.loads(value)
 
 
 @pytest.mark.parametrize("padding", ["", " " * LARGE])
@@ -140,8 +141,8 @@ def test_a_large_body_of_frames_within_the_limits_is_read(name: str) -> None:
     "text", ['{"inputs":"a","inputs":"b"}', '{"inputs":[["a"],[]],"model":null}', '{"inputs":[[1,2.5],[-0.0,1e3]]}']
 )
 def test_large_and_small_bodies_are_read_alike(text: str, padding: str) -> None:
-    small = schemas.parse_body(schemas.TAG, text.encode(), Settings())
-    assert schemas.parse_body(schemas.TAG, (text + padding).encode(), Settings()) == small
+    small = schemas.parse_body(schemas.TagRequest, text.encode(), Settings())
+    assert schemas.parse_body(schemas.TagRequest, (text + padding).encode(), Settings()) == small
 
 
 @pytest.mark.parametrize("padding", ["", " " * LARGE])
@@ -150,7 +151,7 @@ def test_large_and_small_bodies_are_read_alike(text: str, padding: str) -> None:
 )
 def test_large_and_small_bodies_are_rejected_alike(text: str, padding: str) -> None:
     with pytest.raises(InvalidRequest) as small:
-        schemas.parse_body(schemas.TAG, text.encode(), Settings())
+        schemas.parse_body(schemas.TagRequest, text.encode(), Settings())
     with pytest.raises(InvalidRequest) as large:
-        schemas.parse_body(schemas.TAG, (text + padding).encode(), Settings())
+        schemas.parse_body(schemas.TagRequest, (text + padding).encode(), Settings())
     assert large.value.details.get("field") == small.value.details.get("field")

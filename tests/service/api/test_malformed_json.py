@@ -25,13 +25,13 @@ DEEP = 60_000
 )
 def test_malformed_json_is_rejected(body: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        schemas.parse_request(schemas.TAG, body, Settings())
+        schemas.parse_request(schemas.TagRequest, body, Settings())
     assert "field" not in caught.value.details
 
 
 def test_the_last_of_two_equal_names_counts() -> None:
-    assert schemas.parse_request(schemas.TAG, b'{"inputs": "a", "inputs": "b"}', Settings()).inputs == "b"
+    assert schemas.parse_request(schemas.TagRequest, b'{"inputs": "a", "inputs": "b"}', Settings()).inputs == "b"
 
 
 def test_an_escaped_nul_is_a_character() -> None:
-    assert schemas.parse_request(schemas.TAG, b'{"inputs": "a\\u0000b"}', Settings()).inputs == "a\0b"
+    assert schemas.parse_request(schemas.TagRequest, b'{"inputs": "a\\u0000b"}', Settings()).inputs == "a\0b"

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from service.api.schemas import STREAM_MESSAGE
+from service.api.schemas import StreamMessage
 from service.api.websocket import FAILED, IDLE, PATH, RESTART, TOO_BIG, UNAUTHORIZED, WebSocketStreams
 from service.engine import Engine
 from service.settings import Settings
@@ -385,7 +385,7 @@ async def test_keys_are_checked_for_every_message(tmp_path: Path) -> None:
 
 def test_a_message_is_validated_up_to_its_first_error() -> None:
     with pytest.raises(ValidationError) as caught:
-        STREAM_MESSAGE.validate_json(b'{"inputs": [' + b",".join([b"{}"] * 1000) + b"]}")
+        StreamMessage.model_validate_json(b'{"inputs": [' + b",".join([b"{}"] * 1000) + b"]}")
     assert caught.value.error_count() < 10
 
 
