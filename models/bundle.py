@@ -25,6 +25,7 @@ from models.manifest import (
     read_file,
 )
 from models.onnx_session import DeviceUnavailable, OnnxModel, Placement, resolve_device
+from models.speller import ModelWithSpeller
 from models.tasks import Classification, Generation, Joint, Tagging, Task
 
 # Outputs of the graph of each task, in order. Those in brackets are optional.
@@ -71,8 +72,8 @@ def load(
     name, model = _open(path, manifest, contents, variant, placement)
     _check_graph(path, manifest, model)
     codec = codecs.build(manifest.codec, lambda file: _parse_vocabulary(path / file, contents[file]))
-    graph_file = manifest.variants[name].file
-    _check_weights(path / graph_file, contents[graph_file], codec)
+    for file in filter(None, (manifest.variants[name].file, manifest.variants[name].speller)):
+        _check_weights(path / file, contents[file], codec)
     task = make_task(manifest, codec)
     _check_widths(path, manifest, model, task)
     return Bundle(
@@ -89,14 +90,17 @@ def _open(
 ) -> tuple[str, OnnxModel]:
     """Return the name and the session of a variant. Device `auto` falls back to the CPU and its variant."""
     name = choose_variant(manifest, variant, placement)
+    file, speller = manifest.variants[name].file, manifest.variants[name].speller
     try:
-        return name, OnnxModel(contents[manifest.variants[name].file], placement)
+        if speller is not None:
+            return name, ModelWithSpeller(contents[file], contents[speller], placement)
+        return name, OnnxModel(contents[file], placement)
     except DeviceUnavailable:
         if placement.device != "auto":
             raise
         return _open(path, manifest, contents, variant, replace(placement, device="cpu"))
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types
-        raise BundleError(f"{path / manifest.variants[name].file}: cannot be opened: {error}") from error
+        raise BundleError(f"{path / file}: cannot be opened: {error}") from error
 
 
 def choose_variant(manifest: Manifest, variant: str, placement: Placement) -> str:
@@ -147,6 +151,11 @@ def vocabulary_text(entries: Sequence[str]) -> str:
     return json.dumps(list(entries), ensure_ascii=False, indent=0) + "\n"
 
 
+def digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the sha256 of each file, for the `files` of a manifest."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
+
+
 def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """Write a bundle directory in one step: a reader sees the old bundle or the new one, never a mixture.
 
@@ -183,7 +192,7 @@ def save(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
 def _read_checked(directory: Path, manifest: Manifest, name: str) -> bytes:
     """Read a file and compare its sha256. Returns nothing for a file that is listed but not used."""
     path, expected, is_vocabulary = directory / name, manifest.checksums[name], name in manifest.vocabulary_files
-    is_used = is_vocabulary or any(variant.file == name for variant in manifest.variants.values())
+    is_used = is_vocabulary or name in manifest.graph_files
     try:
         content, found = read_file(path, VOCABULARY_BYTES if is_vocabulary else GRAPH_BYTES, keep=is_used)
     except FileNotFoundError:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from models.messages import needed, suggest
 
-FORMAT_VERSION = 3  # the format that is written; formats 1 and 2 can be read
+FORMAT_VERSION = 4  # the format that is written; formats 1 to 3 can be read
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"  # documentation, so it has no checksum; older manifests list one
 
@@ -120,9 +120,13 @@ class StateTensor(_Part):
 
 
 class Variant(_Part):
-    """One graph of the bundle: the same tensors with other weights or another precision."""
+    """One graph of the bundle: the same tensors with other weights or another precision.
+
+    With a `speller`, a second graph computes the vectors of out-of-vocabulary words.
+    """
 
     file: FileName
+    speller: FileName | None = None
     scores: dict[str, float] = {}
     milliseconds: dict[str, float] = {}  # "batch_1" and "batch_16": per sentence or token
 
@@ -167,7 +171,7 @@ class Example(_Part):
 class Manifest(_Part):
     """The content of manifest.json."""
 
-    format: Literal[1, 2, 3]
+    format: Literal[1, 2, 3, 4]
     name: Name
     version: str = "1"
     task: TaskName
@@ -200,6 +204,11 @@ class Manifest(_Part):
         return {value for key, value in self.codec.model_dump().items() if key in _FILE_FIELDS and value}
 
     @property
+    def graph_files(self) -> set[str]:
+        """The graphs of all variants, with their spellers."""
+        return {file for variant in self.variants.values() for file in (variant.file, variant.speller) if file}
+
+    @property
     def max_length(self) -> int:
         """The most steps that one input can have."""
         positions = self.codec.positions if isinstance(self.codec, DnaSpec) else 0
@@ -225,7 +234,7 @@ class Manifest(_Part):
         _check_state(self)
         _check_embedding(self)
         _check_tensor_names(self)
-        for file in sorted(self.vocabulary_files | {variant.file for variant in self.variants.values()}):
+        for file in sorted(self.vocabulary_files | self.graph_files):
             if file not in self.checksums:
                 what = "is the model card; rename it" if file == CARD_FILE else "has no checksum; add it to `files`"
                 raise ValueError(f"file {file!r} {what}")
@@ -283,7 +292,7 @@ def _check_embedding(manifest: Manifest) -> None:
 
 def _check_format(manifest: Manifest) -> None:
     """Check that the manifest uses nothing that its format does not have."""
-    for since, newer in ((2, _newer_than_format_1), (3, _newer_than_format_2)):
+    for since, newer in ((2, _newer_than_format_1), (3, _newer_than_format_2), (4, _newer_than_format_3)):
         found = next(newer(manifest), None) if manifest.format < since else None
         if found is not None:
             raise ValueError(f'format {manifest.format} has no {found}; write "format": {since}, or remove it')
@@ -315,6 +324,13 @@ def _newer_than_format_2(manifest: Manifest) -> Iterator[str]:
         yield "state for task 'tag'"
     if any(tensor.name == "embedding" for tensor in manifest.outputs):
         yield "output 'embedding'"
+
+
+def _newer_than_format_3(manifest: Manifest) -> Iterator[str]:
+    """Yield what format 3 does not have."""
+    for name, variant in manifest.variants.items():
+        if "speller" in variant.model_fields_set:
+            yield f"variants.{name}.speller"
 
 
 def locate(bundle: Path | str) -> Path:

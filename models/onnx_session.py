@@ -80,9 +80,13 @@ class OnnxModel:
         """The size of the last axis of the first output."""
         return self.widths[self.outputs[0]]
 
+    def graph_feeds(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the feeds of the graph itself. They differ from `feeds` only for a graph with a speller."""
+        return feeds
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once. `feeds` has one array for each name in `inputs`, the result one for each name in `outputs`."""
-        return dict(zip(self.outputs, self._session.run(None, feeds), strict=True))
+        return dict(zip(self.outputs, self.run_list(feeds), strict=True))
 
     def run_list(self, feeds: Mapping[str, Array]) -> Sequence[Array]:
         """Run once and return the arrays in the order of `outputs`. Cheaper than `run`, for the decoding loop."""

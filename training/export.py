@@ -1,6 +1,5 @@
 """From a run folder to a bundle: graphs, parity with PyTorch, variants, scores, examples and the model card."""
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -35,6 +34,7 @@ from training.nn.networks import Network
 from training.onnx_export.builder import ExportedGraph, Precision
 from training.onnx_export.network_graph import export_graph
 from training.onnx_export.parity import worst_difference
+from training.onnx_export.speller import graph_files
 from training.onnx_export.stack import has_int8
 from training.run import TrainingRun
 
@@ -66,9 +66,12 @@ def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False,
             f"{run.folder}: the graph differs from PyTorch by {worst:.1e}, limit {LARGEST_DIFFERENCE:.0e}"
         )
     say(f"the fp32 graph differs from PyTorch by at most {worst:.1e} (limit {LARGEST_DIFFERENCE:.0e})")
-    files = {f"{precision}.onnx": graph.model.SerializeToString() for precision, graph in graphs.items()}
-    files |= {name: vocabulary_text(entries).encode() for name, entries in run.codec.vocabularies.items()}
-    manifest = _manifest(run, network, graphs, splits, _digests(files))
+    files = {name: vocabulary_text(entries).encode() for name, entries in run.codec.vocabularies.items()}
+    written: dict[str, Variant] = {}
+    for precision, graph in graphs.items():
+        written[precision], parts = graph_files(Variant(file=f"{precision}.onnx"), graph.model)
+        files |= parts
+    manifest = _manifest(run, network, graphs["fp32"], splits, written, bundles.digests(files))
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "draft"
         bundles.save(draft, manifest, files)
@@ -85,10 +88,10 @@ def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False,
             manifest = manifest.model_copy(update=update)
         variants = {name: variants[name] for name in manifest.variants}
         manifest = manifest.model_copy(update={"examples": _examples(run, variants, manifest, dev)})
-    graph_files = {variant.file for variant in manifest.variants.values()}
-    files = {name: data for name, data in files.items() if name in graph_files or not name.endswith(".onnx")}
+    kept = manifest.graph_files
+    files = {name: data for name, data in files.items() if name in kept or not name.endswith(".onnx")}
     _check_not_worse(target, manifest, force)
-    manifest = manifest.model_copy(update={"files": _digests(files)})
+    manifest = manifest.model_copy(update={"files": bundles.digests(files)})
     share = 0.0 if manifest.task == "generate" else compare_tokens(run.codec, splits.train).share
     checklist = score.score_checklist(variants[manifest.default_variant])
     text = card.write(manifest, tokens_cut_differently=share, checklist=checklist)
@@ -110,19 +113,16 @@ def _load_same_splits(run: TrainingRun) -> Splits[Any]:
     return splits
 
 
-def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-
-
 def _manifest(
     run: TrainingRun,
     network: Network,
-    graphs: Mapping[Precision, ExportedGraph],
+    graph: ExportedGraph,
     splits: Splits[Any],
+    variants: dict[str, Variant],
     digests: dict[str, str],
 ) -> Manifest:
     """Return the manifest without scores and examples."""
-    recipe, graph, source = run.recipe, graphs["fp32"], loading.add_donor_sources(run.recipe, run.source)
+    recipe, source = run.recipe, loading.add_donor_sources(run.recipe, run.source)
     fit_command = run.command or f"seqserve fit {recipe.name}"
     provenance = Provenance(
         recipe=recipe.model_dump_json(),
@@ -153,7 +153,7 @@ def _manifest(
         inputs=graph.inputs,
         outputs=graph.outputs,
         state=graph.state,
-        variants={precision: Variant(file=f"{precision}.onnx") for precision in graphs},
+        variants=variants,
         default_variant="fp32",
         files=digests,
         limits=InputLimits(max_length=recipe.max_length),

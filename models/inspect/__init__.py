@@ -86,7 +86,7 @@ def inspect(bundle: Bundle, raw: Any) -> Inspection:
         feeds = task.codec.collate([item]) | {tensor.input: zeros for tensor, zeros in state}
     else:
         feeds = task.collate([item])
-    arrays = _arrays(model, nodes, feeds)
+    arrays = _arrays(model, nodes, dict(bundle.model.graph_feeds(feeds)))
     layers = [layer for node in nodes if _runs_along_input(model, node) for layer in _layers(node, arrays)]
     # The word or character of each step, or its number for an input that is not text.
     steps = tuple(str(token) or str(number) for number, token in enumerate(item.tokens, 1))

@@ -53,8 +53,8 @@ def test_manifest_that_is_not_json_is_refused(copy: Path) -> None:
 
 
 def test_newer_format_is_reported_first(copy: Path) -> None:
-    edit(copy, lambda manifest: manifest.update(aaa_new_field=1, format=4, task="summarise"))
-    assert "format 4 is newer" in load_error(copy)
+    edit(copy, lambda manifest: manifest.update(aaa_new_field=1, format=5, task="summarise"))
+    assert "format 5 is newer" in load_error(copy)
 
 
 def test_unknown_field_is_refused(copy: Path) -> None:
@@ -123,14 +123,14 @@ def test_tensors_that_differ_from_the_graph_are_refused(
 
 def test_graph_that_onnx_runtime_cannot_open_is_refused(copy: Path) -> None:
     (copy / "fp32.onnx").write_bytes(b"no graph")
-    sums = bundles.checksums({"fp32.onnx": b"no graph"})
+    sums = bundle.digests({"fp32.onnx": b"no graph"})
     edit(copy, lambda manifest: manifest["files"].update(sums))
     assert "fp32.onnx: " in load_error(copy)
 
 
 def test_vocabulary_that_is_not_a_list_of_strings_is_refused(copy: Path) -> None:
     (copy / "words.json").write_bytes(b"[1, 2]")
-    sums = bundles.checksums({"words.json": b"[1, 2]"})
+    sums = bundle.digests({"words.json": b"[1, 2]"})
     edit(copy, lambda manifest: manifest["files"].update(sums))
     assert "words.json: " in load_error(copy)
 

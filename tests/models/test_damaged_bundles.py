@@ -36,7 +36,7 @@ def replace(path: Path, content: bytes) -> None:
     """Replace a file of a bundle, and its checksum."""
     path.write_bytes(content)
     manifest = read(path.parent)
-    files = manifest.files | bundles.checksums({path.name: content})
+    files = manifest.files | bundle.digests({path.name: content})
     (path.parent / "manifest.json").write_text(manifest.model_copy(update={"files": files}).model_dump_json(), "utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Manifest checks, and the formats 1, 2 and 3."""
+"""Manifest checks, and the formats 1 to 4."""
 
 import json
 from collections.abc import Callable
@@ -18,13 +18,22 @@ Content = dict[str, Any]
 def as_format_1(path: Path, change: Callable[[Content], object] = lambda content: None) -> Path:
     """Rewrite a manifest as format 1, and then change it."""
     file = path / "manifest.json"
-    content = json.loads(file.read_text("utf-8"))
-    content["format"] = 1
+    content = json.loads(as_format(path, 1).joinpath("manifest.json").read_text("utf-8"))
     del content["text_labels"]
     for field in ("subwords", "lowercase") if content["codec"]["kind"] == "characters" else ("subwords",):
         content["codec"].pop(field, None)
     change(content)
     file.write_text(json.dumps(content), "utf-8")
+    return path
+
+
+def as_format(path: Path, number: int) -> Path:
+    """Rewrite a manifest as an older format, without the field of format 4."""
+    file = path / "manifest.json"
+    content = json.loads(file.read_text("utf-8"))
+    for variant in content["variants"].values():
+        del variant["speller"]
+    file.write_text(json.dumps({**content, "format": number}), "utf-8")
     return path
 
 
@@ -38,14 +47,14 @@ def test_format_1_bundle_passes_self_test(tmp_path: Path, task: str) -> None:
     assert loaded.manifest.format == 1
 
 
-def test_save_writes_format_3(tmp_path: Path) -> None:
+def test_save_writes_format_4(tmp_path: Path) -> None:
     path = as_format_1(bundles.classifier(tmp_path))
     files = {file: (path / file).read_bytes() for file in read(path).files}
     bundle.save(path, read(path), files)
-    assert read(path).format == 3
+    assert read(path).format == 4
 
 
-@pytest.mark.parametrize("number", [4, 0, -1, 17])
+@pytest.mark.parametrize("number", [5, 0, -1, 17])
 def test_unknown_format_is_refused(tmp_path: Path, number: int) -> None:
     path = as_format_1(bundles.classifier(tmp_path), lambda content: content.update(format=number))
     with pytest.raises(BundleError, match=f"format {number} is"):
@@ -90,7 +99,7 @@ def test_format_1_refuses_lowercase_characters(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", MAKERS)
 def test_format_2_bundle_passes_self_test(tmp_path: Path, task: str) -> None:
-    loaded = bundles.opened(as_format_2(MAKERS[task](tmp_path)))
+    loaded = bundles.opened(as_format(MAKERS[task](tmp_path), 2))
     self_test.run(loaded)
     assert loaded.manifest.format == 2
 
@@ -100,13 +109,30 @@ def test_format_2_bundle_passes_self_test(tmp_path: Path, task: str) -> None:
     [(bundles.live_tagger, "state for task 'tag'"), (bundles.embedder, "output 'embedding'")],
 )
 def test_format_2_refuses_features_of_format_3(tmp_path: Path, make: Callable[[Path], Path], named: str) -> None:
-    assert f"format 2 has no {named}" in read_error(as_format_2(make(tmp_path)))
+    assert f"format 2 has no {named}" in read_error(as_format(make(tmp_path), 2))
 
 
-def as_format_2(path: Path) -> Path:
+@pytest.mark.parametrize("make", [bundles.live_tagger, bundles.embedder])
+def test_format_3_bundle_passes_self_test(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    loaded = bundles.opened(as_format(make(tmp_path), 3))
+    self_test.run(loaded)
+    assert loaded.manifest.format == 3
+
+
+def test_format_3_refuses_a_speller(tmp_path: Path) -> None:
+    path = bundles.with_speller(bundles.tagger(tmp_path))
     file = path / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), "format": 2}), "utf-8")
-    return path
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), "format": 3}), "utf-8")
+    assert "format 3 has no variants.fp32.speller" in read_error(path)
+
+
+def test_speller_needs_a_checksum(tmp_path: Path) -> None:
+    path = bundles.with_speller(bundles.tagger(tmp_path))
+    file = path / "manifest.json"
+    content = json.loads(file.read_text("utf-8"))
+    del content["files"]["fp32-speller.onnx"]
+    file.write_text(json.dumps(content), "utf-8")
+    assert "fp32-speller.onnx" in read_error(path)
 
 
 STATE = {"input": "h", "output": "h_next", "width": 6}

@@ -3,7 +3,6 @@
 T steps, B batch, K labels, V vocabulary, H hidden.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from models.manifest import (
 from models.onnx_session import Placement
 from models.tasks import as_json
 from tests.support.graph_builder import HIDDEN, TinyGraph
+from training.onnx_export.speller import split_bundle
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "Paris", "film", "lovely", ".")
 STEMS = ("the", "cat", "paris", "dog")
@@ -181,6 +181,12 @@ def embedding_joint(root: Path, *, name: str = "tiny-embed-joint") -> Path:
     return _write(root, name, graph, SENTENCES, codec=SPELLED, **described)
 
 
+def with_speller(path: Path) -> Path:
+    """Split the graph of a bundle whose words have characters: its OOV words get a speller."""
+    split_bundle(path)
+    return path
+
+
 def of_format_3(root: Path) -> Path:
     """Write the bundles that only format 3 has: taggers with a state, and embeddings."""
     for make in (live_tagger, live_frames, embedder, embedding_joint):
@@ -249,7 +255,7 @@ def _write(
         state=tuple(graph.state),
         variants={"fp32": Variant(file="fp32.onnx", scores={"accuracy": 50.0})},
         default_variant="fp32",
-        files=checksums(files),
+        files=bundle.digests(files),
         metric="accuracy",
         provenance=_PROVENANCE,
         tolerance=1e-4,
@@ -273,10 +279,6 @@ def _vocabularies(spec: AnySpec, task: str) -> dict[str, Sequence[str]]:
     if isinstance(spec, WordsSpec):
         return {file: VOCABULARIES[file] for file in (spec.words, spec.stems, spec.characters) if file}
     return {}
-
-
-def checksums(files: dict[str, bytes]) -> dict[str, str]:
-    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
 _PROVENANCE = Provenance(

@@ -1,4 +1,4 @@
-"""Commands for bundles: export one, score it, and show its model card."""
+"""Commands for bundles: export one, score it, show its model card, and split the graphs of an older one."""
 
 import argparse
 import json
@@ -36,6 +36,15 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Show this bundle, e.g. runs/NAME/bundle.")
     parser.set_defaults(run_command=show_card)
+
+    parser = commands.add_parser(
+        "split-speller",
+        help="Make a bundle of format 1 to 3 faster.",
+        description="Split the graphs of bundles that read the characters of words, and write the bundles in place. "
+        "The service then caches the vectors of words. Answers keep their bits, but state tokens become invalid.",
+    )
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="Split the graphs of these bundles.")
+    parser.set_defaults(run_command=split_speller)
 
 
 def export_run(options: argparse.Namespace) -> None:
@@ -82,3 +91,11 @@ def show_card(options: argparse.Namespace) -> None:
 
     manifest, written = read_manifest(options.bundle), options.bundle / CARD_FILE
     echo(written.read_text("utf-8") if written.is_file() else card.write(manifest))
+
+
+def split_speller(options: argparse.Namespace) -> None:
+    from training.onnx_export.speller import split_bundle
+
+    for path in options.bundles:
+        spellers = [variant.speller for variant in split_bundle(path).variants.values() if variant.speller]
+        echo(f"{path}: {', '.join(spellers) or 'reads no characters of words, so it stays as it is'}")

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from models import self_test
 from models.manifest import read
-from tests.support import tiny
+from tests.support import bundles, tiny
 from tests.support.tiny_files import conll, frames, table
 from training import recipe, terminal, trainer
 from training.__main__ import main, make_parser
@@ -71,9 +72,19 @@ def test_fit_export_score_and_show_work_on_a_file(workplace: Path, capsys: pytes
 def test_export_only_writes_one_variant(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "tagger", "--data", "mine.conll", "--name", "mine", *TINY]) == 0
     assert main(["export", "runs/mine", "--only", "fp32", "--out", "alone"]) == 0
-    assert sorted(file.name for file in Path("alone").glob("*.onnx")) == ["fp32.onnx"]
+    assert sorted(file.name for file in Path("alone").glob("*.onnx")) == ["fp32-speller.onnx", "fp32.onnx"]
     assert main(["export", "runs/mine", "--only", "fp4"]) == 2
     assert "'fp4'" in capsys.readouterr().err
+
+
+def test_split_speller_keeps_the_answers(workplace: Path) -> None:
+    path = bundles.tagger(workplace)
+    before, whole = read(path), bundles.opened(path)
+    assert main(["split-speller", str(path)]) == 0
+    assert read(path).variants["fp32"].speller == "fp32-speller.onnx"
+    assert read(path).examples == before.examples
+    for text in ("unheard zebras", "the cat"):
+        assert self_test.answer(bundles.opened(path), text) == self_test.answer(whole, text)
 
 
 DNA = "sequence,class\n" + "".join(f"{row.text},{row.label}\n" for row in tiny.dna(60))

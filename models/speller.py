@@ -1,0 +1,105 @@
+"""A graph with a speller: the vectors of out-of-vocabulary (OOV) words come from a second graph, through a cache.
+
+A vector depends on the characters and n-grams of its word alone, so it has the same bits in every sentence.
+N OOV words, C characters, G n-grams, E numbers of a vector.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from threading import Lock
+
+import numpy as np
+
+from models.onnx_session import Array, OnnxModel, Placement
+
+OOV_VECTORS = "oov_vectors"  # (N, E): output of the speller, and input of the graph
+# Inputs (C, N) and (G, N) with a column for each word, and the inputs (N,) with the lengths of these columns.
+LENGTHS = {"spellings": "spelling_lengths", "subwords": "subword_counts"}
+CACHE_ENTRIES = 16_384  # words; each takes about 1 KB
+
+Key = tuple[bytes, ...]
+
+
+class ModelWithSpeller(OnnxModel):
+    """An inference session that takes OOV words as characters and n-grams, though its graph takes their vectors.
+
+    The speller runs for words that are not in the cache. The cache keeps the `cache_entries` words that were used last.
+    Raises ValueError if the two graphs do not fit together.
+    """
+
+    def __init__(
+        self, graph: bytes, speller: bytes, placement: Placement | None = None, *, cache_entries: int = CACHE_ENTRIES
+    ) -> None:
+        super().__init__(graph, placement)
+        self._speller = OnnxModel(speller, placement)
+        read = set(self._speller.inputs)
+        self._columns = [name for name in LENGTHS if name in read]
+        if self._speller.outputs != (OOV_VECTORS,) or read != {
+            name for column in self._columns for name in (column, LENGTHS[column])
+        }:
+            raise ValueError(f"the speller has inputs {sorted(read)} and outputs {list(self._speller.outputs)}")
+        own = [name for name in self.inputs if name != OOV_VECTORS]
+        if len(own) == len(self.inputs) or not read.isdisjoint(own):
+            raise ValueError(f"the graph has inputs {sorted(self.inputs)}, but its speller needs {OOV_VECTORS!r} alone")
+        self.inputs = (*own, *self._speller.inputs)
+        # The key of the column that stands for "no OOV word".
+        self._no_word = tuple(bytes(4) if column == "spellings" else b"" for column in self._columns)
+        self._cache_entries = cache_entries
+        # The vector (E,) of each word as bytes, which are cheaper to split and to join than arrays. The most recently
+        # used word is the last.
+        self._cache: OrderedDict[Key, bytes] = OrderedDict()
+        self._lock = Lock()  # batches run on the event loop and in threads
+        self.words = self.spelled = 0  # OOV words so far, and those that were not in the cache
+
+    def graph_feeds(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the feeds of the graph: the vectors of OOV words instead of their characters and n-grams."""
+        keys: list[Key] = list(
+            zip(*(_unpadded(feeds[name], feeds[LENGTHS[name]]) for name in self._columns), strict=True)
+        )
+        cached = self._cached(keys)
+        missing = {key: place for place, key in enumerate(keys) if cached[place] is None}
+        fresh = dict(zip(missing, self._spell(feeds, list(missing.values())), strict=True)) if missing else {}
+        self._learn(fresh, words=0 if keys == [self._no_word] else len(keys))
+        vectors = b"".join([vector or fresh[key] for key, vector in zip(keys, cached, strict=True)])
+        own = {name: array for name, array in feeds.items() if name not in self._speller.inputs}
+        own[OOV_VECTORS] = np.frombuffer(vectors, np.float32).reshape(len(keys), -1)
+        return own
+
+    def run_list(self, feeds: Mapping[str, Array]) -> Sequence[Array]:
+        """Run once and return the arrays in the order of `outputs`."""
+        return super().run_list(self.graph_feeds(feeds))
+
+    def _cached(self, keys: Sequence[Key]) -> list[bytes | None]:
+        """Return the vector of each word that is in the cache."""
+        cache = self._cache
+        with self._lock:
+            vectors = list(map(cache.get, keys))
+            for key, vector in zip(keys, vectors, strict=True):
+                if vector is not None:
+                    cache.move_to_end(key)
+        return vectors
+
+    def _learn(self, fresh: Mapping[Key, bytes], *, words: int) -> None:
+        """Add new vectors to the cache, and count the words of a batch."""
+        with self._lock:
+            self.words += words
+            self.spelled += min(words, len(fresh))
+            self._cache.update(fresh)
+            while len(self._cache) > self._cache_entries:
+                self._cache.popitem(last=False)
+
+    def _spell(self, feeds: Mapping[str, Array], places: list[int]) -> list[bytes]:
+        """Return the vectors of the words in some columns."""
+        columns = {name: feeds[name] for name in self._speller.inputs}
+        if len(places) < columns[LENGTHS[self._columns[0]]].size:
+            columns = {name: array.take(places, axis=-1) for name, array in columns.items()}
+        (vectors,) = self._speller.run_list(columns)  # (len(places), E)
+        content, size = vectors.tobytes(), vectors[0].nbytes
+        return [content[at : at + size] for at in range(0, len(content), size)]
+
+
+def _unpadded(columns: Array, lengths: Array) -> list[bytes]:
+    """Return the bytes of each column of (C, N) or (G, N), without its padding."""
+    content, item = columns.T.tobytes(), columns.itemsize
+    starts = range(0, len(content), item * len(columns))
+    return [content[at : at + item * length] for at, length in zip(starts, lengths.tolist(), strict=True)]
