@@ -29,7 +29,7 @@ from training.data.tagged_json import read_tagged_json
 from training.data.token_tables import read_token_table
 from training.recipe import AdditionalData, DataOptions, Recipe
 
-CHOICE_RUN = 20  # consecutive examples
+LONGEST_RUN, FEWEST_RUNS = 20, 10  # of consecutive examples that are held out to choose the epoch
 HELD_OUT_SEED = 1  # not the seed of the weights: runs with several seeds are scored on the same examples
 
 
@@ -70,7 +70,10 @@ def _with_choice(splits: Splits[Any], share: float) -> Splits[Any]:
     if not share:
         return splits
     every = round(1 / share)
-    parts = [(i // CHOICE_RUN % every == every - 1, example) for i, example in enumerate(splits.train)]
+    if len(splits.train) < every:
+        raise DataError(f"{len(splits.train)} examples are too few for data.choice_share={share:g}; give more data")
+    run = max(1, min(LONGEST_RUN, len(splits.train) // (FEWEST_RUNS * every)))
+    parts = [(i // run % every == every - 1, example) for i, example in enumerate(splits.train)]
     train, choice = ([example for chosen, example in parts if chosen is wanted] for wanted in (False, True))
     return replace(splits, train=train, choice=choice)
 

@@ -84,7 +84,7 @@ def test_runs_of_training_examples_choose_the_epoch_and_further_data_sets_are_sc
     monkeypatch.setenv("SEQSERVE_DATA", str(tmp_path))
     (tmp_path / "ner").mkdir()
     (tmp_path / "wnut17").mkdir()
-    write(tmp_path, "ner/uner-ewt-train.iob2", "".join(f"1\tw{i}\tB-PER\n\n" for i in range(400)))
+    write(tmp_path, "ner/uner-ewt-train.iob2", "".join(f"1\tw{i}\tB-PER\n\n" for i in range(800)))
     write(tmp_path, "ner/uner-ewt-dev.iob2", "1\tParis\tB-LOC\n")
     write(tmp_path, "wnut17/train.conll", "Ann\tB-person\niPhone\tB-product\n")
     write(tmp_path, "wnut17/dev.conll", "Nirvana\tB-group\n")
@@ -95,8 +95,16 @@ def test_runs_of_training_examples_choose_the_epoch_and_further_data_sets_are_sc
     )
     assert [example.tokens for example in splits.choice[:20]] == [(f"w{i}",) for i in range(60, 80)]
     assert splits.choosing == splits.choice
-    assert splits.train[300:] == [TaggedExample(tokens=("Ann", "iPhone"), tags=("B-PER", "O"))] * 2
+    assert splits.train[600:] == [TaggedExample(tokens=("Ann", "iPhone"), tags=("B-PER", "O"))] * 2
     assert not {example.tokens for example in splits.train} & {example.tokens for example in splits.choice}
     assert splits.dev == [TaggedExample(tokens=("Paris",), tags=("B-LOC",))]
     assert splits.elsewhere == {"wnut17": [TaggedExample(tokens=("Nirvana",), tags=("B-ORG",))]}
     assert {"uner-ewt-train.iob2", "wnut17/train.conll"} <= set(splits.source.files)
+
+
+def test_few_examples_choose_one_by_one_and_too_few_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.conll", "".join(f"w{i} O\nx B-X\n\n" for i in range(20)))
+    splits = load_splits(recipe.load("tagger", **{"data.path": str(path), "data.choice_share": 0.25}))
+    assert (len(splits.train), len(splits.choice), len(splits.dev)) == (14, 4, 2)
+    with pytest.raises(DataError, match=r"18 examples .*choice_share=0\.05"):
+        load_splits(recipe.load("tagger", **{"data.path": str(path), "data.choice_share": 0.05}))
