@@ -38,6 +38,7 @@ from service.api.openai import CompletionRequest, EmbeddingRequest  # noqa: E402
 from service.api.openapi import PAGES  # noqa: E402
 from service.api.problems import PREFIX, TABLE  # noqa: E402
 from service.api.schemas import ClassifyParameters, GenerateParameters, TagParameters  # noqa: E402
+from service.api.tei import EmbedRequest, PredictRequest  # noqa: E402
 from service.settings import Settings, allowed, variable  # noqa: E402
 from service.telemetry import METRICS  # noqa: E402
 from training.data.fetch import PUBLISHED  # noqa: E402
@@ -138,6 +139,8 @@ PARAMETERS: dict[str, type[RequestModel]] = {
     "Generate": GenerateParameters,
     "OpenAI completions": CompletionRequest,
     "OpenAI embeddings": EmbeddingRequest,
+    "Embed": EmbedRequest,
+    "Predict": PredictRequest,
 }
 
 

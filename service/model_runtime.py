@@ -174,6 +174,17 @@ class ModelRuntime:
                 field="inputs",
             )
 
+    def truncated(self, text: str) -> str:
+        """Return the longest start of a text that the model can take."""
+        limit = self.max_length
+        if len(text) <= limit:  # a token has at least one character
+            return text
+        try:
+            item = self.bundle.task.encode(text, limit=limit - 1)
+        except InputError:  # `encode` reports it
+            return text
+        return text[: item.ends[-1]] if item.length else text
+
     def encode(self, raw: Any, index: int | None = None) -> Any:
         """Encode one input. `index` is its place in the request's list, None for a single input.
 

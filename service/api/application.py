@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.routing import Route as StarletteRoute
 
 from service import VERSION
-from service.api import bentoml_routes, model_urls, native, oip, openai, openapi, sse
+from service.api import bentoml_routes, model_urls, native, oip, openai, openapi, sse, tei
 from service.api.asgi import Endpoint
 from service.api.bentoml_routes import BentoMLPages
 from service.api.native import model_cards
@@ -94,6 +94,7 @@ ROUTES: tuple[Route, ...] = (
     *native.ROUTES,
     *sse.ROUTES,
     *model_urls.ROUTES,
+    *tei.ROUTES,
     *openai.ROUTES,
     *oip.ROUTES,
     Route(
@@ -118,6 +119,7 @@ ROUTES: tuple[Route, ...] = (
             ("/livez", _live, "Check whether the process runs"),
             ("/healthz", _live, "Check whether the process runs"),
             ("/readyz", _ready, "Check whether every bundle passed its self-test"),
+            ("/health", _ready, "Check whether every bundle passed its self-test"),
         )
     ),
     *bentoml_routes.ROUTES,

@@ -97,6 +97,8 @@ _UNIONS = {  # pydantic reports one error for each member of a union; these repl
     ): "a string, a list of strings (tokens), a list of numbers (a frame), or frames",
     ("CompletionRequest", "prompt"): f"{_STRINGS} (token ids are not supported)",
     ("CompletionRequest", "stop"): "a string or a list of up to 4 strings, none of them empty",
+    ("EmbedRequest", "inputs"): f"{_STRINGS} (token ids are not supported)",
+    ("PredictRequest", "inputs"): "a string, or a list of lists of one string",
     ("EmbeddingRequest", "input"): f"{_STRINGS} (token ids are not supported; in LangChain, set"
     " check_embedding_ctx_length=False)",
 }

@@ -6,13 +6,13 @@ Bodies and answers are those of the native routes.
 from dataclasses import replace
 from typing import Any
 
-from service.api import native, schemas, sse
+from service.api import native, schemas, sse, tei
 from service.api.pipeline import RequestContext
 from service.api.routes import MODEL_QUERY, Card, Docs, Route
 from service.errors import UnknownModel
 
 GROUP = "One model"
-BY_TASK = {route.task: route for route in (native.TAG, native.CLASSIFY, native.GENERATE)}
+BY_TASK = {route.task: route for route in (native.TAG, native.CLASSIFY, native.GENERATE, tei.EMBED)}
 
 
 async def _first_task(context: RequestContext, body: bytes) -> Any:

@@ -416,10 +416,8 @@ async def embed(context: RequestContext, body: bytes) -> Any:
     schemas.check_input_count(1 if single else len(request.input), worker.settings, field="input")
     with renamed_fields(openai_field("input", single=single)):
         vectors = await worker.engine.embed(request.input, model=model, request=context.request)
-    width = len(vectors[0][0]) if vectors else request.dimensions
-    if request.dimensions not in (None, width):
-        message = f"{request.dimensions} is not available; {context.model} returns {width}; leave it out"
-        raise InvalidRequest(message, field="dimensions", limit=width, value=request.dimensions)
+    width = len(vectors[0][0]) if vectors else None
+    schemas.check_width(request.dimensions, width, model)
     as_base64 = request.encoding_format == "base64"
     data = [
         {

@@ -367,6 +367,13 @@ def check_input_count(count: int, settings: Settings, field: str = "inputs") -> 
         raise TooLarge(message, field=field, limit=limit, value=count)
 
 
+def check_width(requested: int | None, width: int | None, model: str | None) -> None:
+    """Raise InvalidRequest if the request wants vectors of another width. ``width``: None without any vector."""
+    if None not in (requested, width) and requested != width:
+        message = f"{requested} is not available; {model} returns {width}; leave it out"
+        raise InvalidRequest(message, field="dimensions", limit=width, value=requested)
+
+
 def reject_stream(request: GenerateRequest) -> None:
     """Raise InvalidRequest if the request asks for a stream, for a route that has none."""
     if request.stream:

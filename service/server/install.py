@@ -24,7 +24,7 @@ from service.worker import Worker
 
 log = logging.getLogger(__name__)
 
-PROBES = frozenset((b"/livez", b"/readyz", b"/healthz"))
+PROBES = frozenset((b"/livez", b"/readyz", b"/healthz", b"/health"))
 
 
 def install(app: Starlette, worker: Worker, routes: Mapping[bytes, Route]) -> None:

@@ -85,7 +85,7 @@ class FakeEngine:
         return one(inputs) if isinstance(inputs, str) or are_one(inputs) else [one(text) for text in inputs]
 
     async def classify(
-        self, inputs: Any, *, model: str | None, top_k: int | None, request: InferenceRequest
+        self, inputs: Any, *, model: str | None, top_k: int | None = None, request: InferenceRequest
     ) -> list[list[LabelScore]]:
         await self._work("classify", inputs, model, top_k, request)
         labels = [LabelScore("positive", 0.75), LabelScore("negative", 0.25)][:top_k]
