@@ -5,6 +5,7 @@ HOST = 127.0.0.1
 PORT ?= 3000
 RECIPE = pos-en
 RUN = runs/$(RECIPE)
+MODEL =
 EXTRA = serve
 ARGS =
 ENGINE = docker
@@ -28,7 +29,7 @@ export BENTOML_DO_NOT_TRACK ?= True
 export ORT_DISABLE_TELEMETRY ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check docs train bundle load bench image bento lock clean
+.PHONY: help setup serve test check docs train bundle speed load bench image bento lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -57,10 +58,14 @@ train: $(VENV)/all.stamp ## train a recipe: RECIPE=pos-en
 bundle: $(VENV)/all.stamp ## export the bundle of a run to RUN/bundle: RUN=runs/pos-en
 	@$(BIN)/python -m training export $(RUN) $(ARGS)
 
+speed: $(VENV)/all.stamp ## measure requests and inputs per second of a model or a run, 30 s: MODEL=pos-en
+	@$(BIN)/python -m loadtest speed $(MODEL) $(ARGS)
+
 load: $(VENV)/all.stamp ## start the service and load it for 60 s: PORT=3000 ARGS='--p99-ms 200'
 	@$(BIN)/python -m loadtest load --serve "$(SERVE)" --url http://$(if $(findstring :,$(HOST)),[$(HOST)],$(HOST)):$(PORT) --seconds 60 $(ARGS)
 
-bench: $(VENV)/all.stamp $(PEERS)/peers.stamp ## compare with other servers, 40 minutes: ARGS='--quick', ARGS='--only seqserve,mosec'
+# Other servers are installed only if one of them is measured.
+bench: $(VENV)/all.stamp $(if $(filter seqserve --only=seqserve --against,$(ARGS)),,$(PEERS)/peers.stamp) ## compare with other servers, 40 minutes: ARGS='--quick', ARGS='--only seqserve,mosec'
 	@$(BIN)/python -m loadtest bench --peers $(PEERS)/bin/python $(ARGS)
 
 image: ## build the container image: ENGINE=docker EXTRA=gpu

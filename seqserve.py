@@ -48,6 +48,7 @@ COMMANDS = {
         "tunes": ("training", "Measure the share of generated tunes that parse."),
     },
     "measure": {
+        "speed": ("loadtest", "Measure requests and inputs per second, and latency, of one model in half a minute."),
         "bench": ("loadtest", "Compare seqserve with other servers of the same bundles, or with another checkout."),
         "load": ("loadtest", "Run a Locust scenario and check every answer."),
         "limits": ("loadtest", "Measure the limits of this service, each with a reference."),

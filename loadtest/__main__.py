@@ -1,14 +1,14 @@
-"""The commands of seqserve that measure a running service: load, bench and limits."""
+"""The commands of seqserve that measure a service: speed, load, bench and limits."""
 
 import sys
 
 from seqserve import CommandParser, required_packages
 
 with required_packages():
-    from loadtest import bench, limits, run
+    from loadtest import bench, limits, run, speed
     from loadtest.service_process import ServiceStartError, end_on_signals
 
-COMMANDS = {"load": run, "bench": bench, "limits": limits}
+COMMANDS = {"speed": speed, "load": run, "bench": bench, "limits": limits}
 ALIASES = {"load": ["run"]}
 
 
@@ -30,7 +30,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except (ConnectionError, ServiceStartError, ValueError, LookupError) as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

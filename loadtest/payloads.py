@@ -37,6 +37,7 @@ class ServedModel:
     text_labels: tuple[str, ...] = ()  # of the whole input of a joint model, whose `labels` are those of steps
     steps: tuple[Any, ...] = ()  # letters or frames of the examples, for codecs whose steps are these
     streams: bool = False
+    examples: tuple[Any, ...] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -56,6 +57,10 @@ class Payload:
     @property
     def inputs(self) -> Any:
         return self.body["inputs"]
+
+    @property
+    def input_count(self) -> int:
+        return len(self.inputs) if self.form else 1
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -124,6 +129,7 @@ def parse_model(entry: Mapping[str, Any]) -> ServedModel:
         text_labels=tuple(entry.get("text_labels") or ()),
         steps=tuple("".join(texts)) if codec == "dna" else tuple(frames),
         streams=bool(entry.get("streams")),
+        examples=tuple(examples or ()),
     )
 
 

@@ -32,15 +32,18 @@ class LoadSample:
     latency_ms: float
     status: int  # 0: no reply
     error: str  # "": a correct answer
+    model: str = ""
+    inputs: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndpointFigures:
-    """The figures of one endpoint."""
+class LoadFigures:
+    """The figures of one endpoint or one model."""
 
-    endpoint: str
+    name: str
     requests: int
     per_s: float
+    inputs_per_s: float
     p50_ms: float
     p95_ms: float
     p99_ms: float
@@ -53,29 +56,29 @@ def read_samples(path: Path) -> list[LoadSample]:
     samples = []
     for line in path.read_text("utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
-            at_s, endpoint, latency_ms, status, error = json.loads(line)
-            samples.append(LoadSample(at_s=at_s, endpoint=endpoint, latency_ms=latency_ms, status=status, error=error))
+            samples.append(LoadSample(**json.loads(line)))
     return samples
 
 
-def summarize(samples: Sequence[LoadSample]) -> list[EndpointFigures]:
-    """Return the figures of each endpoint by name, then those of all together. No samples give no figures."""
+def summarize(samples: Sequence[LoadSample], *, by: str = "endpoint") -> list[LoadFigures]:
+    """Return the figures of each endpoint or model by name, then those of all. No samples give no figures."""
     if not samples:
         return []
     begin_s = min(sample.at_s for sample in samples)
     seconds = max(sample.at_s + sample.latency_ms / 1000 for sample in samples) - begin_s
     groups: dict[str, list[LoadSample]] = defaultdict(list)
     for sample in samples:
-        groups[sample.endpoint].append(sample)
+        groups[getattr(sample, by)].append(sample)
     return [_figures(name, group, seconds) for name, group in [*sorted(groups.items()), (ALL, list(samples))]]
 
 
-def _figures(name: str, samples: Sequence[LoadSample], seconds: float) -> EndpointFigures:
+def _figures(name: str, samples: Sequence[LoadSample], seconds: float) -> LoadFigures:
     ordered = sorted(sample.latency_ms for sample in samples)
-    return EndpointFigures(
-        endpoint=name,
+    return LoadFigures(
+        name=name,
         requests=len(samples),
         per_s=round(len(samples) / max(seconds, 1e-3), 1),
+        inputs_per_s=round(sum(sample.inputs for sample in samples) / max(seconds, 1e-3), 1),
         p50_ms=percentile(ordered, 50),
         p95_ms=percentile(ordered, 95),
         p99_ms=percentile(ordered, 99),
@@ -84,7 +87,7 @@ def _figures(name: str, samples: Sequence[LoadSample], seconds: float) -> Endpoi
     )
 
 
-def failures(rows: Sequence[EndpointFigures], *, p99_ms: float | None) -> list[str]:
+def failures(rows: Sequence[LoadFigures], *, p99_ms: float | None) -> list[str]:
     """Return why the load failed, one sentence each.
 
     `p99_ms` applies to each endpoint, because many fast answers would hide a slow route.
@@ -95,7 +98,7 @@ def failures(rows: Sequence[EndpointFigures], *, p99_ms: float | None) -> list[s
     reasons = [f"{sum(total.errors.values())} of {total.requests} requests failed"] if total.errors else []
     if p99_ms is not None:
         reasons += [
-            f"{row.endpoint}: p99 is {row.p99_ms:.1f} ms, the limit is {p99_ms:g} ms"
+            f"{row.name}: p99 is {row.p99_ms:.1f} ms, the limit is {p99_ms:g} ms"
             for row in rows[:-1]
             if row.p99_ms > p99_ms
         ]
@@ -117,25 +120,31 @@ def new_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table
     return table
 
 
-def endpoint_table(rows: Sequence[EndpointFigures], title: str) -> Table:
-    columns = ("requests", "req/s", "p50 ms", "p95 ms", "p99 ms", "max ms", "errors")
-    table = new_table(title, ("endpoint",), columns)
+def load_table(rows: Sequence[LoadFigures], what: str, title: str) -> Table:
+    columns = ("requests", "requests/s", "inputs/s", "p50 ms", "p95 ms", "p99 ms", "max ms", "errors")
+    table = new_table(title, (what,), columns)
     for row in rows:
-        if row.endpoint == ALL:
+        if row.name == ALL:
             table.add_section()
+        rates = (f"{value:,.1f}" for value in (row.per_s, row.inputs_per_s))
         latencies = (f"{value:.1f}" for value in (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms))
-        table.add_row(row.endpoint, f"{row.requests:,}", f"{row.per_s:,.1f}", *latencies, str(sum(row.errors.values())))
+        table.add_row(row.name, f"{row.requests:,}", *rates, *latencies, str(sum(row.errors.values())))
     return table
 
 
-def error_table(rows: Iterable[EndpointFigures]) -> Table:
+def error_table(rows: Iterable[LoadFigures]) -> Table:
     """Return the most frequent errors of each endpoint. result.json has all of them."""
     table = new_table("errors", ("endpoint", "error"), ("count",))
     for row in rows:
-        if row.endpoint != ALL:
+        if row.name != ALL:
             for error, count in Counter(row.errors).most_common(ERRORS_SHOWN):
-                table.add_row(row.endpoint, error, str(count))
+                table.add_row(row.name, error, str(count))
     return table
+
+
+def cpu_use(cores: float | None) -> str:
+    """Return the use of CPU as a share of one core."""
+    return "unknown" if cores is None else f"{100 * cores:.0f} %"
 
 
 def environment_report() -> dict[str, object]:

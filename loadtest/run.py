@@ -6,10 +6,11 @@ Locust runs headless in a process of its own, because it patches the interpreter
 import argparse
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from loadtest import payloads, report
 from loadtest.http_client import ServiceAddress
 from loadtest.report import LoadSample
-from loadtest.service_process import ServiceStartError, start_service, tail
+from loadtest.service_process import ROOT, ServiceStartError, find_service, start_service, tail
 
 USERS = {"tag": "TagUser", "classify": "ClassifyUser", "generate": "GenerateUser", "mixed": "MixedUser"}
-ROOT = Path(__file__).resolve().parent.parent
 POLL_S = 0.25
 # Requests in flight at the end may still be answered. Then Locust writes its report.
 STOP_TIMEOUT_S, REPORT_TIMEOUT_S = 30, 60
@@ -53,31 +53,52 @@ def run(arguments: argparse.Namespace) -> int:
     address = ServiceAddress.parse(arguments.url)
     arguments.report.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
+        service = None
         if arguments.serve:
             console.print(f"starting the service: {arguments.serve}", markup=False)
-            stack.enter_context(start_service(arguments.serve, address, log=arguments.report / "server.log"))
+            service = stack.enter_context(start_service(arguments.serve, address, log=arguments.report / "server.log"))
         models = payloads.read_models(address.url)
+        service = service or find_service(address)
+        before_s, service_s, client_s = time.perf_counter(), service.cpu_s() if service else 0.0, _children_s()
         samples = _run_locust(arguments, console)
-    rows = report.summarize(samples)
+        wall_s = time.perf_counter() - before_s
+        cores = {
+            "service": (service.cpu_s() - service_s) / wall_s if service else None,
+            "client": (_children_s() - client_s) / wall_s,
+        }
+    rows, bundles = report.summarize(samples), report.summarize(samples, by="model")[:-1]
     reasons = report.failures(rows, p99_ms=arguments.p99_ms)
-    title = f"{arguments.scenario}, {arguments.users} users, {arguments.seconds} s"
     result: dict[str, Any] = {
         **report.environment_report(),
         **{name: getattr(arguments, name) for name in ("url", "scenario", "prefix", "users", "seconds")},
         "p99_ms_allowed": arguments.p99_ms,
         "models": [{"id": model.id, "task": model.task, "variant": model.variant} for model in models],
         "endpoints": [asdict(row) for row in rows],
+        "bundles": [asdict(row) for row in bundles],
+        "cpu_cores": cores,
         "failed": reasons,
     }
     report.write_json(arguments.report / "result.json", result)
     if samples:
-        console.print(report.endpoint_table(rows, title))
+        title = f"{arguments.scenario}, {arguments.users} users, {arguments.seconds} s"
+        variants = {model.id: model.variant for model in models}
+        named = [replace(row, name=f"{row.name} {variants.get(row.name, '')}".rstrip()) for row in bundles]
+        console.print(report.load_table(rows, "route", title))
+        console.print(report.load_table(named, "bundle", "the same requests by bundle"))
+    used = " ".join(f"{name} {report.cpu_use(found)}," for name, found in cores.items())
+    console.print(f"CPU use of one core: {used.rstrip(',')}", markup=False, highlight=False)
     if rows and rows[-1].errors:
         console.print(report.error_table(rows))
     for reason in reasons:
         console.print(f"FAILED: {reason}", style="red", markup=False, highlight=False)
     console.print(f"report.html and result.json are in {arguments.report}", markup=False)
     return 1 if reasons else 0
+
+
+def _children_s() -> float:
+    """Return the CPU seconds of the child processes that have ended, such as Locust."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _run_locust(arguments: argparse.Namespace, console: Console) -> list[LoadSample]:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,10 +16,12 @@ import psutil  # type: ignore[import-untyped]
 
 from loadtest.http_client import ServiceAddress, fetch, free_port
 
+ROOT = Path(__file__).resolve().parent.parent
 READY_POLL_S = 0.1
 STOP_TIMEOUT_S = 40.0  # BentoML drains first; a service that still runs after this is killed
 KILL_TIMEOUT_S = 5.0
 LOG_TAIL_LINES = 25
+WILDCARDS = ("0.0.0.0", "::")  # addresses of a socket that listens on all interfaces
 
 
 class ServiceStartError(RuntimeError):
@@ -31,7 +34,6 @@ class ServiceProcess:
 
     address: ServiceAddress
     process: psutil.Process
-    log: Path
 
     def tree(self) -> list[psutil.Process]:
         """Return the started process and its living descendants."""
@@ -89,7 +91,7 @@ def start_service(
             )
         except OSError as error:
             raise ServiceStartError(f"{words[0]!r} cannot be started: {error.strerror}") from None
-    service = ServiceProcess(address=address, process=psutil.Process(started.pid), log=log)
+    service = ServiceProcess(address=address, process=psutil.Process(started.pid))
     try:
         _wait_until_ready(started, f"{address.url}{ready}", log, timeout_s)
         yield service
@@ -115,9 +117,28 @@ def start_seqserve(
         log=folder / f"{name}.log",
         core=core,
         environment={**environment, "BENTOML_HOME": os.path.abspath(folder / "bentoml" / name)},
-        folder=tree,
+        folder=tree or ROOT,
     ) as service:
         yield service
+
+
+def find_service(address: ServiceAddress) -> ServiceProcess | None:
+    """Return the service that listens at an address of this machine, or None if its processes cannot be seen."""
+    with contextlib.suppress(psutil.Error, OSError):
+        own = {each.address for interface in psutil.net_if_addrs().values() for each in interface}
+        wanted = {each[4][0] for each in socket.getaddrinfo(address.host, address.port)} & own
+        pids = {
+            each.pid
+            for each in psutil.net_connections("tcp")
+            if each.status == psutil.CONN_LISTEN
+            and each.laddr.port == address.port
+            and wanted
+            and each.laddr.ip in {*wanted, *WILDCARDS}
+        }
+        processes = [psutil.Process(pid) for pid in pids if pid is not None]
+        if processes:  # the supervising process is older than the workers, which share its socket
+            return ServiceProcess(address=address, process=min(processes, key=lambda process: process.create_time()))
+    return None
 
 
 def _answers(address: ServiceAddress) -> bool:

@@ -58,17 +58,22 @@ def _prepare(environment: Environment, **_: Any) -> None:
 
 
 class SampleWriter:
-    """Writes one JSON line per request: [seconds since the start, endpoint, milliseconds, status, error]."""
+    """Writes one JSON line per request, with the fields of report.LoadSample."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8")
         self._started_s = self._flushed_s = time.time()
 
     def add(self, *, name: str, response_time: float, start_time: float, response: Any, **event: Any) -> None:
-        at_s = round(start_time - self._started_s, 4)
-        status = int(getattr(response, "status_code", 0) or 0)
-        error = str(event["exception"] or "")
-        self._file.write(json.dumps([at_s, name, round(response_time, 3), status, error]) + "\n")
+        sample = {
+            "at_s": round(start_time - self._started_s, 4),
+            "endpoint": name,
+            "latency_ms": round(response_time, 3),
+            "status": int(getattr(response, "status_code", 0) or 0),
+            "error": str(event["exception"] or ""),
+            **event["context"],
+        }
+        self._file.write(json.dumps(sample) + "\n")
         if start_time - self._flushed_s > FLUSH_S:
             self._flushed_s = start_time
             self._file.flush()
@@ -101,6 +106,7 @@ class CheckingUser(FastHttpUser):
             data=payload.encoded,  # type: ignore[arg-type]  # Locust's type is str, but it sends bytes unchanged
             headers=HEADERS,
             name=payload.name(self.prefix),
+            context={"model": payload.body["model"], "inputs": payload.input_count},
             catch_response=True,
         ) as response:
             content = response.content or b""

@@ -1,7 +1,9 @@
 """Tests of loadtest.report: percentiles, rates and failures."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +12,11 @@ from loadtest.load_loops import percentile
 from loadtest.report import LoadSample
 
 
-def sample(endpoint: str = "/v1/tag", latency_ms: float = 1.0, at_s: float = 0.0, error: str = "") -> LoadSample:
-    return LoadSample(at_s=at_s, endpoint=endpoint, latency_ms=latency_ms, status=500 if error else 200, error=error)
+def sample(
+    endpoint: str = "/v1/tag", latency_ms: float = 1.0, at_s: float = 0.0, error: str = "", **more: Any
+) -> LoadSample:
+    status = 500 if error else 200
+    return LoadSample(at_s=at_s, endpoint=endpoint, latency_ms=latency_ms, status=status, error=error, **more)
 
 
 def test_percentile_is_the_nearest_rank() -> None:
@@ -27,7 +32,7 @@ def test_rate_counts_from_first_request_to_last_reply() -> None:
 
 def test_one_row_per_endpoint_and_one_for_all() -> None:
     rows = report.summarize([sample("/b"), sample("/a", 3.0), sample("/a", 5.0, error="500 bug")])
-    assert [(row.endpoint, row.requests, row.max_ms) for row in rows] == [("/a", 2, 5), ("/b", 1, 1), ("all", 3, 5)]
+    assert [(row.name, row.requests, row.max_ms) for row in rows] == [("/a", 2, 5), ("/b", 1, 1), ("all", 3, 5)]
     assert rows[0].errors == {"500 bug": 1}
 
 
@@ -46,7 +51,12 @@ def test_p99_limit_applies_to_each_endpoint() -> None:
     assert reason.startswith("/slow")
 
 
+def test_inputs_are_counted_for_each_model() -> None:
+    rows = report.summarize([sample(model="a", inputs=3), sample(model="b"), sample(model="b", at_s=0.999)], by="model")
+    assert [(row.name, row.inputs_per_s) for row in rows] == [("a", 3.0), ("b", 2.0), ("all", 5.0)]
+
+
 def test_incomplete_last_sample_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
-    path.write_text(json.dumps([0.5, "/v1/tag", 1.25, 200, ""]) + '\n[0.6, "/v1', "utf-8")
-    assert report.read_samples(path) == [sample(latency_ms=1.25, at_s=0.5)]
+    path.write_text(json.dumps(asdict(sample(latency_ms=1.25))) + '\n{"at_s": 0.6, "endp', "utf-8")
+    assert report.read_samples(path) == [sample(latency_ms=1.25)]

@@ -21,9 +21,13 @@ def run(folder: Path, broken: str, *more: str) -> int:
 def test_run_writes_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, "", "--p99-ms", "10000") == 0, capsys.readouterr()
     result = json.loads((tmp_path / "result.json").read_text("utf-8"))
-    endpoints = {row["endpoint"]: row for row in result["endpoints"]}
+    endpoints = {row["name"]: row for row in result["endpoints"]}
     assert {"/v1/tag", "/v1/classify", "/v1/generate", "all"} <= endpoints.keys()
     assert endpoints["all"]["requests"] > 20
+    assert {row["name"] for row in result["bundles"]} == {"pos-fake", "sentiment-fake", "shakespeare-fake"}
+    inputs_per_s = sum(row["inputs_per_s"] for row in result["bundles"])
+    assert endpoints["all"]["inputs_per_s"] == pytest.approx(inputs_per_s, rel=0.01)
+    assert min(result["cpu_cores"].values()) > 0
     assert result["machine"]["cpu"]
     assert "python -m loadtest" in result["command"]
     assert (tmp_path / "report.html").stat().st_size > 1000
