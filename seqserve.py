@@ -35,7 +35,7 @@ COMMANDS = {
         "fit": ("training", "Train a recipe."),
         "export": ("training", "Make the bundle of a run."),
         "split-speller": ("training", "Make a bundle of format 1 to 3 faster."),
-        "score": ("training", "Score a bundle on its development data."),
+        "score": ("training", "Score a bundle on its development data, or on a test file."),
         "cross-validate": ("training", "Score a recipe over folds of its data."),
         "find-lr": ("training", "Suggest a learning rate."),
     },

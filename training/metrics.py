@@ -88,6 +88,28 @@ def score_labels(
     return scores
 
 
+def report_labels(
+    task: str, expected: Sequence[ExampleLabels], predicted: Sequence[ExampleLabels]
+) -> dict[str, list[LabelReport]]:
+    """Return a report for every kind of span ("spans"; none for "classify"), and for every label ("labels").
+
+    The labels of a joint task are those of the whole sequence.
+    """
+    reports = {}
+    if task != "classify":
+        reports["spans"] = span_reports([e.steps for e in expected], [p.steps for p in predicted])
+    return reports | {"labels": label_reports(*label_lists(task, expected, predicted))}
+
+
+def label_lists(
+    task: str, expected: Sequence[ExampleLabels], predicted: Sequence[ExampleLabels]
+) -> tuple[list[str], list[str]]:
+    """Return the expected and the predicted labels: of the sequences, or for "tag" of all steps."""
+    if task in ("classify", "joint"):
+        return [str(each.text) for each in expected], [str(each.text) for each in predicted]
+    return [label for each in expected for label in each.steps], [label for each in predicted for label in each.steps]
+
+
 def accuracy(expected: Sequence[object], predicted: Sequence[object]) -> float:
     """Return the share of equal items; 0 of none."""
     return 100 * sum(e == p for e, p in zip(expected, predicted, strict=True)) / max(len(expected), 1)

@@ -162,17 +162,12 @@ def _write_report(run: TrainingRun, examples: Splits[Any], objective: Objective)
         if run.recipe.training.threshold and isinstance(network, SequenceNetwork):
             content["threshold"] = before.get("threshold", 0.0) + objective.set_threshold(network)
         expected, (predicted, _) = objective.expected, objective.predict(network)
-        if task != "classify":
-            spans = metrics.span_reports([e.steps for e in expected], [p.steps for p in predicted])
-            content["spans"] = [asdict(row) for row in spans]
-        if task in ("classify", "joint"):
-            labels = [[str(answer.text) for answer in part] for part in (expected, predicted)]
-        else:
-            labels = [[label for answer in part for label in answer.steps] for part in (expected, predicted)]
-        reports = metrics.label_reports(*labels)
-        content["macro_f1"] = statistics.fmean(row.f1 for row in reports) if reports else 0.0
-        content["labels"] = [asdict(row) for row in reports]
-        plots.draw_confusion(metrics.confusion(*labels), run.folder / CONFUSION, run.folder.name)
+        reports = metrics.report_labels(task, expected, predicted)
+        labels = reports["labels"]
+        content["macro_f1"] = statistics.fmean(row.f1 for row in labels) if labels else 0.0
+        content |= {kind: [asdict(row) for row in rows] for kind, rows in reports.items()}
+        pairs = metrics.label_lists(task, expected, predicted)
+        plots.draw_confusion(metrics.confusion(*pairs), run.folder / CONFUSION, run.folder.name)
     (run.folder / REPORT).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 

@@ -9,15 +9,14 @@ import numpy as np
 
 from models import state
 from models.bundle import Bundle
-from models.codecs.base import UNKNOWN
+from models.codecs.base import UNKNOWN, InputError
+from models.predictor import batches
 from models.tasks import Classification, Generation, Joint, Tagging
 from training import metrics
-from training.batches import bucket_by_length
 from training.data.checklists import read_checklist
-from training.data.examples import SequenceExample, inputs_of, text_of
+from training.data.examples import DataError, SequenceExample, inputs_of, text_of, where
 from training.metrics import ExampleLabels
 
-BATCH_TOKENS = 1024  # padded tokens in a batch
 CHUNK = 1000  # characters in one call for a text
 TIMED_SEQUENCES, TIMED_CHARACTERS, REPEATS = 256, 256, 5
 
@@ -61,14 +60,21 @@ def score(bundle: Bundle, dev: Any) -> dict[str, float]:
 def predict(bundle: Bundle, examples: Sequence[SequenceExample]) -> list[ExampleLabels]:
     """Return the bundle's labels of all examples in order."""
     task = bundle.task
-    items = [task.encode(inputs_of(example)) for example in examples]
+    items = [_encode(task, example) for example in examples]
     predicted = [ExampleLabels()] * len(items)
-    for group in bucket_by_length([item.length for item in items], BATCH_TOKENS, None):
+    for group in batches([item.length for item in items]):
         batch = [items[index] for index in group]
         rows: Sequence[Any] = task.decode(batch, bundle.model.run(task.collate(batch)))
         for index, row in zip(group, rows, strict=True):
             predicted[index] = _labels_of_row(task, row)
     return predicted
+
+
+def _encode(task: Tagging | Classification | Joint, example: SequenceExample) -> Any:
+    try:
+        return task.encode(inputs_of(example))
+    except InputError as error:
+        raise DataError(f"{where(example)}: {error}") from None
 
 
 def _labels_of_row(task: Tagging | Classification | Joint, row: Any) -> ExampleLabels:

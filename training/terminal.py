@@ -4,13 +4,15 @@ import argparse
 import os
 import shlex
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from models.manifest import BundleError, Manifest, read
 from training import recipe as recipes
@@ -21,6 +23,7 @@ RUNS = Path("runs")
 COLUMN_OPTIONS = ("text", "label", "tokens", "tags", "series", "token_column", "tag_column")
 FILE_OPTIONS = ("dev", *COLUMN_OPTIONS, "encoding")  # also fields of [data]
 
+MOST_LABELS = 20  # rows of a table
 FILE_WIDTH = 160  # columns for output to files and pipes, so that tables are not cut
 SILENT = os.environ.get("RANK", "0") != "0"  # only the first process of torchrun prints
 
@@ -33,6 +36,15 @@ if not console.is_terminal:
 def echo(text: str) -> None:
     """Print a line unchanged, without wrapping or markup."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def label_table(kind: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of the most frequent labels, from the rows of metrics.LabelReport."""
+    table = Table(kind, "precision", "recall", "F1", "expected", box=None)
+    for row in sorted(rows, key=lambda row: -row["support"])[:MOST_LABELS]:
+        shares = (f"{row[name]:.1f}" for name in ("precision", "recall", "f1"))
+        table.add_row(escape(row["label"]), *shares, f"{row['support']}")
+    return table
 
 
 def duration(seconds: float) -> str:
@@ -80,14 +92,20 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="Change a field: --set training.epochs=3."
     )
 
-    def column(text: str) -> int | str:
-        """Parse a column number, or a column name of .conllu."""
-        return int(text) if text.lstrip("-").isdecimal() else text
-
     own = parser.add_argument_group("your own file")
     own.add_argument(
         "--dev", type=Path, metavar="FILE", help="Score on this development data (default: a tenth of --data)."
     )
+    add_file_options(own)
+
+
+def add_file_options(own: Any) -> None:
+    """Add the options that say where a file has texts, labels and the like: fields of [data]."""
+
+    def column(text: str) -> int | str:
+        """Parse a column number, or a column name of .conllu."""
+        return int(text) if text.lstrip("-").isdecimal() else text
+
     own.add_argument("--text", metavar="COLUMN", help="Read texts from this column or key (default: text).")
     own.add_argument("--label", metavar="COLUMN", help="Read labels from this column or key (default: label).")
     own.add_argument("--tokens", metavar="KEY", help="Name the key of the tokens in JSON (default: tokens).")
@@ -115,12 +133,17 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
         changes["name"] = options.name
     if options.data:
         changes["data.path"] = str(options.data)
-    given = {name: value for name in FILE_OPTIONS if (value := getattr(options, name)) is not None}
+    given = given_file_options(options)
     changes |= {f"data.{name}": str(value) if name == "dev" else value for name, value in given.items()}
     recipe = recipes.load(options.recipe, **changes)
     if recipe.data.path is None and given:
         raise RecipeError(f"--{next(iter(given)).replace('_', '-')} needs your own file; give it with --data")
     return recipe if "codec.features" in changes else loading.count_features(recipe)
+
+
+def given_file_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options about a file that were given, by the field of [data] that they change."""
+    return {name: value for name in FILE_OPTIONS if (value := getattr(options, name, None)) is not None}
 
 
 def command_line(options: argparse.Namespace, *more: str) -> str:

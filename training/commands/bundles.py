@@ -2,12 +2,24 @@
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from training.terminal import add_option, console, echo, read_manifest
+from models.manifest import Manifest, locate
+from training.recipe import Recipe, RecipeError
+from training.terminal import (
+    MOST_LABELS,
+    add_file_options,
+    add_option,
+    console,
+    echo,
+    given_file_options,
+    label_table,
+    read_manifest,
+)
 
 
 def register(commands: Any) -> None:
@@ -24,17 +36,24 @@ def register(commands: Any) -> None:
 
     parser = commands.add_parser(
         "score",
-        help="Score a bundle on its development data.",
-        description="Score a bundle on its development data, with the code that serves it.",
+        help="Score a bundle on its development data, or on a test file.",
+        description="Score a bundle with the code that serves it: on its development data, or on any file that `fit` "
+        "reads. The columns are those that the bundle was trained with, unless you name others.",
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Score this bundle, e.g. runs/NAME/bundle.")
+    parser.add_argument(
+        "bundle", type=locate, metavar="BUNDLE", help="Score this bundle, e.g. runs/NAME/bundle or pos-en."
+    )
+    parser.add_argument("--data", type=Path, metavar="FILE", help="Score on this labeled file, and show each label.")
     add_option(parser, "--variant", "Score only this variant, e.g. fp32 or int8", default="all")
+    add_file_options(parser.add_argument_group("the test file"))
     parser.set_defaults(run_command=score_bundle)
 
     parser = commands.add_parser(
         "show", help="Print a bundle's model card.", description="Print a bundle's model card."
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="Show this bundle, e.g. runs/NAME/bundle.")
+    parser.add_argument(
+        "bundle", type=locate, metavar="BUNDLE", help="Show this bundle, e.g. runs/NAME/bundle or pos-en."
+    )
     parser.set_defaults(run_command=show_card)
 
     parser = commands.add_parser(
@@ -67,6 +86,11 @@ def score_bundle(options: argparse.Namespace) -> None:
 
     manifest = read_manifest(options.bundle)
     recipe = reopen(json.loads(manifest.provenance.recipe))
+    if options.data is not None:
+        _score_file(recipe, manifest, options)
+        return
+    if given := given_file_options(options):
+        raise RecipeError(f"--{next(iter(given)).replace('_', '-')} needs a test file; give it with --data")
     examples = merge_dev_labels(recipe, load_splits(recipe))
     known = manifest.provenance.data.sha256
     if changed := sorted(file for file, sha256 in examples.source.files.items() if known.get(file, sha256) != sha256):
@@ -83,6 +107,44 @@ def score_bundle(options: argparse.Namespace) -> None:
     console.print(table)
     for line in checklists:
         echo(line)
+
+
+def _score_file(recipe: Recipe, manifest: Manifest, options: argparse.Namespace) -> None:
+    from models import bundle
+    from training import metrics, score
+    from training.data.loading import load_test_file
+
+    # Scores of spans compare IOB2 tags, also if the recipe's published data needed no conversion.
+    scheme = {"tag_scheme": "auto"} if manifest.scheme else {}
+    changes = {"name": None, "path": options.data, "dev": None, **scheme, **given_file_options(options)}
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
+    rows, notes = load_test_file(recipe)
+    for note in notes:
+        echo(f"note: {note}")
+    variants = list(manifest.variants) if options.variant == "all" else [options.variant]
+    loaded = {name: bundle.load(options.bundle, variant=name) for name in variants}
+    scores = {name: score.score(each, rows) for name, each in loaded.items()}
+    names = list(next(iter(scores.values())))
+    table = Table("variant", *names, box=None)
+    for name, row in scores.items():
+        table.add_row(name, *(str(row[metric]) for metric in names))
+    console.print(table)
+    if recipe.task == "generate":
+        echo(f"{len(rows):,} characters of {options.data}")
+        return
+    shown = manifest.default_variant if manifest.default_variant in loaded else variants[0]
+    expected = [metrics.ExampleLabels.of(example) for example in rows]
+    reports = metrics.report_labels(recipe.task, expected, score.predict(loaded[shown], rows))
+    for kind, found in reports.items():
+        if found and not (kind == "labels" and recipe.task == "tag" and reports["spans"]):
+            console.print(label_table(kind, [asdict(row) for row in found]))
+            if len(found) > MOST_LABELS:
+                echo(f"… and {len(found) - MOST_LABELS} more {kind}")
+    known = {*manifest.labels, *manifest.text_labels}
+    labels = [label for each in expected for label in (*each.steps, each.text) if label is not None]
+    if unknown := sorted(set(labels) - known):
+        echo(f"note: {manifest.name} never answers these labels of {options.data}: {', '.join(unknown)}")
+    echo(f"{len(rows):,} examples of {options.data}; the table of labels is for {shown}")
 
 
 def show_card(options: argparse.Namespace) -> None:

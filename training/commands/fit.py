@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from training.recipe import Recipe, RecipeError
 from training.terminal import (
+    MOST_LABELS,
     RUNS,
     add_option,
     add_recipe_options,
@@ -16,6 +16,7 @@ from training.terminal import (
     console,
     duration,
     echo,
+    label_table,
     progress,
     recipe_from,
 )
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from training.run import TrainingRun
 
 NOT_SCORES = ("epoch", "train_loss", "gradient_norm", "learning_rate", "seconds", "dev_loss")  # of a history's entry
-MOST_LABELS = 20  # rows on the terminal
 
 
 def register(commands: Any) -> None:
@@ -170,14 +170,10 @@ def _print_report(run: "TrainingRun") -> None:
     if threshold := report.get("threshold"):
         echo(f"threshold: {threshold:+.1f} nats on the score of O; the rows below have it, the table above does not")
     kind = "spans" if report.get("spans") else "labels"
-    rows = sorted(report.get(kind, []), key=lambda row: -row["support"])
+    rows = report.get(kind, [])
     if not rows:
         return
-    table = Table(kind, "precision", "recall", "F1", "expected", box=None)
-    for row in rows[:MOST_LABELS]:
-        shares = (f"{row[name]:.1f}" for name in ("precision", "recall", "f1"))
-        table.add_row(escape(row["label"]), *shares, f"{row['support']}")
-    console.print(table)
+    console.print(label_table(kind, rows))
     if len(rows) > MOST_LABELS:
         echo(f"… and {len(rows) - MOST_LABELS} more {kind}: {run.folder / REPORT}")
 

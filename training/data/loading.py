@@ -92,6 +92,22 @@ def _with_more(splits: Splits[Any], more: Sequence[AdditionalData]) -> Splits[An
     return splits
 
 
+def load_test_file(recipe: Recipe) -> tuple[Any, tuple[str, ...]]:
+    """Return all examples of the recipe's file, and notes. Nothing is held out.
+
+    The labels of the file can be those of the bundle, or those that the recipe merges.
+    """
+    options, notes = recipe.data, ()
+    assert options.path is not None
+    rows = read_file(options.path, recipe.task, recipe.codec, options)
+    if recipe.task in ("tag", "joint"):
+        (rows,), notes = convert([rows], options.tag_scheme)
+    unmerged = {part for parts in recipe.merge.values() for part in parts} - recipe.merge.keys()
+    if any(row.label in unmerged for row in rows if recipe.merge):
+        rows = merge_labels(rows, recipe.merge)
+    return rows, notes
+
+
 def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions) -> Any:
     """Read a text for "generate", else the examples of a file.
 

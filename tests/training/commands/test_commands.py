@@ -69,6 +69,46 @@ def test_fit_export_score_and_show_work_on_a_file(workplace: Path, capsys: pytes
     assert "seqserve fit tagger --data mine.conll --name mine --tag-column -1 --set architecture.hidden=12" in card
 
 
+def test_score_of_a_test_file_shows_every_label(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = ["--text", "review", "--label", "stars"]
+    assert main(["fit", "classifier", "--data", "mine.csv", "--name", "mine", *columns, *TINY]) == 0
+    assert main(["export", "runs/mine", "--only", "fp32"]) == 0
+    capsys.readouterr()
+    (workplace / "test.csv").write_text((workplace / "mine.csv").read_text() + "a text,never seen\n")
+    assert main(["score", "runs/mine/bundle", "--data", "test.csv"]) == 0
+    output = capsys.readouterr().out
+    labels = {*read(workplace / "runs/mine/bundle").labels, "never seen"}
+    assert all(any(line.strip().startswith(label) for line in output.splitlines()) for label in labels)
+    (workplace / "other.csv").write_text((workplace / "test.csv").read_text().replace("review,stars", "words,class"))
+    assert main(["score", "runs/mine/bundle", "--data", "other.csv", "--text", "words", "--label", "class"]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == output.splitlines()[:2]
+    assert main(["score", "runs/mine/bundle", "--data", "other.csv"]) == 2
+    assert "'review'" in capsys.readouterr().err
+
+
+def test_score_of_a_test_file_converts_tags_to_the_scheme_of_the_bundle(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spans = "a B-x\nb I-x\nc O\n\n"
+    (workplace / "spans.conll").write_text(spans * 30)
+    (workplace / "bioes.conll").write_text(spans.replace("I-x", "E-x") * 3)
+    assert main(["fit", "tagger", "--data", "spans.conll", "--name", "mine", *TINY]) == 0
+    assert main(["export", "runs/mine", "--only", "fp32"]) == 0
+    scores = []
+    for file in ("spans.conll", "bioes.conll"):
+        capsys.readouterr()
+        assert main(["score", "runs/mine/bundle", "--data", file]) == 0
+        scores.append([line for line in capsys.readouterr().out.splitlines() if "fp32 " in line])
+    assert scores[0] == scores[1]
+
+
+def test_scoring_imports_no_torch() -> None:
+    program = (
+        "import sys; from training import score; from training.data import loading; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
 def test_export_only_writes_one_variant(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "tagger", "--data", "mine.conll", "--name", "mine", *TINY]) == 0
     assert main(["export", "runs/mine", "--only", "fp32", "--out", "alone"]) == 0
