@@ -198,6 +198,12 @@ def example_request(engine: Engine) -> str:
     return ""
 
 
+def curl(url: str, example: str, *, key: bool) -> str:
+    """Return the command for an `example_request`, with the key in the variable KEY if one is needed."""
+    path, _, options = example.partition(" ")
+    return f"curl {shlex.quote(url + path)} {options}" + (' -H "Authorization: Bearer $KEY"' if key else "")
+
+
 def http_address() -> tuple[str, int] | None:
     """Return the host and port of ``bentoml serve``, which only its command line knows."""
     context = click.get_current_context(silent=True)
@@ -212,12 +218,13 @@ def supervise_workers(http: tuple[str, int] | None, settings: Settings) -> None:
     from service.server import supervisor  # imports circus, which the workers do not need
 
     context = click.get_current_context(silent=True)
+    key = bool(settings.api_keys or settings.api_keys_file)
     scheme = "https" if context is not None and context.params.get("ssl_certfile") else "http"
 
     def say_ready(example: str) -> None:
         host, port = http or BENTOML_ADDRESS
         url = f"{scheme}://" + authority(LOOPBACK.get(host, host), port)
-        line = f"ready: {url}" + (f"  Try: curl {url}{example}" if example else "")
+        line = f"ready: {url}" + (f"  Try: {curl(url, example, key=key)}" if example else "")
         log.info(line) if settings.log_format == "json" else print(line, file=sys.stderr, flush=True)
 
     supervisor.install(say_ready)

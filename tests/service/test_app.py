@@ -1,6 +1,7 @@
 """The wiring: what is imported, and what stops the start."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -33,3 +34,11 @@ def test_a_bad_bundle_stops_the_start_with_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"SEQSERVE_BUNDLES={tmp_path}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_example_is_a_command_for_any_shell() -> None:
+    """Zsh expands the brackets of an IPv6 address unless they are quoted."""
+    done = python("-c", "from service import app; print(app.curl('http://[::1]:3000', '/v1/tag -d 1', key=True))")
+    assert shlex.split(done.stdout)[:2] == ["curl", "http://[::1]:3000/v1/tag"]
+    assert "'http://[::1]:3000/v1/tag'" in done.stdout
+    assert "Bearer $KEY" in done.stdout
