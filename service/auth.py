@@ -135,9 +135,11 @@ class Authenticator:
         """Return the principal of a key or, where there are no keys, of an address. Raises Unauthorized."""
         if self._keys is None:
             return Principal(name="", client=client_network(client_address()), policy=self._policy)
-        principal = self._keys.find(key) if key else None
+        if not key:
+            raise Unauthorized("an API key is required, and none was sent")
+        principal = self._keys.find(key)
         if principal is None:
-            raise Unauthorized("an API key is required")
+            raise Unauthorized("the API key that was sent is not one of this service")
         return principal
 
     def refresh(self) -> None:

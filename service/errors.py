@@ -82,7 +82,7 @@ class TooLarge(RequestError):
 
 
 class Unauthorized(RequestError):
-    """A key is required. Reveals nothing about the one that was sent."""
+    """A key is required, and none or a wrong one was sent. Reveals nothing else about it."""
 
 
 class ForeignOrigin(RequestError):

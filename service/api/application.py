@@ -19,7 +19,7 @@ from service.api.asgi import Endpoint
 from service.api.bentoml_routes import BentoMLPages
 from service.api.native import model_cards
 from service.api.pipeline import RequestContext
-from service.api.problems import OIP_ERROR
+from service.api.problems import OIP_ERROR, OPENAI_ERROR
 from service.api.routes import READ, Docs, Reply, Route
 from service.api.websocket import PATH as STREAM_PATH
 from service.api.websocket import WebSocketStreams
@@ -81,7 +81,13 @@ async def _ready(context: RequestContext, _: bytes) -> Any:
     return Reply(body=b"\n", media=b"text/plain; charset=utf-8")
 
 
+CHAT = ("/chat/completions", "/responses")  # the ends of the paths on which clients of OpenAI send messages
+
+
 async def _not_found(context: RequestContext, _: bytes) -> Any:
+    if context.path.endswith(CHAT):
+        message = "chat is not offered: these models continue a text; send it as prompt to /v1/completions"
+        raise NotFound(message, available=["/v1/completions"])
     available = [route.pattern for route in ROUTES]
     raise NotFound(f"there is no route {shown(context.path)}; see /docs.json", value=context.path, available=available)
 
@@ -126,7 +132,20 @@ ROUTES: tuple[Route, ...] = (
 )
 # One route, and so one metrics label, for all paths that do not exist. By prefix: the format of the error.
 UNKNOWN = Route("unknown", (), _not_found, public=True)
-NOT_FOUND = {"/v2/": replace(UNKNOWN, error_format=OIP_ERROR), "/": UNKNOWN}
+NOT_FOUND = {
+    "/v2/": replace(UNKNOWN, error_format=OIP_ERROR),
+    **{f"/v1{end}": replace(UNKNOWN, error_format=OPENAI_ERROR) for end in CHAT},
+    "/": UNKNOWN,
+}
+
+
+async def _options(_: RequestContext, __: bytes) -> Reply:
+    methods = sorted({method for route in ROUTES for method in route.methods})
+    return Reply(body=b"", media=b"text/plain", headers=[(b"allow", ", ".join(methods).encode())])
+
+
+# The target of OPTIONS that means the whole service (RFC 9110, 9.3.7).
+ASTERISK = Route("*", ("OPTIONS",), _options, public=True)
 
 
 def create_app(worker: Worker, bentoml_app: Starlette, *, routes: tuple[Route, ...] = ROUTES) -> Starlette:
@@ -160,6 +179,7 @@ def create_app(worker: Worker, bentoml_app: Starlette, *, routes: tuple[Route, .
         lifespan=cast(Any, lambda _: bentoml_app.router.lifespan_context(bentoml_app)),
     )
     app.router.redirect_slashes = False
+    app.router.default = Endpoint(worker, ASTERISK)  # of targets that are no path
     return app
 
 

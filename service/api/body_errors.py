@@ -15,8 +15,10 @@ from service.errors import InvalidRequest, Value, closest, shown
 ERRORS_LISTED = 64  # of a body with more errors than this, only their number is reported
 
 
-def encoding_problem(body: bytes) -> str | None:
-    """Return what is wrong with the encoding of a JSON document, and the remedy. None if it is UTF-8."""
+def body_problem(body: bytes) -> str | None:
+    """Return why a body cannot be a JSON document, and the remedy. None if it is not empty and UTF-8."""
+    if not body.strip():
+        return "is empty; send a JSON object"
     if body.startswith(codecs.BOM_UTF8):
         return "begins with a byte order mark; send UTF-8 without one"
     if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or body[:2] in (b"{\0", b"\0{"):

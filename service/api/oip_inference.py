@@ -259,7 +259,7 @@ def _load(text: bytes, place: int) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        problem = body_errors.encoding_problem(text) or "is not a JSON document"
+        problem = body_errors.body_problem(text) or "is not a JSON document"
         raise InvalidRequest(f"element {place} of json {problem}", field="inputs") from None
 
 

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from models.inputs import are_one
 from models.tasks import GenerationResult, LabelScore, TaggedInput
-from service.api.body_errors import ERRORS_LISTED, encoding_problem, request_error
+from service.api.body_errors import ERRORS_LISTED, body_problem, request_error
 from service.api.fields import AlwaysFalse, NoStrings, Null, One, RequestModel, Zero, parameter
 from service.errors import InvalidRequest, TooLarge, shown
 from service.generation import GenerationParameters
@@ -271,7 +271,7 @@ def parse_body(model: type[Body], body: bytes, settings: Settings) -> Body:
                 raise
             return validate(_without_nulls(body))
     except ValidationError as error:
-        if problem := encoding_problem(body):
+        if problem := body_problem(body):
             raise InvalidRequest(f"the body {problem}") from None
         raise request_error(error, model) from None
 
@@ -294,9 +294,7 @@ def _parse_large(model: type[Body], body: bytes, settings: Settings) -> Body:
     except ValidationError as error:
         raise request_error(error, model, with_value=False) from None
     except orjson.JSONDecodeError as error:  # the message never has the text itself
-        problem = (
-            encoding_problem(body) or f"is not valid JSON: {error.msg} at line {error.lineno} column {error.colno}"
-        )
+        problem = body_problem(body) or f"is not valid JSON: {error.msg} at line {error.lineno} column {error.colno}"
         raise InvalidRequest(f"the body {problem}") from None
 
 

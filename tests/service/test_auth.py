@@ -60,6 +60,15 @@ def test_a_wrong_key_is_unauthorized(file: Path, key: str) -> None:
         principal(authenticator(file), key)
 
 
+def test_a_missing_key_and_a_wrong_one_are_different_errors(file: Path) -> None:
+    messages = set()
+    for key in ("", "alices-ke", "other-key"):
+        with pytest.raises(Unauthorized) as caught:
+            principal(authenticator(file), key)
+        messages.add(caught.value.message)
+    assert len(messages) == 2
+
+
 def test_a_key_has_the_default_limits_unless_it_has_its_own(file: Path) -> None:
     found = authenticator(file, rate_limit="5/s")
     policies = {

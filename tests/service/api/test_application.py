@@ -109,6 +109,14 @@ async def test_other_preflights_are_refused(origins: tuple[str, ...], lines: tup
     assert "https://b.example" not in found.values()
 
 
+async def test_options_of_the_whole_service_lists_its_methods() -> None:
+    wire = Wire()
+    found = await answer(wire, options("*"))
+    assert (found["status"], found["allow"], found["content-length"]) == ("200", "GET, HEAD, POST", "0")
+    found = await answer(wire, b"GET * HTTP/1.1\r\nhost: test\r\n\r\n")
+    assert (found["status"], found["content-type"]) == ("405", "application/problem+json")
+
+
 @pytest.mark.parametrize("media", ["application/json", "", "Application/JSON; charset=utf-8"])
 @pytest.mark.parametrize("task", ["tag", "classify", "generate"])
 async def test_the_routes_of_bentoml_answer_as_the_native_ones(task: str, media: str) -> None:

@@ -9,6 +9,8 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
 from openai import OpenAI
 from openai.types import Completion
 
@@ -163,6 +165,17 @@ def test_models_are_listed_and_retrieved(client: OpenAI) -> None:
     assert client.models.retrieve("tiny-generate").owned_by == "seqserve"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("made-up")
+
+
+def test_chat_is_refused_with_the_route_to_use_instead(client: OpenAI, address: str) -> None:
+    messages: list[Any] = [{"role": "user", "content": "ROMEO:"}]
+    with pytest.raises(openai.NotFoundError, match="/v1/completions") as chat:
+        client.chat.completions.create(model="tiny-generate", messages=messages)
+    assert (chat.value.type, chat.value.code) == ("invalid_request_error", "not-found")
+    with pytest.raises(openai.NotFoundError, match="/v1/completions"):
+        client.responses.create(model="tiny-generate", input="ROMEO:")
+    with pytest.raises(HfHubHTTPError, match="/v1/completions"):
+        InferenceClient(model=f"{address}/models/tiny-generate", token=KEY).chat_completion(messages)
 
 
 def test_float_and_base64_embeddings_are_equal(client: OpenAI) -> None:

@@ -287,8 +287,9 @@ def test_a_value_that_asks_for_more_is_rejected(parameters: dict[str, Any], fiel
         ('{"inputs": "a"}'.encode("utf-16"), "UTF-16"),
         ('{"inputs": "a"}'.encode("utf-16-le"), "UTF-16"),
         (gzip.compress(b'{"inputs": "a"}'), "Content-Encoding: gzip"),
+        (b" \n", "empty"),
     ],
-    ids=["latin-1", "utf-8-sig", "utf-16", "utf-16-le", "gzip"],
+    ids=["latin-1", "utf-8-sig", "utf-16", "utf-16-le", "gzip", "empty"],
 )
 @pytest.mark.parametrize("model", [TagRequest, InferRequest, CompletionRequest, EmbeddingRequest, StreamMessage])
 def test_an_error_names_the_encoding_of_the_body(model: type[RequestModel], body: bytes, words: str) -> None:
