@@ -1,8 +1,8 @@
 """Closed and open loops over keep-alive connections, cheap enough not to dominate the measurement.
 
-In a closed loop each connection sends its next request after the reply to the last. In an open loop requests follow a
-Poisson process, whether or not the service keeps up, and latency counts from the moment a request was due. A slow
-service therefore cannot hide queueing by slowing its clients down (coordinated omission).
+In a closed loop, each connection sends its next request after the reply to the last. In an open loop, requests follow a
+Poisson process, whether or not the service keeps up. Latency counts from the moment a request was due. A slow service
+therefore cannot hide queueing by slowing its clients down (coordinated omission).
 
 Requests are bytes encoded in advance. Only the status and the end of a reply are read. One core drives several times
 what a Python service serves; `measure_ceiling` shows how much.
@@ -65,7 +65,7 @@ def percentiles(ordered: Sequence[float]) -> dict[str, float] | None:
 
 
 class ReplyReader:
-    """Finds the end of each reply in the bytes of one connection."""
+    """A reader that finds the end of each reply in the bytes of one connection."""
 
     def __init__(self) -> None:
         self.pending = b""  # bytes of an incomplete reply; of a chunked body only the last few
@@ -465,7 +465,7 @@ async def open_loop(
 
 
 class _ConstantServer(asyncio.Protocol):
-    """Answers every read with the same bytes."""
+    """A server that answers every read with the same bytes."""
 
     def __init__(self, reply: bytes) -> None:
         self._reply = reply

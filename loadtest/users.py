@@ -58,7 +58,7 @@ def _prepare(environment: Environment, **_: Any) -> None:
 
 
 class SampleWriter:
-    """Writes one JSON line per request, with the fields of report.LoadSample."""
+    """A writer of one JSON line per request, with the fields of report.LoadSample."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8")
@@ -83,7 +83,7 @@ class SampleWriter:
 
 
 class CheckingUser(FastHttpUser):
-    """Sends one request after the other and checks each answer. `mix` weighs the tasks."""
+    """A user that sends one request after the other and checks each answer. `mix` weighs the tasks."""
 
     abstract = True
     mix: ClassVar[dict[str, int]] = {}

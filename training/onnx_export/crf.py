@@ -1,12 +1,12 @@
 """A linear-chain CRF as ONNX operators: exact marginals and the best path, for ragged batches.
 
-The first of two Scans goes forward in time. It carries the messages of both directions, the backward one over reversed
-sequences (scaled as in Rabiner 1989), and the score of the best path into each label (Viterbi 1967). The second Scan
-traces the best path back. There are no back pointers and no K² exponentials: a step has seven operators forward and
-three backward.
+The first of two Scans goes forward in time. It carries the messages of both directions, scaled as in Rabiner 1989. The
+backward messages run over reversed sequences. It also carries the score of the best path into each label (Viterbi
+1967). The second Scan traces the best path back. There are no back pointers and no K² exponentials: a step has seven
+operators forward and three backward.
 
-Everything is in float64. float32 loses exponents after 87 nats, and ONNX Runtime's float32 product uses another kernel
-for one row than for many, so that results would depend on the batch.
+Everything is in float64, because float32 loses exponents after 87 nats. ONNX Runtime's float32 product also uses
+another kernel for one row than for many, so that results would depend on the batch.
 
 T steps, B batch, K labels.
 """

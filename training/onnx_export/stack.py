@@ -1,7 +1,7 @@
 """A stack of recurrent layers with its skip connections as ONNX operators, in fp32 and int8.
 
 LSTMs and, in fp32, GRUs are operators; other cells are Scans. On a CPU with one thread, a row has the same bits alone
-and in any batch, and a sequence split into chunks has the same bits as the whole.
+and in any batch. A sequence that is split into chunks has the same bits as the whole.
 
 T steps, B batch, W signal columns, H hidden.
 """
