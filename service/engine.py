@@ -183,6 +183,24 @@ class Engine:
         items, rows = await self._run_all(runtime, inputs, request)
         return await _decode_all(items, rows, lambda item, row: decode(item, row, top_k=top_k))
 
+    async def tag_and_classify(
+        self,
+        inputs: Sequence[Any],
+        *,
+        model: str,
+        aggregation: str | None = None,
+        top_k: int | None = None,
+        request: InferenceRequest,
+    ) -> tuple[list[TaggedInput], list[list[LabelScore]]]:
+        """Return the entities and the labels of each input of a list, from one run of a joint bundle."""
+        runtime = self.runtime_for("tag", model)
+        tags, labels = runtime.decoders["tag"], runtime.decoders["classify"]
+        items, rows = await self._run_all(runtime, inputs, request)
+        return (
+            await _decode_all(items, rows, lambda item, row: tags(item, row, aggregation=aggregation)),
+            await _decode_all(items, rows, lambda item, row: labels(item, row, top_k=top_k)),
+        )
+
     async def embed(
         self, inputs: str | Sequence[Any], *, model: str | None = None, request: InferenceRequest
     ) -> list[tuple[NDArray[np.float32], int]]:

@@ -170,7 +170,7 @@ async def _infer_texts(
     read = _decode_texts if TEXT in inference.inputs else partial(_read_documents, runtime.tasks, worker.settings)
     inputs = await worker.parser.run(read, texts, size=sum(map(len, texts)))
     given = _read_parameters(runtime, inference.inputs.get(PARAMETERS), parameters)
-    answers: dict[str, list[Any]] = {task: await _ask(worker, runtime, task, inputs, given, request) for task in tasks}
+    answers = await _ask(worker, runtime, tasks, inputs, given, request)
     tensors = [
         tensor
         for task, rows in answers.items()
@@ -182,18 +182,31 @@ async def _infer_texts(
 
 
 async def _ask(
-    worker: Worker, runtime: TensorRuntime, task: str, inputs: list[Any], given: Any, request: InferenceRequest
-) -> list[Any]:
-    """Return the answers of one task, one per input."""
+    worker: Worker,
+    runtime: TensorRuntime,
+    tasks: Sequence[str],
+    inputs: list[Any],
+    given: Any,
+    request: InferenceRequest,
+) -> dict[str, list[Any]]:
+    """Return the answers of each task, one per input. Both tasks of a joint bundle share one run."""
     engine, name = worker.engine, runtime.name
+    if len(tasks) > 1:
+        tags, labels = await engine.tag_and_classify(
+            inputs, model=name, aggregation=given.aggregation_strategy, top_k=given.top_k, request=request
+        )
+        return {"tag": tags, "classify": labels}
+    (task,) = tasks
+    answers: Any
     if task == "tag":
-        tagged = await engine.tag(inputs, model=name, aggregation=given.aggregation_strategy, request=request)
-        return cast(list[Any], tagged)
-    if task == "classify":
-        return await engine.classify(inputs, model=name, top_k=given.top_k, request=request)
-    options = schemas.generation_parameters(given, limit=worker.settings.max_new_tokens)
-    with renamed_fields(parameter_field):
-        return cast(list[Any], await engine.generate(inputs, model=name, options=options, request=request))
+        answers = await engine.tag(inputs, model=name, aggregation=given.aggregation_strategy, request=request)
+    elif task == "classify":
+        answers = await engine.classify(inputs, model=name, top_k=given.top_k, request=request)
+    else:
+        options = schemas.generation_parameters(given, limit=worker.settings.max_new_tokens)
+        with renamed_fields(parameter_field):
+            answers = await engine.generate(inputs, model=name, options=options, request=request)
+    return {task: answers}
 
 
 def _kind(runtime: TensorRuntime, task: str) -> str:

@@ -70,6 +70,18 @@ async def test_a_joint_bundle_returns_tags_and_labels(site: OIPSite) -> None:
     assert found["text_label"]["data"] == [expected["labels"][0]["label"]]
 
 
+@pytest.mark.parametrize("outputs", [(), ("json",), ("label", "text_label")])
+async def test_a_joint_bundle_runs_once_for_both_of_its_tasks(site: OIPSite, outputs: tuple[str, ...]) -> None:
+    def ran() -> float:
+        site.worker.telemetry.flush()
+        assert site.worker.telemetry.registry is not None
+        return site.worker.telemetry.registry.get_sample_value("seqserve_batch_items_sum", {"model": "tiny-joint"}) or 0
+
+    before = ran()
+    await site.infer("tiny-joint", texts("the cat", "a dog"), outputs=[{"name": name} for name in outputs])
+    assert ran() - before == 2
+
+
 async def test_text_is_generated(site: OIPSite) -> None:
     parameters = {"max_new_tokens": 12, "temperature": 0, "stop": "never"}
     found = await site.infer("tiny-generate", texts("ROMEO:", ""), parameters=parameters)
