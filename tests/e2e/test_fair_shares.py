@@ -1,11 +1,15 @@
-"""Long requests on one connection refuse no short requests on another."""
+"""Neither the long requests of one client nor its many requests refuse those of another."""
 
+import json
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 
+from loadtest.http_client import request_bytes
+from loadtest.load_loops import closed_loop, run_loop
 from loadtest.service_process import start_seqserve
 from tests.support.live_service import ROOT
 
@@ -33,3 +37,20 @@ def test_long_requests_refuse_no_short_ones(tmp_path: Path) -> None:
     print(f"long requests: {dict(long)}, short requests: {dict(short)}")
     assert long[200] > 0
     assert set(short) == {200}
+
+
+def test_many_requests_of_one_key_refuse_no_other(tmp_path: Path) -> None:
+    keys = {name: f"{name}-{name}-{name}" for name in ("flood", "modest")}
+    settings = {"bundles": str(ROOT / "models/zoo/pos-en"), "queue_requests": "32", "api_keys": ",".join(keys.values())}
+    headers = {name: {"authorization": f"Bearer {key}"} for name, key in keys.items()}
+    body = {"inputs": "Harry met Hermione in London ."}
+    with start_seqserve(tmp_path, "service", settings) as process, ThreadPoolExecutor() as threads:
+        request = request_bytes(process.address, "/v1/tag", json.dumps(body).encode(), headers=headers["flood"])
+        load = closed_loop(process.address, [request], connections=128, seconds=3.0)
+        flood, modest = threads.submit(run_loop, load), Counter[int]()
+        with httpx.Client(base_url=process.address.url, headers=headers["modest"], timeout=60) as client:
+            while not flood.done():
+                modest[client.post("/v1/tag", json=body).status_code] += 1
+    print(f"flood: {dict(flood.result().statuses)}, modest: {dict(modest)}")
+    assert flood.result().statuses[429] > 0
+    assert set(modest) == {200}
