@@ -169,7 +169,7 @@ def build_service(
             kept = [each for each in bentoml_app.user_middleware if cast(type, each.cls) is not TimeoutMiddleware]
             bentoml_app.user_middleware = kept
             app = create_app(worker, bentoml_app)
-            install(app, worker, fast_routes())
+            install(app, worker, fast_routes)
             return app
 
         @property

@@ -79,6 +79,7 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._failing: set[str] = set()  # background tasks that keep failing
         self._drain: asyncio.Task[None] | None = None
+        self._load_hooks: list[Callable[[], None]] = []
         self._drain_hooks: list[Callable[[], None]] = []
         self._body_timeouts: set[asyncio.Timeout] = set()
 
@@ -96,6 +97,12 @@ class Worker:
     def add_chore(self, name: str, action: Callable[[], None]) -> None:
         """Call ``action`` about once a second, in a supervised task, while the worker runs."""
         self._chores[name] = action
+
+    def on_load(self, hook: Callable[[], None]) -> None:
+        """Call ``hook`` when the bundles are loaded, or now if they are."""
+        self._load_hooks.append(hook)
+        if self._engine is not None:
+            hook()
 
     def on_drain(self, hook: Callable[[], None]) -> None:
         """Call ``hook`` on the event loop when the drain begins."""
@@ -119,6 +126,8 @@ class Worker:
         )
         self.engine = self._engine = self._load_engine(self.settings, self.telemetry)
         self.default_models = self._engine.defaults()
+        for hook in self._load_hooks:
+            hook()
         # Exclude loaded objects from garbage collection: a full collection would stop every request for 10 ms and more.
         gc.collect()
         gc.freeze()

@@ -183,10 +183,20 @@ def create_app(worker: Worker, bentoml_app: Starlette, *, routes: tuple[Route, .
     return app
 
 
-def fast_routes(routes: tuple[Route, ...] = ROUTES) -> dict[bytes, Route]:
-    """Return the routes that the fast path may answer, by method and path."""
-    return {
-        b"%b%b" % (b"POST" if route.reads_body else b"GET", route.pattern.encode()): route
-        for route in routes
-        if "{" not in route.pattern and (route.public or (route.reads_body and route.pattern.startswith("/v1/")))
-    }
+def fast_routes(models: Iterable[str] = (), *, routes: tuple[Route, ...] = ROUTES) -> dict[bytes, Route]:
+    """Return the routes that the fast path may answer, by method and path: also those of each of the ``models``.
+
+    The routes of BentoML are not among them.
+    """
+    found: dict[bytes, Route] = {}
+    names = tuple(models)
+    for route in routes:
+        if route in bentoml_routes.ROUTES or not (route.public or route.reads_body):
+            continue
+        method = b"POST" if route.reads_body else b"GET"
+        if "{" not in route.pattern:
+            found[method + route.pattern.encode()] = route
+        elif "{version}" not in route.pattern:
+            for name in names:
+                found[method + route.pattern.replace("{id}", name).encode()] = replace(route, path_params={"id": name})
+    return found

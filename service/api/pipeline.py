@@ -68,8 +68,8 @@ KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 STATUS_DISCONNECTED = 499  # what proxies log when no answer was sent
 OK, CANCELLED = "ok", "cancelled"  # the outcomes that are not the slug of a problem
 SERVER_TIMING = b'queue;dur=%.3f, compute;dur=%.3f, batch;desc="%d"'
-VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 NO_PARAMS: Mapping[str, str] = MappingProxyType({})
+VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 # A random prefix for each process and a counter: as unique as a UUID and cheaper.
 _ID_PREFIX = secrets.token_hex(6).encode()
 _id_numbers = itertools.count(1)

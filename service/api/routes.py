@@ -76,6 +76,7 @@ class Route:
     public: bool = False  # answered without an API key
     query: tuple[str, ...] = ()  # the parameters of its query: ``model`` if it has a task. Public routes ignore all
     docs: Docs | None = None
+    path_params: Mapping[str, str] = field(default_factory=dict, compare=False)  # if the route is for one path only
     reads_body: bool = field(init=False)  # whether the handler needs the body of the request
 
     def __post_init__(self) -> None:

@@ -592,6 +592,7 @@ class FastRequest:
             self._headers,
             method="POST" if self._route.reads_body else "GET",
             path=self._route.pattern,
+            path_params=self._route.path_params,
         )
         self.step()
 

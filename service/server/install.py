@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -27,12 +27,20 @@ log = logging.getLogger(__name__)
 PROBES = frozenset((b"/livez", b"/readyz", b"/healthz", b"/health"))
 
 
-def install(app: Starlette, worker: Worker, routes: Mapping[bytes, Route]) -> None:
-    """Make uvicorn serve ``app`` with the protocols of this package. ``routes`` take the fast path."""
+def install(app: Starlette, worker: Worker, fast_routes: Callable[[Iterable[str]], Mapping[bytes, Route]]) -> None:
+    """Make uvicorn serve ``app`` with the protocols of this package.
+
+    ``fast_routes`` returns the routes that take the fast path, from the names of the loaded models.
+    """
     limits = ConnectionLimits(settings=worker.settings, telemetry=worker.telemetry)
     worker.add_chore("connection timeouts", limits.check)
     hosts = AllowedHosts(worker.settings.allowed_hosts)
-    app.state.edge = Edge(worker=worker, limits=limits, hosts=hosts, routes=routes, probes=PROBES)
+    edge = app.state.edge = Edge(worker=worker, limits=limits, hosts=hosts, routes=fast_routes(()), probes=PROBES)
+
+    def add_models() -> None:
+        edge.routes = fast_routes(worker.engine.runtimes)
+
+    worker.on_load(add_models)
     HTTP_PROTOCOLS["auto"] = f"{__name__}:{open_protocol.__name__}"
     WS_PROTOCOLS["auto"] = f"{LimitedWebSocketProtocol.__module__}:{LimitedWebSocketProtocol.__name__}"
     Server.shutdown = shutdown  # type: ignore[method-assign, assignment]

@@ -50,7 +50,7 @@ class RefusalCache:
     def store(self, route: Route, client: str, model: str | None, error: Overloaded, *, body_bytes: int) -> None:
         """Repeat a refusal of the default model's queue, unless requests are authenticated or logged one by one."""
         worker = self._worker
-        if route.task == "generate" or model is None:
+        if route.task == "generate" or model is None or route.path_params:
             return
         if worker.authenticator is not None or worker.observers or model != worker.default_models.get(route.task):
             return

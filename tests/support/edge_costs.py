@@ -25,6 +25,7 @@ class InstantEngine:
     """Duck-types service.engine.Engine."""
 
     open, full = True, False
+    runtimes = ("instant",)
 
     def defaults(self) -> dict[str, str]:
         return {"tag": "instant"}

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import orjson
@@ -86,7 +87,7 @@ class Wire:
             self.worker.load()
         self.engine = cast(FakeEngine, self.worker.engine)  # unless a worker was passed
         self.app = create_app(self.worker, Starlette(), routes=routes)
-        install(self.app, self.worker, fast_routes(routes))
+        install(self.app, self.worker, partial(fast_routes, routes=routes))
         self.config = uvicorn.Config(app=self.app, log_config=None)
         self._protocol = protocol
         self.state = ServerState()

@@ -25,7 +25,7 @@ def served_in_thread(*bundles: Path) -> Iterator[str]:
     worker = Worker(Settings.read({**os.environ, "SEQSERVE_BUNDLES": ",".join(map(str, bundles))}), Engine.load)
     worker.load()
     app = create_app(worker, Starlette())
-    install(app, worker, fast_routes())
+    install(app, worker, fast_routes)
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, lifespan="off"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)

@@ -43,6 +43,13 @@ async def test_a_repeated_refusal_has_the_members_of_the_first() -> None:
     assert first == second
 
 
+async def test_a_refusal_of_one_model_is_not_repeated_for_another() -> None:
+    wire = overloaded(path="/models/pos-en/tag")
+    wire.send(request({"inputs": "second"}, path="/models/other/tag"))
+    wire.send(request({"inputs": "third"}, path="/models/pos-en/tag"))
+    assert await statuses(wire, 3) == [429, 404, 200]
+
+
 async def test_repeated_refusals_are_counted() -> None:
     wire = overloaded()
     wire.send(request({"inputs": "second"}))

@@ -139,7 +139,12 @@ async def test_a_connection_that_does_not_close_is_aborted() -> None:
 
 async def test_handshakes_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "uvicorn.error")
-    for path, status in (("/v1/stream?key=secret", b"101"), ("/v1/other?key=secret", b"404")):
+    handshakes = (
+        ("/v1/stream?model=secret", b"101"),
+        ("/v1/stream?key=secret", b"422"),
+        ("/v1/other?key=secret", b"404"),
+    )
+    for path, status in handshakes:
         socket = Socket(path)
         await turns()
         assert socket.taken().startswith(b"HTTP/1.1 " + status)
