@@ -7,7 +7,7 @@ percentages.  K labels.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -23,15 +23,24 @@ UNITS = {
     "exact": "exact match, %",
     NATS: "nats per character",
 }
+PERFECT = {"accuracy": 100.0, "f1": 100.0, "exact": 100.0}  # scores that cannot improve
 MOST_CONFUSED = 24  # rows of a confusion matrix: a picture of more is unreadable
+
+
+History = list[dict[str, float]]  # of a run, one entry per epoch
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleLabels:
-    """The expected or predicted labels of one example: of its steps, of the whole sequence, or both."""
+    """The expected or predicted labels of one example: of its steps, of the whole sequence, or both.
+
+    Predicted labels can have scores: their probabilities.
+    """
 
     steps: tuple[str, ...] = ()
     text: str | None = None
+    step_scores: tuple[float, ...] = field(default=(), compare=False)
+    text_score: float = field(default=0.0, compare=False)
 
     @classmethod
     def of(cls, example: SequenceExample) -> Self:
@@ -172,6 +181,20 @@ def higher_is_better(metric: str) -> bool:
 
 def better(metric: str, new: float, old: float) -> bool:
     return new > old if higher_is_better(metric) else new < old
+
+
+def best_epoch(history: History, metric: str) -> int:
+    """Return the epoch, from 1, with the best score. Ties go to the lower loss, then to the earlier epoch."""
+    sign = 1 if higher_is_better(metric) else -1
+    scores = [(sign * entry[metric], -entry["dev_loss"]) for entry in history]
+    return 1 + scores.index(max(scores))
+
+
+def epochs_without_improvement(history: History, metric: str) -> int:
+    """Return the epochs since the best score was first reached. A lower loss with the same score does not count."""
+    scores = [entry[metric] for entry in history]
+    best = max(scores) if higher_is_better(metric) else min(scores)
+    return len(scores) - 1 - scores.index(best)
 
 
 def loses_little(metric: str, exact: float, quantized: float) -> bool:

@@ -13,12 +13,10 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from training.metrics import Confusion
+from training.metrics import Confusion, History
 
 GAMMA = 0.4  # of the colors: one percent is visible although most counts are on the diagonal
 LONGEST_NAME = 22  # characters of a label
-
-History = list[dict[str, float]]
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import shutil
-import statistics
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,18 +13,17 @@ import torch
 
 from models import codecs
 from models.bundle import vocabulary, vocabulary_text
-from training import metrics, parallel, plots, trainer
-from training.baselines import baselines
+from training import metrics, parallel, report, trainer
 from training.data import loading
-from training.data.examples import DataError, Source, Splits, digest_of, merge_labels
+from training.data.examples import DataError, Source, Splits, digest_of
 from training.nn.networks import Network, SequenceNetwork, make_network
 from training.objectives import Objective
 from training.objectives.sequences import SequenceObjective
 from training.prepare import prepare
 from training.recipe import Recipe, reopen
-from training.trainer import ProgressCallback
+from training.trainer import EpochCallback, ProgressCallback
 
-RUN_FILE, REPORT, CONFUSION = "run.json", "report.json", "confusion.png"
+RUN_FILE = "run.json"
 NOT_DECISIVE = ("description", "languages", "expect", "examples", "max_length")  # fields that change no weight
 LIBRARIES = ("torch", "numpy", "onnx", "onnxruntime", "onnxscript", "scikit-learn")
 
@@ -58,7 +56,7 @@ class TrainingRun:
         )
         weights = torch.load(self.folder / trainer.BEST, map_location="cpu", weights_only=True)
         network.load_state_dict({name: w for name, w in weights.items() if not name.startswith("auxiliary.")})
-        if threshold := read_report(self.folder).get("threshold"):
+        if threshold := report.read(self.folder).get("threshold"):
             network.add_to_score(self.labels.index("O"), threshold)
         return network.eval()
 
@@ -68,7 +66,7 @@ class TrainingRun:
 
     @property
     def best_epoch(self) -> int:
-        return trainer.best_epoch(self.history, self.metric)
+        return metrics.best_epoch(self.history, self.metric)
 
     @property
     def best(self) -> dict[str, float]:
@@ -83,8 +81,9 @@ class TrainingRun:
 def fit(
     recipe: Recipe,
     folder: Path,
-    report: ProgressCallback,
+    progress: ProgressCallback,
     *,
+    on_epoch: EpochCallback = lambda history, metric: None,
     fresh: bool = False,
     command: str = "",
     examples: Splits[Any] | None = None,
@@ -111,7 +110,7 @@ def fit(
     # Other processes look for a checkpoint only after the first one has written the folder, or all raise its error.
     parallel.from_first(lambda: _write_folder(run, fresh))
     objective = prepared.objective(recipe)
-    run = replace(run, history=trainer.fit(objective, recipe.training, folder, report))
+    run = replace(run, history=trainer.fit(objective, recipe.training, folder, progress, on_epoch))
     if parallel.rank() == 0:
         _write_report(run, prepared.examples, objective)
     return run
@@ -140,35 +139,29 @@ def open_run(folder: Path) -> TrainingRun:
     )
 
 
-def read_report(folder: Path) -> dict[str, Any]:
-    """Return the content of report.json; {} if the run was interrupted before it."""
-    path = folder / REPORT
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-
 def _write_report(run: TrainingRun, examples: Splits[Any], objective: Objective) -> None:
-    """Write confusion.png and report.json.
+    """Write report.json and, for labels, confusion.png and errors.tsv.
 
-    The report has "baselines", "macro_f1", a row for each of "labels" and "spans", and "threshold" if one was chosen.
+    The report has "threshold" if one was chosen. The labels and errors below it then have it, the scores do not.
     """
-    task = run.recipe.task
-    train = merge_labels(examples.train, run.recipe.merge) if run.recipe.merge else examples.train
+    dev = examples.choosing
     # A resumed run has the same data, so its baselines are still right.
-    before = read_report(run.folder)
-    scores = before.get("baselines") or baselines(task, train, examples.choosing, codec=run.recipe.codec.kind)
-    content: dict[str, Any] = {"baselines": scores}
+    before = report.read(run.folder)
+    scores = before.get("baselines") or report.measure_baselines(run.recipe, examples.train, dev)
+    content: dict[str, Any] = {
+        "baselines": scores,
+        "advice": report.advise(run.recipe, run.metric, run.history, run.best_epoch, scores),
+        "stopped": trainer.describe_stop(run.history, run.metric, run.recipe.training),
+    }
     if isinstance(objective, SequenceObjective):
         network = run.network()
         if run.recipe.training.threshold and isinstance(network, SequenceNetwork):
             content["threshold"] = before.get("threshold", 0.0) + objective.set_threshold(network)
-        expected, (predicted, _) = objective.expected, objective.predict(network)
-        reports = metrics.report_labels(task, expected, predicted)
-        labels = reports["labels"]
-        content["macro_f1"] = statistics.fmean(row.f1 for row in labels) if labels else 0.0
-        content |= {kind: [asdict(row) for row in rows] for kind, rows in reports.items()}
-        pairs = metrics.label_lists(task, expected, predicted)
-        plots.draw_confusion(metrics.confusion(*pairs), run.folder / CONFUSION, run.folder.name)
-    (run.folder / REPORT).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        predicted, _ = objective.predict(network)
+        content |= report.label_scores(run.recipe.task, objective.expected, predicted)
+        content["errors"] = report.write_errors(run.folder, dev, predicted)
+        report.draw_confusion(run.folder, run.recipe.task, objective.expected, predicted)
+    report.write(run.folder, content)
 
 
 def describe_machine() -> dict[str, Any]:

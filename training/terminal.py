@@ -4,7 +4,7 @@ import argparse
 import os
 import shlex
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from models.manifest import BundleError, Manifest, read
+from training import metrics
 from training import recipe as recipes
 from training.data import loading
 from training.recipe import Recipe, RecipeError
@@ -24,6 +25,7 @@ COLUMN_OPTIONS = ("text", "label", "tokens", "tags", "series", "token_column", "
 FILE_OPTIONS = ("dev", *COLUMN_OPTIONS, "encoding")  # also fields of [data]
 
 MOST_LABELS = 20  # rows of a table
+NOT_SCORES = ("epoch", "train_loss", "gradient_norm", "learning_rate", "seconds", "dev_loss")  # of a history's entry
 FILE_WIDTH = 160  # columns for output to files and pipes, so that tables are not cut
 SILENT = os.environ.get("RANK", "0") != "0"  # only the first process of torchrun prints
 
@@ -51,29 +53,52 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-@contextmanager
-def progress(label: str = "") -> Iterator[Callable[[int, int, int, float], None]]:
-    """Yield a report function for trainer.fit: a progress bar on a terminal, else one line per epoch.
+class RunProgress:
+    """The progress of one run: a bar over the batches of an epoch, on a terminal, and a line after each epoch."""
 
-    `label` names one of several runs.
-    """
-    label = f"{label}, " if label else ""
+    def __init__(self, bars: Progress, label: str, epochs: int) -> None:
+        self._bars, self._label, self._epochs = bars, label, epochs
+        self._bar = bars.add_task(f"{label}reading", total=None, loss="")
+
+    def batch(self, epoch: int, batch: int, batches: int, loss: float) -> None:
+        """Move the bar."""
+        self._bars.update(
+            self._bar,
+            description=f"{self._label}epoch {epoch}/{self._epochs}",
+            completed=batch,
+            total=batches,
+            loss=f"loss {loss:.3f}",
+        )
+
+    def epoch(self, history: list[dict[str, float]], metric: str) -> None:
+        """Print the losses and scores of the last epoch, and the longest time that the run still takes."""
+        last, seconds = history[-1], [entry["seconds"] for entry in history]
+        best = history[metrics.best_epoch(history, metric) - 1]
+        others = [f"{name} {last[name]:.2f}" for name in last if name not in NOT_SCORES and name != metric]
+        left = sum(seconds) / len(seconds) * (self._epochs - len(history))
+        number = f"{len(history)}".rjust(len(f"{self._epochs}"))
+        parts = [
+            f"{self._label}epoch {number}/{self._epochs}: train loss {last['train_loss']:.4f}",
+            f"dev loss {last['dev_loss']:.4f}",
+            f"{metric} {last[metric]:.3f} (best {best[metric]:.3f}, epoch {best['epoch']})",
+            *others,
+            duration(last["seconds"]),
+        ]
+        echo(", ".join(parts) + (f", at most {duration(left)} left" if left else ""))
+
+
+@contextmanager
+def progress(label: str = "", epochs: int = 1) -> Iterator[RunProgress]:
+    """Yield the callbacks for trainer.fit. `label` names one of several runs."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
+        TextColumn("{task.fields[loss]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        bar = bars.add_task(f"{label}reading", total=None, loss=float("nan"))
-
-        def report(epoch: int, batch: int, batches: int, loss: float) -> None:
-            bars.update(bar, description=f"{label}epoch {epoch}", completed=batch, total=batches, loss=loss)
-            if batch == batches and not console.is_terminal:
-                echo(f"{label}epoch {epoch}: loss {loss:.4f}")
-
-        yield report
+        yield RunProgress(bars, f"{label}, " if label else "", epochs)
 
 
 def add_option(parser: argparse.ArgumentParser, name: str, help: str, *, default: Any, **keywords: Any) -> None:

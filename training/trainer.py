@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from training import metrics, parallel
 from training.device_precision import deterministic_operations, threads_for
+from training.metrics import History
 from training.objectives import Objective
 from training.optimizer import LearningRateSchedule, TrainingStep
 from training.recipe import RecipeError
@@ -22,12 +23,20 @@ from training.training_config import Training
 
 CHECKPOINT, BEST, HISTORY = "checkpoint.pt", "best.pt", "history.json"
 
-History = list[dict[str, float]]  # one entry per epoch
 ProgressCallback = Callable[[int, int, int, float], None]  # epoch, finished batches, batches, mean loss so far
+EpochCallback = Callable[[History, str], None]  # the history up to a finished epoch, and the metric
 
 
-def fit(objective: Objective, training: Training, folder: Path, report: ProgressCallback) -> History:
+def fit(
+    objective: Objective,
+    training: Training,
+    folder: Path,
+    report: ProgressCallback,
+    on_epoch: EpochCallback = lambda history, metric: None,
+) -> History:
     """Train until the last epoch or until patience runs out; return the history.
+
+    `report` is called after each batch, `on_epoch` after each epoch. A resumed run first reports its finished epochs.
 
     Resumes from checkpoint.pt in `folder` if it exists, and gives the weights of an uninterrupted run, bit for bit.
     Writes best.pt with the weights of the epoch with the best development score. Interrupted at any moment, the folder
@@ -42,19 +51,29 @@ def fit(objective: Objective, training: Training, folder: Path, report: Progress
     with threads, deterministic_operations(training.deterministic), board as writer:
         torch.manual_seed(training.seed)
         trainer = Trainer(objective, training, folder)
+        if is_first:
+            for finished in range(1, trainer.epoch + 1):
+                on_epoch(trainer.history[:finished], objective.metric)
         while trainer.epoch < training.epochs and not trainer.out_of_patience:
             trainer.run_epoch(report)
-            for name, value in trainer.history[-1].items():
-                if writer is not None:
+            if writer is not None:
+                on_epoch(trainer.history, objective.metric)
+                for name, value in trainer.history[-1].items():
                     writer.add_scalar(name, value, trainer.epoch)
     return trainer.history
 
 
-def best_epoch(history: History, metric: str) -> int:
-    """Return the epoch, from 1, with the best score. Ties go to the lower loss, then to the earlier epoch."""
-    sign = 1 if metrics.higher_is_better(metric) else -1
-    scores = [(sign * entry[metric], -entry["dev_loss"]) for entry in history]
-    return 1 + scores.index(max(scores))
+def describe_stop(history: History, metric: str, training: Training) -> str:
+    """Return why a run stopped."""
+    if len(history) >= training.epochs:
+        return f"all {training.epochs} epochs are done (training.epochs)"
+    waited, best = (
+        metrics.epochs_without_improvement(history, metric),
+        history[metrics.best_epoch(history, metric) - 1][metric],
+    )
+    if best == metrics.PERFECT.get(metric):
+        return f"{metric} {best:g} cannot improve, and {waited} more epochs kept it (training.patience)"
+    return f"{metric} did not improve for {waited} epochs (training.patience)"
 
 
 def saved_history(folder: Path) -> History:
@@ -90,7 +109,7 @@ class Trainer:
     def out_of_patience(self) -> bool:
         if not self.history:
             return False
-        return self.epoch - best_epoch(self.history, self._objective.metric) >= self._training.patience
+        return metrics.epochs_without_improvement(self.history, self._objective.metric) >= self._training.patience
 
     def run_epoch(self, report: ProgressCallback) -> None:
         """Train one epoch, evaluate, and save the checkpoint."""
@@ -133,7 +152,7 @@ class Trainer:
 
     def _save(self) -> None:
         # The checkpoint comes last: after an interruption before it, the epoch runs again and writes the same files.
-        if best_epoch(self.history, self._objective.metric) == self.epoch:
+        if metrics.best_epoch(self.history, self._objective.metric) == self.epoch:
             _write_atomically(self._folder / BEST, self._step.evaluated_network.state_dict())
         history = self._folder / HISTORY
         history.with_suffix(".new").write_text(json.dumps(self.history, indent=1) + "\n", "utf-8")

@@ -17,7 +17,11 @@ class Training(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=20, ge=1, description="passes over the training data")
-    patience: int = Field(default=5, ge=1, description="epochs without a better development score before stopping")
+    patience: int = Field(
+        default=5,
+        ge=1,
+        description="epochs without a better development score before stopping; ties count as not better",
+    )
     seed: int = Field(default=1, description="seed of initial weights, batch order and dropout")
 
     optimizer: OptimizerName = Field(
@@ -59,6 +63,12 @@ class Training(BaseModel):
     batch_tokens: int = Field(default=1024, ge=1, description="padded tokens in a batch (sequences)")
     streams: int = Field(default=64, ge=1, description="parallel streams (language models)")
     steps: int = Field(default=128, ge=1, description="steps of truncated backpropagation (language models)")
+    fewest_steps: int = Field(
+        default=0,
+        ge=0,
+        description="fewest batches of an epoch: for small data, they replace `batch_tokens` by less, or `streams` and "
+        "`steps` by fewer; 0: off",
+    )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all labels")
     margin: float = Field(
         default=0.0,

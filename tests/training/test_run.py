@@ -8,7 +8,7 @@ import torch
 from tests.support import tiny
 from tests.support.tiny_files import conll, frames, sentences, table
 from tests.support.tiny_runs import FILES, fit, silent
-from training import recipe, run
+from training import recipe, report, run
 from training.data import loading
 from training.data.examples import DataError, Splits
 from training.trainer import BEST
@@ -121,11 +121,11 @@ def test_folder_of_a_fold_is_not_resumed_by_another_fold(tmp_path: Path) -> None
 
 def test_chosen_threshold_is_in_the_network_of_an_opened_run_once(tmp_path: Path) -> None:
     content = "".join(f"Ann\tB-PER\ncame\tO\nhome\tO\nat\tO\n{i % 9}\tO\n\n" for i in range(60))
-    changes = {"training.threshold": True, "training.learning_rate": 0.001}  # too little training
+    changes = {"training.threshold": True, "training.learning_rate": 0.001, "training.fewest_steps": 0}  # too little
     fit(tmp_path, "mine.conll", content, **changes)
     done = fit(tmp_path, "mine.conll", content, **changes)  # resumes the finished run
     trained = torch.load(tmp_path / "run" / BEST, weights_only=True)["step_head.bias"]
     moved = run.open_run(done.folder).network().step_head.bias - trained  # type: ignore[union-attr, operator]
-    threshold = run.read_report(done.folder)["threshold"]
+    threshold = report.read(done.folder)["threshold"]
     assert threshold
     assert moved.tolist() == pytest.approx([threshold if label == "O" else 0 for label in done.labels], abs=1e-6)

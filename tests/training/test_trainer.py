@@ -23,7 +23,7 @@ from tests.support.point_objectives import (
     training,
     without_times,
 )
-from training import trainer
+from training import metrics, trainer
 from training.recipe import RecipeError
 
 
@@ -130,10 +130,38 @@ def test_patience_stops_the_run_and_keeps_the_best_epoch(tmp_path: Path) -> None
 
 
 def test_ties_in_score_go_to_the_lower_loss(tmp_path: Path) -> None:
-    history = trainer.fit(
-        Line([5, 5, 5, 5], losses=[0.9, 0.5, 0.6, 0.7]), training(epochs=4, patience=2), tmp_path, ignore
-    )
-    assert len(history) == 4  # patience counts from epoch 2
+    found: list[Any] = []
+
+    def remember(epoch: int, batch: int, batches: int, loss: float) -> None:
+        if batch == 1 and epoch == 3:
+            found.append(load_weights(tmp_path))
+
+    objective = Line([4, 5, 5, 5, 9], losses=[0.9, 0.9, 0.5, 0.6, 0.1])
+    history = trainer.fit(objective, training(epochs=5, patience=2), tmp_path, remember)
+    assert len(history) == 4  # patience counts from epoch 2, where the score was reached
+    assert metrics.best_epoch(history, "accuracy") == 3
+    assert not same_weights(load_weights(tmp_path), found[0])  # epoch 3 replaced epoch 2
+
+
+def test_every_finished_epoch_is_reported_also_after_resuming(tmp_path: Path) -> None:
+    seen: list[list[float]] = []
+
+    def remember(history: list[dict[str, float]], metric: str) -> None:
+        seen.append([entry[metric] for entry in history])
+
+    for scores in ([1.0, 2.0, 3.0], []):
+        seen.clear()
+        trainer.fit(Line(scores), training(), tmp_path, ignore, remember)
+        assert seen == [[1], [1, 2], [1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("scores", "epochs", "reason"),
+    [([5, 9], 2, "training.epochs"), ([5, 4, 3], 9, "training.patience"), ([100, 100, 100], 9, "100 cannot improve")],
+)
+def test_reason_of_the_stop_names_the_field(scores: list[float], epochs: int, reason: str) -> None:
+    history = [{"accuracy": score, "dev_loss": 1.0} for score in scores]
+    assert reason in trainer.describe_stop(history, "accuracy", training(epochs=epochs, patience=2))
 
 
 def test_nan_loss_stops_the_run_without_an_update(tmp_path: Path) -> None:

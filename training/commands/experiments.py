@@ -57,9 +57,9 @@ def find_learning_rate(options: argparse.Namespace) -> None:
         raise DataError(f"--steps {options.steps}: give at least {FEWEST_STEPS}")
     recipe = recipe_from(options)
     path = options.out or RUNS / f"{recipe.name}-lr.png"
-    with progress() as report:
+    with progress() as shown:
         curve = lr_finder.run_range_test(
-            prepare(recipe).objective(recipe), recipe.training, options.steps, report=lambda *now: report(1, *now)
+            prepare(recipe).objective(recipe), recipe.training, options.steps, report=lambda *now: shown.batch(1, *now)
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     lr_finder.plot_range_test(curve, path, recipe.name)

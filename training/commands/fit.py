@@ -9,6 +9,7 @@ from rich.table import Table
 from training.recipe import Recipe, RecipeError
 from training.terminal import (
     MOST_LABELS,
+    NOT_SCORES,
     RUNS,
     add_option,
     add_recipe_options,
@@ -23,8 +24,6 @@ from training.terminal import (
 
 if TYPE_CHECKING:
     from training.run import TrainingRun
-
-NOT_SCORES = ("epoch", "train_loss", "gradient_norm", "learning_rate", "seconds", "dev_loss")  # of a history's entry
 
 
 def register(commands: Any) -> None:
@@ -115,8 +114,16 @@ def _fit(
     from training import parallel, run, trainer
 
     try:
-        with progress(label) as report:
-            finished = run.fit(recipe, folder, report, fresh=options.fresh, command=command, examples=examples)
+        with progress(label, recipe.training.epochs) as shown:
+            finished = run.fit(
+                recipe,
+                folder,
+                shown.batch,
+                on_epoch=shown.epoch,
+                fresh=options.fresh,
+                command=command,
+                examples=examples,
+            )
     except KeyboardInterrupt:
         epochs = len(trainer.saved_history(folder))
         if not epochs:
@@ -142,25 +149,20 @@ def _draw_curves(run: "TrainingRun") -> None:
 def _print_run(run: "TrainingRun") -> None:
     for note in run.notes:
         echo(f"note: {note}")
-    scores = [name for name in run.history[0] if name not in NOT_SCORES]
-    table = Table("epoch", "train loss", "dev loss", *scores, "seconds", box=None)
-    for entry in run.history:
-        losses = [f"{entry[name]:.4f}" for name in ("train_loss", "dev_loss")]
-        values = [f"{entry[name]:.3f}" for name in scores]
-        table.add_row(f"{entry['epoch']}", *losses, *values, f"{entry['seconds']:.1f}")
-    console.print(table)
     _print_report(run)
     parts = "characters" if run.recipe.task == "generate" else "examples"
     train, dev = run.sizes
     echo(f"trained on {train:,} {parts}, scored on {dev:,} held out; the best epoch is {run.best_epoch}")
-    echo(f"weights, curves and report: {run.folder}")
+    echo(f"weights, curves, report and wrong examples: {run.folder}")
 
 
 def _print_report(run: "TrainingRun") -> None:
     """Print the best epoch next to the baselines, and the most frequent labels."""
-    from training.run import REPORT, read_report
+    from training.report import REPORT, read
 
-    report = read_report(run.folder)
+    report = read(run.folder)
+    if stopped := report.get("stopped"):
+        echo(f"stopped after epoch {len(run.history)}: {stopped}")
     scores = [name for name in run.best if name not in NOT_SCORES]
     table = Table("model", *scores, box=None)
     table.add_row(f"this run, epoch {run.best_epoch}", *(f"{run.best[name]:.3f}" for name in scores))
@@ -169,6 +171,8 @@ def _print_report(run: "TrainingRun") -> None:
     console.print(table)
     if threshold := report.get("threshold"):
         echo(f"threshold: {threshold:+.1f} nats on the score of O; the rows below have it, the table above does not")
+    if advice := report.get("advice"):
+        echo(f"warning: {advice}")
     kind = "spans" if report.get("spans") else "labels"
     rows = report.get(kind, [])
     if not rows:

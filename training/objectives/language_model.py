@@ -22,6 +22,8 @@ from training.recipe import Recipe
 IGNORED = -100  # cross_entropy's default ignore_index
 SHORTEST_STREAM = 1000  # characters, in evaluation
 FEWEST_PIECES = 20  # per stream and epoch: a few large batches would hardly change the weights
+# What `fewest_steps` aims at for small texts: narrower batches are slow, and shorter pieces teach little context.
+NARROW_STREAMS, SHORT_STEPS = 4, 32
 
 StreamBatch = tuple[Tensor, Tensor, bool]  # inputs (T, B), targets (T, B), whether it is the first of its streams
 
@@ -37,7 +39,10 @@ class LanguageModelObjective:
         self._seed = recipe.training.seed
         # A short text gets fewer streams and, if it is very short, shorter pieces.
         self._steps = max(1, min(recipe.training.steps, len(self._train) // 4))
-        self._streams = max(1, min(recipe.training.streams, len(self._train) // (FEWEST_PIECES * self._steps)))
+        fewest = max(FEWEST_PIECES, recipe.training.fewest_steps)
+        if recipe.training.fewest_steps:
+            self._steps = min(self._steps, max(SHORT_STEPS, len(self._train) // (fewest * NARROW_STREAMS)))
+        self._streams = max(1, min(recipe.training.streams, len(self._train) // (fewest * self._steps)))
         self._state: StackState | None = None
 
     def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[StreamBatch | None]:

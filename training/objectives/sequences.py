@@ -29,6 +29,7 @@ from training.training_config import ClassWeightsName
 AUGMENTATION = 1  # separates the random numbers of augmentation from those of batches
 IGNORED = -100  # cross_entropy's default ignore_index, the target of padding
 THRESHOLDS = [nats / 5 for nats in range(-10, 11)]  # nats that may be added to the score of O
+FEWEST_TOKENS = 32  # in a batch that `fewest_steps` makes smaller
 EVALUATION_TOKENS = 4096  # padded tokens in a batch
 
 
@@ -72,6 +73,9 @@ class SequenceObjective:
         self._auxiliary_train = _EncodedExamples(codec, label_names("tag", auxiliary)[0], (), auxiliary)
         self.expected = [ExampleLabels.of(example) for example in dev]
         self.metric = metrics.metric_of(recipe.task, steps)
+        self._batch_tokens = recipe.training.batch_tokens
+        if fewest := recipe.training.fewest_steps:
+            self._batch_tokens = min(self._batch_tokens, max(FEWEST_TOKENS, sum(self._train.lengths) // fewest))
         self._mean_length = float(np.mean(self._train.lengths)) if len(train) else 1.0
         self._step_weights = _class_weights(recipe.training.class_weights, self._train.step_counts)
         self._text_weights = _class_weights(recipe.training.class_weights, self._train.text_counts)
@@ -112,11 +116,11 @@ class SequenceObjective:
         random = np.random.default_rng([self._training.seed, epoch])
         lengths, training = self._encoded_for(epoch).lengths, self._training
         lengths = _sampled_lengths(lengths, training.share, random, always_from=training.share_below)
-        groups = [(group, False) for group in bucket_by_length(lengths, training.batch_tokens, random)]
+        groups = [(group, False) for group in bucket_by_length(lengths, self._batch_tokens, random)]
         if self._auxiliary is None:
             return groups
         lengths = _sampled_lengths(self._auxiliary_train.lengths, self._auxiliary.share, random)
-        groups += [(group, True) for group in bucket_by_length(lengths, training.batch_tokens, random)]
+        groups += [(group, True) for group in bucket_by_length(lengths, self._batch_tokens, random)]
         return [groups[number] for number in random.permutation(len(groups))]
 
     def weight(self, batch: SequenceBatch) -> float:
@@ -217,17 +221,27 @@ class SequenceObjective:
         return best
 
     def _labels_of(self, answers: dict[str, Tensor], batch: SequenceBatch) -> list[ExampleLabels]:
-        """Return the labels of each column of a batch."""
+        """Return the labels of each column of a batch, with their probabilities."""
         lengths = batch.feeds["lengths"].tolist()
-        steps, text = [()] * len(lengths), [None] * len(lengths)
+        found = [ExampleLabels()] * len(lengths)
         if batch.steps is not None:
-            best = answers["path"] if "path" in answers else answers["probabilities"].argmax(-1)  # (T, B)
-            columns = zip(best.T.tolist(), lengths, strict=True)
-            steps = [tuple(self._step_labels[number] for number in column[:length]) for column, length in columns]
+            probabilities = answers["probabilities"]  # (T, B, K)
+            best = answers["path"].long() if "path" in answers else probabilities.argmax(-1)  # (T, B)
+            scores = probabilities.gather(-1, best[:, :, None]).squeeze(-1)  # (T, B)
+            columns = zip(best.T.tolist(), scores.T.tolist(), lengths, strict=True)
+            found = [
+                ExampleLabels(
+                    steps=tuple(self._step_labels[number] for number in column[:length]),
+                    step_scores=tuple(score[:length]),
+                )
+                for column, score, length in columns
+            ]
         if batch.text is not None:
             name = "probabilities" if batch.steps is None else "text_probabilities"
-            text = [self._text_labels[number] for number in answers[name].argmax(-1).tolist()]
-        return [ExampleLabels(steps=a, text=b) for a, b in zip(steps, text, strict=True)]
+            scores, numbers = answers[name].max(-1)  # (B,)
+            texts = zip(found, numbers.tolist(), scores.tolist(), strict=True)
+            found = [replace(each, text=self._text_labels[n], text_score=score) for each, n, score in texts]
+        return found
 
 
 def _on_device_of(logits: Tensor, weights: Tensor | None) -> Tensor | None:

@@ -53,11 +53,20 @@ def test_data_lists_data_sets_and_prints_the_folder_of_one(
 def test_fit_export_score_and_show_work_on_a_file(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "tagger", "--data", "mine.conll", "--name", "mine", "--tag-column", "-1", *TINY]) == 0
     output = capsys.readouterr().out
-    assert "epoch 1: loss" in output
-    assert "epoch 2: loss" in output
+    assert [line[:10] for line in output.splitlines() if line.startswith("epoch ")] == ["epoch 1/2:", "epoch 2/2:"]
+    assert "nan" not in output
     assert output.endswith("seqserve export runs/mine\n")
     left = {path.name for path in (workplace / "runs/mine").iterdir()}
-    assert left >= {"run.json", "history.json", "best.pt", "checkpoint.pt", "curves.png", "tensorboard", "words.json"}
+    assert left >= {
+        "run.json",
+        "history.json",
+        "best.pt",
+        "checkpoint.pt",
+        "curves.png",
+        "errors.tsv",
+        "tensorboard",
+        "words.json",
+    }
     assert main(["export", "runs/mine"]) == 0
     assert "SEQSERVE_BUNDLES=runs/mine/bundle make serve" in capsys.readouterr().out
     assert main(["score", "runs/mine/bundle", "--variant", "fp32"]) == 0

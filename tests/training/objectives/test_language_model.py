@@ -55,3 +55,11 @@ def test_short_text_gets_fewer_streams_and_shorter_pieces(length: int) -> None:
 def test_long_text_gets_the_streams_and_steps_of_the_recipe() -> None:
     objective = text(tiny.TEXT * 4, tiny.TEXT[:100], training__streams=8, training__steps=32)
     assert next(iter(objective.batches(0)))[0].shape == (32, 8)
+
+
+@pytest.mark.parametrize(("length", "shape"), [(12_000, (33, 4)), (48_000, (64, 8)), (7_000, (32, 2))])
+def test_fewest_steps_narrow_the_batches_of_a_short_text(length: int, shape: tuple[int, int]) -> None:
+    changes = {"training__streams": 8, "training__steps": 64, "training__fewest_steps": 90}
+    objective = text((tiny.TEXT * 30)[:length], tiny.TEXT[:100], **changes)
+    assert next(iter(objective.batches(0)))[0].shape == shape
+    assert objective.count_batches(0) >= 90

@@ -127,6 +127,17 @@ def test_count_batches_equals_the_number_of_batches() -> None:
         assert objective.count_batches(epoch) == sum(1 for _ in objective.batches(epoch))
 
 
+def test_fewest_steps_make_smaller_batches_of_small_data_only() -> None:
+    rows = tiny.labeled(60)
+    whole = sequence_objective("classify", rows, rows, training__batch_tokens=10_000)
+    parts = sequence_objective("classify", rows, rows, training__batch_tokens=10_000, training__fewest_steps=6)
+    enough = sequence_objective("classify", rows, rows, training__batch_tokens=40, training__fewest_steps=6)
+    plain = sequence_objective("classify", rows, rows, training__batch_tokens=40)
+    assert whole.count_batches(0) == 1
+    assert parts.count_batches(0) >= 6
+    assert enough.count_batches(0) == plain.count_batches(0) > 6
+
+
 def test_every_example_appears_once_per_epoch() -> None:
     train = [LabeledExample(text=row.text, label=row.label) for row in tiny.labeled(50)]
     objective = sequence_objective("classify", train, train[:5])

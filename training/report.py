@@ -1,0 +1,118 @@
+"""The report of a run: baselines, scores of labels, wrong examples, and advice after a weak score."""
+
+import csv
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from training import metrics, plots
+from training.baselines import baselines
+from training.data.examples import SequenceExample, SeriesExample, inputs_of, merge_labels, where
+from training.metrics import ExampleLabels
+from training.recipe import Recipe
+
+REPORT, CONFUSION, ERRORS = "report.json", "confusion.png", "errors.tsv"
+ERROR_COLUMNS = ("gold", "predicted", "score", "text")
+LATE = 0.9  # share of the epochs after which the best epoch is late: longer training would help
+OVERFIT = 1.02  # the last development loss, relative to the lowest, from which a network has learned its data by heart
+
+BaselineScores = dict[str, dict[str, float]]  # by the name of the baseline and the metric
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the content of report.json; {} if the run was interrupted before it."""
+    path = folder / REPORT
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def write(folder: Path, content: dict[str, Any]) -> None:
+    (folder / REPORT).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def measure_baselines(recipe: Recipe, train: Any, dev: Any) -> BaselineScores:
+    """Return the scores of the baselines of a recipe's task on `dev`, which has the labels of answers."""
+    train = merge_labels(train, recipe.merge) if recipe.merge else train
+    return baselines(recipe.task, train, dev, codec=recipe.codec.kind)
+
+
+def label_scores(task: str, expected: Sequence[ExampleLabels], predicted: Sequence[ExampleLabels]) -> dict[str, Any]:
+    """Return "macro_f1" of the labels, and a row for each of "labels" and, if the task has tags, of "spans"."""
+    reports = metrics.report_labels(task, expected, predicted)
+    labels = reports["labels"]
+    rows = {kind: [asdict(row) for row in found] for kind, found in reports.items()}
+    return {"macro_f1": statistics.fmean(row.f1 for row in labels) if labels else 0.0, **rows}
+
+
+def draw_confusion(
+    folder: Path, task: str, expected: Sequence[ExampleLabels], predicted: Sequence[ExampleLabels]
+) -> None:
+    plots.draw_confusion(
+        metrics.confusion(*metrics.label_lists(task, expected, predicted)), folder / CONFUSION, folder.name
+    )
+
+
+def write_errors(folder: Path, examples: Sequence[SequenceExample], predicted: Sequence[ExampleLabels]) -> int:
+    """Write errors.tsv with the wrong labels of `examples`, the most certain first; return their number.
+
+    `score` is the probability of the predicted label. In a row for a step, square brackets mark the step in the text.
+    Series have their file and line instead of a text.
+    """
+    rows = [row for example, answer in zip(examples, predicted, strict=True) for row in _errors(example, answer)]
+    rows.sort(key=lambda row: -row[2])
+    with (folder / ERRORS).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+        writer.writerow(ERROR_COLUMNS)
+        writer.writerows((gold, found, f"{score:.3f}", text) for gold, found, score, text in rows)
+    return len(rows)
+
+
+def _errors(example: SequenceExample, answer: ExampleLabels) -> Iterator[tuple[str, str, float, str]]:
+    """Yield (gold, predicted, score, text) for each wrong label of one example."""
+    expected, inputs = ExampleLabels.of(example), inputs_of(example)
+    if expected.text != answer.text:
+        text = where(example) if isinstance(example, SeriesExample) else _as_text(inputs)
+        yield str(expected.text), str(answer.text), answer.text_score, text
+    for step, (gold, found) in enumerate(zip(expected.steps, answer.steps, strict=True)):
+        if gold != found:
+            marked = [*inputs[:step], f"[{inputs[step]}]", *inputs[step + 1 :]]
+            yield gold, found, answer.step_scores[step], " ".join(marked)
+
+
+def _as_text(inputs: Any) -> str:
+    return " ".join(inputs.split() if isinstance(inputs, str) else inputs)
+
+
+def unbeaten_baseline(metric: str, score: float, scores: BaselineScores) -> tuple[str, float] | None:
+    """Return the name and the score of the best baseline if `score` is not better; None if it is, or is perfect."""
+    values = {name: each[metric] for name, each in scores.items() if metric in each}
+    if not values:
+        return None
+    choose = max if metrics.higher_is_better(metric) else min
+    name = choose(values, key=lambda each: values[each])
+    unbeaten = not metrics.better(metric, score, values[name]) and score != metrics.PERFECT.get(metric)
+    return (name, values[name]) if unbeaten else None
+
+
+def advise(recipe: Recipe, metric: str, history: Sequence[dict[str, float]], best_epoch: int, scores: Any) -> str:
+    """Return a sentence about a run that does not beat its baselines, with what to change; "" if it does."""
+    best = history[best_epoch - 1][metric]
+    if (unbeaten := unbeaten_baseline(metric, best, scores)) is None:
+        return ""
+    architecture, training = recipe.architecture, recipe.training
+    last, lowest = history[-1], min(entry["dev_loss"] for entry in history)
+    if best_epoch > LATE * training.epochs:
+        remedy = f"the score was still improving, so raise training.epochs (now {training.epochs})"
+    elif last["dev_loss"] > OVERFIT * lowest and last["train_loss"] < lowest:
+        remedy = (
+            f"the development loss rises while the training loss falls, so use more data, raise architecture.dropout "
+            f"(now {architecture.dropout:g}), or lower architecture.hidden (now {architecture.hidden})"
+        )
+    else:
+        remedy = (
+            f"try another training.learning_rate (now {training.learning_rate:g}; find-lr suggests one), use more "
+            f"data, or raise training.patience (now {training.patience})"
+        )
+    return f"{metric} {best:.3f} does not beat {unbeaten[1]:.3f} of the baseline ({unbeaten[0]}): {remedy}"
