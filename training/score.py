@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,8 @@ from training.data.examples import DataError, SequenceExample, inputs_of, text_o
 from training.metrics import ExampleLabels
 
 CHUNK = 1000  # characters in one call for a text
-TIMED_SEQUENCES, TIMED_CHARACTERS, REPEATS = 256, 256, 5
+TIMED_SEQUENCES, TIMED_CHARACTERS = 256, 256
+WARMUP_TURNS, TURNS, FEWEST_CALLS = 1, 11, 64
 
 
 class ChecklistScore(NamedTuple):
@@ -106,28 +107,36 @@ def _nats_per_character(bundle: Bundle, task: Generation, text: str) -> float:
     return total / counted
 
 
-def milliseconds(bundle: Bundle, dev: Any) -> dict[str, float]:
-    """Return milliseconds per sequence (generation: per token) in batches of 1 and 16, the median of several passes.
+def milliseconds(variants: Mapping[str, Bundle], dev: Any) -> dict[str, dict[str, float]]:
+    """Return the CPU milliseconds per sequence (generation: per token) of each variant, in batches of 1 and 16.
 
-    Times are for the network alone, on one thread, with sequences of similar length batched together.
+    Times are medians for the network alone, on one thread, with sequences of similar length batched together. The
+    variants take turns, and CPU time does not count waiting, so that other load hardly changes their ratio.
     """
-    task, medians = bundle.task, {}
+    medians: dict[str, dict[str, float]] = {name: {} for name in variants}
     for size in (1, 16):
-        if isinstance(task, Generation):
-            rows = task.encode(dev[:TIMED_CHARACTERS]).rows
-            arrays = dict(zip((t.input for t in task.state), state.zeros(task.state, size), strict=True))
-            lengths = np.ones(size, np.int32)
-            calls = [{"characters": np.full((1, size), row, np.int32), "lengths": lengths, **arrays} for row in rows]
-            count = size * len(rows)
-        else:
-            items = sorted((task.encode(inputs_of(e)) for e in dev[:TIMED_SEQUENCES]), key=lambda item: item.length)
-            count = len(items)
-            calls = [task.collate(items[start : start + size]) for start in range(0, count, size)]
-        passes = []
-        for _ in range(REPEATS):
-            started = time.perf_counter()
-            for feeds in calls:
-                bundle.model.run_list(feeds)
-            passes.append(time.perf_counter() - started)
-        medians[f"batch_{size}"] = round(1e3 * statistics.median(passes) / count, 4)
+        calls, count = _timed_calls(next(iter(variants.values())).task, dev, size)
+        repeated = -(-FEWEST_CALLS // len(calls))
+        calls, count = calls * repeated, count * repeated
+        passes: dict[str, list[float]] = {name: [] for name in variants}
+        for turn in range(WARMUP_TURNS + TURNS):
+            for name in list(variants)[:: 1 if turn % 2 else -1]:
+                started = time.process_time()
+                for feeds in calls:
+                    variants[name].model.run_list(feeds)
+                passes[name].append(time.process_time() - started)
+        for name, seconds in passes.items():
+            medians[name][f"batch_{size}"] = round(1e3 * statistics.median(seconds[WARMUP_TURNS:]) / count, 4)
     return medians
+
+
+def _timed_calls(task: Any, dev: Any, size: int) -> tuple[list[dict[str, Any]], int]:
+    """Return the inputs of timed calls in batches of `size`, and how many sequences or tokens they are."""
+    if isinstance(task, Generation):
+        rows = task.encode(dev[:TIMED_CHARACTERS]).rows
+        arrays = dict(zip((t.input for t in task.state), state.zeros(task.state, size), strict=True))
+        lengths = np.ones(size, np.int32)
+        calls = [{"characters": np.full((1, size), row, np.int32), "lengths": lengths, **arrays} for row in rows]
+        return calls, size * len(rows)
+    items = sorted((task.encode(inputs_of(e)) for e in dev[:TIMED_SEQUENCES]), key=lambda item: item.length)
+    return [task.collate(items[start : start + size]) for start in range(0, len(items), size)], len(items)

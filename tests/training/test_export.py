@@ -148,3 +148,11 @@ def test_variant_must_be_accurate_and_faster() -> None:
     assert export.drawback("accuracy", variant(90, 2), variant(89.7, 1)) == ""
     assert export.drawback("accuracy", variant(90, 2), variant(89.6, 1))
     assert export.drawback("accuracy", variant(90, 2), variant(90, 3))
+
+
+def test_int8_that_saves_less_than_a_tenth_is_left_out() -> None:
+    def variant(ms: float) -> Variant:
+        return Variant(file="a.onnx", scores={"accuracy": 90}, milliseconds={"batch_1": 1, "batch_16": ms})
+
+    assert export.drawback("accuracy", variant(1), variant(export.KEPT_RATIO)) == ""
+    assert export.drawback("accuracy", variant(1), variant(export.KEPT_RATIO + 0.02))
