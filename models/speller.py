@@ -7,6 +7,7 @@ N OOV words, C characters, G n-grams, E numbers of a vector.
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -42,48 +43,47 @@ class ModelWithSpeller(OnnxModel):
         if len(own) == len(self.inputs) or not read.isdisjoint(own):
             raise ValueError(f"the graph has inputs {sorted(self.inputs)}, but its speller needs {OOV_VECTORS!r} alone")
         self.inputs = (*own, *self._speller.inputs)
-        # The key of the column that stands for "no OOV word".
-        self._no_word = tuple(bytes(4) if column == "spellings" else b"" for column in self._columns)
+        # The key of the column that a batch without OOV words has: PADDING, and no n-grams.
+        self._no_word = tuple(b"\x01" if column == "spellings" else b"" for column in self._columns)
         self._cache_entries = cache_entries
-        # The vector (E,) of each word as bytes, which are cheaper to split and to join than arrays. The most recently
-        # used word is the last.
+        # Bytes are cheaper to split and to join than arrays. The word that was used last is at the end.
         self._cache: OrderedDict[Key, bytes] = OrderedDict()
         self._lock = Lock()  # batches run on the event loop and in threads
         self.words = self.spelled = 0  # OOV words so far, and those that were not in the cache
 
     def graph_feeds(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return the feeds of the graph: the vectors of OOV words instead of their characters and n-grams."""
-        keys: list[Key] = list(
-            zip(*(_unpadded(feeds[name], feeds[LENGTHS[name]]) for name in self._columns), strict=True)
-        )
-        cached = self._cached(keys)
-        missing = {key: place for place, key in enumerate(keys) if cached[place] is None}
-        fresh = dict(zip(missing, self._spell(feeds, list(missing.values())), strict=True)) if missing else {}
-        self._learn(fresh, words=0 if keys == [self._no_word] else len(keys))
-        vectors = b"".join([vector or fresh[key] for key, vector in zip(keys, cached, strict=True)])
+        keys = list(zip(*(_keys(feeds[name], feeds[LENGTHS[name]]) for name in self._columns), strict=True))
+        vectors = self._cached(keys)
+        if None in vectors:
+            missing = {key: place for place, key in enumerate(keys) if vectors[place] is None}
+            fresh = dict(zip(missing, self._spell(feeds, list(missing.values())), strict=True))
+            vectors = [vector or fresh[key] for key, vector in zip(keys, vectors, strict=True)]
+            self._keep(fresh)
         own = {name: array for name, array in feeds.items() if name not in self._speller.inputs}
-        own[OOV_VECTORS] = np.frombuffer(vectors, np.float32).reshape(len(keys), -1)
+        own[OOV_VECTORS] = np.frombuffer(b"".join(vectors), np.float32).reshape(len(keys), -1)
         return own
 
     def run_list(self, feeds: Mapping[str, Array]) -> Sequence[Array]:
         """Run once and return the arrays in the order of `outputs`."""
         return super().run_list(self.graph_feeds(feeds))
 
-    def _cached(self, keys: Sequence[Key]) -> list[bytes | None]:
-        """Return the vector of each word that is in the cache."""
+    def _cached(self, keys: list[Key]) -> list[Any]:
+        """Return the vector of each word in the bytes of float32, None if it is not in the cache."""
         cache = self._cache
         with self._lock:
+            if keys != [self._no_word]:
+                self.words += len(keys)
             vectors = list(map(cache.get, keys))
             for key, vector in zip(keys, vectors, strict=True):
                 if vector is not None:
                     cache.move_to_end(key)
         return vectors
 
-    def _learn(self, fresh: Mapping[Key, bytes], *, words: int) -> None:
-        """Add new vectors to the cache, and count the words of a batch."""
+    def _keep(self, fresh: Mapping[Key, bytes]) -> None:
+        """Add vectors to the cache, and remove those that were not used for the longest time."""
         with self._lock:
-            self.words += words
-            self.spelled += min(words, len(fresh))
+            self.spelled += len(fresh) - (self._no_word in fresh)
             self._cache.update(fresh)
             while len(self._cache) > self._cache_entries:
                 self._cache.popitem(last=False)
@@ -98,8 +98,9 @@ class ModelWithSpeller(OnnxModel):
         return [content[at : at + size] for at in range(0, len(content), size)]
 
 
-def _unpadded(columns: Array, lengths: Array) -> list[bytes]:
-    """Return the bytes of each column of (C, N) or (G, N), without its padding."""
-    content, item = columns.T.tobytes(), columns.itemsize
-    starts = range(0, len(content), item * len(columns))
-    return [content[at : at + item * length] for at, length in zip(starts, lengths.tolist(), strict=True)]
+def _keys(columns: Array, lengths: Array) -> list[bytes]:
+    """Return a key for each column of (C, N) or (G, N): its length and entries, without the zeros at its end."""
+    rows = np.empty((len(lengths), 1 + len(columns)), np.int32)
+    rows[:, 0], rows[:, 1:] = lengths, columns.T
+    keys: list[bytes] = rows.view(f"S{rows.itemsize * rows.shape[1]}")[:, 0].tolist()  # numpy drops these zeros
+    return keys

@@ -93,7 +93,6 @@ def test_padding_of_a_spelling_is_not_part_of_it(split: Path) -> None:
     expected = model.run(feeds)
     feeds["spellings"][2:, 0] = 5
     assert np.array_equal(model.run(feeds)["probabilities"], expected["probabilities"])
-    assert model.spelled == 2
 
 
 def test_threads_share_the_cache(split: Path) -> None:

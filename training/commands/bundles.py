@@ -59,7 +59,7 @@ def register(commands: Any) -> None:
     parser = commands.add_parser(
         "split-speller",
         help="Make a bundle of format 1 to 3 faster.",
-        description="Split the graphs of bundles that read the characters of words, and write the bundles in place. "
+        description="Split the graphs of bundles with an LSTM over the characters of words, and write them in place. "
         "The service then caches the vectors of words. Answers keep their bits, but state tokens become invalid.",
     )
     parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="Split the graphs of these bundles.")
@@ -160,4 +160,4 @@ def split_speller(options: argparse.Namespace) -> None:
 
     for path in options.bundles:
         spellers = [variant.speller for variant in split_bundle(path).variants.values() if variant.speller]
-        echo(f"{path}: {', '.join(spellers) or 'reads no characters of words, so it stays as it is'}")
+        echo(f"{path}: {', '.join(spellers) or 'has no LSTM over the characters of words, so it stays as it is'}")

@@ -17,8 +17,7 @@ from models.speller import LENGTHS, OOV_VECTORS
 def split_bundle(path: Path) -> Manifest:
     """Split the graphs of a bundle, write it in place, and return its manifest.
 
-    A graph that has a speller already, or reads no characters of words, stays as it is. Raises BundleError for a
-    damaged bundle.
+    Graphs that `split_speller` does not split stay as they are. Raises BundleError for a damaged bundle.
     """
     bundle.load(path)  # checks the digests
     manifest = read(path)
@@ -46,12 +45,13 @@ def graph_files(variant: Variant, model: onnx.ModelProto) -> tuple[Variant, dict
 
 
 def split_speller(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto] | None:
-    """Return the graph and the speller, or None for a model that reads no characters of words.
+    """Return the graph and the speller, or None for a model without an LSTM over the characters of words.
 
-    The model must concatenate a row of zeros with the vectors (N, F), and look up the result with the input `unseen`.
+    A convolution costs about as much as the lookup of its result. The model must concatenate a row of zeros with the
+    vectors (N, F), and look up the result with the input `unseen`.
     """
     graph = model.graph
-    if all(tensor.name != "spellings" for tensor in graph.input):
+    if all(tensor.name != "spellings" for tensor in graph.input):  # the speller is split off, or there is none
         return None
     made_by = {output: node for node in graph.node for output in node.output if output}
     (table,) = (node.input[0] for node in graph.node if node.op_type == "Gather" and node.input[1] == "unseen")
@@ -59,6 +59,8 @@ def split_speller(model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelPr
     (width,) = (weight.dims[1] for weight in graph.initializer if weight.name == zeros)
     needed = _needed(vectors, made_by)
     spells = [node for node in graph.node if not needed.isdisjoint(node.output)]
+    if all(node.op_type != "LSTM" for node in spells):
+        return None
     others = [node for node in graph.node if needed.isdisjoint(node.output)]
     columns = {name for pair in LENGTHS.items() for name in pair}
     own = [tensor for tensor in graph.input if tensor.name not in columns]

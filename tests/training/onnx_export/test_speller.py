@@ -19,8 +19,7 @@ from training.onnx_export.speller import split_bundle, split_speller
 
 CPU = Placement(device="cpu")
 SHAPES: dict[str, tuple[str, Any, dict[str, Any]]] = {
-    "lstm": ("tag", tiny.words_codec, {"bidirectional": True}),
-    "cnn": ("tag", tiny.words_codec, {"characters": "cnn", "bidirectional": True, "crf": True}),
+    "crf": ("tag", tiny.words_codec, {"bidirectional": True, "crf": True}),
     "subwords": ("classify", partial(tiny.words_codec, subwords=True), {"bidirectional": True}),
     "live": ("tag", tiny.words_codec, {"layers": 2}),
 }
@@ -76,9 +75,13 @@ def test_vector_of_a_word_has_the_same_bits_alone_and_with_others(shape: str, pr
             assert np.array_equal(alone[0], together[place - 1])
 
 
-def test_model_without_characters_has_no_speller() -> None:
-    codec = tiny.words_codec(characters=False, subwords=True)
-    assert split_speller(export_graph(tiny.network("tag", codec=codec), "fp32").model) is None
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [(tiny.words_codec(characters=False, subwords=True), {}), (tiny.words_codec(), {"characters": "cnn"})],
+    ids=["subwords", "cnn"],
+)
+def test_model_without_an_lstm_over_characters_has_no_speller(codec: Any, options: dict[str, Any]) -> None:
+    assert split_speller(export_graph(tiny.network("tag", codec=codec, **options), "fp32").model) is None
 
 
 def test_bundle_is_split_once(tmp_path: Path) -> None:
