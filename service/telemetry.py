@@ -118,10 +118,6 @@ class _Histogram:
         self.counts = [0] * (len(bounds) + 1)  # the last bucket is +Inf
         self.total = 0.0
 
-    def add(self, value: float, times: int = 1) -> None:
-        self.counts[bisect_left(self.bounds, value)] += times
-        self.total += value * times
-
 
 class Telemetry:
     """The metrics of one worker process. Not thread-safe."""
@@ -165,10 +161,23 @@ class Telemetry:
 
     def observe(self, metric: Metric, labels: Labels, value: float, times: int = 1) -> None:
         """Add ``times`` equal values to a histogram."""
+        histogram = self._histogram(metric, labels)
+        histogram.counts[bisect_left(histogram.bounds, value)] += times
+        histogram.total += value * times
+
+    def observe_each(self, metric: Metric, labels: Labels, values: Sequence[float]) -> None:
+        """Add values to a histogram."""
+        histogram = self._histogram(metric, labels)
+        counts, bounds = histogram.counts, histogram.bounds
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        histogram.total += sum(values)
+
+    def _histogram(self, metric: Metric, labels: Labels) -> _Histogram:
         histogram = self._histograms.get((metric, labels))
         if histogram is None:
             histogram = self._histograms[metric, labels] = _Histogram(metric.buckets)
-        histogram.add(value, times)
+        return histogram
 
     def flush(self) -> None:
         """Move the recorded values into prometheus_client. After an error, no value is counted twice."""
@@ -235,8 +244,7 @@ class ModelMetrics:
         telemetry.observe(COMPUTE_SECONDS, labels, compute_s)
         if padded_tokens:
             telemetry.observe(PADDING_WASTE, labels, (padded_tokens - real_tokens) / padded_tokens)
-        for seconds in queue_s:
-            telemetry.observe(QUEUE_SECONDS, labels, seconds)
+        telemetry.observe_each(QUEUE_SECONDS, labels, queue_s)
 
     def prefill(self, *, rows: int, padded_tokens: int, real_tokens: int, compute_s: float) -> None:
         """Record one call that read prompts."""

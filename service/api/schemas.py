@@ -252,6 +252,8 @@ def generate_answer(
 
 async def read_request(model: type[Body], body: bytes, worker: Worker) -> Body:
     """Parse like `parse_request`, but a large body in a thread."""
+    if len(body) <= LARGE_BYTES:
+        return parse_request(model, body, worker.settings)
     return await worker.parser.run(parse_request, model, body, worker.settings, size=len(body))
 
 

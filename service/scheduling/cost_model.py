@@ -98,19 +98,12 @@ class QueueEstimate:
         self._completed_s: float | None = None  # when the last batch completed, if others waited then
         self._price()
 
-    def add(self, length: int, extra: int) -> None:
-        """Count one more sequence."""
-        self.items += 1
-        self.tokens += length
+    def add(self, items: int, tokens: int, extra: int) -> None:
+        """Count more sequences or, if negative, fewer."""
+        self.items += items
+        self.tokens += tokens
         self.extra += extra
-        self.work_s += self._seconds(1, length, extra)
-
-    def remove(self, length: int, extra: int) -> None:
-        """Count one sequence less."""
-        self.items -= 1
-        self.tokens -= length
-        self.extra -= extra
-        self.work_s -= self._seconds(1, length, extra)
+        self.work_s += self._seconds(items, tokens, extra)
 
     @property
     def wait_s(self) -> float:

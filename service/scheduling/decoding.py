@@ -97,8 +97,8 @@ class DecodingScheduler(Scheduler):
     def _enqueue(self, job: Job, items: Sequence[tuple[Ints, GeneratedText]]) -> None:
         job.expect(len(items))
         sequences = [DecodingSequence(job, index, prompt, text) for index, (prompt, text) in enumerate(items)]
+        self._queue.push(job.share, sequences)
         for sequence in sequences:
-            self._queue.push(job.share, sequence)
             self._count(sequence, 1)
 
     def _next_prompts(self) -> list[tuple[DecodingSequence, State]]:

@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from asyncio import Future, get_running_loop
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -80,12 +80,13 @@ class FairQueue(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return (item for items in self._items.values() for item in items)
 
-    def push(self, share: ClientShare, item: T) -> None:
-        """Add an item. A client without items gets its turn after all others."""
-        items = self._items.get(share)
-        if items is None:
-            items = self._items[share] = deque()
-        items.append(item)
+    def push(self, share: ClientShare, items: Iterable[T]) -> None:
+        """Add items, at least one. A client without items gets its turn after all others."""
+        queued = self._items.get(share)
+        if queued is None:
+            self._items[share] = deque(items)
+        else:
+            queued.extend(items)
 
     def pop(self) -> T | None:
         """Remove and return the oldest item of the client whose turn it is, or None if there are no items."""

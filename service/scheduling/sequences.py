@@ -153,13 +153,17 @@ class SequenceScheduler(Scheduler):
 
     def _enqueue(self, job: Job, items: Sequence[EncodedInput]) -> None:
         job.expect(len(items))
-        for index, item in enumerate(items):
-            entry = QueuedSequence(job, index, item, self._number)
-            self._number += 1
-            self._turns.push(job.share, entry)
-            insort(self._by_length, (entry.key, entry))
-            self._estimate.add(entry.length, entry.extra)
-        self.hold(job.share, sum([item.length for item in items]))
+        entries = [QueuedSequence(job, index, item, self._number + index) for index, item in enumerate(items)]
+        self._number += len(entries)
+        self._turns.push(job.share, entries)
+        if len(entries) == 1:
+            insort(self._by_length, (entries[0].key, entries[0]))
+        else:
+            self._by_length += [(entry.key, entry) for entry in entries]
+            self._by_length.sort()
+        tokens = sum([entry.length for entry in entries])
+        self._estimate.add(len(entries), tokens, sum([entry.extra for entry in entries]))
+        self.hold(job.share, tokens)
         self._earliest_deadline_s = min(self._earliest_deadline_s, job.request.deadline_s)
         self.metrics.queue_depth(len(self._by_length))
 
@@ -228,10 +232,13 @@ class SequenceScheduler(Scheduler):
         """Remove a slice of the sorted queue and return it."""
         entries = [entry for _, entry in self._by_length[first : first + count]]
         del self._by_length[first : first + count]
+        tokens = extra = 0
         for entry in entries:
             entry.queued = False
-            self._estimate.remove(entry.length, entry.extra)
+            tokens += entry.length
+            extra += entry.extra
             self.hold(entry.job.share, -entry.length)
+        self._estimate.add(-count, -tokens, -extra)
         return entries
 
     def _start(self, entries: list[QueuedSequence], reason: str, now_s: float) -> RunningBatch:

@@ -115,7 +115,7 @@ class TensorScheduler(Scheduler):
 
     def _enqueue(self, job: Job, items: TensorRequest) -> None:
         job.expect(1)
-        self._queue.push(job.share, (job, items))
+        self._queue.push(job.share, ((job, items),))
         self._count(job, items, 1)
 
     def _drop_over(self, now_s: float) -> None:

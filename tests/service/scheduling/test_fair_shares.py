@@ -145,7 +145,7 @@ def test_every_client_has_its_turn(actions: list[tuple[str, int, int]]) -> None:
             if not waiting[who]:
                 since[who] = 0
             waiting[who].append((who, tokens, number))
-            queue.push(shares[who], waiting[who][-1])
+            queue.push(shares[who], waiting[who][-1:])
         elif action == "drop":
             assert sorted(queue.drop(lambda item, who=who: item[0] == who)) == sorted(waiting.pop(who, []))  # type: ignore[misc]
         elif (item := queue.pop()) is None:
