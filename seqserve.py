@@ -19,6 +19,7 @@ from models.messages import suggest
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11)
+PICTURES = (".png", ".pdf", ".svg")
 # Group -> command -> package and summary, so that --help imports no package.
 COMMANDS = {
     "serve": {
@@ -109,6 +110,14 @@ def _explain(message: str, remedy: str) -> str:
     if found := re.fullmatch(r"the following arguments are required: (.*)", message):
         return f"{found[1]} is missing; {remedy}"
     return message.removeprefix("argument ")
+
+
+def picture_file(text: str) -> Path:
+    """Return a path that a picture can be written to, for `type=` of an option."""
+    path = Path(text)
+    if path.suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f"{text!r} must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}")
+    return path
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from seqserve import CommandParser, required_packages
+from seqserve import CommandParser, picture_file, required_packages
 
 with required_packages():
     from models import bundle, predict_command
@@ -15,6 +15,7 @@ with required_packages():
     from models.inspect.operators import DIRECTIONS, PARTS, UnsupportedOperator
     from models.manifest import BundleError, locate
     from models.measure import ROWS, measure
+    from models.messages import plain, suggest
     from models.onnx_session import Device, DeviceUnavailable, Placement
 
 INSPECT_EXAMPLES = """examples:
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options) or 0
     except (BundleError, NotInstalled, UnsupportedOperator, DeviceUnavailable, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(error)}", file=sys.stderr)
         return 2
 
 
@@ -57,7 +58,7 @@ def make_parser() -> CommandParser:
     add("--units", type=_numbers, metavar="N,N…", help="Units to show (default: chosen by --by).")
     add("--top", type=int, default=6, metavar="N", help="Number of units to choose (default: %(default)s).")
     add("--by", choices=get_args(units.Ranking), default="varying", help="How to choose (default: %(default)s).")
-    add("--out", type=Path, metavar="FILE", help="Also write a heat map to this PNG file.")
+    add("--out", type=picture_file, metavar="FILE", help="Also write a heat map to this file: .png, .pdf or .svg.")
     form = command.add_mutually_exclusive_group()
     form.add_argument(
         "--table", dest="form", action="store_const", const="table", default="auto", help="Print one line per step."
@@ -84,7 +85,7 @@ def _inspect(options: argparse.Namespace) -> None:
     layer = _find_layer(inspection, options)
     part = options.part or layer.memory
     if part not in layer.parts:
-        raise ValueError(f"{layer.kind} has no part {part!r}; choose one of {', '.join(layer.parts)}")
+        raise ValueError(f"{layer.kind} has no part {part!r}; {suggest(part, layer.parts)}")
     chosen = units.rank(layer.parts[part], options.by)[: options.top] if options.units is None else options.units
     if missing := [unit for unit in chosen if not 0 <= unit < layer.hidden]:
         raise ValueError(f"{layer.name} has no unit {missing[0]}; choose from 0 to {layer.hidden - 1}")
@@ -124,8 +125,8 @@ def _find_layer(inspection: Inspection, options: argparse.Namespace) -> Layer:
     name = options.layer or inspection.layers[-1].name
     named = [layer for layer in inspection.layers if layer.name == name]
     if not named:
-        names = ", ".join(dict.fromkeys(layer.name for layer in inspection.layers))
-        raise ValueError(f"there is no layer {options.layer!r}; choose one of {names}")
+        names = dict.fromkeys(layer.name for layer in inspection.layers)
+        raise ValueError(f"there is no layer {options.layer!r}; {suggest(name, names)}")
     matching = [layer for layer in named if layer.direction == options.direction]
     if not matching:
         raise ValueError(f"{name} runs only {named[0].direction}, not {options.direction}")

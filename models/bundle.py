@@ -24,6 +24,7 @@ from models.manifest import (
     read,
     read_file,
 )
+from models.messages import suggest
 from models.onnx_session import DeviceUnavailable, OnnxModel, Placement, resolve_device
 from models.speller import ModelWithSpeller
 from models.tasks import Classification, Generation, Joint, Tagging, Task
@@ -109,8 +110,8 @@ def choose_variant(manifest: Manifest, variant: str, placement: Placement) -> st
         on_gpu = resolve_device(placement.device) == "cuda"
         return "fp32" if on_gpu and "fp32" in manifest.variants else manifest.default_variant
     if variant not in manifest.variants:
-        choices = ", ".join(sorted(manifest.variants))
-        raise BundleError(f"{manifest.name}: has no variant {variant!r}; choose auto or one of {choices}")
+        hint = suggest(variant, ["auto", *sorted(manifest.variants)])
+        raise BundleError(f"{manifest.name}: has no variant {variant!r}; {hint}")
     return variant
 
 

@@ -350,7 +350,7 @@ def read(directory: Path, *, sha256: str | None = None) -> Manifest:
         content, found = read_file(path, MANIFEST_BYTES)
         text = content.decode()
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"{directory}: {_not_a_bundle(directory)}") from None
+        raise BundleError(f"{directory}: {not_a_bundle(directory)}") from None
     except UnicodeDecodeError as error:
         raise BundleError(f"{path}: is not UTF-8 from byte {error.start}; write it as UTF-8") from None
     if sha256 not in (None, found):
@@ -361,7 +361,7 @@ def read(directory: Path, *, sha256: str | None = None) -> Manifest:
         raise BundleError(f"{path}: {_first_error(error, text)}") from None
 
 
-def _not_a_bundle(path: Path) -> str:
+def not_a_bundle(path: Path) -> str:
     """Return why a path without a manifest is no bundle, and what to name instead."""
     if path.is_dir():
         inside = sorted(file.parent for file in path.glob(f"*/{MANIFEST_FILE}"))

@@ -1,9 +1,12 @@
 """Parts of error messages that all packages share. Uses the standard library only."""
 
-from collections.abc import Collection, Mapping
+from __future__ import annotations  # seqserve.py imports this file, also in old versions of Python
+
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+LONGEST_NAME = 100  # characters
 # What a value must be, by the type of pydantic's error. The names in braces are those of the error's context.
 _NEEDED = {
     "bool_parsing": "true or false",
@@ -35,12 +38,26 @@ _NEEDED = {
 }
 
 
+def closest(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that a misspelled name probably means, or None."""
+    by_lower = {each.lower(): each for each in names}
+    # Long names take long to compare. With the usual cutoff of 0.6, "nowhere" would be like "ner-en".
+    found = get_close_matches(name[:LONGEST_NAME].lower(), by_lower, n=1, cutoff=0.64)
+    return by_lower[found[0]] if found else None
+
+
 def suggest(wrong: str, known: Collection[str], *, others: bool = True) -> str:
     """Return "did you mean …?" for a misspelled name, or with `others` the names to choose from."""
-    near = get_close_matches(wrong, known, n=1)
-    if near:
-        return f"did you mean {near[0]}?"
+    if near := closest(wrong, known):
+        return f"did you mean {near}?"
     return f"choose one of {', '.join(known)}" if others and known else ""
+
+
+def plain(error: Exception) -> str:
+    """Return the message of an error. One of the operating system names its file, without a number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}; check the path"
+    return str(error)
 
 
 def needed(problem: Mapping[str, Any]) -> str:

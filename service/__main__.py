@@ -9,6 +9,7 @@ from seqserve import CommandParser, required_packages
 
 with required_packages():
     from models.manifest import locate
+    from models.messages import plain
     from service.auth import open_authenticator
     from service.rate_limits import RateLimiter
     from service.server.listening import address_of
@@ -120,7 +121,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         COMMANDS[arguments.pop("command")](**arguments)
     except (ValueError, RuntimeError, OSError) as error:  # BadSetting, BadKeys, BundleError, DeviceUnavailable, files
-        for line in str(error).splitlines():
+        for line in plain(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return 1
     return 0
@@ -132,7 +133,9 @@ def _resolve_paths(environ: MutableMapping[str, str]) -> None:
     The service runs in the root directory of the repository, where other relative paths start.
     """
     for name, resolve in ((variable("bundles"), locate), (variable("api_keys_file"), Path)):
-        parts = [part.strip() for part in environ.get(name, "").split(",")]
+        if name not in environ:
+            continue
+        parts = [part.strip() for part in environ[name].split(",")]
         paths = [resolve(part) for part in parts]
         environ[name] = ",".join(
             str(path.absolute()) if part and path.exists() else part for part, path in zip(parts, paths, strict=True)

@@ -4,10 +4,11 @@ A message is one sentence for a person: the value, the limit, the remedy. ``deta
 error names fields relative to the request body; ``field`` is not repeated in the message.
 """
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Self
+
+from models.messages import closest
 
 Value = str | int | float | bool | None
 
@@ -25,13 +26,6 @@ def shown(value: object) -> Value:
     if isinstance(value, Sequence | dict):
         return f"{type(value).__name__} of {len(value)}"
     return type(value).__name__
-
-
-def closest(name: str, names: Iterable[str]) -> str | None:
-    """Return the one of ``names`` that a misspelled name probably means, or None."""
-    by_lower = {each.lower(): each for each in names}
-    found = difflib.get_close_matches(name[:VALUE_CHARACTERS].lower(), by_lower, n=1)
-    return by_lower[found[0]] if found else None
 
 
 DETAILS = ("field", "policy", "limit", "value", "available", "did_you_mean", "retry_after_s")

@@ -3,7 +3,6 @@
 Unknown names and invalid values prevent the start, with one line for each. ``seqserve settings`` lists all settings.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from models.manifest import not_a_bundle
+from models.messages import closest
 
 PREFIX = "SEQSERVE_"
 ELSEWHERE = frozenset({"SEQSERVE_DATA", "SEQSERVE_CACHE", "SEQSERVE_E2E"})  # read by training and by the tests
@@ -267,6 +269,8 @@ class Settings(BaseModel):
             path = ROOT / part
             inside = [path] if _is_bundle(path) else _bundles_in(path)
             if not inside and not _unexported_runs(path):
+                if not path.is_dir():
+                    raise BadSetting(f"SEQSERVE_BUNDLES={part} {not_a_bundle(Path(part))}")
                 raise BadSetting(
                     f"SEQSERVE_BUNDLES={part} has no {MANIFEST}, and neither does any subdirectory; name a directory"
                     " that `seqserve export` wrote"
@@ -366,9 +370,9 @@ def _unknown(name: str, value: str) -> str:
     own = name.removeprefix(PREFIX)
     if address := {"PORT": "PORT=3100", "HOST": "HOST=0.0.0.0"}.get(own):
         return f"{name}={value} is not a setting; set the address with `make serve {address}`"
-    near = difflib.get_close_matches(own.lower(), Settings.model_fields, n=1)
-    hint = f"did you mean {variable(near[0])}? " if near else ""
-    secret = "KEY" in name.upper() or any(map(is_secret, near))
+    near = closest(own, Settings.model_fields)
+    hint = f"did you mean {variable(near)}? " if near else ""
+    secret = "KEY" in name.upper() or (near is not None and is_secret(near))
     shown = "" if secret else f"={value}"
     return f"{name}{shown} is not a setting; {hint}`seqserve settings` lists all"
 

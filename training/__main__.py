@@ -9,6 +9,7 @@ with required_packages():
     from rich.markup import escape
 
     from models.manifest import BundleError
+    from models.messages import plain
     from training.commands import bundles, catalog, experiments, fit, studies
     from training.data.examples import DataError
     from training.recipe import RecipeError
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run_command(options)
     except (DataError, BundleError, RecipeError, FloatingPointError, OSError) as error:
-        errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        errors.print(f"[red]error:[/red] {escape(plain(error))}", highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt as interruption:
         echo(f"\ninterrupted{interruption}")

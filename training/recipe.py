@@ -2,14 +2,13 @@
 
 import tomllib
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.manifest import FORMS, NAME, CodecSpec, Name, TaskName
-from models.messages import needed
+from models.messages import needed, suggest
 from training.data.augmentation import AugmentationOptions
 from training.data.tag_schemes import TagScheme
 from training.nn.options import Architecture
@@ -198,9 +197,9 @@ def load(name_or_path: str, **changes: Any) -> Recipe:
     """
     path = Path(name_or_path) if name_or_path.endswith(".toml") else RECIPES / f"{name_or_path}.toml"
     if not path.is_file():
-        raise RecipeError(
-            f"unknown recipe {name_or_path!r}; give a path to a .toml file or one of {', '.join(names())}"
-        )
+        if name_or_path.endswith(".toml"):
+            raise RecipeError(f"{name_or_path} does not exist; check the path")
+        raise RecipeError(f"unknown recipe {name_or_path!r}; {suggest(name_or_path, names())}")
     try:
         fields = tomllib.loads(path.read_text("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -275,8 +274,8 @@ def _message(problem: Mapping[str, Any], field: str, kind: str | None) -> str:
 def _suggestion(wrong: str, known: list[str]) -> str:
     """Suggest the same field of another part, or one with a similar name."""
     elsewhere = [name for name in known if name.split(".")[-1] == wrong.split(".")[-1]]
-    likely = elsewhere[:1] or get_close_matches(wrong, known, n=1)
-    return f"; did you mean {likely[0]}?" if likely else ""
+    hint = f"did you mean {elsewhere[0]}?" if elsewhere else suggest(wrong, known, others=False)
+    return f"; {hint}" if hint else ""
 
 
 def _models(name: str) -> list[type[BaseModel]]:

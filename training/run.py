@@ -13,6 +13,7 @@ import torch
 
 from models import codecs
 from models.bundle import vocabulary, vocabulary_text
+from models.messages import suggest
 from training import metrics, parallel, report, trainer
 from training.data import loading
 from training.data.examples import DataError, Source, Splits, digest_of
@@ -121,7 +122,10 @@ def open_run(folder: Path) -> TrainingRun:
     try:
         description = _read_description(folder)
         history = json.loads((folder / trainer.HISTORY).read_text("utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not folder.exists():
+            runs = [str(file.parent) for file in folder.parent.glob(f"*/{RUN_FILE}")]
+            raise DataError(f"{folder} does not exist; {suggest(str(folder), runs) or 'check the path'}") from None
         missing = Path(error.filename).name
         raise DataError(f"{folder} is not a finished run, {missing} is missing; run fit first") from None
     recipe = reopen(description["recipe"])

@@ -9,8 +9,9 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from models.messages import closest
 from service.api.fields import RequestModel
-from service.errors import InvalidRequest, Value, closest, shown
+from service.errors import InvalidRequest, Value, shown
 
 ERRORS_LISTED = 64  # of a body with more errors than this, only their number is reported
 

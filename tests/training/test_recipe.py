@@ -97,9 +97,10 @@ def test_language_model_cannot_be_bidirectional() -> None:
         load("language-model", **{"architecture.bidirectional": True})
 
 
-def test_unknown_recipe_lists_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match=r"'tager'.*classifier, "):
-        load("tager")
+@pytest.mark.parametrize(("name", "named"), [("tager", "tagger"), ("xyz", "classifier, ")])
+def test_unknown_recipe_names_the_likely_one_or_all(name: str, named: str) -> None:
+    with pytest.raises(RecipeError, match=rf"'{name}'.*{named}"):
+        load(name)
 
 
 def test_recipe_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from seqserve import picture_file
 from training import recipe as recipes
 from training.data.examples import DataError
 from training.terminal import RUNS, add_option, console, duration, echo
@@ -29,7 +30,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="Compare these run folders (after --seeds: RUN/seed-1)."
     )
-    add_option(parser, "--out", "Write the curves here", default=RUNS / "compare.png", type=Path, metavar="PNG")
+    add_option(parser, "--out", "Write the curves here", default=RUNS / "compare.png", type=picture_file, metavar="PNG")
     parser.set_defaults(run_command=compare_runs)
 
 

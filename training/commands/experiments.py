@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from seqserve import picture_file
 from training.data.examples import DataError
 from training.recipe import Recipe
 from training.terminal import RUNS, add_option, add_recipe_options, command_line, console, echo, progress, recipe_from
@@ -26,7 +27,9 @@ def register(commands: Any) -> None:
     )
     add_recipe_options(parser)
     add_option(parser, "--steps", "Take this many steps", default=200, type=int, metavar="N")
-    parser.add_argument("--out", type=Path, metavar="PNG", help="Write the plot here (default: runs/NAME-lr.png).")
+    parser.add_argument(
+        "--out", type=picture_file, metavar="PNG", help="Write the plot here (default: runs/NAME-lr.png)."
+    )
     parser.set_defaults(run_command=find_learning_rate)
 
     parser = commands.add_parser(

@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from models.messages import suggest
+from seqserve import picture_file
 from training.data.examples import DataError
 from training.terminal import RUNS, add_option, console, echo
 
@@ -34,7 +36,9 @@ def register(commands: Any) -> None:
     parser.add_argument("--all-lengths", action="store_true", help="Continue beyond a length that no seed solved.")
     add_option(parser, "--out", "Write results here", default=RESULTS, type=Path, metavar="JSON")
     picture = f"{PICTURE}, or --out with suffix .png"
-    parser.add_argument("--picture", type=Path, metavar="PNG", help=f"Write the plot here (default: {picture}).")
+    parser.add_argument(
+        "--picture", type=picture_file, metavar="PNG", help=f"Write the plot here (default: {picture})."
+    )
     parser.set_defaults(run_command=run_dependencies)
 
     parser = commands.add_parser(
@@ -48,7 +52,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--train", type=int, default=0, metavar="N", help="Also plot after N updates.")
     add_option(parser, "--clip", "With --train: clip gradients", default=1.0, type=float)
     add_option(parser, "--omega", "With --train: weigh the regularizer", default=4.0, type=float)
-    add_option(parser, "--out", "Write the plot here", default=RUNS / "gradients.png", type=Path, metavar="PNG")
+    add_option(parser, "--out", "Write the plot here", default=RUNS / "gradients.png", type=picture_file, metavar="PNG")
     parser.set_defaults(run_command=plot_gradients)
 
     parser = commands.add_parser(
@@ -71,7 +75,7 @@ def run_dependencies(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)  # faster for such small layers
     tasks, lengths = options.tasks.split(","), [int(length) for length in options.lengths.split(",")]
     if unknown := [name for name in tasks if name not in TASKS]:
-        raise DataError(f"no task {unknown[0]!r}: choose from {', '.join(TASKS)}")
+        raise DataError(f"no task {unknown[0]!r}; {suggest(unknown[0], TASKS)}")
     if min(lengths) < SHORTEST:
         raise DataError(f"--lengths {min(lengths)}: give at least {SHORTEST} steps")
     methods = [method_of(name) for name in (options.cells.split(",") if options.cells else METHODS)]

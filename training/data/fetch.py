@@ -16,6 +16,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from models.messages import suggest
 from training.data.examples import DataError
 
 TIMEOUT_S = 30.0  # for connecting and for each read
@@ -71,7 +72,7 @@ PUBLISHED: Mapping[str, PublishedDataset] = read_sources(Path(__file__).with_nam
 def published_dataset(name: str) -> PublishedDataset:
     """Return the entry of a data set. Raises DataError with all names if there is none."""
     if name not in PUBLISHED:
-        raise DataError(f"unknown data set {name!r}; choose one of {', '.join(PUBLISHED)}")
+        raise DataError(f"unknown data set {name!r}; {suggest(name, PUBLISHED)}")
     return PUBLISHED[name]
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.messages import suggest
 from training.data.examples import DataError
 from training.nn.cells import Cell, CellInitialization
 from training.nn.omega_regularizer import add_omega
@@ -149,7 +150,7 @@ def method_of(name: str) -> StudyMethod:
     if name in METHODS:
         return METHODS[name]
     if name not in get_args(CellName):
-        raise DataError(f"no cell {name!r}: choose from {', '.join(dict.fromkeys([*METHODS, *get_args(CellName)]))}")
+        raise DataError(f"no cell {name!r}; {suggest(name, dict.fromkeys([*METHODS, *get_args(CellName)]))}")
     similar = "lstm" if "lstm" in name else name.split("-")[0]
     return replace(METHODS[similar], name=name, cell=name)
 
