@@ -23,7 +23,7 @@ URL = "http://127.0.0.1:3000"
 LOOPS = ((1, 1), (8, 1), (32, 1), (8, 32))  # connections, inputs in one request
 NEW_TOKENS = 100  # of each generated text
 POOL_SIZE = 200  # different requests
-UNITS = {"characters": "characters", "dna": "bases", "frames": "frames"}  # of a step, else words
+UNITS = {"characters": "characters", "dna": "bases", "frames": "frames", "series": "values"}  # of a step, else words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,8 @@ def find_bundle(name: str) -> Path:
 
 def single_inputs(model: ServedModel) -> list[Any]:
     """Return the examples that are one input each or, if there are none, invented inputs."""
-    found = [each for each in model.examples if isinstance(each, list if model.codec == "frames" else str)]
+    kind = list if model.codec in ("frames", "series") else str
+    found = [each for each in model.examples if isinstance(each, kind)]
     return found or payloads.sample_inputs(model, count=POOL_SIZE, seed=0)
 
 
@@ -165,10 +166,12 @@ def _measure(
 
 def request_bodies(model: ServedModel, inputs: Sequence[Any], count: int) -> list[dict[str, Any]]:
     """Return requests of `count` inputs each, which go through `inputs` in order."""
-    cycle = itertools.cycle(inputs)
+    forecasts = model.task == "forecast"
+    cycle = itertools.cycle({"target": each} if forecasts else each for each in inputs)
     bodies = []
     for number in range(POOL_SIZE):
-        body = {"inputs": next(cycle) if count == 1 else [next(cycle) for _ in range(count)], "model": model.id}
+        found = [next(cycle) for _ in range(count)]
+        body = {"inputs": found if count > 1 or forecasts else found[0], "model": model.id}
         if model.task == "generate":
             body["parameters"] = {"max_new_tokens": NEW_TOKENS, "temperature": 0.8, "seed": number}
         bodies.append(body)

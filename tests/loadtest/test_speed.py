@@ -61,6 +61,8 @@ def test_requests_are_the_examples_of_the_bundle() -> None:
     assert [body["inputs"] for body in bodies[:2]] == [["a b", "e", "a b"], ["e", "a b", "e"]]
     frames = [[[1.0], [2.0]]]
     assert speed.single_inputs(served(codec="frames", examples=tuple(frames))) == frames
+    series = speed.request_bodies(served(task="forecast"), [[1.0, 2.0]], 1)
+    assert series[0]["inputs"] == [{"target": [1.0, 2.0]}]
     seeds = {body["parameters"]["seed"] for body in speed.request_bodies(served(task="generate"), inputs, 1)}
     assert len(seeds) == speed.POOL_SIZE
 
