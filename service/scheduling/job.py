@@ -462,7 +462,8 @@ class Scheduler(ABC):
             self._next_refusal_s = now_s + REFUSAL_INTERVAL_S
             self._refusal = (
                 f"{self.queued_items} inputs of {self.queued_tokens} tokens are queued; the limits are "
-                f"{limits.queue_items} inputs and {limits.queue_tokens} tokens; retry later"
+                f"{limits.queue_items} inputs and {limits.queue_tokens} tokens, and lower for a client that has most of"
+                " them; retry later"
             )
             self._retry_after_s = self.retry_after_s
         return Overloaded(self._refusal, retry_after_s=self._retry_after_s, limit=limits.queue_items)
