@@ -11,6 +11,7 @@ from seqserve import CommandParser, picture_file, required_packages
 
 with required_packages():
     from models import bundle, predict_command
+    from models.files.inputs import read_inputs
     from models.inspect import TOLERANCE, VARIANT, Inspection, Layer, NotInstalled, inspect, render, units
     from models.inspect.operators import DIRECTIONS, PARTS, UnsupportedOperator
     from models.manifest import BundleError, locate
@@ -74,6 +75,7 @@ def make_parser() -> CommandParser:
     add("--device", choices=get_args(Device), default="auto", help="Device to run on (default: %(default)s).")
     add("--threads", type=int, default=1, metavar="N", help="CPU threads per graph (default: %(default)s).")
     add("--rows", type=_numbers, metavar="N,N…", default=ROWS, help="Batch sizes (default: 1,16,64,256).")
+    add("--replay", type=Path, metavar="FILE", help="Also run the inputs of this file, and measure the word cache.")
     add("--to", type=Path, metavar="FILE", help="Also write the results to this JSON file.")
     return parser
 
@@ -105,8 +107,9 @@ def _measure(options: argparse.Namespace) -> None:
     """Print one line per variant. The file is written after each bundle, so that an interruption loses little."""
     placement = Placement(device=options.device, threads=options.threads)
     entries: list[dict[str, Any]] = []
+    inputs = read_inputs(options.replay, of_frames=False) if options.replay else []
     for path in options.bundles:
-        for entry in measure(path, placement, options.rows):
+        for entry in measure(path, placement, options.rows, inputs):
             entries.append(entry)
             speeds = ", ".join(f"{rows}: {rate:,.0f}" for rows, rate in entry["per_s"].items())
             bits = "bit-identical in batches" if all(entry["same_bits"].values()) else "OTHER BITS in batches"
@@ -114,6 +117,13 @@ def _measure(options: argparse.Namespace) -> None:
                 f"{entry['bundle']} {entry['variant']} on {entry['device']}: self-test {entry['self_test']}; {bits}; "
                 f"{entry['unit']}/s by rows {speeds}"
             )
+            if found := entry.get("replay"):
+                times = found["cpu_us"]
+                print(
+                    f"  replay of {found['inputs']:,} inputs: {found['oov_share']:.1%} of the words are OOV, "
+                    f"{found['cached_share']:.1%} of these were cached; CPU µs per input {times['first']}, "
+                    f"again {times['second']}, with no word cached {times['none_cached']}"
+                )
         if options.to:
             options.to.write_text(json.dumps({"variants": entries}, indent=1) + "\n", "utf-8")
 

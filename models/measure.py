@@ -17,18 +17,25 @@ from models.bundle import Bundle
 from models.codecs.base import pad
 from models.manifest import BundleError
 from models.onnx_session import Placement
+from models.speller import ModelWithSpeller
 from models.tasks import Generation
 
 ROWS = (1, 16, 64, 256)
 ROUNDS = 7  # the median of these is reported
 ROUND_S = 0.15
+REPLAY_WINDOW, REPLAY_ROWS = 64, 16  # inputs that are sorted together, and those of a batch
 STEPS = 32  # decoding steps per run of a language model
 
 Outputs = list[np.ndarray[Any, Any]]
 
 
-def measure(path: Path, placement: Placement, rows: Sequence[int] = ROWS) -> list[dict[str, Any]]:
-    """Return one entry per variant: device, self-test, and items (or tokens) per second for each number of rows."""
+def measure(
+    path: Path, placement: Placement, rows: Sequence[int] = ROWS, inputs: Sequence[Any] = ()
+) -> list[dict[str, Any]]:
+    """Return one entry per variant: device, self-test, and items (or tokens) per second for each number of rows.
+
+    With `inputs`, a variant with a speller also has the entry of `replay`.
+    """
     entries = []
     for variant in bundle.load(path, placement=Placement(device="cpu")).manifest.variants:
         loaded = bundle.load(path, variant=variant, placement=placement)
@@ -47,8 +54,49 @@ def measure(path: Path, placement: Placement, rows: Sequence[int] = ROWS) -> lis
             count: all(map(np.array_equal, alone, make_run(loaded, count)())) for count in rows if count > 1
         }
         entry["per_s"] = {count: round(_rate(make_run(loaded, count), count * items), 1) for count in rows}
+        if inputs and isinstance(loaded.model, ModelWithSpeller):
+            entry["replay"] = replay(loaded, inputs)
         entries.append(entry)
     return entries
+
+
+def replay(loaded: Bundle, inputs: Sequence[Any]) -> dict[str, Any]:
+    """Run inputs in their order, and return how the cache of OOV words does. The bundle must have a speller.
+
+    Each window of REPLAY_WINDOW inputs is sorted by length and cut into batches of REPLAY_ROWS. `cached_share` is the
+    share of OOV words that are in the cache in a first pass, which starts with an empty one. `cpu_us` is the CPU time
+    per input, without encoding: of the first pass, of a second one, and with no word cached. Medians of ROUNDS rounds.
+    """
+    model, task = loaded.model, loaded.task
+    assert isinstance(model, ModelWithSpeller)
+    assert not isinstance(task, Generation)
+    items = [item for item in map(task.encode, inputs) if item.length]
+    batches = []
+    for start in range(0, len(items), REPLAY_WINDOW):
+        window = sorted(items[start : start + REPLAY_WINDOW], key=lambda item: int(item.length))
+        batches += [window[first : first + REPLAY_ROWS] for first in range(0, len(window), REPLAY_ROWS)]
+
+    def cpu_us(*, clear: bool = False) -> float:
+        started_s = time.process_time()
+        for batch in batches:
+            if clear:
+                model.clear_cache()
+            model.run(task.collate(batch))
+        return 1e6 * (time.process_time() - started_s) / len(items)
+
+    rounds = []
+    for _ in range(ROUNDS):
+        model.clear_cache()
+        words, spelled = model.words, model.spelled
+        first = cpu_us()
+        words, spelled = model.words - words, model.spelled - spelled
+        rounds.append({"first": first, "second": cpu_us(), "none_cached": cpu_us(clear=True)})
+    return {
+        "inputs": len(items),
+        "oov_share": round(words / sum(item.length for item in items), 3),
+        "cached_share": round(1 - spelled / max(1, words), 3),
+        "cpu_us": {name: round(statistics.median(each[name] for each in rounds), 1) for name in rounds[0]},
+    }
 
 
 def _whole_run(loaded: Bundle, rows: int) -> Callable[[], Outputs]:

@@ -68,6 +68,11 @@ class ModelWithSpeller(OnnxModel):
         """Run once and return the arrays in the order of `outputs`."""
         return super().run_list(self.graph_feeds(feeds))
 
+    def clear_cache(self) -> None:
+        """Remove all words from the cache, for measurements."""
+        with self._lock:
+            self._cache.clear()
+
     def _cached(self, keys: list[Key]) -> list[Any]:
         """Return the vector of each word in the bytes of float32, None if it is not in the cache."""
         cache = self._cache

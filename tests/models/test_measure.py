@@ -38,6 +38,21 @@ def test_rows_that_depend_on_the_batch_are_reported(tmp_path: Path, monkeypatch:
     assert measure.measure(bundles.classifier(tmp_path), CPU, (1, 2))[0]["same_bits"] == {2: False}
 
 
+def test_replay_counts_the_cached_words(tmp_path: Path) -> None:
+    path = bundles.with_speller(bundles.tagger(tmp_path))
+    inputs = ["the cat saw zebras", "zebras", "the lion saw zebras"]
+    (entry,) = measure.measure(path, CPU, (1,), inputs)
+    found = entry["replay"]
+    # In the one batch are zebras three times, saw twice, and lion.
+    assert (found["inputs"], found["oov_share"], found["cached_share"]) == (3, round(6 / 9, 3), 0.5)
+    assert all(time_us > 0 for time_us in found["cpu_us"].values())
+
+
+def test_replay_needs_a_speller(tmp_path: Path) -> None:
+    (entry,) = measure.measure(bundles.tagger(tmp_path), CPU, (1,), ["zebras"])
+    assert "replay" not in entry
+
+
 def test_command_prints_and_writes_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = tmp_path / "found.json"
     assert main(["measure", str(bundles.tagger(tmp_path)), "--device", "cpu", "--rows", "1,2", "--to", str(found)]) == 0
