@@ -368,8 +368,8 @@ def _unknown(name: str, value: str) -> str:
     if name in REMOVED:
         return f"{name} is no longer a setting: {REMOVED[name]}"
     own = name.removeprefix(PREFIX)
-    if address := {"PORT": "PORT=3100", "HOST": "HOST=0.0.0.0"}.get(own):
-        return f"{name}={value} is not a setting; set the address with `make serve {address}`"
+    if address := {"PORT": "--port 3100", "HOST": "--host 0.0.0.0"}.get(own):
+        return f"{name}={value} is not a setting; set the address with `seqserve serve {address}`"
     near = closest(own, Settings.model_fields)
     hint = f"did you mean {variable(near)}? " if near else ""
     secret = "KEY" in name.upper() or (near is not None and is_secret(near))

@@ -74,7 +74,7 @@ def export_run(options: argparse.Namespace) -> None:
     manifest = export.export_run(open_run(options.run), target, echo, force=options.force, only=options.only)
     echo(
         f"{target}: {manifest.name}, default variant {manifest.default_variant}, {len(manifest.examples)} examples; "
-        f"serve it: SEQSERVE_BUNDLES={target} make serve"
+        f"serve it: seqserve serve --bundles models/zoo,{target}"
     )
 
 

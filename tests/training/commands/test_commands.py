@@ -68,7 +68,7 @@ def test_fit_export_score_and_show_work_on_a_file(workplace: Path, capsys: pytes
         "words.json",
     }
     assert main(["export", "runs/mine"]) == 0
-    assert "SEQSERVE_BUNDLES=runs/mine/bundle make serve" in capsys.readouterr().out
+    assert "seqserve serve --bundles models/zoo,runs/mine/bundle" in capsys.readouterr().out
     assert main(["score", "runs/mine/bundle", "--variant", "fp32"]) == 0
     accuracy = read(workplace / "runs/mine/bundle").variants["fp32"].scores["accuracy"]
     assert capsys.readouterr().out.split()[-3:] == ["fp32", str(accuracy), str(accuracy)]
