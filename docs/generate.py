@@ -378,21 +378,14 @@ def median(server: dict[str, Any], connections: int) -> dict[str, Any]:
 
 
 def bench() -> str:
-    """Return the part of the comparison that the README shows."""
-    servers = result("bench")["servers"]
-    shown = ("seqserve-int8", "seqserve-fp32", "mosec-int8", "mosec", "bentoml")
+    """Return the part of the comparison that the README shows: first those with the same file."""
+    servers = result("bench-vnni")["servers"]
     rows = []
-    for name in shown:
-        row = median(servers[name], 32)
+    for name in ("seqserve-int8", "mosec-int8", "seqserve-fp32", "mosec"):
+        server, row = servers[name], median(servers[name], 32)
+        title = server["title"].removesuffix(" int8").removesuffix(" fp32")
         numbers = [f"{row['per_s']:,.0f}", f"{row['p50_ms']:.0f} ms", f"{row['p99_ms']:.0f} ms"]
-        rows.append(
-            [
-                f"{servers[name]['title'].removesuffix(' int8').removesuffix(' fp32')}",
-                servers[name]["variant"],
-                *numbers,
-                f"{row['padding_waste']:.0%}",
-            ]
-        )
+        rows.append([title, server["variant"], *numbers, f"{row['padding_waste']:.0%}"])
     return table(["server", "variant", "requests/s", "p50", "p99", "padding"], rows)
 
 
@@ -400,8 +393,8 @@ def benchmarks() -> str:
     """Return the tables of every result file that the documentation uses."""
     return "\n".join(
         [
-            comparison("bench", "Comparison with other servers"),
-            comparison("bench-vnni", "The same on a processor with VNNI"),
+            comparison("bench-vnni", "Comparison with other servers, on a processor with VNNI"),
+            comparison("bench-avx2", "The same on a processor without VNNI"),
             turns(),
             generation(),
             targets(),
@@ -413,9 +406,9 @@ def benchmarks() -> str:
 def machine(found: dict[str, Any]) -> str:
     """Return the sentence about the command and the machine of a result."""
     about = found["machine"]
-    return (
-        f"`{found['command']}` on {found['date'][:10]}, {about['cpu'].replace('(R)', '')}, {about['cores']} cores.\n\n"
-    )
+    sets = f" ({', '.join(about['instruction_sets'])})" if "instruction_sets" in about else ""
+    cpu = about["cpu"].replace("(R)", "")
+    return f"`{found['command']}` on {found['date'][:10]}, {cpu}{sets}, {about['cores']} cores.\n\n"
 
 
 def comparison(name: str, title: str) -> str:
@@ -445,8 +438,8 @@ def comparison(name: str, title: str) -> str:
 def turns() -> str:
     """Return the ratios of alternating runs."""
     rows = []
-    for name in ("bench", "bench-best"):
-        for each in result(name)["turns"]:
+    for name in ("bench-vnni", "bench-avx2", "bench-avx2-turns"):
+        for each in result(name).get("turns", ()):
             low, high = each["quartiles"]["per_s"]
             rate = each.get("at_rate")
             at_rate = f"{rate['ratios']['p99_ms']:.2f}" if rate else ""
@@ -467,10 +460,18 @@ def turns() -> str:
 
 def generation() -> str:
     """Return the tokens per second of 64 concurrent texts."""
-    servers = result("bench")["generate"]["servers"].values()
+    servers = result("bench-avx2")["generate"]["servers"].values()
     rows = [[each["title"], each["weights"], f"{each['median']['tokens_per_s']:,.0f}"] for each in servers]
     about = "64 texts of 200 characters at once on one core."
     return f"## Generation\n\n{about}\n\n{table(['server', 'weights', 'tokens/s'], rows)}"
+
+
+def profile() -> str:
+    """Return the parts of the CPU time of one request."""
+    found = result("profile-vnni")
+    total = found["cpu_us_per_request"]
+    rows = [[part, f"{each:.0f}", f"{each / total:.0%}"] for part, each in found["parts_us"].items()]
+    return machine(found) + table(["part", "µs", "share"], [*rows, ["all", f"{total:.0f}", "100%"]])
 
 
 def targets() -> str:
@@ -512,6 +513,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "zoo": zoo,
     "bench": bench,
     "benchmarks": benchmarks,
+    "profile": profile,
 }
 
 if __name__ == "__main__":

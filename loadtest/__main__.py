@@ -1,14 +1,14 @@
-"""The commands of seqserve that measure a service: speed, load, bench and limits."""
+"""The commands of seqserve that measure a service: speed, load, bench, limits and profile."""
 
 import sys
 
 from seqserve import CommandParser, required_packages
 
 with required_packages():
-    from loadtest import bench, limits, run, speed
+    from loadtest import bench, limits, profile, run, speed
     from loadtest.service_process import ServiceStartError, end_on_signals
 
-COMMANDS = {"speed": speed, "load": run, "bench": bench, "limits": limits}
+COMMANDS = {"speed": speed, "load": run, "bench": bench, "limits": limits, "profile": profile}
 ALIASES = {"load": ["run"]}
 
 

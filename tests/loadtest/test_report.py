@@ -60,3 +60,8 @@ def test_incomplete_last_sample_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_text(json.dumps(asdict(sample(latency_ms=1.25))) + '\n{"at_s": 0.6, "endp', "utf-8")
     assert report.read_samples(path) == [sample(latency_ms=1.25)]
+
+
+def test_the_instruction_sets_for_matrix_products_are_listed() -> None:
+    assert report.instruction_sets("fpu sse2 avx512_vnni avx2 avx512f_other") == ["avx2", "avx512_vnni"]
+    assert report.instruction_sets("") == []
