@@ -188,15 +188,17 @@ def with_speller(path: Path) -> Path:
 
 
 def of_format_3(root: Path) -> Path:
-    """Write the bundles that only format 3 has: taggers with a state, and embeddings."""
+    """Write the bundles that only format 3 has: taggers with a state, with a speller for words, and embeddings."""
     for make in (live_tagger, live_frames, embedder, embedding_joint):
         make(root)
+    with_speller(root / "tiny-live")
     return root
 
 
 def of_every_kind(root: Path) -> Path:
-    """Write a bundle of every kind of input and answer that format 1 does not have."""
+    """Write a bundle of every kind of input and answer that format 1 does not have, and one with a speller."""
     tagger(root, name="tiny-path", path=True)
+    with_speller(tagger(root, name="tiny-speller"))
     joint(root)
     subword_tagger(root)
     for task in ("tag", "classify"):

@@ -63,6 +63,7 @@ def array(name: str, values: Any) -> dict[str, Any]:
 RAW: dict[str, list[Any]] = {
     "tiny-joint": ["the cat sat", "zebras"],
     "tiny-path": ["the cat sat", "zebras"],
+    "tiny-speller": ["the cat sat", "zebras"],
     "tiny-subwords": ["the cat sat", "zebras"],
     "tiny-classify": ["the cat sat", "zebras"],
     "tiny-letters-classify": ["Rossi", "Li"],
