@@ -149,8 +149,8 @@ class Engine:
                 raise UnknownModel(f"no bundle is loaded that can {task}", value="", available=[])
             return self._first[task]
         if model not in found:
-            problem = f"cannot {task}" if model in self._runtimes else "does not exist"
-            message = f"the model {shown(model)!r} {problem}; those that can: {', '.join(found) or 'none'}"
+            problem = f"{model} cannot {task}" if model in self._runtimes else f"there is no model {shown(model)!r}"
+            message = f"{problem}; the models that can {task} are {', '.join(found) or 'none'}"
             raise UnknownModel(message, value=model, available=list(found))
         return found[model]
 

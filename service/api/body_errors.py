@@ -84,7 +84,7 @@ def _unknown_field(model: type[RequestModel], name: str, field: str) -> InvalidR
     if name in model.not_offered:
         return InvalidRequest("not offered; leave it out", field=field)
     offered = model.offered()
-    message = f"unknown field; the fields are {', '.join(offered)}; remove it"
+    message = f"unknown field; send one of {', '.join(offered)}, or leave it out"
     return InvalidRequest(message, field=field, value=name, available=offered)
 
 

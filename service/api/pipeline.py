@@ -158,13 +158,9 @@ class RequestContext:
         """Read the model of the query. Raises InvalidRequest for any parameter that is not ``accepted``."""
         for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
             if name not in accepted:
-                read = f"this route reads {', '.join(accepted)}" if accepted else "this route reads none"
-                raise InvalidRequest(
-                    f"unknown query parameter; {read}; send parameters in the body",
-                    field=f"?{shown(name)}",
-                    value=name,
-                    available=accepted,
-                )
+                read = f"this route reads only {', '.join(accepted)}; send others in the body"
+                message = f"unknown query parameter; {read if accepted else 'this route reads none; leave it out'}"
+                raise InvalidRequest(message, field=f"?{shown(name)}", value=name, available=accepted or None)
             if not value:
                 raise InvalidRequest("empty; send the name of a model, or leave it out", field="?model", value=value)
             self._check_model(value, "?model")
