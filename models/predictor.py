@@ -38,7 +38,7 @@ class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class TaggingParameters(_Parameters):
+class TaggingOptions(_Parameters):
     """Parameters of a tagger."""
 
     aggregation_strategy: Literal["none", "simple"] | None = Field(
@@ -47,17 +47,17 @@ class TaggingParameters(_Parameters):
     )
 
 
-class ClassificationParameters(_Parameters):
+class ClassificationOptions(_Parameters):
     """Parameters of a classifier."""
 
     top_k: int | None = Field(default=None, ge=1, description="number of labels (default: all)")
 
 
-class JointParameters(TaggingParameters, ClassificationParameters):
+class JointOptions(TaggingOptions, ClassificationOptions):
     """Parameters of a bundle that tags and classifies."""
 
 
-class TextParameters(_Parameters):
+class TextOptions(_Parameters):
     """Parameters of a language model."""
 
     max_new_tokens: int = Field(default=100, ge=0, description="tokens to generate, at most (default: 100)")
@@ -83,11 +83,11 @@ class TextParameters(_Parameters):
         )
 
 
-PARAMETERS: dict[str, type[TaggingParameters | ClassificationParameters | TextParameters]] = {
-    "tag": TaggingParameters,
-    "classify": ClassificationParameters,
-    "joint": JointParameters,
-    "generate": TextParameters,
+PARAMETERS: dict[str, type[TaggingOptions | ClassificationOptions | TextOptions]] = {
+    "tag": TaggingOptions,
+    "classify": ClassificationOptions,
+    "joint": JointOptions,
+    "generate": TextOptions,
 }
 
 
@@ -121,7 +121,7 @@ class Predictor:
         task = self.bundle.task
         answers: list[Any]
         if isinstance(task, Generation):
-            assert isinstance(checked, TextParameters)
+            assert isinstance(checked, TextOptions)
             answers = self._generate(task, raws, items, checked)
         else:
             rows = self._run(items)
@@ -207,7 +207,7 @@ class Predictor:
         return rows
 
     def _generate(
-        self, task: Generation, prompts: Sequence[str], items: Sequence[Any], parameters: TextParameters
+        self, task: Generation, prompts: Sequence[str], items: Sequence[Any], parameters: TextOptions
     ) -> list[GenerationResult]:
         texts = [task.start(prompt, parameters.options()) for prompt in prompts]
         lengths = [item.length if parameters.max_new_tokens else 0 for item in items]
