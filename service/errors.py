@@ -112,7 +112,11 @@ class Malformed(RequestError):
 
 
 class Overloaded(ServiceError):
-    """``limit``: of the queue; ``retry_after_s``: when to retry."""
+    """``limit``: of the queue; ``retry_after_s``: when to retry. ``any_size``: smaller requests are refused, too."""
+
+    def __init__(self, message: str, *, retry_after_s: float, limit: int, any_size: bool = False) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, limit=limit)
+        self.any_size = any_size
 
 
 class RateLimited(ServiceError):

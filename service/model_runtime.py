@@ -145,6 +145,7 @@ class ModelRuntime:
                     " lower for a client that has most of them; retry later",
                     retry_after_s=1.0,
                     limit=self.max_requests,
+                    any_size=True,
                 )
         return scheduler.admit(request, inputs, tokens)
 

@@ -344,7 +344,7 @@ class Scheduler(ABC):
                 if now_s >= self._next_sweep_s:
                     self._sweep(now_s)
                 if self._is_full(share, items, tokens):
-                    raise self._overloaded(now_s)
+                    raise self._overloaded(share, now_s)
             self._check_deadline(share, request.deadline_s, now_s)
         job = Job(request, share=share, items=items, tokens=tokens, now_s=now_s, forget=self._forget)
         if not share.jobs:
@@ -456,7 +456,7 @@ class Scheduler(ABC):
         excess = self._excess_tokens - max(0, share.tokens - TURN_TOKENS)
         return 1.0 - excess / self._held_tokens if excess > 0 else 1.0
 
-    def _overloaded(self, now_s: float) -> Overloaded:
+    def _overloaded(self, share: ClientShare, now_s: float) -> Overloaded:
         limits = self._queue_limits
         if now_s >= self._next_refusal_s:
             self._next_refusal_s = now_s + REFUSAL_INTERVAL_S
@@ -466,7 +466,8 @@ class Scheduler(ABC):
                 " them; retry later"
             )
             self._retry_after_s = self.retry_after_s
-        return Overloaded(self._refusal, retry_after_s=self._retry_after_s, limit=limits.queue_items)
+        any_size = self._is_full(share, 1, 0)
+        return Overloaded(self._refusal, retry_after_s=self._retry_after_s, limit=limits.queue_items, any_size=any_size)
 
     def _release(self, job: Job) -> None:
         self.hold(job.share, -job.reserved_tokens)

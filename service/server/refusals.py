@@ -2,7 +2,7 @@
 
 Admission refuses one request of a client because the queue is full. For REPEAT_S, the requests of that client to the
 same route are refused with the same answer, before their bodies are parsed. The queue holds more work than REPEAT_S, so
-it does not run empty. Requests with a shorter body ask admission: the queue may have room for them. So do requests to
+it does not run empty. If the queue may have room for a shorter body, requests with one ask admission. So do requests to
 generate: their body does not show what they cost, and a text costs far more than a refusal.
 """
 
@@ -18,14 +18,14 @@ from service.worker import Worker
 
 REPEAT_S = 0.01
 CLIENTS_MAX = 1000
-# Requests with other headers may get another answer than 429, such as 415.
+# Requests with other headers may get another answer than 429, such as 415. The content type is checked.
 IGNORED_HEADERS = frozenset(
     (
-        *(b"host", b"content-length", b"accept", b"accept-encoding", b"user-agent", b"connection"),
+        *(b"host", b"content-length", b"content-type", b"accept", b"accept-encoding", b"user-agent", b"connection"),
         *(b"x-request-id", b"traceparent", b"tracestate", b"x-forwarded-for", b"x-forwarded-proto"),
     )
 )
-NAMES_A_MODEL = (b'"model"', b"\\u")  # a JSON body without these has no field "model"
+MODEL, ESCAPE = b'"model"', b"\\u"  # a JSON body without these has no field "model"
 QUEUE_FULL = TABLE[Overloaded].slug
 NO_TIMING = b"server-timing: %b\r\n" % SERVER_TIMING % (0.0, 0.0, 0)
 ID = "request-id-of-the-answer"
@@ -34,7 +34,7 @@ ID = "request-id-of-the-answer"
 @dataclass(slots=True)
 class _Refusal:
     expires_s: float
-    body_bytes: int  # of the shortest body that was refused
+    body_bytes: int  # of the shortest body that is refused
     head: bytes  # header lines
     body: list[bytes]  # the parts around the request id
 
@@ -59,7 +59,8 @@ class RefusalCache:
         error_format = route.error_format
         head = b"".join(b"%b: %b\r\n" % header for header in headers_of(error, error_format.media)) + NO_TIMING
         parts = error_format.body(error, ID).split(ID.encode())
-        self._refusals[route.pattern, client] = _Refusal(time.monotonic() + REPEAT_S, body_bytes, head, parts)
+        least_bytes = 0 if error.any_size else body_bytes
+        self._refusals[route.pattern, client] = _Refusal(time.monotonic() + REPEAT_S, least_bytes, head, parts)
         self.active = True
 
     def find(self, route: Route, client: str, headers: RequestHeaders, body: list[bytes]) -> tuple[bytes, bytes] | None:
@@ -71,12 +72,12 @@ class RefusalCache:
             del self._refusals[route.pattern, client]
             self.active = bool(self._refusals)
             return None
-        content = b"".join(body)  # a name may be in two pieces
-        if headers.repeated or len(content) < refusal.body_bytes or any(mark in content for mark in NAMES_A_MODEL):
+        content = body[0] if len(body) == 1 else b"".join(body)  # a name may be in two pieces
+        if len(content) < refusal.body_bytes or MODEL in content or ESCAPE in content:
+            return None
+        if headers.repeated or not IGNORED_HEADERS.issuperset(headers):
             return None
         if headers.get(b"content-type", b"application/json") != b"application/json":
-            return None
-        if len(headers.keys() - IGNORED_HEADERS) > (b"content-type" in headers):
             return None
         telemetry = self._worker.telemetry
         telemetry.request(route.pattern, self._worker.default_models[route.task], QUEUE_FULL, 0.0)

@@ -50,7 +50,7 @@ class FakeEngine:
     """Duck-types service.engine.Engine."""
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
-        self.ready, self.full = True, False
+        self.ready, self.full, self.full_for_any_size = True, False, False
         self.calls: list[tuple[str, Any, Any, InferenceRequest]] = []
         self.running = 0
         self.proceed = asyncio.Event()  # what "!wait" waits for
@@ -147,7 +147,7 @@ class FakeEngine:
         if model is not None and model != name:
             raise UnknownModel(f"no model {model[:20]!r}", value=model, available=[name])
         if self.full:
-            raise Overloaded("full", retry_after_s=1.0, limit=1)
+            raise Overloaded("full", retry_after_s=1.0, limit=1, any_size=self.full_for_any_size)
         self.calls.append((task, inputs, asked, request))
         self.running += 1
         try:

@@ -28,6 +28,17 @@ def test_a_queue_with_too_many_tokens_refuses() -> None:
         harness.ask(Item("c"))
 
 
+def test_a_refusal_says_whether_a_smaller_request_is_refused_too() -> None:
+    harness = SequenceHarness(queue_items=3)
+    harness.ask(Item("a"), Item("b"))
+    with pytest.raises(Overloaded) as room_for_one:
+        harness.ask(Item("c"), Item("d"))
+    harness.ask(Item("c"))
+    with pytest.raises(Overloaded) as room_for_none:
+        harness.ask(Item("d"))
+    assert (room_for_one.value.any_size, room_for_none.value.any_size) == (False, True)
+
+
 def test_an_empty_queue_admits_a_request_of_any_size() -> None:
     harness = SequenceHarness(queue_items=1, queue_tokens=1)
     client = harness.ask(Item("a"), Item("b"))
