@@ -68,6 +68,13 @@ class ModelWithSpeller(OnnxModel):
         """Run once and return the arrays in the order of `outputs`."""
         return super().run_list(self.graph_feeds(feeds))
 
+    def take_counts(self) -> tuple[int, int]:
+        """Return how many OOV words were cached and how many were spelled since the last call."""
+        with self._lock:
+            counts = self.words - self.spelled, self.spelled
+            self.words = self.spelled = 0
+        return counts
+
     def clear_cache(self) -> None:
         """Remove all words from the cache, for measurements."""
         with self._lock:

@@ -13,6 +13,7 @@ from models.codecs import InputError, TooLong
 from models.inputs import are_one, hold_numbers
 from models.manifest import SERVES, Tensor
 from models.onnx_session import GraphRefused
+from models.speller import ModelWithSpeller
 from models.tasks import Generation, Joint
 from models.tasks.generate import InPlaceDecoder
 from models.tensor_inputs import TensorValidator
@@ -219,6 +220,8 @@ def open_runtime(
 ) -> ModelRuntime:
     """Make the schedulers of a loaded bundle."""
     metrics = ModelMetrics(telemetry, bundle.manifest.name)
+    if isinstance(bundle.model, ModelWithSpeller):
+        telemetry.oov_words(bundle.manifest.name, bundle.model.take_counts)
     scheduler = _scheduler(bundle, settings, metrics)
     tensor_scheduler = TensorScheduler(
         partial(_run_tensors, bundle),

@@ -10,7 +10,7 @@ import contextlib
 import os
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -72,6 +72,11 @@ PADDED = _counter("seqserve_padded_tokens_total", M, "Tokens of processed inputs
 QUEUE_ITEMS = _gauge("seqserve_queue_items", M, "Inputs that are queued.")
 ACTIVE_SLOTS = _gauge("seqserve_active_slots", M, "Texts that are being generated.")
 ACTIVE_STREAMS = _gauge("seqserve_active_streams", M, "Open event streams and WebSockets.")
+OOV_WORDS = _counter(
+    "seqserve_oov_words_total",
+    ("model", "source"),
+    "Out-of-vocabulary words by the source of their vector: cache or speller.",
+)
 GENERATED = _counter("seqserve_generated_tokens_total", M, "Generated tokens.")
 STEP_ROWS = _histogram("seqserve_step_rows", M, ROWS, "Texts in one decoding step.")
 STEP_SECONDS = _histogram("seqserve_step_seconds", M, TOKEN_SECONDS, "Seconds that the model took for a decoding step.")
@@ -82,7 +87,18 @@ BUNDLE = _gauge("seqserve_bundle_info", ("model", "version", "variant"), "1 for 
 LOAD_SECONDS = _gauge("seqserve_bundle_load_seconds", M, "Seconds to load and self-test a bundle.", "livemax")
 METRICS = (
     *(REQUESTS, REQUEST_SECONDS, REJECTED, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ITEMS, PADDING_WASTE, RELEASED),
-    *(PROCESSED, PADDED, QUEUE_ITEMS, ACTIVE_SLOTS, GENERATED, STEP_ROWS, STEP_SECONDS, FIRST_TOKEN, INTER_TOKEN),
+    *(
+        PROCESSED,
+        PADDED,
+        OOV_WORDS,
+        QUEUE_ITEMS,
+        ACTIVE_SLOTS,
+        GENERATED,
+        STEP_ROWS,
+        STEP_SECONDS,
+        FIRST_TOKEN,
+        INTER_TOKEN,
+    ),
     *(ACTIVE_STREAMS, BUNDLE, LOAD_SECONDS),
 )
 
@@ -126,6 +142,7 @@ class Telemetry:
         self._counts: defaultdict[tuple[Metric, Labels], float] = defaultdict(float)
         self.gauges: dict[tuple[Metric, Labels], float] = {}
         self._histograms: dict[tuple[Metric, Labels], _Histogram] = {}
+        self._oov_words: dict[str, Callable[[], tuple[int, int]]] = {}
         self._models: set[str] = set()
         self._streams: defaultdict[str, int] = defaultdict(int)
         self._families: dict[Metric, Any] = {}
@@ -156,6 +173,10 @@ class Telemetry:
         self.gauges[BUNDLE, (model, version, variant)] = 1
         self.gauges[LOAD_SECONDS, (model,)] = load_s
 
+    def oov_words(self, model: str, counts: Callable[[], tuple[int, int]]) -> None:
+        """Count the out-of-vocabulary words of a model. ``counts``: those since the last call, cached and spelled."""
+        self._oov_words[model] = counts
+
     def count(self, metric: Metric, labels: Labels, amount: float = 1) -> None:
         self._counts[metric, labels] += amount
 
@@ -181,6 +202,10 @@ class Telemetry:
 
     def flush(self) -> None:
         """Move the recorded values into prometheus_client. After an error, no value is counted twice."""
+        for model, counts in self._oov_words.items():
+            for source, words in zip(("cache", "speller"), counts(), strict=True):
+                if words:
+                    self.count(OOV_WORDS, (model, source), words)
         while self._counts:
             (metric, labels), count = self._counts.popitem()
             self._family(metric).labels(*labels).inc(count)

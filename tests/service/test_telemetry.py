@@ -8,7 +8,10 @@ from pathlib import Path
 import prometheus_client as prometheus
 import pytest
 
+from service.engine import Engine
+from service.settings import Settings
 from service.telemetry import METRICS, SECONDS, ModelMetrics, Telemetry, drop_dead_workers
+from tests.support.engines import inference_request
 
 
 def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
@@ -27,6 +30,20 @@ def test_a_batch_is_recorded() -> None:
     assert value(telemetry, "seqserve_batches_released_total", model="m", reason="rows") == 1
     assert value(telemetry, "seqserve_queue_seconds_count", model="m") == 3
     assert value(telemetry, "seqserve_processed_tokens_total", model="m") == 30
+
+
+async def test_oov_words_are_counted_by_the_source_of_their_vector(tiny_kinds: Path) -> None:
+    telemetry = Telemetry()
+    engine = Engine.load(Settings(bundles=(str(tiny_kinds / "tiny-speller"),), device="cpu"), telemetry)
+    labels = {"model": "tiny-speller", "source": "cache"}
+    telemetry.flush()  # the words of the self-test
+    cached = value(telemetry, "seqserve_oov_words_total", **labels) or 0.0
+    spelled = value(telemetry, "seqserve_oov_words_total", **labels | {"source": "speller"}) or 0.0
+    for text in ("the yak", "yak yak"):
+        await engine.tag(text, request=inference_request())
+    assert value(telemetry, "seqserve_oov_words_total", **labels) == cached + 2
+    assert value(telemetry, "seqserve_oov_words_total", **labels | {"source": "speller"}) == spelled + 1
+    await engine.drain(5)
 
 
 def test_an_empty_batch_has_no_padding_waste() -> None:
