@@ -1,25 +1,47 @@
-"""Model cards, written from the manifest and the share of tokens that the tokenizer splits differently."""
+"""Model cards: the facts of a manifest, measurements on the development data, and Hugging Face's metadata."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from models.manifest import Manifest
-from training.metrics import UNITS
+from models.manifest import SERVES, Manifest
+from training.metrics import NATS, UNITS
+from training.report import unbeaten_baseline
 from training.score import ChecklistScore
 
 LONGEST_EXAMPLE = 400  # characters
+MOST_LABELS = 30  # rows of a table
+LICENSES = {  # identifiers of the Hugging Face Hub by the start of a license
+    "CC BY-SA 4.0": "cc-by-sa-4.0",
+    "CC BY 4.0": "cc-by-4.0",
+    "CC0": "cc0-1.0",
+    "GPL v3": "gpl-3.0",
+    "MIT": "mit",
+}
+PIPELINES = {
+    "tag": "token-classification",
+    "joint": "token-classification",
+    "classify": "text-classification",
+    "generate": "text-generation",
+}
 
 
-def write(manifest: Manifest, *, tokens_cut_differently: float = 0, checklist: ChecklistScore | None = None) -> str:
-    """Return the model card of a bundle as Markdown.
+def write(
+    manifest: Manifest,
+    *,
+    tokens_cut_differently: float = 0,
+    checklist: ChecklistScore | None = None,
+    measured: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the model card of a bundle as Markdown, with metadata in YAML as the Hugging Face Hub reads it.
 
     `tokens_cut_differently` is the share of training tokens that the codec does not cut in the same way from a text.
-    `checklist` is the result of the default variant.
+    `checklist` is the result of the default variant, and so is `measured`: see `report.measure_bundle`.
     """
     origin = manifest.provenance
     parts = "characters" if manifest.task == "generate" else "examples"
-    example = manifest.examples[0]
+    example = min(manifest.examples, key=lambda each: len(json.dumps(each.inputs)))  # one that fits on a line
     data = f"[{origin.data.name}]({origin.data.url})" if origin.data.url else origin.data.name
     recipe = json.loads(origin.recipe)
     options = recipe["architecture"]
@@ -30,8 +52,15 @@ def write(manifest: Manifest, *, tokens_cut_differently: float = 0, checklist: C
     if options.get("skip", "none") != "none":
         architecture += f", {options['skip']} connections"
     architecture += ", CRF" if options.get("crf") else ""
-    request = json.dumps({"inputs": example.inputs, "parameters": example.parameters}, ensure_ascii=False)
-    return f"""# {manifest.name}
+    parameters = {"parameters": example.parameters} if example.parameters else {}
+    request = json.dumps({"inputs": example.inputs, **parameters}, ensure_ascii=False)
+    answer = example.outputs["tags"] if manifest.task == "joint" else example.outputs  # the URL is that of the tags
+    url = f"http://localhost:3000/models/{manifest.name}/{SERVES[manifest.task][0]}"
+    return f"""---
+{_metadata(manifest)}
+---
+
+# {manifest.name}
 
 {manifest.description}
 
@@ -48,7 +77,7 @@ def write(manifest: Manifest, *, tokens_cut_differently: float = 0, checklist: C
 {_scores(manifest)}
 
 {_selection(recipe)} Times are for the network alone, on one thread of the machine that made the bundle.
-{_checklist(manifest, checklist)}
+{_measured(manifest, measured or {})}{_checklist(manifest, checklist)}
 ## Training
 
 ```
@@ -58,10 +87,82 @@ def write(manifest: Manifest, *, tokens_cut_differently: float = 0, checklist: C
 ## Example
 
 ```
-{_shorten(request)}
-→ {_shorten(json.dumps(example.outputs, ensure_ascii=False))}
+curl -s {url} --json {shlex.quote(request)}
+```
+
+```
+{_shorten(json.dumps(answer, ensure_ascii=False))}
 ```
 """
+
+
+def _metadata(manifest: Manifest) -> str:
+    """Return the metadata in YAML, one field per line: JSON values are YAML, too."""
+    origin, variant = manifest.provenance, manifest.variants[manifest.default_variant]
+    licence = origin.data.licence
+    known = next(
+        (each for start, each in LICENSES.items() if licence == start or licence.startswith(f"{start} (")), None
+    )
+    metrics = [name for name in variant.scores if " " not in name]
+    pipeline = PIPELINES[manifest.task] if manifest.codec.kind != "frames" else None
+    fields: dict[str, Any] = {
+        "license": known or "other",
+        "license_name": None if known else licence or "not stated",
+        "language": list(manifest.languages) or None,
+        "library_name": "seqserve",
+        "pipeline_tag": pipeline,
+        "tags": ["onnx", "seqserve", json.loads(origin.recipe)["architecture"]["cell"]],
+        "datasets": [origin.data.name],
+        "metrics": metrics,
+        "model-index": [
+            {
+                "name": manifest.name,
+                "results": [
+                    {
+                        "task": {"type": pipeline or "other"},
+                        "dataset": {"type": origin.data.name, "name": origin.data.name, "split": "validation"},
+                        "metrics": [
+                            {"type": name, "value": variant.scores[name], "name": UNITS.get(name, name)}
+                            for name in metrics
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
+    shown = {name: value for name, value in fields.items() if value is not None}
+    return "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in shown.items())
+
+
+def _measured(manifest: Manifest, measured: Mapping[str, Any]) -> str:
+    """Return the sections about baselines, labels, and a generated sample, as far as they were measured."""
+    text, metric = "", manifest.metric
+    if scores := measured.get("baselines"):
+        own = manifest.variants[manifest.default_variant].scores[metric]
+        rows = {
+            "**this model**": own,
+            **{name: round(each[metric], 4 if metric == NATS else 2) for name, each in scores.items()},
+        }
+        lines = "".join(f"| {name} | {value:g} |\n" for name, value in rows.items())
+        text += f"\n## Baselines\n\n| model | {_head(metric)} |\n|---|---|\n{lines}"
+        if unbeaten := unbeaten_baseline(metric, own, scores):
+            text += f"\n**This model does not beat its baseline** ({unbeaten[0]}). Use more data or another recipe.\n"
+    kind = "spans" if measured.get("spans") else "labels"
+    if rows := sorted(measured.get(kind, ()), key=lambda row: -row["support"]):
+        columns = ("precision", "recall", "f1")
+        lines = "".join(
+            f"| `{row['label']}` | {' | '.join(f'{row[name]:.1f}' for name in columns)} | {row['support']} |\n"
+            for row in rows[:MOST_LABELS]
+        )
+        head = f"| {kind[:-1]} | precision | recall | F1 | expected |\n|---|---|---|---|---|\n"
+        text += f"\n## {kind.capitalize()}\n\n{head}{lines}"
+        text += f"\nThe {len(rows) - MOST_LABELS} rarest are left out.\n" if len(rows) > MOST_LABELS else ""
+    if sample := measured.get("sample"):
+        text += (
+            f"\n## Sample\n\nTemperature {sample['temperature']}, seed {sample['seed']}, prompt "
+            f"{json.dumps(sample['prompt'], ensure_ascii=False)}:\n\n```\n{sample['text']}\n```\n"
+        )
+    return text
 
 
 def _selection(recipe: Mapping[str, Any]) -> str:

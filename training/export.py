@@ -25,7 +25,7 @@ from models.manifest import (
 )
 from models.onnx_session import Placement
 from models.tasks import as_json
-from training import card, metrics, score
+from training import card, metrics, report, score
 from training.data import loading
 from training.data.examples import DataError, Splits, digest_of, inputs_of, tags_of
 from training.data.tag_schemes import are_iob2
@@ -36,6 +36,7 @@ from training.onnx_export.network_graph import export_graph
 from training.onnx_export.parity import worst_difference
 from training.onnx_export.speller import graph_files
 from training.onnx_export.stack import has_int8
+from training.recipe import Recipe
 from training.run import TrainingRun
 
 LARGEST_DIFFERENCE = 1e-5  # from PyTorch, in probability
@@ -94,12 +95,32 @@ def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False,
     files = {name: data for name, data in files.items() if name in kept or not name.endswith(".onnx")}
     _check_not_worse(target, manifest, force)
     manifest = manifest.model_copy(update={"files": bundles.digests(files)})
-    share = 0.0 if manifest.task == "generate" else compare_tokens(run.codec, splits.train).share
-    checklist = score.score_checklist(variants[manifest.default_variant])
-    text = card.write(manifest, tokens_cut_differently=share, checklist=checklist)
+    # The report of a run has the baselines of the examples that chose the epoch.
+    known = None if splits.choice else report.read(run.folder).get("baselines")
+    text = card_of(manifest, variants[manifest.default_variant], run.recipe, splits, known)
     bundles.save(target, manifest, {**files, CARD_FILE: text.encode()})
     self_test.run(bundles.load(target, placement=Placement(device="cpu")))
     return manifest
+
+
+def card_of(
+    manifest: Manifest,
+    bundle: Bundle,
+    recipe: Recipe,
+    splits: Splits[Any],
+    known: report.BaselineScores | None = None,
+) -> str:
+    """Return the model card of a manifest, with measurements of `bundle`, its default variant.
+
+    `known` are the scores of the baselines, if they were measured before.
+    """
+    share = 0.0 if manifest.task == "generate" else compare_tokens(bundle.task.codec, splits.train).share
+    return card.write(
+        manifest,
+        tokens_cut_differently=share,
+        checklist=score.score_checklist(bundle),
+        measured=report.measure_bundle(bundle, recipe, splits, known),
+    )
 
 
 def _load_same_splits(run: TrainingRun) -> Splits[Any]:

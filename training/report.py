@@ -8,14 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from training import metrics, plots
+from models import self_test
+from models.bundle import Bundle
+from training import metrics, plots, score
 from training.baselines import baselines
-from training.data.examples import SequenceExample, SeriesExample, inputs_of, merge_labels, where
+from training.data.examples import SequenceExample, SeriesExample, Splits, inputs_of, merge_labels, where
 from training.metrics import ExampleLabels
 from training.recipe import Recipe
 
 REPORT, CONFUSION, ERRORS = "report.json", "confusion.png", "errors.tsv"
 ERROR_COLUMNS = ("gold", "predicted", "score", "text")
+SAMPLE = {"temperature": 0.7, "seed": 1, "max_new_tokens": 300}  # of a language model
+PROMPT = 16  # characters, of a recipe without examples
 LATE = 0.9  # share of the epochs after which the best epoch is late: longer training would help
 OVERFIT = 1.02  # the last development loss, relative to the lowest, from which a network has learned its data by heart
 
@@ -46,6 +50,23 @@ def label_scores(task: str, expected: Sequence[ExampleLabels], predicted: Sequen
     return {"macro_f1": statistics.fmean(row.f1 for row in labels) if labels else 0.0, **rows}
 
 
+def measure_bundle(
+    bundle: Bundle, recipe: Recipe, examples: Splits[Any], known: BaselineScores | None = None
+) -> dict[str, Any]:
+    """Return what a model card shows of the development data: baselines, and `label_scores` or a generated sample.
+
+    `known` are the scores of the baselines, if they were measured on the same data before.
+    """
+    scores = known or measure_baselines(recipe, examples.train, examples.dev)
+    if recipe.task != "generate":
+        expected = [ExampleLabels.of(example) for example in examples.dev]
+        return {"baselines": scores, **label_scores(recipe.task, expected, score.predict(bundle, examples.dev))}
+    options = self_test.generate_options(SAMPLE)
+    prompt = recipe.examples[0] if recipe.examples else examples.dev[:PROMPT]
+    text = prompt + self_test.generate(bundle, prompt, options).generated_text
+    return {"baselines": scores, "sample": {**SAMPLE, "prompt": prompt, "text": text}}
+
+
 def draw_confusion(
     folder: Path, task: str, expected: Sequence[ExampleLabels], predicted: Sequence[ExampleLabels]
 ) -> None:
@@ -65,7 +86,7 @@ def write_errors(folder: Path, examples: Sequence[SequenceExample], predicted: S
     with (folder / ERRORS).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
         writer.writerow(ERROR_COLUMNS)
-        writer.writerows((gold, found, f"{score:.3f}", text) for gold, found, score, text in rows)
+        writer.writerows((gold, found, f"{certainty:.3f}", text) for gold, found, certainty, text in rows)
     return len(rows)
 
 
@@ -85,14 +106,14 @@ def _as_text(inputs: Any) -> str:
     return " ".join(inputs.split() if isinstance(inputs, str) else inputs)
 
 
-def unbeaten_baseline(metric: str, score: float, scores: BaselineScores) -> tuple[str, float] | None:
-    """Return the name and the score of the best baseline if `score` is not better; None if it is, or is perfect."""
+def unbeaten_baseline(metric: str, own: float, scores: BaselineScores) -> tuple[str, float] | None:
+    """Return the name and the score of the best baseline, or None if the `own` score is better or perfect."""
     values = {name: each[metric] for name, each in scores.items() if metric in each}
     if not values:
         return None
     choose = max if metrics.higher_is_better(metric) else min
     name = choose(values, key=lambda each: values[each])
-    unbeaten = not metrics.better(metric, score, values[name]) and score != metrics.PERFECT.get(metric)
+    unbeaten = not metrics.better(metric, own, values[name]) and own != metrics.PERFECT.get(metric)
     return (name, values[name]) if unbeaten else None
 
 

@@ -57,6 +57,15 @@ def register(commands: Any) -> None:
     parser.set_defaults(run_command=show_card)
 
     parser = commands.add_parser(
+        "card",
+        help="Write the model cards of bundles again.",
+        description="Measure bundles on their development data and write their model cards (README.md) again. Nothing "
+        "else in the bundles changes.",
+    )
+    parser.add_argument("bundles", type=locate, nargs="+", metavar="BUNDLE", help="Write the cards of these bundles.")
+    parser.set_defaults(run_command=write_cards)
+
+    parser = commands.add_parser(
         "split-speller",
         help="Make a bundle of format 1 to 3 faster.",
         description="Split the graphs of bundles with an LSTM over the characters of words, and write them in place. "
@@ -145,6 +154,22 @@ def _score_file(recipe: Recipe, manifest: Manifest, options: argparse.Namespace)
     if unknown := sorted(set(labels) - known):
         echo(f"note: {manifest.name} never answers these labels of {options.data}: {', '.join(unknown)}")
     echo(f"{len(rows):,} examples of {options.data}; the table of labels is for {shown}")
+
+
+def write_cards(options: argparse.Namespace) -> None:
+    from models import bundle
+    from models.manifest import CARD_FILE
+    from models.onnx_session import Placement
+    from training.data.loading import load_splits, merge_dev_labels
+    from training.export import card_of
+    from training.recipe import reopen
+
+    for folder in options.bundles:
+        loaded = bundle.load(folder, placement=Placement(device="cpu"))
+        recipe = reopen(json.loads(loaded.manifest.provenance.recipe))
+        text = card_of(loaded.manifest, loaded, recipe, merge_dev_labels(recipe, load_splits(recipe)))
+        (folder / CARD_FILE).write_text(text, "utf-8")
+        echo(f"wrote {folder / CARD_FILE}")
 
 
 def show_card(options: argparse.Namespace) -> None:
