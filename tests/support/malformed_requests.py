@@ -46,12 +46,22 @@ class MalformedRequest:
             if reply.status == 200 and self.check:
                 self.check(reply.json())
             if reply.status >= 400:
-                answers.check_problem(reply.status, reply.headers.get("content-type", ""), reply.json())
+                check_problem(reply.status, reply.headers.get("content-type", ""), reply.json())
         except WrongAnswerError as error:
             return f"status {reply.status}, but {error}"
         except ValueError:
             return f"status {reply.status} with a body that is not JSON"
         return ""
+
+
+def check_problem(status: int, content_type: str, problem: Any) -> None:
+    """Raise WrongAnswerError unless this is a problem document (RFC 9457) for ``status``."""
+    if not content_type.startswith("application/problem+json"):
+        raise WrongAnswerError(f"an error of content type {content_type!r}")
+    if not all(isinstance(problem.get(name), str) for name in ("type", "title", "detail")):
+        raise WrongAnswerError(f"not a problem document: {problem!r}")
+    if problem.get("status") != status:
+        raise WrongAnswerError(f"a document of status {problem.get('status')!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
