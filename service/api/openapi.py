@@ -31,9 +31,10 @@ PATTERN_ERRORS = (errors.UnknownModel,)
 ABOUT = """Tags, classifies and generates text with small recurrent networks.
 
 `/tag`, `/classify` and `/generate` have the same bodies and answers under `/v1/`, where they are faster. `/v1/models`
-lists the bundles, and the examples here name loaded ones. Every answer has `X-Request-Id` and `Server-Timing`. Errors
-are `application/problem+json`, except on the OpenAI and Open Inference Protocol routes, which use their own formats. A
-wrong method gets 405 with `Allow`, and an unknown path 404. Bodies may be compressed with gzip or deflate.
+lists the bundles, and the examples here name loaded ones. `model` in the body, `?model=`, or `/models/{id}` chooses
+one; any other query parameter gets 422, except on health routes. Every answer has `X-Request-Id` and `Server-Timing`.
+Errors are `application/problem+json`, except on the OpenAI and Open Inference Protocol routes, which use their own
+formats. A wrong method gets 405 with `Allow`, and an unknown path 404. Bodies may be compressed with gzip or deflate.
 `WS /v1/stream` is not HTTP and therefore not listed: it takes tokens or frames as they arrive and answers each message
 (docs/tutorials/streaming-tags.md).
 """
