@@ -53,6 +53,7 @@ COMMANDS = {
         "bench": ("loadtest", "Compare seqserve with other servers of the same bundles, or with another checkout."),
         "load": ("loadtest", "Run a Locust scenario and check every answer."),
         "limits": ("loadtest", "Measure the limits of this service, each with a reference."),
+        "profile": ("loadtest", "Show where the CPU time of a request goes, part by part."),
         "measure": ("models", "Check bundles on a device and measure their speed."),
         "benchmark": ("training", "Measure tokens per second of the trainer."),
     },
