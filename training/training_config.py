@@ -1,12 +1,12 @@
 """The fields of [training] in a recipe, with their defaults."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 ScheduleName = Literal["cosine", "constant", "linear", "one-cycle", "plateau"]
 OptimizerName = Literal["adamw", "sgd"]
-ClassWeightsName = Literal["none", "balanced", "square-root"]
+ClassWeights = Literal["none", "balanced"] | Annotated[float, Field(ge=0, le=1)]
 PrecisionName = Literal["auto", "fp32", "bf16"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -81,10 +81,10 @@ class Training(BaseModel):
         description="after training, add to the score of O the nats that give the best F1 on the examples that choose "
         "the epoch (tag)",
     )
-    class_weights: ClassWeightsName = Field(
+    class_weights: ClassWeights = Field(
         default="none",
-        description="balanced: every label has the same total weight in the loss; square-root: the total weight is the "
-        "square root of the count (not with a crf)",
+        description="balanced: every label has the same total weight in the loss; a number n from 0 (none) to 1 "
+        "(balanced): a label with a count c has the weight 1/cⁿ (not with a crf)",
     )
 
     device: DeviceName = Field(default="auto", description="auto: a GPU if there is one")

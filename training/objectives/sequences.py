@@ -24,7 +24,7 @@ from training.nn.crf import is_valid_iob2
 from training.nn.encoders import FrameEncoder, WordEncoder
 from training.nn.networks import Network, SequenceNetwork, fit_standardization
 from training.recipe import Recipe
-from training.training_config import ClassWeightsName
+from training.training_config import ClassWeights
 
 AUGMENTATION = 1  # separates the random numbers of augmentation from those of batches
 IGNORED = -100  # cross_entropy's default ignore_index, the target of padding
@@ -262,11 +262,11 @@ def _sampled_lengths(lengths: list[int], share: float, random: np.random.Generat
     return sampled if any(sampled) else lengths  # a small share of few examples may keep none
 
 
-def _class_weights(name: ClassWeightsName, counts: Tensor) -> Tensor | None:
+def _class_weights(option: ClassWeights, counts: Tensor) -> Tensor | None:
     """Return class weights with mean 1 over the targets. "balanced" gives all classes the same total weight."""
-    if name == "none" or not len(counts):
+    if option == "none" or not len(counts):
         return None
-    weights = counts.clamp(min=1) ** (-1.0 if name == "balanced" else -0.5)
+    weights = counts.clamp(min=1) ** -(1.0 if option == "balanced" else option)
     return weights * counts.sum() / (weights * counts).sum()
 
 

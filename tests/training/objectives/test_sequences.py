@@ -92,11 +92,9 @@ def test_balanced_class_weights_equalize_labels() -> None:
         torch.testing.assert_close(objective.loss(batch), by_label.mean())
 
 
-def test_square_root_class_weights_weigh_labels_by_the_root_of_their_counts() -> None:
+def test_half_class_weights_weigh_labels_by_the_root_of_their_counts() -> None:
     train = [LabeledExample(text="film", label="common")] * 16 + [LabeledExample(text="awful", label="rare")]
-    objective = sequence_objective(
-        "classify", train, train, training__class_weights="square-root", training__batch_tokens=1000
-    )
+    objective = sequence_objective("classify", train, train, training__class_weights=0.5, training__batch_tokens=1000)
     (batch,) = list(objective.batches(0))
     with torch.no_grad():
         each = cross_entropy(objective.network.eval()(**batch.feeds)["text"], batch.text, reduction="none")
