@@ -13,9 +13,10 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from training.metrics import Confusion, History
+from training.metrics import Confusion, History, best_epoch
 
 GAMMA = 0.4  # of the colors: one percent is visible although most counts are on the diagonal
+LONGEST_BASELINE = 45  # characters of its name
 LONGEST_NAME = 22  # characters of a label
 
 
@@ -27,22 +28,34 @@ def picture(path: Path, columns: int = 1, *, size: tuple[float, float] = (7, 4))
     figure.savefig(path)
 
 
-def draw_history(history: History, metric: str, path: Path, title: str) -> None:
-    """Draw the losses on the left axis and the metric on the right, one point per epoch."""
+def draw_history(
+    history: History, metric: str, path: Path, title: str, baseline: tuple[str, float] | None = None
+) -> None:
+    """Draw the losses on the left axis and the metric on the right, one point per epoch.
+
+    A vertical line marks the best epoch, and a horizontal one the score of `baseline`, given with its name.
+    """
     epochs = [entry["epoch"] for entry in history]
+    best = best_epoch(history, metric)
     with picture(path) as (_, [left]):
         left.plot(epochs, [entry["train_loss"] for entry in history], color="tab:gray", label="training loss")
         left.plot(epochs, [entry["dev_loss"] for entry in history], color="tab:blue", label="development loss")
         left.set(xlabel="epoch", ylabel="loss (nats)", title=title)
         left.xaxis.set_major_locator(MaxNLocator(integer=True))
-        lines = left.get_lines()
+        axes, lines = left, left.get_lines()
         if any(entry[metric] != entry["dev_loss"] for entry in history):  # a language model's score is its loss
-            right = left.twinx()
+            axes = left.twinx()
             scores = [entry[metric] for entry in history]
-            right.plot(epochs, scores, color="tab:orange", marker="o", markersize=3, label=metric)
-            right.set_ylabel(metric)
-            lines = [*lines, *right.get_lines()]
-        left.legend(handles=lines, loc="center right", frameon=False)
+            axes.plot(epochs, scores, color="tab:orange", marker="o", markersize=3, label=metric)
+            axes.set_ylabel(metric)
+            lines = [*lines, *axes.get_lines()]
+        if baseline is not None:
+            name = baseline[0] if len(baseline[0]) <= LONGEST_BASELINE else f"{baseline[0][: LONGEST_BASELINE - 1]}…"
+            label = f"baseline: {name}, {baseline[1]:.4g}"
+            lines.append(axes.axhline(baseline[1], color="tab:red", linestyle="--", linewidth=1, label=label))
+        label = f"best epoch: {best}, {metric} {history[best - 1][metric]:.4g}"
+        lines.append(left.axvline(best, color="tab:green", linestyle=":", label=label))
+        left.figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
 
 
 def draw_comparison(runs: Mapping[str, History], metric: str, path: Path) -> None:

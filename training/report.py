@@ -108,13 +108,20 @@ def _as_text(inputs: Any) -> str:
 
 def unbeaten_baseline(metric: str, own: float, scores: BaselineScores) -> tuple[str, float] | None:
     """Return the name and the score of the best baseline, or None if the `own` score is better or perfect."""
+    best = best_baseline(metric, scores)
+    if best is None or metrics.better(metric, own, best[1]) or own == metrics.PERFECT.get(metric):
+        return None
+    return best
+
+
+def best_baseline(metric: str, scores: BaselineScores) -> tuple[str, float] | None:
+    """Return the name and the score of the best baseline; None without baselines for this metric."""
     values = {name: each[metric] for name, each in scores.items() if metric in each}
     if not values:
         return None
     choose = max if metrics.higher_is_better(metric) else min
     name = choose(values, key=lambda each: values[each])
-    unbeaten = not metrics.better(metric, own, values[name]) and own != metrics.PERFECT.get(metric)
-    return (name, values[name]) if unbeaten else None
+    return name, values[name]
 
 
 def advise(recipe: Recipe, metric: str, history: Sequence[dict[str, float]], best_epoch: int, scores: Any) -> str:

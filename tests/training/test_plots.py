@@ -39,17 +39,27 @@ def lines(figure: Figure) -> dict[str, list[tuple[float, float]]]:
 def test_history_plot_has_both_losses_and_the_score(tmp_path: Path, drawn: list[Figure]) -> None:
     plots.draw_history(HISTORY, "accuracy", tmp_path / "curves.png", "a run")
     assert (tmp_path / "curves.png").stat().st_size > 1000
-    assert lines(drawn[0]) == {
+    drawn_lines = lines(drawn[0])
+    assert drawn_lines.pop("best epoch: 2, accuracy 70") == [(2, 0), (2, 1)]  # over the whole height of the axes
+    assert drawn_lines == {
         "training loss": [(1, 2), (2, 1)],
         "development loss": [(1, 1.5), (2, 1.2)],
         "accuracy": [(1, 50), (2, 70)],
     }
 
 
+def test_baseline_is_a_line_on_the_axis_of_the_score(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.draw_history(HISTORY, "accuracy", tmp_path / "curves.png", "a run", ("majority", 60.0))
+    losses, scores = drawn[0].axes
+    assert [line.get_ydata() for line in scores.get_lines()][1:] == [[60.0, 60.0]]
+    assert 60.0 not in losses.dataLim.intervaly
+
+
 def test_score_that_is_the_loss_is_drawn_once(tmp_path: Path, drawn: list[Figure]) -> None:
-    history = [{**entry, "nats": entry["dev_loss"]} for entry in HISTORY]
-    plots.draw_history(history, "nats", tmp_path / "curves.png", "a run")
-    assert set(lines(drawn[0])) == {"training loss", "development loss"}
+    history = [{**entry, metrics.NATS: entry["dev_loss"]} for entry in HISTORY]
+    plots.draw_history(history, metrics.NATS, tmp_path / "curves.png", "a run", ("5-grams", 1.3))
+    assert len(drawn[0].axes) == 1
+    assert {"training loss", "development loss", "baseline: 5-grams, 1.3"} < set(lines(drawn[0]))
 
 
 def test_comparison_plots_scores_over_epochs_and_time(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -141,9 +141,10 @@ def _fit(
 
 
 def _draw_curves(run: "TrainingRun") -> None:
-    from training import plots
+    from training import plots, report
 
-    plots.draw_history(run.history, run.metric, run.folder / "curves.png", run.recipe.name)
+    baseline = report.best_baseline(run.metric, report.read(run.folder).get("baselines", {}))
+    plots.draw_history(run.history, run.metric, run.folder / "curves.png", run.recipe.name, baseline)
 
 
 def _print_run(run: "TrainingRun") -> None:
