@@ -35,6 +35,7 @@ COMMANDS = {
         "data": ("training", "List the published data sets, or fetch some."),
         "fit": ("training", "Train a recipe."),
         "export": ("training", "Make the bundle of a run."),
+        "card": ("training", "Write the model cards of bundles again."),
         "split-speller": ("training", "Make a bundle of format 1 to 3 faster."),
         "score": ("training", "Score a bundle on its development data, or on a test file."),
         "cross-validate": ("training", "Score a recipe over folds of its data."),
