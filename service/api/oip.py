@@ -13,8 +13,16 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from service import VERSION
 from service.api import fields, oip_inference, schemas
-from service.api.oip_inference import OIPInference
-from service.api.oip_tensors import BYTES, DATATYPES, OIPTensor, from_bytes, from_values, to_bytes, to_values
+from service.api.oip_inference import (
+    BYTES,
+    DATATYPES,
+    OIPInference,
+    OIPTensor,
+    from_bytes,
+    from_values,
+    to_bytes,
+    to_values,
+)
 from service.api.pipeline import RequestContext
 from service.api.problems import OIP_ERROR
 from service.api.request_headers import HEADER_LENGTH, JSON, OCTETS

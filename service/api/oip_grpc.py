@@ -21,8 +21,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service import errors
 from service.api import inference_pb2 as pb
 from service.api import oip, oip_inference
-from service.api.oip_inference import OIPInference, by_name, find_tensor_runtime
-from service.api.oip_tensors import BYTES, DTYPES, OIPTensor, element_count, from_bytes, to_bytes
+from service.api.oip_inference import (
+    BYTES,
+    DTYPES,
+    OIPInference,
+    OIPTensor,
+    by_name,
+    element_count,
+    find_tensor_runtime,
+    from_bytes,
+    to_bytes,
+)
 from service.api.pipeline import OK, RequestContext
 from service.api.problems import GRPC_REMEDIES, TABLE, detail_of, kind_of, retry_after
 from service.api.request_headers import RequestHeaders

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.api.oip_tensors import from_values
+from service.api.oip_inference import from_values
 from service.errors import InvalidRequest
 
 
