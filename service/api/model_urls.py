@@ -1,6 +1,10 @@
 """One model by URL: ``/models/{id}`` and ``/models/{id}/{task}``, as ``huggingface_hub`` calls a custom endpoint.
 
-Bodies and answers are those of the native routes.
+For example::
+
+    InferenceClient().text_classification("Who wrote Hamlet ?", model="http://localhost:3000/models/question-type")
+
+Bodies and answers are those of the routes of the tasks.
 """
 
 from dataclasses import replace
