@@ -56,8 +56,8 @@ def test_a_problem_has_the_details_of_its_error() -> None:
 
 
 def test_retry_after_is_rounded_up_to_whole_seconds() -> None:
-    assert (b"retry-after", b"3") in headers_of(errors.Overloaded("full", retry_after_s=2.2))
-    assert (b"retry-after", b"1") in headers_of(errors.Overloaded("full", retry_after_s=0.01))
+    assert (b"retry-after", b"3") in headers_of(errors.Overloaded("full", retry_after_s=2.2, limit=1))
+    assert (b"retry-after", b"1") in headers_of(errors.Overloaded("full", retry_after_s=0.01, limit=1))
 
 
 def test_405_has_the_allowed_methods() -> None:
@@ -98,7 +98,7 @@ def test_engine_fields_are_renamed_to_the_requests(field: str, single: bool, cop
     ("error", "kind"),
     [
         (errors.TooLarge("too long", limit=1), "validation"),
-        (errors.Overloaded("full", retry_after_s=1), "overloaded"),
+        (errors.Overloaded("full", retry_after_s=1, limit=1), "overloaded"),
         (errors.RateLimited("over", policy="rate", limit=1, retry_after_s=1), "overloaded"),
         (errors.InternalError(), "generation"),
     ],
