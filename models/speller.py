@@ -33,15 +33,19 @@ class ModelWithSpeller(OnnxModel):
     ) -> None:
         super().__init__(graph, placement)
         self._speller = OnnxModel(speller, placement)
-        read = set(self._speller.inputs)
+        read, own = set(self._speller.inputs), [name for name in self.inputs if name != OOV_VECTORS]
         self._columns = [name for name in LENGTHS if name in read]
-        if self._speller.outputs != (OOV_VECTORS,) or read != {
-            name for column in self._columns for name in (column, LENGTHS[column])
-        }:
-            raise ValueError(f"the speller has inputs {sorted(read)} and outputs {list(self._speller.outputs)}")
-        own = [name for name in self.inputs if name != OOV_VECTORS]
-        if len(own) == len(self.inputs) or not read.isdisjoint(own):
-            raise ValueError(f"the graph has inputs {sorted(self.inputs)}, but its speller needs {OOV_VECTORS!r} alone")
+        pairs = {name for column in self._columns for name in (column, LENGTHS[column])}
+        if read != pairs or self._speller.outputs != (OOV_VECTORS,):
+            raise ValueError(
+                f"the speller has inputs {sorted(read)} and outputs {list(self._speller.outputs)}, but needs columns "
+                f"with their lengths and the output {OOV_VECTORS!r}; export the bundle again"
+            )
+        if OOV_VECTORS not in self.inputs or not read.isdisjoint(own):
+            raise ValueError(
+                f"the graph has inputs {sorted(self.inputs)}, but needs {OOV_VECTORS!r} instead of those of its "
+                f"speller, {sorted(read)}; export the bundle again"
+            )
         self.inputs = (*own, *self._speller.inputs)
         # The key of the column that a batch without OOV words has: PADDING, and no n-grams.
         self._no_word = tuple(b"\x01" if column == "spellings" else b"" for column in self._columns)

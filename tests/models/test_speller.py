@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from models import bundle, self_test
 from models.bundle import Bundle
+from models.inspect import inspect
 from models.manifest import BundleError
 from models.onnx_session import GraphRefused
 from models.speller import OOV_VECTORS, ModelWithSpeller
@@ -93,6 +94,25 @@ def test_padding_of_a_spelling_is_not_part_of_it(split: Path) -> None:
     expected = model.run(feeds)
     feeds["spellings"][2:, 0] = 5
     assert np.array_equal(model.run(feeds)["probabilities"], expected["probabilities"])
+
+
+def test_padding_row_within_a_spelling_is_part_of_it(pair: tuple[Bundle, Path]) -> None:
+    whole, path = pair
+    model = small_cache(path, 100)
+    feeds = feeds_of(whole, [["ab", "abc"]])
+    feeds["spellings"][:] = [[5, 5], [0, 0], [0, 0]]
+    for lengths in ([1, 2], [3, 1], [2, 3]):
+        feeds["spelling_lengths"] = np.array(lengths, np.int32)
+        expected, found = whole.model.run(feeds), model.run(feeds)
+        assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+def test_inspection_shows_the_states_of_the_whole_graph(pair: tuple[Bundle, Path]) -> None:
+    whole, path = pair
+    found, expected = (inspect(loaded, "the zebra") for loaded in (bundles.opened(path), whole))
+    assert [layer.name for layer in found.layers] == [layer.name for layer in expected.layers] != []
+    for layer, other in zip(found.layers, expected.layers, strict=True):
+        assert np.array_equal(layer.parts["state"], other.parts["state"])
 
 
 def test_threads_share_the_cache(split: Path) -> None:
