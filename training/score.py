@@ -111,7 +111,8 @@ def milliseconds(variants: Mapping[str, Bundle], dev: Any) -> dict[str, dict[str
     """Return the CPU milliseconds per sequence (generation: per token) of each variant, in batches of 1 and 16.
 
     Times are medians for the network alone, on one thread, with sequences of similar length batched together. The
-    variants take turns, and CPU time does not count waiting, so that other load hardly changes their ratio.
+    variants take turns, and CPU time does not count waiting, so that other load hardly changes their ratio. After the
+    warm-up, a bundle with a speller has the vectors of all OOV words in its cache.
     """
     medians: dict[str, dict[str, float]] = {name: {} for name in variants}
     for size in (1, 16):
