@@ -207,9 +207,8 @@ def _checklist(manifest: Manifest, result: ChecklistScore | None) -> str:
 ## Checklist
 
 {result} everyday inputs have the right answer in variant {manifest.default_variant}. The inputs are in \
-`training/checklists`. No model is trained on them, but they may decide between seeds, together with the scores.{
-        " Wrong inputs:" if wrong else ""
-    }
+`training/checklists`. No list is training data, but its names and phrases may occur there. \
+Lists and scores together may decide between seeds.{" Wrong inputs:" if wrong else ""}
 {wrong and wrong + chr(10)}"""
 
 
