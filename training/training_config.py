@@ -78,8 +78,8 @@ class Training(BaseModel):
     )
     threshold: bool = Field(
         default=False,
-        description="after training, add to the score of O the nats that give the best F1 on the examples that choose "
-        "the epoch (tag)",
+        description="after training, change the score of O by the fewest nats with an F1 within one standard error of "
+        "the best, on the examples that choose the epoch (tag)",
     )
     class_weights: ClassWeights = Field(
         default="none",
