@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from models.codecs.base import PADDING
 from models.onnx_session import Array, OnnxModel, Placement
 
 OOV_VECTORS = "oov_vectors"  # (N, E): output of the speller, and input of the graph
@@ -46,9 +47,12 @@ class ModelWithSpeller(OnnxModel):
                 f"the graph has inputs {sorted(self.inputs)}, but needs {OOV_VECTORS!r} instead of those of its "
                 f"speller, {sorted(read)}; export the bundle again"
             )
-        self.inputs = (*own, *self._speller.inputs)
-        # The key of the column that a batch without OOV words has: PADDING, and no n-grams.
-        self._no_word = tuple(b"\x01" if column == "spellings" else b"" for column in self._columns)
+        self.inputs, self._read = (*own, *self._speller.inputs), frozenset(read)
+        padding = {name: np.full((1, 1), PADDING, np.int32) for name in self._columns}
+        # What a batch without OOV words has instead of vectors, because an axis must not be empty.
+        self._no_words = self._speller.run_list(
+            padding | {LENGTHS[name]: np.ones(1, np.int32) for name in self._columns}
+        )[0]
         self._cache_entries = cache_entries
         # Bytes are cheaper to split and to join than arrays. The word that was used last is at the end.
         self._cache: OrderedDict[Key, bytes] = OrderedDict()
@@ -57,16 +61,22 @@ class ModelWithSpeller(OnnxModel):
 
     def graph_feeds(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Return the feeds of the graph: the vectors of OOV words instead of their characters and n-grams."""
-        keys = list(zip(*(_keys(feeds[name], feeds[LENGTHS[name]]) for name in self._columns), strict=True))
+        own = {name: array for name, array in feeds.items() if name not in self._read}
+        columns = [feeds[name] for name in self._columns]
+        empty = all([array.size == 1 and array.item() == PADDING for array in columns])
+        own[OOV_VECTORS] = self._no_words if empty else self._vectors(feeds)
+        return own
+
+    def _vectors(self, feeds: Mapping[str, Array]) -> Array:
+        """Return the vectors (N, E) of OOV words, from the cache or from the speller."""
+        keys = list(zip(*(_unpadded(feeds[name], feeds[LENGTHS[name]]) for name in self._columns), strict=True))
         vectors = self._cached(keys)
         if None in vectors:
             missing = {key: place for place, key in enumerate(keys) if vectors[place] is None}
             fresh = dict(zip(missing, self._spell(feeds, list(missing.values())), strict=True))
             vectors = [vector or fresh[key] for key, vector in zip(keys, vectors, strict=True)]
             self._keep(fresh)
-        own = {name: array for name, array in feeds.items() if name not in self._speller.inputs}
-        own[OOV_VECTORS] = np.frombuffer(b"".join(vectors), np.float32).reshape(len(keys), -1)
-        return own
+        return np.frombuffer(b"".join(vectors), np.float32).reshape(len(keys), -1)
 
     def run_list(self, feeds: Mapping[str, Array]) -> Sequence[Array]:
         """Run once and return the arrays in the order of `outputs`."""
@@ -88,8 +98,7 @@ class ModelWithSpeller(OnnxModel):
         """Return the vector of each word in the bytes of float32, None if it is not in the cache."""
         cache = self._cache
         with self._lock:
-            if keys != [self._no_word]:
-                self.words += len(keys)
+            self.words += len(keys)
             vectors = list(map(cache.get, keys))
             for key, vector in zip(keys, vectors, strict=True):
                 if vector is not None:
@@ -99,7 +108,7 @@ class ModelWithSpeller(OnnxModel):
     def _keep(self, fresh: Mapping[Key, bytes]) -> None:
         """Add vectors to the cache, and remove those that were not used for the longest time."""
         with self._lock:
-            self.spelled += len(fresh) - (self._no_word in fresh)
+            self.spelled += len(fresh)
             self._cache.update(fresh)
             while len(self._cache) > self._cache_entries:
                 self._cache.popitem(last=False)
@@ -114,9 +123,8 @@ class ModelWithSpeller(OnnxModel):
         return [content[at : at + size] for at in range(0, len(content), size)]
 
 
-def _keys(columns: Array, lengths: Array) -> list[bytes]:
-    """Return a key for each column of (C, N) or (G, N): its length and entries, without the zeros at its end."""
-    rows = np.empty((len(lengths), 1 + len(columns)), np.int32)
-    rows[:, 0], rows[:, 1:] = lengths, columns.T
-    keys: list[bytes] = rows.view(f"S{rows.itemsize * rows.shape[1]}")[:, 0].tolist()  # numpy drops these zeros
-    return keys
+def _unpadded(columns: Array, lengths: Array) -> list[bytes]:
+    """Return the bytes of each column of (C, N) or (G, N), without its padding."""
+    content, item = columns.T.tobytes(), columns.itemsize
+    starts = range(0, len(content), item * len(columns))
+    return [content[at : at + item * length] for at, length in zip(starts, lengths.tolist(), strict=True)]
