@@ -49,7 +49,7 @@ def test_missing_manifest_is_refused(tmp_path: Path) -> None:
 
 def test_manifest_that_is_not_json_is_refused(copy: Path) -> None:
     (copy / "manifest.json").write_text("{", "utf-8")
-    assert "Invalid JSON" in load_error(copy)
+    assert "manifest.json: the document: " in load_error(copy)
 
 
 def test_newer_format_is_reported_first(copy: Path) -> None:
