@@ -7,12 +7,12 @@ see the same machine, so the ratio of neighbors is stable where absolute figures
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +21,7 @@ from loadtest import payloads, report
 from loadtest.bench_report import alternate, ratio_quartiles
 from loadtest.http_client import ServiceAddress, encode_requests
 from loadtest.load_loops import closed_loop, open_loop, percentiles, run_loop, send_all
-from loadtest.service_process import start_seqserve
+from loadtest.service_process import ServiceProcess, start_seqserve
 
 BUNDLES = ("pos-en", "shakespeare")
 CONNECTIONS = (1, 32, 128)
@@ -31,16 +31,18 @@ STREAMS, NEW_TOKENS = 64, 200
 OVERLOAD, OVERLOAD_CONNECTIONS = 2.0, 1024
 WARMUP_S = 0.3  # of each run
 SEND_TIMEOUT_S = 120.0
-FIGURES = ("per_s", "p99_ms")
+FIGURES = ("per_s", "p99_ms", "cpu_us")
 SIDES = ("new", "old")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFigures:
-    """One run of one scenario. `per_s` counts requests, tokens, or the 200s of an open loop."""
+    """One run of one scenario. `per_s` counts requests, tokens, or the 200s of an open loop; `cpu_us` is for each."""
 
     per_s: float
     p99_ms: float
+    cpu_us: float
     failed: int
 
 
@@ -49,8 +51,18 @@ class Checkout:
     """A running service of one checkout, with prepared requests by name."""
 
     side: str
-    address: ServiceAddress
+    process: ServiceProcess
     requests: Mapping[str, Sequence[bytes]]
+
+    @property
+    def address(self) -> ServiceAddress:
+        return self.process.address
+
+    def run(self, load: Coroutine[Any, Any, T]) -> tuple[T, float]:
+        """Return the result of a load, and the CPU seconds that the service used."""
+        before_s = self.process.cpu_s()
+        found = run_loop(load)
+        return found, self.process.cpu_s() - before_s
 
 
 Scenario = Callable[[Checkout, int], RunFigures]  # gets the number of the pair
@@ -76,8 +88,8 @@ def compare_checkouts(arguments: argparse.Namespace, cores: tuple[int, int], con
             scenario = prepare()
             pairs = alternate(scenario, pair[0], pair[1], arguments.pairs + 1)[1:]  # the first one warms up
             result["scenarios"][name] = found = summarize(pairs)
-            per_s, p99_ms = (_ratio(found["ratios"][figure]) for figure in FIGURES)
-            console.print(f"{name}: rate {per_s}, p99 {p99_ms}", markup=False, highlight=False)
+            per_s, p99_ms, cpu_us = (_ratio(found["ratios"][figure]) for figure in FIGURES)
+            console.print(f"{name}: rate {per_s}, p99 {p99_ms}, CPU {cpu_us}", markup=False, highlight=False)
             report.write_json(arguments.report, result)
     return result
 
@@ -133,27 +145,30 @@ def _serve(side: str, tree: Path, arguments: argparse.Namespace, core: int) -> I
             "generate": encode_requests(address, "/v1/generate", writing),
             "generate_stream": encode_requests(address, "/v1/generate_stream", writing),
         }
-        yield Checkout(side=side, address=address, requests=requests)
+        yield Checkout(side=side, process=service, requests=requests)
 
 
 def _tag(checkout: Checkout, _: int, *, kind: str, connections: int, seconds: float) -> RunFigures:
     requests = checkout.requests[kind]
     load = closed_loop(checkout.address, requests, connections=connections, seconds=seconds, warmup_s=WARMUP_S)
-    found = run_loop(load)
+    found, cpu_s = checkout.run(load)
     if not found.latencies_ms:
         raise ConnectionError(f"the {checkout.side} checkout answered nothing: {dict(found.statuses)}")
-    return RunFigures(per_s=found.per_s, p99_ms=found.percentile_ms(99), failed=found.failed)
+    cpu_us = cpu_s * 1e6 / found.replies
+    return RunFigures(per_s=found.per_s, p99_ms=found.percentile_ms(99), cpu_us=cpu_us, failed=found.failed)
 
 
 def _generate(checkout: Checkout, _: int, *, kind: str, texts: int) -> RunFigures:
     requests = checkout.requests[kind][:texts]
-    found = run_loop(send_all(checkout.address, requests, connections=STREAMS, timeout_s=SEND_TIMEOUT_S))
+    load = send_all(checkout.address, requests, connections=STREAMS, timeout_s=SEND_TIMEOUT_S)
+    found, cpu_s = checkout.run(load)
     if not found.latencies_ms:
         raise ConnectionError(f"the {checkout.side} checkout answered nothing: {dict(found.statuses)}")
     if kind == "generate_stream" and found.events < texts * NEW_TOKENS and not found.failed:
         raise ConnectionError(f"the {checkout.side} checkout sent {found.events} events for {texts} texts")
     written = (texts - found.failed) * NEW_TOKENS
-    return RunFigures(per_s=written / found.seconds, p99_ms=found.percentile_ms(99), failed=found.failed)
+    cpu_us = cpu_s * 1e6 / max(1, written)
+    return RunFigures(per_s=written / found.seconds, p99_ms=found.percentile_ms(99), cpu_us=cpu_us, failed=found.failed)
 
 
 def _texts_per_run(checkout: Checkout, kind: str, seconds: float) -> int:
@@ -174,12 +189,13 @@ def _overload(checkout: Checkout, number: int, *, kind: str, rate_per_s: float, 
         open_first=OVERLOAD_CONNECTIONS,
         warmup_s=2 * WARMUP_S,
     )
-    found = run_loop(load)
+    found, cpu_s = checkout.run(load)
     ok = percentiles(found.latencies_ms(ok=True))
     if ok is None:
         raise ConnectionError(f"the {checkout.side} checkout answered nothing: {found.statuses()}")
     lost = found.unanswered + sum(count for status, count in found.statuses().items() if status not in (200, 429))
-    return RunFigures(per_s=found.goodput_per_s, p99_ms=ok["p99_ms"], failed=lost)
+    cpu_us = cpu_s * 1e6 / found.statuses()[200]
+    return RunFigures(per_s=found.goodput_per_s, p99_ms=ok["p99_ms"], cpu_us=cpu_us, failed=lost)
 
 
 def _ratio(found: Sequence[float]) -> str:
@@ -189,12 +205,24 @@ def _ratio(found: Sequence[float]) -> str:
 
 def against_table(result: Mapping[str, Any]) -> Table:
     """Return the ratios new/old: medians and quartiles, with the medians of both sides."""
-    columns = ("rate ratio", "p99 ratio", "new/s", "old/s", "new p99", "old p99", "failed")
+    columns = (
+        "rate ratio",
+        "p99 ratio",
+        "CPU ratio",
+        "new/s",
+        "old/s",
+        "new p99",
+        "old p99",
+        "new µs",
+        "old µs",
+        "failed",
+    )
     table = report.new_table(f"this tree / {result['against']}, runs in turns", ("scenario",), columns)
     for name, found in result["scenarios"].items():
         new, old = (found["medians"][side] for side in SIDES)
         cells = [_ratio(found["ratios"][figure]) for figure in FIGURES]
         cells += [f"{new['per_s']:,.0f}", f"{old['per_s']:,.0f}", f"{new['p99_ms']:.1f}", f"{old['p99_ms']:.1f}"]
+        cells += [f"{new['cpu_us']:.0f}", f"{old['cpu_us']:.0f}"]
         table.add_row(name, *cells, f"{found['failed']['new']}, {found['failed']['old']}")
     return table
 
