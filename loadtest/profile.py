@@ -27,7 +27,7 @@ SAMPLES_PER_S = 100
 WARMUP_S = 3.0
 START_S = 2.0  # of py-spy, which first reads the symbols of the libraries
 LOOP = "event loop, sockets"
-WAITING = ("epoll_pwait", "epoll_wait")  # for requests: no CPU time
+WAITING = ("epoll_pwait", "epoll_wait", "PyThread_acquire_lock")  # for requests, or idle threads: no CPU time
 # What the frames of each part contain, as "function (file:line)". A frame belongs to the first part that matches.
 PARTS: Mapping[str, Sequence[str]] = {
     "ONNX Runtime": ("run (onnxruntime", "(onnxruntime", "run (models/onnx_session.py", "run_list (models/"),
@@ -119,7 +119,7 @@ def count_parts(stacks: Iterable[str]) -> dict[str, float]:
     for line in stacks:
         frames, _, count = line.rpartition(" ")
         stack = frames.split(";")
-        if not stack[-1].startswith(WAITING):
+        if not any(frame.startswith(WAITING) for frame in stack):
             counts[_part(stack)] += int(count)
     return {part: counts[part] / (counts.total() or 1) for part in PARTS}
 
