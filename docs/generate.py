@@ -34,6 +34,7 @@ from models.codecs.frames import FramesCodec  # noqa: E402
 from seqserve import CommandParser  # noqa: E402
 from service.api.application import ROUTES  # noqa: E402
 from service.api.fields import UNSET, RequestModel  # noqa: E402
+from service.api.forecast import ForecastParameters  # noqa: E402
 from service.api.openai import CompletionRequest, EmbeddingRequest  # noqa: E402
 from service.api.openapi import PAGES  # noqa: E402
 from service.api.problems import PREFIX, TABLE  # noqa: E402
@@ -137,6 +138,7 @@ PARAMETERS: dict[str, type[RequestModel]] = {
     "Tag": TagParameters,
     "Classify": ClassifyParameters,
     "Generate": GenerateParameters,
+    "Forecast": ForecastParameters,
     "OpenAI completions": CompletionRequest,
     "OpenAI embeddings": EmbeddingRequest,
     "Embed": EmbedRequest,
@@ -362,7 +364,8 @@ def zoo() -> str:
 def score(value: float, metric: str) -> str:
     """Return a score with its unit."""
     names = {"accuracy": "accuracy", "f1": "span F1", "exact": "exact matches"}
-    return f"{value} nats/character" if metric == "nats_per_character" else f"{value}% {names[metric]}"
+    units = {"nats_per_character": "nats/character", "mse": "mean squared error"}
+    return f"{value} {units[metric]}" if metric in units else f"{value}% {names[metric]}"
 
 
 def result(name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from models import codecs
 from models import state as states
 from models.codecs.characters import CharactersCodec
+from models.codecs.series import SeriesCodec
 from models.graph_file import GraphFile
 from models.manifest import (
     FORMAT_VERSION,
@@ -27,7 +28,7 @@ from models.manifest import (
 from models.messages import suggest
 from models.onnx_session import DeviceUnavailable, OnnxModel, Placement, resolve_device
 from models.speller import ModelWithSpeller
-from models.tasks import Classification, Generation, Joint, Tagging, Task
+from models.tasks import Classification, Forecasting, Generation, Joint, Tagging, Task
 
 # Outputs of the graph of each task, in order. Those in brackets are optional.
 OUTPUTS = {
@@ -35,6 +36,7 @@ OUTPUTS = {
     "classify": ("probabilities", "[embedding]"),
     "joint": ("probabilities", "[path]", "text_probabilities", "[embedding]"),
     "generate": ("log_probabilities",),
+    "forecast": ("mean", "quantiles"),
 }
 
 
@@ -117,6 +119,8 @@ def choose_variant(manifest: Manifest, variant: str, placement: Placement) -> st
 
 def make_task(manifest: Manifest, codec: codecs.Codec) -> Task:
     """Build the task of a manifest."""
+    if manifest.forecast is not None and isinstance(codec, SeriesCodec):
+        return Forecasting(codec, manifest.forecast)
     if manifest.task == "generate":
         if not isinstance(codec, CharactersCodec):
             raise BundleError(f"{manifest.name}: task 'generate' needs codec 'characters', not {manifest.codec.kind!r}")
@@ -244,6 +248,8 @@ def _check_widths(path: Path, manifest: Manifest, model: OnnxModel, task: Task) 
     expected = {"probabilities": (len(manifest.labels), "labels")}
     if manifest.task == "joint":
         expected["text_probabilities"] = (len(manifest.text_labels), "text_labels")
+    if isinstance(task, Forecasting):
+        expected = {"quantiles": (len(task.spec.quantile_levels), "quantile_levels")}
     if isinstance(task, Generation):
         expected = {"log_probabilities": (task.codec.table_rows, "rows in the vocabulary")}
     if manifest.embedding_width:
@@ -260,7 +266,7 @@ def _check_widths(path: Path, manifest: Manifest, model: OnnxModel, task: Task) 
 
 def _widths_of_example(path: Path, manifest: Manifest, model: OnnxModel, task: Task) -> dict[str, int | None]:
     """Return the last axis of each output for the first example, because the graph leaves one free."""
-    state = () if isinstance(task, Classification | Joint) else states.zeros(task.state, 1)
+    state = () if isinstance(task, Classification | Joint | Forecasting) else states.zeros(task.state, 1)
     try:
         codec: Any = task.codec
         feeds = codec.collate([task.encode(manifest.examples[0].inputs)])

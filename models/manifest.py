@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,13 +22,14 @@ MANIFEST_BYTES, VOCABULARY_BYTES, GRAPH_BYTES = 16 << 20, 256 << 20, 2 << 30
 _PIECE_BYTES = 1 << 20
 ZOO = Path(__file__).resolve().parent / "zoo"
 
-TaskName = Literal["tag", "classify", "generate", "joint"]
+TaskName = Literal["tag", "classify", "generate", "joint", "forecast"]
 # The tasks that a bundle of each task can serve.
 SERVES: dict[TaskName, tuple[TaskName, ...]] = {
     "tag": ("tag",),
     "classify": ("classify",),
     "generate": ("generate",),
     "joint": ("tag", "classify"),
+    "forecast": ("forecast",),
 }
 SHA256, NAME, FILE_NAME = r"^[0-9a-f]{64}$", r"^[a-z0-9][a-z0-9._-]{0,63}$", r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 FORMS = {  # what a text must be to match these
@@ -98,8 +100,39 @@ class FramesSpec(_Part):
     features: int = Field(ge=1)
 
 
-AnySpec = WordsSpec | CharactersSpec | DnaSpec | FramesSpec
+class SeriesSpec(_Part):
+    """A series of numbers, one segment of them per step."""
+
+    kind: Literal["series"] = "series"
+    segment: int = Field(default=24, ge=1, le=2**16, description="values in a segment")
+    longest: int = Field(
+        default=720, ge=1, le=2**24, description="values that are read, from the end of a longer series"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.longest % self.segment:
+            raise ValueError(f"longest is {self.longest}; use a multiple of segment, which is {self.segment}")
+        return self
+
+
+AnySpec = WordsSpec | CharactersSpec | DnaSpec | FramesSpec | SeriesSpec
 CodecSpec = Annotated[AnySpec, Field(discriminator="kind")]
+
+
+class ForecastSpec(_Part):
+    """What a forecaster answers."""
+
+    horizon: int = Field(ge=1, le=2**24, description="the most values that it forecasts")
+    quantile_levels: tuple[float, ...] = Field(min_length=2, description="the levels of the output, in order")
+    frequency: str = Field(default="", description="time between two values of the training data, e.g. h")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        levels = self.quantile_levels
+        if not (levels[0] > 0 and levels[-1] < 1 and all(a < b for a, b in pairwise(levels))):
+            raise ValueError(f"quantile_levels are {levels}; use increasing numbers between 0 and 1")
+        return self
 
 
 class Tensor(_Part):
@@ -181,6 +214,7 @@ class Manifest(_Part):
     labels: tuple[str, ...] = ()
     text_labels: tuple[str, ...] = ()
     scheme: Literal["iob2"] | None = None
+    forecast: ForecastSpec | None = None
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     state: tuple[StateTensor, ...] = ()
@@ -211,6 +245,8 @@ class Manifest(_Part):
     @property
     def max_length(self) -> int:
         """The most steps that one input can have."""
+        if isinstance(self.codec, SeriesSpec):
+            return self.codec.longest // self.codec.segment
         positions = self.codec.positions if isinstance(self.codec, DnaSpec) else 0
         return min(self.limits.max_length, positions) if positions else self.limits.max_length
 
@@ -231,6 +267,7 @@ class Manifest(_Part):
         if self.default_variant not in self.variants:
             raise ValueError(f"default_variant is {self.default_variant!r}; choose one of {sorted(self.variants)}")
         _check_labels(self)
+        _check_forecast(self)
         _check_state(self)
         _check_embedding(self)
         _check_tensor_names(self)
@@ -263,6 +300,21 @@ def _check_labels(manifest: Manifest) -> None:
             raise ValueError(f"task {manifest.task!r} has no text_labels; remove them")
         if manifest.task in tasks and len(set(labels)) != len(labels):
             raise ValueError(f"{field} contain a duplicate")
+
+
+def _check_forecast(manifest: Manifest) -> None:
+    """Check that the task "forecast" has its codec and its fields, and that no other task has them."""
+    forecasts = manifest.task == "forecast"
+    if forecasts != isinstance(manifest.codec, SeriesSpec):
+        raise ValueError(f"task {manifest.task!r} cannot read codec {manifest.codec.kind!r}; use another codec")
+    if forecasts != (manifest.forecast is not None):
+        raise ValueError(f"task {manifest.task!r} {'needs' if forecasts else 'has no'} the field forecast")
+    if manifest.forecast is None:
+        return
+    horizon, levels = manifest.forecast.horizon, len(manifest.forecast.quantile_levels)
+    for tensor, shape in zip(manifest.outputs, (("B", horizon), ("B", horizon, levels)), strict=False):
+        if tensor.shape != shape:
+            raise ValueError(f"output {tensor.name!r} has shape {tensor.shape}, but `forecast` needs {shape}")
 
 
 def _check_state(manifest: Manifest) -> None:
@@ -331,6 +383,8 @@ def _newer_than_format_3(manifest: Manifest) -> Iterator[str]:
     for name, variant in manifest.variants.items():
         if "speller" in variant.model_fields_set:
             yield f"variants.{name}.speller"
+    if manifest.task == "forecast":
+        yield f"task {manifest.task!r}"
 
 
 def locate(bundle: Path | str) -> Path:

@@ -22,7 +22,8 @@ from models.manifest import locate
 from models.messages import needed, suggest
 from models.onnx_session import Device, Placement
 from models.sampling import SamplingOptions
-from models.tasks import EmbeddingInput, Generation, GenerationResult, Joint, Tagging
+from models.tasks import EmbeddingInput, Forecasting, Generation, GenerationResult, Joint, Tagging
+from models.tasks.forecast import DEFAULT_LEVELS
 from models.tasks.generate import GeneratedText, GenerateOptions, TokenSampler
 
 BATCH_ROWS, BATCH_TOKENS = 32, 2048  # of one batch, at most; tokens with padding
@@ -83,11 +84,21 @@ class TextOptions(_Parameters):
         )
 
 
-PARAMETERS: dict[str, type[TaggingOptions | ClassificationOptions | TextOptions]] = {
+class ForecastOptions(_Parameters):
+    """Parameters of a forecaster."""
+
+    prediction_length: int = Field(default=1, ge=1, description="values to forecast (default: 1)")
+    quantile_levels: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=DEFAULT_LEVELS, description="levels of the quantiles (default: 0.1, 0.5, 0.9)"
+    )
+
+
+PARAMETERS: dict[str, type[TaggingOptions | ClassificationOptions | TextOptions | ForecastOptions]] = {
     "tag": TaggingOptions,
     "classify": ClassificationOptions,
     "joint": JointOptions,
     "generate": TextOptions,
+    "forecast": ForecastOptions,
 }
 
 
@@ -102,7 +113,8 @@ def load(bundle: Path | str, *, variant: str = "auto", device: Device = "auto", 
 class Predictor:
     """A loaded bundle that can be called.
 
-    A call with one input returns its answer: a TaggedInput, a list of LabelScore, a JointAnswer, or a GenerationResult.
+    A call with one input returns its answer: a TaggedInput, a list of LabelScore, a JointAnswer, a GenerationResult or
+    a Forecast.
     A call with a list of inputs returns a list of answers. Inputs of similar length are run together. On a CPU, an
     answer does not depend on the other inputs.
     """
@@ -111,7 +123,7 @@ class Predictor:
         self.bundle = bundle
 
     def __call__(self, inputs: Any, **parameters: Any) -> Any:
-        """Answer one input or a list of inputs: strings, lists of tokens for a tagger, or frames (T, F) of numbers.
+        """Answer one input or a list of inputs: strings, lists of tokens for a tagger, frames (T, F) or a series (N,).
 
         `parameters` are those of the HTTP route. Raises InputError and ParameterError.
         """
@@ -166,6 +178,9 @@ class Predictor:
     def _split(self, inputs: Any) -> tuple[Sequence[Any], bool]:
         """Return the inputs, and whether there was one and not a list."""
         of_frames = self.bundle.manifest.codec.kind == "frames"
+        if isinstance(self.bundle.task, Forecasting):
+            several = len(inputs) > 0 and isinstance(inputs[0], list | tuple | np.ndarray)
+            return (list(inputs), False) if several else ([inputs], True)
         if isinstance(inputs, str):
             return [inputs], True
         if isinstance(inputs, np.ndarray) and of_frames and inputs.ndim in (2, 3):
@@ -182,7 +197,7 @@ class Predictor:
 
     def _encode(self, raw: Any, index: int | None) -> Any:
         limit, task = self.bundle.manifest.max_length, self.bundle.task
-        if self.bundle.manifest.codec.kind != "frames" and not isinstance(raw, str):
+        if self.bundle.manifest.codec.kind not in ("frames", "series") and not isinstance(raw, str):
             if not isinstance(task, Tagging | Joint):
                 raise InputError(f"{_place(index)} is {quoted(raw)}; give a string", value=raw)
             if not (isinstance(raw, list | tuple) and all(isinstance(token, str) for token in raw)):
@@ -238,6 +253,8 @@ def _answer(task: Any, item: Any, row: Any, parameters: Any) -> Any:
         return task.answer(item, row, aggregation=parameters.aggregation_strategy, top_k=parameters.top_k)
     if isinstance(task, Tagging):
         return task.answer(item, row, aggregation=parameters.aggregation_strategy)
+    if isinstance(task, Forecasting):
+        return task.answer(item, row, **dict(parameters))
     return task.answer(item, row, top_k=parameters.top_k)
 
 

@@ -11,7 +11,7 @@ from models import state as states
 from models.bundle import Bundle
 from models.manifest import BundleError
 from models.sampling import SamplingOptions
-from models.tasks import Classification, Generation, GenerationResult, Joint, as_json
+from models.tasks import Classification, Forecasting, Generation, GenerationResult, Joint, as_json
 from models.tasks.generate import GenerateOptions, TokenSampler
 
 Part = Literal["tag", "classify"]
@@ -49,6 +49,8 @@ def answer(bundle: Bundle, raw: Any, parameters: dict[str, Any] | None = None, *
     row: Any = task.empty_row
     if item.length:
         (row,) = task.decode([item], bundle.model.run(task.collate([item])))
+    if isinstance(task, Forecasting):
+        return task.answer(item, row, **parameters)
     tag_options = {"aggregation": parameters.get("aggregation_strategy")}
     classify_options = {"top_k": parameters.get("top_k")}
     if isinstance(task, Joint):

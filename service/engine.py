@@ -22,6 +22,8 @@ from models.onnx_session import Placement
 from models.state import State
 from models.tasks import (
     EmbeddingInput,
+    Forecast,
+    Forecasting,
     Generation,
     GenerationResult,
     LabelScore,
@@ -42,7 +44,7 @@ from service.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 DRAIN_POLL_S = 0.01
-TASKS = ("tag", "classify", "generate", "embed", "stream")
+TASKS = ("tag", "classify", "generate", "forecast", "embed", "stream")
 # Long requests yield to the event loop after this much work, about 5 ms.
 ENCODE_SLICE = 32_768  # characters
 DECODE_SLICE = 8_192  # words or characters
@@ -201,6 +203,31 @@ class Engine:
             await _decode_all(items, rows, lambda item, row: labels(item, row, top_k=top_k)),
         )
 
+    async def forecast(
+        self,
+        series: Sequence[list[float | None]],
+        *,
+        names: Sequence[str],
+        model: str | None = None,
+        length: int,
+        levels: Sequence[float],
+        fields: tuple[str, str],
+        request: InferenceRequest,
+    ) -> list[Forecast]:
+        """Return the next `length` values of each series, with quantiles of these levels.
+
+        `names` are the fields of the request that the series come from, and `fields` those of `length` and `levels`.
+        """
+        runtime = self.runtime_for("forecast", model)
+        task = cast(Forecasting, runtime.bundle.task)
+        for field, error in zip(fields, (task.check_horizon(length), task.check_levels(levels)), strict=True):
+            if error is not None:
+                raise InvalidRequest(str(error), field=field, value=error.value, limit=error.limit)
+        items, rows = await self._run_all(runtime, series, request, names=names)
+        return await _decode_all(
+            items, rows, lambda item, row: task.answer(item, row, prediction_length=length, quantile_levels=levels)
+        )
+
     async def embed(
         self, inputs: str | Sequence[Any], *, model: str | None = None, request: InferenceRequest
     ) -> list[tuple[NDArray[np.float32], int]]:
@@ -332,11 +359,19 @@ class Engine:
         return item, row
 
     async def _run_all(
-        self, runtime: ModelRuntime, inputs: Sequence[Any], request: InferenceRequest
+        self,
+        runtime: ModelRuntime,
+        inputs: Sequence[Any],
+        request: InferenceRequest,
+        *,
+        names: Sequence[str] | None = None,
     ) -> tuple[list[Any], list[Any]]:
-        """Return the encoded inputs and the row of each. Inputs without steps are not run."""
+        """Return the encoded inputs and the row of each. Inputs without steps are not run.
+
+        `names` are the fields of the inputs, for errors; the default is `inputs[0]` and so on.
+        """
         with runtime.admit(request, len(inputs), runtime.estimated_tokens(inputs)) as job:
-            items = await self._encode_all(runtime, inputs)
+            items = await self._encode_all(runtime, inputs, names=names)
             filled = [item for item in items if item.length]
             if not filled:
                 return items, [runtime.empty_row] * len(items)
@@ -348,7 +383,13 @@ class Engine:
         return items, [next(rows) if item.length else runtime.empty_row for item in items]
 
     async def _encode_all(
-        self, runtime: ModelRuntime, inputs: Sequence[Any], *, new_tokens: int = 0, single: bool = False
+        self,
+        runtime: ModelRuntime,
+        inputs: Sequence[Any],
+        *,
+        new_tokens: int = 0,
+        single: bool = False,
+        names: Sequence[str] | None = None,
     ) -> list[Any]:
         """Encode every input, and yield to the event loop regularly. `single`: the input was not in a list.
 
@@ -359,7 +400,7 @@ class Engine:
         items: list[Any] = []
         unyielded, tokens = 0, new_tokens * len(inputs)
         for index, raw in enumerate(inputs):
-            item = runtime.encode(raw, None if single else index)
+            item = runtime.encode(raw, None if single else index, name=names[index] if names else None)
             tokens += item.length
             self._check_tokens(runtime, tokens)
             items.append(item)

@@ -31,8 +31,10 @@ from service.telemetry import ModelMetrics, Telemetry
 log = logging.getLogger(__name__)
 
 Decode = Callable[..., Any]  # of an encoded input and its row, with the parameters of the task
+NUMERIC = ("frames", "series")  # codecs that read numbers
 CHARACTERS_PER_TOKEN = 8  # of words and the spaces between: few texts have longer ones
-UNITS = {"words": "words", "characters": "characters", "dna": "bases", "frames": "frames"}  # name of a step, by codec
+# Name of a step, by codec.
+UNITS = {"words": "words", "characters": "characters", "dna": "bases", "frames": "frames", "series": "segments"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class TensorRuntime:
         manifest = bundle.manifest
         self.name, self.version = manifest.name, manifest.version
         self.tasks = SERVES[manifest.task]
-        self.reads_text = manifest.codec.kind != "frames"
+        self.reads_text = manifest.codec.kind not in NUMERIC
         # Number of labels by task: a joint bundle has labels for each step and for the whole input.
         text_labels = manifest.text_labels if manifest.task == "joint" else manifest.labels
         self.labels = {"tag": len(manifest.labels), "classify": len(text_labels)}
@@ -170,7 +172,7 @@ class ModelRuntime:
 
     def check_kind(self, inputs: Sequence[Any]) -> None:
         """Raise InvalidRequest for numbers if the model reads text. A codec of frames rejects text itself."""
-        if self.bundle.manifest.codec.kind != "frames" and isinstance(inputs, list) and hold_numbers(inputs):
+        if self.bundle.manifest.codec.kind not in NUMERIC and isinstance(inputs, list) and hold_numbers(inputs):
             raise InvalidRequest(
                 f"{self.name} reads text, not numbers; send strings, or name a model that takes frames",
                 field="inputs",
@@ -187,8 +189,8 @@ class ModelRuntime:
             return text
         return text[: item.ends[-1]] if item.length else text
 
-    def encode(self, raw: Any, index: int | None = None) -> Any:
-        """Encode one input. `index` is its place in the request's list, None for a single input.
+    def encode(self, raw: Any, index: int | None = None, *, name: str | None = None) -> Any:
+        """Encode one input. `index` is its place in the request's list, None for a single input; `name` its field.
 
         Raises TooLarge for an input that is too long, InvalidRequest for one that cannot be read.
         """
@@ -196,7 +198,7 @@ class ModelRuntime:
         try:
             item = self.bundle.task.encode(raw, limit=limit)
         except InputError as error:
-            field = _field(index)
+            field = name or _field(index)
             if isinstance(error, TooLong) and error.limit is not None:
                 raise TooLarge(str(error), limit=error.limit, field=field) from None
             raise InvalidRequest(str(error), field=field, limit=error.limit, value=error.value) from None

@@ -22,6 +22,12 @@ def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_forecaster(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of the bundle tiny-forecast."""
+    return bundles.forecaster(tmp_path_factory.mktemp("forecasters"))
+
+
+@pytest.fixture(scope="session")
 def tiny_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with the bundles of bundles.of_every_kind."""
     return bundles.of_every_kind(tmp_path_factory.mktemp("kinds"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.manifest import SERVES, Manifest
-from training.metrics import NATS, UNITS
+from training.metrics import MSE, NATS, UNITS
 from training.report import unbeaten_baseline
 from training.score import ChecklistScore
 
@@ -24,6 +24,7 @@ PIPELINES = {
     "joint": "token-classification",
     "classify": "text-classification",
     "generate": "text-generation",
+    "forecast": "time-series-forecasting",
 }
 
 
@@ -53,7 +54,8 @@ def write(
         architecture += f", {options['skip']} connections"
     architecture += ", CRF" if options.get("crf") else ""
     parameters = {"parameters": example.parameters} if example.parameters else {}
-    request = json.dumps({"inputs": example.inputs, **parameters}, ensure_ascii=False)
+    inputs = [{"target": example.inputs}] if manifest.task == "forecast" else example.inputs
+    request = json.dumps({"inputs": inputs, **parameters}, ensure_ascii=False)
     answer = example.outputs["tags"] if manifest.task == "joint" else example.outputs  # the URL is that of the tags
     url = f"http://localhost:3000/models/{manifest.name}/{SERVES[manifest.task][0]}"
     return f"""---
@@ -141,7 +143,7 @@ def _measured(manifest: Manifest, measured: Mapping[str, Any]) -> str:
         own = manifest.variants[manifest.default_variant].scores[metric]
         rows = {
             "**this model**": own,
-            **{name: round(each[metric], 4 if metric == NATS else 2) for name, each in scores.items()},
+            **{name: round(each[metric], 4 if metric in (NATS, MSE) else 2) for name, each in scores.items()},
         }
         lines = "".join(f"| {name} | {value:g} |\n" for name, value in rows.items())
         text += f"\n## Baselines\n\n| model | {_head(metric)} |\n|---|---|\n{lines}"
@@ -157,6 +159,10 @@ def _measured(manifest: Manifest, measured: Mapping[str, Any]) -> str:
         head = f"| {kind[:-1]} | precision | recall | F1 | expected |\n|---|---|---|---|---|\n"
         text += f"\n## {kind.capitalize()}\n\n{head}{lines}"
         text += f"\nThe {len(rows) - MOST_LABELS} rarest are left out.\n" if len(rows) > MOST_LABELS else ""
+    if found := measured.get("forecasts"):
+        which = "test data, which chose nothing" if found["split"] == "test" else "development data"
+        text += f"\n## Scores by history and horizon\n\nSquared and absolute errors, on the {which}. The unit is the "
+        text += f"standard deviation of each series in the training data.\n\n{found['table']}\n"
     if sample := measured.get("sample"):
         text += (
             f"\n## Sample\n\nTemperature {sample['temperature']}, seed {sample['seed']}, prompt "
@@ -215,6 +221,9 @@ Lists and scores together may decide between seeds.{" Wrong inputs:" if wrong el
 def _labels(manifest: Manifest) -> str:
     if manifest.task == "generate":
         return "none (a language model)"
+    if manifest.forecast is not None:
+        levels = ", ".join(f"{level:g}" for level in manifest.forecast.quantile_levels)
+        return f"none (a forecaster); quantiles {levels} of up to {manifest.forecast.horizon} values"
     text = ", ".join(f"`{label}`" for label in manifest.labels)
     if not manifest.text_labels:
         return text

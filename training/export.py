@@ -30,6 +30,7 @@ from training.data import loading
 from training.data.examples import DataError, Splits, digest_of, inputs_of, tags_of
 from training.data.tag_schemes import are_iob2
 from training.data.tokenization import compare_tokens
+from training.nn.forecaster import Forecaster
 from training.nn.networks import Network
 from training.onnx_export.builder import ExportedGraph, Precision
 from training.onnx_export.network_graph import export_graph
@@ -44,6 +45,7 @@ SHORTEST_GREEDY, LONGEST_GREEDY = 8, 48  # characters of an example for generati
 # Largest CPU times of int8, relative to fp32: in batches of 16, to be kept, and one by one, to be the default. The
 # medians of two measurements differ by about 3 %, so that both decide the same except near the limit.
 KEPT_RATIO, DEFAULT_RATIO = 0.9, 1.1
+EXAMPLE_HORIZON, EXAMPLE_TOLERANCE = 24, 0.01  # values of an example forecast; tolerance in deviations of a series
 EXAMPLES, CANDIDATES, PROMPT = 5, 50, 16  # examples from the data: number, candidates, characters of a prompt
 
 Say = Callable[[str], None]
@@ -61,7 +63,8 @@ def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False,
         raise BundleError(f"{target} exists and is not a bundle (no {MANIFEST_FILE}): choose another path with --out")
     splits = _load_same_splits(run)
     dev, network = splits.dev, run.network()
-    precisions: list[Precision] = ["fp32", "int8"] if has_int8(network.stack) else ["fp32"]
+    quantizes = not isinstance(network, Forecaster) and has_int8(network.stack)
+    precisions: list[Precision] = ["fp32", "int8"] if quantizes else ["fp32"]
     graphs = {precision: export_graph(network, precision) for precision in precisions}
     worst = worst_difference(network, run.codec, graphs["fp32"], dev)
     if not worst <= LARGEST_DIFFERENCE:
@@ -114,7 +117,7 @@ def card_of(
 
     `known` are the scores of the baselines, if they were measured before.
     """
-    share = 0.0 if manifest.task == "generate" else compare_tokens(bundle.task.codec, splits.train).share
+    share = 0.0 if manifest.task in ("generate", "forecast") else compare_tokens(bundle.task.codec, splits.train).share
     return card.write(
         manifest,
         tokens_cut_differently=share,
@@ -172,6 +175,7 @@ def _manifest(
         codec=recipe.codec,
         labels=tuple(recipe.merge) or run.labels,
         text_labels=run.text_labels,
+        forecast=recipe.forecast,
         scheme="iob2" if recipe.task in ("tag", "joint") and are_iob2(run.labels) else None,
         inputs=graph.inputs,
         outputs=graph.outputs,
@@ -182,6 +186,7 @@ def _manifest(
         limits=InputLimits(max_length=recipe.max_length),
         metric=run.metric,
         provenance=provenance,
+        **({"tolerance": EXAMPLE_TOLERANCE * max(each.unit for each in splits.dev)} if recipe.forecast else {}),
         examples=(Example(inputs="", outputs=None),),
     )
 
@@ -243,6 +248,8 @@ def _examples(run: TrainingRun, variants: Mapping[str, Bundle], manifest: Manife
         if len(found) == most:
             break
         parameters = _common_greedy_parameters(variants, text) if manifest.task == "generate" else {}
+        if manifest.forecast is not None:
+            parameters = {"prediction_length": min(EXAMPLE_HORIZON, manifest.forecast.horizon)}
         if parameters is None:
             continue
         answers = [as_json(self_test.answer(bundle, text, parameters)) for bundle in variants.values()]
@@ -262,6 +269,9 @@ def candidates(task: str, codec: str, dev: Any) -> tuple[Any, ...]:
     """
     if task == "generate":
         return tuple(dev[start : start + PROMPT] for start in range(0, len(dev) - PROMPT, PROMPT))[:CANDIDATES]
+    if task == "forecast":
+        complete = [window.history for window in dev if None not in window.history]
+        return tuple(sorted(complete, key=len))[:CANDIDATES]
     with_spans = sorted(dev, key=lambda example: set(tags_of(example)) == {"O"})  # stable: others keep their order
     return tuple(dict.fromkeys(_as_text(inputs_of(example), codec) for example in with_spans))[:CANDIDATES]
 

@@ -17,11 +17,15 @@ from training.data.examples import SequenceExample, label_of, tags_of
 from training.data.tag_schemes import are_iob2
 
 NATS = "nats_per_character"
+MSE, MAE, COVERAGE = "mse", "mae", "coverage_80"  # of forecasts
 UNITS = {
     "accuracy": "accuracy, %",
     "f1": "span F1, %",
     "exact": "exact match, %",
     NATS: "nats per character",
+    MSE: "mean squared error",
+    MAE: "mean absolute error",
+    COVERAGE: "values in the 80% interval, %",
 }
 PERFECT = {"accuracy": 100.0, "f1": 100.0, "exact": 100.0}  # scores that cannot improve
 MOST_CONFUSED = 24  # rows of a confusion matrix: a picture of more is unreadable
@@ -70,6 +74,8 @@ def metric_of(task: str, labels: Sequence[str]) -> str:
     """Return the metric that chooses the best epoch. `labels` are those of the manifest."""
     if task == "generate":
         return NATS
+    if task == "forecast":
+        return MSE
     if task == "joint":
         return "exact"
     return "f1" if task == "tag" and are_iob2(labels) else "accuracy"
@@ -176,7 +182,7 @@ def confusion(expected: Sequence[str], predicted: Sequence[str], *, most: int = 
 
 
 def higher_is_better(metric: str) -> bool:
-    return metric != NATS
+    return metric not in (NATS, MSE)
 
 
 def better(metric: str, new: float, old: float) -> bool:

@@ -1,7 +1,7 @@
 """Pictures (PNG) of training: learning curves of one run or of several, and confusion matrices.  K labels."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -12,12 +12,19 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
+from training.data.examples import ForecastWindow
+from training.data.time_series import as_array
+from training.forecasts import LAST, fill, repeat_last, repeat_season, seasonal
 from training.metrics import Confusion, History, best_epoch
 
+FAN_CHARTS, MOST_STEPS = 3, 168  # charts in a picture; steps of a history and of a forecast
 GAMMA = 0.4  # of the colors: one percent is visible although most counts are on the diagonal
 LONGEST_BASELINE = 45  # characters of its name
 LONGEST_NAME = 22  # characters of a label
+
+Row = tuple[NDArray[np.float64], NDArray[np.float64]]  # the mean (N,) and the quantiles (N, Q) of a forecast
 
 
 @contextmanager
@@ -77,6 +84,46 @@ def draw_comparison(runs: Mapping[str, History], metric: str, path: Path) -> Non
         for axes in (over_epochs, losses):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         over_epochs.legend(frameon=False)
+
+
+def draw_forecasts(windows: Sequence[ForecastWindow], rows: Sequence[Row], levels: Sequence[float], path: Path) -> None:
+    """Draw a fan chart for some windows: the end of the history, the future, and the forecast with its intervals.
+
+    `rows` has the mean (N,) and the quantiles (N, Q) of each window.
+    """
+    chosen = np.unique(np.linspace(0, len(windows) - 1, FAN_CHARTS).astype(int))
+    with picture(path, len(chosen), size=(5 * len(chosen), 4)) as (_, axes):
+        for part, number in zip(axes, chosen, strict=True):
+            window, (mean, quantiles) = windows[number], rows[number]
+            future = as_array(window.future)[:MOST_STEPS]
+            history, steps = as_array(window.history)[-MOST_STEPS:], np.arange(len(future))
+            part.plot(np.arange(-len(history), 0), history, color="black", linewidth=1, label="history")
+            part.plot(steps, future, color="tab:gray", linewidth=1, label="what followed")
+            part.plot(steps, mean[: len(future)], color="tab:blue", label="forecast")
+            for low in range(len(levels) // 2):
+                bounds = quantiles[: len(future), low], quantiles[: len(future), -1 - low]
+                part.fill_between(steps, *bounds, color="tab:blue", alpha=0.12, linewidth=0)
+            part.set(xlabel="step", title=window.series)
+        axes[0].legend(frameon=False, loc="upper left")
+
+
+def draw_errors(windows: Sequence[ForecastWindow], rows: Sequence[Row], season: int, path: Path) -> None:
+    """Draw the mean absolute error by horizon, next to that of the last value and of the last season."""
+    horizon = max(len(window.future) for window in windows)
+    names = ["forecast", LAST, *([seasonal(season)] if season > 1 else [])]
+    errors = np.full((len(names), len(windows), horizon), np.nan)
+    for number, (window, (mean, _)) in enumerate(zip(windows, rows, strict=True)):
+        future, history = as_array(window.future), fill(as_array(window.history))
+        count = len(future)
+        others = [repeat_last(history, count), repeat_season(history, season, count)][: len(names) - 1]
+        for place, forecast in enumerate([mean[:count], *others]):
+            errors[place, number, :count] = np.abs(future - forecast) / window.unit
+    with picture(path) as (_, [axes]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Mean of empty slice")  # a step that no window knows
+        for name, part in zip(names, np.nanmean(errors, axis=1), strict=True):
+            axes.plot(1 + np.arange(horizon), part, label=name)
+        axes.set(xlabel="steps ahead", ylabel="mean absolute error (deviations)")
+        axes.legend(frameon=False)
 
 
 def draw_confusion(matrix: Confusion, path: Path, title: str) -> None:

@@ -13,12 +13,14 @@ from models.codecs.base import FIRST
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.files.text_files import refuse_binary
-from models.manifest import CharactersSpec, DnaSpec, FramesSpec
+from models.manifest import CharactersSpec, DnaSpec, FramesSpec, SeriesSpec
 from training.data import checks, loading
 from training.data.augmentation import read_gazetteer
 from training.data.examples import DataError, Splits, inputs_of, label_names
+from training.nn.forecaster import Forecaster
 from training.nn.networks import LanguageModel, Network, SequenceNetwork, make_network
 from training.objectives import Objective
+from training.objectives.forecasting import ForecastObjective
 from training.objectives.language_model import LanguageModelObjective
 from training.objectives.sequences import SequenceObjective
 from training.recipe import Recipe
@@ -38,6 +40,8 @@ class PreparedRun:
         """Return the objective of the recipe's task. Encodes all examples."""
         if isinstance(self.network, LanguageModel):
             return LanguageModelObjective(recipe, self.codec, self.network, self.examples.train, self.examples.choosing)
+        if isinstance(self.network, Forecaster):
+            return ForecastObjective(recipe, self.codec, self.network, self.examples)
         auxiliary = self.auxiliary.train if self.auxiliary else ()
         return SequenceObjective(recipe, self.codec, self.network, self.examples, auxiliary)
 
@@ -51,7 +55,9 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> PreparedRun:
     examples = loading.merge_dev_labels(recipe, examples or loading.load_splits(recipe))
     auxiliary = loading.load_auxiliary(recipe)
     codec = fit_codec(recipe, [*examples.train, *auxiliary.train] if auxiliary else examples.train)
-    labels, text_labels = ((), ()) if recipe.task == "generate" else label_names(recipe.task, examples.train)
+    labels, text_labels = (
+        ((), ()) if recipe.task in ("generate", "forecast") else label_names(recipe.task, examples.train)
+    )
     notes = checks.check_splits(recipe, codec, examples)
     network = make_network(
         recipe.architecture,
@@ -61,6 +67,7 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> PreparedRun:
         text_labels=text_labels,
         merge=recipe.merge,
         auxiliary_labels=len(label_names("tag", auxiliary.train)[0]) if auxiliary else 0,
+        forecast=recipe.forecast,
     )
     if recipe.vectors is not None:
         notes = (*notes, load_vectors(recipe.vectors, codec, network))
@@ -80,7 +87,7 @@ def fit_codec(recipe: Recipe, train: Any) -> Codec:
     spec = recipe.codec
     if isinstance(spec, CharactersSpec):
         return CharactersCodec.fit(spec, [train] if isinstance(train, str) else ["".join(inputs_of(e)) for e in train])
-    if isinstance(spec, DnaSpec | FramesSpec):
+    if isinstance(spec, DnaSpec | FramesSpec | SeriesSpec):
         return build(spec, lambda name: ())
     tokenizer = WordsCodec(spec, ())
     sentences = [tokenizer.encode(inputs_of(example)).tokens for example in train]

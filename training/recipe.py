@@ -7,7 +7,7 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.manifest import FORMS, NAME, CodecSpec, Name, TaskName
+from models.manifest import FORMS, NAME, CodecSpec, ForecastSpec, Name, TaskName
 from models.messages import needed, suggest
 from training.data.augmentation import AugmentationOptions
 from training.data.tag_schemes import TagScheme
@@ -20,6 +20,7 @@ CODECS: dict[str, tuple[str, ...]] = {  # the codecs that a task can work with
     "classify": ("words", "characters", "dna", "frames"),
     "joint": ("words",),
     "generate": ("characters",),
+    "forecast": ("series",),
 }
 CODEC_DEFAULTS: dict[str, dict[str, Any]] = {"frames": {"features": 1}}  # required fields; `fit` counts the features
 EXAMPLES = {  # values of required fields
@@ -67,7 +68,10 @@ class DataOptions(_RecipePart):
     label: str = "label"  # column or key of the label
     tokens: str = "tokens"  # key of the tokens in JSON
     tags: str = "tags"  # key of the tags in JSON
-    series: str = "id"  # column that names the series of a frame
+    series: str = "id"  # column that names the series of a frame or a value
+    time: str = "time"  # column of the time of a value
+    target: str = ""  # columns of the values to forecast, separated by commas; by default all numbers
+    freq: str = ""  # time between two values, as pandas spells it; by default the most common one
     token_column: int | str | None = None  # CoNLL column of the token; by default the first
     tag_column: int | str | None = None  # CoNLL column of the tag; by default the last
     tag_scheme: TagScheme = Field(
@@ -115,6 +119,7 @@ class Recipe(_RecipePart):
     languages: tuple[str, ...] = ()  # BCP 47 tags
     data: DataOptions
     codec: CodecSpec
+    forecast: ForecastSpec | None = Field(default=None, description="what a forecaster answers")
     merge: dict[str, tuple[str, ...]] = Field(
         default={},
         description="labels of the answers, each with the labels of the data that it stands for: "
@@ -176,8 +181,13 @@ class Recipe(_RecipePart):
                 training.threshold and task != "tag"
             ),
             "margin needs a crf; set architecture.crf = true, or remove margin": training.margin and not crf,
+            f"forecast is for task 'forecast', not for task {task!r}; remove it": self.forecast and task != "forecast",
+            "task 'forecast' needs the table [forecast]": task == "forecast" and self.forecast is None,
+            "a forecaster reads forwards; set architecture.bidirectional = false and layers = 1": (
+                task == "forecast" and (self.architecture.bidirectional or self.architecture.layers > 1)
+            ),
             "label_smoothing is for labels that are predicted one by one; remove it": (
-                training.label_smoothing and (crf or generates)
+                training.label_smoothing and (crf or generates or task == "forecast")
             ),
         }
         for problem, found in problems.items():

@@ -10,13 +10,24 @@ from typing import Any
 
 from models import self_test
 from models.bundle import Bundle
-from training import metrics, plots, score
+from training import forecasts, metrics, plots, score
 from training.baselines import baselines
-from training.data.examples import SequenceExample, SeriesExample, Splits, inputs_of, merge_labels, where
+from training.data import loading
+from training.data.examples import (
+    ForecastWindow,
+    SequenceExample,
+    SeriesExample,
+    Splits,
+    inputs_of,
+    merge_labels,
+    where,
+)
+from training.data.time_series import season_of
 from training.metrics import ExampleLabels
 from training.recipe import Recipe
 
 REPORT, CONFUSION, ERRORS = "report.json", "confusion.png", "errors.tsv"
+FORECASTS, ERRORS_BY_HORIZON = "forecasts.png", "errors-by-horizon.png"
 ERROR_COLUMNS = ("gold", "predicted", "score", "text")
 SAMPLE = {"temperature": 0.7, "seed": 1, "max_new_tokens": 300}  # of a language model
 PROMPT = 16  # characters, of a recipe without examples
@@ -38,6 +49,8 @@ def write(folder: Path, content: dict[str, Any]) -> None:
 
 def measure_baselines(recipe: Recipe, train: Any, dev: Any) -> BaselineScores:
     """Return the scores of the baselines of a recipe's task on `dev`, which has the labels of answers."""
+    if recipe.forecast is not None:
+        return forecasts.baselines(train, dev, recipe.forecast.horizon)
     train = merge_labels(train, recipe.merge) if recipe.merge else train
     return baselines(recipe.task, train, dev, codec=recipe.codec.kind)
 
@@ -55,9 +68,15 @@ def measure_bundle(
 ) -> dict[str, Any]:
     """Return what a model card shows of the development data: baselines, and `label_scores` or a generated sample.
 
+    For a forecaster: its scores by history and horizon, on test data where the literature scores them.
+
     `known` are the scores of the baselines, if they were measured on the same data before.
     """
     scores = known or measure_baselines(recipe, examples.train, examples.dev)
+    if recipe.forecast is not None:
+        train, scored, name = loading.scored_series(recipe)
+        table = {"split": name, "table": score.forecast_table(bundle, train, scored)}
+        return {"baselines": scores, "forecasts": table}
     if recipe.task != "generate":
         expected = [ExampleLabels.of(example) for example in examples.dev]
         return {"baselines": scores, **label_scores(recipe.task, expected, score.predict(bundle, examples.dev))}
@@ -73,6 +92,13 @@ def draw_confusion(
     plots.draw_confusion(
         metrics.confusion(*metrics.label_lists(task, expected, predicted)), folder / CONFUSION, folder.name
     )
+
+
+def draw_forecasts(folder: Path, recipe: Recipe, windows: Sequence[ForecastWindow], rows: Sequence[plots.Row]) -> None:
+    """Draw forecasts.png and errors-by-horizon.png from the forecasts of windows."""
+    spec = recipe.forecast
+    plots.draw_forecasts(windows, rows, spec.quantile_levels, folder / FORECASTS)
+    plots.draw_errors(windows, rows, season_of(spec.frequency), folder / ERRORS_BY_HORIZON)
 
 
 def write_errors(folder: Path, examples: Sequence[SequenceExample], predicted: Sequence[ExampleLabels]) -> int:

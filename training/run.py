@@ -19,6 +19,7 @@ from training.data import loading
 from training.data.examples import DataError, Source, Splits, digest_of
 from training.nn.networks import Network, SequenceNetwork, make_network
 from training.objectives import Objective
+from training.objectives.forecasting import ForecastObjective
 from training.objectives.sequences import SequenceObjective
 from training.prepare import prepare
 from training.recipe import Recipe, reopen
@@ -54,6 +55,7 @@ class TrainingRun:
             labels=self.labels,
             text_labels=self.text_labels,
             merge=self.recipe.merge,
+            forecast=self.recipe.forecast,
         )
         weights = torch.load(self.folder / trainer.BEST, map_location="cpu", weights_only=True)
         network.load_state_dict({name: w for name, w in weights.items() if not name.startswith("auxiliary.")})
@@ -157,6 +159,8 @@ def _write_report(run: TrainingRun, examples: Splits[Any], objective: Objective)
         "advice": report.advise(run.recipe, run.metric, run.history, run.best_epoch, scores),
         "stopped": trainer.describe_stop(run.history, run.metric, run.recipe.training),
     }
+    if isinstance(objective, ForecastObjective):
+        report.draw_forecasts(run.folder, run.recipe, dev, objective.predict(run.network()))
     if isinstance(objective, SequenceObjective):
         network = run.network()
         if run.recipe.training.threshold and isinstance(network, SequenceNetwork):

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,13 +10,17 @@ import numpy as np
 from models import state
 from models.bundle import Bundle
 from models.codecs.base import UNKNOWN, InputError
+from models.manifest import SeriesSpec
 from models.predictor import batches
-from models.tasks import Classification, Generation, Joint, Tagging
-from training import metrics
+from models.tasks import Classification, Forecasting, Generation, Joint, Tagging
+from training import forecasts, metrics
 from training.data.checklists import read_checklist
-from training.data.examples import DataError, SequenceExample, inputs_of, text_of, where
+from training.data.examples import DataError, SequenceExample, TimeSeries, inputs_of, text_of, where
 from training.metrics import ExampleLabels
 
+FORECAST_ROWS = 64  # series in a batch
+# Shares of the longest history and horizon: 96, 192, 336 and 720 of 720.
+HISTORIES, HORIZONS = (2 / 15, 7 / 15, 1), (2 / 15, 4 / 15, 7 / 15, 1)
 CHUNK = 1000  # characters in one call for a text
 TIMED_SEQUENCES, TIMED_CHARACTERS = 256, 256
 WARMUP_TURNS, TURNS, FEWEST_CALLS = 1, 11, 64
@@ -52,6 +56,11 @@ def score(bundle: Bundle, dev: Any) -> dict[str, float]:
     """Return the scores of a bundle by metric, as `metrics.score_labels` or, for a text, nats per character."""
     if isinstance(bundle.task, Generation):
         return {metrics.NATS: round(_nats_per_character(bundle, bundle.task, dev), 4)}
+    if isinstance(bundle.task, Forecasting):
+        found = forecasts.score(
+            list(forecast(bundle, list(map(inputs_of, dev)))), dev, bundle.task.spec.quantile_levels
+        )
+        return {name: round(value, 4) for name, value in found.items()}
     expected = [ExampleLabels.of(example) for example in dev]
     manifest = bundle.manifest
     scores = metrics.score_labels(manifest.task, manifest.labels, expected, predict(bundle, dev))
@@ -76,6 +85,35 @@ def _encode(task: Tagging | Classification | Joint, example: SequenceExample) ->
         return task.encode(inputs_of(example))
     except InputError as error:
         raise DataError(f"{where(example)}: {error}") from None
+
+
+def forecast(bundle: Bundle, histories: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield the mean (N,) and the quantiles (N, Q) of each history, on its scale."""
+    task = bundle.task
+    assert isinstance(task, Forecasting)
+    for start in range(0, len(histories), FORECAST_ROWS):
+        batch = [task.encode(history) for history in histories[start : start + FORECAST_ROWS]]
+        rows = task.decode(batch, bundle.model.run(task.collate(batch)))
+        for item, row in zip(batch, rows, strict=True):
+            yield forecasts.on_scale(item, row.mean, row.quantiles)
+
+
+def forecast_table(bundle: Bundle, train: Sequence[TimeSeries], scored: Sequence[TimeSeries]) -> str:
+    """Return the scores of a forecaster by history and horizon, next to the baselines, in Markdown."""
+    spec, codec = bundle.manifest.forecast, bundle.manifest.codec
+    assert spec is not None
+    assert isinstance(codec, SeriesSpec)
+    low, high = (forecasts.nearest(spec.quantile_levels, bound) for bound in forecasts.INTERVAL)
+
+    def predict(histories: Sequence[Any]) -> Iterator[tuple[Any, Any, Any]]:
+        for mean, quantiles in forecast(bundle, histories):
+            yield mean, quantiles[:, low], quantiles[:, high]
+
+    parts = [
+        sorted({codec.segment * max(1, round(share * longest / codec.segment)) for share in shares})
+        for longest, shares in ((codec.longest, HISTORIES), (spec.horizon, HORIZONS))
+    ]
+    return forecasts.render_table(forecasts.table(predict, train, scored, histories=parts[0], horizons=parts[1]))
 
 
 def _labels_of_row(task: Tagging | Classification | Joint, row: Any) -> ExampleLabels:

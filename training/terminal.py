@@ -21,7 +21,7 @@ from training.data import loading
 from training.recipe import Recipe, RecipeError
 
 RUNS = Path("runs")
-COLUMN_OPTIONS = ("text", "label", "tokens", "tags", "series", "token_column", "tag_column")
+COLUMN_OPTIONS = ("text", "label", "tokens", "tags", "series", "time", "target", "freq", "token_column", "tag_column")
 FILE_OPTIONS = ("dev", *COLUMN_OPTIONS, "encoding")  # also fields of [data]
 
 MOST_LABELS = 20  # rows of a table
@@ -135,7 +135,10 @@ def add_file_options(own: Any) -> None:
     own.add_argument("--label", metavar="COLUMN", help="Read labels from this column or key (default: label).")
     own.add_argument("--tokens", metavar="KEY", help="Name the key of the tokens in JSON (default: tokens).")
     own.add_argument("--tags", metavar="KEY", help="Name the key of the tags in JSON (default: tags or ner_tags).")
-    own.add_argument("--series", metavar="COLUMN", help="Group frames by this column (default: id).")
+    own.add_argument("--series", metavar="COLUMN", help="Group frames or values by this column (default: id).")
+    own.add_argument("--time", metavar="COLUMN", help="Read the times of values from this column (default: time).")
+    own.add_argument("--target", metavar="COLUMNS", help="Forecast these columns, a,b (default: all numbers).")
+    own.add_argument("--freq", metavar="FREQ", help="Time between two values: h, D, MS, … (default: the most common).")
     own.add_argument(
         "--token-column",
         type=column,
@@ -163,7 +166,8 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
     recipe = recipes.load(options.recipe, **changes)
     if recipe.data.path is None and given:
         raise RecipeError(f"--{next(iter(given)).replace('_', '-')} needs your own file; give it with --data")
-    return recipe if "codec.features" in changes else loading.count_features(recipe)
+    sized = {"codec.features", "codec.segment", "codec.longest", "forecast.horizon"}
+    return recipe if sized & changes.keys() else loading.fit_to_data(recipe)
 
 
 def given_file_options(options: argparse.Namespace) -> dict[str, Any]:

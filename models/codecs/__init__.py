@@ -5,12 +5,23 @@ from collections.abc import Callable, Sequence
 from models.codecs.base import InputError, TooLong
 from models.codecs.characters import CharactersCodec, DnaCodec
 from models.codecs.frames import FramesCodec
+from models.codecs.series import SeriesCodec
 from models.codecs.words import WordsCodec
-from models.manifest import AnySpec, CharactersSpec, DnaSpec, FramesSpec
+from models.manifest import AnySpec, CharactersSpec, DnaSpec, FramesSpec, SeriesSpec
 
-Codec = WordsCodec | CharactersCodec | DnaCodec | FramesCodec
+Codec = WordsCodec | CharactersCodec | DnaCodec | FramesCodec | SeriesCodec
 
-__all__ = ["CharactersCodec", "Codec", "DnaCodec", "FramesCodec", "InputError", "TooLong", "WordsCodec", "build"]
+__all__ = [
+    "CharactersCodec",
+    "Codec",
+    "DnaCodec",
+    "FramesCodec",
+    "InputError",
+    "SeriesCodec",
+    "TooLong",
+    "WordsCodec",
+    "build",
+]
 
 
 def build(spec: AnySpec, read_vocabulary: Callable[[str], Sequence[str]]) -> Codec:
@@ -19,6 +30,8 @@ def build(spec: AnySpec, read_vocabulary: Callable[[str], Sequence[str]]) -> Cod
         return DnaCodec(spec)
     if isinstance(spec, FramesSpec):
         return FramesCodec(spec)
+    if isinstance(spec, SeriesSpec):
+        return SeriesCodec(spec)
     if isinstance(spec, CharactersSpec):
         return CharactersCodec(spec, read_vocabulary(spec.characters))
     return WordsCodec(

@@ -1,12 +1,14 @@
 """Tasks turn encoded inputs into the feeds of a graph, and its outputs into typed answers."""
 
 from models.tasks.classify import Classification, Joint
+from models.tasks.forecast import Forecasting
 from models.tasks.generate import Generation
 from models.tasks.tag import Tagging
 from models.tasks.types import (
     EmbeddingInput,
     Entity,
     EntitySpan,
+    Forecast,
     GeneratedToken,
     GenerationDetails,
     GenerationResult,
@@ -17,13 +19,15 @@ from models.tasks.types import (
     as_json,
 )
 
-Task = Tagging | Classification | Joint | Generation
+Task = Tagging | Classification | Joint | Generation | Forecasting
 
 __all__ = [
     "Classification",
     "EmbeddingInput",
     "Entity",
     "EntitySpan",
+    "Forecast",
+    "Forecasting",
     "GeneratedToken",
     "Generation",
     "GenerationDetails",

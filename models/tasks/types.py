@@ -101,6 +101,13 @@ class TaggedInput(Sequence[Entity | EntitySpan]):
         return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
 
 
+class Forecast(NamedTuple):
+    """The values that follow a series. `quantiles` maps a level, such as "0.1", to as many values as `mean` has."""
+
+    mean: list[float]
+    quantiles: dict[str, list[float]]
+
+
 class LabelScore(NamedTuple):
     """One label of the whole input with its probability."""
 

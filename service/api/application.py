@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.routing import Route as StarletteRoute
 
 from service import VERSION
-from service.api import bentoml_routes, model_urls, native, oip, openai, openapi, sse, tei
+from service.api import bentoml_routes, forecast, model_urls, native, oip, openai, openapi, sse, tei
 from service.api.asgi import Endpoint
 from service.api.bentoml_routes import BentoMLPages
 from service.api.native import model_cards
@@ -101,6 +101,7 @@ ROUTES: tuple[Route, ...] = (
     *sse.ROUTES,
     *model_urls.ROUTES,
     *tei.ROUTES,
+    *forecast.ROUTES,
     *openai.ROUTES,
     *oip.ROUTES,
     Route(

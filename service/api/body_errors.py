@@ -46,8 +46,8 @@ def request_error(
     errors = error.errors(include_url=False, include_input=with_value)
     first = _most_helpful(errors)
     kind, value, context = first["type"], first.get("input"), first.get("ctx", {})
-    union = _UNIONS.get((error.title, str(first["loc"][0]))) if first["loc"] else None
-    field = str(first["loc"][0]) if union else _path((parent, *first["loc"]))
+    union, end = _find_union(error.title, first["loc"])
+    field = _path(first["loc"][:end]) if union else _path((parent, *first["loc"]))
     if kind == "json_invalid":  # the parser's message has a position, and never the text itself
         return InvalidRequest(f"the body is not valid JSON: {context['error']}")
     if kind == "extra_forbidden":
@@ -55,7 +55,7 @@ def request_error(
     if kind == "missing":
         return InvalidRequest("required, but missing", field=field)
     if union:
-        place = _deepest([each["loc"] for each in errors if each["loc"][0] == field])
+        place = _deepest([each["loc"][end:] for each in errors if each["loc"][:end] == first["loc"][:end]])
         where = f"; the value at {field}{place} fits none of these" if place else ""
         return InvalidRequest(f"must be {union}{where}", field=field, value=value)
     if kind == "value_error":  # of a validator above
@@ -88,12 +88,24 @@ def _unknown_field(model: type[RequestModel], name: str, field: str) -> InvalidR
     return InvalidRequest(message, field=field, value=name, available=offered)
 
 
+def _find_union(title: str, location: Sequence[int | str]) -> tuple[str | None, int]:
+    """Return what the union at a location takes, and how many parts of the location lead to it."""
+    names = []
+    for end, part in enumerate(location, 1):
+        if isinstance(part, str):
+            names.append(part)
+            if (union := _UNIONS.get((title, ".".join(names)))) is not None:
+                return union, end
+    return None, 0
+
+
 _FRAMES = "frames (a list of lists of numbers, all of one length) or a list of frames"
 _STRINGS = "a string or a list of strings"
 _UNIONS = {  # pydantic reports one error for each member of a union; these replace them
     ("TagRequest", "inputs"): f"a string, a list of strings, a list of lists of strings (tokens), {_FRAMES}",
     ("ClassifyRequest", "inputs"): f"a string, a list of strings, {_FRAMES}",
     ("GenerateRequest", "inputs"): _STRINGS,
+    ("ForecastRequest", "inputs.target"): "a list of numbers, or a list of such lists, with null where one is missing",
     (
         "StreamMessage",
         "inputs",

@@ -10,13 +10,15 @@ Bodies and answers are those of the routes of the tasks.
 from dataclasses import replace
 from typing import Any
 
-from service.api import native, schemas, sse, tei
+from service.api import forecast, native, schemas, sse, tei
 from service.api.pipeline import RequestContext
 from service.api.routes import MODEL_QUERY, Card, Docs, Route
 from service.errors import UnknownModel
 
 GROUP = "One model"
-BY_TASK = {route.task: route for route in (native.TAG, native.CLASSIFY, native.GENERATE, tei.EMBED)}
+BY_TASK = {
+    route.task: route for route in (native.TAG, native.CLASSIFY, native.GENERATE, forecast.FORECAST_ROUTE, tei.EMBED)
+}
 
 
 async def _first_task(context: RequestContext, body: bytes) -> Any:
@@ -48,12 +50,13 @@ FIRST_TASK_DOCS = Docs(
     summary="Run the first task of a model",
     about="`InferenceClient` of `huggingface_hub` takes this URL as its `model`. The body and the answer are those of"
     " the model's first task: see `/v1/models`.",
-    body=schemas.TagRequest | schemas.ClassifyRequest | schemas.GenerateRequest,
+    body=schemas.TagRequest | schemas.ClassifyRequest | schemas.GenerateRequest | forecast.ForecastRequest,
     answer=list[schemas.EntityObject]
     | list[list[schemas.EntityObject]]
     | list[list[schemas.LabelObject]]
     | schemas.GeneratedObject
-    | list[schemas.GeneratedObject],
+    | list[schemas.GeneratedObject]
+    | forecast.Predictions,
     event=sse.TokenEvent,
     example=_example,
 )

@@ -192,11 +192,15 @@ def find_tensor_runtime(worker: Worker, model: str, version: str) -> TensorRunti
 
 def text_inputs(runtime: TensorRuntime) -> list[str]:
     """Return the names of the inputs that may replace those of the graph."""
+    if runtime.tasks == ("forecast",):
+        return []  # only tensors
     return [TEXT, JSON] if runtime.reads_text else [JSON]
 
 
 def text_outputs(runtime: TensorRuntime) -> list[str]:
     """Return the names of the outputs for these inputs."""
+    if not text_inputs(runtime):
+        return []
     return [*(name for task in runtime.tasks for name in OUTPUTS[_kind(runtime, task)]), JSON]
 
 

@@ -34,7 +34,8 @@ ABOUT = """Tags, classifies and generates text with small recurrent networks.
 lists the bundles, and the examples here name loaded ones. `model` in the body, `?model=`, or `/models/{id}` chooses
 one; any other query parameter gets 422, except on health routes. Every answer has `X-Request-Id` and `Server-Timing`.
 Errors are `application/problem+json`, except on the OpenAI and Open Inference Protocol routes, which use their own
-formats. A wrong method gets 405 with `Allow`, and an unknown path 404. Bodies may be compressed with gzip or deflate.
+formats. A wrong method gets 405 with `Allow`, and an unknown path 404. Bodies may be compressed with gzip, deflate or
+zstd.
 `WS /v1/stream` is not HTTP and therefore not listed: it takes tokens or frames as they arrive and answers each message
 (docs/tutorials/streaming-tags.md).
 """
@@ -74,6 +75,12 @@ QUERY: Json = {
         "in": "query",
         "schema": {"type": "string", "minLength": 1},
         "description": "As `model` in the body, for clients that send only a URL.",
+    },
+    "freq": {
+        "name": "freq",
+        "in": "query",
+        "schema": {"type": "string"},
+        "description": "Ignored: a forecaster has the same sizes for every frequency.",
     },
 }
 HEADERS: Json = {

@@ -161,6 +161,8 @@ class RequestContext:
                 read = f"this route reads only {', '.join(accepted)}; send others in the body"
                 message = f"unknown query parameter; {read if accepted else 'this route reads none; leave it out'}"
                 raise InvalidRequest(message, field=f"?{shown(name)}", value=name, available=accepted or None)
+            if name != "model":
+                continue
             if not value:
                 raise InvalidRequest("empty; send the name of a model, or leave it out", field="?model", value=value)
             self._check_model(value, "?model")

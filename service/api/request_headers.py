@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Self
 
+import zstandard
+
 from service.api.problems import Headers
 from service.errors import InvalidRequest, TooLarge, Unauthorized, UnsupportedMedia, shown
 from service.rate_limits import RateLimitStatus
@@ -14,7 +16,9 @@ from service.rate_limits import RateLimitStatus
 JSON, OCTETS = "application/json", "application/octet-stream"
 # The zlib formats of each content coding that is read, in the order to try them: some clients send raw deflate.
 CODINGS = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}
-ACCEPTED_CODINGS = ("gzip", "deflate", "identity")
+ZSTD = "zstd"
+ZSTD_WINDOW = 1 << 23  # bytes of memory for one body, the limit of RFC 9659
+ACCEPTED_CODINGS = ("gzip", "deflate", ZSTD, "identity")
 HEADER_LENGTH = b"inference-header-content-length"  # bytes of JSON in a body that continues with tensors
 
 
@@ -99,7 +103,7 @@ def content_coding(headers: RequestHeaders) -> str:
     coding = "" if sent is None else sent.strip().lower().decode("latin-1")
     if coding in ("", "identity"):
         return ""
-    if coding not in CODINGS:
+    if coding not in CODINGS and coding != ZSTD:
         raise UnsupportedMedia(
             f"the content encoding {shown(coding)} is not supported; send {', '.join(ACCEPTED_CODINGS)}",
             value=coding,
@@ -113,6 +117,8 @@ def decompress(body: bytes, coding: str, limit: int) -> bytes:
 
     One stream is read. A body of thousands of empty ones would take seconds.
     """
+    if coding == ZSTD:
+        return _decompress_zstd(body, limit)
     for wbits in CODINGS[coding]:
         stream = zlib.decompressobj(wbits)
         with contextlib.suppress(zlib.error):
@@ -122,6 +128,19 @@ def decompress(body: bytes, coding: str, limit: int) -> bytes:
             if stream.eof and not stream.unused_data:
                 return out
     raise InvalidRequest(f"the body is not one complete {coding} stream", field="Content-Encoding", value=coding)
+
+
+def _decompress_zstd(body: bytes, limit: int) -> bytes:
+    decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+    with contextlib.suppress(zstandard.ZstdError):
+        out = decompressor.stream_reader(body).read(limit + 1)
+        if len(out) > limit:
+            raise body_too_large(limit)
+        stream = decompressor.decompressobj()  # within the limit: the reader does not say whether the frame is complete
+        stream.decompress(body)
+        if stream.eof and not stream.unused_data:
+            return out
+    raise InvalidRequest("the body is not one complete zstd frame", field="Content-Encoding", value=ZSTD)
 
 
 def _check_repeated(headers: RequestHeaders, available: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from models import bundle, self_test
-from models.manifest import BundleError, read
+from models.manifest import FORMAT_VERSION, BundleError, read
 from tests.support import bundles
 
 Content = dict[str, Any]
@@ -47,11 +47,11 @@ def test_format_1_bundle_passes_self_test(tmp_path: Path, task: str) -> None:
     assert loaded.manifest.format == 1
 
 
-def test_save_writes_format_4(tmp_path: Path) -> None:
+def test_save_writes_the_newest_format(tmp_path: Path) -> None:
     path = as_format_1(bundles.classifier(tmp_path))
     files = {file: (path / file).read_bytes() for file in read(path).files}
     bundle.save(path, read(path), files)
-    assert read(path).format == 4
+    assert read(path).format == FORMAT_VERSION
 
 
 @pytest.mark.parametrize("number", [5, 0, -1, 17])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from models import bundle, self_test
@@ -19,10 +20,12 @@ from models.manifest import (
     Data,
     DnaSpec,
     Example,
+    ForecastSpec,
     FramesSpec,
     InputLimits,
     Manifest,
     Provenance,
+    SeriesSpec,
     SubwordsSpec,
     Variant,
     WordsSpec,
@@ -43,6 +46,7 @@ SITES = ("donor", "acceptor")
 CPU = Placement(device="cpu")
 GENERATION = {"max_new_tokens": 12, "temperature": 0.0}
 FEATURES, BUCKETS, POSITIONS = 3, 40, 20
+SERIES = [3.0, 4.0, None, 6.0, 5.0, 4.5, 7.0]
 FRAMES = [[0.5, -1.0, 2.0], [0.25, 0.0, -0.5], [1.0, 1.0, 1.0]]
 SPELLED = WordsSpec(stems="stems.json", characters="characters.json", max_spelling=8)
 VOCABULARIES = {"words.json": WORDS, "stems.json": STEMS, "characters.json": LETTERS}
@@ -185,6 +189,31 @@ def with_speller(path: Path) -> Path:
     """Split the graph of a bundle whose words have characters: its OOV words get a speller."""
     split_bundle(path)
     return path
+
+
+def forecaster(root: Path, *, name: str = "tiny-forecast") -> Path:
+    """Write a forecaster of 8 values, from at most 5 segments of 4 values."""
+    graph = TinyGraph(seed=13)
+    spec = ForecastSpec(horizon=8, quantile_levels=(0.1, 0.5, 0.9), frequency="h")
+    codec = SeriesSpec(segment=4, longest=20)
+    _, last = graph.bidirectional(*graph.series(codec.segment))
+    levels = len(spec.quantile_levels)
+    quantiles = graph.op.Reshape(
+        graph.dense(last, 2 * HIDDEN, spec.horizon * levels), graph.constant(np.array([-1, spec.horizon, levels]))
+    )
+    graph.output(graph.dense(last, 2 * HIDDEN, spec.horizon), "mean", "B", spec.horizon)
+    graph.output(quantiles, "quantiles", "B", spec.horizon, levels)
+    return _write(
+        root,
+        name,
+        graph,
+        [SERIES, SERIES[:5]],
+        {"prediction_length": 3},
+        task="forecast",
+        forecast=spec,
+        codec=codec,
+        limits=InputLimits(max_length=64),
+    )
 
 
 def of_format_3(root: Path) -> Path:

@@ -91,6 +91,11 @@ class TinyGraph:
         frames, lengths = self.input("frames", "T", "B", features, dtype="float32"), self.input("lengths", "B")
         return self.dense(frames, features, EMBEDDING), lengths
 
+    def series(self, segment: int) -> tuple[Any, Any]:
+        """Return the vectors (T, B, EMBEDDING) of a SeriesCodec, and the lengths (B,)."""
+        segments, lengths = self.input("segments", "T", "B", 2 * segment, dtype="float32"), self.input("lengths", "B")
+        return self.dense(segments, 2 * segment, EMBEDDING), lengths
+
     def lstm(self, x: Any, lengths: Any, directions: int, state: Sequence[Any] = ()) -> Any:
         w, r = self.random(directions, 4 * HIDDEN, EMBEDDING), self.random(directions, 4 * HIDDEN, HIDDEN)
         b = self.random(directions, 8 * HIDDEN)

@@ -45,3 +45,9 @@ def frames(kind: str, count: int = 60) -> str:
         return "".join(json.dumps({"frames": row.frames, "label": row.label}) + "\n" for row in rows)
     lines = [f"{i},{x},{y},{z},{row.label}\n" for i, row in enumerate(rows) for x, y, z in row.frames]
     return "id,x,y,z,label\n" + "".join(lines)
+
+
+def series(count: int = 240) -> str:
+    """Return an hourly series with a season of a day."""
+    rows = (f"2026-01-{1 + hour // 24:02} {hour % 24:02}:00,{hour % 24 + 0.1 * (hour % 5)}\n" for hour in range(count))
+    return "time,load\n" + "".join(rows)

@@ -67,7 +67,36 @@ class SeriesExample:
     place: FileLocation | None = field(default=None, compare=False, repr=False)
 
 
-SequenceExample = TaggedExample | LabeledExample | JointExample | SeriesExample
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeSeries:
+    """A series of numbers at equal distances in time; None is a missing value. Forecasts begin at `first` or later."""
+
+    name: str
+    values: tuple[float | None, ...]
+    start: str  # ISO 8601
+    frequency: str  # as pandas spells it: "h", "D"
+    first: int = 0
+
+    def until(self, end: int) -> "TimeSeries":
+        """Return the series without the values from `end` on."""
+        return replace(self, values=self.values[:end])
+
+    def starting_at(self, first: int) -> "TimeSeries":
+        """Return the whole series, with forecasts from `first` on."""
+        return replace(self, first=first)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastWindow:
+    """A history of one series and the values that follow it. `unit` is the deviation of the series in training."""
+
+    series: str
+    history: tuple[float | None, ...]
+    future: tuple[float | None, ...]
+    unit: float
+
+
+SequenceExample = TaggedExample | LabeledExample | JointExample | SeriesExample | TimeSeries | ForecastWindow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +144,9 @@ def visible(text: str) -> str:
 
 
 def inputs_of(example: SequenceExample) -> Any:
-    """Return the input as codecs take it: tokens, a text or frames."""
+    """Return the input as codecs take it: tokens, a text, frames or a series."""
+    if isinstance(example, ForecastWindow | TimeSeries):
+        return example.history if isinstance(example, ForecastWindow) else example.values
     if isinstance(example, LabeledExample):
         return example.text
     return example.frames if isinstance(example, SeriesExample) else example.tokens
@@ -134,7 +165,7 @@ def tags_of(example: SequenceExample) -> tuple[str, ...]:
 
 def label_of(example: SequenceExample) -> str | None:
     """Return the label of the whole sequence, if it has one."""
-    return None if isinstance(example, TaggedExample) else example.label
+    return None if isinstance(example, TaggedExample | TimeSeries | ForecastWindow) else example.label
 
 
 def label_names(task: str, train: Iterable[SequenceExample]) -> tuple[tuple[str, ...], tuple[str, ...]]:

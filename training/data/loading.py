@@ -17,6 +17,7 @@ from training.data.examples import (
     Source,
     Splits,
     TaggedExample,
+    TimeSeries,
     merge_labels,
     tags_of,
 )
@@ -26,6 +27,7 @@ from training.data.labeled import read_bases, read_labeled
 from training.data.splitting import split, split_text
 from training.data.tag_schemes import convert, rename_kinds
 from training.data.tagged_json import read_tagged_json
+from training.data.time_series import fit_sizes, hold_out_ends, read_series, windows
 from training.data.token_tables import read_token_table
 from training.recipe import AdditionalData, DataOptions, Recipe
 
@@ -42,7 +44,7 @@ def load_splits(recipe: Recipe) -> Splits[Any]:
         splits = published.load({"name": options.name, **options.options})
     else:
         raise DataError("the recipe has no data; give --data FILE, or set name or path under [data]")
-    return _with_more(_with_choice(splits, options.choice_share), options.more)
+    return _with_more(_with_choice(_with_windows(recipe, splits), options.choice_share), options.more)
 
 
 def _own_splits(recipe: Recipe, path: Path) -> Splits[Any]:
@@ -55,7 +57,10 @@ def _own_splits(recipe: Recipe, path: Path) -> Splits[Any]:
         (train, dev), notes = convert([train, dev or []], options.tag_scheme)
     if options.dev is None:
         try:
-            train, dev = hold_out(train, dev_share=options.dev_share, seed=HELD_OUT_SEED)
+            if recipe.forecast is not None:
+                train, dev = hold_out_ends(train, dev_share=options.dev_share, horizon=recipe.forecast.horizon)
+            else:
+                train, dev = hold_out(train, dev_share=options.dev_share, seed=HELD_OUT_SEED)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
     files = {path.name: sha256_of(path)}
@@ -63,6 +68,27 @@ def _own_splits(recipe: Recipe, path: Path) -> Splits[Any]:
         files[f"dev/{options.dev.name}"] = sha256_of(options.dev)
     source = Source(name=path.name, url="", licence="the user's own", files=files)
     return Splits(train=train, dev=dev, source=source, notes=notes)
+
+
+def scored_series(recipe: Recipe) -> tuple[Sequence[TimeSeries], Sequence[TimeSeries], str]:
+    """Return the series that a forecaster is trained on, those that it is scored on, and what these are."""
+    if recipe.data.path is None:
+        name = recipe.data.name or ""
+        splits = published.load({"name": name, **recipe.data.options})
+        test = published.load_test(name)
+        return splits.train, test or splits.dev, "test" if test else "development"
+    options, horizon = recipe.data, recipe.forecast.horizon
+    series = read_file(recipe.data.path, recipe.task, recipe.codec, options)
+    if options.dev is not None:
+        return series, read_file(options.dev, recipe.task, recipe.codec, options), "development"
+    return (*hold_out_ends(series, dev_share=options.dev_share, horizon=horizon), "development")
+
+
+def _with_windows(recipe: Recipe, splits: Splits[Any]) -> Splits[Any]:
+    """Return the splits with windows of the development series, for forecasts."""
+    if recipe.forecast is None:
+        return splits
+    return replace(splits, dev=windows(splits.train, splits.dev, recipe.codec, recipe.forecast))
 
 
 def _with_choice(splits: Splits[Any], share: float) -> Splits[Any]:
@@ -112,9 +138,13 @@ def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions) -> 
     """Read a text for "generate", else the examples of a file.
 
     tag: CoNLL, JSON or a table of tokens. joint: CoNLL or JSON with labels. classify: tables, JSON or fastText; FASTA
-    too for "dna"; JSON, tables or .ts for "frames".
+    too for "dna"; JSON, tables or .ts for "frames". forecast: CSV or Parquet.
     """
     label, encoding = options.label, options.encoding
+    if task == "forecast":
+        return read_series(
+            path, time=options.time, target=options.target, series=options.series, frequency=options.freq
+        )
     if task == "generate":
         return read_text(path, encoding=encoding)
     if task in ("tag", "joint"):
@@ -148,8 +178,15 @@ def hold_out(rows: Any, *, dev_share: float, seed: int) -> tuple[Any, Any]:
     return split(rows, dev_share=dev_share, seed=seed, labels=labels)
 
 
-def count_features(recipe: Recipe) -> Recipe:
-    """Set `codec.features` of a recipe for the user's frames to the count of numbers in the first frame."""
+def fit_to_data(recipe: Recipe) -> Recipe:
+    """Set the fields of a recipe that depend on the user's data.
+
+    `codec.features` is the count of numbers in the first frame. For forecasts, see `time_series.fit_sizes`.
+    """
+    if recipe.data.path is not None and recipe.forecast is not None:
+        series = read_file(recipe.data.path, recipe.task, recipe.codec, recipe.data)
+        codec, forecast = fit_sizes(series, recipe.codec, recipe.forecast)
+        return recipe.model_copy(update={"codec": codec, "forecast": forecast})
     if recipe.data.path is None or recipe.codec.kind != "frames":
         return recipe
     first: SeriesExample = read_file(recipe.data.path, recipe.task, recipe.codec, recipe.data)[0]

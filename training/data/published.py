@@ -29,6 +29,7 @@ from training.data.examples import (
     Source,
     Splits,
     TaggedExample,
+    TimeSeries,
     label_of,
     text_of,
 )
@@ -38,10 +39,13 @@ from training.data.labeled import check_bases
 from training.data.sentiment_templates import make_sentences
 from training.data.splitting import split, split_text
 from training.data.tag_schemes import parse_iob, rename_kinds, to_iob2
+from training.data.time_series import read_series
 
 TREC_TYPES = ("description", "entity", "abbreviation", "human", "location", "number")  # by their number in the file
 SPLICE_CLASSES = ("EI", "IE", "N")
 SPLICE_BASES = 60
+ETT_MONTH = 30 * 24  # hours; the split of Zhou et al. 2021
+ETT_TRAIN_MONTHS, ETT_DEV_MONTHS, ETT_TEST_MONTHS = 12, 4, 4
 SST_BINARY = {0: "negative", 1: "negative", 3: "positive", 4: "positive"}
 SST_FINE = {label: str(label) for label in range(5)}
 EVERYDAY_DRAWS = 30_000  # of sentences from templates
@@ -318,8 +322,31 @@ def _split_distinct(examples: Sequence[Example]) -> tuple[list[Example], list[Ex
     return split(distinct, seed=0, labels=labels or None)
 
 
+def read_ett(folder: Path) -> tuple[list[TimeSeries], list[TimeSeries]]:
+    """Read 7 series of 12 months to train on, and 4 months of development, hour by hour; months have 30 days."""
+    months = [
+        one.until((ETT_TRAIN_MONTHS + ETT_DEV_MONTHS) * ETT_MONTH)
+        for one in read_series(folder / "ETTh1.csv", time="date", frequency="h")
+    ]
+    train = [one.until(ETT_TRAIN_MONTHS * ETT_MONTH) for one in months]
+    return train, [one.starting_at(ETT_TRAIN_MONTHS * ETT_MONTH) for one in months]
+
+
+def read_ett_test(folder: Path) -> list[TimeSeries]:
+    """Read the 4 months after those of `read_ett`, which its literature scores, with all months before them."""
+    end, months = ETT_TRAIN_MONTHS + ETT_DEV_MONTHS, ETT_TRAIN_MONTHS + ETT_DEV_MONTHS + ETT_TEST_MONTHS
+    series = read_series(folder / "ETTh1.csv", time="date", frequency="h")
+    return [one.until(months * ETT_MONTH).starting_at(end * ETT_MONTH) for one in series]
+
+
+def load_test(name: str) -> list[TimeSeries] | None:
+    """Return the test series of a data set that the literature scores by its own split, or None."""
+    return read_ett_test(locate(name)) if name == "ett" else None
+
+
 READERS: Mapping[str, Callable[..., tuple[Any, Any]]] = {
     "btc": read_btc,
+    "ett": read_ett,
     "japanese-vowels": read_japanese_vowels,
     "names": read_names,
     "nottingham-abc": read_nottingham,

@@ -16,8 +16,10 @@ from models.codecs.base import PADDING, UNKNOWN
 from models.codecs.characters import CharactersCodec
 from models.codecs.frames import FramesCodec
 from models.codecs.words import WordsCodec
+from models.manifest import ForecastSpec
 from training.nn.crf import LinearChainCRF, forbidden_transitions
 from training.nn.encoders import Encoder, FrameEncoder, SymbolEncoder, WordEncoder
+from training.nn.forecaster import Forecaster
 from training.nn.options import Architecture, PoolingName
 from training.nn.recurrent import RecurrentStack, StackState
 
@@ -209,7 +211,7 @@ class LanguageModel(nn.Module):
         return {"log_probabilities": torch.log_softmax(logits, -1)}
 
 
-Network = SequenceNetwork | LanguageModel
+Network = SequenceNetwork | LanguageModel | Forecaster
 
 
 def make_network(
@@ -221,6 +223,7 @@ def make_network(
     text_labels: Sequence[str] = (),
     merge: Mapping[str, Sequence[str]] | None = None,
     auxiliary_labels: int = 0,
+    forecast: ForecastSpec | None = None,
 ) -> Network:
     """Return an untrained network for a task.
 
@@ -229,6 +232,8 @@ def make_network(
     """
     if task == "generate":
         return LanguageModel(shape, codec)
+    if forecast is not None:
+        return Forecaster(shape, codec, forecast)
     step_labels = labels if task in ("tag", "joint") else ()
     whole = labels if task == "classify" else text_labels
     crf = LinearChainCRF(len(step_labels), forbidden_transitions(step_labels)) if shape.crf and step_labels else None

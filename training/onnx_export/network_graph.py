@@ -11,10 +11,12 @@ import onnx_ir as ir
 from torch import nn
 
 from training.nn.encoders import FRAME_LIMIT, OUT_OF_RANGE, FrameEncoder, SpellingLSTM, WordEncoder
+from training.nn.forecaster import Forecaster
 from training.nn.networks import LanguageModel, Network, SequenceNetwork
 from training.nn.recurrent import RecurrentStack
 from training.onnx_export.builder import ExportedGraph, Floats, OnnxGraphBuilder, Precision
 from training.onnx_export.crf import add_crf
+from training.onnx_export.forecaster import add_forecaster
 from training.onnx_export.int8 import pin_table
 from training.onnx_export.layers import LayerInput, Signal, add_final_states, to_array
 from training.onnx_export.stack import ROUNDING, add_stack
@@ -25,7 +27,9 @@ END = np.iinfo(np.int64).max  # of a Slice
 
 def export_graph(network: Network, precision: Precision) -> ExportedGraph:
     graph = OnnxGraphBuilder(precision)
-    if isinstance(network, LanguageModel):
+    if isinstance(network, Forecaster):
+        add_forecaster(graph, network)
+    elif isinstance(network, LanguageModel):
         characters, lengths = graph.input("characters", "T", "B"), graph.input("lengths", "B")
         table = to_array(network.table())
         signal = _look_up(graph, table, characters)

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from models.codecs import Codec
+from models.codecs import Codec, SeriesCodec
 from training.batches import to_tensors
 from training.data.examples import inputs_of
 from training.nn.cells import CellState
@@ -34,7 +34,10 @@ def worst_difference(network: Network, codec: Codec, graph: ExportedGraph, dev: 
         if isinstance(dev, str):
             items = [codec.encode(dev[:length]) for length in random.integers(1, min(LONGEST_TEXT, len(dev)), size)]
         else:
-            items = [codec.encode(inputs_of(dev[index])) for index in random.choice(len(dev), size)]
+            inputs = [inputs_of(dev[index]) for index in random.choice(len(dev), size)]
+            if isinstance(codec, SeriesCodec):  # with other histories
+                inputs = [one[-random.integers(codec.spec.segment, len(one) + 1) :] for one in inputs]
+            items = [codec.encode(one) for one in inputs]
             items = [item for item in items if item.length]
         feeds = codec.collate(items)
         state = {t.input: random.uniform(-0.9, 0.9, (len(items), t.width)).astype(np.float32) for t in graph.state}
@@ -46,6 +49,8 @@ def worst_difference(network: Network, codec: Codec, graph: ExportedGraph, dev: 
         start = _by_layer(network, [torch.from_numpy(part) for part in state.values()]) if state else None
         for name, answer in network.answers(state=start, **to_tensors(feeds)).items():
             ours, theirs = found[name], answer.numpy()
+            if name in ("mean", "quantiles"):  # rows are series, not steps
+                ours, theirs = ours.reshape(len(items), -1), theirs.reshape(len(items), -1)
             if name == "log_probabilities":
                 ours, theirs = np.exp(ours), np.exp(theirs)
             worst = max(worst, _difference(ours, theirs, lengths))

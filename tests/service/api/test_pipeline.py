@@ -221,11 +221,11 @@ async def test_a_body_that_is_not_in_its_coding_is_refused(site: FakeSite, body:
     assert problem(await site.post("/v1/tag", body, content_encoding="gzip"), 422)["field"] == "Content-Encoding"
 
 
-@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "compress"])
+@pytest.mark.parametrize("coding", ["br", "gzip, gzip", "compress"])
 async def test_another_coding_is_refused_with_those_that_are_read(site: FakeSite, coding: str) -> None:
     response = await site.post("/v1/tag", b"{}", content_encoding=coding)
-    assert problem(response, 415)["available"] == ["gzip", "deflate", "identity"]
-    assert response.headers["accept-encoding"] == "gzip, deflate, identity"
+    assert problem(response, 415)["available"] == ["gzip", "deflate", "zstd", "identity"]
+    assert response.headers["accept-encoding"] == "gzip, deflate, zstd, identity"
     assert "accept" not in response.headers
 
 
