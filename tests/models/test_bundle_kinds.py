@@ -14,7 +14,7 @@ from models.manifest import BundleError, Manifest, WordsSpec, read
 from models.tasks import Classification, Generation, Joint, JointAnswer, Tagging
 from tests.support import bundles
 
-TEXT_TAGGERS = ("tiny-path", "tiny-joint", "tiny-subwords", "tiny-letters-tag", "tiny-dna-tag")
+TEXT_TAGGERS = ("tiny-path", "tiny-joint", "tiny-subwords", "tiny-speller", "tiny-letters-tag", "tiny-dna-tag")
 NAMES = (*TEXT_TAGGERS, "tiny-letters-classify", "tiny-dna-classify", "tiny-frames-tag", "tiny-frames-classify")
 INPUTS: dict[str, list[Any]] = {
     "words": ["the cat sat", "zebras on a mat", "a", "unheard-of words , all of them ."],
