@@ -35,11 +35,11 @@ from seqserve import CommandParser  # noqa: E402
 from service.api.application import ROUTES  # noqa: E402
 from service.api.fields import UNSET, RequestModel  # noqa: E402
 from service.api.forecast import ForecastParameters  # noqa: E402
+from service.api.huggingface import EmbedRequest, PredictRequest  # noqa: E402
 from service.api.openai import CompletionRequest, EmbeddingRequest  # noqa: E402
 from service.api.openapi import PAGES  # noqa: E402
 from service.api.problems import PREFIX, TABLE  # noqa: E402
 from service.api.schemas import ClassifyParameters, GenerateParameters, TagParameters  # noqa: E402
-from service.api.tei import EmbedRequest, PredictRequest  # noqa: E402
 from service.settings import Settings, allowed, variable  # noqa: E402
 from service.telemetry import METRICS  # noqa: E402
 from training.data.fetch import PUBLISHED  # noqa: E402

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.routing import Route as StarletteRoute
 
 from service import VERSION
-from service.api import bentoml_routes, forecast, model_urls, native, oip, openai, openapi, sse, tei
+from service.api import bentoml_routes, forecast, huggingface, native, oip, openai, openapi, sse
 from service.api.asgi import Endpoint
 from service.api.bentoml_routes import BentoMLPages
 from service.api.native import model_cards
@@ -99,8 +99,7 @@ def _health_docs(summary: str) -> Docs:
 ROUTES: tuple[Route, ...] = (
     *native.ROUTES,
     *sse.ROUTES,
-    *model_urls.ROUTES,
-    *tei.ROUTES,
+    *huggingface.ROUTES,
     *forecast.ROUTES,
     *openai.ROUTES,
     *oip.ROUTES,

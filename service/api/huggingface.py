@@ -1,9 +1,14 @@
-"""The routes of text-embeddings-inference: ``/embed``, ``/predict`` and ``/info``.
+"""Routes for clients of Hugging Face: one model by URL, and the routes of text-embeddings-inference.
 
-A model that embeds or classifies can replace one of that server without a change to its clients. They know one model;
-``?model=`` chooses another.
+``/models/{id}`` and ``/models/{id}/{task}`` are what ``huggingface_hub`` calls as a custom endpoint::
+
+    InferenceClient().text_classification("Who wrote Hamlet ?", model="http://localhost:3000/models/question-type")
+
+Bodies and answers are those of the routes of the tasks. ``/embed``, ``/predict`` and ``/info`` serve clients of
+text-embeddings-inference, which know one model; ``?model=`` chooses another.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, cast
 
 import numpy as np
@@ -12,7 +17,7 @@ from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service import VERSION
-from service.api import schemas
+from service.api import forecast, native, schemas, sse
 from service.api.fields import AlwaysFalse, Null, Only, RequestModel, parameter
 from service.api.pipeline import RequestContext
 from service.api.routes import MODEL_QUERY, READ, Card, Docs, Route
@@ -20,7 +25,7 @@ from service.errors import InvalidRequest, UnknownModel
 from service.model_runtime import ModelRuntime
 from service.settings import Settings
 
-GROUP = "Text embeddings inference"
+GROUP, MODEL_GROUP = "Text embeddings inference", "One model"
 TRUNCATE = "cut an input that is too long; otherwise it gets 413"
 PredictInputs = Annotated[str | schemas.Strings | schemas.TokenLists, Field(union_mode="left_to_right")]
 Right = Annotated[str, Only("right", "Right")]
@@ -188,7 +193,54 @@ PREDICT_DOCS = Docs(
 )
 INFO_DOCS = Docs(group=GROUP, summary="Get one model and the limits", answer=Info, errors=(UnknownModel,))
 EMBED = Route("/embed", ("POST",), embed, task="embed", docs=EMBED_DOCS)
+BY_TASK = {
+    route.task: route for route in (native.TAG, native.CLASSIFY, native.GENERATE, forecast.FORECAST_ROUTE, EMBED)
+}
+
+
+async def _first_task(context: RequestContext, body: bytes) -> Any:
+    """Answer with the first task of the model."""
+    name, runtimes = context.path_params["id"], context.worker.engine.runtimes
+    if name not in runtimes:
+        raise UnknownModel.named(name, runtimes)
+    return await BY_TASK[runtimes[name].tasks[0]].handler(context, body)
+
+
+def _first_task_example(card: Card) -> Any:
+    docs = BY_TASK[card["tasks"][0]].docs
+    return docs.example(card) if docs is not None else None
+
+
+def _with_model(route: Route) -> Route:
+    """Return the route of one task for the model in the path."""
+    assert route.docs is not None
+    docs = replace(
+        route.docs,
+        group=MODEL_GROUP,
+        about=f"As `{route.pattern}`, for the model in the path.",
+        example=route.docs.example,
+    )
+    return replace(route, pattern=f"/models/{{id}}/{route.task}", docs=docs)
+
+
+FIRST_TASK_DOCS = Docs(
+    group=MODEL_GROUP,
+    summary="Run the first task of a model",
+    about="`InferenceClient` of `huggingface_hub` takes this URL as its `model`. The body and the answer are those of"
+    " the model's first task: see `/v1/models`.",
+    body=schemas.TagRequest | schemas.ClassifyRequest | schemas.GenerateRequest | forecast.ForecastRequest,
+    answer=list[schemas.EntityObject]
+    | list[list[schemas.EntityObject]]
+    | list[list[schemas.LabelObject]]
+    | schemas.GeneratedObject
+    | list[schemas.GeneratedObject]
+    | forecast.Predictions,
+    event=sse.TokenEvent,
+    example=_first_task_example,
+)
 ROUTES = (
+    Route("/models/{id}", ("POST",), _first_task, query=MODEL_QUERY, docs=FIRST_TASK_DOCS),
+    *map(_with_model, BY_TASK.values()),
     EMBED,
     Route("/predict", ("POST",), predict, task="classify", docs=PREDICT_DOCS),
     Route("/info", READ, info, query=MODEL_QUERY, docs=INFO_DOCS),
