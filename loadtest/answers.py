@@ -19,6 +19,9 @@ class WrongAnswerError(ValueError):
 
 def check(payload: Payload, answer: object) -> None:
     """Raise WrongAnswerError unless `answer` (parsed JSON) fits the request."""
+    if payload.task == "forecast":
+        _check_forecasts(payload, _typed(answer, dict))
+        return
     many = isinstance(payload.inputs, list) and not _is_frames(payload.inputs)
     inputs = payload.inputs if many else [payload.inputs]
     # Classification returns one list per input even for a single string.
@@ -31,6 +34,17 @@ def check(payload: Payload, answer: object) -> None:
             _check_labels(payload, value, _typed(found, list))
         else:
             _check_text(payload, _typed(found, dict))
+
+
+def _check_forecasts(payload: Payload, answer: dict[str, Any]) -> None:
+    found, length = _typed(answer.get("predictions"), list), payload.parameters["prediction_length"]
+    _expect(len(found) == len(payload.inputs), f"{len(found)} forecasts of {len(payload.inputs)} series")
+    for prediction in found:
+        for name, values in prediction.items():
+            _expect(len(values) == length, f"{len(values)} values of {name}, not {length}")
+        low, middle, high = (prediction[level] for level in ("0.1", "0.5", "0.9"))
+        ordered = all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True))
+        _expect(ordered, f"quantiles cross: {_short(prediction)}")
 
 
 def _check_tags(payload: Payload, value: Sequence[Any], tags: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Requests for tag, classify and generate: real input lengths, filled with the words of the models' own examples.
+"""Requests for each task: real input lengths, filled with the words or series of the models' own examples.
 
 Models and examples come from `GET /v1/models`. The same seed gives the same requests.
 """
@@ -14,11 +14,12 @@ from typing import Any
 from loadtest.http_client import fetch
 
 LENGTHS = Path(__file__).with_name("lengths.json")  # written by `python -m tests.support.length_counts`
-TASKS = ("tag", "classify", "generate")
+TASKS = ("tag", "classify", "generate", "forecast")
 JOINT_TASKS = ("tag", "classify")  # of a model with the task "joint"
 # For a model without examples. Every English vocabulary has these letters.
 PLAIN_WORDS = ("the", "king", "and", "a", "good", "old", "film", "was", "seen", "by", "many", "people", "in", "London")
 PROMPT = "ROMEO:"
+SHORTEST_HORIZON = 4  # values: every forecaster forecasts as many
 # An assumption, not a measurement: how much text the clients of a small language model request.
 NEW_TOKENS, NEW_TOKENS_WEIGHTS = (20, 50, 100, 200), (4, 3, 2, 1)
 
@@ -148,7 +149,10 @@ def build(models: Sequence[ServedModel], task: str, *, count: int, seed: int) ->
     if not able:
         found = ", ".join(f"{model.id} ({model.task})" for model in models) or "no models"
         raise LookupError(f"no model for the task {task!r}: the service has {found}")
-    random, histogram = Random(f"{task} {seed}"), read_lengths()[task]
+    random = Random(f"{task} {seed}")
+    if task == "forecast":
+        return [_forecast(random.choice(able), random) for _ in range(count)]
+    histogram = read_lengths()[task]
     return [_BUILDERS[task](random.choice(able), histogram, random) for _ in range(count)]
 
 
@@ -194,6 +198,17 @@ def _generate(model: ServedModel, histogram: LengthHistogram, random: Random) ->
         return _payload(model, "generate", _input(model, histogram, random), parameters=parameters)
     texts = [_input(model, histogram, random) for _ in range(random.randint(2, 4))]
     return _payload(model, "generate", texts, form="list", parameters=parameters)
+
+
+def _forecast(model: ServedModel, random: Random) -> Payload:
+    """Return a request for one to four series: examples on other scales, with gaps."""
+    series = []
+    for _ in range(random.choices((1, 2, 4), weights=(8, 1, 1))[0]):
+        factor, gaps = random.choice((0.01, 1, 1000)), random.choice((0, 0, 0.01, 0.5))
+        values = [value if value is None else value * factor for value in random.choice(model.examples)]
+        series.append({"target": [None if random.random() < gaps else value for value in values[:-1]] + values[-1:]})
+    parameters = {"prediction_length": random.randint(1, SHORTEST_HORIZON)}
+    return _payload(model, "forecast", series, form="list", parameters=parameters)
 
 
 _BUILDERS: Mapping[str, Callable[[ServedModel, LengthHistogram, Random], Payload]] = {

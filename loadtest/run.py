@@ -22,7 +22,13 @@ from loadtest.http_client import ServiceAddress
 from loadtest.report import LoadSample
 from loadtest.service_process import ROOT, ServiceStartError, find_service, start_service, tail
 
-USERS = {"tag": "TagUser", "classify": "ClassifyUser", "generate": "GenerateUser", "mixed": "MixedUser"}
+USERS = {
+    "tag": "TagUser",
+    "classify": "ClassifyUser",
+    "generate": "GenerateUser",
+    "forecast": "ForecastUser",
+    "mixed": "MixedUser",
+}
 POLL_S = 0.25
 # Requests in flight at the end may still be answered. Then Locust writes its report.
 STOP_TIMEOUT_S, REPORT_TIMEOUT_S = 30, 60

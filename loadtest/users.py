@@ -1,4 +1,4 @@
-"""The locustfile: users that tag, classify, generate or do all three, as fast as they are answered.
+"""The locustfile: users that tag, classify, generate, forecast or do all of it, as fast as they are answered.
 
 Every answer is checked. An answer that differs from an earlier one to the same request is a failure, because answers
 do not depend on load. Only Locust may import this module: it patches the interpreter.
@@ -23,7 +23,7 @@ from loadtest.payloads import Payload
 
 POOL_SIZE = 1000  # different requests per task
 FLUSH_S = 0.5
-MIX = {"tag": 6, "classify": 3, "generate": 1}  # relative frequency of each task
+MIX = {"tag": 6, "classify": 3, "generate": 1, "forecast": 1}  # relative frequency of each task
 HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
 
 
@@ -143,6 +143,10 @@ class ClassifyUser(CheckingUser):
 
 class GenerateUser(CheckingUser):
     mix: ClassVar = {"generate": 1}
+
+
+class ForecastUser(CheckingUser):
+    mix: ClassVar = {"forecast": 1}
 
 
 class MixedUser(CheckingUser):

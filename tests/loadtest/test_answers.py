@@ -12,6 +12,10 @@ HARRY = {"entity": "NOUN", "score": 0.9, "word": "Harry", "start": 0, "end": 5}
 MET = {"entity": "VERB", "score": 0.9, "word": "met", "start": 6, "end": 9}
 LABELS = ("NOUN", "VERB")
 FRAMES = [[0.5, 1], [2, 3.5]]
+PREDICTION = {"mean": [1.0, 2.0], "0.1": [0.5, 1.0], "0.5": [1.0, 2.0], "0.9": [1.5, 3.0]}
+FORECAST = Payload(
+    task="forecast", body={"inputs": [{"target": [1.0]}], "parameters": {"prediction_length": 2}}, form="list"
+)
 
 
 def tagging(inputs: Any) -> Payload:
@@ -40,6 +44,7 @@ def label(name: str, score: float) -> dict[str, Any]:
         (classifying("a"), [[label("good", 0.7), label("bad", 0.3)]]),
         (classifying(["a", ""], top_k=1), [[label("good", 0.7)], []]),
         (Payload(task="generate", body={"inputs": "a"}), {"generated_text": ""}),
+        (FORECAST, {"predictions": [PREDICTION]}),
     ],
 )
 def test_correct_answer_passes(payload: Payload, answer: Any) -> None:
@@ -49,6 +54,9 @@ def test_correct_answer_passes(payload: Payload, answer: Any) -> None:
 @pytest.mark.parametrize(
     ("payload", "answer"),
     [
+        (FORECAST, {"predictions": []}),
+        (FORECAST, {"predictions": [{**PREDICTION, "mean": [1.0]}]}),
+        (FORECAST, {"predictions": [{**PREDICTION, "0.9": [1.0, 0.5]}]}),
         (tagging("Harry met"), {"error": "x"}),
         (tagging("Harry met"), []),
         (tagging("Harry met"), [{**HARRY, "end": 4}]),

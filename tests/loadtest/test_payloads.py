@@ -122,3 +122,22 @@ def test_conllu_ranges_and_empty_nodes_are_not_words() -> None:
 
 def test_tree_leaves_are_words() -> None:
     assert length_counts.tree_words(["(3 (2 It) (4 (4 's) (2 fine)))", ""]) == {3: 1}
+
+
+def test_a_forecaster_gets_series_on_other_scales_with_gaps() -> None:
+    model = ServedModel(
+        id="f",
+        task="forecast",
+        variant="fp32",
+        labels=(),
+        max_length=30,
+        words=(),
+        codec="series",
+        examples=([1.0] * 9,),
+    )
+    requests = payloads.build([model], "forecast", count=200, seed=1)
+    series = [one["target"] for request in requests for one in request.inputs]
+    assert {len(values) for values in series} == {9}
+    assert all(values[-1] is not None for values in series)
+    assert {values[-1] for values in series} == {0.01, 1.0, 1000.0}
+    assert any(None in values for values in series)
