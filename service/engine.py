@@ -47,7 +47,8 @@ DRAIN_POLL_S = 0.01
 TASKS = ("tag", "classify", "generate", "forecast", "embed", "stream")
 # Long requests yield to the event loop after this much work, about 5 ms.
 ENCODE_SLICE = 32_768  # characters
-DECODE_SLICE = 8_192  # words or characters
+DECODE_SLICE = 8_192  # words, characters, or values of a forecast
+FORECAST_VALUES_MAX = 1 << 18  # in one answer, of all series and quantiles: about 3 MB of JSON
 STREAM_STEPS = struct.Struct("<Q")
 
 
@@ -217,15 +218,28 @@ class Engine:
         """Return the next `length` values of each series, with quantiles of these levels.
 
         `names` are the fields of the request that the series come from, and `fields` those of `length` and `levels`.
+        Raises InvalidRequest for what the bundle cannot forecast or read, and TooLarge for a large answer.
         """
         runtime = self.runtime_for("forecast", model)
         task = cast(Forecasting, runtime.bundle.task)
         for field, error in zip(fields, (task.check_horizon(length), task.check_levels(levels)), strict=True):
             if error is not None:
                 raise InvalidRequest(str(error), field=field, value=error.value, limit=error.limit)
+        values = length * (1 + len(levels))  # in the answer for one series
+        if len(series) * values > FORECAST_VALUES_MAX:
+            raise TooLarge(
+                f"{len(series)} series times {length} values, with {len(levels)} quantiles each, are "
+                f"{len(series) * values} values; the limit is {FORECAST_VALUES_MAX}; send several requests",
+                limit=FORECAST_VALUES_MAX,
+                value=len(series) * values,
+                field="inputs",
+            )
         items, rows = await self._run_all(runtime, series, request, names=names)
         return await _decode_all(
-            items, rows, lambda item, row: task.answer(item, row, prediction_length=length, quantile_levels=levels)
+            items,
+            rows,
+            lambda item, row: task.answer(item, row, prediction_length=length, quantile_levels=levels),
+            new_tokens=values,
         )
 
     async def embed(

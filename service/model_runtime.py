@@ -11,7 +11,7 @@ from typing import Any
 from models.bundle import Bundle
 from models.codecs import InputError, TooLong
 from models.inputs import are_one, hold_numbers
-from models.manifest import SERVES, Tensor
+from models.manifest import SERVES, SeriesSpec, Tensor
 from models.onnx_session import GraphRefused
 from models.speller import ModelWithSpeller
 from models.tasks import Generation, Joint
@@ -123,7 +123,10 @@ class ModelRuntime:
 
     def estimated_tokens(self, inputs: Sequence[Any]) -> int:
         """Return about how many tokens these inputs have, without reading them."""
-        per_token = CHARACTERS_PER_TOKEN if self.bundle.manifest.codec.kind == "words" else 1
+        codec = self.bundle.manifest.codec
+        if isinstance(codec, SeriesSpec):
+            return sum([-(-min(len(raw), codec.longest) // codec.segment) for raw in inputs])
+        per_token = CHARACTERS_PER_TOKEN if codec.kind == "words" else 1
         return sum([len(raw) // per_token if isinstance(raw, str) else len(raw) for raw in inputs])
 
     def check_ready(self) -> None:

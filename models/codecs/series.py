@@ -48,6 +48,8 @@ class SeriesCodec:
         than S values, for values that are all missing, and for a number that float32 cannot hold.
         """
         del limit  # a longer series is cut, so there is none
+        if isinstance(raw, Sequence | np.ndarray) and not isinstance(raw, str):
+            raw = raw[-self.spec.longest :]
         values = self._to_array(raw)
         if len(values) < self.spec.segment:
             raise InputError(
@@ -55,7 +57,6 @@ class SeriesCodec:
                 value=len(values),
                 limit=self.spec.segment,
             )
-        values = values[-self.spec.longest :]
         missing = np.isnan(values)
         if missing.all():
             raise InputError(f"the last {len(values)} values are all missing; send at least one number")

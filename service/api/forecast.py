@@ -7,7 +7,7 @@ import itertools
 import re
 from calendar import monthrange
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
@@ -38,8 +38,8 @@ STEPS: Mapping[str, timedelta] = {
     "w": timedelta(weeks=1),
 }
 MONTHS: Mapping[str, int] = {"M": 1, "Q": 3, "Y": 12, "A": 12}
-BUSINESS_DAY = "b"
-MOST_LEVELS = 100
+BUSINESS_DAY, NO_TIME = "b", datetime(2000, 1, 1)
+MOST_LEVELS = 20
 
 
 class SeriesInput(RequestModel):
@@ -148,7 +148,7 @@ _DEFAULTS = ForecastParameters()
 async def _forecast(context: RequestContext, body: bytes) -> Any:
     request = await schemas.read_request(ForecastRequest, body, context.worker)
     parameters = request.parameters or _DEFAULTS
-    _check_items(request.inputs, parameters.freq)
+    starts = _forecast_starts(request.inputs, parameters.freq)
     channels = [_channels(one.target, index) for index, one in enumerate(request.inputs)]
     length = parameters.value_of("prediction_length")
     found = iter(
@@ -162,15 +162,13 @@ async def _forecast(context: RequestContext, body: bytes) -> Any:
         )
     )
     predictions = []
-    for index, (one, part) in enumerate(zip(request.inputs, channels, strict=True)):
+    for one, part, start in zip(request.inputs, channels, starts, strict=True):
         forecasts = [next(found) for _ in part]
-        prediction = _prediction(forecasts, single=not (one.target and isinstance(one.target[0], list)))
+        prediction = _prediction(forecasts, single=not _has_dimensions(one.target))
         if one.item_id is not None:
             prediction["item_id"] = one.item_id
-        if one.start is not None and parameters.freq is not None:
-            prediction["start"] = add_steps(
-                _time(one.start, f"inputs[{index}].start"), parameters.freq, len(part[0])
-            ).isoformat()
+        if start is not None:
+            prediction["start"] = start.isoformat()
         predictions.append(prediction)
     return {"predictions": predictions}
 
@@ -196,9 +194,17 @@ async def _run(
     )
 
 
+def _has_dimensions(target: Any) -> bool:
+    return bool(target) and isinstance(target[0], list)
+
+
+def _steps(target: Any) -> int:
+    return len(target[0] if _has_dimensions(target) else target)
+
+
 def _channels(target: Any, index: int) -> list[list[float | None]]:
     """Return the values of each dimension. Raises InvalidRequest unless all have the same count."""
-    if not target or not isinstance(target[0], list):
+    if not _has_dimensions(target):
         return [target]
     for number, channel in enumerate(target):
         if len(channel) != len(target[0]):
@@ -211,9 +217,14 @@ def _channels(target: Any, index: int) -> list[list[float | None]]:
     return list(target)
 
 
-def _check_items(inputs: Sequence[SeriesInput], freq: str | None) -> None:
-    """Raise InvalidRequest for a repeated ``item_id``, and for a ``start`` without ``freq``."""
+def _forecast_starts(inputs: Sequence[SeriesInput], freq: str | None) -> list[datetime | None]:
+    """Return the time of the first forecast of each series with a ``start``.
+
+    Raises InvalidRequest for a repeated ``item_id``, a time or a frequency that cannot be read, and a ``start`` without
+    ``freq``.
+    """
     seen: set[str] = set()
+    starts: list[datetime | None] = []
     for index, one in enumerate(inputs):
         if one.item_id is not None and one.item_id in seen:
             raise InvalidRequest(
@@ -228,6 +239,13 @@ def _check_items(inputs: Sequence[SeriesInput], freq: str | None) -> None:
                 "missing, but a series has a start; send the time between two values, such as h or D",
                 field="parameters.freq",
             )
+        if one.start is not None and freq is not None:
+            starts.append(add_steps(_time(one.start, f"inputs[{index}].start"), freq, _steps(one.target)))
+        else:
+            starts.append(None)
+    if freq is not None:
+        add_steps(NO_TIME, freq, 0)
+    return starts
 
 
 def _prediction(forecasts: Sequence[Forecast], *, single: bool) -> dict[str, Any]:
@@ -255,6 +273,8 @@ def add_steps(start: datetime, freq: str, count: int) -> datetime:
             return start + STEPS["min"] * (factor * count)
         if unit.lower() == BUSINESS_DAY:
             day = np.busday_offset(start.date(), factor * count, roll="forward").astype(object)
+            if not isinstance(day, date):  # numpy returns a number past the year 9999
+                raise OverflowError
             return datetime.combine(day, start.timetz())
         if (months := MONTHS.get(unit[:1])) is not None and unit[1:] in ("", "S", "E"):
             return _add_months(start, months * factor * count, to_end=not unit.endswith("S"))
@@ -265,7 +285,7 @@ def add_steps(start: datetime, freq: str, count: int) -> datetime:
         f"{shown(freq)!r} is not a frequency; send one of pandas, such as h, 15min, D, B, W, MS, QE or YS",
         field="parameters.freq",
         value=freq,
-        available=[*STEPS, "B", "MS", "ME", "QS", "QE", "YS", "YE"],
+        available=["s", "min", "h", "D", "B", "W", "MS", "ME", "QS", "QE", "YS", "YE"],
     )
 
 
@@ -289,7 +309,7 @@ async def _nixtla(context: RequestContext, body: bytes) -> Any:
         )
     ends = itertools.accumulate(sizes)
     cut = [y[end - size : end] for end, size in zip(ends, sizes, strict=True)]
-    series = [(f"series {index}", values) for index, values in enumerate(cut)]
+    series = [(f"series.y, series {index}", values) for index, values in enumerate(cut)]
     bounds = [(f"{level:g}", (0.5 - level / 200, 0.5 + level / 200)) for level in request.level or ()]
     levels = sorted({round(bound, 6) for _, pair in bounds for bound in pair}) or DEFAULT_LEVELS
     found = await _run(context, request.model, series, request.h, levels, ("h", "level"))

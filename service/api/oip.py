@@ -364,7 +364,9 @@ def _reply(runtime: TensorRuntime, request_id: str | None, tensors: Sequence[OIP
 
 
 def example(card: Card) -> Any:
-    """Return the body of an inference with the bundle's own example, as a JSON document."""
+    """Return the body of an inference with the bundle's own example, as JSON; None if it takes only tensors."""
+    if "forecast" in card["tasks"]:
+        return None
     document = orjson.dumps(card["examples"][0]).decode()
     return {"inputs": [{"name": oip_inference.JSON, "datatype": BYTES, "shape": [1], "data": [document]}]}
 

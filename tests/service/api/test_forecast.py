@@ -105,6 +105,8 @@ def test_a_parameter_out_of_range_is_named(client: httpx.Client, name: str, valu
         ({"start": "2026-01-01"}, {"freq": "fortnight"}, "parameters.freq"),
         ({"start": "soon"}, {"freq": "h"}, "inputs[0].start"),
         ({"start": "9999-12-31"}, {"freq": "999999YS"}, "parameters.freq"),
+        ({"start": "2026-01-01"}, {"freq": "999999B"}, "parameters.freq"),
+        ({}, {"freq": "fortnight"}, "parameters.freq"),
         ({"past_covariates": {"a": [1]}}, {}, "inputs[0].past_covariates"),
     ],
 )
@@ -114,6 +116,15 @@ def test_a_start_needs_a_frequency_and_covariates_are_refused(
     body = {"inputs": [{"target": TARGET, **more}], "parameters": parameters}
     answer = client.post("/v1/forecast", json=body)
     assert (answer.status_code, answer.json()["field"]) == (422, field)
+
+
+def test_an_answer_of_too_many_values_is_refused(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.engine.FORECAST_VALUES_MAX", 16)
+    body = {"inputs": [{"target": TARGET}] * 2, "parameters": {"prediction_length": 2}}  # 2 · 2 · (1 + 3) values
+    assert client.post("/v1/forecast", json=body).status_code == 200
+    body["parameters"] = {"prediction_length": 3}
+    answer = client.post("/v1/forecast", json=body)
+    assert (answer.status_code, answer.json()["value"], answer.json()["limit"]) == (413, 24, 16)
 
 
 def test_a_repeated_item_id_is_refused(client: httpx.Client) -> None:

@@ -54,6 +54,17 @@ def schema(tiny_zoo: Path, tiny_kinds: Path, tiny_live: Path, tiny_forecaster: P
         yield loaded
 
 
+def test_every_documented_example_is_answered(schema: Any) -> None:
+    url, sent = schema.config.base_url, 0
+    for path, operations in schema.raw_schema["paths"].items():
+        content = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {})
+        for name, example in content.get("examples", {}).items():
+            answer = httpx.post(url + path.replace("{id}", name).replace("{version}", "1"), json=example["value"])
+            assert answer.status_code == 200, (path, name, answer.text)
+            sent += 1
+    assert sent > 20
+
+
 OPERATIONS = [
     (route.pattern, method) for route in ROUTES if route.pattern not in OF_BENTOML for method in route.methods
 ]
