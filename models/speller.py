@@ -70,12 +70,12 @@ class ModelWithSpeller(OnnxModel):
     def _vectors(self, feeds: Mapping[str, Array]) -> Array:
         """Return the vectors (N, E) of OOV words, from the cache or from the speller."""
         keys = list(zip(*(_unpadded(feeds[name], feeds[LENGTHS[name]]) for name in self._columns), strict=True))
-        vectors = self._cached(keys)
+        vectors, fresh = self._cached(keys), {}
         if None in vectors:
             missing = {key: place for place, key in enumerate(keys) if vectors[place] is None}
             fresh = dict(zip(missing, self._spell(feeds, list(missing.values())), strict=True))
             vectors = [vector or fresh[key] for key, vector in zip(keys, vectors, strict=True)]
-            self._keep(fresh)
+        self._keep(fresh, words=len(keys))
         return np.frombuffer(b"".join(vectors), np.float32).reshape(len(keys), -1)
 
     def run_list(self, feeds: Mapping[str, Array]) -> Sequence[Array]:
@@ -98,16 +98,19 @@ class ModelWithSpeller(OnnxModel):
         """Return the vector of each word in the bytes of float32, None if it is not in the cache."""
         cache = self._cache
         with self._lock:
-            self.words += len(keys)
             vectors = list(map(cache.get, keys))
             for key, vector in zip(keys, vectors, strict=True):
                 if vector is not None:
                     cache.move_to_end(key)
         return vectors
 
-    def _keep(self, fresh: Mapping[Key, bytes]) -> None:
-        """Add vectors to the cache, and remove those that were not used for the longest time."""
+    def _keep(self, fresh: Mapping[Key, bytes], *, words: int) -> None:
+        """Count the words of a batch, add the fresh vectors to the cache, and remove those used the longest time ago.
+
+        Both counts grow at once: `take_counts` can run in another thread while the speller runs.
+        """
         with self._lock:
+            self.words += words
             self.spelled += len(fresh)
             self._cache.update(fresh)
             while len(self._cache) > self._cache_entries:

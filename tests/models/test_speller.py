@@ -17,7 +17,7 @@ from models import bundle, self_test
 from models.bundle import Bundle
 from models.inspect import inspect
 from models.manifest import BundleError
-from models.onnx_session import GraphRefused
+from models.onnx_session import GraphRefused, OnnxModel
 from models.speller import OOV_VECTORS, ModelWithSpeller
 from tests.support import bundles
 
@@ -75,6 +75,21 @@ def test_word_is_spelled_once(split: Path) -> None:
     for batch in ([["zebra", "zebra"], ["zebra"]], [["the", "cat"]], [["zebra", "lion"]]):
         model.run(feeds_of(loaded, batch))
     assert (model.words, model.spelled) == (5, 2)
+
+
+def test_counts_taken_while_the_speller_runs_are_complete(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, model = bundles.opened(split), small_cache(split, 100)
+    run_list, taken = OnnxModel.run_list, []
+
+    def run_and_take(session: OnnxModel, feeds: Any) -> Any:
+        taken.append(model.take_counts())
+        return run_list(session, feeds)
+
+    monkeypatch.setattr(OnnxModel, "run_list", run_and_take)
+    model.run(feeds_of(loaded, [["zebra", "lion"]]))
+    model.run(feeds_of(loaded, [["zebra"]]))
+    taken.append(model.take_counts())
+    assert [counts for counts in taken if any(counts)] == [(0, 2), (1, 0)]
 
 
 def test_least_recently_used_word_leaves_the_cache(split: Path) -> None:
