@@ -117,10 +117,13 @@ class ModelWithSpeller(OnnxModel):
                 self._cache.popitem(last=False)
 
     def _spell(self, feeds: Mapping[str, Array], places: list[int]) -> list[bytes]:
-        """Return the vectors of the words in some columns."""
+        """Return the vectors of the words in some columns, whatever is in the cells after their lengths."""
         columns = {name: feeds[name] for name in self._speller.inputs}
         if len(places) < columns[LENGTHS[self._columns[0]]].size:
             columns = {name: array.take(places, axis=-1) for name, array in columns.items()}
+        for name in self._columns:  # a client can send tensors with other cells than padding, which no key contains
+            cells, lengths = columns[name], columns[LENGTHS[name]]
+            columns[name] = np.where(np.arange(len(cells))[:, None] < lengths, cells, np.int32(PADDING))
         (vectors,) = self._speller.run_list(columns)  # (len(places), E)
         content, size = vectors.tobytes(), vectors[0].nbytes
         return [content[at : at + size] for at in range(0, len(content), size)]

@@ -18,7 +18,7 @@ from models.bundle import Bundle
 from models.inspect import inspect
 from models.manifest import BundleError
 from models.onnx_session import GraphRefused, OnnxModel
-from models.speller import OOV_VECTORS, ModelWithSpeller
+from models.speller import LENGTHS, OOV_VECTORS, ModelWithSpeller
 from tests.support import bundles
 
 MAKERS = (bundles.tagger, bundles.joint, bundles.live_tagger)
@@ -101,14 +101,18 @@ def test_least_recently_used_word_leaves_the_cache(split: Path) -> None:
     assert spelled == [1, 2, 2, 3, 3, 4]
 
 
-def test_padding_of_a_spelling_is_not_part_of_it(split: Path) -> None:
-    loaded = bundles.opened(split)
-    model = loaded.model
-    assert isinstance(model, ModelWithSpeller)
+@pytest.mark.parametrize("column", LENGTHS)
+def test_cells_after_the_length_of_a_word_change_no_answer(tmp_path: Path, column: str) -> None:
+    path = bundles.with_speller(bundles.subword_tagger(tmp_path, spelled=True))
+    loaded, model = bundles.opened(path), small_cache(path, 100)
     feeds = feeds_of(loaded, [["ab", "zebra"]])
-    expected = model.run(feeds)
-    feeds["spellings"][2:, 0] = 5
-    assert np.array_equal(model.run(feeds)["probabilities"], expected["probabilities"])
+    expected = loaded.model.run(feeds)
+    changed = feeds | {column: feeds[column].copy()}
+    changed[column][feeds[LENGTHS[column]][0] :, 0] = 5
+    assert not np.array_equal(changed[column], feeds[column])
+    for each in (changed, feeds):  # the second run has the vectors of the first one
+        assert np.array_equal(model.run(each)["probabilities"], expected["probabilities"])
+    assert model.spelled == 2
 
 
 def test_padding_row_within_a_spelling_is_part_of_it(pair: tuple[Bundle, Path]) -> None:

@@ -100,12 +100,18 @@ def joint(root: Path, *, name: str = "tiny-joint") -> Path:
     return _write(root, name, graph, SENTENCES, codec=SPELLED, **described)
 
 
-def subword_tagger(root: Path, *, name: str = "tiny-subwords") -> Path:
-    """Write a tagger that reads OOV words by their n-grams only."""
+def subword_tagger(root: Path, *, name: str = "tiny-subwords", spelled: bool = False) -> Path:
+    """Write a tagger that reads OOV words by their n-grams, and with `spelled` by their characters too."""
     graph = TinyGraph(seed=5)
-    steps, _ = graph.bidirectional(*graph.subwords(2 + len(WORDS), BUCKETS))
+    rows = 2 + len(WORDS)
+    words = graph.words(rows, 2 + len(LETTERS), buckets=BUCKETS) if spelled else graph.subwords(rows, BUCKETS)
+    steps, _ = graph.bidirectional(*words)
     _tags(graph, steps, UPOS)
-    spec = WordsSpec(lowercase=True, subwords=SubwordsSpec(buckets=BUCKETS, shortest=3, longest=5))
+    spec = WordsSpec(
+        lowercase=True,
+        subwords=SubwordsSpec(buckets=BUCKETS, shortest=3, longest=5),
+        characters="characters.json" if spelled else None,
+    )
     return _write(root, name, graph, SENTENCES, codec=spec, task="tag", labels=UPOS)
 
 

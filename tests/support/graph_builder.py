@@ -53,24 +53,34 @@ class TinyGraph:
         value.name, value.shape, value.dtype = name, ir.Shape(shape), _TYPES[dtype]
         self._graph.outputs.append(value)
 
-    def words(self, rows: int, letters: int) -> tuple[Any, Any]:
-        """Return the vectors (T, B, EMBEDDING) of a WordsCodec with characters, and the lengths (B,)."""
+    def words(self, rows: int, letters: int, *, buckets: int = 0) -> tuple[Any, Any]:
+        """Return the vectors (T, B, EMBEDDING) of a WordsCodec with characters, and the lengths (B,).
+
+        With `buckets`, the n-grams of a word add to its vector.
+        """
         words, lengths, unseen = self._words()
         spellings, spelling_lengths = self.input("spellings", "C", "N"), self.input("spelling_lengths", "N")
         x = self.op.Gather(self.random(letters, EMBEDDING), spellings, axis=0)
         last = self.op.Squeeze(self.lstm(x, spelling_lengths, 1)[1], [0])  # (N, H)
-        return self._add_oov(rows, words, unseen, self.dense(last, HIDDEN, EMBEDDING)), lengths
+        oov = self.dense(last, HIDDEN, EMBEDDING)
+        if buckets:
+            oov = self.op.Add(oov, self._mean_of_ngrams(buckets))
+        return self._add_oov(rows, words, unseen, oov), lengths
 
     def subwords(self, rows: int, buckets: int) -> tuple[Any, Any]:
         """Return the vectors of a WordsCodec with n-grams: the mean over the n-grams of a word."""
-        op = self.op
         words, lengths, unseen = self._words()
+        return self._add_oov(rows, words, unseen, self._mean_of_ngrams(buckets)), lengths
+
+    def _mean_of_ngrams(self, buckets: int) -> Any:
+        """Return the mean (N, EMBEDDING) over the n-grams of each OOV word."""
+        op = self.op
         subwords, counts = self.input("subwords", "G", "N"), self.input("subword_counts", "N")
         padding = self.constant(np.zeros((1, EMBEDDING), np.float32))
         table = op.Concat(padding, self.random(buckets, EMBEDDING), axis=0)
-        total = op.ReduceSum(op.Gather(table, subwords, axis=0), [0], keepdims=0)  # (N, EMBEDDING)
+        total = op.ReduceSum(op.Gather(table, subwords, axis=0), [0], keepdims=0)
         count = op.Unsqueeze(op.Cast(op.Max(counts, self.constant(np.array(1, np.int32))), to=ir.DataType.FLOAT), [1])
-        return self._add_oov(rows, words, unseen, op.Div(total, count)), lengths
+        return op.Div(total, count)
 
     def _words(self) -> tuple[Any, Any, Any]:
         return self.input("words", "T", "B"), self.input("lengths", "B"), self.input("unseen", "T", "B")
