@@ -23,6 +23,7 @@ from training.recipe import Recipe, RecipeError
 RUNS = Path("runs")
 COLUMN_OPTIONS = ("text", "label", "tokens", "tags", "series", "time", "target", "freq", "token_column", "tag_column")
 FILE_OPTIONS = ("dev", *COLUMN_OPTIONS, "encoding")  # also fields of [data]
+SEGMENT_SIZES = ("codec.segment", "codec.longest")
 
 MOST_LABELS = 20  # rows of a table
 NOT_SCORES = ("epoch", "train_loss", "gradient_norm", "learning_rate", "seconds", "dev_loss")  # of a history's entry
@@ -163,11 +164,13 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
         changes["data.path"] = str(options.data)
     given = given_file_options(options)
     changes |= {f"data.{name}": str(value) if name == "dev" else value for name, value in given.items()}
-    recipe = recipes.load(options.recipe, **changes)
+    # The segment and the longest history depend on each other, so that one of them alone may not fit the recipe.
+    recipe = recipes.load(
+        options.recipe, **{name: value for name, value in changes.items() if name not in SEGMENT_SIZES}
+    )
     if recipe.data.path is None and given:
         raise RecipeError(f"--{next(iter(given)).replace('_', '-')} needs your own file; give it with --data")
-    sized = {"codec.features", "codec.segment", "codec.longest", "forecast.horizon"}
-    return recipe if sized & changes.keys() else loading.fit_to_data(recipe)
+    return recipes.load(options.recipe, **loading.fit_to_data(recipe, changes))
 
 
 def given_file_options(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The data of a recipe: a published data set, or the user's own files split into train and dev."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,9 +142,8 @@ def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions) -> 
     """
     label, encoding = options.label, options.encoding
     if task == "forecast":
-        return read_series(
-            path, time=options.time, target=options.target, series=options.series, frequency=options.freq
-        )
+        columns = {"time": options.time, "target": options.target, "series": options.series}
+        return read_series(path, **columns, frequency=options.freq, encoding=encoding)
     if task == "generate":
         return read_text(path, encoding=encoding)
     if task in ("tag", "joint"):
@@ -178,19 +177,20 @@ def hold_out(rows: Any, *, dev_share: float, seed: int) -> tuple[Any, Any]:
     return split(rows, dev_share=dev_share, seed=seed, labels=labels)
 
 
-def fit_to_data(recipe: Recipe) -> Recipe:
-    """Set the fields of a recipe that depend on the user's data.
+def fit_to_data(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes of a recipe that are `given`, and the other fields that depend on the user's data.
 
     `codec.features` is the count of numbers in the first frame. For forecasts, see `time_series.fit_sizes`.
     """
-    if recipe.data.path is not None and recipe.forecast is not None:
-        series = read_file(recipe.data.path, recipe.task, recipe.codec, recipe.data)
-        codec, forecast = fit_sizes(series, recipe.codec, recipe.forecast)
-        return recipe.model_copy(update={"codec": codec, "forecast": forecast})
-    if recipe.data.path is None or recipe.codec.kind != "frames":
-        return recipe
-    first: SeriesExample = read_file(recipe.data.path, recipe.task, recipe.codec, recipe.data)[0]
-    return recipe.model_copy(update={"codec": recipe.codec.model_copy(update={"features": len(first.frames[0])})})
+    if recipe.data.path is None or (recipe.forecast is None and recipe.codec.kind != "frames"):
+        return dict(given)
+    if "codec.features" in given:
+        return dict(given)
+    rows = read_file(recipe.data.path, recipe.task, recipe.codec, recipe.data)
+    if recipe.forecast is not None:
+        return fit_sizes(rows, segment=recipe.codec.segment, given=given)
+    first: SeriesExample = rows[0]
+    return {**given, "codec.features": len(first.frames[0])}
 
 
 def merge_dev_labels(recipe: Recipe, splits: Splits[Any]) -> Splits[Any]:

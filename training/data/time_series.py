@@ -3,14 +3,18 @@
 pandas reads the files, because it knows times, time zones and frequencies. It is imported on use.
 """
 
+import csv
+import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.files.tables import DELIMITERS
+from models.files.text_files import DEFAULT_ENCODING, read_text
 from models.manifest import ForecastSpec, SeriesSpec
 from training.data.examples import DataError, FileLocation, ForecastWindow, TimeSeries
 
@@ -22,6 +26,7 @@ SHORTEST_SEGMENT = 4
 MOST_SEGMENTS = 30  # that a forecaster reads, and that it forecasts
 HISTORY_SHARE, HORIZON_SHARE = 0.4, 0.2  # of a series: the longest history and forecast
 WINDOWS = 256  # of all development data
+MOST_STEPS = 100  # of the grid, per row of a file
 HISTORIES = (4, 14, 30)  # lengths of the histories of these windows, of MOST_SEGMENTS
 
 
@@ -31,17 +36,24 @@ def season_of(frequency: str) -> int:
 
 
 def read_series(
-    path: Path, *, time: str = "time", target: str = "", series: str = "id", frequency: str = ""
+    path: Path,
+    *,
+    time: str = "time",
+    target: str = "",
+    series: str = "id",
+    frequency: str = "",
+    encoding: str = DEFAULT_ENCODING,
 ) -> list[TimeSeries]:
     """Read a wide file, with a column per series, or a long one, where the column `series` names the series of a row.
 
     `target` names the columns of values, separated by commas; the default is every column of numbers. `frequency` is
     one of pandas, such as "h"; the default is the most common distance of two rows. Rows may be in any order. Times
-    with a time zone are compared in UTC. Raises DataError for times that repeat or are between two steps.
+    with a time zone are compared in UTC. Raises DataError for a file that cannot be read, for numbers instead of times,
+    for times that repeat or are between two steps, and for more than MOST_STEPS steps per row.
     """
     import pandas as pd
 
-    frame = _read_frame(path)
+    frame = _read_frame(path, encoding)
     _check_column(path, frame, time, "--time")
     times = _times(path, frame, time)
     groups = list(frame.groupby(series, sort=True).indices.items()) if series in frame.columns else [("", None)]
@@ -65,19 +77,21 @@ def read_series(
     return found
 
 
-def _read_frame(path: Path) -> Any:
+def _read_frame(path: Path, encoding: str) -> Any:
     import pandas as pd
 
+    suffix = path.suffix.lower()
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
+        if suffix in (".parquet", ".pq"):
             frame = pd.read_parquet(path)
         else:
-            frame = pd.read_csv(path, sep="\t" if path.suffix.lower() in (".tsv", ".tab") else None, engine="python")
-    except FileNotFoundError:
-        raise DataError(f"{path}: does not exist; check the path") from None
+            text = io.StringIO(read_text(path, encoding=encoding))
+            frame = pd.read_csv(text, sep=DELIMITERS.get(suffix), engine="python")
+    except DataError:
+        raise
     except ImportError:
         raise DataError(f"{path}: reading Parquet needs pyarrow; pip install pyarrow, or give CSV") from None
-    except (OSError, ValueError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read: {str(error).splitlines()[0]}; give CSV or Parquet") from None
     if not len(frame):
         raise DataError(f"{path}: has no rows; give one row per time")
@@ -93,6 +107,9 @@ def _times(path: Path, frame: Any, time: str) -> Any:
     import pandas as pd
 
     column = frame[time]
+    if pd.api.types.is_numeric_dtype(column):  # pandas would count nanoseconds from 1970
+        first = f"{FileLocation(str(path), 2)}: {time!r} is the number {column.iloc[0]}"
+        raise DataError(f"{first}; give a date or a time, such as 2026-01-31 or 2026-01-31T12:00")
     has_zone = column.astype(str).str.contains(r"(?:Z|[+-]\d\d:?\d\d)$").any()
     times = pd.to_datetime(column, errors="coerce", format="mixed", utc=bool(has_zone))
     if times.isna().any():
@@ -119,8 +136,11 @@ def _grid(path: Path, times: Any, frequency: str, where: str) -> tuple[Any, NDAr
                 raise DataError(f"{path}: has one row{where}; give at least two")
             frequency = pd.tseries.frequencies.to_offset(steps.mode().iloc[0]).freqstr
     try:
+        _check_steps(path, ordered, pd.tseries.frequencies.to_offset(frequency), where)
         grid = pd.date_range(ordered[0], ordered[-1], freq=frequency)
-    except ValueError:
+    except DataError:
+        raise
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise DataError(
             f"{path}: frequency {frequency!r} is unknown; give one of pandas, such as h, D, W or MS"
         ) from None
@@ -132,6 +152,18 @@ def _grid(path: Path, times: Any, frequency: str, where: str) -> tuple[Any, NDAr
             "give the right one with --freq, or round the times"
         )
     return grid, places, str(frequency)
+
+
+def _check_steps(path: Path, ordered: Any, offset: Any, where: str) -> None:
+    """Check that a wrong time, or a step that is too short, does not fill the memory with missing values."""
+    second = ordered[0] + offset  # the first time can be before an anchor, such as the start of a month
+    steps = int((ordered[-1] - ordered[0]) / (second + offset - second))
+    if steps > MOST_STEPS * len(ordered):
+        raise DataError(
+            f"{path}: {len(ordered):,} rows{where} from {ordered[0].isoformat()} to {ordered[-1].isoformat()} have "
+            f"{steps:,} steps of {offset.freqstr!r}, over the limit of {MOST_STEPS} per row; give a longer step with "
+            "--freq, or correct the times"
+        )
 
 
 def _numbers(path: Path, frame: Any, name: str) -> NDArray[np.float64]:
@@ -158,16 +190,17 @@ def as_array(values: Sequence[float | None]) -> NDArray[np.float64]:
     return np.array([math.nan if number is None else number for number in values], np.float64)
 
 
-def fit_sizes(series: Sequence[TimeSeries], codec: SeriesSpec, spec: ForecastSpec) -> tuple[SeriesSpec, ForecastSpec]:
-    """Return the specs with a segment of one season, and the longest history and horizon that fit the series.
+def fit_sizes(series: Sequence[TimeSeries], *, segment: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a recipe that fit the series, by name, with those that are `given` unchanged.
 
-    Raises DataError for series that are too short for four segments.
+    A segment is one season, or has `segment` values if none is known. The history and the horizon are as long as the
+    series allow. Raises DataError for series that are too short for four segments.
     """
     frequency = series[0].frequency
-    base = frequency.split("-")[0]
-    segment = SEGMENTS.get(base, season_of(frequency))
-    if segment < SHORTEST_SEGMENT:
-        segment = codec.segment
+    season = SEGMENTS.get(frequency.split("-")[0], season_of(frequency))
+    segment = given.get("codec.segment", season if season >= SHORTEST_SEGMENT else segment)
+    if not isinstance(segment, int) or segment < 1:
+        return dict(given)  # the check of the recipe refuses it
     longest = max(len(one.values) for one in series)
     if longest < 4 * segment:
         raise DataError(
@@ -178,8 +211,9 @@ def fit_sizes(series: Sequence[TimeSeries], codec: SeriesSpec, spec: ForecastSpe
         segment * max(1, min(MOST_SEGMENTS, int(longest * share) // segment))
         for share in (HISTORY_SHARE, HORIZON_SHARE)
     )
-    codec = codec.model_copy(update={"segment": segment, "longest": history})
-    return codec, spec.model_copy(update={"horizon": horizon, "frequency": frequency})
+    fitted = {"codec.segment": segment, "codec.longest": history}
+    fitted |= {"forecast.horizon": horizon, "forecast.frequency": frequency}
+    return {**given, **{name: value for name, value in fitted.items() if name not in given}}
 
 
 def hold_out_ends(
@@ -188,6 +222,7 @@ def hold_out_ends(
     """Return the series without their ends, and whole series with `first` at the start of the end.
 
     An end is `dev_share` of a series, at least `horizon` values. A series that is too short for it is only trained on.
+    Raises DataError if all are too short.
     """
     train, dev = [], []
     for one in series:
@@ -208,7 +243,10 @@ def hold_out_ends(
 def windows(
     train: Sequence[TimeSeries], dev: Sequence[TimeSeries], codec: SeriesSpec, spec: ForecastSpec
 ) -> list[ForecastWindow]:
-    """Return about WINDOWS evenly spaced windows of the development data, with histories of several lengths."""
+    """Return about WINDOWS evenly spaced windows of the development data, with histories of several lengths.
+
+    Raises DataError if no window has a history of one segment and a number to forecast.
+    """
     units = {one.name: deviation(one) for one in train}
     found: list[ForecastWindow] = []
     segments = codec.longest // codec.segment

@@ -12,9 +12,10 @@ import pytest
 from models import self_test
 from models.manifest import read
 from tests.support import bundles, tiny
-from tests.support.tiny_files import conll, frames, table
+from tests.support.tiny_files import conll, frames, series, table
 from training import recipe, terminal, trainer
 from training.__main__ import main, make_parser
+from training.run import open_run
 
 ROOT = Path(__file__).parents[3]
 TINY = [word for field, value in tiny.SMALL.items() for word in ("--set", f"{field}={value}")]
@@ -93,6 +94,15 @@ def test_score_of_a_test_file_shows_every_label(workplace: Path, capsys: pytest.
     assert capsys.readouterr().out.splitlines()[:2] == output.splitlines()[:2]
     assert main(["score", "runs/mine/bundle", "--data", "other.csv"]) == 2
     assert "'review'" in capsys.readouterr().err
+
+
+def test_segments_of_another_size_are_an_option_of_fit(workplace: Path) -> None:
+    (workplace / "mine.csv").write_text(series(90))
+    words = ["fit", "forecaster", "--data", "mine.csv", *TINY]
+    assert main(words) == 2
+    assert main([*words, "--set", "codec.segment=7"]) == 0
+    fitted = open_run(workplace / "runs/forecaster").recipe
+    assert (fitted.codec.segment, fitted.codec.longest, fitted.forecast.frequency) == (7, 35, "h")
 
 
 def test_score_of_a_test_file_converts_tags_to_the_scheme_of_the_bundle(

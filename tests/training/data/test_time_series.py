@@ -47,6 +47,13 @@ def test_only_the_targets_are_read(tmp_path: Path) -> None:
     assert [one.name for one in read_series(path, time="when", target="price")] == ["price"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_files_of_other_encodings_are_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "mine.csv").write_text("time,é\n2026-01-01,1\n2026-01-02,2\n", encoding)
+    (one,) = read_series(tmp_path / "mine.csv", encoding="cp1252" if encoding == "cp1252" else "utf-8")
+    assert (one.name, one.values) == ("é", (1.0, 2.0))
+
+
 def test_a_missing_row_is_a_missing_value(tmp_path: Path) -> None:
     path = written(tmp_path, "time,y\n2026-01-01 00:00,1\n2026-01-01 01:00,2\n2026-01-01 03:00,4\n")
     (one,) = read_series(path)
@@ -78,6 +85,11 @@ def test_parquet_is_read_like_csv(tmp_path: Path) -> None:
         ("time,y\n2026-01-01,1\n2026-01-02,2\n", {"frequency": "fortnight"}, "'fortnight'"),
         ("time,y\n2026-01-01,a\n2026-01-02,b\n", {}, "'time'"),
         ("time,y\n", {}, "no rows"),
+        ("", {}, "empty"),
+        ("time\n", {}, "mine.csv"),
+        ("time,y\n2020,1\n2021,2\n2022,3\n", {}, "2020"),
+        ("time,y\n2000-01-01 00:00:00,1\n2000-01-01 00:00:01,2\n2026-01-01 00:00:00,3\n", {}, "--freq"),
+        ("time,y\n2026-01-01,1\n2026-01-02,2\n", {"frequency": "0D"}, "'0D'"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(tmp_path: Path, text: str, options: dict[str, str], named: str) -> None:
@@ -91,14 +103,24 @@ def test_the_season_follows_from_the_frequency(frequency: str, season: int) -> N
     assert season_of(frequency) == season
 
 
-def test_sizes_fit_the_series() -> None:
-    codec, spec = fit_sizes([series(600)], CODEC, SPEC)
-    assert (codec.segment, codec.longest, spec.horizon, spec.frequency) == (24, 240, 120, "h")
+@pytest.mark.parametrize(
+    ("given", "fitted"),
+    [
+        ({}, (24, 240, 120)),
+        ({"codec.segment": 7}, (7, 210, 119)),
+        ({"codec.longest": 48}, (24, 48, 120)),
+        ({"forecast.horizon": 5}, (24, 240, 5)),
+    ],
+)
+def test_sizes_that_are_not_given_fit_the_series(given: dict[str, int], fitted: tuple[int, int, int]) -> None:
+    sizes = fit_sizes([series(600)], segment=2, given=given)
+    assert (sizes["codec.segment"], sizes["codec.longest"], sizes["forecast.horizon"]) == fitted
+    assert sizes["forecast.frequency"] == "h"
 
 
 def test_series_of_less_than_four_segments_are_refused() -> None:
     with pytest.raises(DataError):
-        fit_sizes([series(95)], CODEC, SPEC)
+        fit_sizes([series(95)], segment=2, given={})
 
 
 def test_the_end_of_a_series_is_held_out() -> None:
