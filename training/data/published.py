@@ -48,7 +48,7 @@ ETT_MONTH = 30 * 24  # hours; the split of Zhou et al. 2021
 ETT_TRAIN_MONTHS, ETT_DEV_MONTHS, ETT_TEST_MONTHS = 12, 4, 4
 SST_BINARY = {0: "negative", 1: "negative", 3: "positive", 4: "positive"}
 SST_FINE = {label: str(label) for label in range(5)}
-EVERYDAY_DRAWS = 30_000  # of sentences from templates
+EVERYDAY_DRAWS = 120_000  # of sentences from templates
 TREE_SYMBOL = re.compile(r"\(|\)|[^\s()]+")
 UNESCAPED = {  # what people type for the treebank's escapes
     "-LRB-": "(",
@@ -255,7 +255,7 @@ def read_sst(
 
     Every phrase of a tree has a label from 0 (bad) to 4 (good). As in SST-2, label 2 is dropped, 0 and 1 are
     "negative", 3 and 4 "positive". `fine` keeps five labels, "0" to "4": 159,269 phrases or 8,534 sentences, and 1,101
-    dev sentences. A phrase with the same label in several trees is one training example. `everyday` adds 13,700
+    dev sentences. A phrase with the same label in several trees is one training example. `everyday` adds 35,836
     training sentences made from templates, none of them in the checklist of sentiment-en.
     """
     label_of = SST_FINE if fine else SST_BINARY

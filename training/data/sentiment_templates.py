@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 
 Phrase = tuple[int, tuple[str, ...]]  # label 0 to 4, words
 
+SLOT = re.compile(r"\{(\w+)\}")
 AN = re.compile(r"\ba (?=[aeio]|un)")  # words that need "an"
 GOOD, BAD, VERY_GOOD, VERY_BAD = 3, 1, 4, 0
 
@@ -44,9 +45,22 @@ THINGS = (
     "movie film story plot acting music book food service hotel staff room restaurant place show game song ending "
     "meal day trip phone product"
 )
-SUBJECTS = ("it", "this", "that", "the {thing}", "this {thing}", "the {thing}")
-OBJECTS = ("it", "this", "that", "the {thing}", "this {thing}", "every minute of it", "them")
-PEOPLE = ("everyone", "my friends", "we", "my family", "i", "people")
+SLOTS = {  # of templates: words for every label, between slashes
+    "thing": "movie/film/story/plot/acting/music/book/food/service/hotel/staff/room/restaurant/place/show/game/song/"
+    "ending/meal/day/trip/phone/product",
+    "plural": "actors/jokes/songs/rooms/people/characters/staff/dialogues/effects/waiters",
+    "subject": "it/this/that/the {thing}/this {thing}/the {thing}",
+    "object": "it/this/that/the {thing}/this {thing}/every minute of it/them",
+    "people": "everyone/my friends/we/my family/i/people",
+    "others": "everyone/my friends/anyone/my family/people/you/all of you",
+    "repeat": "watch/see/read/visit/play/hear/order/buy/try/do/use",
+    "react": "smiling/laughing/watching/dancing/singing/listening/reading/talking about it",
+    "worth": "it/watching/seeing/reading/a visit/the money/the price/the trip/your time",
+    "better": "better/nicer/happier/prouder/funnier/more pleased/more delighted",
+    "worse": "worse/sadder/uglier/more boring/more disappointed/more annoying",
+    "rest": "it/the rest/the end/the {thing}/this {thing}",
+    "loss": "my time/my money/your time/your money/an evening/time/money",
+}
 
 # Templates by the kind of word that carries the sentiment.
 AFFIRMED = {
@@ -55,6 +69,7 @@ AFFIRMED = {
         "a {quality} {thing}", "what a {quality} {thing}", "{subject} is {quality}", "{subject} was {quality}",
         "{subject} was very {quality}", "{subject} is so {quality}", "{subject} was really {quality}",
         "i think {subject} is {quality}", "i found {subject} {quality}", "the {thing} was {quality} and {same}",
+        "the {plural} are {quality}", "the {plural} were {quality}", "the {plural} were {quality} and {same}",
     ),
     "feeling": (
         "i am {feeling}", "i 'm {feeling}", "i am so {feeling}", "i am very {feeling} with {object}",
@@ -74,6 +89,7 @@ NEGATED = {
         "{subject} is n't {quality}", "{subject} is n't {quality} at all", "{subject} was not {quality} at all",
         "{subject} was never {quality}", "{subject} is never {quality}", "far from {quality}", "hardly {quality}",
         "not a {quality} {thing}", "i do n't think {subject} is {quality}", "{subject} is anything but {quality}",
+        "the {plural} are not {quality}", "the {plural} were n't {quality}",
     ),
     "feeling": (
         "i am not {feeling}", "i 'm not {feeling}", "i was not {feeling}", "i was n't {feeling}",
@@ -89,9 +105,33 @@ NEGATED = {
     "noun": ("not a {noun}", "{subject} is not a {noun}", "{subject} was n't a {noun}"),
 }  # fmt: skip
 CONTRASTS = (  # negated bad, then good
-    "not {bad} , i {past} it", "not {bad} at all , really {good}", "{subject} is not {bad} , it is {good}",
-    "i was not {unhappy} , {subject} was {good}", "{subject} is not perfect , but i {past} it",
+    "not {bad} , i {liked} it", "not {bad} at all , really {good}", "{subject} is not {bad} , it is {good}",
+    "i was not {unhappy} , {subject} was {good}", "{subject} is not perfect , but i {liked} it",
 )  # fmt: skip
+IDIOMS = {
+    VERY_GOOD: (
+        "could n't be {better}", "{subject} could n't be {better}", "i could not be {better}", "best {thing} ever",
+        "the best {thing} i have ever seen", "i could n't stop {react}", "{people} could n't stop {react}",
+        "i ca n't stop {react}", "i ca n't wait to {repeat} {object} again", "i ca n't get enough of {object}",
+    ),
+    GOOD: (
+        "worth {worth}", "well worth {worth}", "definitely worth {worth}", "{subject} is worth {worth}",
+        "i would {repeat} {object} again", "i will {repeat} {object} again", "we would {repeat} {object} again",
+        "highly recommended", "i would recommend {object} to {others}", "i ca n't complain", "no complaints",
+        "{subject} has no weak moment", "i would not change {object}",
+    ),
+    BAD: (
+        "not worth {worth}", "{subject} is not worth {worth}", "hardly worth {worth}", "i could n't finish {rest}",
+        "i would not {repeat} {object} again", "i will never {repeat} {object} again", "never again",
+        "i ca n't recommend {object}", "do n't bother", "do n't {repeat} {object}", "no reason to {repeat} {object}",
+        "could have been {better}", "{subject} should have been {better}", "{subject} makes little sense",
+    ),
+    VERY_BAD: (
+        "could n't be {worse}", "{subject} could n't be {worse}", "worst {thing} ever", "a waste of {loss}",
+        "the worst {thing} i have ever seen", "{subject} is a waste of {loss}", "i walked out of {object}",
+        "i want a refund", "stay away from {object}", "{subject} cost me {loss}",
+    ),
+}  # fmt: skip
 WORDS = {"quality": QUALITIES, "feeling": FEELINGS, "verb": VERBS, "noun": NOUNS}
 
 
@@ -108,8 +148,11 @@ def _sentences(count: int, chance: random.Random) -> Iterator[Phrase]:
     for _ in range(count):
         kind = chance.choices(list(WORDS), weights=(5, 2, 3, 1))[0]
         label = chance.choice(list(WORDS[kind]))
-        form = chance.choices(("affirmed", "negated", "contrast"), weights=(9, 9, 1))[0]
-        if form == "contrast":
+        form = chance.choices(("affirmed", "negated", "idiom", "contrast"), weights=(9, 9, 4, 1))[0]
+        if form == "idiom":
+            label = chance.choice(list(IDIOMS))
+            yield label, _fill(chance.choice(IDIOMS[label]), kind, label, chance)
+        elif form == "contrast":
             yield GOOD, _fill(chance.choice(CONTRASTS), kind, BAD, chance)
         elif form == "affirmed":
             yield label, _fill(chance.choice(AFFIRMED[kind]), kind, label, chance)
@@ -118,24 +161,26 @@ def _sentences(count: int, chance: random.Random) -> Iterator[Phrase]:
 
 
 def _fill(template: str, kind: str, label: int, chance: random.Random) -> tuple[str, ...]:
-    def word(words: dict[int, str], of: int) -> str:
-        return chance.choice(words[of].split())
+    """Replace the slots of a template, whose sentiment is `label` and in a word of `kind`, at random."""
+    verbs, liked = _verbs(label if kind == "verb" else GOOD), _verbs(GOOD)
+    words = {
+        **{slot: choices.split("/") for slot, choices in SLOTS.items()},
+        "quality": QUALITIES[label].split(),
+        "same": QUALITIES[label].split(),
+        "feeling": FEELINGS[GOOD if label >= GOOD else BAD].split(),
+        "verb": [present for present, _ in verbs],
+        "past": [past for _, past in verbs],
+        "noun": NOUNS[label].split(),
+        "good": QUALITIES[GOOD].split(),
+        "bad": QUALITIES[BAD].split(),
+        "unhappy": FEELINGS[BAD].split(),
+        "liked": [past for _, past in liked],
+    }
+    while "{" in template:  # an object may have a thing
+        template = SLOT.sub(lambda slot: chance.choice(words[slot[1]]), template)
+    return tuple(AN.sub("an ", template).split())
 
-    present, past = word(VERBS, label if kind == "verb" else GOOD).split("/")
-    text = template.format(
-        quality=word(QUALITIES, label),
-        same=word(QUALITIES, label),
-        feeling=word(FEELINGS, GOOD if label >= GOOD else BAD),
-        verb=present,
-        past=past,
-        noun=word(NOUNS, label),
-        good=word(QUALITIES, GOOD),
-        bad=word(QUALITIES, BAD),
-        unhappy=word(FEELINGS, BAD),
-        subject=chance.choice(SUBJECTS),
-        object=chance.choice(OBJECTS),
-        people=chance.choice(PEOPLE),
-        thing="{thing}",
-    )
-    text = text.replace("{thing}", chance.choice(THINGS.split()))
-    return tuple(AN.sub("an ", text).split())
+
+def _verbs(label: int) -> list[list[str]]:
+    """Return the present and the past of verbs."""
+    return [pair.split("/") for pair in VERBS[label].split()]

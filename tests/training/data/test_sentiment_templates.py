@@ -3,7 +3,7 @@
 from models.codecs.words import tokenize
 from training.data.sentiment_templates import make_sentences
 
-SENTENCES = {" ".join(words): label for label, words in make_sentences(12_000, seed=0)}
+SENTENCES = {" ".join(words): label for label, words in make_sentences(60_000, seed=0)}
 
 
 def test_negation_moves_the_label_to_the_other_side() -> None:
@@ -11,6 +11,11 @@ def test_negation_moves_the_label_to_the_other_side() -> None:
     negated = {text: label for text, label in SENTENCES.items() if text.startswith("i do n't ")}
     assert all((label == 1) != any(word in text for word in ("hate", "despise", "detest", "dislike", "regret"))
                for text, label in negated.items() if "think" not in text)  # fmt: skip
+
+
+def test_common_phrases_have_the_label_of_their_meaning() -> None:
+    texts = ("worth seeing", "not worth seeing", "could n't be nicer", "could n't be worse")
+    assert [SENTENCES[text] for text in texts] == [3, 1, 4, 0]
 
 
 def test_article_fits_the_next_word() -> None:
