@@ -39,11 +39,11 @@ Sentence = TaggedExample | JointExample
 
 
 class DonorDataset(BaseModel):
-    """A published data set whose mentions, or whole texts, replace those of the training data."""
+    """A data set whose mentions, or whole texts, replace those of the training data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str  # a published data set
+    name: str = Field(default="", description="a published data set; empty: the training data, for other kinds")
     options: dict[str, Any] = {}  # for the data set's reader
     kinds: dict[str, str] = Field(
         description="maps its kinds of spans, or its labels, to kinds of the recipe's data; '*' is every label"
@@ -176,7 +176,8 @@ def make_augmenter(options: AugmentationOptions, train: Sequence[SequenceExample
     borrowed: dict[str, list[tuple[str, ...]]] = {}
     for donor in options.lenders:
         mentions: dict[tuple[str, tuple[str, ...]], None] = {}  # distinct kinds and words, in order of appearance
-        for example in published.load({"name": donor.name, **donor.options}).train:
+        examples = published.load({"name": donor.name, **donor.options}).train if donor.name else train
+        for example in examples:
             whole = donor.kinds.get(label_of(example) or "", donor.kinds.get("*"))
             if whole is not None:
                 mentions[whole, tuple(text_of(example).split())] = None

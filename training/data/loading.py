@@ -218,6 +218,8 @@ def combine_sources(splits: Splits[Any], auxiliary: Splits[Any] | None) -> Sourc
 def add_donor_sources(recipe: Recipe, source: Source) -> Source:
     """Add the data sets that augmentation borrows mentions from."""
     for donor in recipe.variation.lenders if recipe.variation else ():
+        if not donor.name:
+            continue
         other = published.load({"name": donor.name, **donor.options}).source
         source = _joined(source, other, f"mentions of {other.name}")
     return source

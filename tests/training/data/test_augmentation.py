@@ -115,6 +115,12 @@ def test_mentions_are_borrowed_from_spans_and_whole_texts(monkeypatch: pytest.Mo
     assert "Rome" not in first.tokens
 
 
+def test_mentions_are_borrowed_from_other_kinds_of_the_training_data() -> None:
+    lenders = (DonorDataset(kinds={"per": "loc"}),)
+    augmenter = make_augmenter(AugmentationOptions(swap=1.0, borrow=1.0, lenders=lenders), BOTH)
+    assert augmenter.borrowed == {"loc": [("Ann", "Lee"), ("Bob",)]}
+
+
 def test_epochs_differ_and_repeat_in_another_run() -> None:
     recipe = tiny.recipe("tag", variation={"swap": 1.0, "split": 0.5})
     codec = tiny.words_codec(characters=False)
