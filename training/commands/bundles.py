@@ -2,9 +2,10 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -20,6 +21,9 @@ from training.terminal import (
     label_table,
     read_manifest,
 )
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
 
 
 def register(commands: Any) -> None:
@@ -127,17 +131,15 @@ def _score_file(recipe: Recipe, manifest: Manifest, options: argparse.Namespace)
     scheme = {"tag_scheme": "auto"} if manifest.scheme else {}
     changes = {"name": None, "path": options.data, "dev": None, **scheme, **given_file_options(options)}
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
+    variants = list(manifest.variants) if options.variant == "all" else [options.variant]
+    loaded = {name: bundle.load(options.bundle, variant=name) for name in variants}
+    if recipe.forecast is not None:
+        _score_series(recipe, loaded)
+        return
     rows, notes = load_test_file(recipe)
     for note in notes:
         echo(f"note: {note}")
-    variants = list(manifest.variants) if options.variant == "all" else [options.variant]
-    loaded = {name: bundle.load(options.bundle, variant=name) for name in variants}
-    scores = {name: score.score(each, rows) for name, each in loaded.items()}
-    names = list(next(iter(scores.values())))
-    table = Table("variant", *names, box=None)
-    for name, row in scores.items():
-        table.add_row(name, *(str(row[metric]) for metric in names))
-    console.print(table)
+    _print_scores({name: score.score(each, rows) for name, each in loaded.items()})
     if recipe.task == "generate":
         echo(f"{len(rows):,} characters of {options.data}")
         return
@@ -154,6 +156,29 @@ def _score_file(recipe: Recipe, manifest: Manifest, options: argparse.Namespace)
     if unknown := sorted(set(labels) - known):
         echo(f"note: {manifest.name} never answers these labels of {options.data}: {', '.join(unknown)}")
     echo(f"{len(rows):,} examples of {options.data}; the table of labels is for {shown}")
+
+
+def _score_series(recipe: Recipe, loaded: Mapping[str, "Bundle"]) -> None:
+    """Print the scores of a forecaster on a file, next to the baselines."""
+    from training import forecasts, score
+    from training.data.loading import load_test_series
+
+    train, windows = load_test_series(recipe)
+    scores = {name: score.score(each, windows) for name, each in loaded.items()}
+    _print_scores(scores | forecasts.baselines(train, windows, recipe.forecast.horizon))
+    found, known = train[0].frequency, recipe.forecast.frequency
+    if known and found != known:
+        echo(f"note: the step of the file is {found}, but {recipe.name} was trained on {known}")
+    echo(f"{len(windows):,} windows of the second half of {len(train):,} series in {recipe.data.path}")
+
+
+def _print_scores(scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Print a row of scores for each variant, and for each baseline, which may not have all of them."""
+    names = list(next(iter(scores.values())))
+    table = Table("variant", *names, box=None)
+    for name, row in scores.items():
+        table.add_row(name, *(f"{round(row[metric], 4)}" if metric in row else "" for metric in names))
+    console.print(table)
 
 
 def write_cards(options: argparse.Namespace) -> None:

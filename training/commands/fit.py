@@ -25,6 +25,13 @@ from training.terminal import (
 if TYPE_CHECKING:
     from training.run import TrainingRun
 
+# What a task is trained and scored on, one and several.
+EXAMPLES, CHARACTERS = ("example", "examples"), ("character", "characters")
+COUNTED = {
+    "generate": (CHARACTERS, CHARACTERS),
+    "forecast": (("series", "series"), ("window", "windows")),
+}
+
 
 def register(commands: Any) -> None:
     parser = commands.add_parser(
@@ -151,9 +158,9 @@ def _print_run(run: "TrainingRun") -> None:
     for note in run.notes:
         echo(f"note: {note}")
     _print_report(run)
-    parts = "characters" if run.recipe.task == "generate" else "examples"
-    train, dev = run.sizes
-    echo(f"trained on {train:,} {parts}, scored on {dev:,} held out; the best epoch is {run.best_epoch}")
+    units = COUNTED.get(run.recipe.task, (EXAMPLES, EXAMPLES))
+    train, dev = (f"{size:,} {unit[size != 1]}" for size, unit in zip(run.sizes, units, strict=True))
+    echo(f"trained on {train}, scored on {dev} that were held out; the best epoch is {run.best_epoch}")
     echo(f"weights, curves, report and wrong examples: {run.folder}")
 
 

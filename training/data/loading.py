@@ -12,6 +12,7 @@ from training.data import published
 from training.data.conll import read_tagged
 from training.data.examples import (
     DataError,
+    ForecastWindow,
     JointExample,
     SeriesExample,
     Source,
@@ -32,6 +33,7 @@ from training.data.token_tables import read_token_table
 from training.recipe import AdditionalData, DataOptions, Recipe
 
 LONGEST_RUN, FEWEST_RUNS = 20, 10  # of consecutive examples that are held out to choose the epoch
+TEST_SHARE = 0.5  # of each series in a test file: the end, which is scored
 HELD_OUT_SEED = 1  # not the seed of the weights: runs with several seeds are scored on the same examples
 
 
@@ -132,6 +134,25 @@ def load_test_file(recipe: Recipe) -> tuple[Any, tuple[str, ...]]:
     if any(row.label in unmerged for row in rows if recipe.merge):
         rows = merge_labels(rows, recipe.merge)
     return rows, notes
+
+
+def load_test_series(recipe: Recipe) -> tuple[Sequence[TimeSeries], list[ForecastWindow]]:
+    """Return the first half of each series of the recipe's file, for baselines, and windows of the second half.
+
+    Raises DataError, also for series of less than two segments.
+    """
+    path, codec = recipe.data.path, recipe.codec
+    assert path is not None
+    series = read_file(path, recipe.task, codec, recipe.data)
+    longest = max(len(one.values) for one in series)
+    if longest < 2 * codec.segment:
+        needed = f"{2 * codec.segment} are needed, two segments of {codec.segment}"
+        raise DataError(f"{path}: the longest series has {longest} values, but {needed}; give longer series")
+    train, scored = hold_out_ends(series, dev_share=TEST_SHARE, horizon=codec.segment)
+    try:
+        return train, windows(train, scored, codec, recipe.forecast)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.support import bundles, tiny
 from tests.support.tiny_files import conll, frames, series, table
 from training import recipe, terminal, trainer
 from training.__main__ import main, make_parser
+from training.metrics import COVERAGE, MAE, MSE
 from training.run import open_run
 
 ROOT = Path(__file__).parents[3]
@@ -96,11 +98,34 @@ def test_score_of_a_test_file_shows_every_label(workplace: Path, capsys: pytest.
     assert "'review'" in capsys.readouterr().err
 
 
-def test_segments_of_another_size_are_an_option_of_fit(workplace: Path) -> None:
+def test_score_of_a_file_of_series_shows_the_baselines(
+    workplace: Path, tiny_forecaster: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tiny bundle is no run, so it gets the recipe that a run would have written."""
+    bundle = workplace / "bundle"
+    shutil.copytree(tiny_forecaster, bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    sizes = {"codec.segment": 4, "codec.longest": 20, "forecast.horizon": 8, "forecast.frequency": "h"}
+    manifest["provenance"]["recipe"] = recipe.load("forecaster", **sizes).model_dump_json()
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (workplace / "mine.csv").write_text(series().replace("time", "when"))
+    assert main(["score", "bundle", "--data", "mine.csv", "--time", "when"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["variant", *(MSE, MAE, COVERAGE)]
+    assert (rows[1][0], len(rows[1])) == ("fp32", 4)
+    assert [row[:2] for row in rows[2:5]] == [["last", "value"], ["the", "value"], ["linear", "regression"]]
+    (workplace / "mine.csv").write_text(series(7))
+    assert main(["score", "bundle", "--data", "mine.csv"]) == 2
+    assert "7 values" in capsys.readouterr().err
+
+
+def test_segments_of_another_size_are_an_option_of_fit(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (workplace / "mine.csv").write_text(series(90))
     words = ["fit", "forecaster", "--data", "mine.csv", *TINY]
     assert main(words) == 2
+    capsys.readouterr()
     assert main([*words, "--set", "codec.segment=7"]) == 0
+    assert "trained on 1 series, scored on " in capsys.readouterr().out
     fitted = open_run(workplace / "runs/forecaster").recipe
     assert (fitted.codec.segment, fitted.codec.longest, fitted.forecast.frequency) == (7, 35, "h")
 
