@@ -175,15 +175,16 @@ class Engine:
         *,
         model: str | None = None,
         top_k: int | None = None,
+        truncate: bool = False,
         request: InferenceRequest,
     ) -> list[list[LabelScore]]:
-        """Return the labels of each input, best first."""
+        """Return the labels of each input, best first. `truncate` cuts inputs that are too long."""
         runtime = self.runtime_for("classify", model)
         decode = runtime.decoders["classify"]
         if isinstance(inputs, str) or runtime.is_single(inputs):
-            item, row = await self._run_one(runtime, inputs, request)
+            item, row = await self._run_one(runtime, inputs, request, truncate=truncate)
             return [decode(item, row, top_k=top_k)]
-        items, rows = await self._run_all(runtime, inputs, request)
+        items, rows = await self._run_all(runtime, inputs, request, truncate=truncate)
         return await _decode_all(items, rows, lambda item, row: decode(item, row, top_k=top_k))
 
     async def tag_and_classify(
@@ -243,14 +244,22 @@ class Engine:
         )
 
     async def embed(
-        self, inputs: str | Sequence[Any], *, model: str | None = None, request: InferenceRequest
+        self,
+        inputs: str | Sequence[Any],
+        *,
+        model: str | None = None,
+        truncate: bool = False,
+        request: InferenceRequest,
     ) -> list[tuple[NDArray[np.float32], int]]:
-        """Return the vector (W,) of each input and the number of its steps."""
+        """Return the vector (W,) of each input and the number of its steps.
+
+        `truncate` cuts inputs that are too long.
+        """
         runtime = self.runtime_for("embed", model)
         single = isinstance(inputs, str) or runtime.is_single(list(inputs))
         raws = [inputs] if single else inputs
         with runtime.admit(request, len(raws), runtime.estimated_tokens(raws)) as job:
-            items = await self._encode_all(runtime, raws, single=single)
+            items = await self._encode_all(runtime, raws, single=single, truncate=truncate)
             for index, item in enumerate(items):
                 if not item.length:
                     field = "inputs" if single else f"inputs[{index}]"
@@ -361,10 +370,12 @@ class Engine:
     def _jobs_in_progress(self) -> list[Any]:
         return [job for runtime in self._runtimes.values() for job in runtime.jobs]
 
-    async def _run_one(self, runtime: ModelRuntime, raw: Any, request: InferenceRequest) -> tuple[Any, Any]:
+    async def _run_one(
+        self, runtime: ModelRuntime, raw: Any, request: InferenceRequest, *, truncate: bool = False
+    ) -> tuple[Any, Any]:
         """Return one encoded input and its row. An input without steps is not run."""
         with runtime.admit(request, 1, runtime.estimated_tokens((raw,))) as job:
-            item = runtime.encode(raw)
+            item = runtime.encode(raw, truncate=truncate)
             self._check_tokens(runtime, item.length)
             if not item.length:
                 return item, runtime.empty_row
@@ -379,13 +390,14 @@ class Engine:
         request: InferenceRequest,
         *,
         names: Sequence[str] | None = None,
+        truncate: bool = False,
     ) -> tuple[list[Any], list[Any]]:
         """Return the encoded inputs and the row of each. Inputs without steps are not run.
 
         `names` are the fields of the inputs, for errors; the default is `inputs[0]` and so on.
         """
         with runtime.admit(request, len(inputs), runtime.estimated_tokens(inputs)) as job:
-            items = await self._encode_all(runtime, inputs, names=names)
+            items = await self._encode_all(runtime, inputs, names=names, truncate=truncate)
             filled = [item for item in items if item.length]
             if not filled:
                 return items, [runtime.empty_row] * len(items)
@@ -404,17 +416,19 @@ class Engine:
         new_tokens: int = 0,
         single: bool = False,
         names: Sequence[str] | None = None,
+        truncate: bool = False,
     ) -> list[Any]:
         """Encode every input, and yield to the event loop regularly. `single`: the input was not in a list.
 
-        `new_tokens` are requested for each input. Raises TooLarge for an input that is too long, or too many tokens in
-        the request; InvalidRequest for an input that cannot be read.
+        `new_tokens` are requested for each input, and `truncate` cuts inputs that are too long. Raises TooLarge for an
+        input that is too long, or too many tokens in the request; InvalidRequest for an input that cannot be read.
         """
         runtime.check_kind(inputs)
         items: list[Any] = []
         unyielded, tokens = 0, new_tokens * len(inputs)
         for index, raw in enumerate(inputs):
-            item = runtime.encode(raw, None if single else index, name=names[index] if names else None)
+            name = names[index] if names else None
+            item = runtime.encode(raw, None if single else index, name=name, truncate=truncate)
             tokens += item.length
             self._check_tokens(runtime, tokens)
             items.append(item)

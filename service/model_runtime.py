@@ -126,8 +126,8 @@ class ModelRuntime:
         codec = self.bundle.manifest.codec
         if isinstance(codec, SeriesSpec):
             return sum([-(-min(len(raw), codec.longest) // codec.segment) for raw in inputs])
-        per_token = CHARACTERS_PER_TOKEN if codec.kind == "words" else 1
-        return sum([len(raw) // per_token if isinstance(raw, str) else len(raw) for raw in inputs])
+        per_token, most = CHARACTERS_PER_TOKEN if codec.kind == "words" else 1, self.max_length
+        return sum([min(len(raw) // per_token if isinstance(raw, str) else len(raw), most) for raw in inputs])
 
     def check_ready(self) -> None:
         """Raise Unavailable unless the bundle is ready."""
@@ -181,25 +181,15 @@ class ModelRuntime:
                 field="inputs",
             )
 
-    def truncated(self, text: str) -> str:
-        """Return the longest start of a text that the model can take."""
-        limit = self.max_length
-        if len(text) <= limit:  # a token has at least one character
-            return text
-        try:
-            item = self.bundle.task.encode(text, limit=limit - 1)
-        except InputError:  # `encode` reports it
-            return text
-        return text[: item.ends[-1]] if item.length else text
-
-    def encode(self, raw: Any, index: int | None = None, *, name: str | None = None) -> Any:
+    def encode(self, raw: Any, index: int | None = None, *, name: str | None = None, truncate: bool = False) -> Any:
         """Encode one input. `index` is its place in the request's list, None for a single input; `name` its field.
 
-        Raises TooLarge for an input that is too long, InvalidRequest for one that cannot be read.
+        `truncate` cuts an input after `max_length` steps. Raises TooLarge for an input that is too long, InvalidRequest
+        for one that cannot be read.
         """
         limit = self.max_length
         try:
-            item = self.bundle.task.encode(raw, limit=limit)
+            item = self.bundle.task.encode(raw, limit=limit - truncate)  # codecs encode one step more than the limit
         except InputError as error:
             field = name or _field(index)
             if isinstance(error, TooLong) and error.limit is not None:

@@ -89,9 +89,7 @@ async def embed(context: RequestContext, body: bytes) -> list[list[float]]:
     request = await schemas.read_request(EmbedRequest, body, worker)
     model = context.choose_model(request.model, "embed")
     inputs = [request.inputs] if isinstance(request.inputs, str) else request.inputs
-    if request.truncate:
-        inputs = list(map(worker.engine.runtime_for("embed", model).truncated, inputs))
-    vectors = await worker.engine.embed(inputs, model=model, request=context.request)
+    vectors = await worker.engine.embed(inputs, model=model, truncate=bool(request.truncate), request=context.request)
     schemas.check_width(request.dimensions, len(vectors[0][0]) if vectors else None, model)
     prepare = _normalized if request.value_of("normalize") else np.asarray
     return [prepare(vector).tolist() for vector, _ in vectors]
@@ -108,9 +106,7 @@ async def predict(context: RequestContext, body: bytes) -> Any:
     request = await schemas.read_request(PredictRequest, body, worker)
     model = context.choose_model(request.model, "classify")
     texts, is_batch = _texts(request.inputs)
-    if request.truncate:
-        texts = list(map(worker.engine.runtime_for("classify", model).truncated, texts))
-    rows = await worker.engine.classify(texts, model=model, request=context.request)
+    rows = await worker.engine.classify(texts, model=model, truncate=bool(request.truncate), request=context.request)
     answers = list(map(schemas.label_objects, rows))
     return answers if is_batch else answers[0]
 

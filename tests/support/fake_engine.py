@@ -85,13 +85,21 @@ class FakeEngine:
         return one(inputs) if isinstance(inputs, str) or are_one(inputs) else [one(text) for text in inputs]
 
     async def classify(
-        self, inputs: Any, *, model: str | None, top_k: int | None = None, request: InferenceRequest
+        self,
+        inputs: Any,
+        *,
+        model: str | None,
+        top_k: int | None = None,
+        truncate: bool = False,
+        request: InferenceRequest,
     ) -> list[list[LabelScore]]:
         await self._work("classify", inputs, model, top_k, request)
         labels = [LabelScore("positive", 0.75), LabelScore("negative", 0.25)][:top_k]
         return [labels for _ in ([inputs] if isinstance(inputs, str) or are_one(inputs) else inputs)]
 
-    async def embed(self, inputs: Any, *, model: str | None, request: InferenceRequest) -> list[tuple[Any, int]]:
+    async def embed(
+        self, inputs: Any, *, model: str | None, truncate: bool = False, request: InferenceRequest
+    ) -> list[tuple[Any, int]]:
         await self._work("embed", inputs, model, None, request)
         texts = [inputs] if isinstance(inputs, str) else inputs
         return [(np.array([0.5, -1.0, len(text)], np.float32), len(text.split())) for text in texts]
