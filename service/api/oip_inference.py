@@ -282,8 +282,7 @@ async def _infer_arrays(
             message = f"{name} is {tensor.datatype}; the graph takes {expected[name]}"
             raise InvalidRequest(message, field="inputs", value=tensor.datatype)
         if tensor.datatype == BYTES:
-            names = f"{' or '.join(text_inputs(runtime))}, or all of {', '.join(expected)}"
-            raise InvalidRequest(f"{runtime.name} has no input {shown(name)!r}; send {names}", field="inputs")
+            raise _unknown_input(runtime, name)
     arrays = {name: cast(np.ndarray[Any, Any], tensor.data) for name, tensor in inputs.items()}
     outputs = await worker.engine.run_tensors(arrays, model=runtime.name, request=request)
     return [from_array(name, array) for name, array in outputs.items()]
@@ -359,6 +358,8 @@ def _check_outputs(outputs: Collection[str], available: Sequence[str]) -> None:
 
 def _check_text_inputs(runtime: TensorRuntime, inputs: Mapping[str, OIPTensor]) -> None:
     names = text_inputs(runtime)
+    if not names:
+        raise _unknown_input(runtime, TEXT if TEXT in inputs else JSON)
     if TEXT in inputs and JSON in inputs:
         raise InvalidRequest("both text and json were sent; send one of them", field="inputs")
     for name, tensor in inputs.items():
@@ -368,6 +369,13 @@ def _check_text_inputs(runtime: TensorRuntime, inputs: Mapping[str, OIPTensor]) 
         if tensor.datatype != BYTES or not (len(tensor.shape) == 1 or tensor.shape[1:] == (1,)):
             message = f"{name} is {tensor.datatype} {list(tensor.shape)}; send BYTES [N] or [N, 1]"
             raise InvalidRequest(message, field="inputs")
+
+
+def _unknown_input(runtime: TensorRuntime, name: str) -> InvalidRequest:
+    tensors = f"all of the tensors {', '.join(port.name for port in runtime.inputs)}"
+    names = text_inputs(runtime)
+    remedy = f"{' or '.join(names)}, or {tensors}" if names else tensors
+    return InvalidRequest(f"{runtime.name} has no input {shown(name)!r}; send {remedy}", field="inputs")
 
 
 _TAG_DOCUMENTS: TypeAdapter[Any] = TypeAdapter(

@@ -378,3 +378,14 @@ async def test_concurrent_requests_are_all_answered(site: OIPSite) -> None:
     answers = cast(list[Any], await asyncio.gather(*raw, *text))
     assert all(answer == answers[place - place % 10] for place, answer in enumerate(answers[:-50]))
     assert all(answer == answers[-1] for answer in answers[-50:])
+
+
+@pytest.mark.parametrize("name", ["text", "json"])
+async def test_text_for_a_model_of_tensors_only_is_answered_with_its_tensors(tmp_path: Path, name: str) -> None:
+    site = OIPSite(bundles.forecaster(tmp_path))
+    body = {"inputs": [texts("1", name=name)], "parameters": {"top_k": 1}}
+    response = await site.client.post("/v2/models/tiny-forecast/infer", json=body)
+    assert refusal(response) == (422, "inputs")
+    named = [tensor.name for tensor in site.bundle("tiny-forecast").manifest.inputs]
+    assert response.json()["error"].endswith(", ".join(named))
+    await site.close()
