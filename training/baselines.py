@@ -1,21 +1,28 @@
-"""Baselines that a model must beat: majority, tag of each word, logistic regression, and character n-grams."""
+"""Baselines that a model must beat: majority, tag of each word, logistic regression, and character n-grams.
+
+T steps, F features of a frame.
+"""
 
 import math
 import statistics
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from models.codecs.words import tokenize
 from training import metrics
-from training.data.examples import SeriesExample, inputs_of, label_names
+from training.data.examples import SeriesExample, TaggedSeries, inputs_of, label_names
 from training.metrics import ExampleLabels
 
 ORDER = 5  # of the character n-grams
 LETTER_NGRAMS = (1, 4)  # shortest and longest n-gram of letters
+NEIGHBORS = 10  # frames on either side that logistic regression sees
 ITERATIONS = 100  # of the solver at most
 
 MAJORITY = "majority"
@@ -28,8 +35,9 @@ NO_ESTIMATE = 0.5  # the discount if no n-gram occurs once; any value works that
 def baselines(task: str, train: Any, dev: Any, *, codec: str = "words") -> dict[str, dict[str, float]]:
     """Return the scores of each baseline on `dev`, by the baseline's name, as `metrics.score_labels` gives them.
 
-    tag: the most frequent tag, and that of each word. classify: the most frequent label, and logistic regression over
-    `features` of the inputs of this kind of codec. joint: both. generate: character n-grams, on texts.
+    tag: the most frequent tag, and that of each word or, for frames, logistic regression. classify: the most frequent
+    label, and logistic regression over `features` of the inputs of this kind of codec. joint: both. generate: character
+    n-grams, on texts.
     """
     if task == "generate":
         return {f"{ORDER}-grams of characters": {metrics.NATS: nats_per_character(train, dev, ORDER)}}
@@ -50,6 +58,9 @@ def baselines(task: str, train: Any, dev: Any, *, codec: str = "words") -> dict[
 
 def _tag_baselines(train: Sequence[Any], dev: Sequence[Any]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
     """Yield the name of each baseline and the tags that it gives every development example."""
+    if isinstance(train[0], TaggedSeries):
+        yield from _frame_baselines(train, dev)
+        return
     of_word: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for example in train:
         for token, tag in zip(example.tokens, example.tags, strict=True):
@@ -58,6 +69,26 @@ def _tag_baselines(train: Sequence[Any], dev: Sequence[Any]) -> Iterator[tuple[s
     best = {word: _most_frequent(counts) for word, counts in of_word.items()}
     yield MAJORITY, [(most,) * len(example.tokens) for example in dev]
     yield WORD_TAGS, [tuple(best.get(token, most) for token in example.tokens) for example in dev]
+
+
+def _frame_baselines(
+    train: Sequence[TaggedSeries], dev: Sequence[TaggedSeries]
+) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+    """Yield the most frequent tag, and logistic regression over each frame and its neighbors."""
+    tags = [tag for example in train for tag in example.tags]
+    lengths = [len(example.frames) for example in dev]
+    yield MAJORITY, [(_most_frequent(Counter(tags)),) * length for length in lengths]
+    near = [np.concatenate([_with_neighbors(np.array(example.frames)) for example in part]) for part in (train, dev)]
+    predicted = iter(_regression(near[0], tags, near[1]))
+    name = REGRESSION.format(features=f"each frame and {NEIGHBORS} on either side")
+    yield name, [tuple(islice(predicted, length)) for length in lengths]
+
+
+def _with_neighbors(frames: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (T, N F): each frame (F,) of (T, F) with its neighbors, N frames. Both ends are repeated."""
+    padded = np.pad(frames, ((NEIGHBORS, NEIGHBORS), (0, 0)), mode="edge")
+    windows = sliding_window_view(padded, 2 * NEIGHBORS + 1, axis=0)  # (T, F, N)
+    return windows.reshape(len(frames), -1)
 
 
 def _label_baselines(train: Sequence[Any], dev: Sequence[Any], codec: str) -> Iterator[tuple[str, list[str]]]:

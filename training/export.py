@@ -46,6 +46,7 @@ SHORTEST_GREEDY, LONGEST_GREEDY = 8, 48  # characters of an example for generati
 # medians of two measurements differ by about 3 %, so that both decide the same except near the limit.
 KEPT_RATIO, DEFAULT_RATIO = 0.9, 1.1
 EXAMPLE_HORIZON, EXAMPLE_TOLERANCE = 24, 0.01  # values of an example forecast; tolerance in deviations of a series
+CHOSEN_FRAMES, STRIDE = 20, 10  # frames of an example for a tagger of frames, and parts from one to the next
 EXAMPLES, CANDIDATES, PROMPT = 5, 50, 16  # examples from the data: number, candidates, characters of a prompt
 
 Say = Callable[[str], None]
@@ -273,6 +274,10 @@ def candidates(task: str, codec: str, dev: Any) -> tuple[Any, ...]:
         complete = [window.history for window in dev if None not in window.history]
         return tuple(sorted(complete, key=len))[:CANDIDATES]
     with_spans = sorted(dev, key=lambda example: set(tags_of(example)) == {"O"})  # stable: others keep their order
+    if task == "tag" and codec == "frames":  # whole recordings are too long for a manifest
+        step = CHOSEN_FRAMES * STRIDE
+        parts = (e.frames[at : at + CHOSEN_FRAMES] for e in dev for at in range(0, len(e.frames), step))
+        return tuple(dict.fromkeys(parts))[:CANDIDATES]
     return tuple(dict.fromkeys(_as_text(inputs_of(example), codec) for example in with_spans))[:CANDIDATES]
 
 

@@ -6,6 +6,7 @@ percentages.  K labels.
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -22,6 +23,7 @@ UNITS = {
     "accuracy": "accuracy, %",
     "f1": "span F1, %",
     "exact": "exact match, %",
+    "macro_f1": "mean F1 of the labels, %",
     NATS: "nats per character",
     MSE: "mean squared error",
     MAE: "mean absolute error",
@@ -86,8 +88,9 @@ def score_labels(
 ) -> dict[str, float]:
     """Return the scores of a task by metric.
 
-    tag: "accuracy" of the steps and, for IOB2 tags, "f1" of the spans. classify: "accuracy". joint: "exact" (steps and
-    label right), "accuracy" of the labels, and "f1" of the spans, else "step_accuracy".
+    tag: "accuracy" of the steps, and "f1" of the spans for IOB2 tags, else "macro_f1" (mean over the labels). classify:
+    "accuracy". joint: "exact" (steps and label right), "accuracy" of the labels, and "f1" of the spans, else
+    "step_accuracy".
     """
     scores: dict[str, float] = {}
     if task in ("tag", "joint"):
@@ -96,6 +99,8 @@ def score_labels(
         if task == "tag" or not scores:
             steps = [[label for each in part for label in each.steps] for part in (expected, predicted)]
             scores["accuracy" if task == "tag" else "step_accuracy"] = accuracy(*steps)
+            if task == "tag" and not are_iob2(labels):
+                scores["macro_f1"] = statistics.fmean(row.f1 for row in label_reports(*steps)) if steps[0] else 0.0
     if task in ("classify", "joint"):
         scores["accuracy"] = accuracy([e.text for e in expected], [p.text for p in predicted])
     if task == "joint":

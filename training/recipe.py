@@ -16,7 +16,7 @@ from training.training_config import Training
 
 RECIPES = Path(__file__).parent / "recipes"
 CODECS: dict[str, tuple[str, ...]] = {  # the codecs that a task can work with
-    "tag": ("words", "characters", "dna"),
+    "tag": ("words", "characters", "dna", "frames"),
     "classify": ("words", "characters", "dna", "frames"),
     "joint": ("words",),
     "generate": ("characters",),
@@ -140,6 +140,7 @@ class Recipe(_RecipePart):
     def _check(self) -> Self:
         task, codec, crf, training = self.task, self.codec.kind, self.architecture.crf, self.training
         tagged, generates = task in ("tag", "joint"), task == "generate"
+        windowed = (task, codec) == ("tag", "frames") and self.variation is not None and self.variation.for_frames
         joins = self.variation is not None and self.variation.join > 1
         parts = [part for labels in self.merge.values() for part in labels]
         repeated = next((part for part in parts if parts.count(part) > 1), None)
@@ -164,7 +165,10 @@ class Recipe(_RecipePart):
                 self.auxiliary and not (tagged and codec == "words")
             ),
             f"variation changes sentences or labeled texts, not task {task!r} with codec.kind = {codec!r}; remove it": (
-                self.variation and (generates or codec == "frames")
+                self.variation and (generates or (codec == "frames" and not windowed))
+            ),
+            "variation.window cuts series of frames with tags, and has no other option with it; remove it": (
+                self.variation and self.variation.window and not windowed
             ),
             f"variation.swap, split, join, lenders and gazetteer need tags, and task {task!r} has none; remove them": (
                 self.variation and self.variation.for_tags and not tagged

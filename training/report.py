@@ -18,6 +18,7 @@ from training.data.examples import (
     SequenceExample,
     SeriesExample,
     Splits,
+    TaggedSeries,
     inputs_of,
     merge_labels,
     where,
@@ -124,8 +125,10 @@ def _errors(example: SequenceExample, answer: ExampleLabels) -> Iterator[tuple[s
         yield str(expected.text), str(answer.text), answer.text_score, text
     for step, (gold, found) in enumerate(zip(expected.steps, answer.steps, strict=True)):
         if gold != found:
-            marked = [*inputs[:step], f"[{inputs[step]}]", *inputs[step + 1 :]]
-            yield gold, found, answer.step_scores[step], " ".join(marked)
+            marked = where(example, step)
+            if not isinstance(example, TaggedSeries):
+                marked = " ".join([*inputs[:step], f"[{inputs[step]}]", *inputs[step + 1 :]])
+            yield gold, found, answer.step_scores[step], marked
 
 
 def _as_text(inputs: Any) -> str:

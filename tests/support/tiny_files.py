@@ -47,6 +47,20 @@ def frames(kind: str, count: int = 60) -> str:
     return "id,x,y,z,label\n" + "".join(lines)
 
 
+def tagged_frames(kind: str, count: int = 12) -> str:
+    """Return series with a label for each frame: those of `frames`, five joined to one."""
+    rows = tiny.framed(5 * count)
+    parts = [
+        [(frame, row.label) for row in rows[start : start + 5] for frame in row.frames]
+        for start in range(0, len(rows), 5)
+    ]
+    if kind == "jsonl":
+        lines = [{"frames": [frame for frame, _ in part], "labels": [label for _, label in part]} for part in parts]
+        return "".join(json.dumps(line) + "\n" for line in lines)
+    lines = [f"{i},{x},{y},{z},{label}\n" for i, part in enumerate(parts) for (x, y, z), label in part]
+    return "id,x,y,z,label\n" + "".join(lines)
+
+
 def series(count: int = 240) -> str:
     """Return an hourly series with a season of a day."""
     rows = (f"2026-01-{1 + hour // 24:02} {hour % 24:02}:00,{hour % 24 + 0.1 * (hour % 5)}\n" for hour in range(count))

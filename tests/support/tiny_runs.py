@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import tiny
-from tests.support.tiny_files import conll, frames, sentences, series, table
+from tests.support.tiny_files import conll, frames, sentences, series, table, tagged_frames
 from training import recipe, run
 from training.run import TrainingRun
 
@@ -19,10 +19,13 @@ FILES = {  # name -> recipe, content
     "mine.fa": ("splice", "".join(f">s {row.label}\n{row.text}\n" for row in tiny.dna(60))),
     "frames.jsonl": ("vowels", frames("jsonl")),
     "frames.csv": ("vowels", frames("csv")),
+    "tagged-frames.csv": ("frame-tagger", tagged_frames("csv")),
+    "tagged-frames.jsonl": ("frame-tagger", tagged_frames("jsonl")),
     "series.csv": ("forecaster", series()),
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "vowels": {"codec.features": 3},
+    "frame-tagger": {"codec.features": 3},
     "forecaster": {"data.freq": "h", "codec.longest": 48, "forecast.horizon": 24},
 }  # the published recipe has the features of its data
 

@@ -9,7 +9,7 @@ import pytest
 from tests.support import tiny
 from training import metrics
 from training.baselines import ORDER, baselines, features, nats_per_character, ngram_probabilities
-from training.data.examples import JointExample, LabeledExample, SeriesExample, TaggedExample
+from training.data.examples import JointExample, LabeledExample, SeriesExample, TaggedExample, TaggedSeries
 
 
 def tagged(text: str) -> TaggedExample:
@@ -22,9 +22,25 @@ def test_tag_baselines_count_tags_of_words() -> None:
     train = [tagged("the/DET run/NOUN"), tagged("run/VERB run/VERB the/DET man/NOUN dog/NOUN cat/NOUN")]
     scores = baselines("tag", train, [tagged("the/DET run/VERB"), tagged("bird/NOUN the/VERB")])
     assert scores == {
-        "majority": {"accuracy": 25},
-        "most frequent tag of each word": {"accuracy": 75},
+        "majority": {"accuracy": 25, "macro_f1": pytest.approx(40 / 3)},
+        "most frequent tag of each word": {"accuracy": 75, "macro_f1": pytest.approx(700 / 9)},
     }
+
+
+def test_frames_are_labeled_by_their_neighbors() -> None:
+    """The label of a frame is the sign of the number ten frames before it."""
+    draw = random.Random(1)
+    numbers = [[draw.choice((-1.0, 1.0)) for _ in range(300)] for _ in range(2)]
+    train, dev = (
+        TaggedSeries(
+            frames=tuple((each,) for each in row[10:]), tags=tuple("up" if each > 0 else "down" for each in row[:-10])
+        )
+        for row in numbers
+    )
+    scores = baselines("tag", [train], [dev], codec="frames")
+    assert list(scores) == ["majority", "logistic regression over each frame and 10 on either side"]
+    assert scores["majority"]["accuracy"] < 70
+    assert scores["logistic regression over each frame and 10 on either side"]["accuracy"] > 95
 
 
 def test_tag_baselines_score_spans() -> None:

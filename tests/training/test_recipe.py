@@ -8,7 +8,14 @@ import pytest
 from models.manifest import DnaSpec, FramesSpec
 from training.recipe import RECIPES, RecipeError, load, names, reopen
 
-OWN = {"tagger": "tag", "classifier": "classify", "language-model": "generate", "dna": "classify", "frames": "classify"}
+OWN = {
+    "tagger": "tag",
+    "classifier": "classify",
+    "language-model": "generate",
+    "dna": "classify",
+    "frames": "classify",
+    "frame-tagger": "tag",
+}
 
 
 @pytest.mark.parametrize("name", names())
@@ -57,6 +64,8 @@ def test_fields_are_changed_by_dotted_names() -> None:
         ({"architecture.crf": True, "training.class_weights": "balanced"}, "class_weights .*crf"),
         ({"merge": {"a": ["x"], "b": ["y"]}}, "merge .*'classify'"),
         ({"task": "joint", "variation.join": 2}, "variation.join"),
+        ({"variation.window": 9}, "variation.window .*frames"),
+        ({"codec.kind": "frames", "variation.window": 9, "variation.lowercase": 0.5}, "variation .*'frames'"),
         ({"task": "classify", "variation.swap": 0.5}, "variation.swap.*'classify'"),
         ({"variation.unaccent": 0.5}, "variation.unaccent.*'tag'"),
         ({"training.learning_rate": -1}, "training.learning_rate: .* 0 "),

@@ -1,4 +1,4 @@
-"""Augmentation of tagged sentences and labeled texts: swapped mentions, other spellings, joined sentences.
+"""Augmentation of sentences, texts and frames: swapped mentions, other spellings, joined sentences, windows.
 
 Each epoch has another form of each example. A tagger trained on few sentences so learns where mentions occur rather
 than which they were. A classifier of names learns the forms that people type: without capitals or accents.
@@ -7,7 +7,7 @@ than which they were. A classifier of names learns the forms that people type: w
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from training.data.examples import (
     LabeledExample,
     SequenceExample,
     TaggedExample,
+    TaggedSeries,
     label_of,
     tags_of,
     text_of,
@@ -51,7 +52,7 @@ class DonorDataset(BaseModel):
 
 
 class AugmentationOptions(BaseModel):
-    """Random changes of the training sentences or texts, different in every epoch."""
+    """Random changes of the training sentences, texts or series, different in every epoch."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,6 +74,12 @@ class AugmentationOptions(BaseModel):
     prefixes: dict[str, tuple[str, ...]] = Field(
         default={}, description="words before the texts of a label, e.g. {Dutch = ['van']} (classify)"
     )
+    window: int = Field(
+        default=0,
+        ge=0,
+        description="frames of the windows that series are cut into, the first one at a random frame (tag, frames); "
+        "0: whole series",
+    )
 
     @property
     def for_tags(self) -> bool:
@@ -83,6 +90,11 @@ class AugmentationOptions(BaseModel):
     def for_texts(self) -> bool:
         """Whether an option needs labeled texts."""
         return bool(self.unaccent or self.prefix)
+
+    @property
+    def for_frames(self) -> bool:
+        """Whether the options are the ones for series of frames, and no others."""
+        return bool(self.window) and self == AugmentationOptions(window=self.window)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +121,22 @@ class TextAugmenter:
         if self.options.uppercase and random.random() < self.options.uppercase:
             words = [word.upper() for word in words]
         return replace(example, text=words[0] if isinstance(example.text, str) else tuple(words))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowCutter:
+    """The option of [variation] for series with a tag for each frame. A network learns little from very long ones."""
+
+    window: int
+
+    def augment(self, examples: Sequence[TaggedSeries], random: np.random.Generator) -> list[TaggedSeries]:
+        """Return the windows of all examples in order. Every frame is in one of them."""
+        parts: list[TaggedSeries] = []
+        for example in examples:
+            length = len(example.frames)
+            cuts = range(int(random.integers(1, self.window + 1)), length, self.window)
+            parts += [example.part(start, end) for start, end in pairwise((0, *cuts, length))]
+        return parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,16 +193,27 @@ class Augmenter:
         return list(self.own[kind][random.integers(len(self.own[kind]))])
 
 
-def make_augmenter(options: AugmentationOptions, train: Sequence[SequenceExample]) -> Augmenter | TextAugmenter:
+def make_augmenter(
+    options: AugmentationOptions, train: Sequence[SequenceExample]
+) -> Augmenter | TextAugmenter | WindowCutter:
     """Collect the mentions of the training data and of the donors. Raises DataError for an unknown donor."""
     if isinstance(train[0], LabeledExample):
         return TextAugmenter(options=options)
+    if isinstance(train[0], TaggedSeries):
+        return WindowCutter(window=options.window)
     own: dict[str, list[tuple[str, ...]]] = {}
     for example in train:
         for kind, first, end in find_spans(example.tags):
             own.setdefault(kind, []).append(tuple(example.tokens[first:end]))
+    known_tags = frozenset(tag for example in train for tag in example.tags)
+    borrowed = _borrowed_mentions(options.lenders, train)
+    listed = read_gazetteer(options.gazetteer) if options.gazetteer else {}
+    return Augmenter(options=options, own=own, borrowed=borrowed, listed=listed, known_tags=known_tags)
+
+
+def _borrowed_mentions(lenders: Sequence[DonorDataset], train: Sequence[SequenceExample]) -> Mentions:
     borrowed: dict[str, list[tuple[str, ...]]] = {}
-    for donor in options.lenders:
+    for donor in lenders:
         mentions: dict[tuple[str, tuple[str, ...]], None] = {}  # distinct kinds and words, in order of appearance
         examples = published.load({"name": donor.name, **donor.options}).train if donor.name else train
         for example in examples:
@@ -186,9 +225,7 @@ def make_augmenter(options: AugmentationOptions, train: Sequence[SequenceExample
                     mentions[donor.kinds[kind], tuple(example.tokens[first:end])] = None
         for kind, words in mentions:
             borrowed.setdefault(kind, []).append(words)
-    known_tags = frozenset(tag for example in train for tag in example.tags)
-    listed = read_gazetteer(options.gazetteer) if options.gazetteer else {}
-    return Augmenter(options=options, own=own, borrowed=borrowed, listed=listed, known_tags=known_tags)
+    return borrowed
 
 
 def read_gazetteer(name_or_path: str) -> Mentions:

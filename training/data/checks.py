@@ -17,6 +17,7 @@ from training.data.examples import (
     SeriesExample,
     Splits,
     TaggedExample,
+    TaggedSeries,
     inputs_of,
     label_names,
     label_of,
@@ -32,7 +33,7 @@ LabelKind = Literal["tag", "label"]  # of a step, or of the whole sequence
 
 LABEL_KINDS: dict[str, tuple[LabelKind, ...]] = {"tag": ("tag",), "classify": ("label",), "joint": ("tag", "label")}
 EXAMPLE_TYPES: dict[str, tuple[type, ...]] = {
-    "tag": (TaggedExample,),
+    "tag": (TaggedExample, TaggedSeries),
     "classify": (LabeledExample, SeriesExample),
     "joint": (JointExample,),
 }
@@ -84,14 +85,14 @@ def _check_examples(recipe: Recipe, codec: codecs.Codec, splits: Splits[Any]) ->
     _, whole = label_names("joint", splits.train)
     if unknown := sorted({part for parts in recipe.merge.values() for part in parts} - set(whole)):
         raise DataError(f"{name}: merge has the label {unknown[0]!r}; the data has {', '.join(map(visible, whole))}")
-    if recipe.task in ("tag", "joint"):
+    if recipe.task in ("tag", "joint") and recipe.codec.kind != "frames":
         notes = (*notes, *check_tokens([*splits.train, *splits.dev]))
     if (differences := compare_tokens(codec, splits.train)).count:
         notes = (*notes, str(differences))
     notes = (*notes, *note_invisible([*splits.train, *splits.dev]))
     if recipe.training.class_weights == "none" and recipe.task == "classify":
         notes = (*notes, *note_rare(splits.train))
-    if (count := len(splits.dev)) < FEW_HELD_OUT:
+    if (count := len(splits.dev)) < FEW_HELD_OUT and not isinstance(splits.dev[0], TaggedSeries):
         notes = (
             *notes,
             f"only {count} held out for the scores, {100 / count:.0f} points each; give more data, or cross-validate",
@@ -109,10 +110,11 @@ def _check_input(recipe: Recipe, codec: codecs.Codec, example: SequenceExample, 
         hint = " (--set codec.features=N takes frames of N numbers)" if recipe.codec.kind == "frames" else ""
         raise DataError(f"{place}: {error}{hint}") from None
     if length > recipe.max_length:
-        what = "sentence" if tags_of(example) else "input"
+        sentence = isinstance(example, TaggedExample | JointExample)
+        hint = " (a blank line ends a sentence in CoNLL)" if sentence else ""
         raise DataError(
-            f"{place}: the {what} has more than {recipe.max_length} steps; split it (a blank line ends a sentence in "
-            "CoNLL), or allow more with --set max_length=…"
+            f"{place}: the {'sentence' if sentence else 'input'} has more than {recipe.max_length} steps; split "
+            f"it{hint}, or allow more with --set max_length=…"
         )
 
 
@@ -250,7 +252,7 @@ def note_invisible(examples: Iterable[SequenceExample]) -> Iterator[str]:
     """Note inputs and labels with invisible characters, such as a byte order mark between joined files."""
     count, first = 0, ""
     for example in examples:
-        inputs = () if isinstance(example, SeriesExample) else inputs_of(example)
+        inputs = () if isinstance(example, SeriesExample | TaggedSeries) else inputs_of(example)
         texts = [(None, inputs)] if isinstance(inputs, str) else list(enumerate(inputs))
         labels = [*enumerate(tags_of(example)), (None, label_of(example) or "")]
         if "".join(label for _, label in labels).isprintable() and not INVISIBLE.search("".join(inputs)):

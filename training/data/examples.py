@@ -68,6 +68,21 @@ class SeriesExample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaggedSeries:
+    """A series of one or more frames with one tag for each. All frames have the same count of finite numbers."""
+
+    frames: tuple[tuple[float, ...], ...]
+    tags: tuple[str, ...]
+    place: FileLocation | None = field(default=None, compare=False, repr=False)
+
+    def part(self, start: int, end: int | None = None) -> "TaggedSeries":
+        """Return the frames from `start` to before `end`, as of a slice."""
+        lines = self.place.lines[start:end] if self.place else ()
+        place = FileLocation(self.place.file, lines[0] if lines else self.place.line, lines) if self.place else None
+        return TaggedSeries(frames=self.frames[start:end], tags=self.tags[start:end], place=place)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSeries:
     """A series of numbers at equal distances in time; None is a missing value. Forecasts begin at `first` or later."""
 
@@ -96,7 +111,9 @@ class ForecastWindow:
     unit: float
 
 
-SequenceExample = TaggedExample | LabeledExample | JointExample | SeriesExample | TimeSeries | ForecastWindow
+SequenceExample = (
+    TaggedExample | LabeledExample | JointExample | SeriesExample | TaggedSeries | TimeSeries | ForecastWindow
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +166,7 @@ def inputs_of(example: SequenceExample) -> Any:
         return example.history if isinstance(example, ForecastWindow) else example.values
     if isinstance(example, LabeledExample):
         return example.text
-    return example.frames if isinstance(example, SeriesExample) else example.tokens
+    return example.frames if isinstance(example, SeriesExample | TaggedSeries) else example.tokens
 
 
 def text_of(example: SequenceExample) -> str:
@@ -160,12 +177,12 @@ def text_of(example: SequenceExample) -> str:
 
 def tags_of(example: SequenceExample) -> tuple[str, ...]:
     """Return the label of each step; () if steps have none."""
-    return example.tags if isinstance(example, TaggedExample | JointExample) else ()
+    return example.tags if isinstance(example, TaggedExample | JointExample | TaggedSeries) else ()
 
 
 def label_of(example: SequenceExample) -> str | None:
     """Return the label of the whole sequence, if it has one."""
-    return None if isinstance(example, TaggedExample | TimeSeries | ForecastWindow) else example.label
+    return None if isinstance(example, TaggedExample | TaggedSeries | TimeSeries | ForecastWindow) else example.label
 
 
 def label_names(task: str, train: Iterable[SequenceExample]) -> tuple[tuple[str, ...], tuple[str, ...]]:

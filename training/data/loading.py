@@ -18,12 +18,13 @@ from training.data.examples import (
     Source,
     Splits,
     TaggedExample,
+    TaggedSeries,
     TimeSeries,
     merge_labels,
     tags_of,
 )
 from training.data.fetch import sha256_of
-from training.data.frames import read_frames
+from training.data.frames import read_frames, read_tagged_frames
 from training.data.labeled import read_bases, read_labeled
 from training.data.splitting import split, split_text
 from training.data.tag_schemes import convert, rename_kinds
@@ -55,7 +56,7 @@ def _own_splits(recipe: Recipe, path: Path) -> Splits[Any]:
     dev = None
     if options.dev is not None:
         dev = read_file(options.dev, recipe.task, recipe.codec, options)
-    if recipe.task in ("tag", "joint"):
+    if _has_sentences(recipe):
         (train, dev), notes = convert([train, dev or []], options.tag_scheme)
     if options.dev is None:
         try:
@@ -70,6 +71,11 @@ def _own_splits(recipe: Recipe, path: Path) -> Splits[Any]:
         files[f"dev/{options.dev.name}"] = sha256_of(options.dev)
     source = Source(name=path.name, url="", licence="the user's own", files=files)
     return Splits(train=train, dev=dev, source=source, notes=notes)
+
+
+def _has_sentences(recipe: Recipe) -> bool:
+    """Return whether the examples are tagged sentences, whose tags may need another scheme."""
+    return recipe.task in ("tag", "joint") and recipe.codec.kind != "frames"
 
 
 def scored_series(recipe: Recipe) -> tuple[Sequence[TimeSeries], Sequence[TimeSeries], str]:
@@ -94,9 +100,15 @@ def _with_windows(recipe: Recipe, splits: Splits[Any]) -> Splits[Any]:
 
 
 def _with_choice(splits: Splits[Any], share: float) -> Splits[Any]:
-    """Hold runs of consecutive training examples out to choose the epoch, because neighbors share words."""
+    """Hold runs of consecutive training examples out to choose the epoch, because neighbors share words.
+
+    Of series with a label for each frame, the last frames are held out.
+    """
     if not share:
         return splits
+    if isinstance(splits.train[0], TaggedSeries):
+        train, choice = _hold_out_tails(splits.train, share)
+        return replace(splits, train=train, choice=choice)
     every = round(1 / share)
     if len(splits.train) < every:
         raise DataError(f"{len(splits.train)} examples are too few for data.choice_share={share:g}; give more data")
@@ -128,7 +140,7 @@ def load_test_file(recipe: Recipe) -> tuple[Any, tuple[str, ...]]:
     options, notes = recipe.data, ()
     assert options.path is not None
     rows = read_file(options.path, recipe.task, recipe.codec, options)
-    if recipe.task in ("tag", "joint"):
+    if _has_sentences(recipe):
         (rows,), notes = convert([rows], options.tag_scheme)
     unmerged = {part for parts in recipe.merge.values() for part in parts} - recipe.merge.keys()
     if any(row.label in unmerged for row in rows if recipe.merge):
@@ -158,8 +170,8 @@ def load_test_series(recipe: Recipe) -> tuple[Sequence[TimeSeries], list[Forecas
 def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions) -> Any:
     """Read a text for "generate", else the examples of a file.
 
-    tag: CoNLL, JSON or a table of tokens. joint: CoNLL or JSON with labels. classify: tables, JSON or fastText; FASTA
-    too for "dna"; JSON, tables or .ts for "frames". forecast: CSV or Parquet.
+    tag: CoNLL, JSON or a table of tokens; JSON or a table for "frames". joint: CoNLL or JSON with labels. classify:
+    tables, JSON or fastText; FASTA too for "dna"; JSON, tables or .ts for "frames". forecast: CSV or Parquet.
     """
     label, encoding = options.label, options.encoding
     if task == "forecast":
@@ -167,6 +179,13 @@ def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions) -> 
         return read_series(path, **columns, frequency=options.freq, encoding=encoding)
     if task == "generate":
         return read_text(path, encoding=encoding)
+    if codec.kind == "frames":
+        keys = {"series": options.series, "encoding": encoding}
+        keys["frames"] = "frames" if options.text == DataOptions().text else options.text
+        if task == "tag":
+            labels = "labels" if is_json(path) and label == DataOptions().label else label
+            return read_tagged_frames(path, labels=labels, **keys)
+        return read_frames(path, label=label, **keys)
     if task in ("tag", "joint"):
         sentence_label = label if task == "joint" else None
         if is_json(path):
@@ -176,15 +195,14 @@ def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions) -> 
         columns = {"token_column": options.token_column, "tag_column": options.tag_column, "encoding": encoding}
         table = read_token_table(path, **columns) if task == "tag" else None
         return table or read_tagged(path, label=sentence_label, **columns)
-    if codec.kind == "frames":
-        key = "frames" if options.text == DataOptions().text else options.text
-        return read_frames(path, frames=key, label=label, series=options.series, encoding=encoding)
     reader = read_bases if codec.kind == "dna" else read_labeled
     return reader(path, text=options.text, label=label, encoding=encoding)
 
 
 def hold_out(rows: Any, *, dev_share: float, seed: int) -> tuple[Any, Any]:
     """Return train and dev: the end of a text, or random examples, stratified if all examples have one label.
+
+    Of few series with a label for each frame, the last frames of each are held out.
 
     Raises DataError, without the name of the file, if there is too little for either.
     """
@@ -194,8 +212,21 @@ def hold_out(rows: Any, *, dev_share: float, seed: int) -> tuple[Any, Any]:
         raise DataError(
             f"only one sentence, of {len(rows[0].tokens)} tokens; put a blank line after each sentence, or give more"
         )
-    labels = None if any(isinstance(row, TaggedExample) for row in rows) else [row.label for row in rows]
+    if isinstance(rows[0], TaggedSeries) and round(dev_share * len(rows)) < 1:
+        return _hold_out_tails(rows, dev_share)
+    tagged = any(isinstance(row, TaggedExample | TaggedSeries) for row in rows)
+    labels = None if tagged else [row.label for row in rows]
     return split(rows, dev_share=dev_share, seed=seed, labels=labels)
+
+
+def _hold_out_tails(rows: Sequence[TaggedSeries], share: float) -> tuple[list[TaggedSeries], list[TaggedSeries]]:
+    """Return the frames of each series without the last ones, and those: `share` of its frames."""
+    cuts = [max(1, len(row.frames) - round(share * len(row.frames))) for row in rows]
+    pairs = list(zip(rows, cuts, strict=True))
+    train, tails = [row.part(0, cut) for row, cut in pairs], [row.part(cut) for row, cut in pairs if row.frames[cut:]]
+    if not tails:
+        raise DataError(f"{len(rows)} series of few frames; give more frames, or development data (--dev FILE)")
+    return train, tails
 
 
 def fit_to_data(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,7 +241,7 @@ def fit_to_data(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
     rows = read_file(recipe.data.path, recipe.task, recipe.codec, recipe.data)
     if recipe.forecast is not None:
         return fit_sizes(rows, segment=recipe.codec.segment, given=given)
-    first: SeriesExample = rows[0]
+    first: SeriesExample | TaggedSeries = rows[0]
     return {**given, "codec.features": len(first.frames[0])}
 
 

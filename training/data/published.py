@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from models.codecs.words import tokenize
+from models.files.tables import table_rows
 from models.files.text_files import read_lines, read_text
 from training.data.checklists import read_checklist
 from training.data.conll import read_tagged
@@ -29,6 +30,7 @@ from training.data.examples import (
     Source,
     Splits,
     TaggedExample,
+    TaggedSeries,
     TimeSeries,
     label_of,
     text_of,
@@ -46,6 +48,12 @@ SPLICE_CLASSES = ("EI", "IE", "N")
 SPLICE_BASES = 60
 ETT_MONTH = 30 * 24  # hours; the split of Zhou et al. 2021
 ETT_TRAIN_MONTHS, ETT_DEV_MONTHS, ETT_TEST_MONTHS = 12, 4, 4
+LIBRAS_NUMBERS = 90  # 45 frames of x and y
+GESTURE_TRAIN, GESTURE_DEV = ("a1", "a2", "b1"), ("a3", "b3")  # videos of the persons A and B; C is held back
+GESTURE_PHASES = {"Preparação": "Preparation"}  # one label of b1 is in Portuguese
+GESTURE_DELAY = 4  # velocities of a frame need those before it, so their file begins later
+JOINTS = ("lh", "rh", "h", "lw", "rw")  # left and right hand, head, left and right wrist
+POSITION_DECIMALS = 6
 SST_BINARY = {0: "negative", 1: "negative", 3: "positive", 4: "positive"}
 SST_FINE = {label: str(label) for label in range(5)}
 EVERYDAY_DRAWS = 120_000  # of sentences from templates
@@ -62,7 +70,7 @@ UNESCAPED = {  # what people type for the treebank's escapes
     "`": "'",
 }
 
-Example = TypeVar("Example", LabeledExample, TaggedExample)
+Example = TypeVar("Example", LabeledExample, TaggedExample, SeriesExample)
 Phrase = tuple[int, tuple[str, ...]]  # label 0 to 4, words
 
 
@@ -172,6 +180,51 @@ def read_japanese_vowels(folder: Path) -> tuple[list[SeriesExample], list[Series
     """Read 243 training and 27 development utterances, 27 and 3 of each speaker."""
     utterances = read_frames(folder / "JapaneseVowels_TRAIN.ts")
     return split(utterances, seed=0, labels=[each.label for each in utterances])
+
+
+def read_libras(folder: Path) -> tuple[list[SeriesExample], list[SeriesExample]]:
+    """Read 208 training and 23 development movements of a hand, 45 frames of x and y; 15 classes."""
+    movements = []
+    for place, line in list(_lines(folder / "train.data"))[1:]:  # after a line about the format
+        *numbers, label = line.strip().split(",")
+        if len(numbers) != LIBRAS_NUMBERS:
+            raise DataError(f"{place}: {len(numbers)} numbers, not {LIBRAS_NUMBERS}; fetch the file again")
+        values = iter(map(float, numbers))
+        movements.append(SeriesExample(frames=tuple(zip(values, values, strict=True)), label=label, place=place))
+    return _split_distinct(movements)
+
+
+def read_gesture_phases(folder: Path) -> tuple[list[TaggedSeries], list[TaggedSeries]]:
+    """Read 3 training videos (4,072 frames) and 2 of development (3,250), of 2 persons; 5 phases.
+
+    A frame has 47 numbers: the positions of hands, head and wrists relative to the spine, and the published velocities
+    and accelerations, which only depend on the frames before.
+    """
+    train, dev = ([_gesture_video(folder, name) for name in names] for names in (GESTURE_TRAIN, GESTURE_DEV))
+    return train, dev
+
+
+def _gesture_video(folder: Path, name: str) -> TaggedSeries:
+    path = folder / f"{name}_raw.csv"
+    (_, header), *rows = table_rows(path, read_lines(path), ("phase",))
+    processed = folder / f"{name}_va3.csv"
+    velocities = [cells[:-1] for _, cells in list(table_rows(processed, read_lines(processed), ("Phase",)))[1:]]
+    rows = rows[GESTURE_DELAY:]
+    if len(velocities) != len(rows):
+        raise DataError(f"{processed}: {len(velocities)} frames, but {path} has {len(rows)}; fetch both again")
+    column = {name: number for number, name in enumerate(header)}
+    pairs = [(column[joint + axis], column["s" + axis]) for joint in JOINTS for axis in "xyz"]
+    frames = tuple(
+        (
+            *(round(float(cells[joint]) - float(cells[spine]), POSITION_DECIMALS) for joint, spine in pairs),
+            *map(float, moving),
+        )
+        for (_, cells), moving in zip(rows, velocities, strict=True)
+    )
+    phases = (cells[column["phase"]].strip() for _, cells in rows)
+    lines = tuple(line for line, _ in rows)
+    tags = tuple(GESTURE_PHASES.get(phase, phase) for phase in phases)
+    return TaggedSeries(frames=frames, tags=tags, place=FileLocation(str(path), lines[0], lines))
 
 
 def read_names(folder: Path, *, native: bool = False) -> tuple[list[LabeledExample], list[LabeledExample]]:
@@ -347,7 +400,9 @@ def load_test(name: str) -> list[TimeSeries] | None:
 READERS: Mapping[str, Callable[..., tuple[Any, Any]]] = {
     "btc": read_btc,
     "ett": read_ett,
+    "gesture-phases": read_gesture_phases,
     "japanese-vowels": read_japanese_vowels,
+    "libras": read_libras,
     "names": read_names,
     "nottingham-abc": read_nottingham,
     "snips": read_snips,

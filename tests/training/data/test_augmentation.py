@@ -9,7 +9,7 @@ import pytest
 from models.tasks.tag import find_spans as spans
 from tests.support import tiny
 from training.data.augmentation import AugmentationOptions, DonorDataset, make_augmenter, read_gazetteer
-from training.data.examples import DataError, LabeledExample, Source, Splits, TaggedExample, label_names
+from training.data.examples import DataError, LabeledExample, Source, Splits, TaggedExample, TaggedSeries, label_names
 from training.nn.networks import SequenceNetwork, make_network
 from training.objectives.sequences import SequenceObjective
 
@@ -164,3 +164,20 @@ def test_prefixes_precede_the_texts_of_their_label() -> None:
     assert augmenter.augment(words, np.random.default_rng(0)) == [  # type: ignore[arg-type]
         LabeledExample(text=("van", "Berg"), label="Dutch")
     ]
+
+
+def test_windows_have_every_frame_once_and_differ_between_epochs() -> None:
+    lengths = (25, 3)
+    series = [
+        TaggedSeries(frames=tuple((float(step),) for step in range(length)), tags=tuple(map(str, range(length))))
+        for length in lengths
+    ]
+    augmenter = make_augmenter(AugmentationOptions(window=10), series)
+    starts = set()
+    for seed in range(10):
+        windows = augmenter.augment(series, np.random.default_rng(seed))  # type: ignore[arg-type]
+        assert max(len(window.frames) for window in windows) <= 10
+        assert [frame for window in windows for frame in window.frames] == [f for each in series for f in each.frames]
+        assert [tag for window in windows for tag in window.tags] == [tag for each in series for tag in each.tags]
+        starts.add(windows[1].tags[0])
+    assert len(starts) > 1

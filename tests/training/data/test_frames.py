@@ -1,12 +1,12 @@
-"""Readers of series of frames: JSON lines, tables and .ts files."""
+"""Readers of series of frames with one label, or one for each frame: JSON lines, tables and .ts files."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.support.tiny_files import write
-from training.data.examples import DataError, SeriesExample, where
-from training.data.frames import read_frames
+from training.data.examples import DataError, SeriesExample, TaggedSeries, where
+from training.data.frames import read_frames, read_tagged_frames
 
 SERIES = [SeriesExample(frames=((1.0, -2.5), (3.0, 4.0)), label="a"), SeriesExample(frames=((5.0, 0.06),), label="b")]
 JSONL = '{"frames": [[1, -2.5], [3, 4.0]], "label": "a"}\n\n{"frames": [[5, 6e-2]], "label": "b", "id": 7}\n'
@@ -105,3 +105,53 @@ def test_wrong_table_of_frames_is_refused_with_its_line(tmp_path: Path, content:
 def test_wrong_ts_file_is_refused_with_its_line(tmp_path: Path, before: str, after: str, error: str) -> None:
     with pytest.raises(DataError, match=error):
         read_frames(write(tmp_path, "a.ts", TS.replace(before, after)))
+
+
+TAGGED = [
+    TaggedSeries(frames=((1.0, -2.5), (3.0, 4.0)), tags=("rest", "walk")),
+    TaggedSeries(frames=((5.0, 0.06),), tags=("1",)),
+]
+TAGGED_JSONL = (
+    '{"frames": [[1, -2.5], [3, 4.0]], "labels": ["rest", " walk"]}\n{"frames": [[5, 6e-2]], "labels": [1]}\n'
+)
+TAGGED_CSV = "id,step,x,labels,y\n1,0,1,rest,-2.5\n1,1,3,walk,4\n\n2,0,5,1,0.06\n"
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.jsonl", TAGGED_JSONL), ("a.csv", TAGGED_CSV)])
+def test_file_formats_give_the_same_labels_of_frames(tmp_path: Path, name: str, content: str) -> None:
+    assert read_tagged_frames(write(tmp_path, name, content)) == TAGGED
+
+
+def test_columns_and_keys_of_labeled_frames_can_be_named(tmp_path: Path) -> None:
+    table = write(tmp_path, "a.csv", TAGGED_CSV.replace("id,", "video,").replace("labels", "phase"))
+    assert read_tagged_frames(table, series="video", labels="phase") == TAGGED
+    lines = write(tmp_path, "a.jsonl", TAGGED_JSONL.replace("labels", "phase").replace("frames", "points"))
+    assert read_tagged_frames(lines, frames="points", labels="phase") == TAGGED
+
+
+def test_part_of_a_series_keeps_its_lines(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", TAGGED_CSV)
+    whole, _ = read_tagged_frames(path)
+    assert whole.part(1) == TaggedSeries(frames=((3.0, 4.0),), tags=("walk",))
+    assert where(whole.part(1), 0) == where(whole, 1) == f"{path}, line 3"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("a.csv", "id,x,labels\n1,2,a\n1,3,\n", r"a\.csv, line 3: 'labels' is ''"),
+        ("a.csv", "id,x,labels\n1,2,a\n1,?,b\n", r"line 3: 'x' is '\?'"),
+        ("a.csv", "id,x,label\n1,2,a\n", r"line 1: no column 'labels'.*--label NAME"),
+        ("a.csv", "id,x,labels\n1,2,a\n2,2,b\n1,2,a\n", r"line 4: series '1' .*line 2"),
+        ("a.jsonl", '{"frames": [[1], [2]], "labels": ["a"]}', r"line 1: 1 labels for 2 frames"),
+        ("a.jsonl", '{"frames": [[1]], "labels": "a"}', r"line 1: 'labels' is 'a'"),
+        ("a.jsonl", '{"frames": [[1], [2]], "labels": ["a", null]}', r"line 1, label 1: 'labels' is None"),
+        ("a.jsonl", '{"frames": [[1], [2, 3]], "labels": ["a", "b"]}', r"line 1: frame 1 has 2 numbers"),
+        ("a.ts", TS, r"a\.ts: "),
+    ],
+)
+def test_wrong_labels_of_frames_are_refused_with_their_line(
+    tmp_path: Path, name: str, content: str, error: str
+) -> None:
+    with pytest.raises(DataError, match=error):
+        read_tagged_frames(write(tmp_path, name, content))

@@ -7,7 +7,15 @@ import pytest
 from models.manifest import DnaSpec, FramesSpec, WordsSpec
 from tests.support.tiny_files import write
 from training import recipe
-from training.data.examples import DataError, JointExample, LabeledExample, SeriesExample, TaggedExample, where
+from training.data.examples import (
+    DataError,
+    JointExample,
+    LabeledExample,
+    SeriesExample,
+    TaggedExample,
+    TaggedSeries,
+    where,
+)
 from training.data.loading import hold_out, load_splits, read_file
 from training.recipe import DataOptions
 
@@ -29,6 +37,7 @@ JOINT = JointExample(tokens=("a", "b"), tags=("O", "X"), label="ask")
         ("a.txt", "__label__ask hello\n", "classify", "words", LabeledExample(text="hello", label="ask")),
         ("a.fa", ">1 ask\nACGT\n", "classify", "dna", LabeledExample(text="ACGT", label="ask")),
         ("a.csv", "id,x,kind\n1,2,ask\n", "classify", "frames", SeriesExample(frames=((2,),), label="ask")),
+        ("a.csv", "id,x,kind\n1,2,ask\n", "tag", "frames", TaggedSeries(frames=((2,),), tags=("ask",))),
     ],
 )
 def test_task_codec_and_suffix_choose_the_reader(
@@ -108,3 +117,29 @@ def test_few_examples_choose_one_by_one_and_too_few_are_refused(tmp_path: Path) 
     assert (len(splits.train), len(splits.choice), len(splits.dev)) == (14, 4, 2)
     with pytest.raises(DataError, match=r"18 examples .*choice_share=0\.05"):
         load_splits(recipe.load("tagger", **{"data.path": str(path), "data.choice_share": 0.05}))
+
+
+def recordings(count: int, length: int) -> str:
+    rows = (f"{i},{step},{'BS'[step % 2]}\n" for i in range(count) for step in range(length))
+    return "id,x,label\n" + "".join(rows)
+
+
+def test_ends_of_few_labeled_recordings_are_held_out_and_whole_ones_of_many(tmp_path: Path) -> None:
+    few = write(tmp_path, "few.csv", recordings(2, 50))
+    splits = load_splits(recipe.load("frame-tagger", **{"data.path": str(few), "data.choice_share": 0.2}))
+    assert [len(each.frames) for each in splits.train] == [36, 36]
+    assert [len(each.frames) for each in splits.choice] == [9, 9]
+    assert [each.frames[0] for each in splits.dev] == [(45.0,), (45.0,)]
+    assert splits.train[0].tags[:2] == ("B", "S")  # labels, not a scheme of tags
+    many = write(tmp_path, "many.csv", recordings(20, 5))
+    splits = load_splits(recipe.load("frame-tagger", **{"data.path": str(many)}))
+    assert [len(each.frames) for each in (*splits.train, *splits.dev)] == [5] * 20
+    one = write(tmp_path, "one.csv", recordings(1, 2))
+    with pytest.raises(DataError, match=r"one\.csv: 1 series of few frames"):
+        load_splits(recipe.load("frame-tagger", **{"data.path": str(one)}))
+
+
+def test_labels_of_frames_have_their_own_key_in_json(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"frames": [[2]], "labels": ["ask"]}\n')
+    expected = [TaggedSeries(frames=((2.0,),), tags=("ask",))]
+    assert read_file(path, "tag", CODECS["frames"], DataOptions()) == expected

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from training.data.examples import DataError, JointExample, LabeledExample, SeriesExample, TaggedExample, where
+from training.data.examples import (
+    DataError,
+    JointExample,
+    LabeledExample,
+    SeriesExample,
+    TaggedExample,
+    TaggedSeries,
+    where,
+)
 from training.data.fetch import PUBLISHED
 from training.data.published import load, parse_tree
 
@@ -235,6 +243,34 @@ def test_unknown_name_option_or_value_is_refused() -> None:
         load({"name": "snips", "target": True})
 
 
+def write_gesture_video(folder: Path, name: str, processed: int, *, columns: int = 2) -> None:
+    joints = [joint + axis for joint in ("lh", "rh", "h", "s", "lw", "rw") for axis in "xyz"]
+    rows = [",".join([*(f"{frame + number / 8}" for number in range(18)), "7", "Rest"]) for frame in range(6)]
+    (folder / f"{name}_raw.csv").write_text("\n".join([",".join([*joints, "timestamp", "phase"]), *rows]) + "\n")
+    moving = [",".join(map(str, range(frame, frame + columns))) + ",D" for frame in range(processed)]
+    header = ",".join([*map(str, range(columns)), "Phase"])
+    (folder / f"{name}_va3.csv").write_text("\r".join([header, *moving]) + "\r")
+
+
+def test_gesture_frames_join_positions_relative_to_the_spine_and_velocities(shelf: Path) -> None:
+    for name in ("a1", "a2", "b1", "a3", "b3"):
+        write_gesture_video(shelf / "gesture-phases", name, processed=2)
+    first = load("gesture-phases").train[0]
+    spine = (9, 10, 11)
+    positions = tuple((number - spine[number % 3]) / 8 for number in range(18) if number not in spine)
+    assert first == TaggedSeries(frames=((*positions, 0.0, 1.0), (*positions, 1.0, 2.0)), tags=("Rest", "Rest"))
+    assert [where(first, step).rpartition(" ")[2] for step in range(2)] == ["6", "7"]
+    write_gesture_video(shelf / "gesture-phases", "b3", processed=3)
+    with pytest.raises(DataError, match=r"b3_va3\.csv: 3 frames"):
+        load("gesture-phases")
+
+
+def test_wrong_movement_is_refused_with_its_line(shelf: Path) -> None:
+    (shelf / "libras/train.data").write_text(f"classLast,90,15,comma\n{'0.5,' * 90}1\n0.5,2\n")
+    with pytest.raises(DataError, match=r"train\.data, line 3: 1 numbers"):
+        load("libras")
+
+
 def test_reading_data_needs_no_torch() -> None:
     program = "import sys, training.data.published; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -254,7 +290,9 @@ def test_reading_data_needs_no_torch() -> None:
         ("trec", 4_843, 538),
         ("names", 16_211, 1_801),
         ("splice", 2_452, 272),
+        ("gesture-phases", 3, 2),
         ("japanese-vowels", 243, 27),
+        ("libras", 208, 23),
         ("tinyshakespeare", 903_469, 100_385),
         ("nottingham-abc", 356_894, 43_165),
     ],
@@ -276,6 +314,26 @@ def test_real_vowels_are_series_of_twelve_numbers() -> None:
     lengths = [len(each.frames) for each in (*splits.train, *splits.dev)]
     assert (min(lengths), max(lengths)) == (7, 26)
     assert sorted(each.label for each in splits.dev) == sorted("123456789" * 3)
+
+
+@with_real_data
+def test_real_gestures_have_a_phase_for_each_frame() -> None:
+    splits = load("gesture-phases")
+    videos = [*splits.train, *splits.dev]
+    assert all(isinstance(each, TaggedSeries) for each in videos)
+    assert [len(each.frames) for each in videos] == [1_743, 1_260, 1_069, 1_830, 1_420]
+    assert {len(frame) for each in videos for frame in each.frames} == {47}
+    phases = {"Hold", "Preparation", "Rest", "Retraction", "Stroke"}
+    assert {frozenset(each.tags) for each in videos} == {frozenset(phases)}
+
+
+@with_real_data
+def test_real_movements_are_distinct_series_of_points() -> None:
+    splits = load("libras")
+    movements = [*splits.train, *splits.dev]
+    assert {(len(each.frames), len(each.frames[0])) for each in movements} == {(45, 2)}
+    assert len({each.label for each in movements}) == 15
+    assert len(set(movements)) == len(movements)
 
 
 @with_real_data
