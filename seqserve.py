@@ -122,6 +122,13 @@ def picture_file(text: str) -> Path:
     return path
 
 
+def positive(text: str) -> int:
+    """Return a whole number of at least 1, for `type=` of an option."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return int(text)
+
+
 @contextmanager
 def required_packages() -> Iterator[None]:
     """Exit with one sentence if Python is too old, or if a package is not installed."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from seqserve import CommandParser, picture_file, required_packages
+from seqserve import CommandParser, picture_file, positive, required_packages
 
 with required_packages():
     from models import bundle, predict_command
@@ -73,7 +73,7 @@ def make_parser() -> CommandParser:
     add = command.add_argument
     add("bundles", type=locate, nargs="+", metavar="BUNDLE", help="Bundle directories, or names of shipped bundles.")
     add("--device", choices=get_args(Device), default="auto", help="Device to run on (default: %(default)s).")
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads per graph (default: %(default)s).")
+    add("--threads", type=positive, default=1, metavar="N", help="CPU threads per graph (default: %(default)s).")
     add("--rows", type=_numbers, metavar="N,N…", default=ROWS, help="Batch sizes (default: 1,16,64,256).")
     add("--replay", type=Path, metavar="FILE", help="Also run the inputs of this file, and measure the word cache.")
     add("--to", type=Path, metavar="FILE", help="Also write the results to this JSON file.")
@@ -107,7 +107,7 @@ def _measure(options: argparse.Namespace) -> None:
     """Print one line per variant. The file is written after each bundle, so that an interruption loses little."""
     placement = Placement(device=options.device, threads=options.threads)
     entries: list[dict[str, Any]] = []
-    inputs = read_inputs(options.replay, of_frames=False) if options.replay else []
+    inputs = read_inputs(options.replay, codec="words") if options.replay else []
     for path in options.bundles:
         for entry in measure(path, placement, options.rows, inputs):
             entries.append(entry)

@@ -7,14 +7,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from typing import Any, TextIO, get_args, get_origin
 
 from models.codecs import InputError
-from models.files.inputs import FORMATS, Format, read_inputs
+from models.files.inputs import FORMATS, KEYS, TEXT, Format, read_inputs
 from models.manifest import locate
 from models.onnx_session import Device
-from models.predictor import PARAMETERS, Predictor, load
+from models.predictor import PARAMETERS, Predictor, StopString, load
 from models.tasks import as_json
+from seqserve import positive
 
 CHUNK = 256  # inputs that are answered together and then written
 STDIN = Path("/dev/stdin")
@@ -22,6 +23,7 @@ EXAMPLES = """examples:
   seqserve predict pos-en sentences.txt                    an input on each line
   seqserve predict runs/mine/bundle new.csv --text review  a column of a table
   seqserve predict ner-en tweets.jsonl --out found.jsonl   the key text, or tokens
+  seqserve predict ett-h1 loads.csv --prediction-length 24 every column of numbers
   echo ROMEO: | seqserve predict shakespeare - --seed 7
 """
 
@@ -46,22 +48,30 @@ def register(commands: Any) -> None:
         metavar="FORMAT",
         help=f"Read the file as one of {', '.join(get_args(Format))} (default: by suffix; {suffixes}; others: lines).",
     )
-    add("--text", metavar="COLUMN", help="Read inputs from this column or key (default: text, tokens, or frames).")
+    keys = ", ".join((TEXT, "tokens", *KEYS.values()))
+    add("--text", metavar="COLUMN", help=f"Read inputs from this column or key (default: {keys}).")
     add("--series", metavar="COLUMN", default="id", help="Group frames by this column (default: %(default)s).")
     add("--label", metavar="COLUMN", default="label", help="Ignore this column of frames (default: %(default)s).")
     add("--token-column", type=int, metavar="N", help="Read CoNLL tokens from this column, counted from 0.")
     add("--encoding", default="utf-8", help="Decode with this encoding (default: %(default)s).")
     add("--variant", default="auto", help="Variant of the bundle (default: %(default)s).")
     add("--device", choices=get_args(Device), default="auto", help="Device to run on (default: %(default)s).")
-    add("--threads", type=int, default=1, metavar="N", help="CPU threads (default: %(default)s).")
+    add("--threads", type=positive, default=1, metavar="N", help="CPU threads (default: %(default)s).")
     own = parser.add_argument_group("parameters, as in HTTP requests")
-    for name, about in _described_parameters().items():
-        flag = f"--{name.replace('_', '-')}"
-        if name in ("return_full_text", "details"):
-            own.add_argument(flag, dest=f"parameter_{name}", action="store_true", default=None, help=about)
+    for name, (kind, about) in _described_parameters().items():
+        flag, dest = f"--{name.replace('_', '-')}", f"parameter_{name}"
+        if kind is bool:
+            own.add_argument(flag, dest=dest, action="store_true", default=None, help=about)
+        elif kind == tuple[StopString, ...]:
+            own.add_argument(flag, dest=dest, action="append", metavar="VALUE", help=f"{about}; can be repeated")
+        elif get_origin(kind) is tuple:
+            own.add_argument(flag, dest=dest, type=_split, metavar="N,N…", help=about)
         else:
-            action = "append" if name == "stop" else "store"
-            own.add_argument(flag, dest=f"parameter_{name}", action=action, metavar="VALUE", help=about)
+            own.add_argument(flag, dest=dest, metavar="VALUE", help=about)
+
+
+def _split(text: str) -> list[str]:
+    return text.split(",")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -73,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     predictor.check_parameters(parameters)
     inputs = read_inputs(
         STDIN if str(options.file) == "-" else options.file,
-        of_frames=predictor.bundle.manifest.codec.kind == "frames",
+        codec=predictor.bundle.manifest.codec.kind,
         form=options.format,
         text=options.text,
         label=options.label,
@@ -93,7 +103,7 @@ def _write(predictor: Predictor, inputs: list[Any], parameters: dict[str, Any], 
         for start in range(0, len(inputs), CHUNK):
             for row in _answers(predictor, inputs[start : start + CHUNK], parameters):
                 failed += "error" in row
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                _write_line(out, row)
             out.flush()
             if sys.stderr.isatty():
                 print(f"\r{min(start + CHUNK, len(inputs)):,} of {len(inputs):,}", end="\r", file=sys.stderr)
@@ -104,6 +114,14 @@ def _write(predictor: Predictor, inputs: list[Any], parameters: dict[str, Any], 
     rate = f"{len(inputs):,} inputs in {seconds:.1f} s ({len(inputs) / seconds:,.0f}/s)"
     print(f"{rate}; {failed:,} could not be read" if failed else rate, file=sys.stderr)
     return int(failed > 0)
+
+
+def _write_line(out: TextIO, row: dict[str, Any]) -> None:
+    """Write a row as JSON. Characters that the file cannot hold, such as half a surrogate pair, are escaped."""
+    try:
+        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    except UnicodeEncodeError:
+        out.write(json.dumps(row) + "\n")
 
 
 def _answers(predictor: Predictor, inputs: list[Any], parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -121,10 +139,15 @@ def _answers(predictor: Predictor, inputs: list[Any], parameters: dict[str, Any]
         yield {"inputs": each, "outputs": as_json(answer)}
 
 
-def _described_parameters() -> dict[str, str]:
-    """Return what each parameter means, with the tasks that have it."""
-    meanings: dict[str, list[str]] = {}
-    for task in ("tag", "classify", "generate"):
-        for name, field in PARAMETERS[task].model_fields.items():
-            meanings.setdefault(name, []).append(f"{task}: {field.description}")
-    return {name: "; ".join(each) for name, each in meanings.items()}
+def _described_parameters() -> dict[str, tuple[Any, str]]:
+    """Return the type of each parameter and what it means, with the tasks that have it."""
+    kinds: dict[str, Any] = {}
+    meanings: dict[str, dict[str, list[str]]] = {}  # by parameter and by description, with the tasks
+    for task, model in PARAMETERS.items():
+        for name, field in model.model_fields.items():
+            kinds[name] = field.annotation
+            meanings.setdefault(name, {}).setdefault(str(field.description), []).append(task)
+    return {
+        name: (kinds[name], "; ".join(f"{', '.join(tasks)}: {about}" for about, tasks in each.items()))
+        for name, each in meanings.items()
+    }

@@ -66,9 +66,7 @@ class TextOptions(_Parameters):
     top_k: int = Field(default=0, ge=0, description="sample from this many tokens (default: 0, all)")
     top_p: float = Field(default=1.0, gt=0, le=1, description="sample from this share of the probability (default: 1)")
     seed: int | None = Field(default=None, ge=0, lt=2**63, description="of the random numbers (default: random)")
-    stop: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = Field(
-        default=(), max_length=16, description="strings that end the text"
-    )
+    stop: tuple[StopString, ...] = Field(default=(), max_length=16, description="strings that end the text")
     return_full_text: bool = Field(default=False, description="put the prompt before the text")
     details: bool = Field(default=False, description="add the tokens, their log-probabilities and the seed")
 
@@ -179,8 +177,7 @@ class Predictor:
         """Return the inputs, and whether there was one and not a list."""
         of_frames = self.bundle.manifest.codec.kind == "frames"
         if isinstance(self.bundle.task, Forecasting):
-            several = len(inputs) > 0 and isinstance(inputs[0], list | tuple | np.ndarray)
-            return (list(inputs), False) if several else ([inputs], True)
+            return _split_series(inputs)
         if isinstance(inputs, str):
             return [inputs], True
         if isinstance(inputs, np.ndarray) and of_frames and inputs.ndim in (2, 3):
@@ -256,6 +253,18 @@ def _answer(task: Any, item: Any, row: Any, parameters: Any) -> Any:
     if isinstance(task, Forecasting):
         return task.answer(item, row, **dict(parameters))
     return task.answer(item, row, top_k=parameters.top_k)
+
+
+def _split_series(inputs: Any) -> tuple[Sequence[Any], bool]:
+    """Return the series, each a list or an array, and whether there was one and not a list. Converts other arrays."""
+    if getattr(inputs, "ndim", 0):  # numpy, pandas or PyTorch
+        array = np.asarray(inputs)
+        return ([array], True) if array.ndim == 1 else (list(array), False)
+    if not isinstance(inputs, list | tuple):
+        raise InputError(f"the input is {quoted(inputs)}; give a series or a list of series", value=inputs)
+    if not any(isinstance(each, list | tuple) or getattr(each, "ndim", 0) for each in inputs[:1]):
+        return [inputs], True
+    return [np.asarray(each) if getattr(each, "ndim", 0) else each for each in inputs], False
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -84,7 +84,7 @@ class SeriesCodec:
             values = raw.astype(np.float64)
         elif isinstance(raw, Sequence) and not isinstance(raw, str):
             for place, number in enumerate(raw) if not set(map(type, raw)) <= _NUMBERS else ():
-                if type(number) not in _NUMBERS:
+                if type(number) not in _NUMBERS and not isinstance(number, np.integer | np.floating):
                     raise InputError(
                         f"value {place} is {quoted(number)}; send a number, or null where it is missing", value=number
                     )

@@ -1,5 +1,6 @@
-"""Inputs for `seqserve predict`: one on each line, a column of a table, JSON, CoNLL, FASTA, or frames."""
+"""Inputs for `seqserve predict`: one on each line, a column of a table, JSON, CoNLL, FASTA, frames, or series."""
 
+import contextlib
 import re
 from collections.abc import Sequence
 from itertools import groupby
@@ -17,6 +18,9 @@ FORMATS: dict[Format, tuple[str, ...]] = {
     "conllu": (".conllu",),
     "fasta": (".fa", ".fasta", ".fna"),
 }
+KEYS = {"frames": "frames", "series": "target"}  # codec -> key of its inputs in JSON
+TEXT = "text"  # key of the inputs of other codecs, and their column in a table
+MISSING = {"", "nan", "na", "n/a", "null", "none"}  # cells of a series that are missing values
 STEP = "step"  # a column of frames that is ignored
 NOT_A_WORD = re.compile(r"\d+[-.]\d+")  # ids of multiword ranges (1-2) and empty nodes (1.1) in CoNLL-U
 
@@ -29,7 +33,7 @@ def format_of(path: Path) -> Format:
 def read_inputs(
     path: Path,
     *,
-    of_frames: bool,
+    codec: str,
     form: Format | None = None,
     text: str | None = None,
     label: str = "label",
@@ -37,22 +41,25 @@ def read_inputs(
     token_column: int | None = None,
     encoding: str = "utf-8",
 ) -> list[Any]:
-    """Return strings, lists of tokens, or with `of_frames` lists of frames. Raises DataError.
+    """Return the inputs of a kind of `codec`: strings, lists of tokens or of frames, or series. Raises DataError.
 
     `text` names the column or key of the input. In a table of frames, `series` groups adjacent rows, and every other
-    column but `label` and "step" is a number of the frame.
+    column but `label` and "step" is a number of the frame. In a table for the codec "series", each column of numbers is
+    one series, and an empty cell is a missing value, None.
     """
     form = form or format_of(path)
     lines = read_lines(path, encoding=encoding)
     if form == "json":
-        return _json_inputs(path, lines, text or ("frames" if of_frames else "text"))
-    if of_frames:
-        if form != "table":
-            wanted = ", ".join(FORMATS["table"] + FORMATS["json"])
-            raise DataError(f"{path}: a file in the format {form} has no frames; give one of {wanted}")
+        return _json_inputs(path, lines, text or KEYS.get(codec, TEXT))
+    if codec in KEYS and form != "table":
+        wanted = ", ".join(FORMATS["table"] + FORMATS["json"])
+        raise DataError(f"{path}: a file in the format {form} has no {codec}; give one of {wanted}")
+    if codec == "frames":
         return _table_frames(path, lines, series, label)
+    if codec == "series":
+        return _table_series(path, lines, text)
     if form == "table":
-        return _column(path, lines, text or "text")
+        return _column(path, lines, text or TEXT)
     if form == "fasta":
         return _fasta(path, lines)
     if form in ("conll", "conllu"):
@@ -63,7 +70,7 @@ def read_inputs(
 def _json_inputs(path: Path, lines: list[str], key: str) -> list[Any]:
     inputs = []
     for line, row in json_objects(path, lines):
-        name = "tokens" if key == "text" and key not in row else key
+        name = "tokens" if key == TEXT and key not in row else key
         if name not in row:
             check_columns(f"{path}, line {line}", list(row), {"text": key})
         inputs.append(row[name])
@@ -87,6 +94,27 @@ def _table_frames(path: Path, lines: list[str], series: str, label: str) -> list
         [[_number(path, line, cells[place]) for place in places] for line, cells in group]
         for _, group in groupby(rows, key=lambda row: row[1][header.index(series)])
     ]
+
+
+def _table_series(path: Path, lines: list[str], name: str | None) -> list[list[float | None]]:
+    """Return the column `name`, or every column of numbers."""
+    (line, header), *rows = table_rows(path, lines, (name,) if name else ())
+    if name is not None:
+        check_header(f"{path}, line {line}", header, {"text": name})
+        place = header.index(name)
+        return [[_optional_number(path, line, cells[place]) for line, cells in rows]]
+    found = []
+    for place in range(len(header)):
+        with contextlib.suppress(DataError):  # of other columns, such as times
+            found.append([_optional_number(path, line, cells[place]) for line, cells in rows])
+    found = [column for column in found if any(number is not None for number in column)]
+    if not found:
+        raise DataError(f"{path}: has no column of numbers; give one for each series, or name one with --text")
+    return found
+
+
+def _optional_number(path: Path, line: int, cell: str) -> float | None:
+    return None if cell.strip().lower() in MISSING else _number(path, line, cell)
 
 
 def _number(path: Path, line: int, cell: str) -> float:

@@ -11,6 +11,7 @@ import pytest
 
 from models import load
 from models.__main__ import main
+from models.predictor import PARAMETERS
 from models.tasks import as_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +70,54 @@ def test_frames_are_read_from_tables_and_json(
     assert len(row["outputs"]) == len(FRAMES)
 
 
+SERIES = [[5.0, None, 7.0, 6.0, 8.0], [1.0, 2.0, 3.0, 2.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "inputs"),
+    [
+        ("a.csv", "time,load,price\n1 h,5,1\n2 h,,2\n3 h,7,3\n4 h,6,2\n5 h,8,4\n", [], SERIES),
+        ("a.csv", "load;price\n5;1\n;2\n7;3\n6;2\n8;4\n", ["--text", "price"], SERIES[1:]),
+        ("a.jsonl", "".join(json.dumps({"target": one}) + "\n" for one in SERIES), [], SERIES),
+        ("a.json", json.dumps([{"y": SERIES[0]}]), ["--text", "y"], SERIES[:1]),
+    ],
+)
+def test_series_are_read_from_tables_and_json(
+    tmp_path: Path,
+    tiny_forecaster: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: str,
+    options: list[str],
+    inputs: list[Any],
+) -> None:
+    (tmp_path / name).write_text(content)
+    words = ["--prediction-length", "3", "--quantile-levels", "0.2,0.5", *options]
+    rows = predict(capsys, tiny_forecaster, tmp_path / name, *words)
+    expected = load(tiny_forecaster)(inputs, prediction_length=3, quantile_levels=[0.2, 0.5])
+    assert rows == [
+        {"inputs": one, "outputs": json.loads(json.dumps(as_json(answer)))}
+        for one, answer in zip(inputs, expected, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("task", PARAMETERS)
+def test_every_parameter_is_an_option(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    shown = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')}" in shown for name in PARAMETERS[task].model_fields)
+
+
+def test_half_a_character_does_not_fail_the_file(
+    tmp_path: Path, tiny_zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "to \\ud83d be"}\n{"text": "café"}\n')
+    out = tmp_path / "out.jsonl"
+    assert main(["predict", str(tiny_zoo / "tiny-tag"), str(tmp_path / "a.jsonl"), "--out", str(out)]) == 0
+    assert [json.loads(line)["inputs"] for line in out.read_text("utf-8").splitlines()] == ["to \ud83d be", "café"]
+
+
 def test_parameters_are_options(tmp_path: Path, tiny_zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("to be\n")
     words = ["--max-new-tokens", "5", "--seed", "3", "--stop", "e", "--stop", "o", "--return-full-text"]
@@ -105,6 +154,8 @@ def test_an_input_that_cannot_be_read_does_not_fail_the_others(
         ("a.csv", [], "'review'"),
         ("a.txt", ["--top-k", "0"], "top_k"),
         ("a.txt", ["--format", "jsn"], "json"),
+        ("a.txt", ["--threads", "0"], "'0'"),
+        ("a.txt", ["--threads", "-3"], "'-3'"),
         ("a.txt", ["--agregation", "simple"], "--aggregation"),
     ],
 )

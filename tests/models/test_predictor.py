@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from models import load, self_test
@@ -81,6 +82,32 @@ def test_frames_can_be_an_array(tiny_live: Path) -> None:
     frames = predictor.bundle.manifest.examples[0].inputs
     assert predictor(np.array(frames)) == predictor(frames)
     assert predictor(np.array([frames, frames])) == [predictor(frames)] * 2
+
+
+SERIES = [5.0, 9.0, 7.0, 6.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        tuple(SERIES),
+        np.array(SERIES),
+        [np.float64(value) for value in SERIES],
+        [np.int64(value) for value in SERIES],
+        pd.Series(SERIES, index=[7, 8, 9, 10, 11]),
+    ],
+)
+def test_a_series_can_be_an_array_of_any_library(tiny_forecaster: Path, series: Any) -> None:
+    predictor = load(tiny_forecaster)
+    expected = predictor(SERIES)
+    assert predictor(series) == expected
+    assert predictor([series, SERIES]) == [expected, expected]
+
+
+@pytest.mark.parametrize("wrong", [5, None, "5", (value for value in SERIES), [], ["5"] * 5, [SERIES, 5]])
+def test_what_is_not_a_series_is_refused(tiny_forecaster: Path, wrong: Any) -> None:
+    with pytest.raises(InputError):
+        load(tiny_forecaster)(wrong)
 
 
 def test_embeddings_are_rows_of_floats(tiny_live: Path) -> None:
