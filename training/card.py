@@ -176,8 +176,8 @@ def _selection(recipe: Mapping[str, Any]) -> str:
     chosen = "the epoch and the threshold" if recipe["training"].get("threshold") else "the epoch"
     if share := recipe["data"].get("choice_share"):
         return (
-            f"Scores are on development data that chose nothing. {share:.0%} of the first data set's training examples "
-            f"were held out and chose {chosen}."
+            f"{share:.0%} of the first data set's training examples were held out and chose {chosen}. The scores "
+            "are on development data, which did not choose these."
         )
     return (
         f"Scores are on all held-out data, which also chose {chosen} and the recipe's settings: expect slightly lower "
