@@ -176,7 +176,7 @@ BOUNDS = {
     "maximum": "at most {}",
     "exclusiveMaximum": "below {}",
     "maxLength": "at most {} characters",
-    "maxItems": "at most {} strings",
+    "maxItems": "at most {} {}",
 }
 
 
@@ -184,8 +184,10 @@ def range_of(schema: dict[str, Any]) -> str:
     """Return the values that a JSON schema allows."""
     if "enum" in schema or "const" in schema:
         return ", ".join(map(json_code, schema.get("enum", [schema.get("const")])))
-    ends = [words.format(number(schema[key])) for key, words in BOUNDS.items() if key in schema]
-    return ", ".join(ends) + (f" of {range_of(schema['items'])}" if "items" in schema else "")
+    items = schema.get("items", {})
+    item = {"string": "strings", "number": "numbers"}.get(items.get("type"), "values")
+    ends = [words.format(number(schema[key]), item) for key, words in BOUNDS.items() if key in schema]
+    return ", ".join(ends) + (f", each {range_of(items)}" if items else "")
 
 
 def number(value: float) -> str:

@@ -162,7 +162,7 @@ class Predictor:
         task = self.bundle.manifest.task
         model = PARAMETERS[task]
         try:
-            return model.model_validate({name: value for name, value in parameters.items() if value is not None})
+            found = model.model_validate({name: value for name, value in parameters.items() if value is not None})
         except ValidationError as error:
             problems = []
             for each in error.errors(include_url=False):
@@ -172,6 +172,13 @@ class Predictor:
                 else:
                     problems.append(f"{name}={str(parameters[name])[:40]!r} {needed(each)}")
             raise ParameterError("; ".join(problems)) from None
+        forecaster = self.bundle.task
+        if isinstance(found, ForecastOptions) and isinstance(forecaster, Forecasting):
+            if wrong := forecaster.check_horizon(found.prediction_length):
+                raise ParameterError(f"prediction_length: {wrong}")
+            if wrong := forecaster.check_levels(found.quantile_levels):
+                raise ParameterError(f"quantile_levels: {wrong}")
+        return found
 
     def _split(self, inputs: Any) -> tuple[Sequence[Any], bool]:
         """Return the inputs, and whether there was one and not a list."""

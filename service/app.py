@@ -36,7 +36,7 @@ from service.worker import Worker, report, reported_failures
 log = logging.getLogger(__name__)
 
 # The text of BentoML's page.
-ABOUT = """Tags, classifies and generates text with small recurrent networks.
+BENTOML_PAGE = f"""{openapi.ABOUT}
 
 The three routes below have the same bodies and answers as `/v1/tag`, `/v1/classify` and `/v1/generate`, which are
 faster. `/v1/models` lists the bundles. Every answer has the headers `X-Request-Id` and `Server-Timing`; errors are
@@ -54,7 +54,7 @@ MODEL = Field(default=None, description="A name from /v1/models. Default: the fi
 
 
 class Api:
-    """Tags, classifies and generates text with small recurrent networks.
+    """The tasks that BentoML can list: tagging, classification and generation.
 
     The signatures of its APIs are the schemas that BentoML shows and that its client reads. Requests are answered by
     the routes in api/bentoml_routes.py.
@@ -160,7 +160,7 @@ def build_service(
     class SeqserveService(Service[Any]):
         @property
         def doc(self) -> str:
-            return ABOUT
+            return BENTOML_PAGE
 
         def to_asgi(self, is_main: bool = True) -> Starlette:
             worker = ConfiguredApi.worker

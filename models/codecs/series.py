@@ -27,7 +27,7 @@ class EncodedSeries(EncodedSteps):
 
 
 class SeriesCodec:
-    """Normalizes a series by its last value and its deviation, so that one network reads series of every scale."""
+    """The codec of series. It normalizes by last value and deviation, so that one network reads every scale."""
 
     def __init__(self, spec: SeriesSpec) -> None:
         self.spec = spec

@@ -28,10 +28,11 @@ BODY_ERRORS = (
 KEY_ERRORS = (errors.Unauthorized, errors.RateLimited)  # of routes that need an API key
 CONNECTION_ERRORS = (errors.Malformed, errors.HeadTooSlow, errors.HeadTooLarge)  # before the route is known
 PATTERN_ERRORS = (errors.UnknownModel,)
-ABOUT = """Tags, classifies and generates text with small recurrent networks.
+ABOUT = "Tags, classifies and generates text, and forecasts series, with small recurrent networks."
+DESCRIPTION = f"""{ABOUT}
 
 `/tag`, `/classify` and `/generate` have the same bodies and answers under `/v1/`, where they are faster. `/v1/models`
-lists the bundles, and the examples here name loaded ones. `model` in the body, `?model=`, or `/models/{id}` chooses
+lists the bundles, and the examples here name loaded ones. `model` in the body, `?model=`, or `/models/{{id}}` chooses
 one; any other query parameter gets 422, except on health routes. Every answer has `X-Request-Id` and `Server-Timing`.
 Errors are `application/problem+json`, except on the OpenAI and Open Inference Protocol routes, which use their own
 formats. A wrong method gets 405 with `Allow`, and an unknown path 404. Bodies may be compressed with gzip, deflate or
@@ -111,7 +112,7 @@ def document(routes: Sequence[Route], cards: Sequence[Card], *, keys: bool) -> J
             paths.setdefault(page.path, {})[method.lower()] = _page(page, method, schemas)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "seqserve", "version": "1", "description": ABOUT},
+        "info": {"title": "seqserve", "version": "1", "description": DESCRIPTION},
         "servers": [{"url": "."}],  # relative to this document, so that it fits behind a path prefix
         "paths": paths,
         "components": {

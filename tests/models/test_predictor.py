@@ -110,6 +110,12 @@ def test_what_is_not_a_series_is_refused(tiny_forecaster: Path, wrong: Any) -> N
         load(tiny_forecaster)(wrong)
 
 
+@pytest.mark.parametrize("parameters", [{"prediction_length": 9}, {"quantile_levels": [0.05, 0.5]}])
+def test_a_horizon_or_level_that_the_bundle_lacks_is_refused(tiny_forecaster: Path, parameters: dict[str, Any]) -> None:
+    with pytest.raises(ParameterError, match=next(iter(parameters))):
+        load(tiny_forecaster)(SERIES, **parameters)
+
+
 def test_embeddings_are_rows_of_floats(tiny_live: Path) -> None:
     predictor = load(tiny_live / "tiny-embed")
     one, both = predictor.embed("to be"), predictor.embed(["a", "to be"])

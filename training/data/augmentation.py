@@ -229,7 +229,10 @@ def _borrowed_mentions(lenders: Sequence[DonorDataset], train: Sequence[Sequence
 
 
 def read_gazetteer(name_or_path: str) -> Mentions:
-    """Read the mentions of each kind, split into words as a served text is."""
+    """Read the mentions of each kind, split into words as a served text is.
+
+    Raises DataError for a file that cannot be read, and for a line without a kind, a tab and a mention.
+    """
     packaged = GAZETTEERS / f"{name_or_path}.tsv"
     path = packaged if packaged.is_file() else Path(name_or_path)
     listed: dict[str, list[tuple[str, ...]]] = {}

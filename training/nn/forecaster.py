@@ -17,7 +17,7 @@ POSITION_DEVIATION = 0.1  # of the initial position vectors
 
 
 class Forecaster(nn.Module):
-    """Forecasts one normalized series: its mean and quantiles, both for all N values at once.
+    """The network of a forecaster: the mean and the quantiles of a normalized series, for all N values at once.
 
     The layer reads the embedded segments. Each segment of the forecast is then one more step of the same layer, from
     the final state and a learned position vector. So an error of one segment does not reach the next.
