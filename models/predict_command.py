@@ -50,7 +50,9 @@ def register(commands: Any) -> None:
     )
     keys = ", ".join((TEXT, "tokens", *KEYS.values()))
     add("--text", metavar="COLUMN", help=f"Read inputs from this column or key (default: {keys}).")
-    add("--series", metavar="COLUMN", default="id", help="Group frames by this column (default: %(default)s).")
+    add(
+        "--series", metavar="COLUMN", default="id", help="Group frames or values by this column (default: %(default)s)."
+    )
     add("--label", metavar="COLUMN", default="label", help="Ignore this column of frames (default: %(default)s).")
     add("--token-column", type=int, metavar="N", help="Read CoNLL tokens from this column, counted from 0.")
     add("--encoding", default="utf-8", help="Decode with this encoding (default: %(default)s).")

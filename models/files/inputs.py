@@ -1,6 +1,5 @@
 """Inputs for `seqserve predict`: one on each line, a column of a table, JSON, CoNLL, FASTA, frames, or series."""
 
-import contextlib
 import re
 from collections.abc import Sequence
 from itertools import groupby
@@ -45,7 +44,7 @@ def read_inputs(
 
     `text` names the column or key of the input. In a table of frames, `series` groups adjacent rows, and every other
     column but `label` and "step" is a number of the frame. In a table for the codec "series", each column of numbers is
-    one series, and an empty cell is a missing value, None.
+    one series, or one for each cell of the column `series`. An empty cell is a missing value, None.
     """
     form = form or format_of(path)
     lines = read_lines(path, encoding=encoding)
@@ -57,7 +56,7 @@ def read_inputs(
     if codec == "frames":
         return _table_frames(path, lines, series, label)
     if codec == "series":
-        return _table_series(path, lines, text)
+        return _table_series(path, lines, text, series)
     if form == "table":
         return _column(path, lines, text or TEXT)
     if form == "fasta":
@@ -96,21 +95,29 @@ def _table_frames(path: Path, lines: list[str], series: str, label: str) -> list
     ]
 
 
-def _table_series(path: Path, lines: list[str], name: str | None) -> list[list[float | None]]:
-    """Return the column `name`, or every column of numbers."""
-    (line, header), *rows = table_rows(path, lines, (name,) if name else ())
+def _table_series(path: Path, lines: list[str], name: str | None, series: str) -> list[list[float | None]]:
+    """Return the column `name`, or every column of numbers, of each group of rows with the same cell in `series`."""
+    (line, header), *rows = table_rows(path, lines, (series, name or ""))
+    groups: dict[str, list[tuple[int, list[str]]]] = {}
+    for number, cells in rows:
+        groups.setdefault(cells[header.index(series)] if series in header else "", []).append((number, cells))
+    places = [place for place, each in enumerate(header) if each != series]
     if name is not None:
         check_header(f"{path}, line {line}", header, {"text": name})
-        place = header.index(name)
-        return [[_optional_number(path, line, cells[place]) for line, cells in rows]]
-    found = []
-    for place in range(len(header)):
-        with contextlib.suppress(DataError):  # of other columns, such as times
-            found.append([_optional_number(path, line, cells[place]) for line, cells in rows])
-    found = [column for column in found if any(number is not None for number in column)]
-    if not found:
+        places = [header.index(name)]
+    columns = []
+    for place in places:
+        try:
+            column = [[_optional_number(path, at, cells[place]) for at, cells in group] for group in groups.values()]
+        except DataError:
+            if name is not None:
+                raise
+            continue  # a column such as the times
+        if name is not None or any(number is not None for one in column for number in one):
+            columns.append(column)
+    if not columns:
         raise DataError(f"{path}: has no column of numbers; give one for each series, or name one with --text")
-    return found
+    return [one for group in zip(*columns, strict=True) for one in group]
 
 
 def _optional_number(path: Path, line: int, cell: str) -> float | None:

@@ -78,6 +78,7 @@ SERIES = [[5.0, None, 7.0, 6.0, 8.0], [1.0, 2.0, 3.0, 2.0, 4.0]]
     [
         ("a.csv", "time,load,price\n1 h,5,1\n2 h,,2\n3 h,7,3\n4 h,6,2\n5 h,8,4\n", [], SERIES),
         ("a.csv", "load;price\n5;1\n;2\n7;3\n6;2\n8;4\n", ["--text", "price"], SERIES[1:]),
+        ("a.csv", "id,y\na,5\nb,1\na,\nb,2\na,7\nb,3\na,6\nb,2\na,8\nb,4\n", [], SERIES),
         ("a.jsonl", "".join(json.dumps({"target": one}) + "\n" for one in SERIES), [], SERIES),
         ("a.json", json.dumps([{"y": SERIES[0]}]), ["--text", "y"], SERIES[:1]),
     ],
