@@ -44,7 +44,7 @@ class TaggingOptions(_Parameters):
 
     aggregation_strategy: Literal["none", "simple"] | None = Field(
         default=None,
-        description="none: every token; simple: spans of tokens (default: simple if possible)",
+        description="none: every token; simple: spans, or frames with equal labels (default: simple for spans)",
     )
 
 

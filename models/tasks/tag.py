@@ -4,6 +4,7 @@ T steps, B batch, K labels.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from models import state as states
 from models.codecs import Codec
+from models.codecs.frames import FramesCodec
 from models.manifest import StateTensor
 from models.state import State
 from models.tasks.types import StreamChunk, TaggedInput, unwrap
@@ -41,6 +43,7 @@ class Tagging:
     ) -> None:
         self.codec, self.labels, self.scheme, self.state = codec, tuple(labels), scheme, tuple(state)
         self._zeros = states.zeros(self.state, 1)
+        self._has_frames = isinstance(codec, FramesCodec)
 
     def encode(self, raw: Any, *, limit: int | None = None) -> Any:
         """Encode one input with the codec, which may raise InputError."""
@@ -89,10 +92,10 @@ class Tagging:
     def answer(self, item: Any, row: TagRow, *, aggregation: str | None = None) -> TaggedInput:
         """Return the entities of one input.
 
-        `aggregation` "simple" merges spans if the bundle has a span scheme, and "none" lists every token. None means
-        "simple" where possible.
+        `aggregation` "simple" merges spans if the bundle has a span scheme, and frames with equal neighboring labels.
+        "none" lists every token. None means "simple" if the bundle has a span scheme.
         """
-        if self.scheme and aggregation != "none":
+        if self.scheme if aggregation is None else aggregation == "simple" and (self.scheme or self._has_frames):
             entities = [
                 (
                     label,
@@ -109,9 +112,16 @@ class Tagging:
         return TaggedInput(labels, row.scores, item.tokens, item.starts, item.ends)
 
     def spans(self, row: TagRow) -> list[Span]:
-        """Return the spans of one input, each with the mean score of its steps."""
-        found = find_spans([self.labels[label] for label in row.labels])
+        """Return the spans of one input, or the runs of equal labels without a scheme, each with its mean score."""
+        labels = [self.labels[label] for label in row.labels]
+        found = find_spans(labels) if self.scheme else _find_runs(labels)
         return [(kind, first, end, sum(row.scores[first:end]) / (end - first)) for kind, first, end in found]
+
+
+def _find_runs(labels: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Merge equal neighboring labels into runs (label, first step, one past the last step)."""
+    starts = [place for place, label in enumerate(labels) if not place or labels[place - 1] != label]
+    return [(labels[first], first, end) for first, end in pairwise([*starts, len(labels)])]
 
 
 def find_spans(labels: Sequence[str]) -> list[tuple[str, int, int]]:

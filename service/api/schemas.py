@@ -46,7 +46,8 @@ class TagParameters(RequestModel):
     """How to tag."""
 
     aggregation_strategy: Literal["none", "simple"] | None = parameter(
-        "`none`: one entity per token. `simple`: merge tokens into spans, where the bundle has spans",
+        "`none`: one entity per token. `simple`: merge tokens into spans, where the bundle has spans, "
+        "and neighboring frames with equal labels",
         unset="`simple` where the bundle has spans, otherwise `none`",
     )
     ignore_labels: NoStrings | None = None

@@ -52,6 +52,20 @@ def test_stream_in_chunks_equals_the_whole(tiny_live: Path, words: list[str], cu
     assert all(map(np.array_equal, state, end))
 
 
+@settings(max_examples=30, deadline=None)
+@given(frames=st.lists(st.tuples(*[st.floats(-9, 9, width=32)] * len(bundles.FRAMES[0])), min_size=1, max_size=20))
+def test_stream_frame_by_frame_equals_the_whole(tiny_live: Path, frames: list[Any]) -> None:
+    loaded = _opened(tiny_live / "tiny-live-frames")
+    whole, end = reference.follow(loaded, frames)
+    found, state = [], None
+    for frame in frames:
+        part, state = reference.follow(loaded, [frame], state)
+        found += part
+    assert [each[:2] for each in found] == [each[:2] for each in whole]
+    assert state is not None
+    assert all(map(np.array_equal, state, end))
+
+
 @cache
 def _opened(path: Path) -> Bundle:
     return bundles.opened(path)

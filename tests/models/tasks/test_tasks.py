@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from models import codecs
 from models import state as states
 from models.bundle import Bundle
 from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
-from models.manifest import CharactersSpec, WordsSpec
+from models.manifest import CharactersSpec, FramesSpec, WordsSpec
 from models.onnx_session import OnnxModel
 from models.sampling import UNIFORMS_BLOCK, SamplingOptions, uniforms
 from models.tasks import (
@@ -83,6 +84,15 @@ def test_tagger_without_scheme_lists_every_word() -> None:
     task = Tagging(WORDS, LABELS)
     entities = task.answer(task.encode("a"), TagRow(labels=[1], scores=[0.5]), aggregation="simple")
     assert entities == [Entity("B-PER", 0.5, "a", 0, 1)]
+
+
+def test_frames_with_equal_labels_are_merged_on_request() -> None:
+    task = Tagging(codecs.build(FramesSpec(features=1), lambda name: ()), ("rest", "walk"))
+    item, row = task.encode([[0.0]] * 4), TagRow(labels=[0, 1, 1, 0], scores=[1.0, 0.5, 0.75, 0.25])
+    merged = [("rest", 1.0, "", 0, 1), ("walk", 0.625, "", 1, 3), ("rest", 0.25, "", 3, 4)]
+    assert task.answer(item, row, aggregation="simple") == merged
+    assert [len(task.answer(item, row, aggregation=each)) for each in (None, "none")] == [4, 4]
+    assert task.answer(task.encode([]), TagRow(labels=[], scores=[]), aggregation="simple") == []
 
 
 def test_decode_removes_padding() -> None:
