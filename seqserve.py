@@ -8,6 +8,7 @@ from __future__ import annotations  # old versions of Python must be able to rea
 
 import argparse
 import importlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from models.messages import suggest
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_PYTHON = (3, 11)
+PIPE_CLOSED = 141  # the status of a shell for SIGPIPE
 PICTURES = (".png", ".pdf", ".svg")
 # Group -> command -> package and summary, so that --help imports no package.
 COMMANDS = {
@@ -161,6 +163,16 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        status = _run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    return status
+
+
+def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2

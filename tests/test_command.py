@@ -163,3 +163,11 @@ def served(port: int) -> list[str]:
         return [each["id"] for each in httpx.get(f"http://127.0.0.1:{port}/v1/models").json()["data"]]
     except httpx.TransportError:
         return []
+
+
+def test_a_closed_pipe_ends_the_command_without_a_traceback() -> None:
+    shell = f"{sys.executable} seqserve.py --help | true; exit ${{PIPESTATUS[0]}}"
+    for _ in range(3):
+        done = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 141)  # 0 if it was faster than the end of its reader
+        assert done.stderr == ""
