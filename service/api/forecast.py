@@ -59,7 +59,9 @@ class ForecastParameters(RequestModel):
     quantile_levels: Annotated[list[Level], Field(min_length=1, max_length=MOST_LEVELS)] | None = parameter(
         "levels of the quantiles, within those of the model", list(DEFAULT_LEVELS)
     )
-    freq: str | None = parameter("time between two values, as pandas spells it: `h`, `15min`, `D`, `MS`")
+    freq: str | None = parameter(
+        "time between two values, as pandas spells it: `h`, `15min`, `D`, `MS`", unset="no `start` in the answer"
+    )
     batch_size: Null = None
     cross_learning: AlwaysFalse | None = None
 
