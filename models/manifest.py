@@ -416,7 +416,7 @@ def read(directory: Path, *, sha256: str | None = None) -> Manifest:
 
 
 def not_a_bundle(path: Path) -> str:
-    """Return why a path without a manifest is no bundle, and what to name instead."""
+    """Return why a path without a manifest is not a bundle, and what to name instead."""
     if path.is_dir():
         inside = sorted(file.parent for file in path.glob(f"*/{MANIFEST_FILE}"))
         return f"has no {MANIFEST_FILE}; name {inside[0] if inside else 'the directory of a bundle'}"

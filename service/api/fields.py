@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
-UNSET = "x-unset"  # in the JSON Schema of a field: what it means to leave it out, where that is no constant
+UNSET = "x-unset"  # in the JSON Schema of a field: what it means to leave it out, where that is not a constant
 
 
 class Only:

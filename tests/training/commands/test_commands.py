@@ -101,7 +101,7 @@ def test_score_of_a_test_file_shows_every_label(workplace: Path, capsys: pytest.
 def test_score_of_a_file_of_series_shows_the_baselines(
     workplace: Path, tiny_forecaster: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The tiny bundle is no run, so it gets the recipe that a run would have written."""
+    """The tiny bundle comes from no run, so it gets the recipe that a run would write."""
     bundle = workplace / "bundle"
     shutil.copytree(tiny_forecaster, bundle)
     manifest = json.loads((bundle / "manifest.json").read_text())
