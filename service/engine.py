@@ -152,9 +152,11 @@ class Engine:
                 raise UnknownModel(f"no bundle is loaded that can {task}", value="", available=[])
             return self._first[task]
         if model not in found:
-            problem = f"{model} cannot {task}" if model in self._runtimes else f"there is no model {shown(model)!r}"
+            other = self._runtimes.get(model)
+            serves = ", ".join(other.tasks) if other is not None else None
+            problem = f"{model} cannot {task}; it serves {serves}" if serves else f"there is no model {shown(model)!r}"
             message = f"{problem}; the models that can {task} are {', '.join(found) or 'none'}"
-            raise UnknownModel(message, value=model, available=list(found))
+            raise UnknownModel(message, value=model, available=list(found), limit=serves)
         return found[model]
 
     async def tag(

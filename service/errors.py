@@ -58,10 +58,13 @@ class InvalidRequest(RequestError):
 
 
 class UnknownModel(RequestError):
-    """``value``: the requested name; ``available``: the names of the models for the task."""
+    """``value``: the requested name; ``available``: the names of the models for the task.
 
-    def __init__(self, message: str, *, value: str, available: Sequence[str]) -> None:
-        super().__init__(message, field="model", value=value, available=available)
+    ``limit``: what the model serves instead, if it exists.
+    """
+
+    def __init__(self, message: str, *, value: str, available: Sequence[str], limit: str | None = None) -> None:
+        super().__init__(message, field="model", value=value, available=available, limit=limit)
 
     @classmethod
     def named(cls, name: str, models: Iterable[str]) -> Self:

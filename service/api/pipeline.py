@@ -304,6 +304,9 @@ async def handle(
                 await context.begin(authenticate=not route.public)
             if query and not route.public:
                 context.read_query(query, route.query)
+            if route.task and context.model_in_url is not None:
+                # Before the body is parsed as one for another task.
+                worker.engine.runtime_for(route.task, context.model_in_url)
             body = await _read_body(context, route, transport) if route.reads_body else b""
             answer = await route.handler(context, body)
             if isinstance(answer, EventStream):

@@ -62,6 +62,12 @@ class FakeEngine:
     def runtimes(self) -> dict[str, Any]:
         return {name: _runtime(task, name) for task, name in NAMES.items() if task not in ("embed", "stream")}
 
+    def runtime_for(self, task: str, model: str | None) -> Any:
+        name = NAMES.get(task)
+        if name is None or model not in (None, name):
+            raise UnknownModel(f"no model {model!r}", value=str(model), available=[name] if name else [])
+        return _runtime(task, name)
+
     def tensor_runtimes(self) -> dict[str, Any]:
         return {}
 
@@ -108,8 +114,7 @@ class FakeEngine:
         return f"after {stream.steps}"
 
     def open_stream(self, model: str | None = None, *, state: str | None = None) -> TaggingStream:
-        if model not in (None, NAMES["stream"]):
-            raise UnknownModel(f"no model {model!r}", value=str(model), available=[NAMES["stream"]])
+        self.runtime_for("stream", model)
         return TaggingStream(model=NAMES["stream"], state=(), steps=int(state.split()[1]) if state else 0)
 
     async def advance(self, stream: TaggingStream, inputs: Any, *, request: InferenceRequest) -> TaggedInput:
@@ -151,9 +156,9 @@ class FakeEngine:
     async def _work(self, task: str, inputs: Any, model: str | None, asked: Any, request: InferenceRequest) -> None:
         if not self.ready:
             raise Unavailable("draining", retry_after_s=2)
-        name = NAMES["generate" if task == "write" else task]
-        if model is not None and model != name:
-            raise UnknownModel(f"no model {model[:20]!r}", value=model, available=[name])
+        task_of_model = "generate" if task == "write" else task
+        name = NAMES[task_of_model]
+        self.runtime_for(task_of_model, model)
         if self.full:
             raise Overloaded("full", retry_after_s=1.0, limit=1, any_size=self.full_for_any_size)
         self.calls.append((task, inputs, asked, request))

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
@@ -58,6 +59,19 @@ def test_the_client_of_hugging_face_shows_which_models_exist(address: str) -> No
     with pytest.raises(HfHubHTTPError) as caught:
         InferenceClient().text_classification("a", model=f"{address}/models/tiny-tag/classify")
     assert caught.value.response.json()["available"] == ["tiny-classify", "tiny-embed", "tiny-embed-joint"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/models/tiny-classify/generate", "/models/tiny-classify/forecast", "/v1/tag?model=tiny-classify"],
+)
+@pytest.mark.parametrize("body", [{"inputs": "a"}, {"nope": 1}])
+def test_a_task_that_the_model_in_the_url_lacks_is_reported_before_the_body(
+    address: str, path: str, body: object
+) -> None:
+    found = httpx.post(address + path, json=body)
+    assert found.status_code == 404
+    assert (found.json()["value"], found.json()["limit"]) == ("tiny-classify", "classify")
 
 
 @pytest.mark.parametrize("route", [route.pattern for route in ROUTES if route.task == "classify"])
