@@ -20,7 +20,8 @@ from models.tensor_inputs import TensorValidator
 from service.errors import InvalidRequest, Overloaded, TooLarge, Unavailable
 from service.scheduling.cost_model import CostModel
 from service.scheduling.decoding import DecodingScheduler
-from service.scheduling.decoding_batch import DecodingLimits, LanguageModelRunner
+from service.scheduling.decoding_batch import DecodingLimits
+from service.scheduling.generation_batch import GenerationBatch, LanguageModelRunner
 from service.scheduling.job import InferenceRequest, Job, QueueLimits, Scheduler, exceeds_part
 from service.scheduling.loop import LoopBudget, SchedulerLoop
 from service.scheduling.sequences import SequenceLimits, SequenceScheduler
@@ -239,14 +240,11 @@ def open_runtime(
 
 def _scheduler(bundle: Bundle, settings: Settings, metrics: ModelMetrics) -> SequenceScheduler | DecodingScheduler:
     if isinstance(bundle.task, Generation):
-        return DecodingScheduler(
-            _language_model(bundle, bundle.task, slots=settings.generation_slots),
-            limits=DecodingLimits(
-                slots=settings.generation_slots, queue_items=settings.queue_items, queue_tokens=settings.queue_tokens
-            ),
-            clock=monotonic,
-            metrics=metrics,
+        limits = DecodingLimits(
+            slots=settings.generation_slots, queue_items=settings.queue_items, queue_tokens=settings.queue_tokens
         )
+        model = _language_model(bundle, bundle.task, slots=limits.slots)
+        return DecodingScheduler(GenerationBatch(model, limits=limits, clock=monotonic, metrics=metrics))
     return SequenceScheduler(
         partial(_run_sequences, bundle),
         limits=SequenceLimits(

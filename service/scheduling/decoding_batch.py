@@ -1,22 +1,20 @@
-"""The running batch of one language model, and how sequences join it, leave it, finish and fail.
+"""A decoding batch: sequences that are decoded together, one token a step, and that join and leave between steps.
 
-Row i of the state belongs to sequence i, without gaps, so a step runs on the arrays without copying.
-T steps, B rows, V vocabulary.
+`generation_batch.py` and `translation_batch.py` decode with a language model and with a translator.
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models import state as states
-from models.state import State
-from models.tasks.generate import GeneratedText, Generation, InPlaceDecoder, Run, TokenSampler
 from service.errors import InternalError, ServiceError
 from service.scheduling.cost_model import CostModel
-from service.scheduling.job import Job, QueueLimits
+from service.scheduling.job import Job, QueueLimits, Work
 from service.telemetry import ModelMetrics
 
 log = logging.getLogger(__name__)
@@ -41,136 +39,117 @@ class DecodingLimits(QueueLimits):
     dispatch_s: float = 0.003
 
 
-class LanguageModelRunner:
-    """One language model as the decoding scheduler calls it."""
-
-    def __init__(self, task: Generation, run: Run, in_place: InPlaceDecoder | None) -> None:
-        self._task, self._run, self._in_place = task, run, in_place
-
-    def zeros(self, rows: int) -> State:
-        """Return the state before the first token."""
-        return states.zeros(self._task.state, rows)
-
-    def empty_state(self) -> State:
-        """Return a state without rows, in preallocated arrays that rows can join in place."""
-        return self.zeros(0) if self._in_place is None else self._in_place.empty_state
-
-    def advance(self, tokens: Ints, lengths: Ints, state: State) -> tuple[NDArray[np.float32], State]:
-        """Read tokens (T, B), ragged by lengths (B,). Return log-probabilities (B, V) and the state after them."""
-        if self._in_place is not None and len(tokens) == 1:
-            found = self._in_place.step(tokens[0], state)
-            if found is not None:
-                return found
-        return self._task.advance(self._run, tokens, lengths, state)
-
-
 class DecodingSequence:
-    """One prompt of a job: how much of it was read, and the text generated so far."""
+    """One input of a job: what it reads, and what is decoded from it."""
 
-    __slots__ = ("index", "job", "prefilled", "prompt", "text")
+    __slots__ = ("index", "job", "prompt", "text")
 
-    def __init__(self, job: Job, index: int, prompt: Ints, text: GeneratedText) -> None:
+    def __init__(self, job: Job, index: int, prompt: Any, text: Any) -> None:
         self.job, self.index, self.prompt, self.text = job, index, prompt, text
-        self.prefilled = 0  # tokens of the prompt
+
+    @property
+    def slots(self) -> int:
+        """Rows of the batch that it can have, at most."""
+        return 1
+
+    @property
+    def steps(self) -> int:
+        """Tokens of the prompt that are still to be read."""
+        return len(self.prompt)
 
     @property
     def cost_tokens(self) -> int:
         """Tokens to read and, at most, to generate."""
-        return len(self.prompt) + self.text.options.max_new_tokens
+        return len(self.prompt) + self.slots * int(self.text.options.max_new_tokens)
+
+
+S = TypeVar("S", bound=DecodingSequence)
 
 
 class StepPlan:
     """Values that stay the same until a sequence joins or leaves, because computing them at every step is expensive."""
 
     def __init__(self, sequences: Sequence[DecodingSequence]) -> None:
-        texts = [sequence.text for sequence in sequences]
         self.jobs = tuple({sequence.job: None for sequence in sequences})
-        self.stop_rows = [row for row, text in enumerate(texts) if text.has_stop_strings]
-        self.remaining_steps = min(text.remaining_tokens for text in texts)  # until the first reaches its length
         self.deadline_s = min(job.request.deadline_s for job in self.jobs)
-        self.sampler: TokenSampler | None = None  # made when it is needed
-        # Sampled tokens (B,) of the last steps, not yet appended to the texts that only their length can end.
-        self.pending: list[NDArray[np.int64]] = []
 
 
-class DecodingBatch:
+P = TypeVar("P", bound=StepPlan)
+
+
+class DecodingBatch(ABC, Generic[S, P]):
     """The sequences in a slot, and everything that work needs to advance them."""
 
     def __init__(
-        self,
-        model: LanguageModelRunner,
-        *,
-        limits: DecodingLimits,
-        clock: Callable[[], float],
-        metrics: ModelMetrics,
-        cost: CostModel,
+        self, *, limits: DecodingLimits, clock: Callable[[], float], metrics: ModelMetrics, cost: CostModel | None
     ) -> None:
-        self.model, self.clock, self.metrics, self.limits, self.cost = model, clock, metrics, limits, cost
+        self.limits, self.clock, self.metrics, self.cost = limits, clock, metrics, cost or CostModel()
         self.clear()
 
     def clear(self) -> None:
         """Free all slots."""
-        self.prefilling: list[tuple[DecodingSequence, State]] = []  # the prompt is not read to its end
-        self.active: list[DecodingSequence] = []  # row i of the state
-        self.state: State = ()
-        self.tokens: Ints = np.empty(0, np.int32)  # (B,) the newest token of each row, not yet read by the model
-        self.stepped_s = 0.0  # when the active rows got their newest tokens
-        self._plan: StepPlan | None = None  # None after the batch has changed
-
-    def __len__(self) -> int:
-        """Slots in use, without the prompts of a Prefill that runs."""
-        return len(self.active) + len(self.prefilling)
+        self.prefilling: list[S] = []  # the prompt is not read to its end
+        self.active: list[S] = []
+        self.stepped_s = 0.0  # when the active sequences got their newest tokens
+        self._plan: P | None = None  # None after the batch has changed
 
     @property
-    def plan(self) -> StepPlan:
+    def used_slots(self) -> int:
+        """Slots in use, without the prompts of a Prefill that runs."""
+        return sum([sequence.slots for sequence in (*self.active, *self.prefilling)])
+
+    @property
+    def plan(self) -> P:
         """The plan for the active sequences. There must be one."""
         if self._plan is None:
-            self._plan = StepPlan(self.active)
+            self._plan = self._make_plan()
         return self._plan
 
+    @abstractmethod
+    def sequence(self, job: Job, index: int, prompt: Any, text: Any) -> S:
+        """Return an item of a job as a sequence."""
+
+    @abstractmethod
+    def prefill(self, group: list[S]) -> "Work":
+        """Return the work that reads prompts, which are not in `prefilling` any more."""
+
+    @abstractmethod
+    def steps(self) -> "Work":
+        """Return the work that advances the active sequences. There must be one."""
+
+    @abstractmethod
+    def remove(self, index: int) -> None:
+        """Free the slots of an active sequence. Only later sequences may move."""
+
+    @abstractmethod
+    def _make_plan(self) -> P: ...
+
     def flush(self) -> list[int]:
-        """Append the pending tokens to their texts, many steps together.
+        """Append to the texts what was decoded. Returns the places of the sequences that it completes."""
+        return []
 
-        Returns the rows that reach their length by that: none while the plan has remaining steps.
-        """
-        if self._plan is None or not self._plan.pending:
-            return []
-        pending, self._plan.pending = np.stack(self._plan.pending, axis=1).tolist(), []  # (B, steps)
-        stop_rows = set(self._plan.stop_rows)
-        return [
-            row
-            for row, (sequence, tokens) in enumerate(zip(self.active, pending, strict=True))
-            if row not in stop_rows and sequence.text.extend(tokens)
-        ]
+    def next_prompts(self) -> list[S]:
+        """Take the prompts that are read in the next call out of `prefilling`: the first ones, as many as fit."""
+        longest, count = 0, 0
+        for sequence in self.prefilling:
+            longest = max(longest, sequence.steps)
+            if count and longest * (count + 1) > self.limits.prefill_tokens:
+                break
+            count += 1
+        group, self.prefilling = self.prefilling[:count], self.prefilling[count:]
+        return group
 
-    def advance(self, tokens: Ints, lengths: Ints, state: State) -> tuple[NDArray[np.float32], State]:
-        """Run the model. Raises ValueError unless it returns all rows."""
-        log_probabilities, after = self.model.advance(tokens, lengths, state)
-        if len(log_probabilities) != len(lengths):
-            raise ValueError(f"{len(log_probabilities)} rows of results for {len(lengths)} rows of input")
-        return log_probabilities, after
-
-    def join(self, sequences: Sequence[DecodingSequence], tokens: Sequence[int], state: State) -> None:
-        """Add rows at the end."""
-        self._change()
-        if not self.active:
-            self.state = self.model.empty_state()
-        self.active.extend(sequences)
-        self.state = states.append(self.state, state)
-        self.tokens = np.concatenate([self.tokens, np.asarray(tokens, np.int32)])
-
-    def remove(self, row: int) -> None:
-        """Free a slot. The last row moves to its place."""
-        self._change()
-        last = self.active.pop()
-        if row < len(self.active):
-            self.active[row] = last
-        (self.tokens,) = states.drop((self.tokens,), row)
-        self.state = states.drop(self.state, row)
-
-    def _change(self) -> None:
-        self.flush()
-        self._plan = None
+    def drop_over(self, now_s: float) -> None:
+        """Free the slots of cancelled and expired jobs, before every step."""
+        if self.active:
+            if now_s >= self.plan.deadline_s:
+                self.flush()  # tokens that were sampled before an error are delivered before it
+            # One pass first, because usually there is nothing to remove.
+            if any([job.is_over(now_s) for job in self.plan.jobs]):
+                for index in range(len(self.active) - 1, -1, -1):
+                    if self.active[index].job.done:
+                        self.remove(index)
+        self.prefilling = [sequence for sequence in self.prefilling if not sequence.job.is_over(now_s)]
 
     def notify(self, jobs: Collection[Job], now_s: float) -> None:
         """Notify the readers of streams, at most as often as NOTIFY_S allows."""
@@ -182,15 +161,56 @@ class DecodingBatch:
         for job in due:
             job.notify(now_s)
 
-    def finish(self, sequence: DecodingSequence, state: State, row: int = 0) -> None:
-        """Complete a sequence, with a snapshot of its row of the state if that was requested."""
-        if sequence.text.options.return_state:
-            sequence.text.take_snapshot(states.take(state, [row]))
-        sequence.job.complete(sequence.index, sequence.text)
-
-    def fail(self, sequence: DecodingSequence, error: BaseException) -> None:
+    def fail(self, sequence: S, error: BaseException) -> None:
         """Fail the job of a sequence, after the tokens that were sampled before the error."""
         self.flush()
         request_id, count = sequence.job.request.request_id, len(sequence.text.tokens)
         log.error("request %s: generation failed after %d tokens", request_id, count, exc_info=error)
         sequence.job.fail(error if isinstance(error, ServiceError) else InternalError())
+
+
+R = TypeVar("R")
+
+
+class Prefill(ABC, Generic[S, R]):
+    """Read several prompts in one ragged call. `R` is the result of one prompt."""
+
+    def __init__(self, batch: DecodingBatch[S, Any], group: list[S]) -> None:
+        self._group = group
+        self._results: list[tuple[S, R | Exception]] = []
+        self._calls: list[tuple[list[S], int, int, float]] = []  # padded and real tokens, seconds
+        self._recorder = batch
+        self.estimate_s = batch.cost.seconds(len(group), max(sequence.steps for sequence in group))
+
+    def run(self) -> None:
+        try:
+            self._results = self._timed(self._group)
+        except Exception:  # find the prompt at fault, and let the others continue
+            for member in self._group:
+                try:
+                    self._results += self._timed([member])
+                except Exception as error:  # whatever it is, the job must end
+                    self._results.append((member, error))
+
+    def _timed(self, group: list[S]) -> list[tuple[S, R | Exception]]:
+        lengths, clock = [sequence.steps for sequence in group], self._recorder.clock
+        started_s = clock()
+        results = self._read(group)
+        self._calls.append((group, len(group) * max(lengths), sum(lengths), clock() - started_s))
+        return list(zip(group, results, strict=True))
+
+    @abstractmethod
+    def _read(self, group: list[S]) -> Sequence[R]:
+        """Read the prompts and return the result of each."""
+
+    @abstractmethod
+    def complete(self) -> None:
+        """Let the prompts that were read to their end join the batch."""
+
+    def _record_calls(self) -> None:
+        batch = self._recorder
+        for sequences, padded, real, seconds in self._calls:
+            batch.metrics.prefill(rows=len(sequences), padded_tokens=padded, real_tokens=real, compute_s=seconds)
+            batch.cost.learn(len(sequences), padded // len(sequences), seconds)
+            for job in {sequence.job for sequence in sequences}:
+                job.record_batch(seconds, len(sequences))

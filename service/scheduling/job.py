@@ -88,6 +88,10 @@ class FairQueue(Generic[T]):
         else:
             queued.extend(items)
 
+    def first(self) -> T | None:
+        """Return the item that `pop` removes next, or None if there are no items."""
+        return next(iter(self._items.values()))[0] if self._items else None
+
     def pop(self) -> T | None:
         """Remove and return the oldest item of the client whose turn it is, or None if there are no items."""
         if not self._items:

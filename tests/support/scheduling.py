@@ -15,8 +15,9 @@ from models.sampling import SamplingOptions
 from models.state import State
 from models.tasks.generate import GeneratedText, GenerateOptions
 from service.scheduling.cost_model import CostModel
-from service.scheduling.decoding import DecodingScheduler, DecodingSteps, Prefill
+from service.scheduling.decoding import DecodingScheduler
 from service.scheduling.decoding_batch import DecodingLimits
+from service.scheduling.generation_batch import DecodingSteps, GenerationBatch, PromptPrefill
 from service.scheduling.job import InferenceRequest, Job, QueueLimits
 from service.scheduling.sequences import SequenceLimits, SequenceScheduler
 from service.scheduling.tensors import TensorRequest, TensorScheduler
@@ -249,20 +250,21 @@ class DecodingHarness(Harness):
         super().__init__()
         self.model = FakeLanguageModel(self.clock)
         self.cost = CostModel()
-        self.scheduler = DecodingScheduler(
+        batch = GenerationBatch(
             self.model,  # type: ignore[arg-type]
             limits=DecodingLimits(dispatch_s=dispatch_s, **limits),
             clock=self.clock,
             metrics=self.metrics,  # type: ignore[arg-type]
             cost=self.cost,
         )
+        self.scheduler = DecodingScheduler(batch)
 
     def ask(self, *prompts: str, timeout_s: float = 1e9, max_new_tokens: int = 5, **asked: Any) -> Client:
         items = [generation_item(prompt, max_new_tokens, **asked) for prompt in prompts]
         return Client(self.clock, timeout_s=timeout_s).submit(self.scheduler, items, max_new_tokens * len(items))
 
-    def run_once(self) -> Prefill | DecodingSteps | None:
-        work: Prefill | DecodingSteps | None = super().run_once()
+    def run_once(self) -> PromptPrefill | DecodingSteps | None:
+        work: PromptPrefill | DecodingSteps | None = super().run_once()
         return work
 
     def run_all(self) -> None:

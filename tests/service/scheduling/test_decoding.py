@@ -4,7 +4,7 @@ import pytest
 
 from models.tasks.generate import GeneratedText
 from service.errors import InternalError, Overloaded, Unavailable
-from service.scheduling.decoding import DecodingSteps, Prefill
+from service.scheduling.generation_batch import DecodingSteps, PromptPrefill
 from tests.support.scheduling import Client, DecodingHarness, expected_text, generation_item, state_after
 
 
@@ -72,7 +72,7 @@ def test_a_long_prompt_is_read_in_chunks_between_decoding_steps() -> None:
     harness.run_once()
     reading = harness.ask("abcdefghijkl", max_new_tokens=2)
     kinds = [type(harness.run_once()) for _ in range(6)]
-    assert kinds == [DecodingSteps, Prefill, DecodingSteps, Prefill, DecodingSteps, Prefill]
+    assert kinds == [DecodingSteps, PromptPrefill, DecodingSteps, PromptPrefill, DecodingSteps, PromptPrefill]
     harness.run_all()
     assert writing.texts + reading.texts == [expected_text("w", 20), expected_text("abcdefghijkl", 2)]
 
@@ -93,7 +93,7 @@ def test_prefill_and_decoding_steps_alternate() -> None:
     for _ in range(6):
         harness.ask("b", max_new_tokens=50)
         kinds.append(type(harness.run_once()))
-    assert kinds == [Prefill, DecodingSteps, Prefill, DecodingSteps, Prefill, DecodingSteps]
+    assert kinds == [PromptPrefill, DecodingSteps, PromptPrefill, DecodingSteps, PromptPrefill, DecodingSteps]
 
 
 def test_a_text_of_one_token_needs_no_decoding_step() -> None:

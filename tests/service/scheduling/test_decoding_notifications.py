@@ -3,8 +3,8 @@
 import pytest
 
 from service.errors import InternalError
-from service.scheduling.decoding import MAX_PENDING_STEPS, Prefill
 from service.scheduling.decoding_batch import NOTIFY_S
+from service.scheduling.generation_batch import MAX_PENDING_STEPS, PromptPrefill
 from tests.support.scheduling import Client, DecodingHarness, expected_text, generation_item, state_after
 
 
@@ -12,7 +12,7 @@ def test_a_reader_is_notified_of_the_first_token_before_the_first_step() -> None
     harness = DecodingHarness()
     client = harness.ask("abc")
     client.read()
-    assert isinstance(harness.run_once(), Prefill)
+    assert isinstance(harness.run_once(), PromptPrefill)
     assert client.notifications == 1
 
 
