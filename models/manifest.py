@@ -39,6 +39,7 @@ FORMS = {  # what a text must be to match these
 }
 Sha256 = Annotated[str, Field(pattern=SHA256)]
 Name = Annotated[str, Field(pattern=NAME)]
+FrameRate = Annotated[float, Field(ge=1e-6, le=1e6)]
 # A plain file name, so that a manifest cannot name a file outside its directory.
 FileName = Annotated[str, Field(pattern=FILE_NAME)]
 
@@ -98,6 +99,10 @@ class FramesSpec(_Part):
 
     kind: Literal["frames"] = "frames"
     features: int = Field(ge=1)
+    frame_rate: FrameRate | None = Field(default=None, description="frames per second, for times in answers")
+    delay: int = Field(
+        default=0, ge=0, le=1024, description="frames that a tagger of streams reads after a frame before it labels it"
+    )
 
 
 class SeriesSpec(_Part):
@@ -269,6 +274,7 @@ class Manifest(_Part):
         _check_labels(self)
         _check_forecast(self)
         _check_state(self)
+        _check_delay(self)
         _check_embedding(self)
         _check_tensor_names(self)
         for file in sorted(self.vocabulary_files | self.graph_files):
@@ -332,6 +338,12 @@ def _check_state(manifest: Manifest) -> None:
         raise ValueError("codec.positions need the whole input, which a state does not have; remove one of them")
 
 
+def _check_delay(manifest: Manifest) -> None:
+    """Check that only a tagger that reads forward has a delay: others read all frames before they answer."""
+    if isinstance(manifest.codec, FramesSpec) and manifest.codec.delay and not manifest.streams:
+        raise ValueError(f"codec.delay is {manifest.codec.delay}, but it needs task 'tag' and a state; use 0")
+
+
 def _check_embedding(manifest: Manifest) -> None:
     """Check that the width of an embedding is known without opening the graph."""
     for tensor in manifest.outputs:
@@ -383,6 +395,9 @@ def _newer_than_format_3(manifest: Manifest) -> Iterator[str]:
     for name, variant in manifest.variants.items():
         if "speller" in variant.model_fields_set:
             yield f"variants.{name}.speller"
+    for name in ("frame_rate", "delay"):
+        if name in manifest.codec.model_fields_set:
+            yield f"codec.{name}"
     if manifest.task == "forecast":
         yield f"task {manifest.task!r}"
 

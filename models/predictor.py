@@ -18,7 +18,7 @@ from models.bundle import Bundle
 from models.codecs import InputError, TooLong
 from models.codecs.base import pad, quoted
 from models.inputs import are_one, hold_numbers
-from models.manifest import locate
+from models.manifest import FrameRate, locate
 from models.messages import needed, suggest
 from models.onnx_session import Device, Placement
 from models.sampling import SamplingOptions
@@ -39,12 +39,20 @@ class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class TaggingOptions(_Parameters):
-    """Parameters of a tagger."""
+class AggregationOptions(_Parameters):
+    """Parameters of all bundles that tag."""
 
     aggregation_strategy: Literal["none", "simple"] | None = Field(
         default=None,
         description="none: every token; simple: spans, or frames with equal labels (default: simple for spans)",
+    )
+
+
+class TaggingOptions(AggregationOptions):
+    """Parameters of a tagger."""
+
+    frame_rate: FrameRate | None = Field(
+        default=None, description="frames per second: merged frames begin and end at seconds (default: the bundle's)"
     )
 
 
@@ -54,7 +62,7 @@ class ClassificationOptions(_Parameters):
     top_k: int | None = Field(default=None, ge=1, description="number of labels (default: all)")
 
 
-class JointOptions(TaggingOptions, ClassificationOptions):
+class JointOptions(AggregationOptions, ClassificationOptions):
     """Parameters of a bundle that tags and classifies."""
 
 
@@ -91,7 +99,7 @@ class ForecastOptions(_Parameters):
     )
 
 
-PARAMETERS: dict[str, type[TaggingOptions | ClassificationOptions | TextOptions | ForecastOptions]] = {
+PARAMETERS: dict[str, type[AggregationOptions | ClassificationOptions | TextOptions | ForecastOptions]] = {
     "tag": TaggingOptions,
     "classify": ClassificationOptions,
     "joint": JointOptions,
@@ -172,11 +180,15 @@ class Predictor:
                 else:
                     problems.append(f"{name}={str(parameters[name])[:40]!r} {needed(each)}")
             raise ParameterError("; ".join(problems)) from None
-        forecaster = self.bundle.task
-        if isinstance(found, ForecastOptions) and isinstance(forecaster, Forecasting):
-            if wrong := forecaster.check_horizon(found.prediction_length):
+        bundle_task = self.bundle.task
+        if isinstance(found, TaggingOptions) and isinstance(bundle_task, Tagging) and found.frame_rate is not None:
+            unusable = bundle_task.check_frame_rate(found.aggregation_strategy)
+            if unusable:
+                raise ParameterError(f"frame_rate {unusable}")
+        if isinstance(found, ForecastOptions) and isinstance(bundle_task, Forecasting):
+            if wrong := bundle_task.check_horizon(found.prediction_length):
                 raise ParameterError(f"prediction_length: {wrong}")
-            if wrong := forecaster.check_levels(found.quantile_levels):
+            if wrong := bundle_task.check_levels(found.quantile_levels):
                 raise ParameterError(f"quantile_levels: {wrong}")
         return found
 
@@ -256,7 +268,7 @@ def _answer(task: Any, item: Any, row: Any, parameters: Any) -> Any:
     if isinstance(task, Joint):
         return task.answer(item, row, aggregation=parameters.aggregation_strategy, top_k=parameters.top_k)
     if isinstance(task, Tagging):
-        return task.answer(item, row, aggregation=parameters.aggregation_strategy)
+        return task.answer(item, row, aggregation=parameters.aggregation_strategy, frame_rate=parameters.frame_rate)
     if isinstance(task, Forecasting):
         return task.answer(item, row, **dict(parameters))
     return task.answer(item, row, top_k=parameters.top_k)

@@ -57,7 +57,9 @@ def answer(bundle: Bundle, raw: Any, parameters: dict[str, Any] | None = None, *
         if part is not None:
             return task.tags(item, row, **tag_options) if part == "tag" else task.labels(item, row, **classify_options)
         return task.answer(item, row, **tag_options, **classify_options)
-    return task.answer(item, row, **(classify_options if isinstance(task, Classification) else tag_options))
+    if isinstance(task, Classification):
+        return task.answer(item, row, **classify_options)
+    return task.answer(item, row, **tag_options, frame_rate=parameters.get("frame_rate"))
 
 
 def generate_options(parameters: dict[str, Any]) -> GenerateOptions:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, cast
 
 import numpy as np
@@ -26,6 +27,7 @@ from models.tasks import (
     Forecasting,
     Generation,
     GenerationResult,
+    Joint,
     LabelScore,
     StreamChunk,
     TaggedInput,
@@ -59,6 +61,7 @@ class TaggingStream:
     model: str
     state: State  # arrays (1, width): this size however long the stream is
     steps: int = 0
+    ended: bool = False
 
     def pack(self) -> bytes:
         """Return the steps and the state as bytes."""
@@ -160,16 +163,28 @@ class Engine:
         return found[model]
 
     async def tag(
-        self, inputs: Inputs, *, model: str | None = None, aggregation: str | None = None, request: InferenceRequest
+        self,
+        inputs: Inputs,
+        *,
+        model: str | None = None,
+        aggregation: str | None = None,
+        frame_rate: float | None = None,
+        request: InferenceRequest,
     ) -> TaggedInput | list[TaggedInput]:
-        """Return the entities of one input, or a list of them for a list of inputs."""
+        """Return the entities of one input, or a list of them for a list of inputs.
+
+        `frame_rate` is for merged frames. Raises InvalidRequest if it has no effect.
+        """
         runtime = self.runtime_for("tag", model)
-        decode = runtime.decoders["tag"]
+        decode = partial(runtime.decoders["tag"], aggregation=aggregation)
+        if frame_rate is not None:
+            _check_frame_rate(runtime, aggregation, frame_rate)
+            decode = partial(decode, frame_rate=frame_rate)
         if isinstance(inputs, str) or runtime.is_single(inputs):
             item, row = await self._run_one(runtime, inputs, request)
-            return cast(TaggedInput, decode(item, row, aggregation=aggregation))
+            return cast(TaggedInput, decode(item, row))
         items, rows = await self._run_all(runtime, inputs, request)
-        return await _decode_all(items, rows, lambda item, row: decode(item, row, aggregation=aggregation))
+        return await _decode_all(items, rows, decode)
 
     async def classify(
         self,
@@ -278,15 +293,23 @@ class Engine:
         task = cast(Tagging, runtime.bundle.task)
         if state is None:
             return TaggingStream(model=runtime.name, state=task.start())
-        payload = self._signer.verify(state, _stream_subject(runtime), max_bytes=packed_size(task.state))
-        return TaggingStream.unpack(runtime.name, payload, task.state)
+        payload = self._signer.verify(state, _stream_subject(runtime), max_bytes=packed_size(task.stream_state))
+        return TaggingStream.unpack(runtime.name, payload, task.stream_state)
 
     def state_token(self, stream: TaggingStream) -> str:
         """Return a token for `open_stream`, here or on any replica that has the key."""
         return self._signer.sign(stream.pack(), _stream_subject(self.runtime_for("stream", stream.model)))
 
-    async def advance(self, stream: TaggingStream, inputs: Chunk, *, request: InferenceRequest) -> TaggedInput:
-        """Return the entity of each step of the next chunk. Positions count steps since the stream began."""
+    async def advance(
+        self, stream: TaggingStream, inputs: Chunk, *, end: bool = False, request: InferenceRequest
+    ) -> TaggedInput:
+        """Return the entity of each step of the next chunk. Positions count steps since the stream began.
+
+        A bundle with a delay labels frames of earlier chunks, and none of the latest. `end`: `inputs` are the last
+        chunk, so label all frames. Raises InvalidRequest if the stream has ended.
+        """
+        if stream.ended:
+            raise InvalidRequest("this stream has ended; open another", field="inputs")
         runtime = self.runtime_for("stream", stream.model)
         task = cast(Tagging, runtime.bundle.task)
         is_frame = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], int | float)
@@ -294,14 +317,18 @@ class Engine:
             runtime.check_kind([inputs])
             item = runtime.encode([inputs] if is_frame else inputs)
             self._check_tokens(runtime, item.length)
+            steps = stream.steps + item.length
+            if end and task.delay and steps:
+                item = task.last_chunk(item if item.length else None, stream.state)
             if not item.length:
+                stream.ended = end
                 return TaggedInput()
             runtime.submit(job, (StreamChunk(item, stream.state),))
             (row,) = await job
-        before, stream.state, stream.steps = stream.steps, row.state, stream.steps + item.length
+        first = stream.steps - task.delay  # the step that the chunk's first label is for
+        stream.state, stream.steps, stream.ended = row.state, steps, end
         tagged = task.answer(item, row, aggregation="none")
-        tagged.starts, tagged.ends = range(before, stream.steps), range(before + 1, stream.steps + 1)
-        return tagged
+        return tagged.placed_at(first)
 
     async def generate(
         self,
@@ -468,6 +495,13 @@ async def _decode_all(
 def pin_bundles(settings: Settings) -> dict[str, str]:
     """Return the directory of each bundle and the sha256 of its manifest, which has the checksums of its files."""
     return {str(path): sha256_of_manifest(path) for path in settings.bundle_paths()}
+
+
+def _check_frame_rate(runtime: ModelRuntime, aggregation: str | None, frame_rate: float) -> None:
+    task = runtime.bundle.task
+    tagging = cast(Tagging, task.tagging if isinstance(task, Joint) else task)
+    if wrong := tagging.check_frame_rate(aggregation):
+        raise InvalidRequest(wrong, field="parameters.frame_rate", value=frame_rate)
 
 
 def _stream_subject(runtime: ModelRuntime) -> str:

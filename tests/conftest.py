@@ -35,7 +35,7 @@ def tiny_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_live(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with tiny-live, tiny-live-frames, tiny-embed and tiny-embed-joint."""
+    """Return a directory with tiny-live, tiny-live-frames, tiny-live-delayed, tiny-embed and tiny-embed-joint."""
     return bundles.of_format_3(tmp_path_factory.mktemp("live"))
 
 

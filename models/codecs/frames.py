@@ -30,6 +30,10 @@ class EncodedFrames(EncodedSteps):
         del first, last
         return ""
 
+    def extended(self, count: int) -> "EncodedFrames":
+        """Return these frames with `count` more, which repeat the last one. There must be one."""
+        return EncodedFrames(rows=np.pad(self.rows, ((0, count), (0, 0)), "edge")) if count else self
+
 
 class FramesCodec:
     """Checks that every frame has the width of the spec and that every number is finite in float32."""

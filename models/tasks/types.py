@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from models.state import State
 
+SECONDS_DECIMALS = 6
 FinishReason = Literal["length", "stop", "eos"]
 
 
@@ -54,13 +55,16 @@ class Entity(NamedTuple):
 
 
 class EntitySpan(NamedTuple):
-    """Neighboring tokens merged into one span. The score is the mean over its tokens."""
+    """Neighboring tokens merged into one span. The score is the mean over its tokens.
+
+    `start` and `end` are as for a token, or seconds for frames with a known rate.
+    """
 
     entity_group: str
     score: float
     word: str
-    start: int
-    end: int
+    start: float
+    end: float
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +72,8 @@ class TaggedInput(Sequence[Entity | EntitySpan]):
     """The answer to one tagged input: a sequence of entities, stored as columns because there is one for every token.
 
     `labels`, `scores`, `words`, `starts` and `ends` have one element for each token, or for each span (`are_spans`).
+    With `frame_rate`, in frames per second, the entities begin and end at seconds, although `starts` and `ends` count
+    frames.
     """
 
     labels: Sequence[str] = ()
@@ -76,10 +82,22 @@ class TaggedInput(Sequence[Entity | EntitySpan]):
     starts: Sequence[int] = ()
     ends: Sequence[int] = ()
     are_spans: bool = field(default=False, kw_only=True)
+    frame_rate: float | None = field(default=None, kw_only=True)
 
-    def rows(self) -> Iterator[tuple[str, float, str, int, int]]:
+    def rows(self) -> Iterator[tuple[str, float, str, float, float]]:
         """Return the label, score, word, start and end of each entity."""
-        return zip(self.labels, self.scores, self.words, self.starts, self.ends, strict=True)
+        starts, ends = self._seconds(self.starts), self._seconds(self.ends)
+        return zip(self.labels, self.scores, self.words, starts, ends, strict=True)
+
+    def _seconds(self, places: Sequence[int]) -> Sequence[float]:
+        rate = self.frame_rate
+        return places if rate is None else [round(place / rate, SECONDS_DECIMALS) for place in places]
+
+    def placed_at(self, first: int) -> "TaggedInput":
+        """Return the entities as steps of a longer input, the first of which is number `first`. Drop negative ones."""
+        skipped, end = max(0, -first), first + len(self)
+        columns = (self.labels[skipped:], self.scores[skipped:], self.words[skipped:])
+        return TaggedInput(*columns, range(first + skipped, end), range(first + skipped + 1, end + 1))
 
     def entities(self) -> list[Entity] | list[EntitySpan]:
         kind: Any = EntitySpan if self.are_spans else Entity

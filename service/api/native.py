@@ -23,7 +23,8 @@ class CardLimits(TypedDict):
 class ModelCard(TypedDict):
     """One bundle.
 
-    ``streams``: whether ``WS /v1/stream`` accepts it. ``embeddings``: the width of its vectors, 0 for none.
+    ``streams``: whether ``WS /v1/stream`` accepts it. ``delay``: how many frames later a stream labels a frame.
+    ``frame_rate``: frames per second, null if not known. ``embeddings``: the width of its vectors, 0 for none.
     ``scores``: those of each variant. ``metric``: the main one of them.
     """
 
@@ -43,6 +44,8 @@ class ModelCard(TypedDict):
     digest: str
     variant: str
     streams: bool
+    delay: int
+    frame_rate: float | None
     embeddings: int
     metric: str
     scores: dict[str, dict[str, float]]
@@ -77,6 +80,8 @@ def model_card(runtime: ModelRuntime) -> ModelCard:
         "labels": list(manifest.labels),
         "text_labels": list(manifest.text_labels),
         "streams": manifest.streams,
+        "delay": getattr(manifest.codec, "delay", 0),
+        "frame_rate": getattr(manifest.codec, "frame_rate", None),
         "embeddings": manifest.embedding_width,
         "limits": {"max_length": manifest.max_length},
         "version": manifest.version,
@@ -92,7 +97,11 @@ async def _tag(context: RequestContext, body: bytes) -> Any:
     request = await schemas.read_request(schemas.TagRequest, body, context.worker)
     model = context.choose_model(request.model, "tag")
     answer = await context.worker.engine.tag(
-        request.inputs, model=model, aggregation=request.aggregation, request=context.request
+        request.inputs,
+        model=model,
+        aggregation=request.aggregation,
+        frame_rate=request.frame_rate,
+        request=context.request,
     )
     return schemas.tag_answer(answer)
 

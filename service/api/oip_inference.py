@@ -334,7 +334,8 @@ async def _ask(
     (task,) = tasks
     answers: Any
     if task == "tag":
-        answers = await engine.tag(inputs, model=name, aggregation=given.aggregation_strategy, request=request)
+        strategy, rate = given.aggregation_strategy, given.frame_rate
+        answers = await engine.tag(inputs, model=name, aggregation=strategy, frame_rate=rate, request=request)
     elif task == "classify":
         answers = await engine.classify(inputs, model=name, top_k=given.top_k, request=request)
     else:
@@ -420,7 +421,7 @@ def _load(text: bytes, place: int) -> Any:
         raise InvalidRequest(f"element {place} of json {problem}", field="inputs") from None
 
 
-class TagAndClassifyParameters(schemas.TagParameters, schemas.ClassifyParameters):
+class TagAndClassifyParameters(schemas.AggregationParameters, schemas.ClassifyParameters):
     """Parameters of a bundle that tags and classifies."""
 
 
@@ -461,7 +462,10 @@ def _answer_tensors(kind: str, rows: Sequence[Any], labels: int | None) -> list[
 
 
 def _entity_tensors(rows: Sequence[TaggedInput]) -> list[OIPTensor]:
-    """Return the entities of all inputs, each (M,). Those of input i are at [offsets[i], offsets[i + 1])."""
+    """Return the entities of all inputs, each (M,). Those of input i are at [offsets[i], offsets[i + 1]).
+
+    The start and the end of merged frames count frames, also if their rate is known.
+    """
     return [
         from_texts("label", [label for row in rows for label in row.labels]),
         from_array("score", np.array([score for row in rows for score in row.scores], np.float32)),

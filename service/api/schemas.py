@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError, WithJsonSchema
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from models.inputs import are_one
+from models.manifest import FrameRate
 from models.tasks import GenerationResult, LabelScore, TaggedInput
 from service.api.body_errors import ERRORS_LISTED, body_problem, request_error
 from service.api.fields import AlwaysFalse, NoStrings, Null, One, RequestModel, Zero, parameter
@@ -42,8 +43,8 @@ ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class TagParameters(RequestModel):
-    """How to tag."""
+class AggregationParameters(RequestModel):
+    """How to tag and classify in one request."""
 
     aggregation_strategy: Literal["none", "simple"] | None = parameter(
         "`none`: one entity per token. `simple`: merge tokens into spans, where the bundle has spans, "
@@ -52,6 +53,15 @@ class TagParameters(RequestModel):
     )
     ignore_labels: NoStrings | None = None
     stride: Zero | None = None
+
+
+class TagParameters(AggregationParameters):
+    """How to tag."""
+
+    frame_rate: FrameRate | None = parameter(
+        "frames per second, with `simple`: merged frames start and end at seconds",
+        unset="that of the bundle; frames are counted if it has none",
+    )
 
 
 class NativeRequest(RequestModel):
@@ -70,6 +80,10 @@ class TagRequest(NativeRequest):
     @property
     def aggregation(self) -> str | None:
         return self.parameters.aggregation_strategy if self.parameters else None
+
+    @property
+    def frame_rate(self) -> float | None:
+        return self.parameters.frame_rate if self.parameters else None
 
 
 class ClassifyParameters(RequestModel):
@@ -158,11 +172,15 @@ class GenerateRequest(NativeRequest):
 
 
 class StreamMessage(RequestModel):
-    """A message of ``WS /v1/stream``. The first valid message opens the stream, with or without inputs."""
+    """A message of ``WS /v1/stream``. The first valid message opens the stream, with or without inputs.
+
+    ``end``: no inputs follow these.
+    """
 
     model: ModelName | None = None
     state: str | None = None
     inputs: StreamInputs | None = None
+    end: bool | None = None
     return_state: bool | None = None
 
 
@@ -173,14 +191,15 @@ class EntityObject(TypedDict):
     """One token (``entity``) or one span (``entity_group``).
 
     ``start`` and ``end`` are offsets in Unicode code points, as in Python. JavaScript and Java count UTF-16 code units.
+    For merged frames with a frame rate, they are seconds.
     """
 
     entity: NotRequired[str]
     entity_group: NotRequired[str]
     score: float
     word: str
-    start: int
-    end: int
+    start: float
+    end: float
 
 
 class LabelObject(TypedDict):
@@ -203,7 +222,7 @@ class GeneratedObject(TypedDict):
 
 def entity_objects(tagged: TaggedInput) -> list[EntityObject]:
     """Return the entities of one input."""
-    columns = zip(tagged.labels, tagged.scores, tagged.words, tagged.starts, tagged.ends, strict=True)
+    columns = tagged.rows()
     if tagged.are_spans:
         return [
             {"entity_group": label, "score": score, "word": word, "start": start, "end": end}

@@ -196,9 +196,12 @@ class StreamConnection:
             detail = f"{len(inputs)} tokens in one message; the limit is {limit}; send several"
             raise TooLarge(detail, limit=limit, field="inputs", value=len(inputs))
         stream = self._opened(message)
+        if message.return_state and (message.end or stream.ended):
+            raise InvalidRequest("a stream that has ended has no state; leave it out", field="return_state")
         answer: dict[str, Any] = {"model": stream.model}
-        if inputs is not None:
-            entities = await self._worker.engine.advance(stream, inputs, request=self._request())
+        if inputs is not None or message.end:
+            chunk, end = [] if inputs is None else inputs, bool(message.end)
+            entities = await self._worker.engine.advance(stream, chunk, end=end, request=self._request())
             answer = {"entities": entity_objects(entities)}
         answer["steps"] = stream.steps
         if message.return_state:

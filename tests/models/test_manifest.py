@@ -126,6 +126,26 @@ def test_format_3_refuses_a_speller(tmp_path: Path) -> None:
     assert "format 3 has no variants.fp32.speller" in read_error(path)
 
 
+@pytest.mark.parametrize("field", ["frame_rate", "delay"])
+def test_format_3_refuses_frame_rate_and_delay(tmp_path: Path, field: str) -> None:
+    path = as_format(bundles.live_frames(tmp_path), 3)
+    file = path / "manifest.json"
+    content = json.loads(file.read_text("utf-8"))
+    content["codec"] = {"kind": "frames", "features": 3, field: content["codec"][field]}
+    file.write_text(json.dumps(content), "utf-8")
+    assert f"format 3 has no codec.{field}" in read_error(path)
+
+
+@pytest.mark.parametrize("make", [partial(bundles.of_frames, task="tag"), partial(bundles.of_frames, task="classify")])
+def test_delay_needs_a_state(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    path = make(tmp_path)
+    file = path / "manifest.json"
+    content = json.loads(file.read_text("utf-8"))
+    content["codec"]["delay"] = 2
+    file.write_text(json.dumps(content), "utf-8")
+    assert "codec.delay is 2" in read_error(path)
+
+
 def test_speller_needs_a_checksum(tmp_path: Path) -> None:
     path = bundles.with_speller(bundles.tagger(tmp_path))
     file = path / "manifest.json"

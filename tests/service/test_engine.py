@@ -442,7 +442,12 @@ async def test_an_empty_input_or_a_bundle_without_vectors_is_refused(tiny_live: 
 
 
 @pytest.mark.parametrize(
-    ("name", "steps"), [("tiny-live", ["the", "cat", "zebras", "."] * 5), ("tiny-live-frames", bundles.FRAMES * 6)]
+    ("name", "steps"),
+    [
+        ("tiny-live", ["the", "cat", "zebras", "."] * 5),
+        ("tiny-live-frames", bundles.FRAMES * 6),
+        ("tiny-live-delayed", bundles.FRAMES * 6),
+    ],
 )
 async def test_a_stream_in_chunks_has_the_answers_of_the_whole_sequence(
     tiny_live: Path, name: str, steps: list[Any]
@@ -455,6 +460,7 @@ async def test_a_stream_in_chunks_has_the_answers_of_the_whole_sequence(
         for first in range(0, len(steps), size):
             piece = steps[first] if size == 1 else steps[first : first + size]
             found += await engine.advance(stream, piece, request=inference_request())
+        found += await engine.advance(stream, [], end=True, request=inference_request())
         assert stream.steps == len(steps)
         return found
 
@@ -462,6 +468,38 @@ async def test_a_stream_in_chunks_has_the_answers_of_the_whole_sequence(
     found = await asyncio.gather(*(follow(size) for size in (1, 1, 2, 5, 7)), *tagged)
     assert found[:5] == [whole] * 5
     assert found[5:] == [[whole]] * 3
+    await engine.drain(5)
+
+
+async def test_a_delayed_stream_answers_for_earlier_frames_until_its_end(tiny_live: Path) -> None:
+    engine, frames, request = load_engine(tiny_live), bundles.FRAMES[:1] * 5, inference_request()
+    stream = engine.open_stream("tiny-live-delayed")
+    assert [len(await engine.advance(stream, frame, request=request)) for frame in frames] == [0, 0, 0, 1, 1]
+    state = engine.state_token(stream)
+    with pytest.raises(InvalidRequest):
+        await engine.advance(stream, ["text"], end=True, request=request)  # a failed chunk does not end the stream
+    found = [await engine.advance(stream, [], end=True, request=request)]
+    with pytest.raises(InvalidRequest):
+        await engine.advance(stream, frames, request=request)
+    found.append(
+        await engine.advance(engine.open_stream("tiny-live-delayed", state=state), [], end=True, request=request)
+    )
+    assert [[(each.start, each.end) for each in part] for part in found] == [[(2, 3), (3, 4), (4, 5)]] * 2
+    assert await engine.advance(engine.open_stream("tiny-live-delayed"), [], end=True, request=request) == []
+    short = await engine.advance(engine.open_stream("tiny-live-delayed"), frames[:2], end=True, request=request)
+    assert [each.start for each in short] == [0, 1]
+    await engine.drain(5)
+
+
+async def test_a_frame_rate_is_for_merged_frames(tiny_live: Path) -> None:
+    engine, request = load_engine(tiny_live), inference_request()
+    options: dict[str, Any] = {"model": "tiny-live-delayed", "request": request}
+    merged = await engine.tag(bundles.FRAMES, **options, aggregation="simple", frame_rate=2)
+    assert merged[-1].end == len(bundles.FRAMES) / 2
+    for wrong in ({"model": "tiny-live-delayed"}, {"model": "tiny-live", "aggregation": "simple"}):
+        with pytest.raises(InvalidRequest) as caught:
+            await engine.tag(bundles.FRAMES, **wrong, frame_rate=2, request=request)
+        assert caught.value.details["field"] == "parameters.frame_rate"
     await engine.drain(5)
 
 

@@ -145,12 +145,16 @@ def live_tagger(root: Path, *, name: str = "tiny-live", labels: Sequence[str] = 
     return _live(root, name, graph, graph.words(ROWS, 2 + len(LETTERS)), SENTENCES, SPELLED, labels, max_length)
 
 
-def live_frames(root: Path, *, name: str = "tiny-live-frames") -> Path:
-    """Write a tagger of frames with a state."""
+def live_frames(root: Path, *, name: str = "tiny-live-frames", delay: int = 0) -> Path:
+    """Write a tagger of frames with a state. Its graph does not depend on the delay."""
     graph = TinyGraph(seed=10)
-    return _live(
-        root, name, graph, graph.frames(FEATURES), [FRAMES, FRAMES[:1]], FramesSpec(features=FEATURES), UPOS, 64
-    )
+    codec = FramesSpec(features=FEATURES, delay=delay, frame_rate=25 if delay else None)
+    return _live(root, name, graph, graph.frames(FEATURES), [FRAMES, FRAMES[:1]], codec, UPOS, 64)
+
+
+def live_delayed(root: Path) -> Path:
+    """Write a tagger of 25 frames per second that labels a frame 3 frames later."""
+    return live_frames(root, name="tiny-live-delayed", delay=3)
 
 
 def _live(
@@ -223,8 +227,11 @@ def forecaster(root: Path, *, name: str = "tiny-forecast") -> Path:
 
 
 def of_format_3(root: Path) -> Path:
-    """Write the bundles that only format 3 has: taggers with a state, with a speller for words, and embeddings."""
-    for make in (live_tagger, live_frames, embedder, embedding_joint):
+    """Write the bundles that only format 3 has: taggers with a state, with a speller for words, and embeddings.
+
+    One of the taggers has a delay, as in format 4.
+    """
+    for make in (live_tagger, live_frames, live_delayed, embedder, embedding_joint):
         make(root)
     with_speller(root / "tiny-live")
     return root

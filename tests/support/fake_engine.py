@@ -75,7 +75,13 @@ class FakeEngine:
         return dict(NAMES)
 
     async def tag(
-        self, inputs: Any, *, model: str | None, aggregation: str | None, request: InferenceRequest
+        self,
+        inputs: Any,
+        *,
+        model: str | None,
+        aggregation: str | None,
+        frame_rate: float | None = None,
+        request: InferenceRequest,
     ) -> TaggedInput | list[TaggedInput]:
         await self._work("tag", inputs, model, aggregation, request)
 
@@ -117,8 +123,11 @@ class FakeEngine:
         self.runtime_for("stream", model)
         return TaggingStream(model=NAMES["stream"], state=(), steps=int(state.split()[1]) if state else 0)
 
-    async def advance(self, stream: TaggingStream, inputs: Any, *, request: InferenceRequest) -> TaggedInput:
+    async def advance(
+        self, stream: TaggingStream, inputs: Any, *, end: bool = False, request: InferenceRequest
+    ) -> TaggedInput:
         await self._work("stream", inputs, None, None, request)
+        stream.ended = end
         words = inputs.split() if isinstance(inputs, str) else inputs
         stream.steps += len(words)
         first = stream.steps - len(words)

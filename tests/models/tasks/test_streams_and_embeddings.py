@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from models import self_test
 from models.bundle import Bundle
 from models.manifest import BundleError
+from models.state import State
 from models.tasks import Classification, EmbeddingInput, Joint, StreamChunk, Tagging
 from tests.support import bundles, reference
 
@@ -26,7 +27,9 @@ def live(tiny_live: Path) -> Callable[[str], Bundle]:
     return opened.__getitem__
 
 
-@pytest.mark.parametrize("name", ["tiny-live", "tiny-live-frames", "tiny-embed", "tiny-embed-joint"])
+@pytest.mark.parametrize(
+    "name", ["tiny-live", "tiny-live-frames", "tiny-live-delayed", "tiny-embed", "tiny-embed-joint"]
+)
 def test_format_3_bundles_pass_self_test(live: Callable[[str], Bundle], name: str) -> None:
     self_test.run(live(name))
 
@@ -64,6 +67,46 @@ def test_stream_frame_by_frame_equals_the_whole(tiny_live: Path, frames: list[An
     assert [each[:2] for each in found] == [each[:2] for each in whole]
     assert state is not None
     assert all(map(np.array_equal, state, end))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    count=st.integers(1, 20),
+    cuts=st.lists(st.integers(0, 20), max_size=4),
+    after=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_a_delayed_label_is_that_of_the_frame_before(
+    tiny_live: Path, count: int, cuts: list[int], after: bool, seed: int
+) -> None:
+    plain, delayed = _opened(tiny_live / "tiny-live-frames"), _opened(tiny_live / "tiny-live-delayed")
+    frames = np.random.default_rng(seed).normal(0, 2, (count, len(bundles.FRAMES[0]))).tolist()
+    none = {"aggregation_strategy": "none"}
+    expected = [each[:2] for each in self_test.answer(plain, [*frames, *[frames[-1]] * 3], none)][3:]
+    assert [each[:2] for each in self_test.answer(delayed, frames, none)] == expected
+    task = delayed.task
+    assert isinstance(task, Tagging)
+    found, state = [], task.start()
+    places = [0, *(cut for cut in sorted(cuts) if cut < count), count]
+    for first, last in pairwise(places):  # the repeated frames are in the last chunk, or in one more
+        item = task.encode(frames[first:last])
+        if last == count and not after:
+            item = task.last_chunk(item, state)
+        part, state = _chunk(delayed, item, state)
+        found += part
+    if after:
+        found += _chunk(delayed, task.last_chunk(None, state), state)[0]
+    assert found[3:] == expected
+
+
+def _chunk(loaded: Bundle, item: Any, state: State) -> tuple[list[Any], State]:
+    """Return the label and the score of each step of a chunk, and the state after it."""
+    if not item.length:
+        return [], state
+    task, chunk = loaded.task, StreamChunk(item, state)
+    assert isinstance(task, Tagging)
+    (row,) = task.decode([chunk], loaded.model.run(task.collate([chunk])))
+    return [each[:2] for each in task.answer(item, row)], row.state
 
 
 @cache

@@ -95,6 +95,16 @@ def test_frames_with_equal_labels_are_merged_on_request() -> None:
     assert task.answer(task.encode([]), TagRow(labels=[], scores=[]), aggregation="simple") == []
 
 
+@pytest.mark.parametrize(("rate", "of_bundle", "end"), [(None, None, 3), (None, 25, 0.12), (7, 25, 0.428571)])
+def test_merged_frames_end_at_seconds_if_their_rate_is_known(
+    rate: float | None, of_bundle: float | None, end: float
+) -> None:
+    task = Tagging(codecs.build(FramesSpec(features=1, frame_rate=of_bundle), lambda name: ()), ("rest", "walk"))
+    item, row = task.encode([[0.0]] * 3), TagRow(labels=[1, 1, 1], scores=[1.0] * 3)
+    assert task.answer(item, row, aggregation="simple", frame_rate=rate) == [("walk", 1.0, "", 0, end)]
+    assert task.answer(item, row)[2][3:] == (2, 3)  # single frames are counted
+
+
 def test_decode_removes_padding() -> None:
     task = Tagging(WORDS, ("A", "B"))
     items = [task.encode("a"), task.encode("a a a")]

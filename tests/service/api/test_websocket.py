@@ -98,6 +98,17 @@ async def test_messages_are_answered_in_order_and_continue_the_stream() -> None:
     assert (first["steps"], second["steps"]) == (2, 3)
 
 
+async def test_a_stream_that_has_ended_takes_no_more_inputs_and_has_no_state() -> None:
+    async with opened() as (client, _):
+        assert (await client.ask({"inputs": "a", "end": True, "return_state": True}))["error"][
+            "field"
+        ] == "return_state"
+        assert len((await client.ask({"inputs": "a", "end": True}))["entities"]) == 1
+        assert (await client.ask({"return_state": True}))["error"]["field"] == "return_state"
+    async with opened() as (client, _):
+        assert await client.ask({"end": True}) == {"entities": [], "steps": 0}
+
+
 @pytest.mark.parametrize(("query", "status"), [(b"model=pos-en-live", None), (b"nope=1", 422), (b"model=", 422)])
 async def test_the_query_of_the_handshake_may_only_name_a_model(query: bytes, status: int | None) -> None:
     client = StreamClient(WebSocketStreams(worker_with()), query=query)
