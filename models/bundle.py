@@ -13,6 +13,7 @@ from typing import Any
 from models import codecs
 from models import state as states
 from models.codecs.characters import CharactersCodec
+from models.codecs.pieces import PiecesCodec
 from models.codecs.series import SeriesCodec
 from models.graph_file import GraphFile
 from models.manifest import (
@@ -22,6 +23,7 @@ from models.manifest import (
     VOCABULARY_BYTES,
     BundleError,
     Manifest,
+    PiecesSpec,
     read,
     read_file,
 )
@@ -37,7 +39,10 @@ OUTPUTS = {
     "joint": ("probabilities", "[path]", "text_probabilities", "[embedding]"),
     "generate": ("log_probabilities",),
     "forecast": ("mean", "quantiles"),
+    "translate": ("log_probabilities", "best_scores", "best_pieces", "attention"),
+    "caption": ("log_probabilities", "best_scores", "best_pieces", "attention"),
 }
+READER_INPUTS = {"source", "lengths"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,7 @@ class Bundle:
     model: OnnxModel
     variant: str
     path: Path
+    reader: OnnxModel | None = None  # reads a source once, for the tasks that write step by step
 
     @property
     def digest(self) -> str:
@@ -74,9 +80,13 @@ def load(
     contents = {file: _read_checked(path, manifest, file) for file in manifest.checksums}
     name, model = _open(path, manifest, contents, variant, placement)
     _check_graph(path, manifest, model)
+    reader = _open_reader(path, manifest, contents, name, placement)
     codec = codecs.build(manifest.codec, lambda file: _parse_vocabulary(path / file, contents[file]))
     for file in filter(None, (manifest.variants[name].file, manifest.variants[name].speller)):
-        _check_weights(path / file, contents[file], codec)
+        _check_weights(path / file, contents[file], codec.tables)
+    if (read_by := manifest.variants[name].reader) is not None:
+        is_text = isinstance(manifest.source, PiecesSpec)
+        _check_weights(path / read_by, contents[read_by], {"source": codec.tables["pieces"]} if is_text else {})
     task = make_task(manifest, codec)
     _check_widths(path, manifest, model, task)
     return Bundle(
@@ -85,7 +95,27 @@ def load(
         model=model,
         variant=name,
         path=path,
+        reader=reader,
     )
+
+
+def _open_reader(
+    path: Path, manifest: Manifest, contents: Mapping[str, bytes], variant: str, placement: Placement
+) -> OnnxModel | None:
+    """Return the session of the reader of a variant, if it has one, and check its tensors."""
+    if (file := manifest.variants[variant].reader) is None:
+        return None
+    try:
+        reader = OnnxModel(contents[file], placement)
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated types
+        raise BundleError(f"{path / file}: cannot be opened: {error}") from error
+    outputs = [*(state.output for state in manifest.state), *(tensor.name for tensor in manifest.memory)]
+    if set(reader.inputs) != READER_INPUTS or list(reader.outputs) != outputs:
+        raise BundleError(
+            f"{path / file}: the reader has inputs {sorted(reader.inputs)} and outputs {list(reader.outputs)}, "
+            f"but needs {sorted(READER_INPUTS)} and {outputs}; export the bundle again"
+        )
+    return reader
 
 
 def _open(
@@ -213,6 +243,7 @@ def _read_checked(directory: Path, manifest: Manifest, name: str) -> bytes:
 def _check_graph(path: Path, manifest: Manifest, model: OnnxModel) -> None:
     """Compare the tensors of the graph with the manifest, and the outputs in the manifest with those of its task."""
     inputs = {tensor.name for tensor in manifest.inputs} | {tensor.input for tensor in manifest.state}
+    inputs |= {tensor.name for tensor in manifest.memory}
     outputs = (*(tensor.name for tensor in manifest.outputs), *(tensor.output for tensor in manifest.state))
     if set(model.inputs) != inputs or model.outputs != outputs:
         raise BundleError(
@@ -225,8 +256,8 @@ def _check_graph(path: Path, manifest: Manifest, model: OnnxModel) -> None:
         raise BundleError(f"{path}: outputs are {names}, but task {manifest.task!r} has {', '.join(wanted)}")
 
 
-def _check_weights(path: Path, graph: bytes, codec: codecs.Codec) -> None:
-    """Refuse weights that are not finite, and tables whose rows do not match the vocabulary."""
+def _check_weights(path: Path, graph: bytes, tables: Mapping[str, int]) -> None:
+    """Refuse weights that are not finite, and tables for a graph input with other rows than the vocabulary needs."""
     try:
         file = GraphFile(graph)
         name = file.nonfinite_weight()
@@ -234,7 +265,7 @@ def _check_weights(path: Path, graph: bytes, codec: codecs.Codec) -> None:
         raise BundleError(f"{path}: cannot be read: {error}") from None
     if name is not None:
         raise BundleError(f"{path}: weight {name!r} has NaN or infinity; train or export the bundle again")
-    for graph_input, expected in codec.tables.items():
+    for graph_input, expected in tables.items():
         for found in file.table_rows(graph_input):
             if found != expected:
                 raise BundleError(
@@ -250,6 +281,8 @@ def _check_widths(path: Path, manifest: Manifest, model: OnnxModel, task: Task) 
         expected["text_probabilities"] = (len(manifest.text_labels), "text_labels")
     if isinstance(task, Forecasting):
         expected = {"quantiles": (len(task.spec.quantile_levels), "quantile_levels")}
+    if isinstance(task.codec, PiecesCodec):
+        expected = {"log_probabilities": (task.codec.table_rows, "rows in the table of pieces")}
     if isinstance(task, Generation):
         expected = {"log_probabilities": (task.codec.table_rows, "rows in the vocabulary")}
     if manifest.embedding_width:

@@ -22,7 +22,7 @@ MANIFEST_BYTES, VOCABULARY_BYTES, GRAPH_BYTES = 16 << 20, 256 << 20, 2 << 30
 _PIECE_BYTES = 1 << 20
 ZOO = Path(__file__).resolve().parent / "zoo"
 
-TaskName = Literal["tag", "classify", "generate", "joint", "forecast"]
+TaskName = Literal["tag", "classify", "generate", "joint", "forecast", "translate", "caption"]
 # The tasks that a bundle of each task can serve.
 SERVES: dict[TaskName, tuple[TaskName, ...]] = {
     "tag": ("tag",),
@@ -30,6 +30,8 @@ SERVES: dict[TaskName, tuple[TaskName, ...]] = {
     "generate": ("generate",),
     "joint": ("tag", "classify"),
     "forecast": ("forecast",),
+    "translate": ("translate",),
+    "caption": ("caption",),
 }
 SHA256, NAME, FILE_NAME = r"^[0-9a-f]{64}$", r"^[a-z0-9][a-z0-9._-]{0,63}$", r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 FORMS = {  # what a text must be to match these
@@ -121,8 +123,19 @@ class SeriesSpec(_Part):
         return self
 
 
-AnySpec = WordsSpec | CharactersSpec | DnaSpec | FramesSpec | SeriesSpec
+class PiecesSpec(_Part):
+    """Pieces of words by byte-pair encoding, with bytes for characters that the table lacks."""
+
+    kind: Literal["pieces"] = "pieces"
+    pieces: FileName = "pieces.json"
+    merges: FileName = "merges.json"
+    lowercase: bool = False
+
+
+AnySpec = WordsSpec | CharactersSpec | DnaSpec | FramesSpec | SeriesSpec | PiecesSpec
 CodecSpec = Annotated[AnySpec, Field(discriminator="kind")]
+SourceSpec = Annotated[PiecesSpec | FramesSpec, Field(discriminator="kind")]
+SOURCES: dict[str, type[_Part]] = {"translate": PiecesSpec, "caption": FramesSpec}  # what each of these tasks reads
 
 
 class ForecastSpec(_Part):
@@ -138,6 +151,27 @@ class ForecastSpec(_Part):
         if not (levels[0] > 0 and levels[-1] < 1 and all(a < b for a, b in pairwise(levels))):
             raise ValueError(f"quantile_levels are {levels}; use increasing numbers between 0 and 1")
         return self
+
+
+class LanguagePair(_Part):
+    """One direction of a translator."""
+
+    source: str = Field(description="BCP 47 tag of what is read")
+    target: str = Field(description="BCP 47 tag of what is written")
+    mark: str | None = Field(default=None, description="a piece that is read before the source, to choose this pair")
+
+
+class TranslationSpec(_Part):
+    """What a translator translates."""
+
+    pairs: tuple[LanguagePair, ...] = Field(min_length=1)
+
+
+class MemoryTensor(_Part):
+    """What the reader keeps of each step of a source: its output, and an input of the graph (S, M, width)."""
+
+    name: str
+    width: int = Field(ge=1)
 
 
 class Tensor(_Part):
@@ -160,11 +194,13 @@ class StateTensor(_Part):
 class Variant(_Part):
     """One graph of the bundle: the same tensors with other weights or another precision.
 
-    With a `speller`, a second graph computes the vectors of out-of-vocabulary words.
+    With a `speller`, a second graph computes the vectors of out-of-vocabulary words. With a `reader`, a second graph
+    reads the source once, before this one writes step by step.
     """
 
     file: FileName
     speller: FileName | None = None
+    reader: FileName | None = None
     scores: dict[str, float] = {}
     milliseconds: dict[str, float] = {}  # "batch_1" and "batch_16": per sentence or token
 
@@ -220,9 +256,12 @@ class Manifest(_Part):
     text_labels: tuple[str, ...] = ()
     scheme: Literal["iob2"] | None = None
     forecast: ForecastSpec | None = None
+    source: SourceSpec | None = None
+    translation: TranslationSpec | None = None
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     state: tuple[StateTensor, ...] = ()
+    memory: tuple[MemoryTensor, ...] = ()
     variants: dict[Name, Variant] = Field(min_length=1)
     default_variant: Name
     files: dict[FileName, Sha256]
@@ -240,12 +279,14 @@ class Manifest(_Part):
     @property
     def vocabulary_files(self) -> set[str]:
         """The files that the codec needs."""
-        return {value for key, value in self.codec.model_dump().items() if key in _FILE_FIELDS and value}
+        specs = [spec.model_dump() for spec in (self.codec, self.source) if spec is not None]
+        return {value for spec in specs for key, value in spec.items() if key in _FILE_FIELDS and value}
 
     @property
     def graph_files(self) -> set[str]:
-        """The graphs of all variants, with their spellers."""
-        return {file for variant in self.variants.values() for file in (variant.file, variant.speller) if file}
+        """The graphs of all variants, with their spellers and readers."""
+        files = ((each.file, each.speller, each.reader) for each in self.variants.values())
+        return {file for graphs in files for file in graphs if file}
 
     @property
     def max_length(self) -> int:
@@ -273,6 +314,7 @@ class Manifest(_Part):
             raise ValueError(f"default_variant is {self.default_variant!r}; choose one of {sorted(self.variants)}")
         _check_labels(self)
         _check_forecast(self)
+        _check_translation(self)
         _check_state(self)
         _check_delay(self)
         _check_embedding(self)
@@ -284,12 +326,19 @@ class Manifest(_Part):
         return self
 
 
-_FILE_FIELDS = ("words", "stems", "characters")
+_FILE_FIELDS = ("words", "stems", "characters", "pieces", "merges")
 
 
 def _check_tensor_names(manifest: Manifest) -> None:
     for field, names in (
-        ("inputs", [*(each.name for each in manifest.inputs), *(each.input for each in manifest.state)]),
+        (
+            "inputs",
+            [
+                *(each.name for each in manifest.inputs),
+                *(each.input for each in manifest.state),
+                *(each.name for each in manifest.memory),
+            ],
+        ),
         ("outputs", [*(each.name for each in manifest.outputs), *(each.output for each in manifest.state)]),
     ):
         if len(set(names)) != len(names):
@@ -323,6 +372,25 @@ def _check_forecast(manifest: Manifest) -> None:
             raise ValueError(f"output {tensor.name!r} has shape {tensor.shape}, but `forecast` needs {shape}")
 
 
+def _check_translation(manifest: Manifest) -> None:
+    """Check that tasks with a reader have its codec, memory and graphs, and that no other task has them."""
+    task, reads = manifest.task, manifest.task in ("translate", "caption")
+    if reads != isinstance(manifest.codec, PiecesSpec):
+        raise ValueError(f"task {task!r} cannot write codec {manifest.codec.kind!r}; use another codec")
+    for field in ("source", "memory", "state"):
+        if reads and not getattr(manifest, field):
+            raise ValueError(f"task {task!r} needs the field {field}")
+        if not reads and field != "state" and getattr(manifest, field):
+            raise ValueError(f"task {task!r} has no {field}; remove it")
+    if manifest.source is not None and not isinstance(manifest.source, SOURCES[task]):
+        raise ValueError(f"task {task!r} cannot read codec {manifest.source.kind!r}; use another codec")
+    if (task == "translate") != (manifest.translation is not None):
+        raise ValueError(f"task {task!r} {'needs' if task == 'translate' else 'has no'} the field translation")
+    for name, variant in manifest.variants.items():
+        if reads != (variant.reader is not None):
+            raise ValueError(f"variant {name!r} {'needs' if reads else 'has no'} reader for task {task!r}")
+
+
 def _check_state(manifest: Manifest) -> None:
     """Check that there is a state only where the task can use one, without parts that need the whole input."""
     task, codec = manifest.task, manifest.codec
@@ -330,7 +398,7 @@ def _check_state(manifest: Manifest) -> None:
         raise ValueError("task 'generate' needs state tensors")
     if not manifest.state:
         return
-    if task not in ("generate", "tag"):
+    if task not in ("generate", "tag", "translate", "caption"):
         raise ValueError(f"task {task!r} has no state; remove it")
     if any(tensor.name == "path" for tensor in manifest.outputs):
         raise ValueError("output 'path' needs the whole input, which a state does not have; remove one of them")
@@ -398,7 +466,7 @@ def _newer_than_format_3(manifest: Manifest) -> Iterator[str]:
     for name in ("frame_rate", "delay"):
         if name in manifest.codec.model_fields_set:
             yield f"codec.{name}"
-    if manifest.task == "forecast":
+    if manifest.task in ("forecast", "translate", "caption"):
         yield f"task {manifest.task!r}"
 
 

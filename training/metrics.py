@@ -19,6 +19,7 @@ from training.data.tag_schemes import are_iob2
 
 NATS = "nats_per_character"
 MSE, MAE, COVERAGE = "mse", "mae", "coverage_80"  # of forecasts
+BLEU, CHRF = "bleu", "chrf"  # of translations
 UNITS = {
     "accuracy": "accuracy, %",
     "f1": "span F1, %",
@@ -27,6 +28,8 @@ UNITS = {
     NATS: "nats per character",
     MSE: "mean squared error",
     MAE: "mean absolute error",
+    BLEU: "BLEU",
+    CHRF: "chrF2",
     COVERAGE: "values in the 80% interval, %",
 }
 PERFECT = {"accuracy": 100.0, "f1": 100.0, "exact": 100.0}  # scores that cannot improve
@@ -78,6 +81,8 @@ def metric_of(task: str, labels: Sequence[str]) -> str:
         return NATS
     if task == "forecast":
         return MSE
+    if task == "translate":
+        return BLEU
     if task == "joint":
         return "exact"
     return "f1" if task == "tag" and are_iob2(labels) else "accuracy"

@@ -1,5 +1,7 @@
 """Everything that a run needs before its first step: data, codec, network, pretrained vectors, objective."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -11,19 +13,24 @@ import torch
 from models.codecs import Codec, build
 from models.codecs.base import FIRST
 from models.codecs.characters import CharactersCodec
+from models.codecs.pieces import FIRST_PIECE, SPACE, PiecesCodec, fixed_pieces, split_words
 from models.codecs.words import WordsCodec
 from models.files.text_files import refuse_binary
-from models.manifest import CharactersSpec, DnaSpec, FramesSpec, SeriesSpec
+from models.manifest import CharactersSpec, DnaSpec, FramesSpec, PiecesSpec, SeriesSpec
 from training.data import checks, loading
 from training.data.augmentation import read_gazetteer
 from training.data.examples import DataError, Splits, inputs_of, label_names
 from training.nn.forecaster import Forecaster
 from training.nn.networks import LanguageModel, Network, SequenceNetwork, make_network
+from training.nn.translator import Translator
 from training.objectives import Objective
 from training.objectives.forecasting import ForecastObjective
 from training.objectives.language_model import LanguageModelObjective
 from training.objectives.sequences import SequenceObjective
+from training.objectives.translation import TranslationObjective
 from training.recipe import Recipe
+
+MOST_CHARACTERS = 1000  # with a piece of their own; all others are bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,9 @@ class PreparedRun:
             return LanguageModelObjective(recipe, self.codec, self.network, self.examples.train, self.examples.choosing)
         if isinstance(self.network, Forecaster):
             return ForecastObjective(recipe, self.codec, self.network, self.examples)
+        if isinstance(self.network, Translator):
+            source = source_codec(recipe, self.codec)
+            return TranslationObjective(recipe, source, self.codec, self.network, self.examples)
         auxiliary = self.auxiliary.train if self.auxiliary else ()
         return SequenceObjective(recipe, self.codec, self.network, self.examples, auxiliary)
 
@@ -56,7 +66,7 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> PreparedRun:
     auxiliary = loading.load_auxiliary(recipe)
     codec = fit_codec(recipe, [*examples.train, *auxiliary.train] if auxiliary else examples.train)
     labels, text_labels = (
-        ((), ()) if recipe.task in ("generate", "forecast") else label_names(recipe.task, examples.train)
+        ((), ()) if recipe.task in ("generate", "forecast", "translate") else label_names(recipe.task, examples.train)
     )
     notes = checks.check_splits(recipe, codec, examples)
     network = make_network(
@@ -68,6 +78,7 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> PreparedRun:
         merge=recipe.merge,
         auxiliary_labels=len(label_names("tag", auxiliary.train)[0]) if auxiliary else 0,
         forecast=recipe.forecast,
+        source=source_codec(recipe, codec),
     )
     if recipe.vectors is not None:
         notes = (*notes, load_vectors(recipe.vectors, codec, network))
@@ -89,12 +100,38 @@ def fit_codec(recipe: Recipe, train: Any) -> Codec:
         return CharactersCodec.fit(spec, [train] if isinstance(train, str) else ["".join(inputs_of(e)) for e in train])
     if isinstance(spec, DnaSpec | FramesSpec | SeriesSpec):
         return build(spec, lambda name: ())
+    if isinstance(spec, PiecesSpec):
+        texts = [text for e in train for text in (e.source, e.target) if isinstance(text, str)]
+        return learn_pieces(spec, texts, recipe.pieces)
     tokenizer = WordsCodec(spec, ())
     sentences = [tokenizer.encode(inputs_of(example)).tokens for example in train]
     if recipe.variation and recipe.variation.gazetteer:
         mentions = chain.from_iterable(read_gazetteer(recipe.variation.gazetteer).values())
         sentences += [mention for mention in mentions for _ in range(2)]  # a stem needs two occurrences
     return WordsCodec.fit(spec, sentences, min_count=recipe.min_count)
+
+
+def source_codec(recipe: Recipe, codec: Codec) -> Codec:
+    """Return the codec of what a translator reads. Pieces are those that it writes."""
+    if recipe.source is None or isinstance(recipe.source, PiecesSpec):
+        return codec
+    return build(recipe.source, lambda name: ())
+
+
+def learn_pieces(spec: PiecesSpec, texts: Iterable[str], rows: int) -> PiecesCodec:
+    """Return a codec of at most `rows` pieces, learned from texts by byte-pair encoding (Sennrich et al. 2016)."""
+    from tokenizers import Tokenizer, models, trainers
+
+    lowered = (text.lower() if spec.lowercase else text for text in texts)
+    words = (match.group().replace(" ", SPACE) for text in lowered if SPACE not in text for match in split_words(text))
+    learner = Tokenizer(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=rows - FIRST_PIECE, min_frequency=2, limit_alphabet=MOST_CHARACTERS, show_progress=False
+    )
+    learner.train_from_iterator(words, trainer)
+    learned = json.loads(learner.to_str())["model"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in learned["merges"]]
+    return PiecesCodec(spec, (*fixed_pieces(), *sorted(learned["vocab"], key=learned["vocab"].get)), merges)
 
 
 def load_vectors(path: Path, codec: WordsCodec, network: SequenceNetwork) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.manifest import FORMS, NAME, CodecSpec, ForecastSpec, Name, TaskName
+from models.manifest import FORMS, NAME, CodecSpec, ForecastSpec, FramesSpec, Name, SourceSpec, TaskName
 from models.messages import needed, suggest
 from training.data.augmentation import AugmentationOptions
 from training.data.tag_schemes import TagScheme
@@ -21,6 +21,8 @@ CODECS: dict[str, tuple[str, ...]] = {  # the codecs that a task can work with
     "joint": ("words",),
     "generate": ("characters",),
     "forecast": ("series",),
+    "translate": ("pieces",),
+    "caption": ("pieces",),
 }
 CODEC_DEFAULTS: dict[str, dict[str, Any]] = {"frames": {"features": 1}}  # required fields; `fit` counts the features
 EXAMPLES = {  # values of required fields
@@ -70,7 +72,10 @@ class DataOptions(_RecipePart):
     tags: str = "tags"  # key of the tags in JSON
     series: str = "id"  # column that names the series of a frame or a value
     time: str = "time"  # column of the time of a value
-    target: str = ""  # columns of the values to forecast, separated by commas; by default all numbers
+    target: str = ""  # columns of the values to forecast, separated by commas, or of the translation
+    source: str = "source"  # column or key of what is translated
+    parallel: Path | None = Field(default=None, description="file whose line n is the translation of line n of `path`")
+    dev_parallel: Path | None = Field(default=None, description="the same for `dev`")
     freq: str = ""  # time between two values, as pandas spells it; by default the most common one
     token_column: int | str | None = None  # CoNLL column of the token; by default the first
     tag_column: int | str | None = None  # CoNLL column of the tag; by default the last
@@ -119,6 +124,8 @@ class Recipe(_RecipePart):
     languages: tuple[str, ...] = ()  # BCP 47 tags
     data: DataOptions
     codec: CodecSpec
+    source: SourceSpec | None = Field(default=None, description="what a translator reads; by default what it writes")
+    pieces: int = Field(default=6000, ge=300, le=2**20, description="most rows of the table of pieces")
     forecast: ForecastSpec | None = Field(default=None, description="what a forecaster answers")
     merge: dict[str, tuple[str, ...]] = Field(
         default={},
@@ -140,6 +147,7 @@ class Recipe(_RecipePart):
     def _check(self) -> Self:
         task, codec, crf, training = self.task, self.codec.kind, self.architecture.crf, self.training
         tagged, generates = task in ("tag", "joint"), task == "generate"
+        pairs = task in ("translate", "caption")
         windowed = (task, codec) == ("tag", "frames") and self.variation is not None and self.variation.for_frames
         joins = self.variation is not None and self.variation.join > 1
         parts = [part for labels in self.merge.values() for part in labels]
@@ -154,8 +162,19 @@ class Recipe(_RecipePart):
             "merge needs task = 'classify' and at least two merged labels": (
                 self.merge and (task != "classify" or len(self.merge) < 2)
             ),
-            "class_weights are for labels, and a language model has none; remove it": (
-                training.class_weights != "none" and generates
+            f"class_weights are for labels, and task {task!r} has none; remove it": (
+                training.class_weights != "none" and (generates or pairs)
+            ),
+            f"source is for translators, not for task {task!r}; remove it": self.source is not None and not pairs,
+            "task 'caption' reads frames; set source.kind = 'frames'": (
+                task == "caption" and not isinstance(self.source, FramesSpec)
+            ),
+            "task 'translate' reads pieces; remove source": task == "translate" and isinstance(self.source, FramesSpec),
+            f"scheduled_sampling is for translators, not for task {task!r}; remove it": (
+                training.scheduled_sampling and not pairs
+            ),
+            "data.dev_parallel needs data.parallel and data.dev; give all of them, or none": (
+                (self.data.dev_parallel is not None) != (self.data.parallel is not None and self.data.dev is not None)
             ),
             f"tied is for language models, not for task {task!r}; remove it": self.architecture.tied and not generates,
             f"vectors are for words, not for codec.kind = {codec!r}; remove it": self.vectors and codec != "words",
@@ -165,7 +184,7 @@ class Recipe(_RecipePart):
                 self.auxiliary and not (tagged and codec == "words")
             ),
             f"variation changes sentences or labeled texts, not task {task!r} with codec.kind = {codec!r}; remove it": (
-                self.variation and (generates or (codec == "frames" and not windowed))
+                self.variation and (generates or pairs or (codec == "frames" and not windowed))
             ),
             "variation.window cuts series of frames with tags, and has no other option with it; remove it": (
                 self.variation and self.variation.window and not windowed

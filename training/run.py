@@ -21,7 +21,7 @@ from training.nn.networks import Network, SequenceNetwork, make_network
 from training.objectives import Objective
 from training.objectives.forecasting import ForecastObjective
 from training.objectives.sequences import SequenceObjective
-from training.prepare import prepare
+from training.prepare import prepare, source_codec
 from training.recipe import Recipe, reopen
 from training.trainer import EpochCallback, ProgressCallback
 
@@ -56,6 +56,7 @@ class TrainingRun:
             text_labels=self.text_labels,
             merge=self.recipe.merge,
             forecast=self.recipe.forecast,
+            source=source_codec(self.recipe, self.codec),
         )
         weights = torch.load(self.folder / trainer.BEST, map_location="cpu", weights_only=True)
         network.load_state_dict({name: w for name, w in weights.items() if not name.startswith("auxiliary.")})

@@ -21,8 +21,12 @@ from training.data import loading
 from training.recipe import Recipe, RecipeError
 
 RUNS = Path("runs")
-COLUMN_OPTIONS = ("text", "label", "tokens", "tags", "series", "time", "target", "freq", "token_column", "tag_column")
-FILE_OPTIONS = ("dev", *COLUMN_OPTIONS, "encoding")  # also fields of [data]
+COLUMN_OPTIONS = (
+    *("text", "label", "tokens", "tags", "series", "time", "target", "freq", "source"),
+    *("token_column", "tag_column"),
+)
+PATH_OPTIONS = ("dev", "parallel", "dev_parallel")
+FILE_OPTIONS = (*PATH_OPTIONS, *COLUMN_OPTIONS, "encoding")  # also fields of [data]
 SEGMENT_SIZES = ("codec.segment", "codec.longest")
 
 MOST_LABELS = 20  # rows of a table
@@ -122,6 +126,8 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--dev", type=Path, metavar="FILE", help="Score on this development data (default: a tenth of --data)."
     )
+    own.add_argument("--parallel", type=Path, metavar="FILE", help="Line n of this file translates line n of --data.")
+    own.add_argument("--dev-parallel", type=Path, metavar="FILE", help="Line n of this file translates that of --dev.")
     add_file_options(own)
 
 
@@ -139,6 +145,7 @@ def add_file_options(own: Any) -> None:
     own.add_argument("--series", metavar="COLUMN", help="Group frames or values by this column (default: id).")
     own.add_argument("--time", metavar="COLUMN", help="Read the times of values from this column (default: time).")
     own.add_argument("--target", metavar="COLUMNS", help="Forecast these columns, a,b (default: all numbers).")
+    own.add_argument("--source", metavar="COLUMN", help="Translate from this column, to --target (default: source).")
     own.add_argument("--freq", metavar="FREQ", help="Time between two values: h, D, MS, … (default: the most common).")
     own.add_argument(
         "--token-column",
@@ -163,7 +170,7 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
     if options.data:
         changes["data.path"] = str(options.data)
     given = given_file_options(options)
-    changes |= {f"data.{name}": str(value) if name == "dev" else value for name, value in given.items()}
+    changes |= {f"data.{name}": str(value) if name in PATH_OPTIONS else value for name, value in given.items()}
     # The segment and the longest history depend on each other, so that one of them alone may not fit the recipe.
     recipe = recipes.load(
         options.recipe, **{name: value for name, value in changes.items() if name not in SEGMENT_SIZES}

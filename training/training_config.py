@@ -70,6 +70,13 @@ class Training(BaseModel):
         "`steps` by fewer; 0: off",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all labels")
+    scheduled_sampling: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the pieces before a step that are the network's own in the last epoch; it grows from 0 "
+        "(translate; Bengio et al. 2015)",
+    )
     margin: float = Field(
         default=0.0,
         ge=0,

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from models.codecs.base import InputError, TooLong
 from models.codecs.characters import CharactersCodec, DnaCodec
 from models.codecs.frames import FramesCodec
+from models.codecs.pieces import PiecesCodec
 from models.codecs.series import SeriesCodec
 from models.codecs.words import WordsCodec
-from models.manifest import AnySpec, CharactersSpec, DnaSpec, FramesSpec, SeriesSpec
+from models.manifest import AnySpec, CharactersSpec, DnaSpec, FramesSpec, PiecesSpec, SeriesSpec
 
-Codec = WordsCodec | CharactersCodec | DnaCodec | FramesCodec | SeriesCodec
+Codec = WordsCodec | CharactersCodec | DnaCodec | FramesCodec | SeriesCodec | PiecesCodec
 
 __all__ = [
     "CharactersCodec",
@@ -17,6 +18,7 @@ __all__ = [
     "DnaCodec",
     "FramesCodec",
     "InputError",
+    "PiecesCodec",
     "SeriesCodec",
     "TooLong",
     "WordsCodec",
@@ -32,6 +34,8 @@ def build(spec: AnySpec, read_vocabulary: Callable[[str], Sequence[str]]) -> Cod
         return FramesCodec(spec)
     if isinstance(spec, SeriesSpec):
         return SeriesCodec(spec)
+    if isinstance(spec, PiecesSpec):
+        return PiecesCodec(spec, read_vocabulary(spec.pieces), read_vocabulary(spec.merges))
     if isinstance(spec, CharactersSpec):
         return CharactersCodec(spec, read_vocabulary(spec.characters))
     return WordsCodec(

@@ -65,3 +65,19 @@ def series(count: int = 240) -> str:
     """Return an hourly series with a season of a day."""
     rows = (f"2026-01-{1 + hour // 24:02} {hour % 24:02}:00,{hour % 24 + 0.1 * (hour % 5)}\n" for hour in range(count))
     return "time,load\n" + "".join(rows)
+
+
+def pairs(count: int = 40) -> str:
+    """Return sentences and their translation word by word into German, or backwards."""
+    german = {
+        "the": "der",
+        "is": "ist",
+        "and": "und",
+        "film": "Film",
+        "plot": "Plan",
+        "cast": "Chor",
+        "ending": "Schluss",
+    }
+    texts = [str(row.text) for row in tiny.labeled(count)]
+    rows = (f"{text}\t{' '.join(german.get(word, word[::-1]) for word in text.split())}\n" for text in texts)
+    return "source\ttarget\n" + "".join(rows)

@@ -52,7 +52,7 @@ MOST_SHOWN = 10  # labels in a note, and notes about typos
 
 def check_splits(recipe: Recipe, codec: codecs.Codec, splits: Splits[Any]) -> tuple[str, ...]:
     """Return notes about a recipe's data. Raises DataError if nothing can be learned or measured."""
-    if recipe.task == "forecast":
+    if recipe.task in ("forecast", "translate"):
         notes: tuple[str, ...] = ()  # the reader and the windows have checked the series
     else:
         notes = _check_text(splits) if recipe.task == "generate" else _check_examples(recipe, codec, splits)

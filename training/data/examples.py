@@ -83,6 +83,15 @@ class TaggedSeries:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PairExample:
+    """A text or a series of frames, and the text to be written for it."""
+
+    source: str | tuple[tuple[float, ...], ...]
+    target: str
+    place: FileLocation | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSeries:
     """A series of numbers at equal distances in time; None is a missing value. Forecasts begin at `first` or later."""
 
@@ -112,7 +121,14 @@ class ForecastWindow:
 
 
 SequenceExample = (
-    TaggedExample | LabeledExample | JointExample | SeriesExample | TaggedSeries | TimeSeries | ForecastWindow
+    TaggedExample
+    | LabeledExample
+    | JointExample
+    | SeriesExample
+    | TaggedSeries
+    | PairExample
+    | TimeSeries
+    | ForecastWindow
 )
 
 
@@ -166,6 +182,8 @@ def inputs_of(example: SequenceExample) -> Any:
         return example.history if isinstance(example, ForecastWindow) else example.values
     if isinstance(example, LabeledExample):
         return example.text
+    if isinstance(example, PairExample):
+        return example.source
     return example.frames if isinstance(example, SeriesExample | TaggedSeries) else example.tokens
 
 
@@ -181,7 +199,9 @@ def tags_of(example: SequenceExample) -> tuple[str, ...]:
 
 
 def label_of(example: SequenceExample) -> str | None:
-    """Return the label of the whole sequence, if it has one."""
+    """Return the label of the whole sequence, if it has one. For a pair it is the target."""
+    if isinstance(example, PairExample):
+        return example.target
     return None if isinstance(example, TaggedExample | TaggedSeries | TimeSeries | ForecastWindow) else example.label
 
 

@@ -4,6 +4,7 @@ A file is downloaded into memory and written only after its size and sha256 matc
 held back for tests never reach a disk, nor do damaged files.
 """
 
+import gzip
 import hashlib
 import os
 import re
@@ -118,7 +119,8 @@ def fetch(
     ]
 
     def download(file: PublishedFile) -> bytes:
-        return _download(published.url.format(path=file.path), file, timeout_s, schemes)
+        content = _download(published.url.format(path=file.path), file, timeout_s, schemes)
+        return gzip.decompress(content) if file.path.endswith(".gz") else content
 
     parts = [download(part) for part in published.parts] if any(file.picks for file in damaged) else []
     for file in damaged:

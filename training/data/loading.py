@@ -14,6 +14,7 @@ from training.data.examples import (
     DataError,
     ForecastWindow,
     JointExample,
+    PairExample,
     SeriesExample,
     Source,
     Splits,
@@ -26,6 +27,7 @@ from training.data.examples import (
 from training.data.fetch import sha256_of
 from training.data.frames import read_frames, read_tagged_frames
 from training.data.labeled import read_bases, read_labeled
+from training.data.pairs import read_pairs, read_parallel
 from training.data.splitting import split, split_text
 from training.data.tag_schemes import convert, rename_kinds
 from training.data.tagged_json import read_tagged_json
@@ -52,10 +54,10 @@ def load_splits(recipe: Recipe) -> Splits[Any]:
 
 def _own_splits(recipe: Recipe, path: Path) -> Splits[Any]:
     options, notes = recipe.data, ()
-    train = read_file(path, recipe.task, recipe.codec, options)
+    train = read_file(path, recipe.task, recipe.codec, options, options.parallel)
     dev = None
     if options.dev is not None:
-        dev = read_file(options.dev, recipe.task, recipe.codec, options)
+        dev = read_file(options.dev, recipe.task, recipe.codec, options, options.dev_parallel)
     if _has_sentences(recipe):
         (train, dev), notes = convert([train, dev or []], options.tag_scheme)
     if options.dev is None:
@@ -66,9 +68,8 @@ def _own_splits(recipe: Recipe, path: Path) -> Splits[Any]:
                 train, dev = hold_out(train, dev_share=options.dev_share, seed=HELD_OUT_SEED)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
-    files = {path.name: sha256_of(path)}
-    if options.dev is not None:
-        files[f"dev/{options.dev.name}"] = sha256_of(options.dev)
+    own = {"": path, "parallel/": options.parallel, "dev/": options.dev, "dev/parallel/": options.dev_parallel}
+    files = {f"{folder}{file.name}": sha256_of(file) for folder, file in own.items() if file is not None}
     source = Source(name=path.name, url="", licence="the user's own", files=files)
     return Splits(train=train, dev=dev, source=source, notes=notes)
 
@@ -167,16 +168,21 @@ def load_test_series(recipe: Recipe) -> tuple[Sequence[TimeSeries], list[Forecas
         raise DataError(f"{path}: {error}") from None
 
 
-def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions) -> Any:
+def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions, parallel: Path | None = None) -> Any:
     """Read a text for "generate", else the examples of a file.
 
     tag: CoNLL, JSON or a table of tokens; JSON or a table for "frames". joint: CoNLL or JSON with labels. classify:
     tables, JSON or fastText; FASTA too for "dna"; JSON, tables or .ts for "frames". forecast: CSV or Parquet.
+    translate: tables, JSON, or texts with their translations in the file `parallel`.
     """
     label, encoding = options.label, options.encoding
     if task == "forecast":
         columns = {"time": options.time, "target": options.target, "series": options.series}
         return read_series(path, **columns, frequency=options.freq, encoding=encoding)
+    if task == "translate" and parallel is not None:
+        return read_parallel(path, parallel, encoding=encoding)
+    if task == "translate":
+        return read_pairs(path, source=options.source, target=options.target or "target", encoding=encoding)
     if task == "generate":
         return read_text(path, encoding=encoding)
     if codec.kind == "frames":
@@ -214,8 +220,8 @@ def hold_out(rows: Any, *, dev_share: float, seed: int) -> tuple[Any, Any]:
         )
     if isinstance(rows[0], TaggedSeries) and round(dev_share * len(rows)) < 1:
         return _hold_out_tails(rows, dev_share)
-    tagged = any(isinstance(row, TaggedExample | TaggedSeries) for row in rows)
-    labels = None if tagged else [row.label for row in rows]
+    unlabeled = any(isinstance(row, TaggedExample | TaggedSeries | PairExample) for row in rows)
+    labels = None if unlabeled else [row.label for row in rows]
     return split(rows, dev_share=dev_share, seed=seed, labels=labels)
 
 

@@ -15,6 +15,7 @@ from models.codecs import Codec
 from models.codecs.base import PADDING, UNKNOWN
 from models.codecs.characters import CharactersCodec
 from models.codecs.frames import FramesCodec
+from models.codecs.pieces import PiecesCodec
 from models.codecs.words import WordsCodec
 from models.manifest import ForecastSpec
 from training.nn.crf import LinearChainCRF, forbidden_transitions
@@ -22,6 +23,7 @@ from training.nn.encoders import Encoder, FrameEncoder, SymbolEncoder, WordEncod
 from training.nn.forecaster import Forecaster
 from training.nn.options import Architecture, PoolingName
 from training.nn.recurrent import RecurrentStack, StackState
+from training.nn.translator import Translator
 
 CONSTANT = 1e-6  # times the mean: a feature with a smaller deviation is constant
 
@@ -211,7 +213,7 @@ class LanguageModel(nn.Module):
         return {"log_probabilities": torch.log_softmax(logits, -1)}
 
 
-Network = SequenceNetwork | LanguageModel | Forecaster
+Network = SequenceNetwork | LanguageModel | Forecaster | Translator
 
 
 def make_network(
@@ -224,12 +226,15 @@ def make_network(
     merge: Mapping[str, Sequence[str]] | None = None,
     auxiliary_labels: int = 0,
     forecast: ForecastSpec | None = None,
+    source: Codec | None = None,
 ) -> Network:
     """Return an untrained network for a task.
 
     `labels` and `text_labels` are the labels in the training data. `merge` maps each answered label to those it stands
-    for.
+    for. `source` is the codec of what a translator reads; by default `codec`.
     """
+    if isinstance(codec, PiecesCodec):
+        return Translator(shape, source or codec, codec)
     if task == "generate":
         return LanguageModel(shape, codec)
     if forecast is not None:

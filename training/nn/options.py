@@ -30,6 +30,8 @@ class Architecture(BaseModel):
     character_embedding: Size = 32  # width of the character vectors
     character_hidden: Size = 50  # units of the character encoder
     subword_embedding: Size = 64  # of a word's n-grams, if the codec has subwords
+    decoder_hidden: Size = 320  # units of the decoder that writes a translation
+    attention: Annotated[int, Field(ge=0)] = 128  # units of the decoder's attention; 0: it reads the mean of the source
     pooling: tuple[PoolingName, ...] = ("max", "last")  # summaries of the sequence, concatenated
     crf: bool = False  # decode tags jointly with a linear-chain CRF
     tied: bool = False  # a language model's output matrix is its embedding
