@@ -137,8 +137,15 @@ class Settings(BaseModel):
     write_timeout_s: Seconds = Field(
         default=30.0, description="Disconnect a client that reads nothing of its answer for this many seconds."
     )
+    lame_duck_s: Annotated[float, Field(ge=0, le=3600)] = Field(
+        default=0.0,
+        description="Seconds after SIGTERM in which the service is not ready but still answers new requests, so that"
+        " load balancers can notice. 0: the drain begins immediately.",
+    )
     drain_s: Seconds = Field(
-        default=30.0, description="Seconds after SIGTERM in which accepted requests are answered; then 503."
+        default=30.0,
+        description="Seconds of the drain, in which accepted requests are answered and new ones get 503. It begins"
+        " after SEQSERVE_LAME_DUCK_S.",
     )
     header_bytes: Count = Field(default=16_384, description="Bytes of a request's head, at most; then 431.")
     header_timeout_s: Seconds = Field(

@@ -2,10 +2,13 @@
 
 ``bentoml serve`` shuts down as follows (circus 0.19, uvicorn 0.54). SIGTERM reaches circus, which sends it to every
 worker and waits. uvicorn then closes idle connections, waits without limit for running requests, and runs the shutdown
-hooks; the application is not notified before that. A signal handler of the worker therefore runs before uvicorn's. From
-the signal on, the worker is not ready, new requests get 503, and accepted ones are answered. After ``drain_s``, the
-engine fails the remaining jobs, and a client that is still sending its body gets 503. Clients that do not read
-their answer are disconnected by server/http_protocol.py.
+hooks; the application is not notified before that. A signal handler of the worker therefore runs before uvicorn's.
+
+From the signal on, the worker is not ready. For ``lame_duck_s``, it still answers new requests, and asks clients to
+connect elsewhere. Then uvicorn gets the signal and the drain begins: new requests get 503, and accepted ones are
+answered. After ``drain_s``, the engine fails the remaining jobs, and a client that is still sending its body gets 503.
+Clients that do not read their answer are disconnected by server/http_protocol.py. A second signal ends the lame duck
+period.
 """
 
 import asyncio
@@ -13,11 +16,12 @@ import contextlib
 import gc
 import json
 import logging
+import math
 import os
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -40,7 +44,8 @@ log = logging.getLogger(__name__)
 SHUTTING_DOWN = "the service is shutting down; send the request to another replica"
 REPORTS = "_SEQSERVE_REPORTS_FD"  # variable: the pipe on which workers report to the supervising process
 REASON_CHARACTERS = 500
-CHORES_S = 1.0  # between two metrics flushes, key refreshes or connection sweeps
+CHORES_S = 1.0  # between two heartbeats, metrics flushes, key refreshes or connection sweeps
+SAME_SIGNAL_S = 1.0  # a supervisor such as systemd signals all processes, and circus signals the workers again
 # New objects that survive before the garbage collector looks for cycles among them. Waiting requests have none, and at
 # Python's default of 700 the collector takes a fifth of the core with 500 requests waiting. See docs/decisions.md.
 GC_THRESHOLD = 20_000
@@ -65,7 +70,9 @@ class Worker:
         self.settings = settings
         self.telemetry = Telemetry()
         self.parser = BodyParser()
-        self.draining = False
+        self.stopping = False  # since SIGTERM: not ready, and no connection is kept
+        self._stopping_since_s = -math.inf  # on the clock of the loop
+        self.draining = False  # since the end of the lame duck period: no new requests
         self.authenticator: Authenticator | None = None  # None: no keys and no limits
         self.rate_limiter: RateLimiter | None = None
         self.observers: tuple[Callable[[RequestRecord], None], ...] = ()  # called for each finished request
@@ -80,13 +87,14 @@ class Worker:
         self._failing: set[str] = set()  # background tasks that keep failing
         self._drain: asyncio.Task[None] | None = None
         self._load_hooks: list[Callable[[], None]] = []
+        self._stop_hooks: list[Callable[[], None]] = []
         self._drain_hooks: list[Callable[[], None]] = []
         self._body_timeouts: set[asyncio.Timeout] = set()
 
     @property
     def ready(self) -> bool:
         """Whether the worker takes requests and every model can answer them."""
-        return not self.draining and not self._failing and self._engine is not None and self._engine.ready
+        return not self.stopping and not self._failing and self._engine is not None and self._engine.ready
 
     def check_ready(self) -> None:
         """Raise Unavailable unless the worker is ready."""
@@ -103,6 +111,10 @@ class Worker:
         self._load_hooks.append(hook)
         if self._engine is not None:
             hook()
+
+    def on_stop(self, hook: Callable[[], None]) -> None:
+        """Call ``hook`` on the event loop after SIGTERM, while requests are still answered for ``lame_duck_s``."""
+        self._stop_hooks.append(hook)
 
     def on_drain(self, hook: Callable[[], None]) -> None:
         """Call ``hook`` on the event loop when the drain begins."""
@@ -166,21 +178,39 @@ class Worker:
                 on_recovery=partial(self._failing.discard, name),
             )
             self._tasks.append(task)
-        loop = asyncio.get_running_loop()
         previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            self.refuse_requests()
-            loop.call_soon_threadsafe(self._begin_drain)
-            cast(Callable[..., None], previous[signal.Signals(number)])(number, frame)
-
         for number, handler in previous.items():
             if callable(handler):  # otherwise no server handles it: a test runs the application alone
-                signal.signal(number, stop)
+                signal.signal(number, self._signal_handler(handler))
+
+    def _signal_handler(self, stop_server: Callable[[int, FrameType | None], object]) -> Callable[..., None]:
+        """Return the handler of a signal. ``stop_server`` is that of the server, for the end of the lame duck."""
+        loop = asyncio.get_running_loop()
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self.settings.lame_duck_s and not self.stopping:
+                self.stopping, self._stopping_since_s = True, loop.time()
+                loop.call_soon_threadsafe(self._begin_lame_duck, partial(end, number, frame))
+            elif loop.time() - self._stopping_since_s > SAME_SIGNAL_S:
+                end(number, frame)
+
+        def end(number: int, frame: FrameType | None) -> None:
+            if not self.draining:
+                self.refuse_requests()
+                loop.call_soon_threadsafe(self._begin_drain)
+                stop_server(number, frame)
+
+        return handle
+
+    def _begin_lame_duck(self, end: Callable[[], None]) -> None:
+        seconds = self.settings.lame_duck_s
+        log.info("shutting down: not ready, and answering new requests for %g s", seconds)
+        _call_hooks(self._stop_hooks)
+        asyncio.get_running_loop().call_later(seconds, end)
 
     def refuse_requests(self) -> None:
         """Answer new requests with Unavailable from now on, because the worker shuts down."""
-        self.draining = True
+        self.stopping = self.draining = True
         self.engine = cast("Engine", _NoEngine(SHUTTING_DOWN))
 
     async def close(self) -> None:
@@ -189,13 +219,13 @@ class Worker:
         self._begin_drain()
         if self._drain is not None:
             await self._drain
-        for task in self._tasks:
-            task.cancel()
         if self._tracer is not None:
             try:
                 await asyncio.to_thread(self._tracer.close)
             except Exception:  # of an exporter; the shutdown continues without the last spans
                 log.exception("the last spans cannot be exported")
+        for task in self._tasks:  # with the heartbeat, so that a slow exporter does not count as a hung event loop
+            task.cancel()
         self.telemetry.flush()
 
     def _begin_drain(self) -> None:
@@ -203,11 +233,7 @@ class Worker:
             return
         log.info("shutting down: answering accepted requests for at most %g s", self.settings.drain_s)
         loop = asyncio.get_running_loop()
-        for hook in self._drain_hooks:
-            try:
-                hook()
-            except Exception:  # a bug; the drain continues without it
-                log.exception("a drain hook failed")
+        _call_hooks(self._drain_hooks)
         self._drain = loop.create_task(self._engine.drain(self.settings.drain_s))
         end_s = loop.time() + self.settings.drain_s
         for timeout in self._body_timeouts:
@@ -231,6 +257,14 @@ def report(**fields: Any) -> None:
     if REPORTS in os.environ:
         with contextlib.suppress(OSError):
             os.write(int(os.environ[REPORTS]), json.dumps({"pid": os.getpid(), **fields}).encode() + b"\n")
+
+
+def _call_hooks(hooks: Iterable[Callable[[], None]]) -> None:
+    for hook in hooks:
+        try:
+            hook()
+        except Exception:  # a bug; the shutdown continues without it
+            log.exception("a hook of the shutdown failed")
 
 
 def _guarded(observe: Callable[[RequestRecord], None]) -> Callable[[RequestRecord], None]:

@@ -54,14 +54,19 @@ class WebSocketStreams:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._open = 0
-        self._waits: set[asyncio.Timeout] = set()  # of the streams that wait for their client
-        worker.on_drain(self._close_idle_streams)
+        self._connections: set[StreamConnection] = set()
+        worker.on_stop(self._restart)
+        worker.on_drain(self._restart)
 
     @property
     def open(self) -> int:
         """How many streams are open."""
-        return self._open
+        return len(self._connections)
+
+    def _restart(self) -> None:
+        """Close the open streams, each after its answer. Those that open later, during the lame duck, are served."""
+        for connection in list(self._connections):
+            connection.restart()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one stream from its handshake to its end."""
@@ -82,8 +87,8 @@ class WebSocketStreams:
                 await refuse(context, _handshake_answer(scope, send), cause)
             context.finish()
             return
-        self._open += 1
-        connection = StreamConnection(self, self._worker, context, receive, send)
+        connection = StreamConnection(self._worker, context, receive, send)
+        self._connections.add(connection)
         try:
             await send({"type": "websocket.accept", "headers": context.response_headers()})
             context.outcome = OK
@@ -96,7 +101,7 @@ class WebSocketStreams:
             context.fail(cause)
             await self._close(send, StreamClosed(FAILED, "internal error"))
         finally:
-            self._open -= 1
+            self._connections.discard(connection)
             connection.leave()
 
     async def _close(self, send: Send, end: StreamClosed) -> None:
@@ -114,39 +119,39 @@ class WebSocketStreams:
         context.read_query(scope.get("query_string", b""), MODEL_QUERY)
         self._worker.engine.defaults()  # raises Unavailable while there is no engine
         limit = self._worker.settings.streams_max
-        if self._open >= limit:
-            raise Overloaded(f"{self._open} streams are open; retry later", retry_after_s=1.0, limit=limit)
-
-    async def wait_for_client(self, what: Awaitable[T]) -> T:
-        """Await ``what``. Raises StreamClosed when the client takes too long, or the worker drains."""
-        try:
-            async with asyncio.timeout(self._worker.settings.stream_idle_s) as wait:
-                self._waits.add(wait)
-                try:
-                    return await what
-                finally:
-                    self._waits.discard(wait)
-        except TimeoutError:
-            if self._worker.draining:
-                raise _restart() from None
-            seconds = self._worker.settings.stream_idle_s
-            raise StreamClosed(IDLE, f"the client neither sent nor read for {seconds:g} s") from None
-
-    def _close_idle_streams(self) -> None:
-        for wait in [each for each in self._waits if not each.expired()]:
-            wait.reschedule(asyncio.get_running_loop().time())
+        if self.open >= limit:
+            raise Overloaded(f"{self.open} streams are open; retry later", retry_after_s=1.0, limit=limit)
 
 
 class StreamConnection:
     """One stream after its handshake."""
 
-    def __init__(
-        self, streams: WebSocketStreams, worker: Worker, context: RequestContext, receive: Receive, send: Send
-    ) -> None:
-        self._streams, self._worker, self._context = streams, worker, context
+    def __init__(self, worker: Worker, context: RequestContext, receive: Receive, send: Send) -> None:
+        self._worker, self._context = worker, context
         self._receive, self._send = receive, send
         self._timeout_s = context.request.deadline_s - context.started_s  # of each message
         self._stream: TaggingStream | None = None
+        self._restarting = False  # the client has to open another stream
+        self._wait: asyncio.Timeout | None = None  # while the connection waits for its client
+
+    def restart(self) -> None:
+        """Close the stream with RESTART, after the answer to its current message."""
+        self._restarting = True
+        if self._wait is not None and not self._wait.expired():
+            self._wait.reschedule(asyncio.get_running_loop().time())
+
+    async def _wait_for_client(self, what: Awaitable[T]) -> T:
+        """Await ``what``. Raises StreamClosed when the client takes too long, or the stream has to restart."""
+        try:
+            async with asyncio.timeout(self._worker.settings.stream_idle_s) as self._wait:
+                return await what
+        except TimeoutError:
+            if self._restarting:
+                raise _restart() from None
+            seconds = self._worker.settings.stream_idle_s
+            raise StreamClosed(IDLE, f"the client neither sent nor read for {seconds:g} s") from None
+        finally:
+            self._wait = None
 
     async def serve(self) -> None:
         """Answer messages one by one. Raises StreamClosed, and OSError when the client is gone."""
@@ -164,7 +169,7 @@ class StreamConnection:
             self._worker.telemetry.request(PATH, model, outcome, time.monotonic() - started_s)
             content = orjson.dumps(answer)
             self._context.sent_bytes += len(content)
-            await self._streams.wait_for_client(self._send({"type": "websocket.send", "text": content.decode()}))
+            await self._wait_for_client(self._send({"type": "websocket.send", "text": content.decode()}))
 
     def leave(self) -> None:
         """Record the end of the stream."""
@@ -174,9 +179,9 @@ class StreamConnection:
         self._context.record()
 
     async def _next(self) -> bytes:
-        if self._worker.draining:
+        if self._restarting:
             raise _restart()
-        message = await self._streams.wait_for_client(self._receive())
+        message = await self._wait_for_client(self._receive())
         if message["type"] == "websocket.disconnect":
             raise StreamClosed(None)
         text = message.get("text")

@@ -312,7 +312,7 @@ class HttpProtocol(HttpToolsProtocol):
             name == b"expect" and value.lower() == b"100-continue" for name, value in headers
         )
         HttpToolsProtocol.on_headers_complete(self)
-        if self._edge.worker.draining or self.is_over_limit:
+        if self._edge.worker.stopping or self.is_over_limit:
             self.cycle.keep_alive = False
 
     def _leave_fast_path(self) -> None:
@@ -566,7 +566,7 @@ class FastRequest:
         self.body_bytes = 0
         self.more_body = True
         self.disconnected = False
-        self.keep_alive = not edge.worker.draining and not protocol.is_over_limit
+        self.keep_alive = not edge.worker.stopping and not protocol.is_over_limit
         self.response_started = False
         self.response_complete = False
         self._answer_ended = False

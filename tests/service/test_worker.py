@@ -87,6 +87,50 @@ async def test_a_signal_starts_the_drain_and_reaches_the_server(loaded: Worker) 
     await loaded.close()
 
 
+async def signaled(lame_duck_s: float) -> tuple[Worker, list[int]]:
+    """Return a worker with a lame duck period after its first SIGTERM, and the signals that its server gets."""
+    received: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    found = Worker(Settings(lame_duck_s=lame_duck_s), lambda *args: cast(Engine, FakeEngine(*args)))
+    found.load()
+    found.start()
+    signal.raise_signal(signal.SIGTERM)
+    return found, received
+
+
+async def test_in_the_lame_duck_period_a_worker_is_not_ready_and_takes_requests(loaded: Worker) -> None:
+    found, received = await signaled(lame_duck_s=0.05)
+    assert not found.ready
+    assert found.engine.defaults()
+    assert received == []
+    await eventually(lambda: received == [signal.SIGTERM])
+    with pytest.raises(Unavailable):
+        found.engine.defaults()
+    await found.close()
+
+
+async def test_the_lame_duck_period_and_the_drain_are_announced(loaded: Worker) -> None:
+    found, _ = await signaled(lame_duck_s=0.05)
+    announced: list[str] = []
+    found.on_stop(lambda: announced.append("stop"))
+    found.on_drain(lambda: announced.append("drain"))
+    await eventually(lambda: announced == ["stop"])
+    await eventually(lambda: announced == ["stop", "drain"])
+    await found.close()
+
+
+async def test_a_second_signal_ends_the_lame_duck_period(loaded: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, received = await signaled(lame_duck_s=3600)
+    signal.raise_signal(signal.SIGTERM)  # systemd signals all processes, and circus its workers
+    assert found.engine.defaults()
+    monkeypatch.setattr(worker, "SAME_SIGNAL_S", 0.0)
+    signal.raise_signal(signal.SIGTERM)
+    assert received == [signal.SIGTERM]
+    with pytest.raises(Unavailable):
+        found.engine.defaults()
+    await found.close()
+
+
 async def test_an_observer_that_fails_costs_no_request_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     class FailingTracer:
         def __call__(self, _: object) -> None:

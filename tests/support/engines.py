@@ -50,4 +50,4 @@ def draining(worker: Worker) -> Iterator[None]:
     engine = worker.engine
     worker.refuse_requests()
     yield
-    worker.draining, worker.engine = False, engine
+    worker.stopping, worker.draining, worker.engine = False, False, engine

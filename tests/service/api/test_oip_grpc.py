@@ -261,6 +261,15 @@ async def test_a_draining_worker_rejects_calls(service: GrpcService) -> None:
         assert not (await service.ask("ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse)).ready
 
 
+async def test_in_a_lame_duck_period_connections_end_in_time_and_without_loss(tiny_zoo: Path) -> None:
+    service = await open_service(tiny_zoo, lame_duck_s=1.0)
+    assert await service.infer(text("tiny-tag", "a"))
+    ready = grpc.ChannelConnectivity.READY
+    await asyncio.wait_for(service.channel.wait_for_state_change(ready), timeout=5)  # the server has sent GOAWAY
+    assert await service.infer(text("tiny-tag", "a"))
+    await service.close()
+
+
 async def test_a_failed_model_is_not_ready(service: GrpcService) -> None:
     service.site.worker.engine.runtime_for("tag", "tiny-tag").loop.healthy = False
     for name, ready in (("tiny-tag", False), ("tiny-classify", True)):

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -213,6 +213,31 @@ async def test_draining_closes_idle_streams_and_answers_running_messages() -> No
     assert (await busy.receive())["steps"] == 1
     assert (await busy.receive())["code"] == RESTART
     await closing
+
+
+async def test_a_stream_that_opens_in_the_lame_duck_period_is_served_until_the_drain() -> None:
+    class StoppingWorker(Worker):
+        def __init__(self) -> None:
+            super().__init__(Settings(), lambda *args: cast(Engine, FakeEngine(*args)))
+            self.stop_hooks: list[Callable[[], None]] = []
+
+        def on_stop(self, hook: Callable[[], None]) -> None:
+            self.stop_hooks.append(hook)
+
+    worker = StoppingWorker()
+    worker.load()
+    streams = WebSocketStreams(worker)
+    early = StreamClient(streams)
+    await early.receive()
+    await early.ask({"inputs": "a"})
+    (stop,) = worker.stop_hooks
+    stop()
+    assert (await early.receive())["code"] == RESTART
+    late = StreamClient(streams)
+    await late.receive()
+    assert (await late.ask({"inputs": "a"}))["steps"] == 1
+    await worker.close()
+    assert (await late.receive())["code"] == RESTART
 
 
 async def test_a_stream_that_times_out_while_the_drain_begins_is_closed(caplog: pytest.LogCaptureFixture) -> None:

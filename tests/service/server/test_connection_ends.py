@@ -243,13 +243,18 @@ async def test_idle_connections_over_the_limit_do_not_keep_probes_out() -> None:
     assert [each.aborted for _, each in idle] == [True] * 11 + [False] * (PROBE_CONNECTIONS - 1)
 
 
+@pytest.mark.parametrize("is_draining", [False, True])
 @pytest.mark.parametrize("path", ["/v1/tag", "/tag", "/v1/nothing"])
-async def test_while_draining_every_answer_closes_its_connection(path: str) -> None:
+async def test_after_the_signal_every_answer_closes_its_connection(path: str, is_draining: bool) -> None:
     wire = Wire()
-    wire.worker.refuse_requests()
+    wire.worker.stopping = True
+    if is_draining:
+        wire.worker.refuse_requests()
     wire.send(request({"inputs": "a"}, path=path))
     await eventually(lambda: wire.transport.ended)
     assert b"connection: close\r\n" in wire.transport.written
+    status = 404 if path == "/v1/nothing" else 503 if is_draining else 200
+    assert [found for found, _ in read(wire.transport.written)] == [status]
 
 
 async def test_probes_are_answered_while_draining() -> None:
