@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from models.manifest import not_a_bundle
 from models.messages import closest
+from service.cpu_limit import available_cpus
 
 PREFIX = "SEQSERVE_"
 ELSEWHERE = frozenset({"SEQSERVE_DATA", "SEQSERVE_CACHE", "SEQSERVE_E2E"})  # read by training and by the tests
@@ -72,6 +73,11 @@ def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
     return hosts
 
 
+def _count_of_workers(value: object) -> object:
+    """Return the number that ``auto`` stands for."""
+    return available_cpus() if value == "auto" else value
+
+
 Parts = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Key = Annotated[str, Field(min_length=8)]
 StateKey = Annotated[str, Field(min_length=16)]
@@ -103,7 +109,12 @@ class Settings(BaseModel):
         json_schema_extra=_form("auto, fp32, int8, or another variant of the bundles"),
         description="Variant of each bundle. auto: the fastest that costs no accuracy.",
     )
-    workers: Count = Field(default=1, le=256, description="Worker processes. Each loads all bundles.")
+    workers: Annotated[int, BeforeValidator(_count_of_workers), Field(ge=1, le=256)] = Field(
+        default=1,
+        json_schema_extra=_form("auto, or a whole number from 1 to 256"),
+        description="Worker processes. Each loads all bundles. auto: one for each whole CPU that the affinity and the"
+        " CPU limit of the container allow.",
+    )
     threads: Count = Field(default=1, le=256, description="Threads of one model in one worker.")
     batch_tokens: Count = Field(
         default=2048, description="Padded tokens in one batch of sequences (rows times the longest), at most."

@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.__main__ import main
+from service.cpu_limit import available_cpus
 from service.settings import MANIFEST, REMOVED, RENAMED, RUN_FILE, BadSetting, Settings, allowed
 from tests.support.bentoml_server import free_port
 from tests.support.unprivileged import public_folder, unprivileged
@@ -26,6 +27,10 @@ def test_without_variables_all_settings_have_their_defaults() -> None:
 def test_variables_set_fields() -> None:
     settings = Settings.read({"SEQSERVE_WORKERS": "3", "SEQSERVE_API_KEYS": "first-key, second-key"})
     assert (settings.workers, settings.api_keys) == (3, ("first-key", "second-key"))
+
+
+def test_workers_can_be_counted_from_the_cpus() -> None:
+    assert Settings.read({"SEQSERVE_WORKERS": "auto"}).workers == available_cpus()
 
 
 def test_an_empty_value_means_the_default() -> None:
