@@ -186,6 +186,9 @@ class Recipe(_RecipePart):
             f"variation changes sentences or labeled texts, not task {task!r} with codec.kind = {codec!r}; remove it": (
                 self.variation and (generates or pairs or (codec == "frames" and not windowed))
             ),
+            "codec.delay needs task = 'tag', architecture.bidirectional = false, and crf = false": (
+                codec == "frames" and self.codec.delay and (task != "tag" or self.architecture.bidirectional or crf)
+            ),
             "variation.window cuts series of frames with tags, and has no other option with it; remove it": (
                 self.variation and self.variation.window and not windowed
             ),

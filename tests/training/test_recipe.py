@@ -101,6 +101,13 @@ def test_another_codec_kind_brings_its_defaults() -> None:
     assert load("classifier", **{"codec.kind": "frames"}).codec == FramesSpec(features=1)
 
 
+@pytest.mark.parametrize("changes", [{"architecture.bidirectional": True}, {"architecture.crf": True}])
+def test_a_delay_is_for_taggers_that_read_forward(changes: dict[str, Any]) -> None:
+    assert load("gesture-live", **{"codec.delay": 3}).codec == FramesSpec(features=47, delay=3, frame_rate=30)
+    with pytest.raises(RecipeError, match=r"codec\.delay"):
+        load("gesture-live", **{"codec.delay": 3, "training.class_weights": "none", **changes})
+
+
 def test_language_model_cannot_be_bidirectional() -> None:
     with pytest.raises(RecipeError, match=r"architecture\.bidirectional = false"):
         load("language-model", **{"architecture.bidirectional": True})

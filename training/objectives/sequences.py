@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy, one_hot, pad
 
-from models.codecs import Codec
+from models.codecs import Codec, FramesCodec
 from training import metrics
 from training.batches import FeedTensors, bucket_by_length, to_device, to_tensors
 from training.data.augmentation import make_augmenter
@@ -225,7 +225,7 @@ class SequenceObjective:
 
     def _labels_of(self, answers: dict[str, Tensor], batch: SequenceBatch) -> list[ExampleLabels]:
         """Return the labels of each column of a batch, with their probabilities."""
-        lengths = batch.feeds["lengths"].tolist()
+        lengths, delay = batch.feeds["lengths"].tolist(), self._dev.delay
         found = [ExampleLabels()] * len(lengths)
         if batch.steps is not None:
             probabilities = answers["probabilities"]  # (T, B, K)
@@ -234,8 +234,8 @@ class SequenceObjective:
             columns = zip(best.T.tolist(), scores.T.tolist(), lengths, strict=True)
             found = [
                 ExampleLabels(
-                    steps=tuple(self._step_labels[number] for number in column[:length]),
-                    step_scores=tuple(score[:length]),
+                    steps=tuple(self._step_labels[number] for number in column[delay:length]),
+                    step_scores=tuple(score[delay:length]),
                 )
                 for column, score, length in columns
             ]
@@ -276,14 +276,17 @@ def _class_weights(option: ClassWeights, counts: Tensor) -> Tensor | None:
 class _EncodedExamples:
     """Examples that are encoded once, so that a batch is only collated.
 
-    A label that training never saw cannot be predicted. It counts as an error under the number K or L.
+    A label that training never saw cannot be predicted. It counts as an error under the number K or L. With a delay of
+    the codec, the target of step t + delay is the label of frame t, and the first steps have no target.
     """
 
     def __init__(
         self, codec: Codec, steps: Sequence[str], text: Sequence[str], examples: Sequence[SequenceExample]
     ) -> None:
-        self._codec = codec
+        self._codec, self.delay = codec, codec.spec.delay if isinstance(codec, FramesCodec) else 0
         self.items: list[Any] = [codec.encode(inputs_of(example)) for example in examples]
+        if self.delay:
+            self.items = [item.extended(self.delay) for item in self.items]
         self.lengths: list[int] = [item.length for item in self.items]
         index = {label: number for number, label in enumerate(steps)}
         self._steps = [torch.tensor([index.get(tag, len(steps)) for tag in tags_of(example)]) for example in examples]
@@ -299,6 +302,7 @@ class _EncodedExamples:
         steps, text = None, None
         if self._with_steps:
             steps = nn.utils.rnn.pad_sequence([self._steps[index] for index in group], padding_value=IGNORED)  # (T, B)
+            steps = pad(steps, (0, 0, self.delay, 0), value=IGNORED)
         if self._with_text:
             text = self._text[list(group)]  # (B,)
         feeds = to_tensors(self._codec.collate([self.items[index] for index in group]))

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from models import codecs
 from models.codecs.words import WordsCodec
-from models.manifest import WordsSpec
+from models.manifest import FramesSpec, WordsSpec
 from tests.support import tiny
 from tests.support.tiny import sequence_objective
 from training.data.examples import (
@@ -17,6 +18,7 @@ from training.data.examples import (
     Source,
     Splits,
     TaggedExample,
+    TaggedSeries,
     label_names,
     merge_labels,
 )
@@ -44,6 +46,24 @@ def test_padding_is_ignored_as_target() -> None:
     batch = next(iter(tagging(tiny.tagged(4)).batches(0)))
     steps = torch.arange(len(batch.steps))[:, None]
     assert torch.equal(batch.steps == IGNORED, steps >= batch.feeds["lengths"][None, :])
+
+
+def test_a_delayed_target_is_the_label_of_an_earlier_frame() -> None:
+    codec = codecs.build(FramesSpec(features=1, delay=2), lambda name: ())
+    rows = [
+        TaggedSeries(frames=((0.0,), (1.0,), (2.0,)), tags=("a", "b", "b")),
+        TaggedSeries(frames=((3.0,),), tags=("a",)),
+    ]
+    objective = sequence_objective("tag", rows, rows, codec=codec)
+    (batch,) = objective.batches(0)
+    longer, shorter = (list(batch.feeds["lengths"]).index(length) for length in (5, 3))
+    assert batch.feeds["frames"][:, longer, 0].tolist() == [0, 1, 2, 2, 2]
+    assert batch.steps[:, longer].tolist() == [IGNORED, IGNORED, 0, 1, 1]
+    assert batch.steps[:, shorter].tolist() == [IGNORED, IGNORED, 0, IGNORED, IGNORED]
+    predicted, loss = objective.predict(sure_of(objective.network, 1))
+    assert [each.steps for each in predicted] == [("b", "b", "b"), ("b",)]
+    assert [len(each.step_scores) for each in predicted] == [3, 1]
+    assert loss == pytest.approx(20 / 2, abs=1e-3)  # two of four targets are wrong
 
 
 def test_accuracy_counts_words_and_unknown_tags_are_errors() -> None:
