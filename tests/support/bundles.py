@@ -3,7 +3,7 @@
 T steps, B batch, K labels, V vocabulary, H hidden.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import onnx_ir as ir
 from models import bundle, self_test
 from models.bundle import Bundle, vocabulary_text
 from models.codecs.characters import CODES
+from models.codecs.pieces import END, FIRST_BYTE, FIRST_PIECE, SPACE, fixed_pieces
 from models.manifest import (
     FORMAT_VERSION,
     AnySpec,
@@ -23,16 +24,19 @@ from models.manifest import (
     ForecastSpec,
     FramesSpec,
     InputLimits,
+    LanguagePair,
     Manifest,
+    PiecesSpec,
     Provenance,
     SeriesSpec,
     SubwordsSpec,
+    TranslationSpec,
     Variant,
     WordsSpec,
 )
 from models.onnx_session import Placement
 from models.tasks import as_json
-from tests.support.graph_builder import HIDDEN, TinyGraph
+from tests.support.graph_builder import EMBEDDING, HIDDEN, TinyGraph
 from training.onnx_export.speller import split_bundle
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "Paris", "film", "lovely", ".")
@@ -49,6 +53,9 @@ FEATURES, BUCKETS, POSITIONS = 3, 40, 20
 SERIES = [3.0, 4.0, None, 6.0, 5.0, 4.5, 7.0]
 FRAMES = [[0.5, -1.0, 2.0], [0.25, 0.0, -0.5], [1.0, 1.0, 1.0]]
 SPELLED = WordsSpec(stems="stems.json", characters="characters.json", max_spelling=8)
+MERGES = ("▁ a", "c a", "ca t", "▁ cat", "s a", "sa t", "▁ sat", "▁ P", "a r", "▁P ar", "i s", "▁Par is")
+PIECES = (*fixed_pieces(), SPACE, *LETTERS, "P", ".", *(merge.replace(" ", "") for merge in MERGES), "<2de>", "<2fr>")
+ENGLISH_GERMAN = LanguagePair(source="en", target="de")
 VOCABULARIES = {"words.json": WORDS, "stems.json": STEMS, "characters.json": LETTERS}
 ROWS = 2 + len(WORDS) + len(STEMS)
 SENTENCES = ("the cat sat on zebras .", "Paris")
@@ -226,6 +233,36 @@ def forecaster(root: Path, *, name: str = "tiny-forecast") -> Path:
     )
 
 
+def translator(
+    root: Path, *, name: str = "tiny-translate", max_length: int = 64, pairs: Sequence[LanguagePair] = (ENGLISH_GERMAN,)
+) -> Path:
+    """Write a translator that writes letters and a few words, not bytes, and that ends after some of them."""
+    reader = TinyGraph(seed=14)
+    rows, lengths = reader.input("source", "S", "M"), reader.input("lengths", "M")
+    reader.read_source(reader.op.Gather(reader.random(len(PIECES), EMBEDDING), rows, axis=0), lengths)
+    described = {"task": "translate", "translation": TranslationSpec(pairs=tuple(pairs)), "source": PiecesSpec()}
+    return _writer(root, name, reader, ["a cat sat", "Paris"], limits=InputLimits(max_length=max_length), **described)
+
+
+def captioner(root: Path, *, name: str = "tiny-caption") -> Path:
+    """Write a captioner of at most 16 vectors of FEATURES numbers."""
+    reader = TinyGraph(seed=16)
+    frames = reader.input("source", "S", "M", FEATURES, dtype="float32")
+    reader.read_source(reader.dense(frames, FEATURES, EMBEDDING), reader.input("lengths", "M"))
+    described = {"task": "caption", "source": FramesSpec(features=FEATURES), "limits": InputLimits(max_length=16)}
+    return _writer(root, name, reader, [FRAMES, FRAMES[:1]], **described)
+
+
+def _writer(root: Path, name: str, reader: TinyGraph, inputs: Sequence[Any], **described: Any) -> Path:
+    graph = TinyGraph(seed=15)
+    bias = np.zeros(len(PIECES), np.float32)
+    bias[FIRST_BYTE:FIRST_PIECE] = -20
+    bias[END] = 1
+    graph.write_step(len(PIECES), bias)
+    files = {"reader.onnx": reader.model()}
+    return _write(root, name, graph, inputs, {"max_new_tokens": 12}, files=files, codec=PiecesSpec(), **described)
+
+
 def of_format_3(root: Path) -> Path:
     """Write the bundles that only format 3 has: taggers with a state, with a speller for words, and embeddings.
 
@@ -284,11 +321,13 @@ def _write(
     graph: TinyGraph,
     inputs: Sequence[Any],
     parameters: dict[str, Any] | None = None,
+    *,
+    files: Mapping[str, bytes] | None = None,
     **described: Any,
 ) -> Path:
-    """Save a bundle without answers, answer its examples, and save it again."""
+    """Save a bundle without answers, answer its examples, and save it again. `files` can have a reader."""
     vocabularies = _vocabularies(described["codec"], described["task"])
-    files = {file: vocabulary_text(entries).encode() for file, entries in vocabularies.items()}
+    files = {**(files or {}), **{file: vocabulary_text(entries).encode() for file, entries in vocabularies.items()}}
     files["fp32.onnx"] = graph.model()
     manifest = Manifest(
         format=FORMAT_VERSION,
@@ -297,7 +336,14 @@ def _write(
         inputs=tuple(graph.inputs),
         outputs=tuple(graph.outputs),
         state=tuple(graph.state),
-        variants={"fp32": Variant(file="fp32.onnx", scores={"accuracy": 50.0})},
+        memory=tuple(graph.memory),
+        variants={
+            "fp32": Variant(
+                file="fp32.onnx",
+                reader="reader.onnx" if "reader.onnx" in files else None,
+                scores={"accuracy": 50.0},
+            )
+        },
         default_variant="fp32",
         files=bundle.digests(files),
         metric="accuracy",
@@ -322,6 +368,8 @@ def _vocabularies(spec: AnySpec, task: str) -> dict[str, Sequence[str]]:
         return {spec.characters: CHARACTERS if task == "generate" else LETTERS}
     if isinstance(spec, WordsSpec):
         return {file: VOCABULARIES[file] for file in (spec.words, spec.stems, spec.characters) if file}
+    if isinstance(spec, PiecesSpec):
+        return {spec.pieces: PIECES, spec.merges: MERGES}
     return {}
 
 

@@ -1,6 +1,7 @@
 """Builds the graphs of the tiny bundles operator by operator, with seeded random weights.
 
 T steps, B batch, C characters, N spellings, G n-grams, K labels, F numbers of a frame, D directions, H hidden.
+S steps of the longest source, M sources.
 """
 
 from collections.abc import Sequence
@@ -11,9 +12,10 @@ import onnx
 import onnx_ir as ir
 from onnxscript import GraphBuilder
 
-from models.manifest import StateTensor, Tensor
+from models.manifest import MemoryTensor, StateTensor, Tensor
 
 HIDDEN, EMBEDDING = 6, 5
+CANDIDATES = 16  # best pieces of a step
 _TYPES = {"int32": ir.DataType.INT32, "float32": ir.DataType.FLOAT}
 
 
@@ -28,6 +30,7 @@ class TinyGraph:
         self.inputs: list[Tensor] = []
         self.outputs: list[Tensor] = []
         self.state: list[StateTensor] = []
+        self.memory: list[MemoryTensor] = []
 
     def random(self, *shape: int) -> Any:
         """Return a constant of independent weights, large enough for confident and different answers."""
@@ -43,6 +46,10 @@ class TinyGraph:
     def state_input(self, name: str) -> Any:
         self.state.append(StateTensor(input=name, output=f"{name}_next", width=HIDDEN))
         return self._builder.input(name, ir.DataType.FLOAT, ["B", HIDDEN])
+
+    def memory_input(self, name: str, width: int) -> Any:
+        self.memory.append(MemoryTensor(name=name, width=width))
+        return self._builder.input(name, ir.DataType.FLOAT, ["S", "M", width])
 
     def output(self, value: Any, name: str, *shape: int | str, dtype: Any = "float32") -> None:
         self.outputs.append(Tensor(name=name, dtype=dtype, shape=shape))
@@ -131,6 +138,49 @@ class TinyGraph:
         """Declare the state outputs, after all other outputs."""
         for part, value in zip("hc", after, strict=True):
             self.declare_output(self.op.Squeeze(value, [0]), f"{part}_next", "B", HIDDEN)
+
+    def read_source(self, x: Any, lengths: Any) -> None:
+        """Declare the outputs of a reader: the first state h (M, H), keys (S, M, H) and values (S, M, 2·H)."""
+        steps, last = self.bidirectional(x, lengths)
+        self.output(self.op.Tanh(self.dense(last, 2 * HIDDEN, HIDDEN)), "h_next", "M", HIDDEN)
+        self.output(self.dense(steps, 2 * HIDDEN, HIDDEN), "keys", "S", "M", HIDDEN)
+        self.output(steps, "values", "S", "M", 2 * HIDDEN)
+
+    def write_step(self, rows: int, bias: Any) -> None:
+        """Declare the inputs and outputs of a step that writes a piece after the newest ones (B,).
+
+        `bias` (rows,) is that of the scores.
+        """
+        op = self.op
+        pieces, h = self.input("pieces", "B"), self.state_input("h")
+        keys, values = self.memory_input("keys", HIDDEN), self.memory_input("values", 2 * HIDDEN)
+        lengths, owners = self.input("memory_lengths", "M"), self.input("owners", "B")
+        x = op.Gather(self.random(rows, EMBEDDING), pieces, axis=0)
+        h = op.Tanh(self.dense(op.Concat(x, h, axis=1), EMBEDDING + HIDDEN, HIDDEN))
+        scores = op.ReduceSum(op.Mul(op.Gather(keys, owners, axis=1), h), self.constant(np.array([2])), keepdims=1)
+        count = op.Squeeze(op.Shape(keys, start=0, end=1))
+        steps = op.Cast(op.Range(op.Sub(count, count), count, op.Div(count, count)), to=ir.DataType.INT32)
+        valid = op.Less(
+            op.Unsqueeze(steps, self.constant(np.array([1, 2]))),
+            op.Unsqueeze(op.Gather(lengths, owners, axis=0), self.constant(np.array([0, 2]))),
+        )
+        scores = op.Where(valid, scores, self.constant(np.float32(-1e9)))
+        weights = op.Exp(op.Sub(scores, op.ReduceMax(scores, self.constant(np.array([0])), keepdims=1)))  # (S, B, 1)
+        found = op.Concat(op.Mul(op.Gather(values, owners, axis=1), weights), weights, axis=2)
+        sums = op.ReduceSum(found, self.constant(np.array([0])), keepdims=0)
+        context, total = op.Split(sums, self.constant(np.array([2 * HIDDEN, 1])), axis=1, _outputs=2)
+        h = op.Tanh(self.dense(op.Concat(h, op.Div(context, total), axis=1), 3 * HIDDEN, HIDDEN))
+        logits = op.Add(op.MatMul(h, self.random(HIDDEN, rows)), self.constant(bias))
+        log_probabilities = op.LogSoftmax(logits, axis=-1)
+        best, best_rows = op.TopK(log_probabilities, self.constant(np.array([CANDIDATES])), axis=-1, _outputs=2)
+        self.output(log_probabilities, "log_probabilities", "B", rows)
+        self.output(best, "best_scores", "B", CANDIDATES)
+        self.output(op.Cast(best_rows, to=ir.DataType.INT32), "best_pieces", "B", CANDIDATES, dtype="int32")
+        shares = op.Div(
+            op.Squeeze(weights, self.constant(np.array([2]))), op.Squeeze(total, self.constant(np.array([1])))
+        )
+        self.output(op.Transpose(shares, perm=[1, 0]), "attention", "B", "S")
+        self.declare_output(h, "h_next", "B", HIDDEN)
 
     def probabilities(self, x: Any, width: int, labels: int) -> Any:
         """Map (…, width) to probabilities (…, labels)."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript import GraphBuilder
 
-from models.manifest import StateTensor, Tensor
+from models.manifest import MemoryTensor, StateTensor, Tensor
 
 Precision = Literal["fp32", "int8"]
 DType = Literal["float32", "int32"]
@@ -34,6 +34,7 @@ class ExportedGraph:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     state: tuple[StateTensor, ...] = ()
+    memory: tuple[MemoryTensor, ...] = ()
 
 
 class OnnxGraphBuilder:
@@ -48,6 +49,7 @@ class OnnxGraphBuilder:
         self._inputs: list[Tensor] = []
         self._outputs: list[Tensor] = []
         self._state: list[StateTensor] = []
+        self._memory: list[MemoryTensor] = []
 
     def constant(self, array: Any, name: str) -> Any:
         """Return an initializer. A repeated name returns the same initializer.
@@ -73,6 +75,11 @@ class OnnxGraphBuilder:
     def state_input(self, name: str, width: int) -> Any:
         self._state.append(StateTensor(input=name, output=f"{name}_next", width=width))
         return self._root.input(name, ir.DataType.FLOAT, ["B", width])
+
+    def memory_input(self, name: str, width: int) -> Any:
+        """Return an input (S, M, width) that is an output of the reader."""
+        self._memory.append(MemoryTensor(name=name, width=width))
+        return self._root.input(name, ir.DataType.FLOAT, ["S", "M", width])
 
     def state_output(self, value: Any, name: str, width: int) -> None:
         self._add_output(value, f"{name}_next", ("B", width), "float32")
@@ -111,7 +118,11 @@ class OnnxGraphBuilder:
         proto = ir.to_proto(model)
         onnx.checker.check_model(proto)
         return ExportedGraph(
-            model=proto, inputs=tuple(self._inputs), outputs=tuple(self._outputs), state=tuple(self._state)
+            model=proto,
+            inputs=tuple(self._inputs),
+            outputs=tuple(self._outputs),
+            state=tuple(self._state),
+            memory=tuple(self._memory),
         )
 
     def lookup(self, table: Floats, rows: Any, name: str) -> Any:

@@ -51,19 +51,22 @@ def add_product(
     if graph.precision == "fp32":
         product = op.MatMul(quantized, graph.constant(weight.T, f"{name}.weight"))
         return product if bias is None else op.Add(product, graph.constant(bias, f"{name}.bias"))
-    scale, zero = _activation_scale(graph, reach)
     rounded, weight_scale = quantize_weights(weight)
-    product = op.MatMulIntegerToFloat(
+    return add_int8_product(
+        graph,
         quantized,
         graph.constant(rounded, f"{name}.weight"),
-        scale,
         graph.constant(weight_scale, f"{name}.scale"),
-        zero,
-        None,
         None if bias is None else graph.constant(bias, f"{name}.bias"),
-        **CONTRIB,
+        reach,
     )
-    product.dtype = scale.dtype  # the builder infers no types for operators of ONNX Runtime
+
+
+def add_int8_product(graph: OnnxGraphBuilder, quantized: Any, rounded: Any, scale: Any, bias: Any, reach: float) -> Any:
+    """Return the product (…, N) of bytes (…, K) of `add_quantize` and weights (K, N) with their scales (N,)."""
+    step, zero = _activation_scale(graph, reach)
+    product = graph.op.MatMulIntegerToFloat(quantized, rounded, step, scale, zero, None, bias, **CONTRIB)
+    product.dtype = step.dtype  # the builder infers no types for operators of ONNX Runtime
     return product
 
 

@@ -32,7 +32,7 @@ def export_graph(network: Network, precision: Precision) -> ExportedGraph:
     elif isinstance(network, LanguageModel):
         characters, lengths = graph.input("characters", "T", "B"), graph.input("lengths", "B")
         table = to_array(network.table())
-        signal = _look_up(graph, table, characters)
+        signal = look_up(graph, table, characters)
         signal, final = add_stack(graph, network.stack, signal, lengths, _state_inputs(graph, network.stack))
         if network.narrow is not None:
             x = _dense(graph, signal, network.narrow, "narrow")
@@ -54,7 +54,7 @@ def _add_sequence_network(graph: OnnxGraphBuilder, network: SequenceNetwork) -> 
         signal, lengths = _encode_frames(graph, encoder)
     else:  # mixtures and positions are folded into the table
         rows, lengths = graph.input("bases" if encoder.is_dna else "characters", "T", "B"), graph.input("lengths", "B")
-        signal = _look_up(graph, to_array(encoder.table()), rows)
+        signal = look_up(graph, to_array(encoder.table()), rows)
     initial = _state_inputs(graph, network.stack) if network.streams else None
     signal, final = add_stack(graph, network.stack, signal, lengths, initial)
     if network.step_head is not None:
@@ -99,7 +99,7 @@ def _dense(graph: OnnxGraphBuilder, signal: Signal, layer: nn.Linear, name: str)
     return graph.dense(signal.x, signal.spread(to_array(layer.weight)), to_array(layer.bias), name)
 
 
-def _reach(table: Floats) -> float:
+def reach_of(table: Floats) -> float:
     """Return the largest magnitude in a table, with a margin for quantization."""
     return float(np.abs(table).max() * ROUNDING)
 
@@ -114,12 +114,12 @@ def _encode_words(graph: OnnxGraphBuilder, encoder: WordEncoder) -> tuple[Signal
     stems = to_array(encoder.stem_embedding.weight)
     embedding = stems.shape[1]
     if not encoder.has_forms:
-        return _look_up(graph, stems, words, "stems", keep_table=False), lengths
+        return look_up(graph, stems, words, "stems", keep_table=False), lengths
     forms = to_array(encoder.form_table())  # (rows, F), zeros for a row without a form
     # A spelling's vector stays below 1, and a mean of n-grams below the largest n-gram.
-    reach = max(1.0, _reach(stems))
+    reach = max(1.0, reach_of(stems))
     if encoder.subword_embedding is not None:
-        reach = max(reach, _reach(to_array(encoder.subword_embedding.weight)))
+        reach = max(reach, reach_of(to_array(encoder.subword_embedding.weight)))
     has_form = np.flatnonzero(forms.any(axis=1))
     form_of_row = np.zeros(len(forms), np.int32)
     form_of_row[has_form] = 1 + np.arange(len(has_form))
@@ -151,7 +151,7 @@ def _encode_forms(graph: OnnxGraphBuilder, encoder: WordEncoder) -> Any:
             parts.append(add_final_states(graph, speller.layer, source))
         else:
             # The convolution is one product over windows, so that a form's bits do not depend on the others.
-            valid = _valid_steps(graph, spellings, lengths)  # (C, N, 1)
+            valid = valid_steps(graph, spellings, lengths)  # (C, N, 1)
             x = op.Where(valid, x, 0.0)
             windows = op.Concat(op.Pad(x, [1, 0, 0, -1, 0, 0]), x, op.Pad(x, [-1, 0, 0, 1, 0, 0]), axis=2)
             weight, bias = to_array(speller.filters.weight), to_array(speller.filters.bias)
@@ -165,11 +165,11 @@ def _encode_forms(graph: OnnxGraphBuilder, encoder: WordEncoder) -> Any:
     return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=1)
 
 
-def _look_up(
+def look_up(
     graph: OnnxGraphBuilder, table: Floats, rows: Any, name: str = "table", *, keep_table: bool = True
 ) -> Signal:
     """Look up rows (T, B). With `keep_table`, layers may fold the table into their input projections."""
-    reach = _reach(table)
+    reach = reach_of(table)
     pinned = pin_table(graph, table, reach)
     x = graph.lookup(pinned, rows, name)
     source = {"table": table, "rows": rows} if keep_table else {}
@@ -186,7 +186,7 @@ def _encode_frames(graph: OnnxGraphBuilder, encoder: FrameEncoder) -> tuple[Sign
     return Signal(x=x, columns=np.arange(features), width=features, reach=FRAME_LIMIT), lengths
 
 
-def _valid_steps(graph: OnnxGraphBuilder, rows: Any, lengths: Any) -> Any:
+def valid_steps(graph: OnnxGraphBuilder, rows: Any, lengths: Any) -> Any:
     """Return a mask (T, B, 1) of the steps before the end of each column, for rows (T, B, …)."""
     op = graph.op
     count = op.Squeeze(op.Shape(rows, start=0, end=1))
@@ -198,7 +198,7 @@ def _pool(graph: OnnxGraphBuilder, network: SequenceNetwork, signal: Signal, len
     """Return the concatenated poolings (B, pooling width) of a signal's features."""
     op, pooling = graph.op, network.pooling
     y = signal.features(graph, "features")  # (T, B, W)
-    valid = _valid_steps(graph, y, lengths)
+    valid = valid_steps(graph, y, lengths)
     if network.stack.layers[0].cell == "rnn-relu":
         y = op.Where(valid, y, 0.0)  # an unbounded state may be infinite in the padding, and 0 · inf is NaN
     pooled = []
@@ -206,7 +206,7 @@ def _pool(graph: OnnxGraphBuilder, network: SequenceNetwork, signal: Signal, len
         if part == "max":
             pooled.append(op.ReduceMax(op.Where(valid, y, LOWEST), [0], keepdims=0))
         elif part == "mean":
-            pooled.append(_weighted_mean(graph, y, op.Cast(valid, to=ir.DataType.FLOAT)))
+            pooled.append(weighted_mean(graph, y, op.Cast(valid, to=ir.DataType.FLOAT))[0])
         elif part == "last":
             last = graph.final_step(y, lengths)  # (B, W); backward columns end at the first step
             if (backward := network.stack.backward_columns).any():
@@ -219,16 +219,17 @@ def _pool(graph: OnnxGraphBuilder, network: SequenceNetwork, signal: Signal, len
             query = graph.constant(to_array(pooling.attention.query.weight)[0], "attention.query")
             scores = op.Where(valid, op.ReduceSum(op.Mul(hidden, query), [2], keepdims=1), LOWEST)  # (T, B, 1)
             weights = op.Exp(op.Sub(scores, op.ReduceMax(scores, [0], keepdims=1)))
-            pooled.append(_weighted_mean(graph, y, weights))
+            pooled.append(weighted_mean(graph, y, weights)[0])
     return pooled[0] if len(pooled) == 1 else op.Concat(*pooled, axis=1)
 
 
-def _weighted_mean(graph: OnnxGraphBuilder, y: Any, weights: Any) -> Any:
-    """Return (B, W) from y (T, B, W) and weights (T, B, 1).
+def weighted_mean(graph: OnnxGraphBuilder, y: Any, weights: Any) -> tuple[Any, Any]:
+    """Return the mean (B, W) of y (T, B, W) by weights (T, B, 1), and the sum of the weights (B, 1).
 
     The weights are summed as one more column of y. A separate sum over (T, B, 1) would use another order for one row
     than for many.
     """
     op = graph.op
     sums = op.ReduceSum(op.Concat(op.Mul(y, weights), weights, axis=2), [0], keepdims=0)  # (B, W + 1)
-    return op.Div(op.Slice(sums, [0], [-1], [1]), op.Slice(sums, [-1], [END], [1]))
+    total = op.Slice(sums, [-1], [END], [1])
+    return op.Div(op.Slice(sums, [0], [-1], [1]), total), total

@@ -108,9 +108,26 @@ def _rnn_step(
 def _gru_step(
     graph: OnnxGraphBuilder, states: Sequence[Any], gates: Sequence[Any], cell: Cell, name: str, *, textbook: bool
 ) -> list[Any]:
-    op, two = graph.op, 2 * cell.hidden
-    (h,), (x_rz, x_n) = states, gates
-    weight, bias = to_array(cell.weight_hh_l0), to_array(cell.bias_hh_l0)[two:]
+    weight, bias = to_array(cell.weight_hh_l0), to_array(cell.bias_hh_l0)
+    return [add_gru_step(graph, states[0], gates, weight, bias, name, textbook=textbook)]
+
+
+def add_gru_step(
+    graph: OnnxGraphBuilder,
+    h: Any,
+    gates: Sequence[Any],
+    weight: Floats,
+    bias: Floats,
+    name: str,
+    *,
+    textbook: bool = False,
+) -> Any:
+    """Return the next state (B, H) of a GRU with the recurrent weight (3·H, H) and bias (3·H,), |h| <= BOUND.
+
+    `gates` are what the input contributes: r and z (B, 2·H) with both biases, and n (B, H) with that of the input.
+    """
+    op, two = graph.op, len(weight) * 2 // 3
+    (x_rz, x_n), bias = gates, bias[two:]
     quantized = add_quantize(graph, h, BOUND)
     read = add_product(graph, quantized, weight[:two], None, BOUND, f"{name}.rz")
     r, z = op.Split(op.Sigmoid(op.Add(x_rz, read)), axis=-1, num_outputs=2, _outputs=2)
@@ -119,7 +136,7 @@ def _gru_step(
     else:
         read = op.Mul(r, add_product(graph, quantized, weight[two:], bias, BOUND, f"{name}.n"))
     n = op.Tanh(op.Add(x_n, read))
-    return [op.Add(n, op.Mul(z, op.Sub(h, n)))]
+    return op.Add(n, op.Mul(z, op.Sub(h, n)))
 
 
 def _mlstm_step(
