@@ -48,6 +48,7 @@ def _check_forecasts(payload: Payload, answer: dict[str, Any]) -> None:
 
 
 def _check_tags(payload: Payload, value: Sequence[Any], tags: list[Any]) -> None:
+    rate = payload.parameters.get("frame_rate", 1)
     # A model with the label O may mark spans only, and a sentence may have none.
     _expect(bool(tags) or not value or "O" in payload.labels, f"no tags for {_short(value)}")
     end = 0
@@ -57,7 +58,7 @@ def _check_tags(payload: Payload, value: Sequence[Any], tags: list[Any]) -> None
         known = not payload.labels or any(name in (label, f"B-{label}", f"I-{label}") for name in payload.labels)
         _expect(isinstance(label, str) and known, f"the model has no label {label!r}")
         _expect_score(tag["score"])
-        part = value[tag["start"] : tag["end"]]
+        part = value[round(tag["start"] * rate) : round(tag["end"] * rate)]
         if isinstance(value, str):
             words: tuple[str, ...] = (str(part),)
         else:  # tokens are words or letters; frames have no text

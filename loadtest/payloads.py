@@ -19,6 +19,7 @@ JOINT_TASKS = ("tag", "classify")  # of a model with the task "joint"
 # For a model without examples. Every English vocabulary has these letters.
 PLAIN_WORDS = ("the", "king", "and", "a", "good", "old", "film", "was", "seen", "by", "many", "people", "in", "London")
 PROMPT = "ROMEO:"
+MERGED_SHARE, FRAME_RATES = 0.3, (1, 25, 30, 100)  # of requests with frames: merged ones; frames per second
 SHORTEST_HORIZON = 4  # values: every forecaster forecasts as many
 # An assumption, not a measurement: how much text the clients of a small language model request.
 NEW_TOKENS, NEW_TOKENS_WEIGHTS = (20, 50, 100, 200), (4, 3, 2, 1)
@@ -169,12 +170,14 @@ def generate_bodies(count: int, new_tokens: int) -> list[dict[str, Any]]:
 
 
 def _tag(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:
-    kind = random.random()
+    kind, parameters = random.random(), None
+    if model.codec == "frames" and random.random() < MERGED_SHARE:
+        parameters = {"aggregation_strategy": "simple", "frame_rate": random.choice(FRAME_RATES)}
     if kind < 0.8:
-        return _payload(model, "tag", _input(model, histogram, random))
+        return _payload(model, "tag", _input(model, histogram, random), parameters=parameters)
     inputs = [_input(model, histogram, random) for _ in range(random.randint(2, 8))]
     if kind < 0.9 or model.codec == "frames":
-        return _payload(model, "tag", inputs, form="list")
+        return _payload(model, "tag", inputs, form="list", parameters=parameters)
     tokens = [text.split() if model.codec == "words" else list(text) for text in inputs]
     return _payload(model, "tag", tokens, form="tokens")
 

@@ -18,8 +18,8 @@ FORECAST = Payload(
 )
 
 
-def tagging(inputs: Any) -> Payload:
-    return Payload(task="tag", body={"inputs": inputs}, labels=LABELS)
+def tagging(inputs: Any, **parameters: Any) -> Payload:
+    return Payload(task="tag", body={"inputs": inputs, "parameters": parameters}, labels=LABELS)
 
 
 def classifying(inputs: Any, **parameters: Any) -> Payload:
@@ -39,6 +39,10 @@ def label(name: str, score: float) -> dict[str, Any]:
         (tagging([]), []),
         (tagging([["a", "b"]]), [[{**HARRY, "word": "ab", "start": 0, "end": 2}]]),
         (tagging(FRAMES), [{**HARRY, "word": "", "start": 1, "end": 2}]),
+        (
+            tagging(FRAMES, frame_rate=4),
+            [{"entity_group": "NOUN", "score": 0.9, "word": "", "start": 0.25, "end": 0.5}],
+        ),
         (tagging([FRAMES, FRAMES]), [[{**HARRY, "word": "", "end": 1}], [{**HARRY, "word": "", "end": 1}]]),
         (classifying(FRAMES), [[label("good", 0.7), label("bad", 0.3)]]),
         (classifying("a"), [[label("good", 0.7), label("bad", 0.3)]]),
@@ -64,6 +68,7 @@ def test_correct_answer_passes(payload: Payload, answer: Any) -> None:
         (tagging("Harry met"), [{**HARRY, "entity": "X"}]),
         (tagging(FRAMES), [{**HARRY, "end": 1}]),
         (tagging(FRAMES), [{**HARRY, "word": "", "start": 2, "end": 3}]),
+        (tagging(FRAMES, frame_rate=4), [{**HARRY, "word": "", "start": 1, "end": 2}]),
         (classifying(FRAMES), [[], []]),
         (tagging("Harry met"), [{**HARRY, "score": 1.1}]),
         (tagging(["a", "b"]), [[]]),

@@ -67,6 +67,7 @@ def test_frames_model_gets_frames_of_its_examples() -> None:
         inputs = payload.inputs if payload.form == "list" else [payload.inputs]
         assert all(frame in ([0.5, 1], [2, 3], [4, 5.5]) for frames in inputs for frame in frames)
         assert max(map(len, inputs)) <= 7
+    assert {payload.parameters.get("aggregation_strategy") for payload in requests} == {None, "simple"}
 
 
 def test_dna_model_gets_bases_of_its_examples() -> None:

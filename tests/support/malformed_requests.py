@@ -93,13 +93,17 @@ class Target:
 
 
 def build_malformed(address: ServiceAddress, prefix: str, models: Sequence[ServedModel]) -> list[MalformedRequest]:
-    """Return every kind for every task that has a model which reads words or writes text."""
+    """Return every kind for every task that has a model which reads words, reads frames, or writes text."""
     readers = [model for model in models if model.codec == "words" or model.task == "generate"]
     first = {model.task: model for model in reversed(readers)}
     targets = [Target(address=address, prefix=prefix, model=first[task]) for task in TASKS if task in first]
     builders = (_not_json, _wrong_types, _wrong_http, _wrong_model, _huge, _odd_texts, _empty, _hang_ups)
     found = [request for target in targets for build in builders for request in build(target, models)]
-    return found + [request for target in targets for request in _BY_TASK[target.model.task](target)]
+    found += [request for target in targets for request in _BY_TASK[target.model.task](target)]
+    of_frames = {model.task: model for model in reversed(models) if model.codec == "frames"}
+    for model in of_frames.values():
+        found += _wrong_frames(Target(address=address, prefix=prefix, model=model))
+    return found
 
 
 def _not_json(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
@@ -195,8 +199,31 @@ def _hang_ups(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedReq
 
 def _tag_parameters(target: Target) -> Iterator[MalformedRequest]:
     yield target.refused("parameter out of range", 422, parameters={"aggregation_strategy": "max"})
+    yield target.refused("frame rate of words", 422, parameters={"aggregation_strategy": "simple", "frame_rate": 25})
     yield target.answered("list of an empty token list", [[], ["a"]])
     yield target.answered("empty token", [["", "a"]])
+
+
+def _wrong_frames(target: Target) -> Iterator[MalformedRequest]:
+    model, frame = target.model, list(target.model.steps[0])
+    width, merged = len(frame), {"aggregation_strategy": "simple"}
+    for inputs in ("a b", ["a"], [["a"] * width], [[None] * width], [[True] * width], 5, {"frames": [frame]}):
+        yield target.refused("frames without numbers", 422, inputs=inputs)
+    for inputs in ([frame[:-1]], [[*frame, 0.0]], [frame, frame[:-1]], [[], frame], frame, [[[frame]]]):
+        yield target.refused("frames of another shape", 422, inputs=inputs)
+    for number in ("NaN", "-Infinity", "1e39", "1e999", "9" * 400):
+        numbers = ",".join([number, *["0"] * (width - 1)])
+        body = f'{{"inputs": [[{numbers}]], "model": "{model.id}"}}'
+        yield target.send("numbers that float32 does not hold", body.encode(), 422)
+    if model.max_length:
+        yield target.refused("input over the model's limit", 413, inputs=[frame] * (model.max_length + 1))
+    yield target.answered("empty list", [])
+    yield target.answered("lists of no frame and of one", [[], [frame]])
+    if model.task == "tag":
+        for rate in (0, -25, 1e300, "25", True):
+            yield target.refused("wrong frame rate", 422, inputs=[frame], parameters={**merged, "frame_rate": rate})
+        yield target.refused("frame rate of single frames", 422, inputs=[frame], parameters={"frame_rate": 25})
+        yield target.answered("merged frames", [frame] * 3, {**merged, "frame_rate": 25})
 
 
 def _classify_parameters(target: Target) -> Iterator[MalformedRequest]:
