@@ -5,7 +5,7 @@ recomputed in float64. This needs the package onnx; pictures need matplotlib, an
 T steps, B batch, D directions, H hidden.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from models import state as states
 from models.bundle import Bundle
+from models.inspect.gradients import influence
 from models.inspect.operators import PARTS, Floats, Kind, RecurrentOperator, UnsupportedOperator, run
 from models.manifest import BundleError
 from models.onnx_session import OnnxModel, Placement
@@ -41,6 +42,7 @@ class Layer:
     direction: str
     parts: dict[str, Floats]  # (T, H) each, in the order of operators.PARTS
     difference: float  # largest difference from the states of the graph
+    influence: Floats | None = None  # (T,): see gradients.influence
 
     @property
     def hidden(self) -> int:
@@ -61,50 +63,58 @@ class Inspection:
     layers: tuple[Layer, ...]
 
 
-def inspect(bundle: Bundle, raw: Any) -> Inspection:
-    """Run one input and record the layers that run along its steps.
+class Inspector:
+    """Inspects inputs of one bundle. Its graph is read once.
 
-    Raises BundleError for a bundle without fp32 variant or without recurrent operator, ValueError for an empty input,
-    and NotInstalled without the package onnx.
+    Raises BundleError for a bundle without fp32 variant or without recurrent operator, and NotInstalled without the
+    package onnx.
     """
-    if VARIANT not in bundle.manifest.variants:
-        raise BundleError(f"{bundle.manifest.name}: has no variant {VARIANT!r}, the only one that can be inspected")
-    item: Any = bundle.task.encode(raw)
-    if not item.length:
-        raise ValueError("the input is empty; give at least one step")
-    try:
-        import onnx
-    except ImportError:
-        raise NotInstalled("the package onnx is missing; run pip install onnx, or install the train extra") from None
-    model = onnx.load_model_from_string((bundle.path / bundle.manifest.variants[VARIANT].file).read_bytes())
-    nodes = [node for node in model.graph.node if node.op_type in PARTS and node.domain in ("", "ai.onnx")]
-    if not nodes:
-        raise BundleError(f"{bundle.manifest.name}: its graph has no {', '.join(PARTS)} operator")
-    task: Any = bundle.task
-    if isinstance(task, Generation):
-        state = zip(task.state, states.zeros(task.state, 1), strict=True)
-        feeds = task.codec.collate([item]) | {tensor.input: zeros for tensor, zeros in state}
-    else:
-        feeds = task.collate([item])
-    arrays = _arrays(model, nodes, dict(bundle.model.graph_feeds(feeds)))
-    layers = [layer for node in nodes if _runs_along_input(model, node) for layer in _layers(node, arrays)]
-    # The word or character of each step, or its number for an input that is not text.
-    steps = tuple(str(token) or str(number) for number, token in enumerate(item.tokens, 1))
-    return Inspection(bundle=bundle.manifest.name, steps=steps, layers=tuple(layers))
+
+    def __init__(self, bundle: Bundle) -> None:
+        if VARIANT not in bundle.manifest.variants:
+            raise BundleError(f"{bundle.manifest.name}: has no variant {VARIANT!r}, the only one that can be inspected")
+        try:
+            import onnx
+        except ImportError:
+            raise NotInstalled(
+                "the package onnx is missing; run pip install onnx, or install the train extra"
+            ) from None
+        self._bundle = bundle
+        model = onnx.load_model_from_string((bundle.path / bundle.manifest.variants[VARIANT].file).read_bytes())
+        nodes = [node for node in model.graph.node if node.op_type in PARTS and node.domain in ("", "ai.onnx")]
+        if not nodes:
+            raise BundleError(f"{bundle.manifest.name}: its graph has no {', '.join(PARTS)} operator")
+        self._nodes = [node for node in nodes if _runs_along_input(model, node)]
+        self._constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+        available = {output.name for output in model.graph.output} | set(self._constants)
+        for name in dict.fromkeys(name for node in nodes for name in (*node.input, node.output[0]) if name):
+            if name not in available:
+                model.graph.output.append(onnx.ValueInfoProto(name=name))  # the runtime infers the type
+        self._model = OnnxModel(model.SerializeToString(), Placement(device="cpu"))
+
+    def inspect(self, raw: Any) -> Inspection:
+        """Run one input and record the layers that run along its steps. Raises ValueError for an empty input."""
+        bundle = self._bundle
+        item: Any = bundle.task.encode(raw)
+        if not item.length:
+            raise ValueError("the input is empty; give at least one step")
+        task: Any = bundle.task
+        if isinstance(task, Generation):
+            state = zip(task.state, states.zeros(task.state, 1), strict=True)
+            feeds = task.codec.collate([item]) | {tensor.input: zeros for tensor, zeros in state}
+        else:
+            feeds = task.collate([item])
+        feeds = dict(bundle.model.graph_feeds(feeds))
+        arrays = self._constants | feeds | self._model.run(feeds)
+        layers = [layer for node in self._nodes for layer in _layers(node, arrays)]
+        # The word or character of each step, or its number for an input that is not text.
+        steps = tuple(str(token) or str(number) for number, token in enumerate(item.tokens, 1))
+        return Inspection(bundle=bundle.manifest.name, steps=steps, layers=tuple(layers))
 
 
-def _arrays(
-    model: "onnx.ModelProto", nodes: Sequence["onnx.NodeProto"], feeds: dict[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
-    """Return every array that the nodes read, and their first output."""
-    import onnx
-
-    known = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer} | feeds
-    available = {output.name for output in model.graph.output} | set(known)
-    for name in dict.fromkeys(name for node in nodes for name in (*node.input, node.output[0]) if name):
-        if name not in available:
-            model.graph.output.append(onnx.ValueInfoProto(name=name))  # the runtime infers the type
-    return known | OnnxModel(model.SerializeToString(), Placement(device="cpu")).run(feeds)
+def inspect(bundle: Bundle, raw: Any) -> Inspection:
+    """Inspect one input. Raises the errors of Inspector."""
+    return Inspector(bundle).inspect(raw)
 
 
 def _runs_along_input(model: "onnx.ModelProto", node: "onnx.NodeProto") -> bool:
@@ -138,12 +148,16 @@ def _layers(node: "onnx.NodeProto", arrays: dict[str, NDArray[Any]]) -> Iterable
     initial = tuple(read[part].astype(np.float64) for part in ("initial_h", "initial_c") if part in read)
     y = arrays[node.output[0]]  # (T, D, B, H)
     for number, record in enumerate(run(operator, x, lengths, initial)):
+        parts = {part: values[: lengths[0], 0] for part, values in record.items()}
+        order = -1 if operator.directions[number] == "backward" else 1
+        effect = influence(operator, number, {part: values[::order] for part, values in parts.items()})
         yield Layer(
             name=node.input[1].removesuffix(".w") or node.name,
             kind=kind,
             direction=operator.directions[number],
-            parts={part: values[: lengths[0], 0] for part, values in record.items()},
+            parts=parts,
             difference=float(np.abs(record["state"] - y[:, number]).max()),
+            influence=None if effect is None else effect[::order],
         )
 
 

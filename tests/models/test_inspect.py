@@ -19,6 +19,7 @@ from models import inspect as inspect_package
 from models.__main__ import main
 from models.bundle import Bundle
 from models.inspect import Layer, NotInstalled, inspect, operators, render, units
+from models.inspect.gradients import influence
 from models.inspect.operators import PARTS, Kind, RecurrentOperator, UnsupportedOperator
 from models.inspect.units import Row
 from models.onnx_session import OnnxModel
@@ -306,3 +307,50 @@ def test_command_refuses_too_many_steps_for_a_picture(
     message = capsys.readouterr().err
     assert "281" in message
     assert "280" in message
+
+
+def moved(
+    operator: RecurrentOperator, x: NDArray[Any], at: int, change: NDArray[Any], state_change: NDArray[Any]
+) -> NDArray[Any]:
+    """Return the last state (H,) after x (T, 1, F), with the memory after `at` steps changed by `change` (H,).
+
+    The state of an LSTM at that step changes by `state_change`.
+    """
+    head = operators.run(operator, x[:at], np.array([at]))[0]
+    state = head["state"][-1:]  # (1, 1, H)
+    lstm = operator.kind == "LSTM"
+    initial = (state + state_change, head["cell"][-1:] + change) if lstm else (state + change, state)
+    tail = operators.run(operator, x[at:], np.array([len(x) - at]), initial)[0]
+    end: NDArray[Any] = tail["state"][-1, 0]
+    return end
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [("RNN", {}), ("GRU", {"linear_before_reset": 0}), ("GRU", {"linear_before_reset": 1}), ("LSTM", {})],
+)
+def test_influence_is_the_norm_of_the_jacobian(kind: Kind, attributes: dict[str, Any]) -> None:
+    operator, arrays = random_operator(kind, attributes, "WRB")
+    x, small = arrays["X"][:, :1].astype(np.float64), 1e-6
+    record = {part: values[:, 0] for part, values in operators.run(operator, x, np.array([T]))[0].items()}
+    found = influence(operator, 0, record)
+    assert found is not None
+    norms = []
+    for at in range(1, T):
+        # A changed cell also changes the state of its own step, through the output gate.
+        own = record["output"][at - 1] * (1 - record["memory"][at - 1] ** 2) if kind == "LSTM" else np.zeros(H)
+        columns = []
+        for unit in range(H):
+            change = small * np.eye(H)[unit]
+            ends = [moved(operator, x, at, sign * change, sign * change * own) for sign in (1, -1)]
+            columns.append((ends[0] - ends[1]) / (2 * small))
+        norms.append(float(np.linalg.norm(columns)))
+    last = float(np.linalg.norm(record["output"][-1] * (1 - record["memory"][-1] ** 2))) if kind == "LSTM" else H**0.5
+    np.testing.assert_allclose(found, np.array([*norms, last]) / last, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("attributes", "given"), [({"clip": 0.7}, "WRB"), ({"input_forget": 1}, "WRB"), ({}, "WRBP")])
+def test_influence_of_unusual_cells_is_not_given(attributes: dict[str, Any], given: str) -> None:
+    operator, arrays = random_operator("LSTM", attributes, given)
+    record = operators.run(operator, arrays["X"].astype(np.float64), np.full(B, T))[0]
+    assert influence(operator, 0, {part: values[:, 0] for part, values in record.items()}) is None
