@@ -245,6 +245,9 @@ class Settings(BaseModel):
         json_schema_extra=_form("an address or a host name"),
         description="Address of the gRPC port. 0.0.0.0: all interfaces.",
     )
+    page: Literal["on", "off"] = Field(
+        default="on", description="The page at / that shows what the models do, and the reference at /docs."
+    )
     access_log: Literal["off", "errors", "all"] = Field(
         default="off", description="Requests that are logged when they end. Their contents are never logged."
     )

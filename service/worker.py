@@ -21,17 +21,18 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from service.auth import Authenticator, open_authenticator
-from service.errors import Overloaded, Unavailable
+from service.errors import Unavailable
+from service.inspections import Inspections
 from service.logs import AccessLog
 from service.rate_limits import IN_PROCESS, RateLimiter
+from service.resting_thread import RestingThread
 from service.settings import Settings
 from service.telemetry import RequestRecord, Telemetry, drop_dead_workers
 from service.tracing import Tracer, open_tracer
@@ -51,8 +52,6 @@ SAME_SIGNAL_S = 1.0  # a supervisor such as systemd signals all processes, and c
 GC_THRESHOLD = 20_000
 
 LARGE_BYTES = 1 << 16  # of a body that is parsed in a thread, with bounds, and whose errors do not repeat the value
-PARSER_REST = 3.0  # the thread rests this many times as long as it has parsed: the event loop gets most of the core
-PARSER_QUEUE = 64  # large bodies that may wait for the thread
 
 BACK_OFF_S = 0.5  # before the first restart; doubled for each failure in a row
 BACK_OFF_MAX_S = 30.0
@@ -70,6 +69,7 @@ class Worker:
         self.settings = settings
         self.telemetry = Telemetry()
         self.parser = BodyParser()
+        self.inspections = Inspections()
         self.stopping = False  # since SIGTERM: not ready, and no connection is kept
         self._stopping_since_s = -math.inf  # on the clock of the loop
         self.draining = False  # since the end of the lame duck period: no new requests
@@ -279,40 +279,18 @@ def _guarded(observe: Callable[[RequestRecord], None]) -> Callable[[RequestRecor
     return call
 
 
-class BodyParser:
-    """Parses large bodies in one thread, one after another.
+class BodyParser(RestingThread):
+    """Parses large bodies in a thread, and small ones at once.
 
-    The parsers hold Python's global lock (GIL) for up to tens of milliseconds. Between two bodies the thread rests, so
-    that a client that sends nothing but large bodies leaves most of the core to the event loop.
+    A parser holds Python's global lock (GIL) for up to tens of milliseconds.
     """
 
     def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parse")
-        self._sleep = sleep
-        self._waiting = 0
-        self._rested_s = 0.0  # time.monotonic: when the thread has rested
+        super().__init__("parse", f"bodies of over {LARGE_BYTES} bytes", sleep=sleep)
 
     async def run(self, parse: Callable[..., T], *args: Any, size: int) -> T:
         """Return ``parse(*args)``. ``size``: the bytes that it reads. Raises what it raises, and Overloaded."""
-        if size <= LARGE_BYTES:
-            return parse(*args)
-        if self._waiting >= PARSER_QUEUE:
-            message = f"{PARSER_QUEUE} bodies of over {LARGE_BYTES} bytes wait to be parsed; retry later"
-            raise Overloaded(message, retry_after_s=1.0, limit=PARSER_QUEUE)
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, parse, args)
-        finally:
-            self._waiting -= 1
-
-    def _run(self, parse: Callable[..., T], args: Sequence[Any]) -> T:
-        if (left_s := self._rested_s - time.monotonic()) > 0:
-            self._sleep(left_s)
-        began_s = time.thread_time()
-        try:
-            return parse(*args)
-        finally:
-            self._rested_s = time.monotonic() + PARSER_REST * (time.thread_time() - began_s)
+        return parse(*args) if size <= LARGE_BYTES else await self.call(parse, *args)
 
 
 class _NoEngine:

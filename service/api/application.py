@@ -1,6 +1,5 @@
 """The Starlette application: the routes of every protocol, CORS, and BentoML's pages behind them."""
 
-import html
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,8 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.routing import Route as StarletteRoute
 
-from service import VERSION
-from service.api import bentoml_routes, forecast, huggingface, native, oip, openai, openapi, sse
+from service.api import bentoml_routes, forecast, huggingface, inspect, native, oip, openai, openapi, page, sse
 from service.api.asgi import Endpoint
 from service.api.bentoml_routes import BentoMLPages
 from service.api.native import model_cards
@@ -34,42 +32,6 @@ async def _document(context: RequestContext, _: bytes) -> Any:
     authenticator = context.worker.authenticator
     keys = authenticator is not None and authenticator.requires_key
     return Reply(body=orjson.dumps(openapi.document(ROUTES, model_cards(context.worker.engine), keys=keys)))
-
-
-STYLE = "body{font:1rem/1.5 sans-serif;margin:2rem auto;max-width:60rem}td{padding:0 1rem 0 0;vertical-align:top}"
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>seqserve</title>
-<style>{style}</style>
-<h1>seqserve {version}</h1>
-<p>The <a href="docs.json">OpenAPI document</a> describes every route. See also the <a href="v1/models">models</a> as
-JSON and the <a href="metrics">metrics</a>.
-<h2>Models</h2>
-<table>{models}</table>
-<h2>Routes</h2>
-<table>{routes}</table>
-</html>
-"""
-# The page loads nothing, so it works without a network and sends no usage reports.
-PAGE_POLICY = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
-
-
-async def _page(context: RequestContext, _: bytes) -> Reply:
-    cards = model_cards(context.worker.engine)
-    routes = [(" ".join(each.methods), each.pattern, each.docs.summary) for each in ROUTES if each.docs is not None]
-    page = PAGE.format(
-        style=STYLE,
-        version=VERSION,
-        models=_rows((card["id"], card["task"], card["description"]) for card in cards),
-        routes=_rows([*routes, ("WebSocket", STREAM_PATH, "Tag words or frames as they arrive")]),
-    )
-    return Reply(body=page.encode(), media=b"text/html; charset=utf-8", headers=[PAGE_POLICY])
-
-
-def _rows(rows: Iterable[Iterable[str]]) -> str:
-    return "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in row) for row in rows)
 
 
 async def _live(_: RequestContext, __: bytes) -> Any:
@@ -103,20 +65,14 @@ ROUTES: tuple[Route, ...] = (
     *forecast.ROUTES,
     *openai.ROUTES,
     *oip.ROUTES,
+    *inspect.ROUTES,
     Route(
         "/docs.json",
         READ,
         _document,
         docs=Docs(group=openapi.PAGES_GROUP, summary="Get this document", answer=dict[str, Any]),
     ),
-    Route(
-        "/",
-        READ,
-        _page,
-        docs=Docs(
-            group=openapi.PAGES_GROUP, summary="List the models and routes on a page", answer=bytes, media="text/html"
-        ),
-    ),
+    *page.ROUTES,
     # Where the client of Text Generation Inference sends everything.
     replace(native.GENERATE, pattern="/", docs=replace(native.GENERATE_DOCS, about="As `/v1/generate`.")),
     *(

@@ -104,6 +104,7 @@ _STRINGS = "a string or a list of strings"
 _UNIONS = {  # pydantic reports one error for each member of a union; these replace them
     ("TagRequest", "inputs"): f"a string, a list of strings, a list of lists of strings (tokens), {_FRAMES}",
     ("ClassifyRequest", "inputs"): f"a string, a list of strings, {_FRAMES}",
+    ("InspectRequest", "inputs"): "a string, or frames (a list of lists of numbers, all of one length)",
     ("GenerateRequest", "inputs"): _STRINGS,
     ("ForecastRequest", "inputs.target"): "a list of numbers, or a list of such lists, with null where one is missing",
     (

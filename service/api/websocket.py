@@ -5,9 +5,10 @@ and one answer, even if its client is slow.
 """
 
 import asyncio
+import base64
 import contextlib
 import time
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -38,6 +39,8 @@ from service.worker import Worker
 PATH = "/v1/stream"
 # Close codes: those of RFC 6455, and from 4000 our own.
 TOO_BIG, FAILED, RESTART, UNAUTHORIZED, IDLE = 1009, 1011, 1012, 4401, 4408
+PROTOCOL = "seqserve"  # the subprotocol of streams, which need not be named
+KEY_PROTOCOL = "base64url.bearer."  # how a browser sends an API key, as Kubernetes reads it
 T = TypeVar("T")
 
 
@@ -70,10 +73,14 @@ class WebSocketStreams:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one stream from its handshake to its end."""
+        headers = RequestHeaders.of(scope["headers"])
+        protocols = scope.get("subprotocols", ())
+        if b"authorization" not in headers and (key := key_of_browser(protocols)):
+            headers[b"authorization"] = b"Bearer " + key
         context = RequestContext(
             self._worker,
             PATH if scope["path"] == PATH else "unknown",
-            RequestHeaders.of(scope["headers"]),
+            headers,
             client_address=lambda: _socket_address(receive),
             is_disconnected=lambda: False,  # a disconnect shows when something is sent
             method="GET",
@@ -90,7 +97,9 @@ class WebSocketStreams:
         connection = StreamConnection(self._worker, context, receive, send)
         self._connections.add(connection)
         try:
-            await send({"type": "websocket.accept", "headers": context.response_headers()})
+            # A browser that offers protocols expects one of them in the answer.
+            protocol = PROTOCOL if PROTOCOL in protocols else None
+            await send({"type": "websocket.accept", "subprotocol": protocol, "headers": context.response_headers()})
             context.outcome = OK
             await connection.serve()
         except StreamClosed as end:
@@ -246,6 +255,16 @@ class StreamConnection:
         if isinstance(error, Unauthorized):
             raise StreamClosed(UNAUTHORIZED, "the API key is no longer valid; open a stream with a valid one")
         return error
+
+
+def key_of_browser(protocols: Sequence[str]) -> bytes:
+    """Return the API key among the subprotocols of a handshake, or nothing. A page can set no other header."""
+    for protocol in protocols:
+        if protocol.startswith(KEY_PROTOCOL):
+            encoded = protocol.removeprefix(KEY_PROTOCOL)
+            with contextlib.suppress(ValueError):  # of base64; the key is then missing
+                return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
+    return b""
 
 
 def _restart() -> StreamClosed:

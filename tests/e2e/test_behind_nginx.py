@@ -132,7 +132,9 @@ def test_a_page_opens_a_websocket(nginx: Nginx) -> None:
 
 def test_the_document_and_the_page_lead_to_the_routes_below_the_prefix(nginx: Nginx) -> None:
     page = httpx.get(nginx.site).text
-    document = urljoin(nginx.site, re.findall(r'href="([^"]+)"', page)[0])
+    for file in re.findall(r'(?:href|src)="(page/[^"]+)"', page):
+        assert httpx.get(urljoin(nginx.site, file)).status_code == 200
+    document = urljoin(nginx.site, re.findall(r'href="(docs.json)"', page)[0])
     (server,) = httpx.get(document).json()["servers"]
     route = urljoin(document, server["url"]).rstrip("/") + "/v1/tag"
     assert httpx.post(route, json={"inputs": "a"}).status_code == 200

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from service.api import schemas
 from service.errors import InvalidRequest, Overloaded, TooLarge
+from service.resting_thread import QUEUE
 from service.settings import Settings
-from service.worker import LARGE_BYTES, PARSER_QUEUE, BodyParser
+from service.worker import LARGE_BYTES, BodyParser
 from tests.support import large_bodies
 from tests.support.oip import OIPSite
 from tests.support.polling import turns
@@ -88,7 +89,7 @@ async def test_the_parser_rests_between_two_large_bodies() -> None:
 async def test_more_large_bodies_than_may_wait_are_refused() -> None:
     go_on = threading.Event()
     parser = BodyParser(sleep=lambda _: None)
-    tasks = [asyncio.create_task(parser.run(go_on.wait, 10.0, size=LARGE)) for _ in range(PARSER_QUEUE)]
+    tasks = [asyncio.create_task(parser.run(go_on.wait, 10.0, size=LARGE)) for _ in range(QUEUE)]
     await turns()
     with pytest.raises(Overloaded):
         await parser.run(go_on.wait, size=LARGE)

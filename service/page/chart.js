@@ -1,0 +1,99 @@
+// Charts as SVG. All colors come from the style sheet.
+
+import { el, svg } from "./dom.js";
+
+const WIDTH = 720;
+const MARGIN = { left: 52, right: 12, top: 12, bottom: 40 };
+
+function ticks(low, high, count) {
+  const rough = (high - low) / count || 1;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
+  const found = [];
+  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-9; value += step) found.push(value);
+  return found;
+}
+
+const shown = (value) => Number(value.toPrecision(4)).toString();
+
+/**
+ * Return a figure of lines and areas over whole numbers x.
+ * lines: [{ name, kind, from, values }]; areas: [{ name, kind, from, low, high }]; marks: [{ x, label }].
+ */
+export function lineChart({ title, xLabel, lines, areas = [], marks = [], height = 260, low, high }) {
+  const xs = [...lines, ...areas].flatMap((each) => [each.from, each.from + (each.values ?? each.low).length - 1]);
+  const ys = [...lines.map((line) => line.values), ...areas.flatMap((area) => [area.low, area.high])]
+    .flat().filter((value) => value !== null && Number.isFinite(value));
+  const [x0, x1] = [Math.min(...xs), Math.max(...xs, Math.min(...xs) + 1)];
+  const [bottom, top] = [low ?? Math.min(...ys), high ?? Math.max(...ys)];
+  const pad = low === undefined ? (top - bottom || 1) * 0.06 : 0;
+  const [y0, y1] = [bottom - pad, top + pad || 1];
+  const x = (value) => MARGIN.left + ((value - x0) / (x1 - x0)) * (WIDTH - MARGIN.left - MARGIN.right);
+  const y = (value) => height - MARGIN.bottom - ((value - y0) / (y1 - y0 || 1)) * (height - MARGIN.top - MARGIN.bottom);
+  const point = (value, index, from) => `${x(from + index).toFixed(1)},${y(value).toFixed(1)}`;
+
+  const path = ({ values, from }) => {
+    let pen = "M";
+    return values.map((value, index) => {
+      if (value === null || !Number.isFinite(value)) {
+        pen = "M";
+        return "";
+      }
+      const part = pen + point(value, index, from);
+      pen = "L";
+      return part;
+    }).join("");
+  };
+  const band = ({ low: under, high: over, from }) =>
+    `M${over.map((value, index) => point(value, index, from)).join("L")}` +
+    `L${under.map((value, index) => point(value, index, from)).reverse().join("L")}Z`;
+
+  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": title, class: "chart" },
+    ticks(y0, y1, 5).map((value) => [
+      svg("line", { x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y(value), y2: y(value), class: "grid" }),
+      svg("text", { x: MARGIN.left - 6, y: y(value) + 4, class: "tick end" }, shown(value)),
+    ]),
+    ticks(x0, x1, 8).filter(Number.isInteger).map((value) =>
+      svg("text", { x: x(value), y: height - 24, class: "tick middle" }, shown(value))),
+    svg("text", { x: WIDTH - MARGIN.right, y: height - 6, class: "tick end" }, xLabel),
+    areas.map((area) => svg("path", { d: band(area), class: `area ${area.kind}` })),
+    lines.map((line) => svg("path", { d: path(line), class: `line ${line.kind}` })),
+    marks.map((mark) => [
+      svg("line", { x1: x(mark.x), x2: x(mark.x), y1: MARGIN.top, y2: height - MARGIN.bottom, class: "mark" }),
+      svg("text", { x: x(mark.x) + 4, y: MARGIN.top + 10, class: "tick" }, mark.label),
+    ]));
+  const legend = [...lines, ...areas].filter((each) => each.name).map((each) =>
+    el("li", null, el("span", { class: `key ${each.values ? "line" : "area"} ${each.kind}` }), each.name));
+  return el("figure", null, picture, el("figcaption", null, legend.length > 1 && el("ul", { class: "legend" }, legend)));
+}
+
+/** Return the color of a value in [-1, 1] or [0, 1]: vermilion below zero, blue above (Okabe and Ito 2008). */
+export function heatColor(value) {
+  const strength = Math.min(1, Math.abs(value));
+  return `color-mix(in srgb, var(${value < 0 ? "--heat-low" : "--heat-high"}) ${(100 * strength).toFixed(0)}%, var(--heat-zero))`;
+}
+
+/**
+ * Return a heat map as a table: one row of values for each name, one column for each step.
+ * `describe(row, column)` is shown for the cell under the pointer, and is its title.
+ */
+export function heatMap({ caption, columns, rows, reach = 1, describe }) {
+  const status = el("p", { class: "status", "aria-hidden": "true" }, "Point at a cell to read its value.");
+  const cells = rows.map((row, r) => el("tr", null, el("th", { scope: "row" }, row.name),
+    row.values.map((value, c) => {
+      const cell = el("td", { "data-row": r, "data-column": c, title: describe(r, c) },
+        el("span", { class: "hidden" }, shown(value)));
+      cell.style.backgroundColor = heatColor(value / reach);
+      return cell;
+    })));
+  const table = el("table", { class: "heat", "aria-label": caption },
+    el("thead", null, el("tr", null, el("td"),
+      columns.map((column) => el("th", { scope: "col" }, el("span", null, column))))),
+    el("tbody", null, cells));
+  table.addEventListener("pointerover", (event) => {
+    const { row, column } = event.target.closest("td")?.dataset ?? {};
+    if (row !== undefined) status.textContent = describe(Number(row), Number(column));
+  });
+  return el("figure", null, el("figcaption", null, caption),
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${caption}, as a heat map` }, table), status);
+}

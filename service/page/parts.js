@@ -1,0 +1,174 @@
+// Parts that several views share: the form of a task, its answer, problems, model cards, and code to copy.
+
+import { BASE, call, setKey } from "./api.js";
+import { el, field, select } from "./dom.js";
+import { snippets } from "./snippets.js";
+
+/** Ask for an API key in a form at the beginning of `place`. Resolves when one was entered. */
+export function keyForm(place, wasWrong) {
+  return new Promise((resolve) => {
+    const input = el("input", { type: "password", autocomplete: "off", required: true });
+    const form = el("form", { class: "panel", onsubmit: (event) => {
+      event.preventDefault();
+      setKey(input.value.trim());
+      form.remove();
+      resolve();
+    } },
+    el("h2", null, "This service needs an API key"),
+    el("p", { role: wasWrong && "alert" }, wasWrong
+      ? "The service does not accept this key. Enter another one."
+      : "The key stays in the memory of this page. It is forgotten when you close or reload the page."),
+    field("API key", input), el("button", { type: "submit" }, "Use this key"));
+    place.prepend(form);
+    input.focus();
+  });
+}
+
+/** Return what went wrong, in the words of the service. */
+export function problemBox(error) {
+  const { problem, status, headers } = error;
+  if (!problem) throw error;
+  const wait = headers?.get("retry-after");
+  return el("div", { class: "problem", role: "alert" },
+    el("p", null, el("strong", null, problem.title ?? "The request failed"), status ? ` (status ${status})` : ""),
+    el("p", null, error.message),
+    wait && el("p", null, `Try again in ${wait} s.`),
+    problem.request_id && el("p", null, el("small", null, `Request ${problem.request_id}`)));
+}
+
+/** Return the time of an answer: in the queue, in the network, and in all. */
+export function timingLine(timing) {
+  const parts = [`${timing.totalMs.toFixed(1)} ms in all`];
+  if (timing.queue !== undefined) parts.push(`${timing.queue} ms in the queue`);
+  if (timing.compute !== undefined) parts.push(`${timing.compute} ms of computing`);
+  if (timing.batch !== undefined) parts.push(`in a batch of ${timing.batch}`);
+  return el("p", { class: "timing" }, parts.join(" · "));
+}
+
+/** Return the card of a model: what it does, its scores and its limits. */
+export function modelCard(model) {
+  const scores = model.scores[model.variant] ?? {};
+  const rows = [
+    ["Version", `${model.version} (${model.digest.slice(0, 12)})`],
+    ["Variant", model.variant],
+    ["Languages", model.languages.join(", ")],
+    ["Scores", Object.entries(scores).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`).join(", ")],
+    ["Longest input", `${model.limits.max_length} ${UNITS[model.codec] ?? "steps"}`],
+    ["Labels", model.labels.length > 40 ? `${model.labels.length} labels` : model.labels.join(", ")],
+  ];
+  return el("details", { class: "card" }, el("summary", null, "About this model"), el("p", null, model.description),
+    el("dl", null, rows.filter(([, value]) => value).map(([name, value]) => [el("dt", null, name), el("dd", null, value)])));
+}
+
+const UNITS = { words: "words", characters: "characters", dna: "bases", frames: "frames", series: "segments",
+  pieces: "pieces" };
+
+/** Return the request as curl, Python and JavaScript, with a button that copies it. */
+export function codeBox(request) {
+  const texts = snippets(BASE, request);
+  const names = Object.keys(texts);
+  const code = el("code", { "data-language": names[0] }, texts[names[0]]);
+  const copied = el("span", { role: "status" });
+  const radios = names.map((name, index) => el("label", null,
+    el("input", { type: "radio", name: "language", value: name, checked: index === 0, onchange: () => {
+      code.textContent = texts[name];
+      copied.textContent = "";
+    } }), ` ${name}`));
+  const copy = el("button", { type: "button", class: "quiet", onclick: async () => {
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      copied.textContent = "Copied.";
+    } catch {
+      getSelection().selectAllChildren(code); // pages without https have no clipboard
+      copied.textContent = "Selected. Press Ctrl+C to copy.";
+    }
+  } }, "Copy");
+  return el("details", { class: "code" }, el("summary", null, "The same request in code"),
+    el("fieldset", null, el("legend", null, "Language"), radios),
+    el("pre", { tabindex: "0", role: "region", "aria-label": "Code" }, code), copy, " ", copied);
+}
+
+/** Return a short text for an example in a list of choices. */
+export function exampleLabel(example) {
+  if (typeof example !== "string") return `${example.length} ${Array.isArray(example[0]) ? "frames" : "values"}`;
+  const line = example.replaceAll("\n", " ⏎ ").trim();
+  return line.length > 60 ? `${line.slice(0, 57)}…` : line;
+}
+
+/** Return an example as it is edited in a text field. */
+export const exampleText = (example) => typeof example === "string" ? example : JSON.stringify(example, (_, value) =>
+  typeof value === "number" ? Number(value.toFixed(4)) : value);
+
+/** Return what is sent for an edited text: frames and values are JSON. */
+export function parseInput(model, text) {
+  if (model.codec !== "frames" && model.codec !== "series") return text;
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw Object.assign(new Error(`The input is not JSON: ${error.message}. Write a list of lists of numbers.`), {
+      problem: { title: "Not a list of numbers" }, status: 0 });
+  }
+}
+
+/**
+ * Show the form of one task and answer it: choose a model and an example, edit, send, read.
+ *
+ * options: models; parameters(model): elements with a `name`, read by `request`; request(model, input, form): the path
+ * and the body; render(answer, { model, input }): the answer as people read it; intro: a sentence or two.
+ */
+export function taskView(body, { models, intro, parameters = () => [], request, render, inputLabel = "Text", rows = 3 }) {
+  let model = models[0];
+  let pending = null;
+  const answer = el("section", { class: "answer", "aria-live": "polite", "aria-label": "Answer" });
+  const extras = el("div");
+  const input = el("textarea", { rows, spellcheck: "false", name: "inputs" });
+  const controls = el("div", { class: "parameters" });
+  const about = el("div");
+  const examples = el("select");
+  const chooser = select(models.map((each) => [each.id, each.id]), { name: "model" });
+  const send = el("button", { type: "submit" }, "Run");
+
+  async function run() {
+    pending?.abort();
+    const mine = pending = new AbortController();
+    send.setAttribute("aria-busy", "true");
+    try {
+      const value = parseInput(model, input.value);
+      const wanted = request(model, value, form.elements);
+      const { answer: found, timing } = await call(wanted.path, wanted.body, mine.signal);
+      answer.replaceChildren(render(found, { model, input: value }), timingLine(timing));
+      extras.replaceChildren(codeBox({ ...wanted, model }));
+    } catch (error) {
+      if (error.name !== "AbortError") answer.replaceChildren(problemBox(error));
+    }
+    if (mine === pending) send.removeAttribute("aria-busy");
+  }
+
+  function choose() {
+    model = models.find((each) => each.id === chooser.value);
+    examples.replaceChildren(...model.examples.map((each, index) => el("option", { value: index }, exampleLabel(each))));
+    controls.replaceChildren(...parameters(model));
+    about.replaceChildren(modelCard(model));
+    take();
+  }
+
+  function take() {
+    input.value = exampleText(model.examples[examples.value] ?? "");
+    run();
+  }
+
+  const form = el("form", { class: "panel", onsubmit: (event) => {
+    event.preventDefault();
+    run();
+  } },
+  el("div", { class: "choices" }, field("Model", chooser), field("Example", examples)),
+  field(inputLabel, input), controls, send);
+  chooser.addEventListener("change", choose);
+  examples.addEventListener("change", take);
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+  body.append(el("p", { class: "intro" }, intro), form, answer, about, extras);
+  choose();
+  return () => pending?.abort();
+}

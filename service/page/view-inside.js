@@ -1,0 +1,131 @@
+// What happens inside: gates and cells at every step, and how far back the last state reaches.
+
+import { call } from "./api.js";
+import { heatMap, lineChart } from "./chart.js";
+import { el, field, select } from "./dom.js";
+import { codeBox, exampleLabel, exampleText, parseInput, problemBox, timingLine } from "./parts.js";
+
+const PARTS = {
+  forget: "The forget gate decides how much of the cell is kept. Near 1 (dark), the unit remembers; near 0, it forgets.",
+  input: "The input gate decides how much of the candidate enters the cell.",
+  output: "The output gate decides how much of the cell the rest of the network sees.",
+  candidate: "The candidate is the new content that the unit proposes, between -1 and 1.",
+  cell: "The cell is the memory of the unit. It changes only where the gates let it.",
+  memory: "The squashed cell, between -1 and 1: what the unit remembers.",
+  state: "The state is what the unit tells the next step and the next layer.",
+  reset: "The reset gate decides how much of the old state the candidate may use.",
+  update: "The update gate decides how much of the old state is kept. Near 1 (dark), the unit remembers.",
+};
+const GATES = ["forget", "input", "output", "reset", "update"];
+
+function layerName(layer) {
+  return `${layer.name}, ${layer.direction}, ${layer.kind} of ${layer.hidden} units`;
+}
+
+function picture(layer, part, steps) {
+  const values = layer.parts[part];
+  const gate = GATES.includes(part);
+  const reach = gate ? 1 : Math.max(...values.flat().map(Math.abs), 1e-9);
+  const shown = steps.map((step) => (step === "\n" ? "⏎" : step === " " ? "␣" : step));
+  const order = layer.direction === "backward" ? "This layer reads from right to left." : "This layer reads from left to right.";
+  return el("div", null,
+    el("p", null, PARTS[part], " ", order),
+    heatMap({
+      caption: `${part} of the ${values.length} units that vary most`,
+      columns: shown,
+      rows: values.map((row, index) => ({ name: `unit ${layer.units[index]}`, values: row })),
+      reach,
+      describe: (row, column) => `Unit ${layer.units[row]} at step ${column + 1}, “${shown[column]}”: ${part} ${values[row][column].toFixed(2)}`,
+    }));
+}
+
+function influence(layer, steps) {
+  if (layer.influence === null) return null;
+  const end = layer.direction === "backward" ? "first" : "last";
+  const low = Math.min(...layer.influence);
+  return el("section", null, el("h3", null, "How far back does it remember?"),
+    el("p", null, `A small change of the ${layer.kind === "LSTM" ? "cell" : "state"} at one step changes the state at the ${end} `
+      + "step that the layer reads. The line shows by how much, relative to that step. Where it is near zero, the gradient has "
+      + "vanished: in training, an error at the end could not teach the layer anything about that step."),
+    lineChart({ title: `Influence of each step on the ${end} one, between ${low.toPrecision(2)} and ${Math.max(...layer.influence).toPrecision(2)}`,
+      xLabel: "step", lines: [{ name: "influence", kind: "history", from: 1, values: layer.influence }], low: 0,
+      high: Math.max(...layer.influence) * 1.05, height: 200 }),
+    el("p", { class: "timing" }, `“${steps[0]}” is step 1, “${steps.at(-1)}” is step ${steps.length}.`));
+}
+
+function show(body, models) {
+  let model = models[0];
+  let found = null;
+  let pending = null;
+  const chooser = select(models.map((each) => [each.id, each.id]), { name: "model" });
+  const examples = el("select");
+  const input = el("textarea", { rows: 2, spellcheck: "false", name: "inputs" });
+  const layers = el("select", { onchange: () => draw(true) });
+  const parts = el("select", { onchange: () => draw(false) });
+  const controls = el("div", { class: "choices", hidden: true }, field("Layer", layers), field("Part", parts));
+  const answer = el("section", { class: "answer", "aria-live": "polite", "aria-label": "Answer" });
+  const extras = el("div");
+
+  function draw(newLayer) {
+    const layer = found.layers[layers.value];
+    if (newLayer) {
+      const wanted = parts.value;
+      parts.replaceChildren(...Object.keys(layer.parts).map((part) => el("option", { value: part }, part)));
+      parts.value = wanted in layer.parts ? wanted : Object.keys(layer.parts)[0];
+    }
+    answer.replaceChildren(picture(layer, parts.value, found.steps), influence(layer, found.steps) ?? "");
+  }
+
+  async function run() {
+    pending?.abort();
+    const mine = pending = new AbortController();
+    try {
+      const wanted = { path: "v1/inspect", body: { model: model.id, inputs: parseInput(model, input.value) }, model };
+      const { answer: data, timing } = await call(wanted.path, wanted.body, mine.signal);
+      const kept = layers.value;
+      found = data;
+      layers.replaceChildren(...found.layers.map((layer, index) => el("option", { value: index }, layerName(layer))));
+      if (kept && kept < found.layers.length) layers.value = kept;
+      controls.hidden = false;
+      draw(true);
+      extras.replaceChildren(timingLine(timing), codeBox(wanted));
+    } catch (error) {
+      if (error.name === "AbortError") return;
+      controls.hidden = true;
+      extras.replaceChildren();
+      answer.replaceChildren(problemBox(error));
+    }
+  }
+
+  function choose() {
+    model = models.find((each) => each.id === chooser.value);
+    examples.replaceChildren(...model.examples.map((each, index) => el("option", { value: index }, exampleLabel(each))));
+    take();
+  }
+
+  function take() {
+    input.value = exampleText(model.examples[examples.value] ?? "");
+    run();
+  }
+
+  chooser.addEventListener("change", choose);
+  examples.addEventListener("change", take);
+  body.append(
+    el("p", { class: "intro" }, "A recurrent layer has a state for each step and gates that decide what the state keeps. The heat "
+      + "map shows one row for each unit and one column for each step. White is zero, blue is positive, orange is negative."),
+    el("form", { class: "panel", onsubmit: (event) => {
+      event.preventDefault();
+      run();
+    } },
+    el("div", { class: "choices" }, field("Model", chooser), field("Example", examples)), field("Input", input),
+    el("button", { type: "submit" }, "Look inside")),
+    controls, answer, extras);
+  choose();
+  return () => pending?.abort();
+}
+
+export function view(all) {
+  const models = all.filter((model) => "fp32" in model.scores && model.task !== "forecast");
+  if (models.length === 0) return null;
+  return { name: "inside", title: "Inside", heading: "Look inside a recurrent network", show: (body) => show(body, models) };
+}

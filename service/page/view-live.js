@@ -1,0 +1,95 @@
+// Words are labeled while you type them: one step of the network for each word.
+
+import { socket } from "./api.js";
+import { el, field, select } from "./dom.js";
+import { modelCard } from "./parts.js";
+import { kindsOf, labeled } from "./view-tag.js";
+
+const CLOSED = { 1006: "The service refused the connection, or it is not running.", 1012: "The service is restarting.",
+  4401: "The API key is no longer valid.", 4408: "The service closed the stream because nothing was typed for a while." };
+
+function show(body, models) {
+  let model = models[0];
+  let connection = null;
+  let sent = 0; // words of the field that were sent
+  let times = [];
+  const words = el("p", { class: "tagged", "aria-live": "polite" });
+  const status = el("p", { class: "timing", role: "status" });
+  const about = el("div");
+  const chooser = select(models.map((each) => [each.id, each.id]), { name: "model" });
+  const input = el("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "Type a sentence …" });
+
+  const complete = () => input.value.split(/\s+/).filter(Boolean).slice(0, /\s$/.test(input.value) ? undefined : -1);
+
+  function open() {
+    connection?.close();
+    const mine = connection = socket("v1/stream");
+    sent = 0;
+    times = [];
+    words.replaceChildren();
+    mine.addEventListener("open", () => {
+      status.textContent = "Connected. Each word is labeled when you type the space after it.";
+      mine.send(JSON.stringify({ model: model.id }));
+      push();
+    });
+    mine.addEventListener("message", ({ data }) => {
+      if (mine !== connection) return;
+      const answer = JSON.parse(data);
+      if (answer.error) {
+        status.textContent = answer.error.detail;
+        return;
+      }
+      for (const { word, entity, score } of answer.entities ?? []) words.append(labeled(word, entity, score, kindsOf(model)), " ");
+      if (answer.entities) {
+        const ms = performance.now() - times.shift();
+        status.textContent = `Labeled in ${ms.toFixed(1)} ms. The state has read ${answer.steps} words.`;
+      }
+    });
+    mine.addEventListener("close", ({ code, reason }) => {
+      if (mine !== connection) return;
+      const why = CLOSED[code] ?? (reason || "The connection was closed.");
+      status.replaceChildren(why, " ", el("button", { type: "button", class: "quiet", onclick: restart }, "Connect again"));
+    });
+  }
+
+  function push() {
+    if (connection.readyState !== WebSocket.OPEN) return;
+    const done = complete();
+    if (done.length < sent) return restart(); // a sent word was removed, so the state has read too much
+    if (done.length === sent) return;
+    times.push(performance.now());
+    connection.send(JSON.stringify({ inputs: done.slice(sent) }));
+    sent = done.length;
+  }
+
+  function restart() {
+    open();
+  }
+
+  function choose() {
+    model = models.find((each) => each.id === chooser.value);
+    about.replaceChildren(modelCard(model));
+    open();
+  }
+
+  chooser.addEventListener("change", choose);
+  input.addEventListener("input", push);
+  body.append(
+    el("p", { class: "intro" }, "This network reads from left to right and keeps a state. Each new word costs one step, "
+      + "however long the text is. It cannot see the words that follow, so it sometimes changes its mind too late."),
+    el("div", { class: "panel" }, field("Model", chooser), field("Text", input)),
+    el("section", { class: "answer", "aria-label": "Answer" }, words, status), about);
+  input.value = "The old man the boats . ";
+  choose();
+  return () => {
+    const mine = connection;
+    connection = null;
+    mine.close();
+  };
+}
+
+export function view(all) {
+  const models = all.filter((model) => model.streams && model.codec === "words");
+  if (models.length === 0) return null;
+  return { name: "live", title: "Live", heading: "Label words as you type", show: (body) => show(body, models) };
+}

@@ -1,0 +1,323 @@
+"""The page in Chromium, with the bundles of models/zoo: answers, streams, errors, keys, keyboard and accessibility."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from loadtest.service_process import start_seqserve
+from tests.e2e.test_behind_nginx import Nginx
+from tests.support.live_service import ROOT, run_live_service
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt install chromium)")
+
+KEY = "a-key-for-the-page"
+VIEWS = ("tag", "classify", "generate", "forecast", "live", "inside", "load")
+expect = sync_api.expect
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with run_live_service(tmp_path_factory.mktemp("page"), ROOT / "models/zoo") as service:
+        yield service.address.url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A page in the browser, with what it requested and what it logged."""
+
+    def __init__(self, browser: Any, address: str, **context: Any) -> None:
+        self.address = address
+        self.page = browser.new_context(**context).new_page()
+        self.page.set_default_timeout(20_000)
+        self.hosts: set[str] = set()
+        self.sizes: list[int] = []
+        self.errors: list[str] = []
+        self.page.on("request", lambda each: self.hosts.add(urlsplit(each.url).netloc))
+        self.page.on("pageerror", lambda each: self.errors.append(str(each)))
+        self.page.on("console", lambda each: self.errors.append(each.text) if each.type == "error" else None)
+
+    def open(self, view: str) -> Any:
+        self.page.goto(f"{self.address}/#{view}")
+        self.page.locator("main .view").wait_for()
+        return self.page
+
+    def close(self) -> None:
+        """Check what holds for every use of the page."""
+        assert not self.errors
+        assert self.hosts <= {urlsplit(self.address).netloc, ""}  # "": data and blob URLs
+        assert not self.page.context.cookies()
+        self.page.context.close()
+
+
+@pytest.fixture
+def tab(browser: Any, address: str) -> Iterator[Tab]:
+    tab = Tab(browser, address)
+    yield tab
+    tab.close()
+
+
+def ask(address: str, path: str, body: dict[str, Any]) -> Any:
+    answer = httpx.post(f"{address}/{path}", json=body, timeout=30)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def example(page: Any) -> tuple[str, str]:
+    """The chosen model and the input."""
+    return page.locator("select[name=model]").input_value(), page.locator("[name=inputs]").input_value()
+
+
+def marks(page: Any) -> list[list[str]]:
+    """The marked words with their labels."""
+    found = page.locator(".answer mark:not(.outside)")
+    return [
+        [each.evaluate("node => node.firstChild.data"), each.locator(".label").inner_text()] for each in found.all()
+    ]
+
+
+def test_tags_are_those_of_the_route(tab: Tab) -> None:
+    page = tab.open("tag")
+    for model in ("pos-en", "ner-en"):
+        page.locator("select[name=model]").select_option(model)
+        name, text = example(page)
+        entities = ask(tab.address, "v1/tag", {"model": name, "inputs": text})
+        expect(page.locator(".answer mark:not(.outside)")).to_have_count(len(entities))
+        wanted = [[each["word"], each.get("entity_group") or each["entity"]] for each in entities]
+        assert marks(page) == wanted
+
+
+def test_offsets_count_code_points(tab: Tab) -> None:
+    page = tab.open("tag")
+    page.locator("select[name=model]").select_option("ner-en")
+    page.locator("[name=inputs]").fill("𝄞🎻 Barack Obama visited Berlin.")
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator(".answer mark:not(.outside)")).to_have_count(2)
+    assert [text for text, _ in marks(page)] == ["Barack Obama", "Berlin"]
+
+
+def test_bars_are_the_scores_of_the_route(tab: Tab) -> None:
+    page = tab.open("classify")
+    for model in ("sentiment-en", "splice", "vowels"):
+        page.locator("select[name=model]").select_option(model)
+        name, text = example(page)
+        inputs = json.loads(text) if text.startswith("[") else text
+        (best, *_), *_ = ask(tab.address, "v1/classify", {"model": name, "inputs": inputs})
+        expect(page.locator(".result")).to_have_text(best["label"])
+        expect(page.locator(".bar-score").first).to_have_text(f"{100 * best['score']:.1f}%")
+
+
+def test_a_text_streams_and_is_that_of_the_route(tab: Tab) -> None:
+    page = tab.open("generate")
+    page.locator("[name=max_new_tokens]").fill("400")
+    page.get_by_role("button", name="Generate").click()
+    tokens = page.locator(".generated span")
+    expect(page.get_by_role("button", name="Stop")).to_be_enabled()
+    expect(tokens.first).to_be_attached()
+    assert tokens.count() < 400
+    expect(tokens).to_have_count(400)
+    name, prompt = example(page)
+    parameters = {"max_new_tokens": 400, "temperature": 0.8, "seed": 7}
+    wanted = ask(tab.address, "v1/generate", {"model": name, "inputs": prompt, "parameters": parameters})
+    assert page.locator(".generated").text_content() == prompt + wanted["generated_text"]
+
+
+def test_a_text_can_be_stopped(tab: Tab) -> None:
+    page = tab.open("generate")
+    page.locator("[name=max_new_tokens]").fill("4000")
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator(".generated span").nth(5)).to_be_attached()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("Stopped after")).to_be_visible()
+    assert page.locator(".generated span").count() < 4000
+
+
+def test_a_tune_has_a_picture_and_a_midi_file(tab: Tab, tmp_path: Path) -> None:
+    page = tab.open("generate")
+    page.locator("select[name=model]").select_option("folk-abc")
+    roll = page.locator(".roll rect")
+    expect(roll.first).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as MIDI").click()
+    content = Path(download.value.path()).read_bytes()
+    assert content.startswith(b"MThd\x00\x00\x00\x06")
+    assert content.count(b"\x90") >= roll.count()  # one event for each note that begins
+
+
+def test_the_fan_is_the_forecast_of_the_route(tab: Tab) -> None:
+    page = tab.open("forecast")
+    page.locator("[name=horizon]").fill("5")
+    page.get_by_role("button", name="Run").click()
+    rows = page.locator(".answer tbody tr")
+    expect(rows).to_have_count(5)
+    name, text = example(page)
+    parameters = {"prediction_length": 5, "quantile_levels": [0.1, 0.9]}
+    body = {"model": name, "inputs": [{"target": json.loads(text)}], "parameters": parameters}
+    (found,) = ask(tab.address, "v1/forecast", body)["predictions"]
+    page.get_by_text("As a table").click()
+    shown = [[float(cell) for cell in row.locator("td").all_inner_texts()] for row in rows.all()]
+    wanted = zip(range(1, 6), found["mean"], found["0.1"], found["0.9"], strict=True)
+    assert shown == [pytest.approx(row, abs=0.006) for row in wanted]
+    expect(page.locator(".answer svg .area")).to_have_count(1)
+
+
+def test_words_are_labeled_as_they_are_typed(tab: Tab) -> None:
+    page = tab.open("live")
+    field = page.get_by_label("Text")
+    expect(page.locator(".answer mark")).to_have_count(6)
+    field.fill("")
+    field.press_sequentially("They can fish . ", delay=20)
+    expect(page.locator(".answer mark")).to_have_count(4)
+    entities = ask(tab.address, "v1/tag", {"model": "pos-en-live", "inputs": [["They", "can", "fish", "."]]})
+    assert marks(page) == [[each["word"], each["entity"]] for each in entities[0]]
+
+
+def test_gates_are_those_of_the_route(tab: Tab) -> None:
+    page = tab.open("inside")
+    name, text = example(page)
+    layer = ask(tab.address, "v1/inspect", {"model": name, "inputs": text})["layers"][0]
+    cells = page.locator(".heat td[data-row]")
+    expect(cells).to_have_count(len(layer["units"]) * len(layer["parts"]["forget"][0]))
+    assert float(cells.first.inner_text()) == pytest.approx(layer["parts"]["forget"][0][0], abs=1e-3)
+    page.get_by_label("Part").select_option("cell")
+    expect(page.locator(".heat")).to_have_attribute("aria-label", re.compile("^cell"))
+    cells.nth(3).hover()
+    expect(page.locator(".status")).to_contain_text("Unit")
+    expect(page.get_by_text("How far back does it remember?")).to_be_visible()
+
+
+def test_the_load_is_shown(tab: Tab) -> None:
+    page = tab.open("load")
+    rate = page.locator(".tiles dd").first
+    expect(rate).to_be_visible()
+    for _ in range(20):
+        ask(tab.address, "v1/classify", {"inputs": "a lovely film"})
+    expect(rate).to_have_text(re.compile(r"^([2-9]|\d\d)"))  # of the 20 requests in 2 s
+    expect(page.locator(".tiles dd").nth(1)).to_contain_text("ms")
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "shown"),
+    [
+        (413, {"title": "Too large", "detail": "the input has 5,000 words; the limit is 4,096"}, "the limit is 4,096"),
+        (429, {"title": "Overloaded", "detail": "the queue is full; retry later"}, "Try again in 3 s."),
+        (500, {"title": "Internal error", "detail": "a bug", "request_id": "abc-1"}, "abc-1"),
+        (503, {"title": "Unavailable", "detail": "the service is shutting down"}, "shutting down"),
+        (0, {}, "does not answer"),
+    ],
+)
+def test_errors_are_shown_in_words(
+    browser: Any, address: str, status: int, problem: dict[str, Any], shown: str
+) -> None:
+    tab = Tab(browser, address)
+
+    def refuse(route: Any) -> None:
+        if not status:
+            route.abort()
+            return
+        headers = {"content-type": "application/problem+json", "retry-after": "3"}
+        route.fulfill(status=status, headers=headers, body=json.dumps({**problem, "status": status}))
+
+    tab.page.route("**/v1/classify", refuse)
+    tab.page.route("**/v1/generate_stream", refuse)
+    for view in ("classify", "generate"):
+        page = tab.open(view)
+        expect(page.get_by_role("alert")).to_contain_text(shown)
+    tab.errors.clear()  # Chromium logs the status itself
+    tab.close()
+
+
+def test_input_that_is_no_list_is_refused_in_words(tab: Tab) -> None:
+    page = tab.open("forecast")
+    page.locator("[name=inputs]").fill("1, 2, three")
+    page.get_by_role("button", name="Run").click()
+    expect(page.get_by_role("alert")).to_contain_text("not JSON")
+    assert page.locator("[name=inputs]").input_value() == "1, 2, three"
+
+
+def test_the_page_asks_for_an_api_key(browser: Any, tmp_path: Path, tiny_zoo: Path, tiny_live: Path) -> None:
+    with start_seqserve(tmp_path, "service", {"bundles": f"{tiny_zoo},{tiny_live}", "api_keys": KEY}) as process:
+        tab = Tab(browser, process.address.url)
+        tab.page.goto(tab.address)
+        for entered, answer in (("wrong-key", "does not accept"), (KEY, None)):
+            tab.page.get_by_label("API key").fill(entered)
+            tab.page.get_by_role("button", name="Use this key").click()
+            if answer:
+                expect(tab.page.get_by_role("alert")).to_contain_text(answer)
+        for view in ("Tag", "Live"):
+            tab.page.get_by_role("link", name=view).click()
+            expect(tab.page.locator(".answer mark").first).to_be_visible()
+        assert tab.page.evaluate("localStorage.length + sessionStorage.length") == 0
+        tab.errors.clear()  # the two refusals, which Chromium logs
+        tab.close()
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed (apt install nginx-light)")
+def test_every_view_works_behind_a_path_prefix(browser: Any, address: str, tmp_path: Path) -> None:
+    nginx = Nginx(tmp_path, address)
+    tab = Tab(browser, nginx.site.rstrip("/"))
+    for view in VIEWS:
+        page = tab.open(view)
+        answer = page.locator(".answer mark, .answer .bars, .answer span, .answer svg, .tiles dd")
+        answer.first.wait_for(state="attached")
+    tab.close()
+    nginx.close()
+
+
+def test_everything_can_be_done_with_the_keyboard(tab: Tab) -> None:
+    page = tab.open("tag")
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to the content")).to_be_focused()
+    while page.evaluate("document.activeElement.textContent") != "Classify":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Classify a whole text")
+    while page.evaluate("document.activeElement.name") != "inputs":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("This is not good.")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".result")).to_have_text("negative")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_there_are_no_violations_of_wcag_aa(browser: Any, address: str, scheme: str) -> None:
+    tab = Tab(browser, address, color_scheme=scheme, viewport={"width": 360, "height": 740})
+    options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
+    for view in (*VIEWS, "docs"):
+        if view == "docs":
+            tab.page.goto(f"{address}/docs")
+            tab.page.locator(".route summary").first.click()
+        else:
+            tab.open(view)
+            tab.page.locator(".answer *, .tiles *").first.wait_for()
+        tab.page.evaluate("document.querySelectorAll('.view details').forEach((each) => { each.open = true; })")
+        violations = axe.Axe().run(tab.page, options=options).response["violations"]
+        assert [(view, each["id"], each["nodes"][0]["html"]) for each in violations] == []
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360, view
+    tab.close()
+
+
+def test_the_first_view_is_small(browser: Any, address: str) -> None:
+    tab = Tab(browser, address)
+    sizes: list[int] = []
+    tab.page.on("requestfinished", lambda each: sizes.append(each.sizes()["responseBodySize"]))
+    tab.open("tag").wait_for_load_state("networkidle")
+    assert 0 < sum(sizes) < 300_000
+    tab.close()
