@@ -36,6 +36,7 @@ from service.api.application import ROUTES  # noqa: E402
 from service.api.fields import UNSET, RequestModel  # noqa: E402
 from service.api.forecast import ForecastParameters  # noqa: E402
 from service.api.huggingface import EmbedRequest, PredictRequest  # noqa: E402
+from service.api.inspect import InspectParameters  # noqa: E402
 from service.api.openai import CompletionRequest, EmbeddingRequest  # noqa: E402
 from service.api.openapi import PAGES  # noqa: E402
 from service.api.problems import PREFIX, TABLE  # noqa: E402
@@ -143,6 +144,7 @@ PARAMETERS: dict[str, type[RequestModel]] = {
     "OpenAI embeddings": EmbeddingRequest,
     "Embed": EmbedRequest,
     "Predict": PredictRequest,
+    "Inspect": InspectParameters,
 }
 
 
@@ -156,9 +158,9 @@ def parameters() -> str:
         absent = []
         for name, values in {**model.neutral_values(), **dict.fromkeys(sorted(model.not_offered), ())}.items():
             accepted = ", ".join(json_code(each) for each in values if each is not None)
-            absent.append(f"{code(name)} (except {accepted})" if accepted else code(name))
+            absent.append([code(name), accepted or "nothing"])
         if absent:
-            parts.append(f"Not offered: {', '.join(absent)}.\n")
+            parts.append(table(["not offered", "accepted values"], absent))
     return "\n".join(parts)
 
 
