@@ -29,6 +29,7 @@ from service.engine import Engine, pin_bundles
 from service.rate_limits import shared_store
 from service.server import listening
 from service.server.install import install
+from service.server.watchdog import write_stacks_on_signal
 from service.settings import ROOT, BadSetting, Settings, authority, variable
 from service.telemetry import Telemetry
 from service.worker import Worker, report, reported_failures
@@ -77,6 +78,7 @@ class Api:
 
     @bentoml.on_startup
     async def start(self) -> None:
+        write_stacks_on_signal()
         with reported_failures():
             self.worker.start()
             if self.worker.settings.grpc_port:
@@ -227,7 +229,7 @@ def supervise_workers(http: tuple[str, int] | None, settings: Settings) -> None:
         line = f"ready: {url}" + (f"  Try: {curl(url, example, key=key)}" if example else "")
         log.info(line) if settings.log_format == "json" else print(line, file=sys.stderr, flush=True)
 
-    supervisor.install(say_ready)
+    supervisor.install(say_ready, watchdog_s=settings.watchdog_s)
 
 
 def check_bundles() -> None:

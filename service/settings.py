@@ -45,6 +45,7 @@ def _split(value: object) -> object:
 
 
 ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[1-9][0-9]{0,4})?").fullmatch
+WATCHDOG_MIN_S = 5.0
 HOST_PATTERN = re.compile(r"\*|(?:\*\.)?[A-Za-z0-9._-]+").fullmatch
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
@@ -71,6 +72,13 @@ def _check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
         if not HOST_PATTERN(host):
             raise ValueError(f"{host!r} would never match; write host, *.domain or *, without a scheme, port or path")
     return hosts
+
+
+def _check_watchdog(seconds: float) -> float:
+    """Raise ValueError for a limit that a healthy worker could miss: it sends a heartbeat once a second."""
+    if 0 < seconds < WATCHDOG_MIN_S:
+        raise ValueError(f"a busy worker can be {WATCHDOG_MIN_S:g} s late; set 0 or at least {WATCHDOG_MIN_S:g}")
+    return seconds
 
 
 def _count_of_workers(value: object) -> object:
@@ -157,6 +165,12 @@ class Settings(BaseModel):
         default=30.0,
         description="Seconds of the drain, in which accepted requests are answered and new ones get 503. It begins"
         " after SEQSERVE_LAME_DUCK_S.",
+    )
+    watchdog_s: Annotated[float, AfterValidator(_check_watchdog), Field(ge=0, le=86_400)] = Field(
+        default=30.0,
+        json_schema_extra=_form(f"0, or a number from {WATCHDOG_MIN_S:g} to 86400"),
+        description="Replace a worker whose event loop has not responded for this many seconds. After a third of them,"
+        " the worker writes its stacks to the log. 0: never.",
     )
     header_bytes: Count = Field(default=16_384, description="Bytes of a request's head, at most; then 431.")
     header_timeout_s: Seconds = Field(

@@ -6,13 +6,10 @@ PROMETHEUS_MULTIPROC_DIR. ``bentoml serve`` sets it before it starts them, and p
 which is why it is imported late.
 """
 
-import contextlib
-import os
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -85,6 +82,17 @@ INTER_TOKEN = _histogram("seqserve_inter_token_seconds", M, TOKEN_SECONDS, "Seco
 REJECTED = _counter("seqserve_rejected_total", ("reason",), "Refused requests by error.")
 BUNDLE = _gauge("seqserve_bundle_info", ("model", "version", "variant"), "1 for each loaded bundle.", "livemax")
 LOAD_SECONDS = _gauge("seqserve_bundle_load_seconds", M, "Seconds to load and self-test a bundle.", "livemax")
+WORKERS = _gauge("seqserve_workers", ("state",), "Workers by state: ready, starting, unresponsive, or missing.")
+WORKER_STARTS = _counter(
+    "seqserve_worker_starts_total",
+    ("reason",),
+    "Starts of workers: with the service, or to replace one that ended by itself, by a signal, or by the watchdog.",
+)
+WORKER_MEMORY = _gauge("seqserve_worker_memory_bytes", ("worker",), "Resident memory of a worker.")
+HEARTBEAT_AGE = _gauge(
+    "seqserve_worker_heartbeat_age_seconds", ("worker",), "Seconds since a worker's last heartbeat, rounded up."
+)
+LOOP_LAG = _histogram("seqserve_event_loop_lag_seconds", (), SECONDS, "Seconds by which a heartbeat was late.")
 METRICS = (
     *(REQUESTS, REQUEST_SECONDS, REJECTED, QUEUE_SECONDS, COMPUTE_SECONDS, BATCH_ITEMS, PADDING_WASTE, RELEASED),
     *(
@@ -100,6 +108,7 @@ METRICS = (
         INTER_TOKEN,
     ),
     *(ACTIVE_STREAMS, BUNDLE, LOAD_SECONDS),
+    *(WORKERS, WORKER_STARTS, WORKER_MEMORY, HEARTBEAT_AGE, LOOP_LAG),
 )
 
 Labels = tuple[str, ...]
@@ -208,19 +217,23 @@ class Telemetry:
                     self.count(OOV_WORDS, (model, source), words)
         while self._counts:
             (metric, labels), count = self._counts.popitem()
-            self._family(metric).labels(*labels).inc(count)
+            self._series(metric, labels).inc(count)
         while self.gauges:
             (metric, labels), value = self.gauges.popitem()
-            self._family(metric).labels(*labels).set(value)
+            self._series(metric, labels).set(value)
         while self._histograms:
             (metric, labels), recorded = self._histograms.popitem()
-            series = self._family(metric).labels(*labels)
+            series = self._series(metric, labels)
             # observe() takes one value at a time, and 2 µs for each of thousands a second. A test compares the result
             # of writing to the two private fields with that of observe().
             series._sum.inc(recorded.total)
             for bucket, count in zip(series._buckets, recorded.counts, strict=True):
                 if count:
                     bucket.inc(count)
+
+    def _series(self, metric: Metric, labels: Labels) -> Any:
+        family = self._family(metric)
+        return family.labels(*labels) if labels else family
 
     def _family(self, metric: Metric) -> Any:
         """Return the prometheus_client object of a metric, created on first use."""
@@ -304,19 +317,3 @@ class ModelMetrics:
         """Set how many sequences are queued and how many have a slot."""
         self._gauges[self._queue_items] = queued
         self._gauges[self._active_slots] = active
-
-
-def drop_dead_workers(directory: Path) -> None:
-    """Remove the gauges of crashed workers, which would otherwise be summed until the next start.
-
-    ``directory`` is PROMETHEUS_MULTIPROC_DIR, where prometheus_client keeps ``gauge_live<mode>_<pid>.db``.
-    """
-    for file in directory.glob("gauge_live*_*.db"):
-        pid = file.stem.rpartition("_")[2]
-        try:
-            os.kill(int(pid), 0)  # signal 0 only checks
-        except ProcessLookupError:
-            with contextlib.suppress(OSError):  # of a directory that is not writable
-                file.unlink()
-        except (ValueError, PermissionError):  # of another program, or it runs as another user
-            pass

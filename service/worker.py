@@ -23,7 +23,6 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
@@ -34,7 +33,7 @@ from service.logs import AccessLog
 from service.rate_limits import IN_PROCESS, RateLimiter
 from service.resting_thread import RestingThread
 from service.settings import Settings
-from service.telemetry import RequestRecord, Telemetry, drop_dead_workers
+from service.telemetry import RequestRecord, Telemetry
 from service.tracing import Tracer, open_tracer
 
 if TYPE_CHECKING:
@@ -168,8 +167,6 @@ class Worker:
 
     def start(self) -> None:
         """Start the background tasks and the signal handlers. Call it on the running event loop."""
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            drop_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         for name, action in self._chores.items():
             task = supervise(
                 name,

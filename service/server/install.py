@@ -19,6 +19,7 @@ from service.api.routes import Route
 from service.server.connection_limits import ConnectionLimits, Edge
 from service.server.hosts import AllowedHosts
 from service.server.http_protocol import HttpProtocol
+from service.server.watchdog import Heartbeat
 from service.server.websocket_limits import LimitedWebSocketProtocol
 from service.worker import Worker
 
@@ -34,6 +35,7 @@ def install(app: Starlette, worker: Worker, fast_routes: Callable[[Iterable[str]
     """
     limits = ConnectionLimits(settings=worker.settings, telemetry=worker.telemetry)
     worker.add_chore("connection timeouts", limits.check)
+    worker.add_chore("heartbeat", Heartbeat(worker.telemetry))
     hosts = AllowedHosts(worker.settings.allowed_hosts)
     edge = app.state.edge = Edge(worker=worker, limits=limits, hosts=hosts, routes=fast_routes(()), probes=PROBES)
 

@@ -1,17 +1,25 @@
-"""Metrics files of prometheus_client that survive a full disk.
+"""Metrics files of prometheus_client that survive a full disk, and that do not grow in number.
 
 prometheus_client maps sparse files. On a full disk, the first write to a page without a block raises SIGBUS, which ends
 the process. Here a file gets its blocks before it is mapped. If that fails, or if the file cannot be opened, the worker
 counts in memory, logs it once, and shows these values on its own ``/metrics``.
+
+prometheus_client keeps the files of processes that have ended, because their counts belong to the sums. Here they are
+merged into one file of each kind.
 """
 
+import contextlib
+import fcntl
 import glob
 import io
 import logging
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 from prometheus_client import mmap_dict, multiprocess, values
@@ -19,8 +27,13 @@ from prometheus_client import mmap_dict, multiprocess, values
 log = logging.getLogger(__name__)
 
 CAPACITY = 1 << 16  # bytes of a new file
+ADDITIVE = ("counter", "histogram", "summary")  # kinds of files whose values are summed over processes
+ENDED = "ended"  # in the place of the process id: the sums of processes that have ended
+LOCK = "lock"  # held while files are read or merged, so that no value is counted twice or not at all
+LOCK_S, LOCK_POLL_S = 0.1, 0.001  # a reader waits at most so long: a merge takes milliseconds
 MmapedDict: Any = mmap_dict.MmapedDict  # has no types
 MultiProcessCollector: Any = multiprocess.MultiProcessCollector
+MARK_DEAD: Any = multiprocess.mark_process_dead
 ENTRY_BYTES = 40  # of one value without its key, at most
 
 
@@ -96,8 +109,75 @@ class Collector(MultiProcessCollector):  # type: ignore[misc]
             registry.register(self)
 
     def collect(self) -> Any:
-        files = {*glob.glob(os.path.join(glob.escape(self._path), "*.db")), *AllocatedDict.opened}
-        return self.merge(sorted(files), accumulate=True)
+        with _locked(Path(self._path), fcntl.LOCK_SH, wait_s=LOCK_S):
+            files = {*glob.glob(os.path.join(glob.escape(self._path), "*.db")), *AllocatedDict.opened}
+            return self.merge(sorted(files), accumulate=True)
+
+
+def merge_ended(directory: Path, pids: Collection[int]) -> bool:
+    """Merge the files of processes that have ended, and remove their gauges. Only one process may call it.
+
+    Returns False if the files are being read; call it again later. Raises OSError if they cannot be written, which
+    changes nothing.
+    """
+    for pid in pids:
+        MARK_DEAD(pid, str(directory))
+    with _locked(directory, fcntl.LOCK_EX, wait_s=0) as is_locked:
+        if is_locked:
+            for kind in ADDITIVE:
+                ended = [file for pid in pids if (file := directory / f"{kind}_{pid}.db").exists()]
+                if ended:
+                    _merge(directory / f"{kind}_{ENDED}.db", ended)
+    return is_locked
+
+
+def _merge(target: Path, ended: Collection[Path]) -> None:
+    """Add the values of files to those of the target, and remove the files."""
+    values: defaultdict[str, float] = defaultdict(float)
+    for source in (*ended, *([target] if target.exists() else [])):
+        for key, value, _, _ in MmapedDict.read_all_values_from_file(str(source)):
+            values[key] += value
+    new = target.with_suffix(".new")
+    try:
+        with new.open("wb") as file:  # large enough, because it would grow without blocks
+            _append_zeros(file.fileno(), CAPACITY + sum(len(key.encode()) + ENTRY_BYTES for key in values))
+        merged = MmapedDict(str(new))
+        for key, value in values.items():
+            merged.write_value(key, value, 0.0)
+        merged.close()
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    new.replace(target)
+    for source in ended:
+        source.unlink()
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, operation: int, *, wait_s: float) -> Iterator[bool]:
+    """Hold the lock of a directory, and yield whether it is held: not if it is not free in time."""
+    try:
+        file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:  # a directory that is not writable, or that was removed
+        yield False
+        return
+    try:
+        yield _lock(file, operation, until_s=time.monotonic() + wait_s)
+    finally:
+        os.close(file)  # releases the lock
+
+
+def _lock(file: int, operation: int, *, until_s: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(file, operation | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= until_s:
+                return False
+            time.sleep(LOCK_POLL_S)
+        except OSError:  # a file system without locks
+            return False
 
 
 def install() -> None:

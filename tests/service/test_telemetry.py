@@ -1,8 +1,5 @@
 """What is recorded comes out of prometheus_client."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import prometheus_client as prometheus
@@ -10,7 +7,7 @@ import pytest
 
 from service.engine import Engine
 from service.settings import Settings
-from service.telemetry import METRICS, SECONDS, ModelMetrics, Telemetry, drop_dead_workers
+from service.telemetry import METRICS, SECONDS, ModelMetrics, Telemetry
 from tests.support.engines import inference_request
 
 
@@ -113,23 +110,12 @@ def test_a_histogram_counts_as_prometheus_client_does(seconds: float) -> None:
 
 
 def test_the_name_of_a_metric_ends_with_its_unit() -> None:
-    units = ("_seconds", "_total", "_items", "_rows", "_ratio", "_slots", "_streams", "_info")
+    units = ("_seconds", "_total", "_items", "_rows", "_ratio", "_slots", "_streams", "_workers", "_bytes", "_info")
     for metric in METRICS:
         assert metric.name.startswith("seqserve_")
         assert metric.name.endswith(units)
         assert metric.name.endswith("_total") == (metric.kind == "counter")
         assert metric.about.endswith(".")
-
-
-def test_the_gauges_of_a_dead_worker_are_removed(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    dead, alive = (tmp_path / f"gauge_livesum_{pid}.db" for pid in (process.pid, os.getpid()))
-    counter = tmp_path / f"counter_{process.pid}.db"
-    for file in (dead, alive, counter):
-        file.touch()
-    drop_dead_workers(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([alive, counter])
 
 
 def test_a_failed_flush_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:

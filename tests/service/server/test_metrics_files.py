@@ -1,5 +1,7 @@
-"""Metrics files on a disk that is full, or in a directory that cannot be written."""
+"""Metrics files on a disk that is full, in a directory that cannot be written, and of processes that have ended."""
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import sys
@@ -7,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from service.server.metrics_files import merge_ended
 
 # Counts in a process of its own: SIGBUS would end this one, and prometheus_client reads its variable on import.
 COUNT = """
@@ -90,3 +94,72 @@ def test_a_full_disk_does_not_end_the_worker(small_disk: Path, used_kb: int) -> 
 def test_a_disk_that_fills_up_later_does_not_end_the_worker(small_disk: Path) -> None:
     fill = "import pathlib; open(os.environ['PROMETHEUS_MULTIPROC_DIR'] + '/other', 'wb', 0).write(bytes(1 << 20))"
     assert counted(small_disk, 200, fill) == [LOGGED, "requests: 200"]
+
+
+def pids(folder: Path) -> set[int]:
+    return {int(pid) for file in folder.glob("counter_*.db") if (pid := file.stem.partition("_")[2]).isdigit()}
+
+
+# Prints every sum and count, of this process and of those before it.
+READ = """
+from service.server import metrics_files
+metrics_files.install()
+import prometheus_client as prometheus
+registry = prometheus.CollectorRegistry()
+prometheus.multiprocess.MultiProcessCollector(registry)
+print("\\n".join(sorted(line for line in prometheus.generate_latest(registry).decode().splitlines() if line[0] != "#")))
+"""
+
+
+def read(folder: Path) -> list[str]:
+    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    done = subprocess.run([sys.executable, "-c", READ], env=environ, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_the_files_of_ended_processes_are_merged_without_a_change_of_the_sums(tmp_path: Path) -> None:
+    for models in (3, 300):
+        counted(tmp_path, models)
+    before = [line for line in read(tmp_path) if "bundle" not in line]
+    assert 'seqserve_requests_total{model="model-0",outcome="ok",route="/v1/tag"} 2.0' in before
+    assert merge_ended(tmp_path, pids(tmp_path))
+    assert {file.name for file in tmp_path.glob("*.db")} == {"counter_ended.db", "histogram_ended.db"}
+    assert read(tmp_path) == before  # without the gauges
+    counted(tmp_path, 1)
+    assert merge_ended(tmp_path, pids(tmp_path))
+    assert {file.name for file in tmp_path.glob("*.db")} == {"counter_ended.db", "histogram_ended.db"}
+    assert 'seqserve_requests_total{model="model-0",outcome="ok",route="/v1/tag"} 3.0' in read(tmp_path)
+
+
+def test_files_of_running_processes_are_not_merged(tmp_path: Path) -> None:
+    counted(tmp_path, 1)
+    files = set(tmp_path.iterdir())
+    assert merge_ended(tmp_path, {1})
+    assert files <= set(tmp_path.iterdir())
+
+
+def test_files_are_not_merged_while_they_are_read(tmp_path: Path) -> None:
+    counted(tmp_path, 1)
+    files = set(tmp_path.glob("counter_*.db"))
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        assert not merge_ended(tmp_path, pids(tmp_path))
+        assert set(tmp_path.glob("counter_*.db")) == files
+    assert merge_ended(tmp_path, pids(tmp_path))
+
+
+def test_a_lock_that_is_never_released_does_not_stop_the_metrics(tmp_path: Path) -> None:
+    counted(tmp_path, 1)
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert read(tmp_path)
+
+
+def test_on_a_full_disk_files_stay_as_they_are(small_disk: Path) -> None:
+    counted(small_disk, 1)
+    before = read(small_disk)
+    with (small_disk / "other").open("wb", 0) as file, contextlib.suppress(OSError):
+        file.write(bytes(1 << 20))
+    with pytest.raises(OSError, match="space"):
+        merge_ended(small_disk, pids(small_disk))
+    assert [line for line in before if "bundle" not in line] == read(small_disk)
