@@ -13,6 +13,7 @@ from typing import Any
 from models import codecs
 from models import state as states
 from models.codecs.characters import CharactersCodec
+from models.codecs.frames import FramesCodec
 from models.codecs.pieces import PiecesCodec
 from models.codecs.series import SeriesCodec
 from models.graph_file import GraphFile
@@ -22,6 +23,7 @@ from models.manifest import (
     MANIFEST_FILE,
     VOCABULARY_BYTES,
     BundleError,
+    FramesSpec,
     Manifest,
     PiecesSpec,
     read,
@@ -30,7 +32,8 @@ from models.manifest import (
 from models.messages import suggest
 from models.onnx_session import DeviceUnavailable, OnnxModel, Placement, resolve_device
 from models.speller import ModelWithSpeller
-from models.tasks import Classification, Forecasting, Generation, Joint, Tagging, Task
+from models.tasks import Classification, Forecasting, Generation, Joint, Tagging, Task, Translation
+from models.tasks.translate import Translator
 
 # Outputs of the graph of each task, in order. Those in brackets are optional.
 OUTPUTS = {
@@ -55,6 +58,13 @@ class Bundle:
     variant: str
     path: Path
     reader: OnnxModel | None = None  # reads a source once, for the tasks that write step by step
+
+    @property
+    def translator(self) -> Translator:
+        """The reader and the decoder. Only for tasks that have a reader."""
+        assert isinstance(self.task, Translation)
+        assert self.reader is not None
+        return Translator(self.task, self.reader.run_named, self.model.run_named)
 
     @property
     def digest(self) -> str:
@@ -155,6 +165,10 @@ def make_task(manifest: Manifest, codec: codecs.Codec) -> Task:
         if not isinstance(codec, CharactersCodec):
             raise BundleError(f"{manifest.name}: task 'generate' needs codec 'characters', not {manifest.codec.kind!r}")
         return Generation(codec, manifest.state)
+    if manifest.source is not None and isinstance(codec, PiecesCodec):
+        source = FramesCodec(manifest.source) if isinstance(manifest.source, FramesSpec) else codec
+        pairs = manifest.translation.pairs if manifest.translation is not None else ()
+        return Translation(source, codec, state=manifest.state, memory=manifest.memory, pairs=pairs)
     if manifest.task == "tag":
         return Tagging(codec, manifest.labels, manifest.scheme, manifest.state)
     embeds = manifest.embedding_width > 0

@@ -25,6 +25,14 @@ def hold_numbers(inputs: list[Any]) -> bool:
     return _depth(inputs) > 2 if value is None else not isinstance(value, str)
 
 
+def is_vector(inputs: Any) -> bool:
+    """Return whether this is one list or array of numbers."""
+    if getattr(inputs, "ndim", 0):
+        return bool(inputs.ndim == 1)
+    value, depth = first_value(inputs)
+    return depth == 1 and not isinstance(value, str)
+
+
 def _depth(inputs: Any) -> int:
     """Return the depth of the lists. Text has two at most, so deeper empty lists are frames without numbers."""
     if not isinstance(inputs, list):

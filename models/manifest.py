@@ -277,6 +277,11 @@ class Manifest(_Part):
         return {file: sha256 for file, sha256 in self.files.items() if file != CARD_FILE}
 
     @property
+    def reads(self) -> AnySpec:
+        """The codec of inputs."""
+        return self.source or self.codec
+
+    @property
     def vocabulary_files(self) -> set[str]:
         """The files that the codec needs."""
         specs = [spec.model_dump() for spec in (self.codec, self.source) if spec is not None]

@@ -15,10 +15,12 @@ from models import bundle, self_test
 from models import state as states
 from models.bundle import Bundle
 from models.codecs.base import pad
+from models.codecs.pieces import END
 from models.manifest import BundleError
 from models.onnx_session import Placement
 from models.speller import ModelWithSpeller
-from models.tasks import Generation
+from models.tasks import Decoding, Generation, Translation
+from models.tasks.translate import Memory
 
 ROWS = (1, 16, 64, 256)
 ROUNDS = 7  # the median of these is reported
@@ -45,8 +47,10 @@ def measure(
             entry["self_test"] = "passed"
         except BundleError as error:
             entry["self_test"] = str(error)
-        generates = isinstance(loaded.task, Generation)
-        make_run = _decoding_run if generates else _whole_run
+        generates = isinstance(loaded.task, Decoding)
+        make_run = _whole_run
+        if generates:
+            make_run = _translating_run if isinstance(loaded.task, Translation) else _decoding_run
         items = STEPS if generates else 1
         entry["unit"] = "tokens" if generates else "inputs"
         alone = make_run(loaded, 1)()
@@ -69,7 +73,7 @@ def replay(loaded: Bundle, inputs: Sequence[Any]) -> dict[str, Any]:
     """
     model, task = loaded.model, loaded.task
     assert isinstance(model, ModelWithSpeller)
-    assert not isinstance(task, Generation)
+    assert not isinstance(task, Decoding)
     items = [item for item in map(task.encode, inputs) if item.length]
     batches = []
     for start in range(0, len(items), REPLAY_WINDOW):
@@ -102,7 +106,7 @@ def replay(loaded: Bundle, inputs: Sequence[Any]) -> dict[str, Any]:
 def _whole_run(loaded: Bundle, rows: int) -> Callable[[], Outputs]:
     """Return a run of the longest example in `rows` rows, which returns the outputs of the first row."""
     task = loaded.task
-    assert not isinstance(task, Generation)
+    assert not isinstance(task, Decoding)
     items = [task.encode(example.inputs) for example in loaded.manifest.examples]
     feeds = task.collate([max(items, key=lambda item: item.length)] * rows)
     return lambda: [
@@ -126,6 +130,26 @@ def _decoding_run(loaded: Bundle, rows: int) -> Callable[[], Outputs]:
             best = log_probabilities.argmax(axis=1).astype(np.int32)
             log_probabilities, state = task.advance(run_list, best[None, :], ones, state)
         return [log_probabilities[0], *(part[0] for part in state)]
+
+    return run
+
+
+def _translating_run(loaded: Bundle, rows: int) -> Callable[[], Outputs]:
+    """Return a run that reads the first example and takes STEPS greedy steps in `rows` rows."""
+    task = loaded.task
+    assert isinstance(task, Translation)
+    model, source = loaded.translator, task.encode(loaded.manifest.examples[0].inputs).rows
+    owners = np.arange(rows, dtype=np.int32)
+
+    def run() -> Outputs:
+        found = model.read([source] * rows)
+        state = states.join([read.state for read in found])
+        arrays = tuple(np.stack(parts, axis=1) for parts in zip(*(read.memory for read in found), strict=True))
+        memory, pieces = Memory(arrays, np.full(rows, len(source), np.int32)), np.full(rows, END, np.int32)
+        for _ in range(STEPS):
+            outputs, state = model.step(pieces, state, memory, owners)
+            pieces = outputs.best_pieces[:, 0]
+        return [outputs.best_scores[0], *(part[0] for part in state)]
 
     return run
 

@@ -17,14 +17,26 @@ from models import state as states
 from models.bundle import Bundle
 from models.codecs import InputError, TooLong
 from models.codecs.base import pad, quoted
-from models.inputs import are_one, hold_numbers
+from models.inputs import are_one, hold_numbers, is_vector
 from models.manifest import FrameRate, locate
 from models.messages import needed, suggest
 from models.onnx_session import Device, Placement
 from models.sampling import SamplingOptions
-from models.tasks import EmbeddingInput, Forecasting, Generation, GenerationResult, Joint, Tagging
+from models.tasks import (
+    Decoding,
+    EmbeddingInput,
+    Forecasting,
+    Generation,
+    GenerationResult,
+    Joint,
+    Tagging,
+    Translation,
+    TranslationResult,
+)
+from models.tasks.beam_search import CANDIDATES
 from models.tasks.forecast import DEFAULT_LEVELS
 from models.tasks.generate import GeneratedText, GenerateOptions, TokenSampler
+from models.tasks.translation_rows import search
 
 BATCH_ROWS, BATCH_TOKENS = 32, 2048  # of one batch, at most; tokens with padding
 SEED_BITS = 53  # of a random seed
@@ -99,12 +111,38 @@ class ForecastOptions(_Parameters):
     )
 
 
-PARAMETERS: dict[str, type[AggregationOptions | ClassificationOptions | TextOptions | ForecastOptions]] = {
+class CaptionOptions(_Parameters):
+    """Parameters of a captioner."""
+
+    num_beams: int = Field(
+        default=1, ge=1, le=CANDIDATES, description="hypotheses to keep (default: 1, greedy decoding)"
+    )
+    num_return_sequences: int = Field(default=1, ge=1, description="texts to return, at most num_beams (default: 1)")
+    length_penalty: float = Field(
+        default=0.6, ge=0, le=10, description="higher: longer texts, with several beams (default: 0.6)"
+    )
+    max_new_tokens: int = Field(default=100, ge=1, description="tokens to write, at most (default: 100)")
+    target_prefix: str = Field(default="", description="what every text begins with")
+    details: bool = Field(default=False, description="add the scores, the tokens and the alignment")
+
+
+class TranslationOptions(CaptionOptions):
+    """Parameters of a translator."""
+
+    src_lang: str | None = Field(default=None, description="language of the input (default: that of the model)")
+    tgt_lang: str | None = Field(default=None, description="language of the answer (default: that of the model)")
+
+
+PARAMETERS: dict[
+    str, type[AggregationOptions | ClassificationOptions | TextOptions | ForecastOptions | CaptionOptions]
+] = {
     "tag": TaggingOptions,
     "classify": ClassificationOptions,
     "joint": JointOptions,
     "generate": TextOptions,
     "forecast": ForecastOptions,
+    "translate": TranslationOptions,
+    "caption": CaptionOptions,
 }
 
 
@@ -119,8 +157,8 @@ def load(bundle: Path | str, *, variant: str = "auto", device: Device = "auto", 
 class Predictor:
     """A loaded bundle that can be called.
 
-    A call with one input returns its answer: a TaggedInput, a list of LabelScore, a JointAnswer, a GenerationResult or
-    a Forecast.
+    A call with one input returns its answer: a TaggedInput, a list of LabelScore, a JointAnswer, a GenerationResult,
+    a TranslationResult or a Forecast.
     A call with a list of inputs returns a list of answers. Inputs of similar length are run together. On a CPU, an
     answer does not depend on the other inputs.
     """
@@ -135,10 +173,12 @@ class Predictor:
         """
         checked = self.check_parameters(parameters)
         raws, single = self._split(inputs)
-        items = [self._encode(raw, None if single else index) for index, raw in enumerate(raws)]
+        items = [self._encode(raw, None if single else index, checked) for index, raw in enumerate(raws)]
         task = self.bundle.task
         answers: list[Any]
-        if isinstance(task, Generation):
+        if isinstance(task, Translation):
+            answers = self._translate(task, items, dict(checked))
+        elif isinstance(task, Generation):
             assert isinstance(checked, TextOptions)
             answers = self._generate(task, raws, items, checked)
         else:
@@ -180,6 +220,11 @@ class Predictor:
                 else:
                     problems.append(f"{name}={str(parameters[name])[:40]!r} {needed(each)}")
             raise ParameterError("; ".join(problems)) from None
+        self._check_task(found)
+        return found
+
+    def _check_task(self, found: _Parameters) -> None:
+        """Raise ParameterError for parameters that this bundle cannot honor."""
         bundle_task = self.bundle.task
         if isinstance(found, TaggingOptions) and isinstance(bundle_task, Tagging) and found.frame_rate is not None:
             unusable = bundle_task.check_frame_rate(found.aggregation_strategy)
@@ -190,11 +235,18 @@ class Predictor:
                 raise ParameterError(f"prediction_length: {wrong}")
             if wrong := bundle_task.check_levels(found.quantile_levels):
                 raise ParameterError(f"quantile_levels: {wrong}")
-        return found
+        if isinstance(found, CaptionOptions) and found.num_return_sequences > found.num_beams:
+            count, limit = found.num_return_sequences, found.num_beams
+            raise ParameterError(f"num_return_sequences={count} is over num_beams={limit}; raise num_beams")
+        if isinstance(found, TranslationOptions) and isinstance(bundle_task, Translation):
+            try:
+                bundle_task.find_pair(found.src_lang, found.tgt_lang)
+            except InputError as error:
+                raise ParameterError(f"src_lang and tgt_lang: {error}") from None
 
     def _split(self, inputs: Any) -> tuple[Sequence[Any], bool]:
         """Return the inputs, and whether there was one and not a list."""
-        of_frames = self.bundle.manifest.codec.kind == "frames"
+        of_frames = self.bundle.manifest.reads.kind == "frames"
         if isinstance(self.bundle.task, Forecasting):
             return _split_series(inputs)
         if isinstance(inputs, str):
@@ -205,21 +257,26 @@ class Predictor:
             wanted = "frames or a list of frames" if of_frames else "a string or a list of strings"
             raise InputError(f"the input is a {type(inputs).__name__}; give {wanted}", value=inputs)
         inputs = list(inputs)
+        if isinstance(self.bundle.task, Translation) and is_vector(inputs):
+            return [inputs], True
         if of_frames:
             return ([inputs], True) if are_one(inputs) else (inputs, False)
         if hold_numbers(inputs):
             raise InputError(f"{self} reads text, not numbers; give strings", value=inputs)
         return inputs, False
 
-    def _encode(self, raw: Any, index: int | None) -> Any:
+    def _encode(self, raw: Any, index: int | None, parameters: _Parameters | None = None) -> Any:
         limit, task = self.bundle.manifest.max_length, self.bundle.task
-        if self.bundle.manifest.codec.kind not in ("frames", "series") and not isinstance(raw, str):
+        if self.bundle.manifest.reads.kind not in ("frames", "series") and not isinstance(raw, str):
             if not isinstance(task, Tagging | Joint):
                 raise InputError(f"{_place(index)} is {quoted(raw)}; give a string", value=raw)
             if not (isinstance(raw, list | tuple) and all(isinstance(token, str) for token in raw)):
                 raise InputError(f"{_place(index)} is {quoted(raw)}; give a string or a list of tokens", value=raw)
         try:
-            item = task.encode(raw, limit=limit)
+            if isinstance(task, Translation):
+                item: Any = task.encode_for(raw, dict(parameters or {}), limit=limit)
+            else:
+                item = task.encode(raw, limit=limit)
         except InputError as error:
             raise type(error)(f"{_place(index)}: {error}", value=error.value, limit=error.limit) from None
         if item.length > limit:
@@ -229,13 +286,21 @@ class Predictor:
     def _run(self, items: Sequence[Any]) -> list[Any]:
         """Return the row of each item. An item without steps is not run."""
         task = self.bundle.task
-        assert not isinstance(task, Generation)
+        assert not isinstance(task, Decoding)
         rows: list[Any] = [task.empty_row] * len(items)
         for group in batches([item.length for item in items]):
             batch = [items[place] for place in group]
             for place, row in zip(group, task.decode(batch, self.bundle.model.run(task.collate(batch))), strict=True):
                 rows[place] = row
         return rows
+
+    def _translate(
+        self, task: Translation, items: Sequence[Any], parameters: dict[str, Any]
+    ) -> list[TranslationResult]:
+        texts = [task.start_for(item, parameters) for item in items]
+        for group in batches([item.length for item in items]):
+            search(self.bundle.translator, [texts[place] for place in group])
+        return [text.answer() for text in texts]
 
     def _generate(
         self, task: Generation, prompts: Sequence[str], items: Sequence[Any], parameters: TextOptions

@@ -11,8 +11,9 @@ from models import state as states
 from models.bundle import Bundle
 from models.manifest import BundleError
 from models.sampling import SamplingOptions
-from models.tasks import Classification, Forecasting, Generation, GenerationResult, Joint, as_json
+from models.tasks import Classification, Forecasting, Generation, GenerationResult, Joint, Translation, as_json
 from models.tasks.generate import GenerateOptions, TokenSampler
+from models.tasks.translation_rows import search
 
 Part = Literal["tag", "classify"]
 
@@ -45,6 +46,10 @@ def answer(bundle: Bundle, raw: Any, parameters: dict[str, Any] | None = None, *
         if not isinstance(raw, str):
             raise TypeError(f"the input is a {type(raw).__name__}, but generation takes one string")
         return generate(bundle, raw, generate_options(parameters))
+    if isinstance(task, Translation):
+        text = task.start_for(task.encode_for(raw, parameters), parameters)
+        search(bundle.translator, [text])
+        return text.answer()
     item = task.encode(raw)
     row: Any = task.empty_row
     if item.length:

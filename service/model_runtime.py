@@ -14,7 +14,7 @@ from models.inputs import are_one, hold_numbers
 from models.manifest import SERVES, SeriesSpec, Tensor
 from models.onnx_session import GraphRefused
 from models.speller import ModelWithSpeller
-from models.tasks import Generation, Joint
+from models.tasks import Decoding, Generation, Joint, Translation
 from models.tasks.generate import InPlaceDecoder
 from models.tensor_inputs import TensorValidator
 from service.errors import InvalidRequest, Overloaded, TooLarge, Unavailable
@@ -26,6 +26,7 @@ from service.scheduling.job import InferenceRequest, Job, QueueLimits, Scheduler
 from service.scheduling.loop import LoopBudget, SchedulerLoop
 from service.scheduling.sequences import SequenceLimits, SequenceScheduler
 from service.scheduling.tensors import Arrays, TensorRequest, TensorScheduler
+from service.scheduling.translation_batch import TranslationBatch
 from service.settings import Settings
 from service.telemetry import ModelMetrics, Telemetry
 
@@ -104,7 +105,7 @@ class ModelRuntime:
     def empty_row(self) -> Any:
         """The row of an input without steps."""
         task = self.bundle.task
-        assert not isinstance(task, Generation)
+        assert not isinstance(task, Decoding)
         return task.empty_row
 
     @property
@@ -239,10 +240,14 @@ def open_runtime(
 
 
 def _scheduler(bundle: Bundle, settings: Settings, metrics: ModelMetrics) -> SequenceScheduler | DecodingScheduler:
-    if isinstance(bundle.task, Generation):
+    if isinstance(bundle.task, Decoding):
         limits = DecodingLimits(
             slots=settings.generation_slots, queue_items=settings.queue_items, queue_tokens=settings.queue_tokens
         )
+        if isinstance(bundle.task, Translation):
+            return DecodingScheduler(
+                TranslationBatch(bundle.translator, limits=limits, clock=monotonic, metrics=metrics)
+            )
         model = _language_model(bundle, bundle.task, slots=limits.slots)
         return DecodingScheduler(GenerationBatch(model, limits=limits, clock=monotonic, metrics=metrics))
     return SequenceScheduler(
@@ -263,7 +268,7 @@ def _scheduler(bundle: Bundle, settings: Settings, metrics: ModelMetrics) -> Seq
 def _run_sequences(bundle: Bundle, items: Sequence[Any]) -> Sequence[Any]:
     """Run one batch of encoded inputs. Returns a row for each."""
     task = bundle.task
-    assert not isinstance(task, Generation)
+    assert not isinstance(task, Decoding)
     rows: Sequence[Any] = task.decode(items, bundle.model.run(task.collate(items)))
     return rows
 
@@ -289,7 +294,7 @@ def _run_tensors(bundle: Bundle, tensors: TensorRequest) -> Arrays:
 def _decoders(bundle: Bundle) -> dict[str, Decode]:
     if isinstance(bundle.task, Joint):
         return {"tag": bundle.task.tags, "classify": bundle.task.labels}
-    return {} if isinstance(bundle.task, Generation) else {bundle.manifest.task: bundle.task.answer}
+    return {} if isinstance(bundle.task, Decoding) else {bundle.manifest.task: bundle.task.answer}
 
 
 def _field(index: int | None) -> str:

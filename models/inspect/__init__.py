@@ -18,7 +18,7 @@ from models.inspect.gradients import influence
 from models.inspect.operators import PARTS, Floats, Kind, RecurrentOperator, UnsupportedOperator, run
 from models.manifest import BundleError
 from models.onnx_session import OnnxModel, Placement
-from models.tasks import Generation
+from models.tasks import Generation, Translation
 
 if TYPE_CHECKING:
     import onnx
@@ -71,6 +71,8 @@ class Inspector:
     """
 
     def __init__(self, bundle: Bundle) -> None:
+        if isinstance(bundle.task, Translation):
+            raise BundleError(f"{bundle.manifest.name}: a model that reads and then writes cannot be inspected")
         if VARIANT not in bundle.manifest.variants:
             raise BundleError(f"{bundle.manifest.name}: has no variant {VARIANT!r}, the only one that can be inspected")
         try:

@@ -4,6 +4,7 @@ from models.tasks.classify import Classification, Joint
 from models.tasks.forecast import Forecasting
 from models.tasks.generate import Generation
 from models.tasks.tag import Tagging
+from models.tasks.translate import Translation
 from models.tasks.types import (
     EmbeddingInput,
     Entity,
@@ -16,13 +17,16 @@ from models.tasks.types import (
     LabelScore,
     StreamChunk,
     TaggedInput,
+    TranslationResult,
     as_json,
 )
 
-Task = Tagging | Classification | Joint | Generation | Forecasting
+Decoding = Generation | Translation  # write step by step
+Task = Tagging | Classification | Joint | Generation | Forecasting | Translation
 
 __all__ = [
     "Classification",
+    "Decoding",
     "EmbeddingInput",
     "Entity",
     "EntitySpan",
@@ -39,5 +43,7 @@ __all__ = [
     "TaggedInput",
     "Tagging",
     "Task",
+    "Translation",
+    "TranslationResult",
     "as_json",
 ]

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.codecs.pieces import END
 from models.tasks.types import FinishReason
 
-END = 0  # the piece that ends a target, and that a target starts from
 CANDIDATES = 16  # pieces of each hypothesis that a step considers, at most: so many beams are offered
 PENALTY_OFFSET = 5  # of the length penalty
 
@@ -70,8 +70,8 @@ def length_penalty(pieces: int, alpha: float) -> float:
 class BeamSearch:
     """The search for the targets of one source.
 
-    It starts with one row. `pieces` are the next inputs of its rows; after `advance` it can have up to `num_beams`
-    rows, one fewer for each finished target. The search ends when no unfinished target can become one of the best
+    `pieces` are the next inputs of its rows. It starts with one row and the end symbol. Then it can have up to
+    `num_beams` rows, one fewer for each finished target. It ends when no unfinished target can become one of the best
     `num_return_sequences`.
     """
 

@@ -167,6 +167,47 @@ class GenerationResult(NamedTuple):
     state: str | None = None
 
 
+class TargetToken(NamedTuple):
+    """One token of a translation, with its log-probability in nats. The texts of all tokens are the translation."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+class SourceToken(NamedTuple):
+    """One token that was read. `start` and `end` are character offsets."""
+
+    text: str
+    start: int
+    end: int
+
+
+class TranslationDetails(NamedTuple):
+    """How a translation was found.
+
+    `score` is the log-probability over the length penalty. `alignment` has pairs of a source token and a token, counted
+    from 0: what each token attends to most. `source_tokens` is None for a source without text.
+    """
+
+    score: float
+    finish_reason: FinishReason
+    tokens: tuple[TargetToken, ...]
+    source_tokens: tuple[SourceToken, ...] | None
+    alignment: tuple[tuple[int, int], ...]
+
+
+class TranslationResult(NamedTuple):
+    """A translation, or the caption of vectors. `details` are None unless the request asked for them.
+
+    `alternatives` are the next best translations, best first, if it asked for several.
+    """
+
+    translation_text: str
+    details: TranslationDetails | None = None
+    alternatives: "tuple[TranslationResult, ...] | None" = None
+
+
 def as_json(answer: Any) -> Any:
     """Return an answer, or a list of answers, as the dicts and lists of its JSON. Fields that are None are left out.
 

@@ -169,18 +169,18 @@ class DecodingBatch(ABC, Generic[S, P]):
         sequence.job.fail(error if isinstance(error, ServiceError) else InternalError())
 
 
+B = TypeVar("B", bound=DecodingBatch[Any, Any])
 R = TypeVar("R")
 
 
-class Prefill(ABC, Generic[S, R]):
+class Prefill(ABC, Generic[B, S, R]):
     """Read several prompts in one ragged call. `R` is the result of one prompt."""
 
-    def __init__(self, batch: DecodingBatch[S, Any], group: list[S]) -> None:
-        self._group = group
+    def __init__(self, batch: B, group: list[S], *, cost: CostModel) -> None:
+        self._batch, self._group, self._cost = batch, group, cost
         self._results: list[tuple[S, R | Exception]] = []
         self._calls: list[tuple[list[S], int, int, float]] = []  # padded and real tokens, seconds
-        self._recorder = batch
-        self.estimate_s = batch.cost.seconds(len(group), max(sequence.steps for sequence in group))
+        self.estimate_s = cost.seconds(len(group), max(sequence.steps for sequence in group))
 
     def run(self) -> None:
         try:
@@ -193,7 +193,7 @@ class Prefill(ABC, Generic[S, R]):
                     self._results.append((member, error))
 
     def _timed(self, group: list[S]) -> list[tuple[S, R | Exception]]:
-        lengths, clock = [sequence.steps for sequence in group], self._recorder.clock
+        lengths, clock = [sequence.steps for sequence in group], self._batch.clock
         started_s = clock()
         results = self._read(group)
         self._calls.append((group, len(group) * max(lengths), sum(lengths), clock() - started_s))
@@ -208,9 +208,9 @@ class Prefill(ABC, Generic[S, R]):
         """Let the prompts that were read to their end join the batch."""
 
     def _record_calls(self) -> None:
-        batch = self._recorder
+        batch = self._batch
         for sequences, padded, real, seconds in self._calls:
             batch.metrics.prefill(rows=len(sequences), padded_tokens=padded, real_tokens=real, compute_s=seconds)
-            batch.cost.learn(len(sequences), padded // len(sequences), seconds)
+            self._cost.learn(len(sequences), padded // len(sequences), seconds)
             for job in {sequence.job for sequence in sequences}:
                 job.record_batch(seconds, len(sequences))

@@ -164,12 +164,11 @@ class GenerationBatch(DecodingBatch[GenerationSequence, GenerationPlan]):
         sequence.job.complete(sequence.index, sequence.text)
 
 
-class PromptPrefill(Prefill[GenerationSequence, ChunkResult]):
+class PromptPrefill(Prefill[GenerationBatch, GenerationSequence, ChunkResult]):
     """Read the next chunk of several prompts in one ragged call, and sample the first token of those at their end."""
 
     def __init__(self, batch: GenerationBatch, group: list[GenerationSequence]) -> None:
-        super().__init__(batch, group)
-        self._batch = batch
+        super().__init__(batch, group, cost=batch.cost)
 
     def _read(self, group: list[GenerationSequence]) -> list[ChunkResult]:
         chunks = [each.prompt[each.prefilled : each.prefilled + each.chunk] for each in group]

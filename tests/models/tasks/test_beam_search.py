@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.tasks.beam_search import END, BeamSearch, Hypothesis, StepOutputs, TranslateOptions, length_penalty
+from models.codecs.pieces import END
+from models.tasks.beam_search import BeamSearch, Hypothesis, StepOutputs, TranslateOptions, length_penalty
 
 VOCABULARY = 4
 Model = Callable[[Sequence[int]], NDArray[np.float32]]  # pieces so far -> log-probabilities (V,)
