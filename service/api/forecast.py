@@ -8,7 +8,7 @@ import re
 from calendar import monthrange
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, NamedTuple, NotRequired
 
 import numpy as np
 from pydantic import Field
@@ -38,8 +38,16 @@ STEPS: Mapping[str, timedelta] = {
     "w": timedelta(weeks=1),
 }
 MONTHS: Mapping[str, int] = {"M": 1, "Q": 3, "Y": 12, "A": 12}
-BUSINESS_DAY, NO_TIME = "b", datetime(2000, 1, 1)
+SECONDS, BUSINESS_DAYS, MONTH_UNIT = "s", "b", "M"
+NO_TIME = datetime(2000, 1, 1)
 MOST_LEVELS = 20
+
+
+class Step(NamedTuple):
+    """The time between two values: a count of seconds, business days or months."""
+
+    unit: str
+    size: int
 
 
 class SeriesInput(RequestModel):
@@ -60,7 +68,8 @@ class ForecastParameters(RequestModel):
         "levels of the quantiles, within those of the model", list(DEFAULT_LEVELS)
     )
     freq: str | None = parameter(
-        "time between two values, as pandas spells it: `h`, `15min`, `D`, `MS`", unset="no `start` in the answer"
+        "time between two values, as pandas spells it: `h`, `15min`, `D`, `MS`; that of the model's training data",
+        unset="no `start` in the answer",
     )
     batch_size: Null = None
     cross_learning: AlwaysFalse | None = None
@@ -160,7 +169,8 @@ async def _forecast(context: RequestContext, body: bytes) -> Any:
             [(f"inputs[{index}].target", each) for index, part in enumerate(channels) for each in part],
             length,
             tuple(parameters.value_of("quantile_levels")),
-            ("parameters.prediction_length", "parameters.quantile_levels"),
+            parameters.freq,
+            ("parameters.prediction_length", "parameters.quantile_levels", "parameters.freq"),
         )
     )
     predictions = []
@@ -181,17 +191,20 @@ async def _run(
     series: Sequence[tuple[str, list[float | None]]],
     length: int,
     levels: Sequence[float],
-    fields: tuple[str, str],
+    freq: str | None,
+    fields: tuple[str, str, str],
 ) -> list[Forecast]:
-    """Return the forecast of each series. `fields` are the names of `length` and `levels` in the request."""
+    """Return the forecast of each series. `fields` are the names of `length`, `levels` and `freq` in the request."""
     schemas.check_input_count(len(series), context.worker.settings)
+    chosen = context.choose_model(model, "forecast")
+    _check_frequency(context, chosen, freq, fields[-1])
     return await context.worker.engine.forecast(
         [values for _, values in series],
         names=[name for name, _ in series],
-        model=context.choose_model(model, "forecast"),
+        model=chosen,
         length=length,
         levels=levels,
-        fields=fields,
+        fields=fields[:2],
         request=context.request,
     )
 
@@ -264,30 +277,62 @@ def _time(text: str, field: str) -> datetime:
         ) from None
 
 
-def add_steps(start: datetime, freq: str, count: int) -> datetime:
-    """Return the time `count` steps after `start`. Raises InvalidRequest for a frequency that pandas does not have."""
+def step_of(freq: str) -> Step | None:
+    """Return the step of a frequency as pandas spells it, or None if it has none.
+
+    Anchors do not count: a month is the same step if it starts or ends the period.
+    """
     match = FREQUENCY.fullmatch(freq)
     factor, unit = (int(match[1] or 1), match[2]) if match else (0, "")
+    if (step := STEPS.get("min" if unit == "T" else unit.lower())) is not None:
+        return Step(SECONDS, factor * int(step.total_seconds()))
+    if unit.lower() == BUSINESS_DAYS:
+        return Step(BUSINESS_DAYS, factor)
+    if (months := MONTHS.get(unit[:1])) is not None and unit[1:] in ("", "S", "E"):
+        return Step(MONTH_UNIT, months * factor)
+    return None
+
+
+def add_steps(start: datetime, freq: str, count: int) -> datetime:
+    """Return the time `count` steps after `start`. Raises InvalidRequest for a frequency that pandas does not have."""
+    if (step := step_of(freq)) is None:
+        raise InvalidRequest(
+            f"{shown(freq)!r} is not a frequency; send one of pandas, such as h, 15min, D, B, W, MS, QE or YS",
+            field="parameters.freq",
+            value=freq,
+            available=["s", "min", "h", "D", "B", "W", "MS", "ME", "QS", "QE", "YS", "YE"],
+        )
     try:
-        if (step := STEPS.get(unit.lower() if unit not in ("M", "T") else "")) is not None:
-            return start + step * (factor * count)
-        if unit == "T":
-            return start + STEPS["min"] * (factor * count)
-        if unit.lower() == BUSINESS_DAY:
-            day = np.busday_offset(start.date(), factor * count, roll="forward").astype(object)
-            if not isinstance(day, date):  # numpy returns a number past the year 9999
-                raise OverflowError
-            return datetime.combine(day, start.timetz())
-        if (months := MONTHS.get(unit[:1])) is not None and unit[1:] in ("", "S", "E"):
-            return _add_months(start, months * factor * count, to_end=not unit.endswith("S"))
+        if step.unit == SECONDS:
+            return start + timedelta(seconds=step.size) * count
+        if step.unit == MONTH_UNIT:
+            return _add_months(start, step.size * count, to_end=not freq.split("-")[0].endswith("S"))
+        day = np.busday_offset(start.date(), step.size * count, roll="forward").astype(object)
+        if not isinstance(day, date):  # numpy returns a number past the year 9999
+            raise OverflowError
+        return datetime.combine(day, start.timetz())
     except (OverflowError, ValueError):
         message = f"{shown(freq)!r} leads past the year 9999; send a shorter one"
         raise InvalidRequest(message, field="parameters.freq", value=freq) from None
+
+
+def _check_frequency(context: RequestContext, model: str | None, freq: str | None, field: str) -> None:
+    """Raise InvalidRequest for another step than that of the model's training data, if both are known.
+
+    A model knows the season of its own step only, and the clients show no warning.
+    """
+    runtime = context.worker.engine.runtime_for("forecast", model)
+    spec = runtime.bundle.manifest.forecast
+    assert spec is not None
+    known, asked = step_of(spec.frequency), step_of(freq or "")
+    if known is None or asked is None or known == asked:
+        return
     raise InvalidRequest(
-        f"{shown(freq)!r} is not a frequency; send one of pandas, such as h, 15min, D, B, W, MS, QE or YS",
-        field="parameters.freq",
+        f"{shown(freq)!r} is not the step of {runtime.name}, which was trained on {spec.frequency!r}; send values of "
+        "that step, name another model, or train one on your data",
+        field=field,
         value=freq,
-        available=["s", "min", "h", "D", "B", "W", "MS", "ME", "QS", "QE", "YS", "YE"],
+        limit=spec.frequency,
     )
 
 
@@ -314,7 +359,7 @@ async def _nixtla(context: RequestContext, body: bytes) -> Any:
     series = [(f"series.y, series {index}", values) for index, values in enumerate(cut)]
     bounds = [(f"{level:g}", (0.5 - level / 200, 0.5 + level / 200)) for level in request.level or ()]
     levels = sorted({round(bound, 6) for _, pair in bounds for bound in pair}) or DEFAULT_LEVELS
-    found = await _run(context, request.model, series, request.h, levels, ("h", "level"))
+    found = await _run(context, request.model, series, request.h, levels, request.freq, ("h", "level", "freq"))
     intervals: dict[str, list[float]] = {}
     for name, (low, high) in bounds:
         for side, bound in (("lo", low), ("hi", high)):

@@ -14,7 +14,7 @@ from nixtla import NixtlaClient
 from nixtla.nixtla_client import ApiError
 
 from models import load
-from service.api.forecast import add_steps
+from service.api.forecast import add_steps, step_of
 from service.errors import InvalidRequest
 from tests.support.uvicorn_thread import served_in_thread
 
@@ -144,6 +144,24 @@ def test_a_frequency_that_pandas_does_not_have_is_refused() -> None:
         add_steps(datetime(2026, 1, 1), "h2", 1)
 
 
+@pytest.mark.parametrize(
+    ("freq", "status"),
+    [("h", 200), ("H", 200), ("60min", 200), (None, 200), ("15min", 422), ("2h", 422), ("D", 422), ("MS", 422)],
+)
+def test_another_step_than_that_of_the_model_is_refused(client: httpx.Client, freq: str | None, status: int) -> None:
+    native = post(client, freq=freq)
+    nixtla = client.post("/v2/forecast", json={"series": {"y": [1, 2, 3, 4], "sizes": [4]}, "h": 2, "freq": freq})
+    assert (native.status_code, nixtla.status_code) == (status, status)
+    if status == 422:
+        assert [native.json()[name] for name in ("field", "value", "limit")] == ["parameters.freq", freq, "h"]
+        assert nixtla.json()["field"] == "freq"
+
+
+@pytest.mark.parametrize(("one", "other"), [("D", "24h"), ("W-SUN", "7D"), ("ME", "MS"), ("QS-OCT", "3M"), ("T", "60s")])
+def test_two_names_of_one_step_are_equal(one: str, other: str) -> None:
+    assert step_of(one) == step_of(other) is not None
+
+
 def long_frame(names: str, hours: pd.DatetimeIndex = HOURS) -> pd.DataFrame:
     waves = {name: np.sin(np.arange(len(hours)) / (3 + place)) for place, name in enumerate(names)}
     parts = [pd.DataFrame({"unique_id": name, "ds": hours, "y": values}) for name, values in waves.items()]
@@ -168,6 +186,15 @@ def test_nixtla_s_client_learns_which_models_exist(client: httpx.Client) -> None
         nixtla.forecast(long_frame("a"), h=4, freq="h")
     assert caught.value.status_code == 404
     assert caught.value.body["available"] == ["tiny-forecast"]
+
+
+def test_nixtla_s_client_sends_missing_values_but_no_missing_times(client: httpx.Client) -> None:
+    nixtla = NixtlaClient(base_url=str(client.base_url), api_key="-", max_retries=1)
+    frame = long_frame("a")
+    frame.loc[3, "y"] = np.nan
+    assert len(nixtla.forecast(frame, h=4, freq="h", model="tiny-forecast")) == 4
+    with pytest.raises(ValueError, match="missing"):
+        nixtla.forecast(frame.drop(index=5), h=4, freq="h", model="tiny-forecast")
 
 
 def test_nixtla_bodies_are_read_with_zstd(client: httpx.Client) -> None:
