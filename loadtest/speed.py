@@ -5,8 +5,10 @@ The requests are the examples of the bundle. The service and this client share t
 
 import argparse
 import contextlib
+import difflib
 import itertools
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +22,7 @@ from loadtest.payloads import ServedModel
 from loadtest.service_process import ROOT, ServiceProcess, find_service, start_seqserve
 
 URL = "http://127.0.0.1:3000"
+MANIFEST = "manifest.json"
 LOOPS = ((1, 1), (8, 1), (32, 1), (8, 32))  # connections, inputs in one request
 NEW_TOKENS = 100  # of each generated text
 POOL_SIZE = 200  # different requests
@@ -43,7 +46,7 @@ class SpeedFigures:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", nargs="?", help="Name of a model or a run, or a bundle's folder (default: the service's first model).")
+    add("model", nargs="?", help="Model, run, or bundle's folder (default: the service's first model).")
     add("--url", help=f"Address of the service (default: {URL} if it has the model, else it is started).")
     add("--seconds", type=float, default=28.0, help="Duration of all measurements (default: %(default)s).")
     add(
@@ -106,14 +109,33 @@ def _service(arguments: argparse.Namespace) -> Iterator[tuple[ServiceAddress, Se
 
 
 def find_bundle(name: str) -> Path:
-    """Return the bundle in a folder, of a run, or of the zoo. Raises LookupError."""
-    runs = [*(ROOT / "runs").glob("*/bundle"), *Path("runs").glob("*/bundle")]
-    known = {path.name: path for path in (ROOT / "models/zoo").glob("*/")} | {path.parent.name: path for path in runs}
-    places = [Path(name), Path(name, "bundle"), *([known[name]] if name in known else [])]
-    for place in places:
-        if (place / "manifest.json").is_file():
+    """Return the bundle at a path or of a name: in SEQSERVE_BUNDLES, the zoo, or runs. Raises LookupError."""
+    for place in (Path(name), Path(name, "bundle"), ROOT / name):
+        if (place / MANIFEST).is_file():
             return place.resolve()
-    raise LookupError(f"there is no bundle {name!r}; export a run, or choose one of {', '.join(sorted(known))}")
+    known = bundles_by_name()
+    if name in known:
+        return known[name].resolve()
+    near = difflib.get_close_matches(name, known, n=1)
+    remedy = f"did you mean {near[0]}?" if near else f"export a run, or choose one of {', '.join(sorted(known))}"
+    raise LookupError(f"there is no bundle {name!r}; {remedy}")
+
+
+def bundles_by_name() -> dict[str, Path]:
+    """Return every bundle by the names of its model and of its directory or run. The first of a name wins."""
+    served = [ROOT / part.strip() for part in os.environ.get("SEQSERVE_BUNDLES", "").split(",") if part.strip()]
+    known: dict[str, Path] = {}
+    for folder in (*served, ROOT / "models/zoo", ROOT / "runs", Path("runs")):
+        for file in sorted(file for level in range(3) for file in folder.glob("*/" * level + MANIFEST)):
+            bundle = file.parent
+            directory = bundle.parent if bundle.name == "bundle" else bundle
+            try:
+                model = json.loads(file.read_text("utf-8")).get("name", directory.name)
+            except (OSError, ValueError):  # the start of the service reports it
+                model = directory.name
+            for each in (model, directory.name):
+                known.setdefault(each, bundle)
+    return known
 
 
 def single_inputs(model: ServedModel) -> list[Any]:

@@ -54,6 +54,21 @@ def test_bundle_of_a_run_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         speed.find_bundle("minne")
 
 
+@pytest.mark.parametrize("name", ["reviews", "v3"])
+def test_bundle_of_the_setting_is_found_by_the_name_of_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / "served/v3"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text('{"name": "reviews"}')
+    for place in (folder, folder.parent):
+        monkeypatch.setenv("SEQSERVE_BUNDLES", f"models/zoo, {place}")
+        assert speed.find_bundle(name) == folder
+    assert speed.find_bundle("models/zoo/names") == speed.find_bundle("names")
+    with pytest.raises(LookupError, match="reviews"):
+        speed.find_bundle("review")
+
+
 def test_requests_are_the_examples_of_the_bundle() -> None:
     inputs = speed.single_inputs(served(examples=("a b", ["c", "d"], "e")))
     assert inputs == ["a b", "e"]
