@@ -152,12 +152,25 @@ def _remedy() -> str:
     return f"run `make setup` in {ROOT if (ROOT / 'Makefile').exists() else 'a clone of the repository'}"
 
 
+def version() -> str:
+    """Return the version, which service/__init__.py has, without importing the package."""
+    found = re.search(r'^VERSION = "(.*)"', (ROOT / "service/__init__.py").read_text("utf-8"), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
 def usage() -> str:
     """Return the summary of every command, in groups."""
     lines = ["usage: seqserve COMMAND …", "", "Train, export and serve recurrent sequence models."]
     for group, commands in COMMANDS.items():
         lines += ["", f"{group}:", *(f"  {name:<16}{summary}" for name, (_, summary) in commands.items())]
-    return "\n".join([*lines, "", "`seqserve COMMAND --help` describes the options of a command."])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "`seqserve COMMAND --help` describes the options of a command. `seqserve --version` prints the version.",
+        ]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -176,6 +189,9 @@ def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if words else 2
+    if words[0] in ("-V", "--version", "version"):
+        print(f"seqserve {version()}")
+        return 0
     if words[0] not in PACKAGES:
         print(f"error: unknown command {words[0]!r}; {suggest(words[0], PACKAGES)}", file=sys.stderr)
         return 2

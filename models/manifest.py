@@ -21,6 +21,7 @@ CARD_FILE = "README.md"  # documentation, so it has no checksum; older manifests
 MANIFEST_BYTES, VOCABULARY_BYTES, GRAPH_BYTES = 16 << 20, 256 << 20, 2 << 30
 _PIECE_BYTES = 1 << 20
 ZOO = Path(__file__).resolve().parent / "zoo"
+RUNS = Path("runs")  # in the current folder
 
 TaskName = Literal["tag", "classify", "generate", "joint", "forecast", "translate", "caption"]
 # The tasks that a bundle of each task can serve.
@@ -476,10 +477,11 @@ def _newer_than_format_3(manifest: Manifest) -> Iterator[str]:
 
 
 def locate(bundle: Path | str) -> Path:
-    """Return the directory of a bundle: the given path, or else models/zoo/NAME if there is one of that name."""
+    """Return the directory of a bundle: the given path, or else models/zoo/NAME or runs/NAME/bundle, if one exists."""
     path = Path(bundle)
-    named = ZOO / path
-    return named if path.name == str(path) and not path.exists() and (named / MANIFEST_FILE).exists() else path
+    if path.name != str(path) or path.exists():
+        return path
+    return next((each for each in (ZOO / path, RUNS / path / "bundle") if (each / MANIFEST_FILE).exists()), path)
 
 
 def read(directory: Path, *, sha256: str | None = None) -> Manifest:
@@ -511,6 +513,7 @@ def not_a_bundle(path: Path) -> str:
     if os.path.lexists(path):
         return "is not a directory; name the directory of a bundle"
     names = sorted(each.name for each in ZOO.glob("*") if (each / MANIFEST_FILE).exists())
+    names += sorted(each.parts[-3] for each in RUNS.glob(f"*/bundle/{MANIFEST_FILE}"))
     hint = suggest(str(path), names, others=path.name == str(path))
     return f"does not exist; {hint or 'name the directory of a bundle'}"
 

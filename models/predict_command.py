@@ -38,7 +38,7 @@ def register(commands: Any) -> None:
     )
     parser.set_defaults(run=run)
     add = parser.add_argument
-    add("bundle", type=locate, metavar="BUNDLE", help="Bundle directory, or the name of a shipped bundle.")
+    add("bundle", type=locate, metavar="BUNDLE", help="Bundle directory, or the name of a shipped bundle or of a run.")
     suffixes = "; ".join(f"{form}: {' '.join(names)}" for form, names in FORMATS.items())
     add("file", type=Path, metavar="FILE", help="File of inputs, or - for standard input.")
     add("--out", type=Path, metavar="FILE", help="Write the answers here (default: standard output).")

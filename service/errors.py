@@ -34,17 +34,18 @@ DETAILS = ("field", "policy", "limit", "value", "available", "did_you_mean", "re
 class ServiceError(Exception):
     """Ends a request without an answer. ``details`` has those of DETAILS that it has, which a program needs.
 
-    An error with a ``value`` and the names ``available`` also has the closest of them, as ``did_you_mean``.
+    An error with a ``value`` and the names ``available`` also has the closest of them, as ``did_you_mean``, unless it
+    is given.
     """
 
     def __init__(self, message: str, *, value: object = None, available: Sequence[str] | None = None, **details: Value):
         super().__init__(message)
         self.message = message
         given: dict[str, object] = {
+            "did_you_mean": closest(value, available) if isinstance(value, str) and available else None,
             **details,
             "value": shown(value),
             "available": None if available is None else list(available),
-            "did_you_mean": closest(value, available) if isinstance(value, str) and available else None,
         }
         self.details = {name: given[name] for name in DETAILS if given.get(name) is not None}
 

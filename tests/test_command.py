@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 import seqserve
+from service import VERSION
 from service.__main__ import main as serve_main
 from tests.support import bundles
 from tests.support.bentoml_server import free_port
@@ -45,6 +46,10 @@ def test_help_lists_every_command_from_any_folder_without_packages(bare: Path, t
     status, shown = run([bare / ".venv/bin/seqserve", "--help"], tmp_path)
     assert status == 0, shown
     assert all(f"  {name} " in shown for name in seqserve.PACKAGES)
+
+
+def test_version_is_printed_from_any_folder_without_packages(bare: Path, tmp_path: Path) -> None:
+    assert run([bare / ".venv/bin/seqserve", "--version"], tmp_path) == (0, f"seqserve {VERSION}\n")
 
 
 @pytest.mark.parametrize("command", ["fit", "serve", "inspect", "bench"])

@@ -13,6 +13,7 @@ import torch
 
 from models import codecs
 from models.bundle import vocabulary, vocabulary_text
+from models.manifest import MANIFEST_FILE
 from models.messages import suggest
 from training import metrics, parallel, report, trainer
 from training.data import loading
@@ -129,6 +130,10 @@ def open_run(folder: Path) -> TrainingRun:
         if not folder.exists():
             runs = [str(file.parent) for file in folder.parent.glob(f"*/{RUN_FILE}")]
             raise DataError(f"{folder} does not exist; {suggest(str(folder), runs) or 'check the path'}") from None
+        if (folder / MANIFEST_FILE).exists():
+            near = folder.resolve().parent
+            run = f"run seqserve export {near}" if (near / RUN_FILE).exists() else "give the folder of a run"
+            raise DataError(f"{folder} is a bundle, which has been exported; {run}") from None
         missing = Path(error.filename).name
         raise DataError(f"{folder} is not a finished run, {missing} is missing; run fit first") from None
     recipe = reopen(description["recipe"])
@@ -167,7 +172,7 @@ def _write_report(run: TrainingRun, examples: Splits[Any], objective: Objective)
         if run.recipe.training.threshold and isinstance(network, SequenceNetwork):
             content["threshold"] = before.get("threshold", 0.0) + objective.set_threshold(network)
         predicted, _ = objective.predict(network)
-        content |= report.label_scores(run.recipe.task, objective.expected, predicted)
+        content |= report.label_scores(run.recipe.task, run.metric, objective.expected, predicted)
         content["errors"] = report.write_errors(run.folder, dev, predicted)
         report.draw_confusion(run.folder, run.recipe.task, objective.expected, predicted)
     report.write(run.folder, content)

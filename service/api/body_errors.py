@@ -51,7 +51,9 @@ def request_error(
     if kind == "json_invalid":  # the parser's message has a position, and never the text itself
         return InvalidRequest(f"the body is not valid JSON: {context['error']}")
     if kind == "extra_forbidden":
-        return _unknown_field(model.at(first["loc"][:-1]), str(first["loc"][-1]), field)
+        inside = first["loc"][:-1]
+        missing = [str(each["loc"][-1]) for each in errors if each["type"] == "missing" and each["loc"][:-1] == inside]
+        return _unknown_field(model.at(inside), str(first["loc"][-1]), field, missing)
     if kind == "missing":
         return InvalidRequest("required, but missing", field=field)
     if union:
@@ -69,23 +71,25 @@ def request_error(
 
 
 def _most_helpful(errors: Sequence[ErrorDetails]) -> ErrorDetails:
-    """Return the first error, or the misspelled field if that is why the first one is missing."""
+    """Return the first error, or the unknown field that was sent instead of a missing one."""
     first = errors[0]
     if first["type"] == "missing":
-        *place, name = first["loc"]
-        for each in errors[1:]:
-            *where, sent = each["loc"]
-            if each["type"] == "extra_forbidden" and where == place and closest(str(sent), [str(name)]):
-                return each
+        unknown = [
+            each for each in errors if each["type"] == "extra_forbidden" and each["loc"][:-1] == first["loc"][:-1]
+        ]
+        name = str(first["loc"][-1])
+        return min(unknown, key=lambda each: closest(str(each["loc"][-1]), [name]) is None, default=first)
     return first
 
 
-def _unknown_field(model: type[RequestModel], name: str, field: str) -> InvalidRequest:
+def _unknown_field(model: type[RequestModel], name: str, field: str, missing: Sequence[str] = ()) -> InvalidRequest:
+    """Return the error for an unknown field. If none is like it, the only ``missing`` one of its object is meant."""
     if name in model.not_offered:
         return InvalidRequest("not offered; leave it out", field=field)
     offered = model.offered()
     message = f"unknown field; send one of {', '.join(offered)}, or leave it out"
-    return InvalidRequest(message, field=field, value=name, available=offered)
+    meant = {} if closest(name, offered) or len(missing) != 1 else {"did_you_mean": missing[0]}
+    return InvalidRequest(message, field=field, value=name, available=offered, **meant)
 
 
 def _find_union(title: str, location: Sequence[int | str]) -> tuple[str | None, int]:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,16 @@ def test_unknown_bundle_suggests_a_shipped_one(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BundleError, match="pos-en"):
         load("pos-em")
+
+
+def test_a_bundle_of_a_run_is_found_by_the_name_of_the_run(
+    tmp_path: Path, tiny_zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_zoo / "tiny-tag", tmp_path / "runs/my-tags/bundle")
+    monkeypatch.chdir(tmp_path)
+    assert load("my-tags").bundle.manifest.name == "tiny-tag"
+    with pytest.raises(BundleError, match="my-tags"):
+        load("my-tag")
 
 
 def test_a_run_folder_names_its_bundle(tiny_zoo: Path) -> None:

@@ -309,6 +309,11 @@ def test_token_ids_of_langchain_are_explained(ids: object) -> None:
     ("model", "body", "field", "meant"),
     [
         (TagRequest, {"input": "a"}, "input", "inputs"),
+        (TagRequest, {"text": "a"}, "text", "inputs"),
+        (TagRequest, {"text": "a", "inputs": "a"}, "text", None),
+        (ClassifyRequest, {"top_k": 1}, "top_k", "inputs"),
+        (GenerateRequest, {"prompt": "a", "input": "a"}, "input", "inputs"),
+        (CompletionRequest, {"inputs": "a"}, "inputs", "prompt"),
         (TagRequest, {"inputs": "a", "parameters": {"number": 1}}, "parameters.number", None),
         (ClassifyRequest, {"inputs": "a", "parameters": {"topk": 1}}, "parameters.topk", "top_k"),
         (GenerateRequest, {"inputs": "a", "parameters": {"Temprature": 1}}, "parameters.Temprature", "temperature"),
