@@ -7,8 +7,8 @@ from typing import Any
 
 from models.manifest import SERVES, Manifest
 from training.metrics import MSE, NATS, UNITS
-from training.report import unbeaten_baseline
-from training.score import ChecklistScore
+from training.report import describe_interval, unbeaten_baseline
+from training.score import ChecklistScore, TextScore
 
 LONGEST_EXAMPLE = 400  # characters
 MOST_LABELS = 30  # rows of a table
@@ -31,13 +31,11 @@ PIPELINES = {
 def write(
     manifest: Manifest,
     *,
-    tokens_cut_differently: float = 0,
     checklist: ChecklistScore | None = None,
     measured: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the model card of a bundle as Markdown, with metadata in YAML as the Hugging Face Hub reads it.
 
-    `tokens_cut_differently` is the share of training tokens that the codec does not cut in the same way from a text.
     `checklist` is the result of the default variant, and so is `measured`: see `report.measure_bundle`.
     """
     origin = manifest.provenance
@@ -58,6 +56,7 @@ def write(
     request = json.dumps({"inputs": inputs, **parameters}, ensure_ascii=False)
     answer = example.outputs["tags"] if manifest.task == "joint" else example.outputs  # the URL is that of the tags
     url = f"http://localhost:3000/models/{manifest.name}/{SERVES[manifest.task][0]}"
+    measured = measured or {}
     return f"""---
 {_metadata(manifest)}
 ---
@@ -71,15 +70,16 @@ def write(
 - **Architecture:** {architecture}; {origin.parameters:,} parameters
 - **Data:** {data}, license: {origin.data.licence or "not stated"}
 - **Size of the data:** {origin.data.train:,} {parts} for training, {origin.data.dev:,} held out for the scores
-- **Labels:** {_labels(manifest)}{_tokens(tokens_cut_differently)}
+- **Labels:** {_labels(manifest)}{_tokens((measured or {}).get("texts"))}
 - **Created:** {origin.created}, seed {origin.seed}, {", ".join(f"{k} {v}" for k, v in origin.versions.items())}
 
 ## Scores
 
 {_scores(manifest)}
 
-{_selection(recipe)} Times are for the network alone, on one thread of the machine that made the bundle.
-{_measured(manifest, measured or {})}{_checklist(manifest, checklist)}
+{_interval(manifest, measured)}{_selection(recipe)} \
+Times are for the network alone, on one thread of the machine that made the bundle.
+{_measured(manifest, measured)}{_checklist(manifest, checklist)}
 ## Training
 
 ```
@@ -230,10 +230,15 @@ def _labels(manifest: Manifest) -> str:
     return f"{text}; of the whole text: {', '.join(f'`{label}`' for label in manifest.text_labels)}"
 
 
-def _tokens(share: float) -> str:
-    if not share:
+def _tokens(texts: TextScore | None) -> str:
+    return f"\n- **Tokens:** {texts}. Send lists of tokens, or score your own texts" if texts else ""
+
+
+def _interval(manifest: Manifest, measured: Mapping[str, Any]) -> str:
+    """Return the paragraph about the interval of the score, on which several seeds may differ."""
+    if not (found := measured.get("interval")):
         return ""
-    return f"\n- **Tokens:** {share:.1%} of the training tokens are split differently in a text; send lists of tokens"
+    return f"{describe_interval(manifest.metric, found, manifest.provenance.data.dev)}.\n\n"
 
 
 def _shorten(text: str) -> str:

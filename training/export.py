@@ -29,7 +29,6 @@ from training import card, metrics, report, score
 from training.data import loading
 from training.data.examples import DataError, Splits, digest_of, inputs_of, tags_of
 from training.data.tag_schemes import are_iob2
-from training.data.tokenization import compare_tokens
 from training.nn.forecaster import Forecaster
 from training.nn.networks import Network
 from training.onnx_export.builder import ExportedGraph, Precision
@@ -118,10 +117,8 @@ def card_of(
 
     `known` are the scores of the baselines, if they were measured before.
     """
-    share = 0.0 if manifest.task in ("generate", "forecast") else compare_tokens(bundle.task.codec, splits.train).share
     return card.write(
         manifest,
-        tokens_cut_differently=share,
         checklist=score.score_checklist(bundle),
         measured=report.measure_bundle(bundle, recipe, splits, known),
     )

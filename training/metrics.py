@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from models.tasks.tag import find_spans
 from training.data.examples import SequenceExample, label_of, tags_of
 from training.data.tag_schemes import are_iob2
 
@@ -33,6 +34,7 @@ UNITS = {
     COVERAGE: "values in the 80% interval, %",
 }
 PERFECT = {"accuracy": 100.0, "f1": 100.0, "exact": 100.0}  # scores that cannot improve
+Z = 1.96  # of the normal distribution, for an interval of 95%
 MOST_CONFUSED = 24  # rows of a confusion matrix: a picture of more is unreadable
 
 
@@ -138,6 +140,37 @@ def label_lists(
 def accuracy(expected: Sequence[object], predicted: Sequence[object]) -> float:
     """Return the share of equal items; 0 of none."""
     return 100 * sum(e == p for e, p in zip(expected, predicted, strict=True)) / max(len(expected), 1)
+
+
+def interval(
+    metric: str, expected: Sequence[ExampleLabels], predicted: Sequence[ExampleLabels]
+) -> tuple[float, float] | None:
+    """Return the 95% interval of accuracy, exact match or F1 on new examples like these; None for other metrics.
+
+    It is Wilson's interval (1927), which has a width at 100% too. The steps of an example are not independent. The
+    sample size is therefore the one that gives the variance between examples (Korn and Graubard 1998), or the number of
+    examples if they are all alike.
+    """
+    if metric not in PERFECT or not expected:
+        return None
+    pairs = np.array([_ratio(metric, e, p) for e, p in zip(expected, predicted, strict=True)], np.float64)  # (N, 2)
+    right, of = pairs.sum(0)
+    share = right / of if of else 0.0
+    variance = float(((pairs[:, 0] - share * pairs[:, 1]) ** 2).sum()) / max(of, 1.0) ** 2
+    size = share * (1 - share) / variance if variance else len(expected)
+    center, spread = share + Z**2 / (2 * size), Z * math.sqrt(share * (1 - share) / size + (Z / (2 * size)) ** 2)
+    low, high = (max(0.0, min(1.0, (center + side * spread) / (1 + Z**2 / size))) for side in (-1, 1))
+    return 100 * low, 100 * high
+
+
+def _ratio(metric: str, expected: ExampleLabels, predicted: ExampleLabels) -> tuple[int, int]:
+    """Return the part of one example in the metric, a ratio of two sums over the examples."""
+    if metric == "f1":
+        spans = [{*find_spans(each.steps)} for each in (expected, predicted)]
+        return 2 * len(spans[0] & spans[1]), len(spans[0]) + len(spans[1])
+    if metric == "accuracy" and expected.text is None:
+        return sum(e == p for e, p in zip(expected.steps, predicted.steps, strict=True)), len(expected.steps)
+    return int(expected.text == predicted.text if metric == "accuracy" else expected == predicted), 1
 
 
 def span_f1(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:

@@ -23,7 +23,7 @@ from training.data.examples import (
     merge_labels,
     where,
 )
-from training.data.time_series import season_of
+from training.data.time_series import longer_season_of, season_of
 from training.metrics import ExampleLabels
 from training.recipe import Recipe
 
@@ -33,6 +33,7 @@ ERROR_COLUMNS = ("gold", "predicted", "score", "text")
 SAMPLE = {"temperature": 0.7, "seed": 1, "max_new_tokens": 300}  # of a language model
 PROMPT = 16  # characters, of a recipe without examples
 LATE = 0.9  # share of the epochs after which the best epoch is late: longer training would help
+WIDE = 5.0  # points of a 95% interval, from which other examples or seeds may change the score visibly
 OVERFIT = 1.02  # the last development loss, relative to the lowest, from which a network has learned its data by heart
 
 BaselineScores = dict[str, dict[str, float]]  # by the name of the baseline and the metric
@@ -56,18 +57,35 @@ def measure_baselines(recipe: Recipe, train: Any, dev: Any) -> BaselineScores:
     return baselines(recipe.task, train, dev, codec=recipe.codec.kind)
 
 
-def label_scores(task: str, expected: Sequence[ExampleLabels], predicted: Sequence[ExampleLabels]) -> dict[str, Any]:
-    """Return "macro_f1" of the labels, and a row for each of "labels" and, if the task has tags, of "spans"."""
+def label_scores(
+    task: str, metric: str, expected: Sequence[ExampleLabels], predicted: Sequence[ExampleLabels]
+) -> dict[str, Any]:
+    """Return "macro_f1" of the labels, and a row for each of "labels" and, if the task has tags, of "spans".
+
+    "interval" is the 95% interval of `metric`.
+    """
     reports = metrics.report_labels(task, expected, predicted)
     labels = reports["labels"]
     rows = {kind: [asdict(row) for row in found] for kind, found in reports.items()}
-    return {"macro_f1": statistics.fmean(row.f1 for row in labels) if labels else 0.0, **rows}
+    macro = statistics.fmean(row.f1 for row in labels) if labels else 0.0
+    return {"macro_f1": macro, "interval": metrics.interval(metric, expected, predicted), **rows}
+
+
+def describe_interval(metric: str, interval: Sequence[float], count: int) -> str:
+    """Return a sentence about the 95% interval of a score on `count` examples, and for a wide one, what narrows it."""
+    low, high = interval
+    text = f"{metric}: 95% interval {low:.1f} to {high:.1f} on new examples like these {count:,}"
+    if high - low <= WIDE:
+        return text
+    return f"{text}. Another split may score differently: run seqserve cross-validate, with --folds and --seeds"
 
 
 def measure_bundle(
     bundle: Bundle, recipe: Recipe, examples: Splits[Any], known: BaselineScores | None = None
 ) -> dict[str, Any]:
     """Return what a model card shows of the development data: baselines, and `label_scores` or a generated sample.
+
+    For a tagger, "texts" is its score on texts, if the service cuts other tokens than the data has.
 
     For a forecaster: its scores by history and horizon, on test data where the literature scores them.
 
@@ -79,8 +97,12 @@ def measure_bundle(
         table = {"split": name, "table": score.forecast_table(bundle, train, scored)}
         return {"baselines": scores, "forecasts": table}
     if recipe.task != "generate":
-        expected = [ExampleLabels.of(example) for example in examples.dev]
-        return {"baselines": scores, **label_scores(recipe.task, expected, score.predict(bundle, examples.dev))}
+        expected, predicted = (
+            [ExampleLabels.of(example) for example in examples.dev],
+            score.predict(bundle, examples.dev),
+        )
+        rows = label_scores(recipe.task, bundle.manifest.metric, expected, predicted)
+        return {"baselines": scores, "texts": score.score_texts(bundle, examples.dev), **rows}
     options = self_test.generate_options(SAMPLE)
     prompt = recipe.examples[0] if recipe.examples else examples.dev[:PROMPT]
     text = prompt + self_test.generate(bundle, prompt, options).generated_text
@@ -160,8 +182,23 @@ def advise(recipe: Recipe, metric: str, history: Sequence[dict[str, float]], bes
         return ""
     architecture, training = recipe.architecture, recipe.training
     last, lowest = history[-1], min(entry["dev_loss"] for entry in history)
-    if best_epoch > LATE * training.epochs:
+    before = history[max(0, best_epoch - 1 - max(1, best_epoch // 3))][metric]
+    gain, gap = abs(best - before), abs(best - unbeaten[1])  # of the last third, and to the baseline
+    size = "streams" if recipe.task == "generate" else "batch_tokens"
+    if recipe.forecast is not None and 2 * longer_season_of(recipe.forecast.frequency) > recipe.codec.longest:
+        season = longer_season_of(recipe.forecast.frequency)
+        remedy = (
+            f"the network reads {recipe.codec.longest} values, less than two seasons of {season}, so give longer series"
+            f", or raise codec.longest (now {recipe.codec.longest})"
+        )
+    elif best_epoch > LATE * training.epochs and gain >= gap:
         remedy = f"the score was still improving, so raise training.epochs (now {training.epochs})"
+    elif best_epoch > LATE * training.epochs:
+        remedy = (
+            f"the score was improving too slowly, by {gain:.3f} in the last third of the epochs, so raise "
+            f"training.learning_rate (now {training.learning_rate:g}; find-lr suggests one), or make more and smaller "
+            f"batches with training.{size} (now {getattr(training, size)})"
+        )
     elif last["dev_loss"] > OVERFIT * lowest and last["train_loss"] < lowest:
         remedy = (
             f"the development loss rises while the training loss falls, so use more data, raise architecture.dropout "

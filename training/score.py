@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,11 +17,13 @@ from models.tasks import Classification, Forecasting, Generation, Joint, Tagging
 from training import forecasts, metrics
 from training.data.checklists import read_checklist
 from training.data.examples import DataError, SequenceExample, TimeSeries, inputs_of, text_of, where
+from training.data.tokenization import compare_tokens, join_tokens
 from training.metrics import ExampleLabels
 
 FORECAST_ROWS = 64  # series in a batch
 # Shares of the longest history and horizon: 96, 192, 336 and 720 of 720.
 HISTORIES, HORIZONS = (2 / 15, 7 / 15, 1), (2 / 15, 4 / 15, 7 / 15, 1)
+OUTSIDE = "O"  # the label of a token without a served token
 CHUNK = 1000  # characters in one call for a text
 TIMED_SEQUENCES, TIMED_CHARACTERS = 256, 256
 WARMUP_TURNS, TURNS, FEWEST_CALLS = 1, 11, 64
@@ -34,6 +37,17 @@ class ChecklistScore(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.count - len(self.wrong)} of {self.count}"
+
+
+class TextScore(NamedTuple):
+    """The share of tokens that the service cuts differently in a text, and the score with the service's tokens."""
+
+    share: float
+    metric: str
+    score: float
+
+    def __str__(self) -> str:
+        return f"{self.share:.1%} of the tokens are split differently in a text; {self.metric} of texts: {self.score}"
 
 
 def score_checklist(bundle: Bundle) -> ChecklistScore | None:
@@ -54,23 +68,33 @@ def score_checklist(bundle: Bundle) -> ChecklistScore | None:
 
 def score(bundle: Bundle, dev: Any) -> dict[str, float]:
     """Return the scores of a bundle by metric, as `metrics.score_labels` or, for a text, nats per character."""
+    return score_with_interval(bundle, dev)[0]
+
+
+def score_with_interval(bundle: Bundle, dev: Any) -> tuple[dict[str, float], tuple[float, float] | None]:
+    """Return what `score` returns, and the 95% interval of the main metric: see `metrics.interval`."""
     if isinstance(bundle.task, Generation):
-        return {metrics.NATS: round(_nats_per_character(bundle, bundle.task, dev), 4)}
+        return {metrics.NATS: round(_nats_per_character(bundle, bundle.task, dev), 4)}, None
     if isinstance(bundle.task, Forecasting):
         found = forecasts.score(
             list(forecast(bundle, list(map(inputs_of, dev)))), dev, bundle.task.spec.quantile_levels
         )
-        return {name: round(value, 4) for name, value in found.items()}
-    expected = [ExampleLabels.of(example) for example in dev]
+        return {name: round(value, 4) for name, value in found.items()}, None
+    expected, predicted = [ExampleLabels.of(example) for example in dev], predict(bundle, dev)
     manifest = bundle.manifest
-    scores = metrics.score_labels(manifest.task, manifest.labels, expected, predict(bundle, dev))
-    return {name: round(value, 2) for name, value in scores.items()}
+    scores = metrics.score_labels(manifest.task, manifest.labels, expected, predicted)
+    interval = metrics.interval(manifest.metric, expected, predicted)
+    return {name: round(value, 2) for name, value in scores.items()}, interval
 
 
 def predict(bundle: Bundle, examples: Sequence[SequenceExample]) -> list[ExampleLabels]:
     """Return the bundle's labels of all examples in order."""
+    return _predict(bundle, [_encode(bundle.task, example) for example in examples])
+
+
+def _predict(bundle: Bundle, items: Sequence[Any]) -> list[ExampleLabels]:
+    """Return the bundle's labels of encoded inputs in order."""
     task = bundle.task
-    items = [_encode(task, example) for example in examples]
     predicted = [ExampleLabels()] * len(items)
     for group in batches([item.length for item in items]):
         batch = [items[index] for index in group]
@@ -78,6 +102,29 @@ def predict(bundle: Bundle, examples: Sequence[SequenceExample]) -> list[Example
         for index, row in zip(group, rows, strict=True):
             predicted[index] = _labels_of_row(task, row)
     return predicted
+
+
+def score_texts(bundle: Bundle, dev: Any) -> TextScore | None:
+    """Return the score of a tagger whose inputs are texts, where the service cuts other tokens than the data has.
+
+    A token of the data gets the label of the first served token in it. Returns None if all tokens are the same.
+    """
+    task, manifest = bundle.task, bundle.manifest
+    if not isinstance(task, Tagging | Joint) or not (share := compare_tokens(task.codec, dev).share):
+        return None
+    joined = [join_tokens(inputs_of(example)) for example in dev]
+    items = [task.encode(text) for text, _ in joined]
+    expected, found = [ExampleLabels.of(example) for example in dev], []
+    for (text, starts), item, labels in zip(joined, items, _predict(bundle, items), strict=True):
+        ends = [*starts[1:], len(text)]
+        places = [bisect_right(item.ends, start) for start in starts]
+        steps = [
+            labels.steps[place] if place < item.length and item.starts[place] < end else OUTSIDE
+            for place, end in zip(places, ends, strict=True)
+        ]
+        found.append(ExampleLabels(steps=tuple(steps), text=labels.text))
+    scores = metrics.score_labels(manifest.task, manifest.labels, expected, found)
+    return TextScore(share=share, metric=manifest.metric, score=round(scores[manifest.metric], 2))
 
 
 def _encode(task: Tagging | Classification | Joint, example: SequenceExample) -> Any:

@@ -11,7 +11,7 @@ from models import bundle
 from models.manifest import read
 from models.onnx_session import Placement
 from training import card
-from training.score import score_checklist
+from training.score import TextScore, score_checklist
 
 ZOO = Path(__file__).parents[2] / "models/zoo"
 NAMES = sorted(path.name for path in ZOO.iterdir() if path.is_dir())
@@ -34,8 +34,12 @@ def test_card_has_the_facts_of_the_manifest(name: str) -> None:
     assert [fact for fact in facts if fact not in text] == []
 
 
-def test_card_has_the_share_of_tokens_that_are_cut_differently() -> None:
-    assert "**Tokens:** 2.5%" in card.write(read(ZOO / NAMES[0]), tokens_cut_differently=0.025)
+def test_card_has_the_score_of_texts_and_the_interval() -> None:
+    texts = TextScore(share=0.025, metric="accuracy", score=91.23)
+    text = card.write(read(ZOO / "pos-en"), measured={"texts": texts, "interval": (93.25, 96.5)})
+    assert "**Tokens:** 2.5%" in text
+    assert "91.23" in text
+    assert "93.2 to 96.5" in text
 
 
 @pytest.mark.parametrize("name", NAMES)

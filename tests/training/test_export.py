@@ -43,6 +43,21 @@ def test_bundle_of_every_format_passes_its_self_test(
     assert read(tmp_path / "bundle").model_dump(mode="json") == manifest.model_dump(mode="json")
 
 
+def test_a_tagger_is_scored_on_the_tokens_of_the_service_too(tmp_path: Path) -> None:
+    """A text splits "e-mail". Its label is that of the first part, which the tagger never saw."""
+    hyphens = "".join("the\tO\ne-mail\tNOUN\nis\tO\ndull\tADJ\n\n" for _ in range(40))
+    done = fit(tmp_path, "mine.conll", conll() + hyphens)
+    manifest = export.export_run(done, tmp_path / "bundle", silent)
+    opened, dev = bundles.load(tmp_path / "bundle", placement=CPU), loading.load_splits(done.recipe).dev
+    found = score.score_texts(opened, dev)
+    tokens = [token for example in dev for token in example.tokens]
+    assert found is not None
+    assert found.share == pytest.approx(tokens.count("e-mail") / len(tokens))
+    assert found.score <= manifest.variants[manifest.default_variant].scores["accuracy"]
+    plain = [example for example in dev if "e-mail" not in example.tokens]
+    assert score.score_texts(opened, plain) is None
+
+
 def test_fp32_bundle_has_the_accuracy_of_the_network(tmp_path: Path) -> None:
     done = fit(tmp_path, "mine.conll")
     manifest = export.export_run(done, tmp_path / "bundle", silent)

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from models.tasks.tag import find_spans
 from training import metrics
@@ -97,3 +98,32 @@ def test_variant_may_lose_a_little() -> None:
     assert metrics.loses_little("nats_per_character", 1.5, 1.51)
     assert not metrics.loses_little("nats_per_character", 1.5, 1.5101)
     assert not metrics.loses_little("nats_per_character", 1.5, float("inf"))
+
+
+def labeled(right: int, wrong: int) -> tuple[list[ExampleLabels], list[ExampleLabels]]:
+    answers = ["a"] * right + ["b"] * wrong
+    return [ExampleLabels(text="a")] * len(answers), [ExampleLabels(text=answer) for answer in answers]
+
+
+@pytest.mark.parametrize(("right", "wrong"), [(12, 0), (95, 5), (1, 9), (0, 7)])
+def test_interval_of_an_accuracy_is_wilson_s(right: int, wrong: int) -> None:
+    found = binomtest(right, right + wrong).proportion_ci(method="wilson")
+    interval = metrics.interval("accuracy", *labeled(right, wrong))
+    assert interval == pytest.approx((100 * found.low, 100 * found.high), abs=0.01)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1"])
+def test_interval_is_not_narrower_for_equal_steps_of_one_example(metric: str) -> None:
+    def interval(steps: int) -> tuple[float, float] | None:
+        return metrics.interval(
+            metric,
+            [ExampleLabels(steps=("B-a",) * steps)] * 50,
+            [ExampleLabels(steps=(("B-a" if number else "B-b"),) * steps) for number in range(50)],
+        )
+
+    assert interval(20) == pytest.approx(interval(1))
+
+
+def test_only_shares_have_an_interval() -> None:
+    assert metrics.interval(metrics.NATS, *labeled(3, 1)) is None
+    assert metrics.interval("accuracy", [], []) is None

@@ -8,7 +8,7 @@ import pytest
 
 from training import recipe, report
 from training.data.examples import FileLocation, JointExample, LabeledExample, SeriesExample
-from training.metrics import NATS, ExampleLabels
+from training.metrics import MSE, NATS, ExampleLabels
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -64,6 +64,23 @@ def test_advice_names_the_field_to_change(
     advice = report.advise(settings, "accuracy", past, best, {"majority": {"accuracy": 60.0}})
     assert field in advice
     assert report.advise(settings, "accuracy", past, best, {"majority": {"accuracy": 40.0}}) == ""
+
+
+@pytest.mark.parametrize(
+    ("longest", "scores", "field"),
+    [
+        (240, [0.9, 0.5, 0.4], "codec.longest"),
+        (720, [0.9, 0.5, 0.25], "training.epochs"),
+        (720, [0.45, 0.42, 0.4], "training.batch_tokens"),
+    ],
+)
+def test_advice_for_a_forecaster_depends_on_its_history_and_its_trend(
+    longest: int, scores: list[float], field: str
+) -> None:
+    given = {"codec.longest": longest, "forecast.frequency": "h", "forecast.horizon": 24, "training.epochs": 3}
+    past = history([(1.0, score) for score in scores], scores, MSE)
+    advice = report.advise(recipe.load("forecaster", **given), MSE, past, 3, {"linear regression": {MSE: 0.2}})
+    assert field in advice
 
 
 @pytest.mark.parametrize(

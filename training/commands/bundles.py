@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,17 +109,30 @@ def score_bundle(options: argparse.Namespace) -> None:
     if changed := sorted(file for file, sha256 in examples.source.files.items() if known.get(file, sha256) != sha256):
         echo(f"note: {', '.join(changed)} changed after the bundle was made, so its scores may differ")
     table = Table("variant", manifest.metric, "in the manifest", box=None)
-    checklists: list[str] = []
-    for name in manifest.variants if options.variant == "all" else [options.variant]:
+    notes: list[str] = []
+    variants = list(manifest.variants) if options.variant == "all" else [options.variant]
+    shown = manifest.default_variant if manifest.default_variant in variants else variants[0]
+    for name in variants:
         loaded = bundle.load(options.bundle, variant=name)
-        scores = score.score(loaded, examples.dev)
+        scores, interval = score.score_with_interval(loaded, examples.dev)
+        if name == shown:
+            notes += _notes(loaded, interval, examples.dev)
         table.add_row(name, str(scores[manifest.metric]), str(manifest.variants[name].scores[manifest.metric]))
         if checklist := score.score_checklist(loaded):
             wrong = "; ".join(checklist.wrong)
-            checklists.append(f"checklist, {name}: {checklist} right{'; wrong: ' if wrong else ''}{wrong}")
+            notes.append(f"checklist, {name}: {checklist} right{'; wrong: ' if wrong else ''}{wrong}")
     console.print(table)
-    for line in checklists:
+    for line in notes:
         echo(line)
+
+
+def _notes(loaded: "Bundle", interval: Any, rows: Sequence[Any]) -> list[str]:
+    """Return lines about the interval of the score, and about the score on texts."""
+    from training import report, score
+
+    found = score.score_texts(loaded, rows)
+    shown = [] if interval is None else [report.describe_interval(loaded.manifest.metric, interval, len(rows))]
+    return shown if found is None else [*shown, str(found)]
 
 
 def _score_file(recipe: Recipe, manifest: Manifest, options: argparse.Namespace) -> None:
@@ -139,11 +152,14 @@ def _score_file(recipe: Recipe, manifest: Manifest, options: argparse.Namespace)
     rows, notes = load_test_file(recipe)
     for note in notes:
         echo(f"note: {note}")
-    _print_scores({name: score.score(each, rows) for name, each in loaded.items()})
+    measured = {name: score.score_with_interval(each, rows) for name, each in loaded.items()}
+    _print_scores({name: scores for name, (scores, _) in measured.items()})
     if recipe.task == "generate":
         echo(f"{len(rows):,} characters of {options.data}")
         return
     shown = manifest.default_variant if manifest.default_variant in loaded else variants[0]
+    for line in _notes(loaded[shown], measured[shown][1], rows):
+        echo(line)
     expected = [metrics.ExampleLabels.of(example) for example in rows]
     reports = metrics.report_labels(recipe.task, expected, score.predict(loaded[shown], rows))
     for kind, found in reports.items():

@@ -166,7 +166,7 @@ def _print_run(run: "TrainingRun") -> None:
 
 def _print_report(run: "TrainingRun") -> None:
     """Print the best epoch next to the baselines, and the most frequent labels."""
-    from training.report import REPORT, read
+    from training.report import REPORT, describe_interval, read
 
     report = read(run.folder)
     if stopped := report.get("stopped"):
@@ -177,6 +177,8 @@ def _print_report(run: "TrainingRun") -> None:
     for name, baseline in report.get("baselines", {}).items():
         table.add_row(name, *(f"{baseline[score]:.3f}" if score in baseline else "" for score in scores))
     console.print(table)
+    if interval := report.get("interval"):
+        echo(describe_interval(run.metric, interval, run.sizes[1]))
     if threshold := report.get("threshold"):
         echo(f"threshold: {threshold:+.1f} nats on the score of O; the rows below have it, the table above does not")
     if advice := report.get("advice"):

@@ -21,6 +21,7 @@ from training.data.examples import DataError, FileLocation, ForecastWindow, Time
 # Values in a season, by pandas' frequency.
 SEASONS = {"min": 60, "15min": 96, "30min": 48, "h": 24, "D": 7, "B": 5, "W": 52, "MS": 12, "ME": 12, "QS": 4, "QE": 4}
 NO_SEASON = 1
+LONGER_SEASONS = {"min": 1440, "15min": 672, "30min": 336, "h": 168}  # that the history should have twice
 SEGMENTS = {"W": 13, "QS": 4, "QE": 4}  # values in a segment where a season would be too long
 SHORTEST_SEGMENT = 4
 MOST_SEGMENTS = 30  # that a forecaster reads, and that it forecasts
@@ -33,6 +34,11 @@ HISTORIES = (4, 14, 30)  # lengths of the histories of these windows, of MOST_SE
 def season_of(frequency: str) -> int:
     """Return the values in a season of a frequency such as "h" or "30min"; 1 if none is known."""
     return SEASONS.get(frequency.split("-")[0], NO_SEASON)
+
+
+def longer_season_of(frequency: str) -> int:
+    """Return the values in the season after `season_of`, such as a week of hours; 0 if none is known."""
+    return LONGER_SEASONS.get(frequency.split("-")[0], 0)
 
 
 def read_series(

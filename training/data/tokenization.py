@@ -72,6 +72,17 @@ def compare_tokens(codec: Codec, examples: Iterable[SequenceExample]) -> TokenDi
     return found
 
 
+def join_tokens(tokens: Sequence[str]) -> tuple[str, list[int]]:
+    """Return a text of the tokens, as `compare_tokens` compares them, and the start of each token in it."""
+    text, starts = "", []
+    for token in tokens:
+        if text and not (UNSPACED.fullmatch(text[-1]) and UNSPACED.fullmatch(token)):
+            text += " "
+        starts.append(len(text))
+        text += token
+    return text, starts
+
+
 def _unspaced_run(tokens: Sequence[str], step: int) -> str:
     """Return a token with its neighbors, if all of them are in scripts without spaces."""
     run = tokens[step]

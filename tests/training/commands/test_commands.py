@@ -58,6 +58,7 @@ def test_fit_export_score_and_show_work_on_a_file(workplace: Path, capsys: pytes
     output = capsys.readouterr().out
     assert [line[:10] for line in output.splitlines() if line.startswith("epoch ")] == ["epoch 1/2:", "epoch 2/2:"]
     assert "nan" not in output
+    assert "95%" in output
     assert output.endswith("seqserve export runs/mine\n")
     left = {path.name for path in (workplace / "runs/mine").iterdir()}
     assert left >= {
@@ -72,9 +73,13 @@ def test_fit_export_score_and_show_work_on_a_file(workplace: Path, capsys: pytes
     }
     assert main(["export", "runs/mine"]) == 0
     assert "seqserve serve --bundles models/zoo,runs/mine/bundle" in capsys.readouterr().out
-    assert main(["score", "runs/mine/bundle", "--variant", "fp32"]) == 0
+    assert main(["export", "runs/mine/bundle"]) == 2
+    assert f"seqserve export {workplace}/runs/mine" in capsys.readouterr().err
+    assert main(["score", "mine", "--variant", "fp32"]) == 0
     accuracy = read(workplace / "runs/mine/bundle").variants["fp32"].scores["accuracy"]
-    assert capsys.readouterr().out.split()[-3:] == ["fp32", str(accuracy), str(accuracy)]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["fp32", str(accuracy), str(accuracy)] in lines
+    assert "95%" in lines[-1]
     assert main(["show", "runs/mine/bundle"]) == 0
     card = capsys.readouterr().out
     assert card == (workplace / "runs/mine/bundle/README.md").read_text() + "\n"

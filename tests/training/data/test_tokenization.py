@@ -6,7 +6,7 @@ from models.codecs.characters import CharactersCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, WordsSpec
 from training.data.examples import FileLocation, LabeledExample, TaggedExample
-from training.data.tokenization import TokenDifferences, compare_tokens
+from training.data.tokenization import TokenDifferences, compare_tokens, join_tokens
 
 WORDS = WordsCodec(WordsSpec(words="words.json"), ())
 WHITESPACE = WordsCodec(WordsSpec(words="words.json", tokenizer="whitespace"), ())
@@ -74,3 +74,9 @@ def test_lists_of_tokens_with_a_label_are_compared_too() -> None:
 def test_nothing_differs_where_symbols_are_tokens() -> None:
     codec = CharactersCodec(CharactersSpec(characters="characters.json"), ())
     assert compare_tokens(codec, [sentence("我", "爱")]) == TokenDifferences()
+
+
+def test_joined_tokens_start_where_their_place_is_in_the_text() -> None:
+    text, starts = join_tokens(["an", "e-mail", "我", "爱", "he"])
+    assert text == "an e-mail 我爱 he"
+    assert starts == [0, 3, 10, 11, 13]
