@@ -67,7 +67,7 @@ class Training(BaseModel):
         default=0,
         ge=0,
         description="fewest batches of an epoch: for small data, they replace `batch_tokens` by less, or `streams` and "
-        "`steps` by fewer; 0: off",
+        "`steps` by fewer; series give more random windows; 0: off",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all labels")
     scheduled_sampling: float = Field(

@@ -21,7 +21,6 @@ from training.nn.forecaster import Forecaster
 from training.nn.networks import Network
 from training.recipe import Recipe
 
-FEWEST_BATCHES = 40  # in an epoch, for short series
 HORIZONS = (2, 4, 7.5, 15)  # the N values of the forecast divided by the horizons that count equally: 360, 180, 96, 48
 EVALUATION_ROWS = 256
 
@@ -69,7 +68,7 @@ class ForecastObjective:
     def count_batches(self, epoch: int, world: int = 1) -> int:
         del epoch
         windows = self._training.share * sum(max(places, 0) for places in self._places)
-        return -(-max(FEWEST_BATCHES, int(windows) // self._rows) // world)
+        return -(-max(1, self._training.fewest_steps, int(windows) // self._rows) // world)
 
     @property
     def _rows(self) -> int:

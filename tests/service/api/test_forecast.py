@@ -157,7 +157,9 @@ def test_another_step_than_that_of_the_model_is_refused(client: httpx.Client, fr
         assert nixtla.json()["field"] == "freq"
 
 
-@pytest.mark.parametrize(("one", "other"), [("D", "24h"), ("W-SUN", "7D"), ("ME", "MS"), ("QS-OCT", "3M"), ("T", "60s")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("D", "24h"), ("W-SUN", "7D"), ("ME", "MS"), ("QS-OCT", "3M"), ("T", "60s")]
+)
 def test_two_names_of_one_step_are_equal(one: str, other: str) -> None:
     assert step_of(one) == step_of(other) is not None
 
