@@ -172,16 +172,18 @@ def _measured(manifest: Manifest, measured: Mapping[str, Any]) -> str:
 
 
 def _selection(recipe: Mapping[str, Any]) -> str:
-    """Return which examples chose the epoch and the threshold, and which gave the scores."""
+    """Return which examples chose the epoch, the threshold and the seed, and which gave the scores."""
     chosen = "the epoch and the threshold" if recipe["training"].get("threshold") else "the epoch"
+    tried = recipe.get("expect", {}).get("seeds")
+    seeds = f" Seeds: {tried}." if tried else ""
     if share := recipe["data"].get("choice_share"):
         return (
             f"{share:.0%} of the first data set's training examples were held out and chose {chosen}. The scores "
-            "are on development data, which did not choose these."
+            f"are on development data, which did not choose these.{seeds}"
         )
     return (
         f"Scores are on all held-out data, which also chose {chosen} and the recipe's settings: expect slightly lower "
-        "scores on new data."
+        f"scores on new data.{seeds}"
     )
 
 

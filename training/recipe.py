@@ -113,6 +113,7 @@ class Expectation(_RecipePart):
     score: float | None = None  # on the development data
     minutes: float | None = None  # of training
     machine: str = ""  # that the minutes refer to
+    seeds: str = ""  # that were tried, and which data chose one of them
 
 
 class Recipe(_RecipePart):

@@ -79,9 +79,12 @@ def test_measurements_have_their_tables() -> None:
 
 
 @pytest.mark.parametrize(("share", "chosen"), [(0.1, "10%"), (0.0, "which also chose the epoch")])
-def test_card_says_which_examples_chose_the_epoch(share: float, chosen: str) -> None:
+def test_card_says_which_examples_chose_the_epoch_and_the_seed(share: float, chosen: str) -> None:
     manifest = read(ZOO / NAMES[0])
     recipe = json.loads(manifest.provenance.recipe)
     recipe["data"]["choice_share"] = share
+    recipe["expect"]["seeds"] = "1 to 6; the checklist chose seed 4"
     provenance = manifest.provenance.model_copy(update={"recipe": json.dumps(recipe)})
-    assert chosen in card.write(manifest.model_copy(update={"provenance": provenance}))
+    text = card.write(manifest.model_copy(update={"provenance": provenance}))
+    assert chosen in text
+    assert "Seeds: 1 to 6; the checklist chose seed 4." in text
