@@ -74,7 +74,7 @@ def label_scores(
 def describe_interval(metric: str, interval: Sequence[float], count: int) -> str:
     """Return a sentence about the 95% interval of a score on `count` examples, and for a wide one, what narrows it."""
     low, high = interval
-    text = f"{metric}: 95% interval {low:.1f} to {high:.1f} on new examples like these {count:,}"
+    text = f"{metric}: 95% interval {low:.1f} to {high:.1f}, from {count:,} held-out examples"
     if high - low <= WIDE:
         return text
     return f"{text}. Another split may score differently: run seqserve cross-validate, with --folds and --seeds"
