@@ -46,7 +46,7 @@ COMMANDS = {
     "look": {
         "show": ("training", "Print a bundle's model card."),
         "compare": ("training", "Compare runs: scores, recipes and curves."),
-        "inspect": ("models", "Show gates and cells at every step of an input."),
+        "inspect": ("models", "Show gates and cells at every step of an input, or the attention of a translator."),
         "gradients": ("training", "Plot how far back gradients reach."),
         "dependencies": ("training", "Test which cell learns long dependencies."),
         "tunes": ("training", "Measure the share of generated tunes that parse."),

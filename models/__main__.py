@@ -14,7 +14,7 @@ with required_packages():
     from models.files.inputs import read_inputs
     from models.inspect import TOLERANCE, VARIANT, Inspection, Layer, NotInstalled, inspect, render, units
     from models.inspect.operators import DIRECTIONS, PARTS, UnsupportedOperator
-    from models.manifest import BundleError, locate
+    from models.manifest import BundleError, locate, read
     from models.measure import ROWS, measure
     from models.messages import plain, suggest
     from models.onnx_session import Device, DeviceUnavailable, Placement
@@ -23,6 +23,7 @@ INSPECT_EXAMPLES = """examples:
   seqserve inspect pos-en "They can fish ."
   seqserve inspect shakespeare - --strip < part-of-a-play.txt
   seqserve inspect sentiment-en "Not bad at all ." --direction backward --out gates.png
+  seqserve inspect en-de "Two young men are outside." --out attention.png
 """
 
 
@@ -40,7 +41,7 @@ def make_parser() -> CommandParser:
     parser = CommandParser(prog="seqserve", description="Use and inspect bundles, and measure their speed.")
     commands = parser.add_commands()
     predict_command.register(commands)
-    summary = "Show gates and cells at every step of an input."
+    summary = "Show gates and cells at every step of an input, or the attention of a translator."
     command = commands.add_parser("inspect", help=summary, description=summary, epilog=INSPECT_EXAMPLES)
     command.set_defaults(run=_inspect)
     add = command.add_argument
@@ -81,9 +82,12 @@ def make_parser() -> CommandParser:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    loaded = bundle.load(options.bundle, variant=VARIANT, placement=Placement(device="cpu"))
     text = sys.stdin.read().rstrip("\n") if options.text == "-" else options.text
-    inspection = inspect(loaded, json.loads(text) if options.json else text)
+    raw, placement = json.loads(text) if options.json else text, Placement(device="cpu")
+    if read(options.bundle).memory:
+        _inspect_attention(bundle.load(options.bundle, placement=placement), raw, options)
+        return
+    inspection = inspect(bundle.load(options.bundle, variant=VARIANT, placement=placement), raw)
     layer = _find_layer(inspection, options)
     part = options.part or layer.memory
     if part not in layer.parts:
@@ -100,6 +104,17 @@ def _inspect(options: argparse.Namespace) -> None:
         groups = [(f"mean of {layer.hidden} units", mean_rows), (f"{part} of single units", unit_rows)]
         title = _title(inspection, layer)
         render.save_picture(inspection.steps, [group for group in groups if group[1]], options.out, title)
+        print(f"wrote {options.out}")
+
+
+def _inspect_attention(loaded: bundle.Bundle, raw: Any, options: argparse.Namespace) -> None:
+    """Show how much each piece of a translation attends to each piece of the source."""
+    steps, rows = units.attention_rows(loaded, raw)
+    title = f"{loaded.manifest.name}, {loaded.variant}: attention of each piece that is written"
+    print(title)
+    render.show(steps, rows, form=options.form)
+    if options.out:
+        render.save_picture(steps, [("written", rows)], options.out, title)
         print(f"wrote {options.out}")
 
 

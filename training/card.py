@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.manifest import SERVES, Manifest
+from models.tasks.beam_search import TranslateOptions
 from training.metrics import MSE, NATS, UNITS
 from training.report import describe_interval, unbeaten_baseline
-from training.score import ChecklistScore, TextScore
+from training.score import BEAMS, ChecklistScore, TextScore
 
 LONGEST_EXAMPLE = 400  # characters
 MOST_LABELS = 30  # rows of a table
+PENALTY = TranslateOptions().length_penalty
 LICENSES = {  # identifiers of the Hugging Face Hub by the start of a license
     "CC BY-SA 4.0": "cc-by-sa-4.0",
     "CC BY 4.0": "cc-by-4.0",
@@ -25,6 +27,8 @@ PIPELINES = {
     "classify": "text-classification",
     "generate": "text-generation",
     "forecast": "time-series-forecasting",
+    "translate": "translation",
+    "caption": "image-to-text",
 }
 
 
@@ -51,6 +55,9 @@ def write(
     if options.get("skip", "none") != "none":
         architecture += f", {options['skip']} connections"
     architecture += ", CRF" if options.get("crf") else ""
+    if manifest.memory:
+        attention = f"attention of {options['attention']} units" if options["attention"] else "no attention"
+        architecture += f"; {attention}; conditional GRU of {options['decoder_hidden']} units"
     parameters = {"parameters": example.parameters} if example.parameters else {}
     inputs = [{"target": example.inputs}] if manifest.task == "forecast" else example.inputs
     request = json.dumps({"inputs": inputs, **parameters}, ensure_ascii=False)
@@ -159,6 +166,10 @@ def _measured(manifest: Manifest, measured: Mapping[str, Any]) -> str:
         head = f"| {kind[:-1]} | precision | recall | F1 | expected |\n|---|---|---|---|---|\n"
         text += f"\n## {kind.capitalize()}\n\n{head}{lines}"
         text += f"\nThe {len(rows) - MOST_LABELS} rarest are left out.\n" if len(rows) > MOST_LABELS else ""
+    if found := measured.get("signatures"):
+        text += "\n## How translations are scored\n\n"
+        text += f"With {BEAMS} beams and the length penalty {PENALTY}, by sacreBLEU. Its signatures:\n\n"
+        text += "".join(f"- {_head(name)}: `{signature}`\n" for name, signature in found.items())
     if found := measured.get("forecasts"):
         which = "test data, which chose nothing" if found["split"] == "test" else "development data"
         text += f"\n## Scores by history and horizon\n\nSquared and absolute errors, on the {which}. The unit is the "
@@ -223,6 +234,11 @@ Lists and scores together may decide between seeds.{" Wrong inputs:" if wrong el
 def _labels(manifest: Manifest) -> str:
     if manifest.task == "generate":
         return "none (a language model)"
+    if manifest.translation is not None:
+        pairs = ", ".join(f"{pair.source} to {pair.target}" for pair in manifest.translation.pairs)
+        return f"none (a translator); {pairs}"
+    if manifest.memory:
+        return "none (a captioner)"
     if manifest.forecast is not None:
         levels = ", ".join(f"{level:g}" for level in manifest.forecast.quantile_levels)
         return f"none (a forecaster); quantiles {levels} of up to {manifest.forecast.horizon} values"

@@ -18,8 +18,10 @@ from models.manifest import (
     Data,
     Example,
     InputLimits,
+    LanguagePair,
     Manifest,
     Provenance,
+    TranslationSpec,
     Variant,
     read,
 )
@@ -31,11 +33,13 @@ from training.data.examples import DataError, Splits, digest_of, inputs_of, tags
 from training.data.tag_schemes import are_iob2
 from training.nn.forecaster import Forecaster
 from training.nn.networks import Network
+from training.nn.translator import EncoderDecoder
 from training.onnx_export.builder import ExportedGraph, Precision
 from training.onnx_export.network_graph import export_graph
-from training.onnx_export.parity import worst_difference
+from training.onnx_export.parity import worst_difference, worst_difference_of_steps
 from training.onnx_export.speller import graph_files
 from training.onnx_export.stack import has_int8
+from training.prepare import source_codec
 from training.recipe import Recipe
 from training.run import TrainingRun
 
@@ -47,6 +51,8 @@ KEPT_RATIO, DEFAULT_RATIO = 0.9, 1.1
 EXAMPLE_HORIZON, EXAMPLE_TOLERANCE = 24, 0.01  # values of an example forecast; tolerance in deviations of a series
 CHOSEN_FRAMES, STRIDE = 20, 10  # frames of an example for a tagger of frames, and parts from one to the next
 EXAMPLES, CANDIDATES, PROMPT = 5, 50, 16  # examples from the data: number, candidates, characters of a prompt
+
+UNDETERMINED = "und"  # the language tag of BCP 47 for an unknown language
 
 Say = Callable[[str], None]
 
@@ -63,10 +69,12 @@ def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False,
         raise BundleError(f"{target} exists and is not a bundle (no {MANIFEST_FILE}): choose another path with --out")
     splits = _load_same_splits(run)
     dev, network = splits.dev, run.network()
-    quantizes = not isinstance(network, Forecaster) and has_int8(network.stack)
-    precisions: list[Precision] = ["fp32", "int8"] if quantizes else ["fp32"]
+    precisions: list[Precision] = ["fp32", "int8"] if _has_int8(network) else ["fp32"]
     graphs = {precision: export_graph(network, precision) for precision in precisions}
-    worst = worst_difference(network, run.codec, graphs["fp32"], dev)
+    if isinstance(network, EncoderDecoder):
+        worst = worst_difference_of_steps(network, source_codec(run.recipe, run.codec), graphs["fp32"], dev)
+    else:
+        worst = worst_difference(network, run.codec, graphs["fp32"], dev)
     if not worst <= LARGEST_DIFFERENCE:
         raise BundleError(
             f"{run.folder}: the graph differs from PyTorch by {worst:.1e}, limit {LARGEST_DIFFERENCE:.0e}"
@@ -75,8 +83,11 @@ def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False,
     files = {name: vocabulary_text(entries).encode() for name, entries in run.codec.vocabularies.items()}
     written: dict[str, Variant] = {}
     for precision, graph in graphs.items():
-        written[precision], parts = graph_files(Variant(file=f"{precision}.onnx"), graph.model)
+        reader = f"{precision}-reader.onnx" if graph.reader is not None else None
+        written[precision], parts = graph_files(Variant(file=f"{precision}.onnx", reader=reader), graph.model)
         files |= parts
+        if reader is not None and graph.reader is not None:
+            files[reader] = graph.reader.SerializeToString()
     manifest = _manifest(run, network, graphs["fp32"], splits, written, bundles.digests(files))
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "draft"
@@ -122,6 +133,12 @@ def card_of(
         checklist=score.score_checklist(bundle),
         measured=report.measure_bundle(bundle, recipe, splits, known),
     )
+
+
+def _has_int8(network: Network) -> bool:
+    if isinstance(network, EncoderDecoder):
+        return network.stack is None or has_int8(network.stack)
+    return not isinstance(network, Forecaster) and has_int8(network.stack)
 
 
 def _load_same_splits(run: TrainingRun) -> Splits[Any]:
@@ -174,10 +191,13 @@ def _manifest(
         labels=tuple(recipe.merge) or run.labels,
         text_labels=run.text_labels,
         forecast=recipe.forecast,
+        source=source_codec(recipe, run.codec).spec if graph.reader is not None else None,
+        translation=_translation(recipe),
         scheme="iob2" if recipe.task in ("tag", "joint") and are_iob2(run.labels) else None,
         inputs=graph.inputs,
         outputs=graph.outputs,
         state=graph.state,
+        memory=graph.memory,
         variants=variants,
         default_variant="fp32",
         files=digests,
@@ -187,6 +207,14 @@ def _manifest(
         **({"tolerance": EXAMPLE_TOLERANCE * max(each.unit for each in splits.dev)} if recipe.forecast else {}),
         examples=(Example(inputs="", outputs=None),),
     )
+
+
+def _translation(recipe: Recipe) -> TranslationSpec | None:
+    """Return the languages of a translator. The first language of the recipe is read and the second is written."""
+    if recipe.task != "translate":
+        return None
+    source, target = recipe.languages or (UNDETERMINED, UNDETERMINED)
+    return TranslationSpec(pairs=(LanguagePair(source=source, target=target),))
 
 
 def _with_worthwhile_variants(
@@ -248,6 +276,8 @@ def _examples(run: TrainingRun, variants: Mapping[str, Bundle], manifest: Manife
         parameters = _common_greedy_parameters(variants, text) if manifest.task == "generate" else {}
         if manifest.forecast is not None:
             parameters = {"prediction_length": min(EXAMPLE_HORIZON, manifest.forecast.horizon)}
+        if manifest.memory:
+            parameters = {"num_beams": score.BEAMS}
         if parameters is None:
             continue
         answers = [as_json(self_test.answer(bundle, text, parameters)) for bundle in variants.values()]
@@ -267,6 +297,10 @@ def candidates(task: str, codec: str, dev: Any) -> tuple[Any, ...]:
     """
     if task == "generate":
         return tuple(dev[start : start + PROMPT] for start in range(0, len(dev) - PROMPT, PROMPT))[:CANDIDATES]
+    if task in ("translate", "caption"):
+        return tuple(dict.fromkeys(inputs_of(pair) for pair in sorted(dev, key=lambda pair: len(pair.source))))[
+            :CANDIDATES
+        ]
     if task == "forecast":
         complete = [window.history for window in dev if None not in window.history]
         return tuple(sorted(complete, key=len))[:CANDIDATES]

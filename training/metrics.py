@@ -20,7 +20,7 @@ from training.data.tag_schemes import are_iob2
 
 NATS = "nats_per_character"
 MSE, MAE, COVERAGE = "mse", "mae", "coverage_80"  # of forecasts
-BLEU, CHRF = "bleu", "chrf"  # of translations
+BLEU, CHRF, GREEDY_BLEU = "bleu", "chrf", "greedy_bleu"  # of translations
 UNITS = {
     "accuracy": "accuracy, %",
     "f1": "span F1, %",
@@ -31,6 +31,7 @@ UNITS = {
     MAE: "mean absolute error",
     BLEU: "BLEU",
     CHRF: "chrF2",
+    GREEDY_BLEU: "BLEU, greedy",
     COVERAGE: "values in the 80% interval, %",
 }
 PERFECT = {"accuracy": 100.0, "f1": 100.0, "exact": 100.0}  # scores that cannot improve
@@ -83,7 +84,7 @@ def metric_of(task: str, labels: Sequence[str]) -> str:
         return NATS
     if task == "forecast":
         return MSE
-    if task == "translate":
+    if task in ("translate", "caption"):
         return BLEU
     if task == "joint":
         return "exact"

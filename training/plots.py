@@ -18,6 +18,7 @@ from training.data.examples import ForecastWindow
 from training.data.time_series import as_array
 from training.forecasts import LAST, fill, repeat_last, repeat_season, seasonal
 from training.metrics import Confusion, History, best_epoch
+from training.translations import AttendedTranslation
 
 FAN_CHARTS, MOST_STEPS = 3, 168  # charts in a picture; steps of a history and of a forecast
 GAMMA = 0.4  # of the colors: one percent is visible although most counts are on the diagonal
@@ -126,11 +127,29 @@ def draw_errors(windows: Sequence[ForecastWindow], rows: Sequence[Row], season: 
         axes.legend(frameon=False)
 
 
+def draw_attention(found: AttendedTranslation, path: Path) -> None:
+    """Draw a heat map of attention: a row for each piece that was written, a column for each that was read."""
+    rows, columns = found.weights.shape
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        with picture(path, size=(2.5 + 0.38 * columns, 1.8 + 0.3 * rows)) as (figure, [axes]):
+            image = axes.imshow(found.weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+            axes.set_xticks(range(columns), [_plain(piece) for piece in found.source], rotation=90, fontsize=9)
+            axes.set_yticks(range(rows), [_plain(piece) for piece in found.target], fontsize=9)
+            axes.set(xlabel="read", ylabel="written")
+            figure.colorbar(image, ax=axes, label="attention", shrink=0.8)
+
+
+def _plain(text: str) -> str:
+    """Return a text that matplotlib does not take for a formula."""
+    return text.replace("$", r"\$")
+
+
 def draw_confusion(matrix: Confusion, path: Path, title: str) -> None:
     """Draw a confusion matrix. Colors are shares of the row, numbers are counts."""
     size = len(matrix.labels)
     names = [label if len(label) <= LONGEST_NAME else f"{label[: LONGEST_NAME - 1]}…" for label in matrix.labels]
-    names = [name.replace("$", r"\$") for name in names]  # matplotlib renders text between two $ as a formula
+    names = list(map(_plain, names))
     shares = matrix.counts / np.maximum(matrix.counts.sum(1, keepdims=True), 1)  # (K, K)
     side = 2.5 + 0.34 * max(size, 4)
     with warnings.catch_warnings():
@@ -140,7 +159,7 @@ def draw_confusion(matrix: Confusion, path: Path, title: str) -> None:
             axes.set_xticks(range(size), names, rotation=90, fontsize=8)
             axes.set_yticks(range(size), names, fontsize=8)
             axes.set(xlabel="predicted", ylabel="expected")
-            axes.set_title(title.replace("$", r"\$"), fontsize=10)
+            axes.set_title(_plain(title), fontsize=10)
             figure.colorbar(image, ax=axes, label="% of the row", shrink=0.7, ticks=[0, 1, 5, 20, 50, 100])
             for (row, column), count in np.ndenumerate(matrix.counts):
                 if count:

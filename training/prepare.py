@@ -22,7 +22,7 @@ from training.data.augmentation import read_gazetteer
 from training.data.examples import DataError, Splits, inputs_of, label_names
 from training.nn.forecaster import Forecaster
 from training.nn.networks import LanguageModel, Network, SequenceNetwork, make_network
-from training.nn.translator import Translator
+from training.nn.translator import EncoderDecoder
 from training.objectives import Objective
 from training.objectives.forecasting import ForecastObjective
 from training.objectives.language_model import LanguageModelObjective
@@ -49,7 +49,7 @@ class PreparedRun:
             return LanguageModelObjective(recipe, self.codec, self.network, self.examples.train, self.examples.choosing)
         if isinstance(self.network, Forecaster):
             return ForecastObjective(recipe, self.codec, self.network, self.examples)
-        if isinstance(self.network, Translator):
+        if isinstance(self.network, EncoderDecoder):
             source = source_codec(recipe, self.codec)
             return TranslationObjective(recipe, source, self.codec, self.network, self.examples)
         auxiliary = self.auxiliary.train if self.auxiliary else ()
@@ -66,7 +66,9 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> PreparedRun:
     auxiliary = loading.load_auxiliary(recipe)
     codec = fit_codec(recipe, [*examples.train, *auxiliary.train] if auxiliary else examples.train)
     labels, text_labels = (
-        ((), ()) if recipe.task in ("generate", "forecast", "translate") else label_names(recipe.task, examples.train)
+        ((), ())
+        if recipe.task in ("generate", "forecast", "translate", "caption")
+        else label_names(recipe.task, examples.train)
     )
     notes = checks.check_splits(recipe, codec, examples)
     network = make_network(

@@ -167,6 +167,9 @@ class Recipe(_RecipePart):
                 training.class_weights != "none" and (generates or pairs)
             ),
             f"source is for translators, not for task {task!r}; remove it": self.source is not None and not pairs,
+            "languages of a translator are two, what it reads and what it writes; name both, or none": (
+                task == "translate" and len(self.languages) not in (0, 2)
+            ),
             "task 'caption' reads frames; set source.kind = 'frames'": (
                 task == "caption" and not isinstance(self.source, FramesSpec)
             ),

@@ -10,11 +10,12 @@ from typing import Any
 
 from models import self_test
 from models.bundle import Bundle
-from training import forecasts, metrics, plots, score
+from training import forecasts, metrics, plots, score, translations
 from training.baselines import baselines
 from training.data import loading
 from training.data.examples import (
     ForecastWindow,
+    PairExample,
     SequenceExample,
     SeriesExample,
     Splits,
@@ -26,9 +27,12 @@ from training.data.examples import (
 from training.data.time_series import longer_season_of, season_of
 from training.metrics import ExampleLabels
 from training.recipe import Recipe
+from training.translations import AttendedTranslation
 
 REPORT, CONFUSION, ERRORS = "report.json", "confusion.png", "errors.tsv"
 FORECASTS, ERRORS_BY_HORIZON = "forecasts.png", "errors-by-horizon.png"
+TRANSLATIONS, ATTENTION = "translations.tsv", "attention.png"
+TRANSLATION_COLUMNS = ("source", "target", "translation")
 ERROR_COLUMNS = ("gold", "predicted", "score", "text")
 SAMPLE = {"temperature": 0.7, "seed": 1, "max_new_tokens": 300}  # of a language model
 PROMPT = 16  # characters, of a recipe without examples
@@ -53,6 +57,8 @@ def measure_baselines(recipe: Recipe, train: Any, dev: Any) -> BaselineScores:
     """Return the scores of the baselines of a recipe's task on `dev`, which has the labels of answers."""
     if recipe.forecast is not None:
         return forecasts.baselines(train, dev, recipe.forecast.horizon)
+    if recipe.task in ("translate", "caption"):
+        return translations.baselines(train, dev)
     train = merge_labels(train, recipe.merge) if recipe.merge else train
     return baselines(recipe.task, train, dev, codec=recipe.codec.kind)
 
@@ -96,6 +102,8 @@ def measure_bundle(
         train, scored, name = loading.scored_series(recipe)
         table = {"split": name, "table": score.forecast_table(bundle, train, scored)}
         return {"baselines": scores, "forecasts": table}
+    if recipe.task in ("translate", "caption"):
+        return {"baselines": scores, "signatures": translations.signatures()}
     if recipe.task != "generate":
         expected, predicted = (
             [ExampleLabels.of(example) for example in examples.dev],
@@ -115,6 +123,20 @@ def draw_confusion(
     plots.draw_confusion(
         metrics.confusion(*metrics.label_lists(task, expected, predicted)), folder / CONFUSION, folder.name
     )
+
+
+def write_translations(folder: Path, examples: Sequence[PairExample], predicted: Sequence[str]) -> None:
+    """Write translations.tsv: the source of each example, its target, and the translation."""
+    with (folder / TRANSLATIONS).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+        writer.writerow(TRANSLATION_COLUMNS)
+        for example, translation in zip(examples, predicted, strict=True):
+            source = example.source if isinstance(example.source, str) else where(example)
+            writer.writerow((source, example.target, translation))
+
+
+def draw_attention(folder: Path, found: AttendedTranslation) -> None:
+    plots.draw_attention(found, folder / ATTENTION)
 
 
 def draw_forecasts(folder: Path, recipe: Recipe, windows: Sequence[ForecastWindow], rows: Sequence[plots.Row]) -> None:

@@ -22,6 +22,7 @@ from training.nn.networks import Network, SequenceNetwork, make_network
 from training.objectives import Objective
 from training.objectives.forecasting import ForecastObjective
 from training.objectives.sequences import SequenceObjective
+from training.objectives.translation import TranslationObjective
 from training.prepare import prepare, source_codec
 from training.recipe import Recipe, reopen
 from training.trainer import EpochCallback, ProgressCallback
@@ -152,7 +153,7 @@ def open_run(folder: Path) -> TrainingRun:
 
 
 def _write_report(run: TrainingRun, examples: Splits[Any], objective: Objective) -> None:
-    """Write report.json and, for labels, confusion.png and errors.tsv.
+    """Write report.json and, for labels, confusion.png and errors.tsv; for translations, those and attention.png.
 
     The report has "threshold" if one was chosen. The labels and errors below it then have it, the scores do not.
     """
@@ -167,6 +168,11 @@ def _write_report(run: TrainingRun, examples: Splits[Any], objective: Objective)
     }
     if isinstance(objective, ForecastObjective):
         report.draw_forecasts(run.folder, run.recipe, dev, objective.predict(run.network()))
+    if isinstance(objective, TranslationObjective):
+        network = run.network()
+        report.write_translations(run.folder, dev, objective.predict(network))
+        first = run.recipe.examples[0] if run.recipe.examples else dev[0].source
+        report.draw_attention(run.folder, objective.attend(network, first))
     if isinstance(objective, SequenceObjective):
         network = run.network()
         if run.recipe.training.threshold and isinstance(network, SequenceNetwork):

@@ -13,19 +13,23 @@ from models.bundle import Bundle
 from models.codecs.base import UNKNOWN, InputError
 from models.manifest import SeriesSpec
 from models.predictor import batches
-from models.tasks import Classification, Forecasting, Generation, Joint, Tagging
-from training import forecasts, metrics
+from models.tasks import Classification, Forecasting, Generation, Joint, Tagging, Translation
+from models.tasks.beam_search import TranslateOptions
+from models.tasks.translation_rows import search
+from training import forecasts, metrics, translations
 from training.data.checklists import read_checklist
-from training.data.examples import DataError, SequenceExample, TimeSeries, inputs_of, text_of, where
+from training.data.examples import DataError, PairExample, SequenceExample, TimeSeries, inputs_of, text_of, where
 from training.data.tokenization import compare_tokens, join_tokens
 from training.metrics import ExampleLabels
 
 FORECAST_ROWS = 64  # series in a batch
+BEAMS, MOST_PIECES = 5, 120  # of scored translations
+TRANSLATED = 32  # sources in a batch
 # Shares of the longest history and horizon: 96, 192, 336 and 720 of 720.
 HISTORIES, HORIZONS = (2 / 15, 7 / 15, 1), (2 / 15, 4 / 15, 7 / 15, 1)
 OUTSIDE = "O"  # the label of a token without a served token
 CHUNK = 1000  # characters in one call for a text
-TIMED_SEQUENCES, TIMED_CHARACTERS = 256, 256
+TIMED_SEQUENCES, TIMED_CHARACTERS, TIMED_TRANSLATIONS = 256, 256, 32
 WARMUP_TURNS, TURNS, FEWEST_CALLS = 1, 11, 64
 
 
@@ -80,6 +84,8 @@ def score_with_interval(bundle: Bundle, dev: Any) -> tuple[dict[str, float], tup
             list(forecast(bundle, list(map(inputs_of, dev)))), dev, bundle.task.spec.quantile_levels
         )
         return {name: round(value, 4) for name, value in found.items()}, None
+    if isinstance(bundle.task, Translation):
+        return {name: round(value, 2) for name, value in _score_translations(bundle, dev).items()}, None
     expected, predicted = [ExampleLabels.of(example) for example in dev], predict(bundle, dev)
     manifest = bundle.manifest
     scores = metrics.score_labels(manifest.task, manifest.labels, expected, predicted)
@@ -132,6 +138,30 @@ def _encode(task: Tagging | Classification | Joint, example: SequenceExample) ->
         return task.encode(inputs_of(example))
     except InputError as error:
         raise DataError(f"{where(example)}: {error}") from None
+
+
+def _score_translations(bundle: Bundle, dev: Sequence[PairExample]) -> dict[str, float]:
+    """Return BLEU and chrF2 with BEAMS beams, and BLEU without."""
+    sources, targets = [example.source for example in dev], [example.target for example in dev]
+    found = {}
+    for beams in (BEAMS, 1):
+        options = TranslateOptions(num_beams=beams, max_new_tokens=MOST_PIECES)
+        found[beams] = translations.score(list(translate(bundle, sources, options)), targets)
+    return {**found[BEAMS], metrics.GREEDY_BLEU: found[1][metrics.BLEU]}
+
+
+def translate(bundle: Bundle, sources: Sequence[Any], options: TranslateOptions) -> Iterator[str]:
+    """Yield the best translation, or caption, of each source."""
+    for start in range(0, len(sources), TRANSLATED):
+        yield from _translate_batch(bundle, sources[start : start + TRANSLATED], options)
+
+
+def _translate_batch(bundle: Bundle, sources: Sequence[Any], options: TranslateOptions) -> list[str]:
+    task = bundle.task
+    assert isinstance(task, Translation)
+    texts = [task.start(task.encode(source), options) for source in sources]
+    search(bundle.translator, texts)
+    return [text.answer().translation_text for text in texts]
 
 
 def forecast(bundle: Bundle, histories: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
@@ -202,22 +232,32 @@ def milliseconds(variants: Mapping[str, Bundle], dev: Any) -> dict[str, dict[str
     medians: dict[str, dict[str, float]] = {name: {} for name in variants}
     for size in (1, 16):
         calls, count = _timed_calls(next(iter(variants.values())).task, dev, size)
-        repeated = -(-FEWEST_CALLS // len(calls))
+        translates = isinstance(next(iter(variants.values())).task, Translation)  # one call has many runs
+        repeated = 1 if translates else -(-FEWEST_CALLS // len(calls))
         calls, count = calls * repeated, count * repeated
         passes: dict[str, list[float]] = {name: [] for name in variants}
         for turn in range(WARMUP_TURNS + TURNS):
             for name in list(variants)[:: 1 if turn % 2 else -1]:
                 started = time.process_time()
-                for feeds in calls:
-                    variants[name].model.run_list(feeds)
+                for call in calls:
+                    if translates:
+                        _translate_batch(variants[name], call, TranslateOptions())
+                    else:
+                        variants[name].model.run_list(call)
                 passes[name].append(time.process_time() - started)
         for name, seconds in passes.items():
             medians[name][f"batch_{size}"] = round(1e3 * statistics.median(seconds[WARMUP_TURNS:]) / count, 4)
     return medians
 
 
-def _timed_calls(task: Any, dev: Any, size: int) -> tuple[list[dict[str, Any]], int]:
-    """Return the inputs of timed calls in batches of `size`, and how many sequences or tokens they are."""
+def _timed_calls(task: Any, dev: Any, size: int) -> tuple[list[Any], int]:
+    """Return the inputs of timed calls in batches of `size`, and how many sequences or tokens they are.
+
+    They are feeds of the graph, and for a translator sources.
+    """
+    if isinstance(task, Translation):
+        sources = [example.source for example in dev[:TIMED_TRANSLATIONS]]
+        return [sources[start : start + size] for start in range(0, len(sources), size)], len(sources)
     if isinstance(task, Generation):
         rows = task.encode(dev[:TIMED_CHARACTERS]).rows
         arrays = dict(zip((t.input for t in task.state), state.zeros(task.state, size), strict=True))

@@ -115,7 +115,10 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `recipe_from` reads."""
     parser.add_argument("recipe", help="Use the recipe of this name, or a .toml file.")
     parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="Train on your own file: CoNLL, CSV, TSV, JSONL or text."
+        *("--data", "--vectors"),
+        type=Path,
+        metavar="FILE",
+        help="Train on your own file: CoNLL, CSV, TSV, JSONL or text, or vectors in .npz.",
     )
     parser.add_argument("--name", help="Name the run and its bundle (default: the recipe's name).")
     parser.add_argument(
@@ -126,8 +129,13 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--dev", type=Path, metavar="FILE", help="Score on this development data (default: a tenth of --data)."
     )
-    own.add_argument("--parallel", type=Path, metavar="FILE", help="Line n of this file translates line n of --data.")
-    own.add_argument("--dev-parallel", type=Path, metavar="FILE", help="Line n of this file translates that of --dev.")
+    own.add_argument(
+        *("--parallel", "--captions"),
+        type=Path,
+        metavar="FILE",
+        help="Line n of this file translates line n of --data, or is the caption of vector n.",
+    )
+    own.add_argument("--dev-parallel", type=Path, metavar="FILE", help="The same for --dev.")
     add_file_options(own)
 
 

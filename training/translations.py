@@ -1,19 +1,35 @@
-"""Scores of translations by sacreBLEU (Post 2018), and how sources are encoded.
+"""Translations: scores by sacreBLEU (Post 2018), and the baselines that a translator must beat.
 
-S source steps, T target steps.
+S source steps, N links of a source word and a target word.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.codecs import Codec
 from models.codecs.pieces import END, END_PIECE, EncodedPieces
+from models.codecs.words import tokenize
 from training import metrics
+from training.data.examples import PairExample
 
 LONGEST_RATIO, LONGEST_EXTRA = 2, 10  # pieces of a translation at most: 2 S + 10
+ITERATIONS = 5  # of expectation maximization
+NO_WORD = ""  # the source of target words without a counterpart
+COPY, WORD_BY_WORD, FREQUENT = "the source as it is", "word by word (IBM model 1)", "the most frequent target"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttendedTranslation:
+    """One translation, and how much each of its pieces attended to each piece of the source."""
+
+    source: tuple[str, ...]
+    target: tuple[str, ...]
+    weights: NDArray[np.float32]  # (target, source)
 
 
 def most_pieces(length: int) -> int:
@@ -37,18 +53,84 @@ def encode_source(codec: Codec, source: Any) -> Any:
 
 def score(translations: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Return BLEU (13a, cased) and chrF2 in percent."""
-    from sacrebleu.metrics import BLEU, CHRF
-
+    bleu, chrf = _metrics()
     columns = list(translations), [list(references)]
-    return {metrics.BLEU: BLEU().corpus_score(*columns).score, metrics.CHRF: CHRF().corpus_score(*columns).score}
+    return {metrics.BLEU: bleu.corpus_score(*columns).score, metrics.CHRF: chrf.corpus_score(*columns).score}
 
 
 def signatures() -> dict[str, str]:
     """Return sacreBLEU's description of how each metric is computed, for reports."""
-    from sacrebleu.metrics import BLEU, CHRF
-
     found = {}
-    for name, metric in ((metrics.BLEU, BLEU()), (metrics.CHRF, CHRF())):
-        metric.corpus_score([""], [[""]])  # the signature counts the references
+    for name, metric in zip((metrics.BLEU, metrics.CHRF), _metrics(), strict=True):
+        metric.corpus_score([NO_WORD], [[NO_WORD]])  # the signature counts the references
         found[name] = str(metric.get_signature())
     return found
+
+
+def _metrics() -> tuple[Any, Any]:
+    from sacrebleu.metrics import BLEU, CHRF  # slow to import
+
+    return BLEU(), CHRF()
+
+
+def baselines(train: Sequence[PairExample], dev: Sequence[PairExample]) -> dict[str, dict[str, float]]:
+    """Return the scores of each baseline on `dev`, by the baseline's name."""
+    sources, targets = [example.source for example in dev], [example.target for example in dev]
+    if not all(isinstance(source, str) for source in sources):
+        most, _ = Counter(example.target for example in train).most_common(1)[0]
+        return {FREQUENT: score([most] * len(dev), targets)}
+    words = WordTranslations(train)
+    return {
+        COPY: score([str(source) for source in sources], targets),
+        WORD_BY_WORD: score([words.translate(str(source)) for source in sources], targets),
+    }
+
+
+class WordTranslations:
+    """The most probable translation of each word by IBM model 1 (Brown et al. 1993), without regard to the order."""
+
+    def __init__(self, pairs: Sequence[PairExample]) -> None:
+        tokens = [(words_of(str(pair.source)), words_of(pair.target)) for pair in pairs]
+        sources, targets = ({word: None for pair in tokens for word in pair[side]} for side in (0, 1))
+        rows = {word: row for row, word in enumerate([NO_WORD, *sources])}
+        columns = {word: column for column, word in enumerate(targets)}
+        links: list[NDArray[np.int64]] = []  # (3, N): row, column, number of the target word
+        count = 0
+        for read, written in tokens:
+            row = np.array([0, *(rows[word] for word in read)])
+            column = np.array([columns[word] for word in written])
+            numbers = count + np.arange(len(column))
+            links.append(
+                np.stack([np.tile(row, len(column)), *(np.repeat(part, len(row)) for part in (column, numbers))])
+            )
+            count += len(column)
+        self._best = dict(zip(rows, _best(links, list(columns)), strict=True))
+
+    def translate(self, text: str) -> str:
+        """Return the translation of each word. Unknown words stay as they are."""
+        found: list[str] = []
+        for word in words_of(text):
+            target = self._best.get(word, word)
+            joined = found and not any(map(str.isalnum, target))
+            found[-1:] = [found[-1] + target] if joined else [*found[-1:], target]
+        return " ".join(found)
+
+
+def words_of(text: str) -> list[str]:
+    return tokenize(text, "words")[0]
+
+
+def _best(links: Sequence[NDArray[np.int64]], words: Sequence[str]) -> list[str]:
+    """Return the most probable target word of each row, after expectation maximization over all links."""
+    row, column, number = np.concatenate(links, axis=1)
+    cells, cell = np.unique(row * len(words) + column, return_inverse=True)
+    rows, columns = np.divmod(cells, len(words))
+    probability = np.ones(len(cells))
+    for _ in range(ITERATIONS):
+        share = probability[cell]
+        share /= np.bincount(number, share)[number]
+        counts = np.bincount(cell, share)
+        probability = counts / np.bincount(rows, counts)[rows]
+    order = np.lexsort((columns, -probability, rows))
+    first = order[np.unique(rows[order], return_index=True)[1]]
+    return [words[column] for column in columns[first]]

@@ -1,17 +1,22 @@
 """Choose the most informative units of a layer, and turn them into rows of one number per step.
 
-T steps, H hidden.
+The attention of a translator has such rows too.  T steps, H hidden.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle import Bundle
+from models.codecs.pieces import END_PIECE
 from models.inspect import Layer
 from models.inspect.operators import GATES, Floats
+from models.tasks import Translation
+from models.tasks.beam_search import TranslateOptions
+from models.tasks.translation_rows import search
 
 Ranking = Literal["varying", "switching", "active"]
 Color = tuple[int, int, int]
@@ -65,6 +70,28 @@ def unit_rows(layer: Layer, part: str, units: Sequence[int]) -> list[Row]:
         Row(label=f"unit {unit}", values=values[:, unit], reach=(reach or 1.0) if signed else 1.0, signed=signed)
         for unit in units
     ]
+
+
+def attention_rows(bundle: Bundle, raw: Any) -> tuple[tuple[str, ...], list[Row]]:
+    """Return the steps of a source, and a row for each piece of its greedy translation: how much it attends to each.
+
+    Raises ValueError for an empty source or translation.
+    """
+    task = bundle.task
+    assert isinstance(task, Translation)
+    text = task.start(task.encode(raw), TranslateOptions(details=True))
+    search(bundle.translator, [text])
+    if not text.finished or not text.finished[0].pieces:
+        raise ValueError("the input or its answer is empty; give another input")
+    found, item = text.finished[0], text.source.item
+    tokens = item.tokens if item.text is not None else [str(number) for number in range(1, item.length + 1)]
+    marks, ends = [""] * text.source.marks, [END_PIECE] * (len(text.source.rows) - text.source.marks - item.length)
+    pieces = [task.codec.pieces[row] for row in found.pieces]
+    rows = [
+        Row(label=piece, values=weights[: len(text.source.rows)].astype(np.float64))
+        for piece, weights in zip(pieces, found.attention, strict=True)
+    ]
+    return (*marks, *tokens, *ends), rows
 
 
 def rank(values: Floats, by: Ranking) -> list[int]:

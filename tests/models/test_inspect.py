@@ -354,3 +354,22 @@ def test_influence_of_unusual_cells_is_not_given(attributes: dict[str, Any], giv
     operator, arrays = random_operator("LSTM", attributes, given)
     record = operators.run(operator, arrays["X"].astype(np.float64), np.full(B, T))[0]
     assert influence(operator, 0, {part: values[:, 0] for part, values in record.items()}) is None
+
+
+def test_attention_has_a_row_for_each_piece_that_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = bundles.translator(tmp_path)
+    steps, rows = units.attention_rows(bundles.opened(path), "a cat")
+    assert steps == ("▁a", "▁cat", "</s>")
+    for row in rows:
+        assert row.values.shape == (3,)
+        np.testing.assert_allclose(row.values.sum(), 1, atol=1e-6)
+    picture = tmp_path / "attention.png"
+    assert main(["inspect", str(path), "a cat", "--out", str(picture)]) == 0
+    assert picture.stat().st_size > 1000
+    printed = capsys.readouterr().out
+    assert all(row.label in printed for row in rows)
+
+
+def test_attention_of_an_empty_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(bundles.translator(tmp_path)), ""]) == 2
+    assert "empty" in capsys.readouterr().err

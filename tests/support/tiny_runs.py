@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import tiny
-from tests.support.tiny_files import conll, frames, sentences, series, table, tagged_frames
+from tests.support.tiny_files import conll, frames, pairs, sentences, series, table, tagged_frames
 from training import recipe, run
 from training.run import TrainingRun
 
@@ -22,10 +22,12 @@ FILES = {  # name -> recipe, content
     "tagged-frames.csv": ("frame-tagger", tagged_frames("csv")),
     "tagged-frames.jsonl": ("frame-tagger", tagged_frames("jsonl")),
     "series.csv": ("forecaster", series()),
+    "pairs.tsv": ("translator", pairs()),
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "vowels": {"codec.features": 3},
     "frame-tagger": {"codec.features": 3},
+    "translator": {"pieces": 400, "architecture.decoder_hidden": 12, "architecture.attention": 8},
     "forecaster": {"data.freq": "h", "codec.longest": 48, "forecast.horizon": 24},
 }  # the published recipe has the features of its data
 

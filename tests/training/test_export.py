@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,9 +11,11 @@ from models import bundle as bundles
 from models import self_test
 from models.manifest import BundleError, Variant, read
 from models.onnx_session import Placement
+from tests.support.tiny import SMALL
 from tests.support.tiny_files import conll
 from tests.support.tiny_runs import FILES, fit, silent
 from training import export, run, score
+from training import recipe as recipes
 from training.data import loading
 from training.data.examples import DataError, Splits, TaggedExample
 from training.objectives.sequences import SequenceObjective
@@ -171,3 +174,17 @@ def test_int8_that_saves_less_than_a_tenth_is_left_out() -> None:
 
     assert export.drawback("accuracy", variant(1), variant(export.KEPT_RATIO)) == ""
     assert export.drawback("accuracy", variant(1), variant(export.KEPT_RATIO + 0.02))
+
+
+def test_captioner_can_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "drawback", lambda *_: "")
+    random, words = np.random.default_rng(1), ["red", "green", "blue"]
+    colors = random.integers(0, 3, 60)
+    np.savez(tmp_path / "x.npz", np.eye(3)[colors] + 0.1 * random.normal(size=(60, 3)))
+    (tmp_path / "y.txt").write_text("".join(f"a {words[color]} circle\n" for color in colors))
+    files = {"data.path": str(tmp_path / "x.npz"), "data.parallel": str(tmp_path / "y.txt")}
+    recipe = recipes.load("captioner", **{**SMALL, **files, "pieces": 320, "source.features": 3})
+    run.fit(recipe, tmp_path / "run", silent)
+    manifest = export.export_run(run.open_run(tmp_path / "run"), tmp_path / "bundle", silent)
+    assert set(manifest.variants) == {"fp32", "int8"}
+    self_test.run(bundles.load(tmp_path / "bundle", placement=CPU))

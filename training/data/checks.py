@@ -52,8 +52,10 @@ MOST_SHOWN = 10  # labels in a note, and notes about typos
 
 def check_splits(recipe: Recipe, codec: codecs.Codec, splits: Splits[Any]) -> tuple[str, ...]:
     """Return notes about a recipe's data. Raises DataError if nothing can be learned or measured."""
-    if recipe.task in ("forecast", "translate"):
-        notes: tuple[str, ...] = ()  # the reader and the windows have checked the series
+    if recipe.task in ("forecast", "caption"):
+        notes: tuple[str, ...] = ()  # the readers and the windows have checked series and vectors
+    elif recipe.task == "translate":
+        notes = _check_pairs(recipe, codec, splits)
     else:
         notes = _check_text(splits) if recipe.task == "generate" else _check_examples(recipe, codec, splits)
     notes = (*splits.notes, *notes)
@@ -77,6 +79,13 @@ def _check_text(splits: Splits[Any]) -> tuple[str, ...]:
         shown = " ".join(map(repr, unseen[:MOST_SHOWN]))
         return (f"{len(unseen)} characters are only in the held-out part and do not count in its score: {shown}",)
     return ()
+
+
+def _check_pairs(recipe: Recipe, codec: codecs.Codec, splits: Splits[Any]) -> tuple[str, ...]:
+    for pair in (*splits.train, *splits.dev):
+        _check_input(recipe, codec, pair, splits.source.name)
+    same = sum(pair.source == pair.target for pair in splits.train)
+    return (f"{same:,} of {len(splits.train):,} targets equal their source",) if same else ()
 
 
 def _check_examples(recipe: Recipe, codec: codecs.Codec, splits: Splits[Any]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from training.data.examples import (
 from training.data.fetch import sha256_of
 from training.data.frames import read_frames, read_tagged_frames
 from training.data.labeled import read_bases, read_labeled
-from training.data.pairs import read_pairs, read_parallel
+from training.data.pairs import read_captions, read_pairs, read_parallel
 from training.data.splitting import split, split_text
 from training.data.tag_schemes import convert, rename_kinds
 from training.data.tagged_json import read_tagged_json
@@ -173,16 +173,15 @@ def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions, par
 
     tag: CoNLL, JSON or a table of tokens; JSON or a table for "frames". joint: CoNLL or JSON with labels. classify:
     tables, JSON or fastText; FASTA too for "dna"; JSON, tables or .ts for "frames". forecast: CSV or Parquet.
-    translate: tables, JSON, or texts with their translations in the file `parallel`.
+    translate: tables, JSON, or texts with their translations in the file `parallel`. caption: vectors, with their
+    captions in `parallel`.
     """
     label, encoding = options.label, options.encoding
     if task == "forecast":
         columns = {"time": options.time, "target": options.target, "series": options.series}
         return read_series(path, **columns, frequency=options.freq, encoding=encoding)
-    if task == "translate" and parallel is not None:
-        return read_parallel(path, parallel, encoding=encoding)
-    if task == "translate":
-        return read_pairs(path, source=options.source, target=options.target or "target", encoding=encoding)
+    if task in ("translate", "caption"):
+        return _read_pairs(path, task, options, parallel)
     if task == "generate":
         return read_text(path, encoding=encoding)
     if codec.kind == "frames":
@@ -203,6 +202,16 @@ def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions, par
         return table or read_tagged(path, label=sentence_label, **columns)
     reader = read_bases if codec.kind == "dna" else read_labeled
     return reader(path, text=options.text, label=label, encoding=encoding)
+
+
+def _read_pairs(path: Path, task: str, options: DataOptions, parallel: Path | None) -> list[PairExample]:
+    if task == "caption":
+        if parallel is None:
+            raise DataError(f"{path}: has no captions; give their file with --captions (in a recipe: data.parallel)")
+        return read_captions(path, parallel, text=options.target or "caption")
+    if parallel is not None:
+        return read_parallel(path, parallel, encoding=options.encoding)
+    return read_pairs(path, source=options.source, target=options.target or "target", encoding=options.encoding)
 
 
 def hold_out(rows: Any, *, dev_share: float, seed: int) -> tuple[Any, Any]:
@@ -238,8 +247,12 @@ def _hold_out_tails(rows: Sequence[TaggedSeries], share: float) -> tuple[list[Ta
 def fit_to_data(recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the changes of a recipe that are `given`, and the other fields that depend on the user's data.
 
-    `codec.features` is the count of numbers in the first frame. For forecasts, see `time_series.fit_sizes`.
+    `codec.features`, or `source.features` of a captioner, is the count of numbers in the first frame. For forecasts,
+    see `time_series.fit_sizes`.
     """
+    if recipe.task == "caption" and recipe.data.path is not None and "source.features" not in given:
+        pairs = read_file(recipe.data.path, recipe.task, recipe.codec, recipe.data, recipe.data.parallel)
+        return {**given, "source.features": len(pairs[0].source[0])}
     if recipe.data.path is None or (recipe.forecast is None and recipe.codec.kind != "frames"):
         return dict(given)
     if "codec.features" in given:

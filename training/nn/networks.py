@@ -23,7 +23,7 @@ from training.nn.encoders import Encoder, FrameEncoder, SymbolEncoder, WordEncod
 from training.nn.forecaster import Forecaster
 from training.nn.options import Architecture, PoolingName
 from training.nn.recurrent import RecurrentStack, StackState
-from training.nn.translator import Translator
+from training.nn.translator import EncoderDecoder
 
 CONSTANT = 1e-6  # times the mean: a feature with a smaller deviation is constant
 
@@ -213,7 +213,7 @@ class LanguageModel(nn.Module):
         return {"log_probabilities": torch.log_softmax(logits, -1)}
 
 
-Network = SequenceNetwork | LanguageModel | Forecaster | Translator
+Network = SequenceNetwork | LanguageModel | Forecaster | EncoderDecoder
 
 
 def make_network(
@@ -234,7 +234,7 @@ def make_network(
     for. `source` is the codec of what a translator reads; by default `codec`.
     """
     if isinstance(codec, PiecesCodec):
-        return Translator(shape, source or codec, codec)
+        return EncoderDecoder(shape, source or codec, codec)
     if task == "generate":
         return LanguageModel(shape, codec)
     if forecast is not None:
@@ -256,10 +256,10 @@ def make_network(
     )
 
 
-def fit_standardization(network: SequenceNetwork, series: Sequence[Any]) -> None:
+def fit_standardization(encoder: FrameEncoder, series: Sequence[Any]) -> None:
     """Set the mean and deviation of a frame encoder from the training data, arrays (T, F)."""
     frames = np.concatenate([np.asarray(one, np.float64) for one in series])
     mean, deviation = frames.mean(axis=0), frames.std(axis=0)
     constant = deviation <= CONSTANT * np.abs(mean)  # only rounding errors: do not divide by them
-    network.encoder.mean.copy_(torch.from_numpy(mean))
-    network.encoder.deviation.copy_(torch.from_numpy(np.where(constant, 1.0, deviation)))
+    encoder.mean.copy_(torch.from_numpy(mean))
+    encoder.deviation.copy_(torch.from_numpy(np.where(constant, 1.0, deviation)))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from models.codecs import Codec
 from models.codecs.frames import FramesCodec
 from models.codecs.pieces import END, PiecesCodec
+from training.nn.encoders import FrameEncoder
 from training.nn.options import Architecture
 from training.nn.recurrent import RecurrentStack
 
@@ -84,7 +85,7 @@ def gated(read: Tensor, update: Tensor, h: Tensor) -> Tensor:
     return torch.lerp(torch.tanh(n + r * n_h), h, z)  # n + z ⊙ (h - n)
 
 
-class Translator(nn.Module):
+class EncoderDecoder(nn.Module):
     """Writes pieces, one by one, from what it has read: pieces of another language, or frames.
 
     One embedding serves what is read, what is written, and as output matrix (Press and Wolf 2017).
@@ -97,6 +98,7 @@ class Translator(nn.Module):
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_DEVIATION)
         frames = isinstance(source, FramesCodec)
         self.stack = None if frames else RecurrentStack(shape, shape.embedding)
+        self.encoder = FrameEncoder(shape, source.spec.features) if frames else None
         self.frames = nn.Linear(source.spec.features, 2 * shape.hidden) if frames else None
         self.values = 2 * shape.hidden if self.stack is None else self.stack.width
         self.keys = nn.Linear(self.values, shape.attention) if shape.attention else None
@@ -111,7 +113,7 @@ class Translator(nn.Module):
         if self.stack is not None:
             values, _ = self.stack(self.embed(feeds["pieces"]), lengths)
         else:
-            values = torch.tanh(self.frames(feeds["frames"]))
+            values = torch.tanh(self.frames(self.encoder(feeds["frames"])))
         values = values.float()
         valid = torch.arange(len(values), device=values.device)[:, None] < lengths  # (S, B)
         mean = values.where(valid[:, :, None], 0.0).sum(0) / lengths[:, None]

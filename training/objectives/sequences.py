@@ -81,7 +81,7 @@ class SequenceObjective:
         self._text_weights = _class_weights(recipe.training.class_weights, self._train.text_counts)
         # What a network takes from its training data without learning:
         if isinstance(network.encoder, FrameEncoder):
-            fit_standardization(network, [example.frames for example in train])
+            fit_standardization(network.encoder, [example.frames for example in train])
         if isinstance(network.encoder, WordEncoder):
             rows = [item.rows for encoded in (self._train, self._auxiliary_train) for item in encoded.items]
             network.encoder.count_words(torch.from_numpy(np.concatenate(rows)).long())

@@ -18,11 +18,13 @@ from training import metrics, translations
 from training.batches import FeedTensors, bucket_by_length, to_device, to_tensors
 from training.data.examples import PairExample, Splits
 from training.device_precision import device_of
-from training.nn.networks import Network
-from training.nn.translator import Translator
+from training.nn.networks import Network, fit_standardization
+from training.nn.translator import EncoderDecoder
 from training.recipe import Recipe
+from training.translations import AttendedTranslation
 
 IGNORED = -100  # cross_entropy's default ignore_index, the target of padding
+FEWEST_TOKENS = 128  # in a batch that `fewest_steps` makes smaller
 EVALUATION_TOKENS = 8192  # padded tokens in a batch
 
 
@@ -50,13 +52,18 @@ class TranslationObjective:
     metric = metrics.BLEU
 
     def __init__(
-        self, recipe: Recipe, source: Codec, codec: PiecesCodec, network: Translator, examples: Splits[PairExample]
+        self, recipe: Recipe, source: Codec, codec: PiecesCodec, network: EncoderDecoder, examples: Splits[PairExample]
     ) -> None:
         self.network: Network = network
-        self._training, self._codec = recipe.training, codec
+        self._training, self._codec, self._source = recipe.training, codec, source
         self._dev = examples.choosing
         self._train_pairs = _EncodedPairs(source, codec, examples.train)
         self._dev_pairs = _EncodedPairs(source, codec, self._dev)
+        if network.encoder is not None:
+            fit_standardization(network.encoder, [example.source for example in examples.train])
+        self._batch_tokens = recipe.training.batch_tokens
+        if fewest := recipe.training.fewest_steps:
+            self._batch_tokens = min(self._batch_tokens, max(FEWEST_TOKENS, sum(self._train_pairs.lengths) // fewest))
         self._smoothing = recipe.training.label_smoothing
         self._sampled = 0.0  # share of the pieces that are the network's own, in this epoch
 
@@ -71,7 +78,7 @@ class TranslationObjective:
 
     def _groups(self, epoch: int) -> list[list[int]]:
         random = np.random.default_rng([self._training.seed, epoch])
-        return bucket_by_length(self._train_pairs.lengths, self._training.batch_tokens, random)
+        return bucket_by_length(self._train_pairs.lengths, self._batch_tokens, random)
 
     def weight(self, batch: PairBatch) -> int:
         return int((batch.targets != IGNORED).sum())
@@ -116,6 +123,23 @@ class TranslationObjective:
             for index, column in zip(group, rows.T.tolist(), strict=True):
                 found[index] = self._codec.decode(column)
         return found
+
+    @torch.no_grad()
+    def attend(self, network: nn.Module, source: Any) -> AttendedTranslation:
+        """Return the greedy translation of one source, and its attention."""
+        item = translations.encode_source(self._source, source)
+        feeds = to_device(to_tensors(dict(self._source.collate([item]))), device_of(network))
+        memory, h = network.read(**feeds)
+        rows, weights = [END], []
+        for _ in range(translations.most_pieces(item.length)):
+            scores, h, attention = network.step(torch.tensor(rows[-1:], device=h.device), h, memory)
+            weights.append(attention[:, 0].cpu().numpy())
+            rows.append(int(scores.argmax()))
+            if rows[-1] == END:
+                break
+        tokens = item.tokens if item.text is not None else [str(number) for number in range(1, item.length + 1)]
+        target = tuple(self._codec.pieces[row] for row in rows[1:])
+        return AttendedTranslation(source=tuple(tokens), target=target, weights=np.array(weights))
 
 
 class _EncodedPairs:

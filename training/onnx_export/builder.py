@@ -35,6 +35,7 @@ class ExportedGraph:
     outputs: tuple[Tensor, ...]
     state: tuple[StateTensor, ...] = ()
     memory: tuple[MemoryTensor, ...] = ()
+    reader: onnx.ModelProto | None = None  # reads a source for a model that writes step by step
 
 
 class OnnxGraphBuilder:

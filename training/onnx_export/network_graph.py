@@ -14,19 +14,21 @@ from training.nn.encoders import FRAME_LIMIT, OUT_OF_RANGE, FrameEncoder, Spelli
 from training.nn.forecaster import Forecaster
 from training.nn.networks import LanguageModel, Network, SequenceNetwork
 from training.nn.recurrent import RecurrentStack
-from training.onnx_export.builder import ExportedGraph, Floats, OnnxGraphBuilder, Precision
+from training.nn.translator import EncoderDecoder
+from training.onnx_export.builder import ExportedGraph, OnnxGraphBuilder, Precision
 from training.onnx_export.crf import add_crf
 from training.onnx_export.forecaster import add_forecaster
 from training.onnx_export.int8 import pin_table
 from training.onnx_export.layers import LayerInput, Signal, add_final_states, to_array
-from training.onnx_export.stack import ROUNDING, add_stack
-
-LOWEST = float(np.finfo(np.float32).min)
-END = np.iinfo(np.int64).max  # of a Slice
+from training.onnx_export.parts import LOWEST, look_up, reach_of, standardize, valid_steps, weighted_mean
+from training.onnx_export.stack import add_stack
+from training.onnx_export.translator import export_translator
 
 
 def export_graph(network: Network, precision: Precision) -> ExportedGraph:
     graph = OnnxGraphBuilder(precision)
+    if isinstance(network, EncoderDecoder):
+        return export_translator(network, precision)
     if isinstance(network, Forecaster):
         add_forecaster(graph, network)
     elif isinstance(network, LanguageModel):
@@ -99,11 +101,6 @@ def _dense(graph: OnnxGraphBuilder, signal: Signal, layer: nn.Linear, name: str)
     return graph.dense(signal.x, signal.spread(to_array(layer.weight)), to_array(layer.bias), name)
 
 
-def reach_of(table: Floats) -> float:
-    """Return the largest magnitude in a table, with a margin for quantization."""
-    return float(np.abs(table).max() * ROUNDING)
-
-
 def _encode_words(graph: OnnxGraphBuilder, encoder: WordEncoder) -> tuple[Signal, Any]:
     """Encode the feeds of WordsCodec: the stem's embedding, concatenated with the form's vector.
 
@@ -165,33 +162,12 @@ def _encode_forms(graph: OnnxGraphBuilder, encoder: WordEncoder) -> Any:
     return parts[0] if len(parts) == 1 else op.Concat(*parts, axis=1)
 
 
-def look_up(
-    graph: OnnxGraphBuilder, table: Floats, rows: Any, name: str = "table", *, keep_table: bool = True
-) -> Signal:
-    """Look up rows (T, B). With `keep_table`, layers may fold the table into their input projections."""
-    reach = reach_of(table)
-    pinned = pin_table(graph, table, reach)
-    x = graph.lookup(pinned, rows, name)
-    source = {"table": table, "rows": rows} if keep_table else {}
-    return Signal(x=x, columns=np.arange(table.shape[1]), width=pinned.shape[1], reach=reach, **source)
-
-
 def _encode_frames(graph: OnnxGraphBuilder, encoder: FrameEncoder) -> tuple[Signal, Any]:
-    op, features = graph.op, encoder.width
+    features = encoder.width
     frames = graph.input("frames", "T", "B", features, dtype="float32")
     lengths = graph.input("lengths", "B")
-    centered = op.Sub(frames, graph.constant(to_array(encoder.mean), "mean"))
-    scaled = op.Div(centered, graph.constant(to_array(encoder.deviation), "deviation"))
-    x = op.Clip(scaled, -FRAME_LIMIT, FRAME_LIMIT)
+    x = standardize(graph, encoder, frames)
     return Signal(x=x, columns=np.arange(features), width=features, reach=FRAME_LIMIT), lengths
-
-
-def valid_steps(graph: OnnxGraphBuilder, rows: Any, lengths: Any) -> Any:
-    """Return a mask (T, B, 1) of the steps before the end of each column, for rows (T, B, …)."""
-    op = graph.op
-    count = op.Squeeze(op.Shape(rows, start=0, end=1))
-    steps = op.Cast(op.Range(0, count, 1), to=ir.DataType.INT32)
-    return op.Less(op.Unsqueeze(steps, [1, 2]), op.Unsqueeze(lengths, [0, 2]))
 
 
 def _pool(graph: OnnxGraphBuilder, network: SequenceNetwork, signal: Signal, lengths: Any) -> Any:
@@ -221,15 +197,3 @@ def _pool(graph: OnnxGraphBuilder, network: SequenceNetwork, signal: Signal, len
             weights = op.Exp(op.Sub(scores, op.ReduceMax(scores, [0], keepdims=1)))
             pooled.append(weighted_mean(graph, y, weights)[0])
     return pooled[0] if len(pooled) == 1 else op.Concat(*pooled, axis=1)
-
-
-def weighted_mean(graph: OnnxGraphBuilder, y: Any, weights: Any) -> tuple[Any, Any]:
-    """Return the mean (B, W) of y (T, B, W) by weights (T, B, 1), and the sum of the weights (B, 1).
-
-    The weights are summed as one more column of y. A separate sum over (T, B, 1) would use another order for one row
-    than for many.
-    """
-    op = graph.op
-    sums = op.ReduceSum(op.Concat(op.Mul(y, weights), weights, axis=2), [0], keepdims=0)  # (B, W + 1)
-    total = op.Slice(sums, [-1], [END], [1])
-    return op.Div(op.Slice(sums, [0], [-1], [1]), total), total

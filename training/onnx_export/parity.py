@@ -11,14 +11,17 @@ import onnxruntime
 import torch
 
 from models.codecs import Codec, SeriesCodec
+from training import translations
 from training.batches import to_tensors
-from training.data.examples import inputs_of
+from training.data.examples import PairExample, inputs_of
 from training.nn.cells import CellState
 from training.nn.networks import LanguageModel, Network
+from training.nn.translator import EncoderDecoder
 from training.onnx_export.builder import ExportedGraph
 
 BATCH_SIZES = (1, 2, 7, 32)
 LONGEST_TEXT = 200  # characters
+STEPS = 8  # pieces that are written
 
 
 def worst_difference(network: Network, codec: Codec, graph: ExportedGraph, dev: Any) -> float:
@@ -54,6 +57,40 @@ def worst_difference(network: Network, codec: Codec, graph: ExportedGraph, dev: 
             if name == "log_probabilities":
                 ours, theirs = np.exp(ours), np.exp(theirs)
             worst = max(worst, _difference(ours, theirs, lengths))
+    return worst
+
+
+def worst_difference_of_steps(
+    network: EncoderDecoder, source: Codec, graph: ExportedGraph, dev: Sequence[PairExample]
+) -> float:
+    """Return the largest difference of the probabilities and the attention, in the first steps of some sources."""
+    reader, step = (
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        for model in (graph.reader, graph.model)
+    )
+    names = [tensor.name for tensor in step.get_outputs()]
+    random = np.random.default_rng(0)
+    worst = 0.0
+    for size in BATCH_SIZES:
+        items = [translations.encode_source(source, dev[index].source) for index in random.choice(len(dev), size)]
+        feeds = source.collate(items)
+        lengths, (rows,) = feeds["lengths"], [array for name, array in feeds.items() if name != "lengths"]
+        h, *arrays = reader.run(None, {"source": rows, "lengths": lengths})
+        memory = {tensor.name: array for tensor, array in zip(graph.memory, arrays, strict=True)}
+        pieces, owners = np.zeros(size, np.int32), np.arange(size, dtype=np.int32)
+        with torch.no_grad():
+            expected_memory, state = network.read(**to_tensors(dict(feeds)))
+            for _ in range(STEPS):
+                step_feeds = {"pieces": pieces, "h": h, "memory_lengths": lengths, "owners": owners, **memory}
+                found = dict(zip(names, step.run(None, step_feeds), strict=True))
+                scores, state, weights = network.step(torch.from_numpy(pieces).long(), state, expected_memory)
+                for ours, theirs in (
+                    (np.exp(found["log_probabilities"]), scores.exp()),
+                    (found["attention"], weights.T),
+                    (found["h_next"], state),
+                ):
+                    worst = max(worst, float(np.abs(ours - theirs.numpy()).max()))
+                h, pieces = found["h_next"], found["best_pieces"][:, 0]
     return worst
 
 

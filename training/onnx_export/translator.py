@@ -5,18 +5,18 @@ S steps of the longest source, M sources, B rows, E embedding, H units of the de
 A attention units, V pieces.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from torch import nn
 
-from training.nn.translator import Translator
+from training.nn.translator import EncoderDecoder
 from training.onnx_export.builder import ExportedGraph, OnnxGraphBuilder, Precision
 from training.onnx_export.int8 import add_int8_product, add_product, add_quantize, quantize_weights
 from training.onnx_export.layers import to_array
-from training.onnx_export.network_graph import LOWEST, look_up, reach_of, valid_steps, weighted_mean
+from training.onnx_export.parts import LOWEST, look_up, reach_of, standardize, valid_steps, weighted_mean
 from training.onnx_export.scan import add_gru_step
 from training.onnx_export.stack import ROUNDING, add_stack
 
@@ -25,19 +25,11 @@ UNIT = float(ROUNDING)  # bounds states, and means of them
 STATE, KEYS, VALUES = "h", "keys", "values"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TranslatorGraphs:
-    """The two graphs of one precision. The step declares the tensors of the manifest."""
-
-    reader: ExportedGraph
-    step: ExportedGraph
+def export_translator(network: EncoderDecoder, precision: Precision) -> ExportedGraph:
+    return replace(_step(network, precision), reader=_reader(network, precision).model)
 
 
-def export_translator(network: Translator, precision: Precision) -> TranslatorGraphs:
-    return TranslatorGraphs(reader=_reader(network, precision), step=_step(network, precision))
-
-
-def _reader(network: Translator, precision: Precision) -> ExportedGraph:
+def _reader(network: EncoderDecoder, precision: Precision) -> ExportedGraph:
     """Return the graph from source (S, M) or (S, M, F) to state (M, H), keys (S, M, A) and values (S, M, W)."""
     graph = OnnxGraphBuilder(precision)
     if network.stack is not None:
@@ -49,7 +41,8 @@ def _reader(network: Translator, precision: Precision) -> ExportedGraph:
         features = network.frames.in_features
         source, lengths = graph.input("source", "S", "M", features, dtype="float32"), graph.input("lengths", "M")
         weight, bias = to_array(network.frames.weight), to_array(network.frames.bias)
-        values = graph.op.Tanh(graph.dense(source, weight, bias, "frames"))
+        frames = standardize(graph, network.encoder, source)
+        values = graph.op.Tanh(graph.dense(frames, weight, bias, "frames"))
     valid = graph.op.Cast(valid_steps(graph, values, lengths), to=ir.DataType.FLOAT)
     mean = add_quantize(graph, weighted_mean(graph, values, valid)[0], UNIT)
     first = graph.op.Tanh(_linear(graph, mean, network.initial, "initial"))
@@ -61,7 +54,7 @@ def _reader(network: Translator, precision: Precision) -> ExportedGraph:
     return graph.finish()
 
 
-def _step(network: Translator, precision: Precision) -> ExportedGraph:
+def _step(network: EncoderDecoder, precision: Precision) -> ExportedGraph:
     """Return the graph from the newest pieces (B,), the state and the memory to the scores of the next pieces."""
     graph = OnnxGraphBuilder(precision)
     op, cell = graph.op, network.cell
@@ -105,7 +98,7 @@ class _OutputTable:
     In int8, every row has its own scale.
     """
 
-    def __init__(self, graph: OnnxGraphBuilder, network: Translator) -> None:
+    def __init__(self, graph: OnnxGraphBuilder, network: EncoderDecoder) -> None:
         self._graph = graph
         table = to_array(network.embedding.weight)
         self.rows = len(table)
@@ -160,7 +153,7 @@ def _gru(
     return add_gru_step(graph, h, gates, to_array(update.weight), state_bias, name)
 
 
-def _deep(graph: OnnxGraphBuilder, network: Translator, h: Any, x: Any, c: Any, reach: float) -> Any:
+def _deep(graph: OnnxGraphBuilder, network: EncoderDecoder, h: Any, x: Any, c: Any, reach: float) -> Any:
     """Return the sum (B, E) of the products of the state, the last piece and the context."""
     hidden, embedding = network.initial.out_features, network.embedding.embedding_dim
     weight, bias = to_array(network.deep.weight), to_array(network.deep.bias)

@@ -135,7 +135,7 @@ def test_pooling_ignores_infinite_padding(pooling: str) -> None:
 
 def test_constant_feature_is_not_scaled() -> None:
     made = tiny.network("classify", codec=tiny.frames_codec())
-    fit_standardization(made, [[[0.1, 1.0, 2.0]] * 3, [[0.1, 2.0, 4.0]] * 2])
+    fit_standardization(made.encoder, [[[0.1, 1.0, 2.0]] * 3, [[0.1, 2.0, 4.0]] * 2])
     assert made.encoder.deviation.tolist() == pytest.approx([1.0, 0.489898, 0.979796], abs=1e-5)
 
 

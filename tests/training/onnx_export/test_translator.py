@@ -16,9 +16,9 @@ from models.codecs import FramesCodec
 from models.codecs.pieces import END, PiecesCodec, fixed_pieces
 from models.manifest import FramesSpec, PiecesSpec
 from training.nn.options import Architecture
-from training.nn.translator import Translator
-from training.onnx_export.builder import Precision
-from training.onnx_export.translator import CANDIDATES, TranslatorGraphs, export_translator
+from training.nn.translator import EncoderDecoder
+from training.onnx_export.builder import ExportedGraph, Precision
+from training.onnx_export.translator import CANDIDATES, export_translator
 
 SHAPE = Architecture(cell="gru", hidden=20, decoder_hidden=28, attention=12, embedding=16)
 CODEC = PiecesCodec(PiecesSpec(), (*fixed_pieces(), *"abcdefgh"), ())
@@ -28,10 +28,10 @@ LENGTHS = [1, 2, 3, 5, 8, 13, 21, 34]
 STEPS = 7
 
 
-def network_of(*, attention: int = 12, frames: bool = False) -> Translator:
+def network_of(*, attention: int = 12, frames: bool = False) -> EncoderDecoder:
     torch.manual_seed(3)
     shape = SHAPE.model_copy(update={"attention": attention})
-    network = Translator(shape, FRAMES if frames else CODEC, CODEC).eval()
+    network = EncoderDecoder(shape, FRAMES if frames else CODEC, CODEC).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(2).add_(0.1 * torch.randn_like(parameter))
@@ -46,10 +46,10 @@ class Runner:
     step: Any
 
     @classmethod
-    def of(cls, graphs: TranslatorGraphs) -> "Runner":
+    def of(cls, graph: ExportedGraph) -> "Runner":
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        models = (graphs.reader.model, graphs.step.model)
+        models = (graph.reader, graph.model)
         return cls(*(onnxruntime.InferenceSession(each.SerializeToString(), options) for each in models))
 
     def read(self, sources: Sequence[Any], padding: int = 0) -> dict[str, Any]:
