@@ -353,14 +353,29 @@ def help_of(parser: CommandParser) -> str:
 
 
 def zoo() -> str:
-    """Return the bundles of models/zoo with their scores."""
+    """Return the first bundle of each kind in models/zoo: by task, input, spans, and streams."""
+    kinds = {(each.task, each.codec.kind, each.scheme, each.streams): each for each in reversed(published())}
+    return bundle_table("README.md", [each for each in published() if each in kinds.values()])
+
+
+def bundles() -> str:
+    """Return all bundles of models/zoo."""
+    return bundle_table("docs/reference/bundles.md", published())
+
+
+def published() -> list[manifest.Manifest]:
+    """Return the manifests of models/zoo in the order in which they are served."""
     first = (ROOT / "models/zoo/order.txt").read_text().split()
     found = [manifest.read(path.parent) for path in sorted((ROOT / "models/zoo").glob("*/manifest.json"))]
-    found.sort(key=lambda each: (first.index(each.name) if each.name in first else len(first), each.name))
-    rows = []
-    for each in found:
+    return sorted(found, key=lambda each: (first.index(each.name) if each.name in first else len(first), each.name))
+
+
+def bundle_table(page: str, shown: Iterable[manifest.Manifest]) -> str:
+    """Return a table of bundles with their scores, with links from a page."""
+    rows, root = [], "../" * page.count("/")
+    for each in shown:
         default = each.variants[each.default_variant]
-        name = f"[`{each.name}`](models/zoo/{each.name}/README.md)"
+        name = f"[`{each.name}`]({root}models/zoo/{each.name}/README.md)"
         rows.append([name, each.task, each.description.rstrip("."), score(default.scores[each.metric], each.metric)])
     return table(["bundle", "task", "what it does", "score"], rows)
 
@@ -518,6 +533,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "modules": modules,
     "cli": cli,
     "zoo": zoo,
+    "bundles": bundles,
     "bench": bench,
     "benchmarks": benchmarks,
     "profile": profile,

@@ -5,13 +5,14 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from models.manifest import SERVES, Manifest
+from models.manifest import SERVES, FramesSpec, Manifest
 from models.tasks.beam_search import TranslateOptions
 from training.metrics import MSE, NATS, UNITS
 from training.report import describe_interval, unbeaten_baseline
 from training.score import BEAMS, ChecklistScore, TextScore
 
 LONGEST_EXAMPLE = 400  # characters
+LONGEST_REQUEST = 2000  # characters in a command; a longer example is taken from the service
 MOST_LABELS = 30  # rows of a table
 PENALTY = TranslateOptions().length_penalty
 LICENSES = {  # identifiers of the Hugging Face Hub by the start of a license
@@ -64,6 +65,11 @@ def write(
     answer = example.outputs["tags"] if manifest.task == "joint" else example.outputs  # the URL is that of the tags
     url = f"http://localhost:3000/models/{manifest.name}/{SERVES[manifest.task][0]}"
     measured = measured or {}
+    command = f"curl -s {url} --json {shlex.quote(request)}"
+    if len(request) > LONGEST_REQUEST:
+        place = manifest.examples.index(example)
+        card = f"http://localhost:3000/v1/models/{manifest.name}"
+        command = f"curl -s {card} | jq '{{inputs: .examples[{place}]}}' | curl -s {url} --json @-"
     return f"""---
 {_metadata(manifest)}
 ---
@@ -77,7 +83,7 @@ def write(
 - **Architecture:** {architecture}; {origin.parameters:,} parameters
 - **Data:** {data}, license: {origin.data.licence or "not stated"}
 - **Size of the data:** {origin.data.train:,} {parts} for training, {origin.data.dev:,} held out for the scores
-- **Labels:** {_labels(manifest)}{_tokens((measured or {}).get("texts"))}
+- **Labels:** {_labels(manifest)}{_frames(manifest)}{_tokens((measured or {}).get("texts"))}
 - **Created:** {origin.created}, seed {origin.seed}, {", ".join(f"{k} {v}" for k, v in origin.versions.items())}
 
 ## Scores
@@ -96,7 +102,7 @@ Times are for the network alone, on one thread of the machine that made the bund
 ## Example
 
 ```
-curl -s {url} --json {shlex.quote(request)}
+{command}
 ```
 
 ```
@@ -147,14 +153,16 @@ def _measured(manifest: Manifest, measured: Mapping[str, Any]) -> str:
     """Return the sections about baselines, labels, and a generated sample, as far as they were measured."""
     text, metric = "", manifest.metric
     if scores := measured.get("baselines"):
-        own = manifest.variants[manifest.default_variant].scores[metric]
-        rows = {
-            "**this model**": own,
-            **{name: round(each[metric], 4 if metric in (NATS, MSE) else 2) for name, each in scores.items()},
-        }
-        lines = "".join(f"| {name} | {value:g} |\n" for name, value in rows.items())
-        text += f"\n## Baselines\n\n| model | {_head(metric)} |\n|---|---|\n{lines}"
-        if unbeaten := unbeaten_baseline(metric, own, scores):
+        own = manifest.variants[manifest.default_variant].scores
+        shown = [metric, *(name for name in ("macro_f1",) if all(name in row for row in (own, *scores.values())))]
+        digits = 4 if metric in (NATS, MSE) else 2
+        lines = "".join(
+            f"| {model} | {' | '.join(f'{round(row[name], digits):g}' for name in shown)} |\n"
+            for model, row in {"**this model**": own, **scores}.items()
+        )
+        heads = " | ".join(map(_head, shown))
+        text += f"\n## Baselines\n\n| model | {heads} |\n|{'---|' * (1 + len(shown))}\n{lines}"
+        if unbeaten := unbeaten_baseline(metric, own[metric], scores):
             text += f"\n**This model does not beat its baseline** ({unbeaten[0]}). Use more data or another recipe.\n"
     kind = "spans" if measured.get("spans") else "labels"
     if rows := sorted(measured.get(kind, ()), key=lambda row: -row["support"]):
@@ -183,19 +191,22 @@ def _measured(manifest: Manifest, measured: Mapping[str, Any]) -> str:
 
 
 def _selection(recipe: Mapping[str, Any]) -> str:
-    """Return which examples chose the epoch, the threshold and the seed, and which gave the scores."""
-    chosen = "the epoch and the threshold" if recipe["training"].get("threshold") else "the epoch"
-    tried = recipe.get("expect", {}).get("seeds")
-    seeds = f" Seeds: {tried}." if tried else ""
+    """Return which examples chose the epoch, the threshold, the delay and the seed, and which gave the scores."""
+    options = {"threshold": recipe["training"].get("threshold"), "delay": recipe["codec"].get("delay")}
+    chosen = " and ".join(["the epoch", *(f"the {name}" for name, used in options.items() if used)])
+    expect = recipe.get("expect", {})
     if share := recipe["data"].get("choice_share"):
-        return (
-            f"{share:.0%} of the first data set's training examples were held out and chose {chosen}. The scores "
-            f"are on development data, which did not choose these.{seeds}"
-        )
-    return (
-        f"Scores are on all held-out data, which also chose {chosen} and the recipe's settings: expect slightly lower "
-        f"scores on new data.{seeds}"
-    )
+        part = f"{share:.0%} of the first data set's training examples were"
+        if (recipe["task"], recipe["codec"]["kind"]) == ("tag", "frames"):
+            part = f"The last {share:.0%} of each training series was"
+        text = f"{part} held out and chose {chosen}. The scores are on development data, which did not choose these."
+    else:
+        text = f"Scores are on all held-out data, which also chose {chosen} and the recipe's settings: "
+        text += "expect slightly lower scores on new data."
+    if folds := expect.get("folds"):
+        text += f" Over {folds} folds, each scored by the last epoch of a network that never saw it, the score is "
+        text += f"{expect['score']:g}."
+    return text + (f" Seeds: {expect['seeds']}." if expect.get("seeds") else "")
 
 
 def _scores(manifest: Manifest) -> str:
@@ -246,6 +257,15 @@ def _labels(manifest: Manifest) -> str:
     if not manifest.text_labels:
         return text
     return f"{text}; of the whole text: {', '.join(f'`{label}`' for label in manifest.text_labels)}"
+
+
+def _frames(manifest: Manifest) -> str:
+    if not isinstance(manifest.codec, FramesSpec):
+        return ""
+    rate, delay = manifest.codec.frame_rate, manifest.codec.delay
+    facts = [f"{rate:g} per second"] if rate else []
+    facts += [f"a stream labels a frame {delay} frames later"] if delay else []
+    return f"\n- **Frames:** {'; '.join(facts)}" if facts else ""
 
 
 def _tokens(texts: TextScore | None) -> str:

@@ -110,7 +110,8 @@ class Auxiliary(_RecipePart):
 class Expectation(_RecipePart):
     """The score that this recipe should reach, and how long it takes."""
 
-    score: float | None = None  # on the development data
+    score: float | None = None  # on the development data, or by cross-validation
+    folds: int | None = Field(default=None, ge=2, description="folds of the cross-validation that gave the score")
     minutes: float | None = None  # of training
     machine: str = ""  # that the minutes refer to
     seeds: str = ""  # that were tried, and which data chose one of them

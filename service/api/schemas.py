@@ -5,7 +5,7 @@ name, unless its value has no effect (``stream: false``, ``do_sample: true``).
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 import numpy as np
@@ -222,7 +222,10 @@ class GeneratedObject(TypedDict):
 
 def entity_objects(tagged: TaggedInput) -> list[EntityObject]:
     """Return the entities of one input."""
-    columns = tagged.rows()
+    columns: Iterator[tuple[str, float, str, float, float]]
+    columns = zip(tagged.labels, tagged.scores, tagged.words, tagged.starts, tagged.ends, strict=True)
+    if tagged.frame_rate is not None:
+        columns = tagged.rows()
     if tagged.are_spans:
         return [
             {"entity_group": label, "score": score, "word": word, "start": start, "end": end}

@@ -126,7 +126,8 @@ def test_stream_in_chunks_equals_the_whole(name: str, variant: str, length: int,
     memory, found = task.start(), []
     for first, last in pairwise([0, *sorted(min(cut, length) for cut in cuts), length]):
         if first < last:
-            chunk = StreamChunk(task.encode(raw[first:last]), memory)
+            item = task.encode(raw[first:last])
+            chunk = StreamChunk(task.last_chunk(item, memory) if task.delay and last == length else item, memory)
             after = loaded.model.run(task.collate([chunk]))
             found.append(after["probabilities"])
             memory = tuple(after[tensor.output] for tensor in task.state)

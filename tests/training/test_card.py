@@ -63,26 +63,47 @@ def test_metadata_is_that_of_the_hub(name: str) -> None:
 
 
 MEASURED: dict[str, Any] = {
-    "baselines": {"majority": {"accuracy": 20.0}, "a bag of words": {"accuracy": 99.5}},
+    "baselines": {
+        "majority": {"accuracy": 20.0, "macro_f1": 5.0},
+        "a bag of words": {"accuracy": 99.5, "macro_f1": 90},
+    },
     "labels": [{"label": f"l{n}", "precision": 1, "recall": 2, "f1": 3, "support": n} for n in range(40)],
     "sample": {"temperature": 0.7, "seed": 1, "prompt": "a", "text": "a b"},
 }
 
 
 def test_measurements_have_their_tables() -> None:
-    text = card.write(read(ZOO / "pos-en"), measured=MEASURED)
-    assert "| majority | 20 |" in text
+    manifest = read(ZOO / "pos-en")
+    scores = {"scores": {"accuracy": 95.0, "macro_f1": 90.0}}
+    variants = {name: variant.model_copy(update=scores) for name, variant in manifest.variants.items()}
+    text = card.write(manifest.model_copy(update={"variants": variants}), measured=MEASURED)
+    assert "| majority | 20 | 5 |" in text
     assert "**This model does not beat its baseline** (a bag of words)" in text
     assert "| `l39` | 1.0 | 2.0 | 3.0 | 39 |" in text
     assert "| `l9` |" not in text  # only the most frequent labels are shown
     assert "```\na b\n```" in text
 
 
-@pytest.mark.parametrize(("share", "chosen"), [(0.1, "10%"), (0.0, "which also chose the epoch")])
-def test_card_says_which_examples_chose_the_epoch_and_the_seed(share: float, chosen: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "chosen"),
+    [
+        ({"data": {"choice_share": 0.1}}, "10% of the first data set's"),
+        ({"data": {"choice_share": 0.0}}, "which also chose the epoch"),
+        (
+            {"expect": {"folds": 10, "score": 84.0}},
+            "Over 10 folds, each scored by the last epoch of a network that never saw it, the score is 84.",
+        ),
+        (
+            {"data": {"choice_share": 0.2}, "task": "tag", "codec": {"kind": "frames", "delay": 4}},
+            "The last 20% of each training series was held out and chose the epoch and the delay.",
+        ),
+    ],
+)
+def test_card_says_which_examples_chose_the_epoch_and_the_seed(changes: dict[str, Any], chosen: str) -> None:
     manifest = read(ZOO / NAMES[0])
     recipe = json.loads(manifest.provenance.recipe)
-    recipe["data"]["choice_share"] = share
+    for field, value in changes.items():
+        recipe[field] = {**recipe[field], **value} if isinstance(value, dict) else value
     recipe["expect"]["seeds"] = "1 to 6; the checklist chose seed 4"
     provenance = manifest.provenance.model_copy(update={"recipe": json.dumps(recipe)})
     text = card.write(manifest.model_copy(update={"provenance": provenance}))

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,14 +13,20 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
+from models import bundle, self_test
+from models.manifest import ZOO
+from models.tasks import as_json
 from service.api.schemas import StreamMessage
 from service.api.websocket import FAILED, IDLE, PATH, RESTART, TOO_BIG, UNAUTHORIZED, WebSocketStreams
 from service.engine import Engine
 from service.settings import Settings
 from service.telemetry import RequestRecord
 from service.worker import Worker
+from tests.support import bundles
+from tests.support.engines import load_engine
 from tests.support.fake_engine import FakeEngine
 from tests.support.polling import eventually, turns
+from training.data import published
 
 CONNECT, DISCONNECT = {"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1001}
 
@@ -122,6 +130,27 @@ async def test_the_model_of_the_handshake_is_that_of_the_stream() -> None:
     assert (await client.ask({"inputs": "a"}))["error"]["value"] == "nope"
     assert (await client.ask({"inputs": "a", "model": "pos-en-live"}))["error"]["field"] == "model"
     await client.close()
+
+
+@pytest.mark.parametrize("name", ["tiny-live-frames", "tiny-live-delayed", "gesture-live"])
+async def test_frames_sent_one_by_one_get_the_answers_of_the_whole_sequence(tiny_live: Path, name: str) -> None:
+    path, frames = tiny_live / name, bundles.FRAMES * 8
+    if name == "gesture-live":
+        if "SEQSERVE_DATA" not in os.environ:
+            pytest.skip("SEQSERVE_DATA names no data folder")
+        path = ZOO / name
+        frames = list(map(list, published.load("gesture-phases").dev[0].frames[:500]))
+    loaded = bundle.load(path, placement=bundles.CPU)
+    worker = Worker(Settings(), lambda *_: load_engine(path))
+    worker.load()
+    client = StreamClient(WebSocketStreams(worker))
+    await client.receive()
+    found = [(await client.ask({"inputs": frame}))["entities"] for frame in frames]
+    assert [len(part) for part in found] == [int(step >= loaded.task.delay) for step in range(len(frames))]
+    found.append((await client.ask({"end": True}))["entities"])
+    assert list(chain(*found)) == as_json(self_test.answer(loaded, frames))
+    await client.close()
+    await worker.engine.drain(5)
 
 
 async def test_a_stream_keeps_its_model() -> None:
