@@ -204,7 +204,9 @@ def _selection(recipe: Mapping[str, Any]) -> str:
         text = f"Scores are on all held-out data, which also chose {chosen} and the recipe's settings: "
         text += "expect slightly lower scores on new data."
     if folds := expect.get("folds"):
-        text += f" Over {folds} folds, each scored by the last epoch of a network that never saw it, the score is "
+        text += (
+            f" Over {folds} folds, each scored by the last epoch of a network that was not trained on it, the score is "
+        )
         text += f"{expect['score']:g}."
     return text + (f" Seeds: {expect['seeds']}." if expect.get("seeds") else "")
 

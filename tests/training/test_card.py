@@ -91,7 +91,7 @@ def test_measurements_have_their_tables() -> None:
         ({"data": {"choice_share": 0.0}}, "which also chose the epoch"),
         (
             {"expect": {"folds": 10, "score": 84.0}},
-            "Over 10 folds, each scored by the last epoch of a network that never saw it, the score is 84.",
+            "Over 10 folds, each scored by the last epoch of a network that was not trained on it, the score is 84.",
         ),
         (
             {"data": {"choice_share": 0.2}, "task": "tag", "codec": {"kind": "frames", "delay": 4}},
