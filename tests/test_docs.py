@@ -126,7 +126,9 @@ def test_kubernetes_manifest_has_probes_and_enough_time_to_drain() -> None:
     deployment, service = yaml.safe_load_all(block)
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    assert pod["terminationGracePeriodSeconds"] > Settings().drain_s
+    environ = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    settings = Settings.read(environ)
+    assert pod["terminationGracePeriodSeconds"] > settings.lame_duck_s + settings.drain_s
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert service["spec"]["ports"][0]["port"] == container["ports"][0]["containerPort"]
 

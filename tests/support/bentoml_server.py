@@ -23,22 +23,22 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def served(
-    home: Path, *, service: str = "tests.support.fake_app:svc", **environ: str | None
+    home: Path, *, service: str = "tests.support.fake_app:svc", port: int | None = None, **environ: str | None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes], Path]]:
     """Run the service until the block ends; yield its address, its process and its log.
 
-    A variable that is None is removed from the environment.
+    A variable that is None is removed from the environment. ``port``: default a free one.
     """
-    address, log = f"http://127.0.0.1:{free_port()}", home / "log"
-    port = address.rpartition(":")[2]
+    port = free_port() if port is None else port
+    address, log = f"http://127.0.0.1:{port}", home / "log"
     command = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1"]
     # BentoML keeps the workers' metrics in its home, where two services would overwrite each other's.
     given = {**os.environ, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", **environ}
     variables = {name: value for name, value in given.items() if value is not None}
     with log.open("wb") as out:
-        process = subprocess.Popen([*command, "--port", port], cwd=ROOT, env=variables, stdout=out, stderr=out)
+        process = subprocess.Popen([*command, "--port", str(port)], cwd=ROOT, env=variables, stdout=out, stderr=out)
         try:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 180  # on a machine that is busy with other things
             while not _ready(address):
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < until, log.read_text()
@@ -48,7 +48,7 @@ def served(
             children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             finally:
                 for left in [process, *children]:
                     with contextlib.suppress(psutil.NoSuchProcess):
