@@ -1,7 +1,7 @@
 """An engine without models, with fixed answers, that fails on request.
 
-These inputs make it fail or wait: ``!bug``, ``!full``, ``!late``, ``!gone``, ``!too-long``, ``!slow <seconds>`` and
-``!wait``. After ``then `` a stream does so after its first token, as in ``then !late``.
+These inputs make it fail or wait: ``!bug``, ``!full``, ``!late``, ``!gone``, ``!too-long``, ``!hang``,
+``!slow <seconds>`` and ``!wait``. After ``then `` a stream does so after its first token, as in ``then !late``.
 """
 
 import asyncio
@@ -43,7 +43,9 @@ def _runtime(task: str, name: str) -> Any:
         variants={"int8": SimpleNamespace(scores={"accuracy": 50.0})},
         examples=[SimpleNamespace(inputs="a b")],
     )
-    return SimpleNamespace(tasks=(task,), bundle=SimpleNamespace(manifest=manifest, digest="0", variant="int8"))
+    return SimpleNamespace(
+        tasks=(task,), ready=True, bundle=SimpleNamespace(manifest=manifest, digest="0", variant="int8")
+    )
 
 
 class FakeEngine:
@@ -255,6 +257,12 @@ class FakeGenerationStream:
         )
 
 
+def _hang() -> None:
+    """Block the event loop."""
+    while True:
+        time.sleep(1)
+
+
 async def _misbehave(text: str, request: InferenceRequest) -> None:
     if text == "!bug":
         raise ValueError("secret text of a user")
@@ -266,6 +274,8 @@ async def _misbehave(text: str, request: InferenceRequest) -> None:
         raise ClientGone
     if text == "!too-long":
         raise TooLarge("inputs has 9999 tokens; the limit is 512", field="inputs", limit=512, value=9999)
+    if text == "!hang":
+        _hang()
     if text.startswith("!slow"):
         for _ in range(int(float(text.split()[1]) / 0.01)):
             await asyncio.sleep(0.01)
