@@ -97,9 +97,21 @@ class Worker:
 
     def check_ready(self) -> None:
         """Raise Unavailable unless the worker is ready."""
+        if self.stopping:
+            raise Unavailable(SHUTTING_DOWN)
         if not self.ready:
             self.engine.defaults()  # raises the reason while there is no engine
             raise Unavailable("a part of the service has failed and is being restarted; retry in a second")
+
+    def checks(self) -> dict[str, bool]:
+        """Return the parts that readiness depends on, and whether each is ready."""
+        runtimes = {} if self._engine is None else self._engine.runtimes
+        return {
+            "running": not self.stopping,
+            "loaded": self._engine is not None,
+            **{f"model {name}": runtime.ready for name, runtime in runtimes.items()},
+            **{f"task {name}": name not in self._failing for name in self._chores},
+        }
 
     def add_chore(self, name: str, action: Callable[[], None]) -> None:
         """Call ``action`` about once a second, in a supervised task, while the worker runs."""

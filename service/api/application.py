@@ -1,5 +1,7 @@
 """The Starlette application: the routes of every protocol, CORS, and BentoML's pages behind them."""
 
+import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -21,11 +23,12 @@ from service.api.problems import OIP_ERROR, OPENAI_ERROR
 from service.api.routes import READ, Docs, Reply, Route
 from service.api.websocket import PATH as STREAM_PATH
 from service.api.websocket import WebSocketStreams
-from service.errors import NotFound, shown
+from service.errors import NotFound, Unavailable, shown
 from service.worker import Worker
 
 EXPOSED_HEADERS = ("X-Request-Id", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy")
 PREFLIGHT_MAX_AGE_S = 7200  # browsers cache no longer
+VERBOSE = re.compile(rb"(?:^|&)verbose(?:[=&]|$)").search  # in the query of a readiness probe, as Kubernetes has it
 
 
 async def _document(context: RequestContext, _: bytes) -> Any:
@@ -39,8 +42,18 @@ async def _live(_: RequestContext, __: bytes) -> Any:
 
 
 async def _ready(context: RequestContext, _: bytes) -> Any:
-    context.worker.check_ready()
-    return Reply(body=b"\n", media=b"text/plain; charset=utf-8")
+    if not VERBOSE(context.query):
+        context.worker.check_ready()
+        return Reply(body=b"\n", media=b"text/plain; charset=utf-8")
+    if context.worker.authenticator is not None:  # the report names models
+        await context.begin()
+    checks = context.worker.checks()
+    try:
+        context.worker.check_ready()
+    except Unavailable as error:
+        error.details["checks"] = checks
+        raise
+    return {"ready": True, "worker": os.getpid(), "checks": checks}
 
 
 CHAT = ("/chat/completions", "/responses")  # the ends of the paths on which clients of OpenAI send messages
@@ -54,8 +67,12 @@ async def _not_found(context: RequestContext, _: bytes) -> Any:
     raise NotFound(f"there is no route {shown(context.path)}; see /docs.json", value=context.path, available=available)
 
 
+READINESS = "Check whether every bundle passed its self-test"
+
+
 def _health_docs(summary: str) -> Docs:
-    return Docs(group=openapi.PAGES_GROUP, summary=summary, answer=bytes, media="text/plain")
+    about = "`?verbose` answers JSON with the state of each part." if summary == READINESS else ""
+    return Docs(group=openapi.PAGES_GROUP, summary=summary, about=about, answer=bytes, media="text/plain")
 
 
 ROUTES: tuple[Route, ...] = (
@@ -80,8 +97,8 @@ ROUTES: tuple[Route, ...] = (
         for path, handler, summary in (
             ("/livez", _live, "Check whether the process runs"),
             ("/healthz", _live, "Check whether the process runs"),
-            ("/readyz", _ready, "Check whether every bundle passed its self-test"),
-            ("/health", _ready, "Check whether every bundle passed its self-test"),
+            ("/readyz", _ready, READINESS),
+            ("/health", _ready, READINESS),
         )
     ),
     *bentoml_routes.ROUTES,

@@ -90,7 +90,7 @@ class RequestContext:
 
     __slots__ = (
         *("_client_address", "error", "headers", "method", "model", "model_in_url", "outcome", "path", "path_params"),
-        *("principal", "rate_limit_headers", "request", "route", "sent_bytes", "started_s", "worker"),
+        *("principal", "query", "rate_limit_headers", "request", "route", "sent_bytes", "started_s", "worker"),
     )
 
     def __init__(
@@ -104,6 +104,7 @@ class RequestContext:
         method: str = "POST",
         path: str = "",
         path_params: Mapping[str, str] = NO_PARAMS,
+        query: bytes = b"",
     ) -> None:
         self.worker = worker
         self.route = route
@@ -111,6 +112,7 @@ class RequestContext:
         self.method = method
         self.path = path
         self.path_params = path_params
+        self.query = query
         self.outcome = CANCELLED
         self.error: ServiceError | None = None  # that it was answered with
         self.model: str | None = None
@@ -295,6 +297,7 @@ async def handle(
         method=method,
         path=path,
         path_params=path_params,
+        query=query,
     )
     try:
         try:

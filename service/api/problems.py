@@ -134,6 +134,7 @@ class Problem(TypedDict):
     available: NotRequired[list[str]]
     did_you_mean: NotRequired[str]
     policy: NotRequired[str]
+    checks: NotRequired[dict[str, bool]]
     retry_after_s: NotRequired[float]
 
 

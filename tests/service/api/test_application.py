@@ -1,5 +1,6 @@
 """The application: rate limits and CORS as clients see them, routing, and BentoML's routes."""
 
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from service.api.application import create_app
 from service.api.pipeline import RequestContext
 from service.api.routes import EventStream, Route
+from service.worker import Worker
 from tests.support.http_connection import Wire, request
 from tests.support.polling import eventually
 
@@ -143,6 +145,37 @@ async def test_a_readiness_probe_that_fails_says_when_to_retry() -> None:
         response = await client.get("/readyz")
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
     assert {"x-request-id", "server-timing"} <= set(response.headers)
+
+
+async def ask_readiness(worker: Worker, query: str = "?verbose", **headers: str) -> httpx.Response:
+    transport = httpx.ASGITransport(create_app(worker, Starlette()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.get(f"/readyz{query}", headers=headers)
+
+
+@pytest.mark.parametrize("query", ["?verbose", "?verbose=1", "?x=1&verbose"])
+async def test_a_verbose_probe_lists_the_parts_of_the_service(query: str) -> None:
+    worker = Wire().worker
+    found = (await ask_readiness(worker, query)).json()
+    assert (found["ready"], found["worker"]) == (True, os.getpid())
+    assert {"running", "loaded", "model pos-en", "task metrics flush"} <= set(found["checks"])
+    assert all(found["checks"].values())
+
+
+async def test_a_verbose_probe_that_fails_names_the_part() -> None:
+    worker = Wire().worker
+    worker.stopping = True
+    response = await ask_readiness(worker)
+    assert response.status_code == 503
+    assert [name for name, ok in response.json()["checks"].items() if not ok] == ["running"]
+    assert "checks" not in (await ask_readiness(worker, "?quiet")).json()
+
+
+async def test_a_verbose_probe_needs_the_key() -> None:
+    worker = Wire(settings={"api_keys": ("secret-key",)}).worker
+    assert (await ask_readiness(worker)).status_code == 401
+    assert (await ask_readiness(worker, authorization="Bearer secret-key")).status_code == 200
+    assert (await ask_readiness(worker, "")).status_code == 200
 
 
 async def test_literal_paths_come_before_patterns() -> None:
