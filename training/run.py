@@ -244,6 +244,7 @@ def _decisive_fields(description: dict[str, Any]) -> dict[str, Any]:
     # Validation adds the defaults of fields that did not exist when an older run was written.
     fields = Recipe.model_validate(description["recipe"]).model_dump(mode="json")
     recipe = {key: value for key, value in fields.items() if key not in NOT_DECISIVE}
+    recipe["codec"].pop("frame_rate", None)
     data = recipe.pop("data")
     if data["path"] is not None:  # the columns of a published data set belong to its reader
         recipe["data"] = data

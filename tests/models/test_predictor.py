@@ -85,6 +85,16 @@ def test_frames_can_be_an_array(tiny_live: Path) -> None:
     assert predictor(np.array([frames, frames])) == [predictor(frames)] * 2
 
 
+def test_merged_frames_have_seconds_at_the_rate_of_the_bundle_or_of_the_call(tiny_live: Path) -> None:
+    predictor = load(tiny_live / "tiny-live-delayed")
+    frames = predictor.bundle.manifest.examples[0].inputs
+    ends = [predictor(frames, aggregation_strategy="simple", frame_rate=rate)[-1].end for rate in (None, 2)]
+    assert ends == [len(frames) / 25, len(frames) / 2]
+    for name, strategy in (("tiny-live-delayed", "none"), ("tiny-live", "simple")):
+        with pytest.raises(ParameterError, match="frame_rate"):
+            load(tiny_live / name).check_parameters({"frame_rate": 2, "aggregation_strategy": strategy})
+
+
 SERIES = [5.0, 9.0, 7.0, 6.0, 8.0]
 
 

@@ -81,6 +81,12 @@ def test_description_and_examples_can_change_without_training_again(tmp_path: Pa
     assert run.open_run(tmp_path / "run").recipe.description == "better words"
 
 
+def test_frame_rate_can_change_without_training_again(tmp_path: Path) -> None:
+    before = fit(tmp_path, "tagged-frames.csv").history
+    assert fit(tmp_path, "tagged-frames.csv", **{"codec.frame_rate": 25}).history == before
+    assert run.open_run(tmp_path / "run").recipe.codec.frame_rate == 25
+
+
 def test_fresh_removes_a_run_and_nothing_else(tmp_path: Path) -> None:
     fit(tmp_path, "mine.conll")
     again = recipe.load("tagger", **{"data.path": str(tmp_path / "mine.conll"), **tiny.SMALL, "training.seed": 3})
