@@ -41,6 +41,7 @@ from service.api.openai import CompletionRequest, EmbeddingRequest  # noqa: E402
 from service.api.openapi import PAGES  # noqa: E402
 from service.api.problems import PREFIX, TABLE  # noqa: E402
 from service.api.schemas import ClassifyParameters, GenerateParameters, TagParameters  # noqa: E402
+from service.api.translate import SearchParameters, TranslateParameters  # noqa: E402
 from service.settings import Settings, allowed, variable  # noqa: E402
 from service.telemetry import METRICS  # noqa: E402
 from training.data.fetch import PUBLISHED  # noqa: E402
@@ -140,6 +141,8 @@ PARAMETERS: dict[str, type[RequestModel]] = {
     "Classify": ClassifyParameters,
     "Generate": GenerateParameters,
     "Forecast": ForecastParameters,
+    "Translate": TranslateParameters,
+    "Search of translations and captions": SearchParameters,
     "OpenAI completions": CompletionRequest,
     "OpenAI embeddings": EmbeddingRequest,
     "Embed": EmbedRequest,

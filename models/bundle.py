@@ -167,8 +167,7 @@ def make_task(manifest: Manifest, codec: codecs.Codec) -> Task:
         return Generation(codec, manifest.state)
     if manifest.source is not None and isinstance(codec, PiecesCodec):
         source = FramesCodec(manifest.source) if isinstance(manifest.source, FramesSpec) else codec
-        pairs = manifest.translation.pairs if manifest.translation is not None else ()
-        return Translation(source, codec, state=manifest.state, memory=manifest.memory, pairs=pairs)
+        return Translation(source, codec, state=manifest.state, memory=manifest.memory, pairs=manifest.pairs)
     if manifest.task == "tag":
         return Tagging(codec, manifest.labels, manifest.scheme, manifest.state)
     embeds = manifest.embedding_width > 0

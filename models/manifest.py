@@ -283,6 +283,11 @@ class Manifest(_Part):
         return self.source or self.codec
 
     @property
+    def pairs(self) -> tuple[LanguagePair, ...]:
+        """The pairs of languages that are translated."""
+        return self.translation.pairs if self.translation is not None else ()
+
+    @property
     def vocabulary_files(self) -> set[str]:
         """The files that the codec needs."""
         specs = [spec.model_dump() for spec in (self.codec, self.source) if spec is not None]

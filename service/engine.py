@@ -1,6 +1,7 @@
 """Runs requests on the loaded bundles: one coroutine per task, which admits, encodes, submits, waits and decodes."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import struct
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from models import bundle as bundles
 from models import self_test
 from models import state as states
+from models.codecs import InputError
 from models.inputs import Chunk, Frames, Inputs
 from models.manifest import BundleError, StateTensor, sha256_of_manifest
 from models.onnx_session import Placement
@@ -32,21 +34,27 @@ from models.tasks import (
     StreamChunk,
     TaggedInput,
     Tagging,
+    Translation,
+    TranslationResult,
 )
+from models.tasks.generate import GeneratedText
+from models.tasks.translate import TranslatedSource
 from service.errors import InvalidRequest, TooLarge, Unavailable, UnknownModel, shown
 from service.generation import GenerationParameters, GenerationService, GenerationStream
 from service.model_runtime import ModelRuntime, TensorRuntime, open_runtime
 from service.scheduling.job import InferenceRequest
 from service.scheduling.loop import LoopBudget
 from service.scheduling.tensors import Arrays
+from service.scheduling.translation_batch import search_tokens
 from service.settings import Settings
 from service.state_tokens import StateSigner
 from service.telemetry import Telemetry
+from service.translation import TranslationParameters
 
 log = logging.getLogger(__name__)
 
 DRAIN_POLL_S = 0.01
-TASKS = ("tag", "classify", "generate", "forecast", "embed", "stream")
+TASKS = ("tag", "classify", "generate", "forecast", "translate", "caption", "embed", "stream")
 # Long requests yield to the event loop after this much work.
 ENCODE_SLICE = 4_096  # characters: about 2 ms for cached words, and 20 ms for new ones with n-grams
 DECODE_SLICE = 8_192  # words, characters, or values of a forecast: about 5 ms
@@ -361,7 +369,7 @@ class Engine:
         model: str | None = None,
         options: Sequence[GenerationParameters],
         request: InferenceRequest,
-    ) -> GenerationStream:
+    ) -> GenerationStream[GeneratedText]:
         """Return the texts while they are generated. Each prompt has its own parameters."""
         runtime = self.runtime_for("generate", model)
         new_tokens = max((each.max_new_tokens for each in options), default=0)
@@ -369,7 +377,54 @@ class Engine:
         job = runtime.admit(request, len(prompts), runtime.estimated_tokens(prompts) + new_tokens * len(prompts))
         try:
             items = await self._encode_all(runtime, prompts, new_tokens=new_tokens, single=len(prompts) == 1)
-            return GenerationStream(runtime, service, service.start(prompts, items, options), job)
+            return GenerationStream(runtime, service.start(prompts, items, options), job, result=service.result)
+        except BaseException:
+            job.cancel()
+            raise
+
+    def translator_for(self, source: str | None, target: str | None) -> str | None:
+        """Return the first model that translates between these languages, or None. None of them: any language."""
+        for name, runtime in self._by_task["translate"].items():
+            with contextlib.suppress(InputError):
+                cast(Translation, runtime.bundle.task).find_pair(source, target)
+                return name
+        return None
+
+    async def translate(
+        self,
+        inputs: Sequence[Any],
+        *,
+        task: str = "translate",
+        model: str | None = None,
+        parameters: TranslationParameters,
+        single: bool = False,
+        request: InferenceRequest,
+    ) -> list[TranslationResult]:
+        """Return the translation of each text, or with the task `caption` the caption of each list of vectors."""
+        runtime = self.runtime_for(task, model)
+        search = parameters.search(runtime)
+        new_tokens = search_tokens(search.options)
+        tokens = runtime.estimated_tokens(inputs) + new_tokens * len(inputs)
+        with runtime.admit(request, len(inputs), tokens) as job:
+            items = await self._encode_all(runtime, inputs, new_tokens=new_tokens, single=single, pair=search.pair)
+            jobs = search.start(items)
+            if queued := [(each.tokens, each.text) for each in jobs if len(each.tokens)]:
+                runtime.submit(job, queued)
+                await job
+        texts = [each.text for each in jobs]
+        return await _decode_all(items, texts, lambda _, text: text.answer(), new_tokens=new_tokens)
+
+    async def translate_stream(
+        self, text: str, *, model: str | None = None, parameters: TranslationParameters, request: InferenceRequest
+    ) -> GenerationStream[TranslatedSource]:
+        """Return the greedy translation of a text while it is written."""
+        runtime = self.runtime_for("translate", model)
+        search = parameters.search(runtime)
+        new_tokens = search_tokens(search.options)
+        job = runtime.admit(request, 1, runtime.estimated_tokens([text]) + new_tokens)
+        try:
+            items = await self._encode_all(runtime, [text], new_tokens=new_tokens, single=True, pair=search.pair)
+            return GenerationStream(runtime, search.start(items), job, result=TranslatedSource.answer)
         except BaseException:
             job.cancel()
             raise
@@ -446,6 +501,7 @@ class Engine:
         single: bool = False,
         names: Sequence[str] | None = None,
         truncate: bool = False,
+        **options: Any,
     ) -> list[Any]:
         """Encode every input, and yield to the event loop regularly. `single`: the input was not in a list.
 
@@ -457,7 +513,7 @@ class Engine:
         unyielded, tokens = 0, new_tokens * len(inputs)
         for index, raw in enumerate(inputs):
             name = names[index] if names else None
-            item = runtime.encode(raw, None if single else index, name=name, truncate=truncate)
+            item = runtime.encode(raw, None if single else index, name=name, truncate=truncate, **options)
             tokens += item.length
             self._check_tokens(runtime, tokens)
             items.append(item)

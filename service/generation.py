@@ -6,8 +6,9 @@ for a slow reader, and no scheduler waits for it.
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from models.codecs.characters import EncodedSymbols
 from models.sampling import SamplingOptions
 from models.tasks import Generation
 from models.tasks.generate import GeneratedText, GenerateOptions, GenerationSnapshot, snapshot_bytes
+from models.tasks.translate import TranslatedSource
 from models.tasks.types import FinishReason, GenerationResult
 from service.model_runtime import ModelRuntime
 from service.scheduling.job import Job
@@ -57,13 +59,16 @@ class GenerationParameters:
         )
 
 
+Text = TypeVar("Text", bound=GeneratedText | TranslatedSource)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationJob:
+class GenerationJob(Generic[Text]):
     """One prompt before its first step. A job without tokens to read is already done."""
 
     prompt_tokens: int
-    tokens: NDArray[np.int32]  # (T,) to read before the first token is sampled
-    text: GeneratedText
+    tokens: NDArray[Any]  # (T,) or (T, F) to read before the first token is sampled
+    text: Text
 
 
 class GenerationService:
@@ -77,7 +82,7 @@ class GenerationService:
 
     def start(
         self, prompts: Sequence[str], items: Sequence[EncodedSymbols], parameters: Sequence[GenerationParameters]
-    ) -> list[GenerationJob]:
+    ) -> list[GenerationJob[GeneratedText]]:
         """Return a job for each prompt. Raises InvalidRequest for an invalid state token.
 
         When several prompts continue from one state without a seed, the first one also continues its random numbers.
@@ -110,7 +115,7 @@ class GenerationService:
         options: GenerateOptions,
         snapshot: GenerationSnapshot | None,
         sampled: int,
-    ) -> GenerationJob:
+    ) -> GenerationJob[GeneratedText]:
         tail = snapshot.tail if snapshot is not None and not item.length else ""
         text = self._task.start(prompt, options, sampled=sampled, tail=tail)
         text.initial_state = None if snapshot is None else snapshot.state
@@ -141,7 +146,7 @@ class TokenDelta:
     alternatives: list[list[tuple[str, float]]] = field(default_factory=list)  # token text and logprob, best first
 
 
-class GenerationStream:
+class GenerationStream(Generic[Text]):
     """An asynchronous iterator of lists of deltas, one for each text that has grown.
 
     With `keepalive_s`, an empty list means that nothing was generated for that long.
@@ -151,13 +156,17 @@ class GenerationStream:
     """
 
     def __init__(
-        self, runtime: ModelRuntime, service: GenerationService, jobs: Sequence[GenerationJob], job: Job
+        self,
+        runtime: ModelRuntime,
+        jobs: Sequence[GenerationJob[Text]],
+        job: Job,
+        *,
+        result: Callable[[Text], Any],
     ) -> None:
         self.texts = tuple(each.text for each in jobs)
         self.prompt_tokens = tuple(each.prompt_tokens for each in jobs)
-        self.seeds = tuple(text.options.sampling.seed for text in self.texts)
         self.keepalive_s: float | None = None
-        self._service, self._job = service, job
+        self._result, self._job = result, job
         self._returned = dict.fromkeys(range(len(jobs)), 0)  # index of an unfinished text -> tokens returned so far
         queued = [index for index, each in enumerate(jobs) if len(each.tokens)]
         self._items = {index: item for item, index in enumerate(queued)}  # index of a text -> index of its result
@@ -172,7 +181,7 @@ class GenerationStream:
         else:
             job.cancel()
 
-    def __aiter__(self) -> "GenerationStream":
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> list[TokenDelta]:
@@ -200,9 +209,9 @@ class GenerationStream:
         """Return the length of one text so far."""
         return len(self.texts[index].tokens)
 
-    def result(self, index: int) -> GenerationResult:
-        """Return the result of one text so far, as `Engine.generate` returns it."""
-        return self._service.result(self.texts[index])
+    def result(self, index: int) -> Any:
+        """Return the result of one text so far, as the engine returns it without a stream."""
+        return self._result(self.texts[index])
 
     async def _wait(self) -> None:
         """Wait for new tokens or for the keepalive."""

@@ -34,9 +34,16 @@ log = logging.getLogger(__name__)
 
 Decode = Callable[..., Any]  # of an encoded input and its row, with the parameters of the task
 NUMERIC = ("frames", "series")  # codecs that read numbers
-CHARACTERS_PER_TOKEN = 8  # of words and the spaces between: few texts have longer ones
+CHARACTERS_PER_TOKEN = {"words": 8, "pieces": 4}  # with the spaces between: few texts have longer ones
 # Name of a step, by codec.
-UNITS = {"words": "words", "characters": "characters", "dna": "bases", "frames": "frames", "series": "segments"}
+UNITS = {
+    "words": "words",
+    "characters": "characters",
+    "dna": "bases",
+    "frames": "frames",
+    "series": "segments",
+    "pieces": "tokens",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +63,7 @@ class TensorRuntime:
         manifest = bundle.manifest
         self.name, self.version = manifest.name, manifest.version
         self.tasks = SERVES[manifest.task]
-        self.reads_text = manifest.codec.kind not in NUMERIC
+        self.reads_text = manifest.reads.kind not in NUMERIC
         # Number of labels by task: a joint bundle has labels for each step and for the whole input.
         text_labels = manifest.text_labels if manifest.task == "joint" else manifest.labels
         self.labels = {"tag": len(manifest.labels), "classify": len(text_labels)}
@@ -111,7 +118,12 @@ class ModelRuntime:
     @property
     def unit(self) -> str:
         """The name of one step of an input."""
-        return UNITS[self.bundle.manifest.codec.kind]
+        return UNITS[self.bundle.manifest.reads.kind]
+
+    @property
+    def slots(self) -> int:
+        """Rows of the decoding batch, 0 for a model that does not decode."""
+        return self.scheduler.slots if isinstance(self.scheduler, DecodingScheduler) else 0
 
     @property
     def ready(self) -> bool:
@@ -125,10 +137,10 @@ class ModelRuntime:
 
     def estimated_tokens(self, inputs: Sequence[Any]) -> int:
         """Return about how many tokens these inputs have, without reading them."""
-        codec = self.bundle.manifest.codec
+        codec = self.bundle.manifest.reads
         if isinstance(codec, SeriesSpec):
             return sum([-(-min(len(raw), codec.longest) // codec.segment) for raw in inputs])
-        per_token, most = CHARACTERS_PER_TOKEN if codec.kind == "words" else 1, self.max_length
+        per_token, most = CHARACTERS_PER_TOKEN.get(codec.kind, 1), self.max_length
         return sum([min(len(raw) // per_token if isinstance(raw, str) else len(raw), most) for raw in inputs])
 
     def check_ready(self) -> None:
@@ -173,25 +185,29 @@ class ModelRuntime:
 
     def is_single(self, inputs: list[Any]) -> bool:
         """Return whether a list is one input, as frames are, and not a list of inputs."""
-        return self.bundle.manifest.codec.kind == "frames" and are_one(inputs)
+        return self.bundle.manifest.reads.kind == "frames" and are_one(inputs)
 
     def check_kind(self, inputs: Sequence[Any]) -> None:
         """Raise InvalidRequest for numbers if the model reads text. A codec of frames rejects text itself."""
-        if self.bundle.manifest.codec.kind not in NUMERIC and isinstance(inputs, list) and hold_numbers(inputs):
+        if self.bundle.manifest.reads.kind not in NUMERIC and isinstance(inputs, list) and hold_numbers(inputs):
             raise InvalidRequest(
                 f"{self.name} reads text, not numbers; send strings, or name a model that takes frames",
                 field="inputs",
             )
 
-    def encode(self, raw: Any, index: int | None = None, *, name: str | None = None, truncate: bool = False) -> Any:
+    def encode(
+        self, raw: Any, index: int | None = None, *, name: str | None = None, truncate: bool = False, **options: Any
+    ) -> Any:
         """Encode one input. `index` is its place in the request's list, None for a single input; `name` its field.
 
-        `truncate` cuts an input after `max_length` steps. Raises TooLarge for an input that is too long, InvalidRequest
-        for one that cannot be read.
+        `truncate` cuts an input after `max_length` steps. `options` are those of the task. Raises TooLarge for an input
+        that is too long, InvalidRequest for one that cannot be read.
         """
         limit = self.max_length
         try:
-            item = self.bundle.task.encode(raw, limit=limit - truncate)  # codecs encode one step more than the limit
+            item = self.bundle.task.encode(
+                raw, limit=limit - truncate, **options
+            )  # codecs encode one step more than the limit
         except InputError as error:
             field = name or _field(index)
             if isinstance(error, TooLong) and error.limit is not None:

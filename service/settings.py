@@ -129,7 +129,9 @@ class Settings(BaseModel):
     )
     batch_rows: Count = Field(default=32, description="Sequences in one batch, at most.")
     generation_slots: Count = Field(
-        default=64, le=4096, description="Texts that one model generates at the same time, in each worker."
+        default=64,
+        le=4096,
+        description="Texts, or hypotheses of translations, that one model writes at once in each worker.",
     )
     queue_requests: Count = Field(
         default=512, description="Unanswered requests to one model in one worker, at most; then 429."

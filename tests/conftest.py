@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from models.bundle import Bundle
+from models.manifest import LanguagePair
 from tests.support import bundles
 
 pytest_plugins = ["tests.support.live_service"]
@@ -25,6 +26,16 @@ def tiny_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_forecaster(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of the bundle tiny-forecast."""
     return bundles.forecaster(tmp_path_factory.mktemp("forecasters"))
+
+
+@pytest.fixture(scope="session")
+def tiny_writers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with tiny-translate (English to German), tiny-back (German to English) and tiny-caption."""
+    root = tmp_path_factory.mktemp("writers")
+    bundles.translator(root)
+    bundles.translator(root, name="tiny-back", pairs=[LanguagePair(source="de", target="en")])
+    bundles.captioner(root)
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ S steps of the longest source, M sources, B rows (the hypotheses of all sources)
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,17 +170,21 @@ class TranslatedSource(BeamSearch):
     A greedy target can be read while it grows: `tokens`, `token_texts` and `log_probabilities`.
     """
 
-    alternatives: Sequence[Any] = ()
+    alternatives: ClassVar[list[list[tuple[str, float]]]] = []  # a stream of translations has none
 
     def __init__(self, codec: PiecesCodec, source: EncodedSource, options: TranslateOptions) -> None:
         super().__init__(options)
         self.source = source
         self._codec = codec
+        if not source.length:
+            self.finish_reason = "eos"
 
     @property
     def token_texts(self) -> list[str]:
         """The text of each token of a greedy target. Together they are the text."""
-        return self._codec.texts(self.tokens)
+        if self.finish_reason is not None:
+            return self._codec.texts(self.tokens)
+        return self._codec.texts([*self.tokens, END])[:-1]  # the last character can be incomplete
 
     def answer(self) -> TranslationResult:
         """Return the best target, with the others as its alternatives. That of an empty source is empty."""

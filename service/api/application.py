@@ -14,7 +14,19 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.routing import Route as StarletteRoute
 
-from service.api import bentoml_routes, forecast, huggingface, inspect, native, oip, openai, openapi, page, sse
+from service.api import (
+    bentoml_routes,
+    forecast,
+    huggingface,
+    inspect,
+    native,
+    oip,
+    openai,
+    openapi,
+    page,
+    sse,
+    translate,
+)
 from service.api.asgi import Endpoint
 from service.api.bentoml_routes import BentoMLPages
 from service.api.native import model_cards
@@ -80,6 +92,7 @@ ROUTES: tuple[Route, ...] = (
     *sse.ROUTES,
     *huggingface.ROUTES,
     *forecast.ROUTES,
+    *translate.ROUTES,
     *openai.ROUTES,
     *oip.ROUTES,
     *inspect.ROUTES,

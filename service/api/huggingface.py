@@ -17,7 +17,7 @@ from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service import VERSION
-from service.api import forecast, native, schemas, sse
+from service.api import forecast, native, schemas, sse, translate
 from service.api.fields import AlwaysFalse, Null, Only, RequestModel, parameter
 from service.api.pipeline import RequestContext
 from service.api.routes import MODEL_QUERY, READ, Card, Docs, Route
@@ -189,9 +189,11 @@ PREDICT_DOCS = Docs(
 )
 INFO_DOCS = Docs(group=GROUP, summary="Get one model and the limits", answer=Info, errors=(UnknownModel,))
 EMBED = Route("/embed", ("POST",), embed, task="embed", docs=EMBED_DOCS)
-BY_TASK = {
-    route.task: route for route in (native.TAG, native.CLASSIFY, native.GENERATE, forecast.FORECAST_ROUTE, EMBED)
-}
+TASK_ROUTES = (
+    *(native.TAG, native.CLASSIFY, native.GENERATE, forecast.FORECAST_ROUTE),
+    *(translate.TRANSLATE_ROUTE, translate.CAPTION_ROUTE, EMBED),
+)
+BY_TASK = {route.task: route for route in TASK_ROUTES}
 
 
 async def _first_task(context: RequestContext, body: bytes) -> Any:
@@ -224,13 +226,22 @@ FIRST_TASK_DOCS = Docs(
     summary="Run the first task of a model",
     about="`InferenceClient` of `huggingface_hub` takes this URL as its `model`. The body and the answer are those of"
     " the model's first task: see `/v1/models`.",
-    body=schemas.TagRequest | schemas.ClassifyRequest | schemas.GenerateRequest | forecast.ForecastRequest,
+    body=schemas.TagRequest
+    | schemas.ClassifyRequest
+    | schemas.GenerateRequest
+    | forecast.ForecastRequest
+    | translate.TranslateRequest
+    | translate.CaptionRequest,
     answer=list[schemas.EntityObject]
     | list[list[schemas.EntityObject]]
     | list[list[schemas.LabelObject]]
     | schemas.GeneratedObject
     | list[schemas.GeneratedObject]
-    | forecast.Predictions,
+    | forecast.Predictions
+    | list[translate.TranslationObject]
+    | list[list[translate.TranslationObject]]
+    | list[translate.CaptionObject]
+    | list[list[translate.CaptionObject]],
     event=sse.TokenEvent,
     example=_first_task_example,
 )

@@ -20,6 +20,13 @@ class CardLimits(TypedDict):
     max_length: int
 
 
+class CardPair(TypedDict):
+    """The languages of one direction of a translator."""
+
+    source: str
+    target: str
+
+
 class ModelCard(TypedDict):
     """One bundle.
 
@@ -36,6 +43,7 @@ class ModelCard(TypedDict):
     tasks: list[str]
     description: str
     languages: list[str]
+    pairs: list[CardPair]
     codec: str
     labels: list[str]
     text_labels: list[str]
@@ -76,7 +84,8 @@ def model_card(runtime: ModelRuntime) -> ModelCard:
         "tasks": list(runtime.tasks),
         "description": manifest.description,
         "languages": list(manifest.languages),
-        "codec": manifest.codec.kind,
+        "pairs": [{"source": pair.source, "target": pair.target} for pair in manifest.pairs],
+        "codec": manifest.reads.kind,
         "labels": list(manifest.labels),
         "text_labels": list(manifest.text_labels),
         "streams": manifest.streams,

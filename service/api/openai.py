@@ -16,6 +16,7 @@ import orjson
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
+from models.tasks.generate import GeneratedText
 from service.api import fields, schemas
 from service.api.pipeline import RequestContext
 from service.api.problems import OPENAI_ERROR, openai_body_of, openai_field, renamed_fields
@@ -299,7 +300,7 @@ async def complete(context: RequestContext, body: bytes) -> Any:
     return {**head, "choices": choices, "usage": _usage(stream, request, generated)}
 
 
-async def _read_all(stream: GenerationStream, count: int) -> list[TokenDelta]:
+async def _read_all(stream: GenerationStream[GeneratedText], count: int) -> list[TokenDelta]:
     """Return each of ``count`` texts as one delta, once all of them have ended."""
     parts: list[list[TokenDelta]] = [[] for _ in range(count)]
     async for deltas in stream:
@@ -327,13 +328,13 @@ def _best(texts: Sequence[TokenDelta], first: int, request: CompletionRequest) -
     return ranked[: request.choices]
 
 
-def _usage(stream: GenerationStream, request: CompletionRequest, generated: int) -> CompletionUsage:
+def _usage(stream: GenerationStream[GeneratedText], request: CompletionRequest, generated: int) -> CompletionUsage:
     prompt = sum(stream.prompt_tokens[:: request.samples])
     return {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated}
 
 
 async def _events(
-    stream: GenerationStream, head: dict[str, Any], request: CompletionRequest, prompts: Sequence[str]
+    stream: GenerationStream[GeneratedText], head: dict[str, Any], request: CompletionRequest, prompts: Sequence[str]
 ) -> AsyncGenerator[bytes, None]:
     """Yield one event per part of a choice, then the usage if requested, then ``[DONE]``."""
     builders = [ChoiceBuilder(index, prompt, request) for index, prompt in enumerate(prompts)]

@@ -3,12 +3,13 @@
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
-from functools import lru_cache
-from typing import Literal, NotRequired
+from functools import lru_cache, partial
+from typing import Any, Literal, NotRequired
 
 import orjson
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
+from models.tasks.generate import GeneratedText
 from service.api import schemas
 from service.api.pipeline import RequestContext
 from service.api.problems import body_of, parameter_field, renamed_fields
@@ -79,20 +80,23 @@ async def stream_text(context: RequestContext, request: schemas.GenerateRequest)
         )
     stream.keepalive_s = settings.keepalive_s
     tgi = request.is_from_tgi_client
-    return EventStream(
-        media=MEDIA, chunks=_chunks(stream, with_state=options.return_state, tgi=tgi), on_error=error_event(context)
-    )
+    end = partial(_end, stream, with_state=options.return_state, tgi=tgi)
+    return EventStream(media=MEDIA, chunks=token_chunks(stream, end), on_error=error_event(context))
 
 
-async def _chunks(stream: GenerationStream, *, with_state: bool, tgi: bool) -> AsyncGenerator[bytes, None]:
-    """Yield the events that are ready together as one chunk, because a write costs more than an event."""
+async def token_chunks(
+    stream: GenerationStream[Any], end: Callable[[TokenDelta], bytes]
+) -> AsyncGenerator[bytes, None]:
+    """Yield the events that are ready together as one chunk, because a write costs more than an event.
+
+    ``end`` returns the JSON members that only the last event of a text has.
+    """
     count = 0
     async with contextlib.aclosing(stream):
         async for deltas in stream:
             parts = []
             for delta in deltas:
-                end = _end(stream, delta, with_state=with_state, tgi=tgi) if delta.finish_reason else b""
-                parts += token_events(delta, count, end)
+                parts += token_events(delta, count, end(delta) if delta.finish_reason else b"")
                 count += len(delta.tokens)
             yield b"".join(parts) or KEEP_ALIVE
 
@@ -117,14 +121,14 @@ def _token(token: int, piece: str) -> bytes:
     return b'"token":{"id":%d,"text":%b,"special":%b,"logprob":' % (token, orjson.dumps(piece), special)
 
 
-def _end(stream: GenerationStream, delta: TokenDelta, *, with_state: bool, tgi: bool) -> bytes:
+def _end(stream: GenerationStream[GeneratedText], delta: TokenDelta, *, with_state: bool, tgi: bool) -> bytes:
     """Return the members of the last event: the whole text and its details, as JSON without the braces."""
     answer = generated_object(stream.result(delta.index), with_state=with_state)
     answer["details"] = {
         "finish_reason": schemas.TGI_FINISH_REASONS[delta.finish_reason or "length"] if tgi else delta.finish_reason,
         "generated_tokens": stream.generated_tokens(delta.index),
         "input_length": stream.prompt_tokens[delta.index],
-        "seed": stream.seeds[delta.index],
+        "seed": stream.texts[delta.index].options.sampling.seed,
     }
     return orjson.dumps(answer)[1:-1]
 

@@ -40,6 +40,11 @@ class DecodingScheduler(Scheduler):
         return self._queued_tokens
 
     @property
+    def slots(self) -> int:
+        """Rows of the batch, at most."""
+        return self._batch.limits.slots
+
+    @property
     def used_slots(self) -> int:
         """Rows of the sequences that are being read or generated."""
         return self._batch.used_slots

@@ -6,7 +6,7 @@ when its request is cancelled, expires or fails.
 
 from collections.abc import Callable
 
-from models.tasks.beam_search import BeamSearch
+from models.tasks.beam_search import BeamSearch, TranslateOptions
 from models.tasks.translate import ReadSource, Source, Translator
 from models.tasks.translation_rows import TranslationRows
 from service.scheduling.cost_model import CostModel
@@ -27,6 +27,15 @@ class TranslationSequence(DecodingSequence):
     @property
     def slots(self) -> int:
         return int(self.text.options.num_beams)
+
+    @property
+    def cost_tokens(self) -> int:
+        return len(self.prompt) + search_tokens(self.text.options)
+
+
+def search_tokens(options: TranslateOptions) -> int:
+    """Return the pieces that a search writes, at most, in all its rows."""
+    return options.num_beams * (len(options.prefix) + options.max_new_tokens)
 
 
 class TranslationBatch(DecodingBatch[TranslationSequence, StepPlan]):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from models.inputs import are_one
+from models.sampling import SamplingOptions
 from models.tasks import GenerationDetails, GenerationResult, LabelScore, TaggedInput
 from service.engine import TaggingStream
 from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
@@ -40,6 +41,8 @@ def _runtime(task: str, name: str) -> Any:
         **{"labels": ["A"], "text_labels": [], "streams": False, "embedding_width": 0, "max_length": 100},
         provenance=SimpleNamespace(created=date(2026, 1, 1)),
         codec=SimpleNamespace(kind="words"),
+        reads=SimpleNamespace(kind="words"),
+        pairs=(),
         variants={"int8": SimpleNamespace(scores={"accuracy": 50.0})},
         examples=[SimpleNamespace(inputs="a b")],
     )
@@ -208,7 +211,8 @@ class FakeGenerationStream:
         request: InferenceRequest,
     ) -> None:
         self.prompt_tokens = tuple(map(len, prompts))
-        self.seeds = tuple(each.seed or 0 for each in options)
+        samplings = [SamplingOptions(seed=each.seed or 0) for each in options]
+        self.texts = [SimpleNamespace(options=SimpleNamespace(sampling=sampling)) for sampling in samplings]
         self.keepalive_s: float | None = None
         self.closed = False
         self._engine, self._prompts, self._options, self._request = engine, prompts, options, request

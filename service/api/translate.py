@@ -1,0 +1,491 @@
+"""The routes of translations and captions.
+
+``/v1/translate`` and ``/v1/caption`` have the shapes of Hugging Face. ``/translate`` and ``/languages`` are those of
+https://github.com/LibreTranslate/LibreTranslate, for its clients.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any, Literal, NotRequired, cast
+from urllib.parse import parse_qsl
+
+import orjson
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+from models.tasks import Translation, TranslationResult
+from models.tasks.beam_search import CANDIDATES, TranslateOptions
+from models.tasks.translate import TranslatedSource
+from service.api import schemas
+from service.api.fields import AlwaysFalse, One, Only, RequestModel, parameter
+from service.api.pipeline import RequestContext
+from service.api.problems import OIP_ERROR, renamed_fields
+from service.api.request_headers import FORM, JSON
+from service.api.routes import READ, Card, Docs, EventStream, Route
+from service.api.schemas import ModelName
+from service.api.sse import MEDIA, StreamToken, error_event, token_chunks
+from service.errors import InvalidRequest, TooLarge, shown
+from service.generation import GenerationStream, TokenDelta
+from service.translation import BEAMS, PREFIX, SOURCE, TARGET, TranslationParameters
+
+GROUP, LIBRE_GROUP = "Translate and caption", "LibreTranslate"
+DEFAULT_NEW_TOKENS = 100
+PREFIX_CHARACTERS = 4096
+MOST_ALTERNATIVES = CANDIDATES - 1
+FORM_FIELDS = 2048
+LANGUAGES = {"cs": "Czech", "de": "German", "en": "English", "fr": "French"}  # names of codes; others have none
+ANY_LANGUAGE = "auto"
+# left_to_right: only empty lists fit several shapes.
+CaptionInputs = Annotated[schemas.Numbers | schemas.Frames | schemas.FrameLists, Field(union_mode="left_to_right")]
+Beams = Annotated[int, Field(ge=1, le=CANDIDATES)]
+
+
+class SearchParameters(RequestModel):
+    """How targets are searched. With one beam, decoding is greedy."""
+
+    not_offered = frozenset(
+        (
+            *("diversity_penalty", "early_stopping", "eos_token_id", "forced_bos_token_id", "max_length", "max_time"),
+            *("min_length", "min_new_tokens", "no_repeat_ngram_size", "num_beam_groups", "penalty_alpha", "seed"),
+            *("temperature", "top_k", "top_p", "typical_p", "use_cache"),
+        )
+    )
+
+    num_beams: Beams | None = parameter("hypotheses that are kept; 1: greedy decoding", 1)
+    num_return_sequences: Beams | None = parameter("texts to return, best first; at most `num_beams`", 1)
+    length_penalty: Annotated[float, Field(ge=0, le=10)] | None = parameter(
+        "exponent of the length penalty of Wu et al. 2016; higher: longer texts", 0.6
+    )
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = parameter(
+        "at most `SEQSERVE_MAX_NEW_TOKENS`", unset=DEFAULT_NEW_TOKENS
+    )
+    target_prefix: Annotated[str, Field(max_length=PREFIX_CHARACTERS)] | None = parameter(
+        "what every text begins with", ""
+    )
+    details: bool | None = parameter("add the score, the tokens and the alignment", False)
+    do_sample: AlwaysFalse | None = None
+    repetition_penalty: One | None = None
+
+
+class TranslateParameters(RequestModel):
+    """Which languages to translate. Each may be left out if one pair of the model remains."""
+
+    src_lang: str | None = parameter("language of the inputs, such as `en`", unset="that of the model")
+    tgt_lang: str | None = parameter("language of the answer, such as `de`", unset="that of the model")
+    truncation: Annotated[str, Only("do_not_truncate")] | None = None
+    clean_up_tokenization_spaces: AlwaysFalse | None = None
+    generate_parameters: SearchParameters | None = None
+
+
+class TranslateRequest(schemas.NativeRequest):
+    """Body of ``/v1/translate`` and ``/v1/translate_stream``."""
+
+    inputs: schemas.StringOrStrings
+    model: ModelName | None = None
+    parameters: TranslateParameters | None = None
+
+
+class CaptionParameters(RequestModel):
+    """How to write captions."""
+
+    generate_parameters: SearchParameters | None = None
+
+
+class CaptionRequest(schemas.NativeRequest):
+    """Body of ``/v1/caption``: one vector, the vectors of one input, or a list of such inputs."""
+
+    inputs: CaptionInputs
+    model: ModelName | None = None
+    parameters: CaptionParameters | None = None
+
+
+class TargetTokenObject(TypedDict):
+    """One token. ``logprob``: its log-probability in nats."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+class SourceTokenObject(TypedDict):
+    """One token of the input, with its offsets in code points."""
+
+    text: str
+    start: int
+    end: int
+
+
+class DetailsObject(TypedDict):
+    """How a text was found. ``alignment``: pairs of a source token and the token that attends to it most."""
+
+    score: float
+    finish_reason: Literal["length", "eos"]
+    generated_tokens: int
+    tokens: list[TargetTokenObject]
+    source_tokens: NotRequired[list[SourceTokenObject]]
+    alignment: list[tuple[int, int]]
+
+
+class TranslationObject(TypedDict):
+    """One translation."""
+
+    translation_text: str
+    details: NotRequired[DetailsObject]
+
+
+class CaptionObject(TypedDict):
+    """One caption."""
+
+    generated_text: str
+    details: NotRequired[DetailsObject]
+
+
+class TranslationEndDetails(TypedDict):
+    """``input_length`` and ``generated_tokens`` count tokens."""
+
+    finish_reason: Literal["length", "eos"]
+    generated_tokens: int
+    input_length: int
+
+
+class TranslationEvent(TypedDict):
+    """The data of one event. The last one has the whole text and its details."""
+
+    index: int
+    token: StreamToken
+    generated_text: str | None
+    details: TranslationEndDetails | None
+
+
+class LibreRequest(RequestModel):
+    """Body of ``/translate``, as JSON or as a form."""
+
+    q: schemas.StringOrStrings
+    source: str = parameter("language of `q`; `auto`: the only one that the target has")
+    target: str = parameter("language of the answer")
+    format: Annotated[str, Only("text")] | None = None
+    alternatives: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = parameter("other translations to add", 0)
+    api_key: str | None = parameter("ignored: send keys in the header `Authorization`", unset="")
+
+
+class LibreAnswer(TypedDict):
+    """One translation, or one for each text of a list."""
+
+    translatedText: str | list[str]
+    alternatives: NotRequired[list[str] | list[list[str]]]
+
+
+class LibreLanguage(TypedDict):
+    """A language that can be read, and those into which it is translated."""
+
+    code: str
+    name: str
+    targets: list[str]
+
+
+_NO_SEARCH = SearchParameters()
+_NO_LANGUAGES = TranslateParameters()
+
+
+def search_options(given: SearchParameters | None, *, limit: int) -> tuple[TranslateOptions, str]:
+    """Return the options of a search and the prefix. ``limit`` bounds max_new_tokens. Raises InvalidRequest."""
+    given = given or _NO_SEARCH
+    beams, count = given.value_of(BEAMS), given.value_of("num_return_sequences")
+    new_tokens = min(DEFAULT_NEW_TOKENS, limit) if given.max_new_tokens is None else given.max_new_tokens
+    if new_tokens > limit:
+        raise InvalidRequest(
+            f"{shown(new_tokens)} is out of range; the limit is {limit}",
+            field=_search_field("max_new_tokens"),
+            limit=limit,
+            value=new_tokens,
+        )
+    if count > beams:
+        raise InvalidRequest(
+            f"{count} is over num_beams, {beams}; raise num_beams",
+            field=_search_field("num_return_sequences"),
+            limit=beams,
+            value=count,
+        )
+    options = TranslateOptions(
+        max_new_tokens=new_tokens,
+        num_beams=beams,
+        num_return_sequences=count,
+        length_penalty=given.value_of("length_penalty"),
+        details=bool(given.details),
+    )
+    return options, given.value_of(PREFIX)
+
+
+def _search_field(name: str) -> str:
+    """Return the request's name of a field of the search, or of a language."""
+    if name in (PREFIX, BEAMS, "max_new_tokens", "num_return_sequences"):
+        return f"parameters.generate_parameters.{name}"
+    return f"parameters.{name}" if name in (SOURCE, TARGET) else name
+
+
+def parameters_of(given: TranslateParameters | None, *, limit: int) -> TranslationParameters:
+    """Return the parameters for the engine. Raises InvalidRequest."""
+    given = given or _NO_LANGUAGES
+    options, prefix = search_options(given.generate_parameters, limit=limit)
+    return TranslationParameters(
+        src_lang=given.src_lang, tgt_lang=given.tgt_lang, target_prefix=prefix, options=options
+    )
+
+
+def _choose_model(context: RequestContext, named: str | None, parameters: TranslationParameters) -> str | None:
+    """Return the model: the named one, or the first that has the languages."""
+    if named is None and context.model_in_url is None:
+        named = context.worker.engine.translator_for(parameters.src_lang, parameters.tgt_lang)
+    return context.choose_model(named, "translate")
+
+
+async def _translate(context: RequestContext, body: bytes) -> Any:
+    request = await schemas.read_request(TranslateRequest, body, context.worker)
+    parameters = parameters_of(request.parameters, limit=context.worker.settings.max_new_tokens)
+    single = isinstance(request.inputs, str)
+    inputs = [request.inputs] if isinstance(request.inputs, str) else request.inputs
+    schemas.check_input_count(len(inputs), context.worker.settings)
+    with renamed_fields(_search_field):
+        found = await context.worker.engine.translate(
+            inputs,
+            model=_choose_model(context, request.model, parameters),
+            parameters=parameters,
+            single=single,
+            request=context.request,
+        )
+    return _answer(found, translation_object, parameters.options, single=single)
+
+
+async def _caption(context: RequestContext, body: bytes) -> Any:
+    request = await schemas.read_request(CaptionRequest, body, context.worker)
+    given = request.parameters.generate_parameters if request.parameters else None
+    options, prefix = search_options(given, limit=context.worker.settings.max_new_tokens)
+    inputs: list[Any] = request.inputs
+    single = bool(inputs) and _depth(inputs) < FRAME_LIST_DEPTH
+    if single:
+        inputs = [inputs]
+    schemas.check_input_count(len(inputs), context.worker.settings)
+    with renamed_fields(_search_field):
+        found = await context.worker.engine.translate(
+            inputs,
+            task="caption",
+            model=context.choose_model(request.model, "caption"),
+            parameters=TranslationParameters(target_prefix=prefix, options=options),
+            single=single,
+            request=context.request,
+        )
+    return _answer(found, caption_object, options, single=single)
+
+
+FRAME_LIST_DEPTH = 3
+
+
+def _depth(inputs: Any) -> int:
+    """Return the depth of lists whose elements have one kind."""
+    return 1 + max(map(_depth, inputs), default=0) if isinstance(inputs, list) else 0
+
+
+def _answer(
+    found: Sequence[TranslationResult],
+    encode: Callable[[TranslationResult], Any],
+    options: TranslateOptions,
+    *,
+    single: bool,
+) -> Any:
+    """Return a flat list for one input, or for one text per input; otherwise a list of lists, as Hugging Face does."""
+    rows = [[encode(each) for each in (best, *(best.alternatives or ()))] for best in found]
+    if single:
+        return rows[0]
+    return [row[0] for row in rows] if options.num_return_sequences == 1 else rows
+
+
+def translation_object(result: TranslationResult) -> TranslationObject:
+    """Return one translation, without its alternatives."""
+    answer: TranslationObject = {"translation_text": result.translation_text}
+    if result.details is not None:
+        answer["details"] = _details_object(result)
+    return answer
+
+
+def caption_object(result: TranslationResult) -> CaptionObject:
+    """Return one caption, without its alternatives."""
+    answer: CaptionObject = {"generated_text": result.translation_text}
+    if result.details is not None:
+        answer["details"] = _details_object(result)
+    return answer
+
+
+def _details_object(result: TranslationResult) -> DetailsObject:
+    details = result.details
+    assert details is not None
+    answer: dict[str, Any] = {
+        "score": details.score,
+        "finish_reason": details.finish_reason,
+        "generated_tokens": len(details.tokens),
+        "tokens": [token._asdict() for token in details.tokens],
+        "alignment": details.alignment,
+    }
+    if details.source_tokens is not None:
+        answer["source_tokens"] = [token._asdict() for token in details.source_tokens]
+    return cast(DetailsObject, answer)
+
+
+async def _translate_stream(context: RequestContext, body: bytes) -> EventStream:
+    request = await schemas.read_request(TranslateRequest, body, context.worker)
+    parameters = parameters_of(request.parameters, limit=context.worker.settings.max_new_tokens)
+    if not isinstance(request.inputs, str):
+        raise InvalidRequest("a stream has one text; send a string, and one request per text", field="inputs")
+    if parameters.options.num_beams > 1:
+        raise InvalidRequest(
+            "a beam can change what it has written; send 1, or use /v1/translate",
+            field=_search_field(BEAMS),
+            limit=1,
+            value=parameters.options.num_beams,
+        )
+    parameters = replace(parameters, options=replace(parameters.options, details=False))
+    with renamed_fields(_search_field):
+        stream = await context.worker.engine.translate_stream(
+            request.inputs,
+            model=_choose_model(context, request.model, parameters),
+            parameters=parameters,
+            request=context.request,
+        )
+    stream.keepalive_s = context.worker.settings.keepalive_s
+    return EventStream(
+        media=MEDIA, chunks=token_chunks(stream, partial(_stream_end, stream)), on_error=error_event(context)
+    )
+
+
+def _stream_end(stream: GenerationStream[TranslatedSource], delta: TokenDelta) -> bytes:
+    details = {
+        "finish_reason": delta.finish_reason,
+        "generated_tokens": stream.generated_tokens(delta.index),
+        "input_length": stream.prompt_tokens[delta.index],
+    }
+    text = stream.result(delta.index).translation_text
+    return orjson.dumps({"generated_text": text, "details": details})[1:-1]
+
+
+async def _libre_translate(context: RequestContext, body: bytes) -> Any:
+    media = (context.headers.get(b"content-type") or b"").partition(b";")[0].strip().lower()
+    document = _json_of_form(body) if media == FORM.encode() else body
+    worker = context.worker
+    request = await worker.parser.run(schemas.parse_body, LibreRequest, document, worker.settings, size=len(document))
+    count = 1 + request.value_of("alternatives")
+    options, _ = search_options(None, limit=context.worker.settings.max_new_tokens)
+    parameters = TranslationParameters(
+        src_lang=None if request.source == ANY_LANGUAGE else request.source,
+        tgt_lang=request.target,
+        options=replace(options, num_beams=count, num_return_sequences=count),
+    )
+    texts = [request.q] if isinstance(request.q, str) else request.q
+    schemas.check_input_count(len(texts), context.worker.settings, field="q")
+    with renamed_fields(_libre_field):
+        found = await context.worker.engine.translate(
+            texts,
+            model=_choose_model(context, None, parameters),
+            parameters=parameters,
+            single=isinstance(request.q, str),
+            request=context.request,
+        )
+    translated = [each.translation_text for each in found]
+    others = [[each.translation_text for each in best.alternatives or ()] for best in found]
+    if isinstance(request.q, str):
+        return {"translatedText": translated[0], **({"alternatives": others[0]} if count > 1 else {})}
+    return {"translatedText": translated, **({"alternatives": others} if count > 1 else {})}
+
+
+def _json_of_form(body: bytes) -> bytes:
+    """Return a form as a JSON object. A repeated name has a list. Raises TooLarge for too many fields."""
+    document: dict[str, Any] = {}
+    try:
+        pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS)
+    except ValueError:
+        raise TooLarge(f"more than {FORM_FIELDS} fields; send several requests", limit=FORM_FIELDS) from None
+    for name, value in pairs:
+        is_number = name == "alternatives" and value.isascii() and value.isdigit() and len(value) < 9
+        new: Any = int(value) if is_number else value
+        old = document.get(name)
+        document[name] = new if old is None else [*(old if isinstance(old, list) else [old]), new]
+    return orjson.dumps(document)
+
+
+def _libre_field(name: str) -> str:
+    names = {SOURCE: "source", TARGET: "target", BEAMS: "alternatives"}
+    return names.get(name, name.replace("inputs", "q", 1) if name.startswith("inputs") else name)
+
+
+async def _libre_languages(context: RequestContext, _: bytes) -> list[LibreLanguage]:
+    tasks = [runtime.bundle.task for runtime in context.worker.engine.runtimes.values()]
+    pairs = [pair for task in tasks if isinstance(task, Translation) for pair in task.pairs]
+    return [
+        {
+            "code": code,
+            "name": LANGUAGES.get(code, code),
+            "targets": list(dict.fromkeys(pair.target for pair in pairs if pair.source == code)),
+        }
+        for code in dict.fromkeys(pair.source for pair in pairs)
+    ]
+
+
+def _libre_example(card: Card) -> Any:
+    return {"q": card["examples"][0], **card["pairs"][0]} if card["pairs"] else None
+
+
+TRANSLATE_DOCS = Docs(
+    group=GROUP,
+    summary="Translate texts",
+    about="Always returns a list. A list of texts with several `num_return_sequences` returns a list of lists. Without"
+    " a model, the first one with these languages translates.",
+    body=TranslateRequest,
+    answer=list[TranslationObject] | list[list[TranslationObject]],
+    example=schemas.example("translate"),
+)
+STREAM_DOCS = Docs(
+    group=GROUP,
+    summary="Translate a text, with one event per token",
+    about="Decoding is greedy, because a beam can change what it has written. An error after the first token is an"
+    " `event: error` whose data is the problem.",
+    body=TranslateRequest,
+    answer=None,
+    media=MEDIA.decode(),
+    event=TranslationEvent,
+    example=schemas.example("translate"),
+)
+CAPTION_DOCS = Docs(
+    group=GROUP,
+    summary="Write captions for vectors",
+    about="One vector, or a list of vectors, is one input and returns a list of one caption.",
+    body=CaptionRequest,
+    answer=list[CaptionObject] | list[list[CaptionObject]],
+    example=schemas.example("caption"),
+)
+LIBRE_DOCS = Docs(
+    group=LIBRE_GROUP,
+    summary="Translate texts, for clients of LibreTranslate",
+    about="Reads JSON and forms. The first model with these languages translates.",
+    body=LibreRequest,
+    answer=LibreAnswer,
+    example=_libre_example,
+)
+LANGUAGES_DOCS = Docs(
+    group=LIBRE_GROUP, summary="List the languages, for clients of LibreTranslate", answer=list[LibreLanguage]
+)
+TRANSLATE_ROUTE = Route("/v1/translate", ("POST",), _translate, task="translate", docs=TRANSLATE_DOCS)
+CAPTION_ROUTE = Route("/v1/caption", ("POST",), _caption, task="caption", docs=CAPTION_DOCS)
+ROUTES = (
+    TRANSLATE_ROUTE,
+    CAPTION_ROUTE,
+    Route("/v1/translate_stream", ("POST",), _translate_stream, task="translate", docs=STREAM_DOCS),
+    Route(
+        "/translate",
+        ("POST",),
+        _libre_translate,
+        task="translate",
+        error_format=OIP_ERROR,
+        media=(JSON, FORM),
+        docs=LIBRE_DOCS,
+    ),
+    Route("/languages", READ, _libre_languages, error_format=OIP_ERROR, docs=LANGUAGES_DOCS),
+)
