@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from tests.support.tiny_files import series, write
+from tests.support.tiny_runs import silent
 from training import recipe as recipes
+from training import report, run
 from training.objectives.forecasting import ForecastObjective
 from training.prepare import prepare
 from training.recipe import Recipe
@@ -86,3 +89,16 @@ def test_predicted_quantiles_are_in_order(tmp_path: Path) -> None:
 def test_a_recipe_that_cannot_forecast_is_refused(field: str, value: object) -> None:
     with pytest.raises(recipes.RecipeError):
         recipes.load("forecaster", **{field: value})
+
+
+def test_the_recipe_learns_a_season_of_several_segments(tmp_path: Path) -> None:
+    """A pattern of seven segments, such as a week of days, which only a history of more than seven of them shows."""
+    segments = [3.0, 4.0, 5.0, 4.0, 3.0, 1.0, 0.5]
+    noise = np.random.default_rng(1).normal(scale=0.1, size=16 * 28)
+    values = [segments[n // 4 % 7] * (1 + n % 4) + noise[n] for n in range(len(noise))]
+    times = pd.date_range("2026-01-01", periods=len(values), freq="6h")
+    path = write(tmp_path, "mine.csv", "time,y\n" + "".join(f"{t},{y}\n" for t, y in zip(times, values, strict=True)))
+    changes = {"data.path": str(path), "codec.segment": 4, "codec.longest": 84, "forecast.horizon": 28}
+    done = run.fit(recipes.load("forecaster", **changes, **{"training.epochs": 6}), tmp_path / "run", silent)
+    baselines = report.read(done.folder)["baselines"]
+    assert done.best["mse"] < min(scores["mse"] for scores in baselines.values())
