@@ -24,7 +24,10 @@ from models.codecs.frames import FramesCodec
 from models.codecs.words import WordsCodec
 from models.manifest import MANIFEST_FILE, SERVES, TaskName, Tensor, read
 from models.state import State
-from models.tasks import Generation, StreamChunk, Tagging
+from models.tasks import Generation, StreamChunk, Tagging, Translation
+from models.tasks.beam_search import TranslateOptions
+from models.tasks.translate import TranslatedSource
+from models.tasks.translation_rows import search
 from tests.support import bundles
 
 ZOO = Path(__file__).resolve().parents[2] / "models" / "zoo"
@@ -201,3 +204,30 @@ def test_prompt_in_chunks_equals_the_whole(name: str, variant: str, lengths: lis
             if first + piece >= len(prompts[row]):
                 assert np.array_equal(logs[place], whole[row])
     assert all(map(np.array_equal, state.join(memory), after))
+
+
+@variants("translate")
+@settings(THOROUGH, max_examples=5)
+@given(
+    lengths=st.lists(st.integers(0, 30), min_size=2, max_size=24),
+    beams=st.lists(st.integers(1, 5), min_size=24),
+    seed=SEED,
+)
+def test_translation_does_not_depend_on_the_batch(
+    name: str, variant: str, lengths: list[int], beams: list[int], seed: int
+) -> None:
+    loaded, random = opened(name, variant), np.random.default_rng(seed)
+    task = loaded.task
+    assert isinstance(task, Translation)
+    words = [piece for piece in task.codec.pieces if piece.startswith("▁")]
+    texts = [" ".join(random.choice(words, length)).replace("▁", "") for length in lengths]
+    asked = [TranslateOptions(num_beams=n, num_return_sequences=n, max_new_tokens=40, details=True) for n in beams]
+
+    def started() -> list[TranslatedSource]:
+        return [task.start(task.encode(text), options) for text, options in zip(texts, asked, strict=False)]
+
+    together, alone = started(), started()
+    search(loaded.translator, together)
+    for one, other in zip(together, alone, strict=True):
+        search(loaded.translator, [other])
+        assert one.answer() == other.answer()
