@@ -48,17 +48,6 @@ def write(
     example = min(manifest.examples, key=lambda each: len(json.dumps(each.inputs)))  # one that fits on a line
     data = f"[{origin.data.name}]({origin.data.url})" if origin.data.url else origin.data.name
     recipe = json.loads(origin.recipe)
-    options = recipe["architecture"]
-    architecture = f"{'bidirectional' if options['bidirectional'] else 'unidirectional'} {options['cell'].upper()}, "
-    architecture += (
-        f"{options['layers']} {'layer' if options['layers'] == 1 else 'layers'} of {options['hidden']} units"
-    )
-    if options.get("skip", "none") != "none":
-        architecture += f", {options['skip']} connections"
-    architecture += ", CRF" if options.get("crf") else ""
-    if manifest.memory:
-        attention = f"attention of {options['attention']} units" if options["attention"] else "no attention"
-        architecture += f"; {attention}; conditional GRU of {options['decoder_hidden']} units"
     parameters = {"parameters": example.parameters} if example.parameters else {}
     inputs = [{"target": example.inputs}] if manifest.task == "forecast" else example.inputs
     request = json.dumps({"inputs": inputs, **parameters}, ensure_ascii=False)
@@ -80,7 +69,7 @@ def write(
 
 - **Task:** {manifest.task}
 - **Languages:** {", ".join(manifest.languages) or "not stated"}
-- **Architecture:** {architecture}; {origin.parameters:,} parameters
+- **Architecture:** {_architecture(manifest, recipe["architecture"])}; {origin.parameters:,} parameters
 - **Data:** {data}, license: {origin.data.licence or "not stated"}
 - **Size of the data:** {origin.data.train:,} {parts} for training, {origin.data.dev:,} held out for the scores
 - **Labels:** {_labels(manifest)}{_frames(manifest)}{_tokens((measured or {}).get("texts"))}
@@ -109,6 +98,20 @@ Times are for the network alone, on one thread of the machine that made the bund
 {_shorten(json.dumps(answer, ensure_ascii=False))}
 ```
 """
+
+
+def _architecture(manifest: Manifest, options: Mapping[str, Any]) -> str:
+    text = f"{'bidirectional' if options['bidirectional'] else 'unidirectional'} {options['cell'].upper()}, "
+    text += f"{options['layers']} {'layer' if options['layers'] == 1 else 'layers'} of {options['hidden']} units"
+    if options.get("skip", "none") != "none":
+        text += f", {options['skip']} connections"
+    text += ", CRF" if options.get("crf") else ""
+    if not manifest.memory:
+        return text
+    if manifest.task == "caption":
+        text = f"a linear layer of {2 * options['hidden']} units for each vector"
+    attention = f"attention of {options['attention']} units" if options["attention"] else "no attention"
+    return f"{text}; {attention}; conditional GRU of {options['decoder_hidden']} units"
 
 
 def _metadata(manifest: Manifest) -> str:
@@ -175,7 +178,7 @@ def _measured(manifest: Manifest, measured: Mapping[str, Any]) -> str:
         text += f"\n## {kind.capitalize()}\n\n{head}{lines}"
         text += f"\nThe {len(rows) - MOST_LABELS} rarest are left out.\n" if len(rows) > MOST_LABELS else ""
     if found := measured.get("signatures"):
-        text += "\n## How translations are scored\n\n"
+        text += "\n## How texts are scored\n\n"
         text += f"With {BEAMS} beams and the length penalty {PENALTY}, by sacreBLEU. Its signatures:\n\n"
         text += "".join(f"- {_head(name)}: `{signature}`\n" for name, signature in found.items())
     if found := measured.get("forecasts"):

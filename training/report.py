@@ -103,7 +103,7 @@ def measure_bundle(
         table = {"split": name, "table": score.forecast_table(bundle, train, scored)}
         return {"baselines": scores, "forecasts": table}
     if recipe.task in ("translate", "caption"):
-        return {"baselines": scores, "signatures": translations.signatures()}
+        return {"baselines": scores, "signatures": translations.signatures([pair.target for pair in examples.dev])}
     if recipe.task != "generate":
         expected, predicted = (
             [ExampleLabels.of(example) for example in examples.dev],

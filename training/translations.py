@@ -18,6 +18,7 @@ from training import metrics
 from training.data.examples import PairExample
 
 LONGEST_RATIO, LONGEST_EXTRA = 2, 10  # pieces of a translation at most: 2 S + 10
+NGRAM = 4  # words of the longest n-grams of BLEU
 ITERATIONS = 5  # of expectation maximization
 NO_WORD = ""  # the source of target words without a counterpart
 COPY, WORD_BY_WORD, FREQUENT = "the source as it is", "word by word (IBM model 1)", "the most frequent target"
@@ -52,25 +53,26 @@ def encode_source(codec: Codec, source: Any) -> Any:
 
 
 def score(translations: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Return BLEU (13a, cased) and chrF2 in percent."""
-    bleu, chrf = _metrics()
+    """Return BLEU (13a, cased) and chrF2 in percent. References without any 4-gram count only shorter n-grams."""
+    bleu, chrf = _metrics(references)
     columns = list(translations), [list(references)]
     return {metrics.BLEU: bleu.corpus_score(*columns).score, metrics.CHRF: chrf.corpus_score(*columns).score}
 
 
-def signatures() -> dict[str, str]:
+def signatures(references: Sequence[str]) -> dict[str, str]:
     """Return sacreBLEU's description of how each metric is computed, for reports."""
     found = {}
-    for name, metric in zip((metrics.BLEU, metrics.CHRF), _metrics(), strict=True):
-        metric.corpus_score([NO_WORD], [[NO_WORD]])  # the signature counts the references
+    for name, metric in zip((metrics.BLEU, metrics.CHRF), _metrics(references), strict=True):
+        metric.corpus_score(list(references), [list(references)])  # the signature counts the references
         found[name] = str(metric.get_signature())
     return found
 
 
-def _metrics() -> tuple[Any, Any]:
+def _metrics(references: Sequence[str]) -> tuple[Any, Any]:
     from sacrebleu.metrics import BLEU, CHRF  # slow to import
 
-    return BLEU(), CHRF()
+    are_short = all(len(words_of(text)) < NGRAM for text in references)
+    return BLEU(effective_order=are_short), CHRF()
 
 
 def baselines(train: Sequence[PairExample], dev: Sequence[PairExample]) -> dict[str, dict[str, float]]:

@@ -10,7 +10,9 @@ from huggingface_hub import ModelCard
 from models import bundle
 from models.manifest import read
 from models.onnx_session import Placement
+from tests.support import bundles
 from training import card
+from training import recipe as recipes
 from training.score import TextScore, score_checklist
 
 ZOO = Path(__file__).parents[2] / "models/zoo"
@@ -109,3 +111,14 @@ def test_card_says_which_examples_chose_the_epoch_and_the_seed(changes: dict[str
     text = card.write(manifest.model_copy(update={"provenance": provenance}))
     assert chosen in text
     assert "Seeds: 1 to 6; the checklist chose seed 4." in text
+
+
+def test_card_of_a_translator_has_its_parts_and_the_signatures(tmp_path: Path) -> None:
+    manifest = read(bundles.translator(tmp_path))
+    origin = manifest.provenance.model_copy(update={"recipe": recipes.load("translator").model_dump_json()})
+    timed = manifest.variants["fp32"].model_copy(update={"milliseconds": {"batch_1": 1.0, "batch_16": 1.0}})
+    manifest = manifest.model_copy(update={"provenance": origin, "variants": {"fp32": timed}})
+    text = card.write(manifest, measured={"signatures": {"bleu": "tok:13a", "chrf": "nc:6"}})
+    assert "attention of 96 units; conditional GRU of 192 units" in text
+    assert "en to de" in text
+    assert "- BLEU: `tok:13a`\n- chrF2: `nc:6`" in text

@@ -25,8 +25,13 @@ def test_case_counts() -> None:
     assert scores["bleu"] < 30
 
 
+def test_equal_short_texts_have_full_scores() -> None:
+    texts = ["a red circle", "a square"]
+    assert translations.score(texts, texts) == pytest.approx({"bleu": 100, "chrf": 100})
+
+
 def test_signatures_name_tokenizer_and_case() -> None:
-    found = translations.signatures()
+    found = translations.signatures(["Ein Hund schläft im Schnee."])
     assert {"case:mixed", "tok:13a", "nrefs:1"} <= set(found["bleu"].split("|"))
     assert "nrefs:1" in found["chrf"]
 
