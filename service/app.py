@@ -11,7 +11,9 @@ import secrets
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, cast
 
 import bentoml
@@ -25,8 +27,10 @@ from starlette.applications import Starlette
 from service import logs
 from service.api import oip_grpc, openapi, schemas
 from service.api.application import ROUTES, create_app, fast_routes
-from service.engine import Engine, pin_bundles
+from service.engine import Engine
 from service.rate_limits import shared_store
+from service.releases import DIRECTORY, ReleaseFiles
+from service.repository import read_release
 from service.server import listening
 from service.server.install import install
 from service.server.watchdog import write_stacks_on_signal
@@ -43,7 +47,6 @@ The three routes below have the same bodies and answers as `/v1/tag`, `/v1/class
 faster. `/v1/models` lists the bundles. Every answer has the headers `X-Request-Id` and `Server-Timing`; errors are
 `application/problem+json`.
 """
-PINNED_BUNDLES = "_SEQSERVE_PINNED_BUNDLES"  # an internal variable: see pin_bundles
 BENTOML_ADDRESS = ("0.0.0.0", 3000)  # of `bentoml serve` without --host and --port
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a client on this machine reaches all interfaces
 ONLY_HTTP = "this API is only served over HTTP, by api/bentoml_routes.py"
@@ -123,14 +126,14 @@ class Api:
 
 
 def build_service(
-    settings: Settings, load_engine: LoadEngine, *, check: Callable[[], None] = lambda: None
+    settings: Settings, load_engine: LoadEngine, *, check: Callable[[], object] = lambda: None
 ) -> Service[Any]:
     """Return the BentoML service.
 
-    The supervising process calls ``check`` once before it starts the workers. Each worker process calls
-    ``load_engine`` once before it is ready.
+    The supervising process calls ``check`` once before it starts the workers, and keeps what it returns to its end.
+    Each worker process calls ``load_engine`` once before it is ready.
     """
-    folders = []  # deleted when the supervising process ends
+    folders: list[object] = []  # deleted when the supervising process ends
     wanted, settings = settings, listening.allow_open_files(settings)
 
     class ConfiguredApi(Api):
@@ -156,7 +159,7 @@ def build_service(
             except BadSetting as error:
                 sys.exit(str(error))
             listening.warn_of_few_files(wanted, settings)
-            check()
+            folders.append(check())
             supervise_workers(http, settings)
 
     class SeqserveService(Service[Any]):
@@ -232,20 +235,24 @@ def supervise_workers(http: tuple[str, int] | None, settings: Settings) -> None:
     supervisor.install(say_ready, watchdog_s=settings.watchdog_s)
 
 
-def check_bundles() -> None:
-    """Exit if the bundles cannot be served, before every worker fails on them.
+def check_bundles() -> tempfile.TemporaryDirectory[str]:
+    """Exit if the bundles cannot be served, before every worker fails on them. Return the directory of the releases.
 
-    This runs in its own process, so that the supervisor holds no model and no GPU memory.
+    The check runs in its own process, so that the supervisor holds no model and no GPU memory.
     """
     done = subprocess.run([sys.executable, "-m", "service", "check"], cwd=ROOT, check=False)
     if done.returncode:
         sys.exit(done.returncode)
-    os.environ[PINNED_BUNDLES] = json.dumps(pin_bundles(SETTINGS))  # inherited by the workers
+    folder = tempfile.TemporaryDirectory(prefix="seqserve-releases-")
+    ReleaseFiles(Path(folder.name)).activate(read_release(SETTINGS))
+    os.environ[DIRECTORY] = folder.name  # inherited by the workers
+    return folder
 
 
 def load_engine(settings: Settings, telemetry: Telemetry) -> Engine:
-    """Load the bundles that the service started with, also in a worker that starts later."""
-    return Engine.load(settings, telemetry, pinned=json.loads(os.environ.get(PINNED_BUNDLES, "{}")))
+    """Load what the other workers serve, also in a worker that starts later."""
+    release = ReleaseFiles(Path(os.environ[DIRECTORY])).active() if DIRECTORY in os.environ else None
+    return Engine.load(settings, telemetry, release=release)
 
 
 try:

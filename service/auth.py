@@ -1,14 +1,16 @@
 """Authentication: API keys from the settings and a file, and the principal that a request is counted for.
 
-A line of the key file is a key, or a name and a key, then optionally the limits of this key::
+A line of the key file is a key, or a name and a key, then optionally the role and the limits of this key::
 
     # name       key                              (a hash: printf %s "$KEY" | sha256sum)
     alice        <key-of-alice>
     batch        sha256:<hash>     rate=10/s day_requests=100000
     monitoring   <another-key>     rate=none
+    releases     <a-third-key>     role=admin
 
 A key in angle brackets is a placeholder, which is refused like the keys of published examples. Names appear in logs. A
-key without a name is called after its position, such as ``key-2``. The file is read again when it changes.
+key without a name is called after its position, such as ``key-2``. Only keys with the role ``admin`` change what is
+served. The file is read again when it changes.
 """
 
 import hashlib
@@ -60,6 +62,7 @@ class Principal:
     name: str
     client: str
     policy: RateLimitPolicy
+    is_admin: bool = False
 
 
 ApiKey = tuple[bytes, Principal]  # the hash of a key, and whose it is
@@ -193,8 +196,8 @@ def _fingerprint(file: Path) -> tuple[int, ...]:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _principal(name: str, policy: RateLimitPolicy) -> Principal:
-    return Principal(name=name, client=f"key {name}", policy=policy)
+def _principal(name: str, policy: RateLimitPolicy, *, is_admin: bool = False) -> Principal:
+    return Principal(name=name, client=f"key {name}", policy=policy, is_admin=is_admin)
 
 
 def _digest(text: str) -> bytes:
@@ -221,9 +224,14 @@ def _parse(text: str, policy: RateLimitPolicy, *, first: int) -> list[ApiKey]:
 
 
 def _parse_key(words: list[str], policy: RateLimitPolicy, *, number: int) -> ApiKey:
-    while words and (option := words[-1].partition("="))[0] in ("rate", "day_requests") and option[1]:
+    is_admin = False
+    while words and (option := words[-1].partition("="))[0] in ("rate", "day_requests", "role") and option[1]:
         text = "" if option[2] == UNLIMITED else option[2]
-        if option[0] == "rate":
+        if option[0] == "role":
+            if option[2] != "admin":
+                raise ValueError("role must be admin; leave it out for other keys")
+            is_admin = True
+        elif option[0] == "rate":
             policy = replace(policy, rate=parse_rate(text))
         elif text and not (text.isascii() and text.isdigit() and int(text) > 0):
             raise ValueError(f"day_requests must be a number above 0, or {UNLIMITED}")
@@ -231,7 +239,7 @@ def _parse_key(words: list[str], policy: RateLimitPolicy, *, number: int) -> Api
             policy = replace(policy, day=RateLimitItemPerDay(int(text)) if text else None)
         words = words[:-1]
     if len(words) not in (1, 2):
-        raise ValueError("expected a key, or a name and a key, then rate=… or day_requests=…")
+        raise ValueError("expected a key, or a name and a key, then rate=…, day_requests=… or role=admin")
     name, key = words[0] if len(words) == 2 else f"key-{number}", words[-1]
     if not VALID_NAME(name):
         raise ValueError("a name must have 1 to 64 letters, digits, dots, dashes or underscores")
@@ -239,4 +247,4 @@ def _parse_key(words: list[str], policy: RateLimitPolicy, *, number: int) -> Api
         raise ValueError(f"a key must have at least {KEY_CHARACTERS_MIN} characters")
     if key.startswith("sha256:") and not HASH(key):
         raise ValueError("sha256: must be followed by 64 hexadecimal digits in lower case")
-    return _digest(key), _principal(name, policy)
+    return _digest(key), _principal(name, policy, is_admin=is_admin)

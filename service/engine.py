@@ -7,7 +7,7 @@ import secrets
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, cast
@@ -15,19 +15,15 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from models import bundle as bundles
-from models import self_test
 from models import state as states
 from models.codecs import InputError
 from models.inputs import Chunk, Frames, Inputs
-from models.manifest import BundleError, StateTensor, sha256_of_manifest
-from models.onnx_session import Placement
+from models.manifest import StateTensor
 from models.state import State
 from models.tasks import (
     EmbeddingInput,
     Forecast,
     Forecasting,
-    Generation,
     GenerationResult,
     Joint,
     LabelScore,
@@ -39,11 +35,13 @@ from models.tasks import (
 )
 from models.tasks.generate import GeneratedText
 from models.tasks.translate import TranslatedSource
-from service.errors import InvalidRequest, TooLarge, Unavailable, UnknownModel, shown
-from service.generation import GenerationParameters, GenerationService, GenerationStream
-from service.model_runtime import ModelRuntime, TensorRuntime, open_runtime
+from service.catalog import Catalog, ModelName
+from service.errors import InvalidRequest, TooLarge, Unavailable
+from service.generation import GenerationParameters, GenerationStream
+from service.model_runtime import ModelRuntime
+from service.model_store import ModelStore, stream_subject
+from service.repository import Release, read_release
 from service.scheduling.job import InferenceRequest
-from service.scheduling.loop import LoopBudget
 from service.scheduling.tensors import Arrays
 from service.scheduling.translation_batch import search_tokens
 from service.settings import Settings
@@ -54,7 +52,6 @@ from service.translation import TranslationParameters
 log = logging.getLogger(__name__)
 
 DRAIN_POLL_S = 0.01
-TASKS = ("tag", "classify", "generate", "forecast", "translate", "caption", "embed", "stream")
 # Long requests yield to the event loop after this much work.
 ENCODE_SLICE = 4_096  # characters: about 2 ms for cached words, and 20 ms for new ones with n-grams
 DECODE_SLICE = 8_192  # words, characters, or values of a forecast: about 5 ms
@@ -62,11 +59,11 @@ FORECAST_VALUES_MAX = 1 << 18  # in one answer, of all series and quantiles: abo
 STREAM_STEPS = struct.Struct("<Q")
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, weakref_slot=True, kw_only=True, eq=False)
 class TaggingStream:
     """The state of a stream. A successful chunk updates it; a failed chunk leaves it unchanged."""
 
-    model: str
+    runtime: ModelRuntime  # the version that it began with, which answers it to its end
     state: State  # arrays (1, width): this size however long the stream is
     steps: int = 0
     ended: bool = False
@@ -76,12 +73,12 @@ class TaggingStream:
         return STREAM_STEPS.pack(self.steps) + states.pack(self.state)
 
     @classmethod
-    def unpack(cls, model: str, payload: bytes, tensors: Sequence[StateTensor]) -> Self:
+    def unpack(cls, runtime: ModelRuntime, payload: bytes, tensors: Sequence[StateTensor]) -> Self:
         """Return the stream that was packed. Raises ValueError for a payload of another size."""
         if len(payload) != packed_size(tensors):
             raise ValueError(f"a packed stream has {packed_size(tensors)} bytes, not {len(payload)}")
         (steps,) = STREAM_STEPS.unpack_from(payload)
-        return cls(model=model, state=states.unpack(payload, tensors, STREAM_STEPS.size), steps=steps)
+        return cls(runtime=runtime, state=states.unpack(payload, tensors, STREAM_STEPS.size), steps=steps)
 
 
 def packed_size(tensors: Sequence[StateTensor]) -> int:
@@ -90,91 +87,58 @@ def packed_size(tensors: Sequence[StateTensor]) -> int:
 
 
 class Engine:
-    """All bundles of one worker process. Except for `load`, use it on the event loop only."""
+    """All models of one worker process. Except for `load`, use it on the event loop only."""
 
-    def __init__(
-        self, runtimes: Sequence[ModelRuntime], executor: Executor, *, request_tokens: int, signer: StateSigner
-    ) -> None:
-        self._runtimes = {runtime.name: runtime for runtime in runtimes}
-        self._by_task = {task: {each.name: each for each in runtimes if task in each.tasks} for task in TASKS}
-        self._first = {task: next(iter(found.values())) for task, found in self._by_task.items() if found}
-        self._generation = {
-            each.name: GenerationService(each.bundle, each.bundle.task, signer)
-            for each in runtimes
-            if isinstance(each.bundle.task, Generation)
-        }
-        self._signer = signer
-        self._request_tokens = request_tokens
-        self._executor = executor
+    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+        # One thread: batches of several bundles queue rather than compete for this worker's cores.
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
+        keys = settings.state_key or (secrets.token_urlsafe(),)  # app.py sets one key for all workers of a service
+        self._signer = StateSigner(keys, ttl_s=settings.state_ttl_s, clock=time.time)
+        self._request_tokens = settings.request_tokens
+        self.models = ModelStore(settings, telemetry, self._executor, self._signer)
         self._open = True
 
     @classmethod
-    def load(cls, settings: Settings, telemetry: Telemetry, *, pinned: Mapping[str, str] | None = None) -> "Engine":
-        """Open every bundle and run its self-test. Blocks. Raises BundleError or BadSetting.
+    def load(cls, settings: Settings, telemetry: Telemetry, *, release: Release | None = None) -> "Engine":
+        """Open the versions of a release, by default that on disk, and run their self-tests.
 
-        `pinned` is the answer of `pin_bundles` at the start of the service. A worker that starts later then has the
-        same bundles in the same order, and refuses a bundle that was replaced in between.
+        Blocks. Raises BundleError or BadSetting. A worker that starts later gets the release of the others, and refuses
+        a bundle that was replaced in between.
         """
-        # One thread: batches of several bundles queue rather than compete for this worker's cores.
-        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
-        budget = LoopBudget()
-        placement = Placement(device=settings.device, threads=settings.threads)
-        runtimes: dict[str, ModelRuntime] = {}
-        found = pinned or dict.fromkeys(map(str, settings.bundle_paths()))
-        for path, sha256 in found.items():
-            started_s = time.perf_counter()
-            bundle = bundles.load(path, variant=settings.variant, placement=placement, manifest_sha256=sha256)
-            self_test.run(bundle)
-            load_s = time.perf_counter() - started_s
-            manifest = bundle.manifest
-            if manifest.name in runtimes:
-                other = runtimes[manifest.name].bundle.path
-                raise BundleError(f"{path}: {other} has the same name {manifest.name!r}: leave one of them out")
-            runtimes[manifest.name] = open_runtime(bundle, settings, telemetry, executor, budget)
-            telemetry.bundle(manifest.name, manifest.version, bundle.variant, load_s)
-            log.debug("loaded %s (%s, %s) in %.2f s", manifest.name, bundle.variant, bundle.model.device, load_s)
-        keys = settings.state_key or (secrets.token_urlsafe(),)  # app.py sets one key for all workers of a service
-        signer = StateSigner(keys, ttl_s=settings.state_ttl_s, clock=time.time)
-        return cls(list(runtimes.values()), executor, request_tokens=settings.request_tokens, signer=signer)
+        engine = cls(settings, telemetry)
+        release = release or read_release(settings)
+        engine.models.serve(release, engine.models.load_missing(release))
+        return engine
 
     @property
     def ready(self) -> bool:
         """Whether every bundle can answer requests."""
-        return self._open and all(runtime.ready for runtime in self._runtimes.values())
+        return self._open and all(runtime.ready for runtime in self.runtimes.values())
+
+    @property
+    def catalog(self) -> Catalog:
+        """What is served now."""
+        return self.models.catalog
 
     @property
     def runtimes(self) -> Mapping[str, ModelRuntime]:
-        """All bundles by name, in the order of the settings."""
-        return self._runtimes
+        """The default version of each model by name, in the order of the settings."""
+        return self.models.catalog.runtimes
 
     def defaults(self) -> dict[str, str]:
-        """Return, for each task, the bundle that answers a request that names none."""
-        return {task: first.name for task, first in self._first.items()}
+        """Return, for each task, the model that answers a request that names none."""
+        return self.models.catalog.defaults()
 
-    def tensor_runtimes(self) -> dict[str, TensorRuntime]:
-        """Return the tensor interface of each bundle, by name."""
-        return {name: runtime.tensors for name, runtime in self._runtimes.items()}
-
-    def runtime_for(self, task: str, model: str | None) -> ModelRuntime:
-        """Return the named bundle, or the first one for the task. Raises UnknownModel."""
-        found = self._by_task[task]
-        if model is None:
-            if not found:
-                raise UnknownModel(f"no bundle is loaded that can {task}", value="", available=[])
-            return self._first[task]
-        if model not in found:
-            other = self._runtimes.get(model)
-            serves = ", ".join(other.tasks) if other is not None else None
-            problem = f"{model} cannot {task}; it serves {serves}" if serves else f"there is no model {shown(model)!r}"
-            message = f"{problem}; the models that can {task} are {', '.join(found) or 'none'}"
-            raise UnknownModel(message, value=model, available=list(found), limit=serves)
-        return found[model]
+    def runtime_for(self, task: str, model: ModelName) -> ModelRuntime:
+        """Return the named version of a model, or the first model for the task. Raises UnknownModel."""
+        catalog = self.models.catalog
+        return catalog.by_task[task].get(model) or catalog.find_for(task, model)  # usually one lookup
 
     async def tag(
         self,
         inputs: Inputs,
         *,
-        model: str | None = None,
+        model: ModelName = None,
         aggregation: str | None = None,
         frame_rate: float | None = None,
         request: InferenceRequest,
@@ -198,7 +162,7 @@ class Engine:
         self,
         inputs: str | list[str] | Frames | list[Frames],
         *,
-        model: str | None = None,
+        model: ModelName = None,
         top_k: int | None = None,
         truncate: bool = False,
         request: InferenceRequest,
@@ -216,7 +180,7 @@ class Engine:
         self,
         inputs: Sequence[Any],
         *,
-        model: str,
+        model: ModelName,
         aggregation: str | None = None,
         top_k: int | None = None,
         request: InferenceRequest,
@@ -235,7 +199,7 @@ class Engine:
         series: Sequence[list[float | None]],
         *,
         names: Sequence[str],
-        model: str | None = None,
+        model: ModelName = None,
         length: int,
         levels: Sequence[float],
         fields: tuple[str, str],
@@ -272,7 +236,7 @@ class Engine:
         self,
         inputs: str | Sequence[Any],
         *,
-        model: str | None = None,
+        model: ModelName = None,
         truncate: bool = False,
         request: InferenceRequest,
     ) -> list[tuple[NDArray[np.float32], int]]:
@@ -295,18 +259,21 @@ class Engine:
             vectors = await job
         return [(vector, item.length) for vector, item in zip(vectors, items, strict=True)]
 
-    def open_stream(self, model: str | None = None, *, state: str | None = None) -> TaggingStream:
+    def open_stream(self, model: ModelName = None, *, state: str | None = None) -> TaggingStream:
         """Return a new stream, or the one that `state_token` saved. Raises InvalidRequest."""
-        runtime = self.runtime_for("stream", model)
+        runtime = self.models.find_for("stream", model, state=state)
         task = cast(Tagging, runtime.bundle.task)
         if state is None:
-            return TaggingStream(model=runtime.name, state=task.start())
-        payload = self._signer.verify(state, _stream_subject(runtime), max_bytes=packed_size(task.stream_state))
-        return TaggingStream.unpack(runtime.name, payload, task.stream_state)
+            stream = TaggingStream(runtime=runtime, state=task.start())
+        else:
+            payload = self._signer.verify(state, stream_subject(runtime), max_bytes=packed_size(task.stream_state))
+            stream = TaggingStream.unpack(runtime, payload, task.stream_state)
+        self.models.users.add(stream)
+        return stream
 
     def state_token(self, stream: TaggingStream) -> str:
         """Return a token for `open_stream`, here or on any replica that has the key."""
-        return self._signer.sign(stream.pack(), _stream_subject(self.runtime_for("stream", stream.model)))
+        return self._signer.sign(stream.pack(), stream_subject(stream.runtime))
 
     async def advance(
         self, stream: TaggingStream, inputs: Chunk, *, end: bool = False, request: InferenceRequest
@@ -318,7 +285,7 @@ class Engine:
         """
         if stream.ended:
             raise InvalidRequest("this stream has ended; open another", field="inputs")
-        runtime = self.runtime_for("stream", stream.model)
+        runtime = stream.runtime
         task = cast(Tagging, runtime.bundle.task)
         is_frame = isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], int | float)
         with runtime.admit(request, 1) as job:
@@ -342,15 +309,15 @@ class Engine:
         self,
         inputs: str | list[str],
         *,
-        model: str | None = None,
+        model: ModelName = None,
         options: GenerationParameters,
         request: InferenceRequest,
     ) -> GenerationResult | list[GenerationResult]:
         """Return the generated text of one prompt, or a list of them. An empty prompt has an empty text."""
-        runtime = self.runtime_for("generate", model)
+        runtime = self.models.find_for("generate", model, state=options.state)
         single = isinstance(inputs, str)
         prompts = [inputs] if isinstance(inputs, str) else inputs
-        service, new_tokens = self._generation[runtime.name], options.max_new_tokens
+        service, new_tokens = self.models.generation(runtime), options.max_new_tokens
         tokens = runtime.estimated_tokens(prompts) + new_tokens * len(prompts)
         with runtime.admit(request, len(prompts), tokens) as job:
             items = await self._encode_all(runtime, prompts, new_tokens=new_tokens, single=single)
@@ -366,14 +333,15 @@ class Engine:
         self,
         prompts: Sequence[str],
         *,
-        model: str | None = None,
+        model: ModelName = None,
         options: Sequence[GenerationParameters],
         request: InferenceRequest,
     ) -> GenerationStream[GeneratedText]:
         """Return the texts while they are generated. Each prompt has its own parameters."""
-        runtime = self.runtime_for("generate", model)
+        state = options[0].state if options else None
+        runtime = self.models.find_for("generate", model, state=state)
         new_tokens = max((each.max_new_tokens for each in options), default=0)
-        service = self._generation[runtime.name]
+        service = self.models.generation(runtime)
         job = runtime.admit(request, len(prompts), runtime.estimated_tokens(prompts) + new_tokens * len(prompts))
         try:
             items = await self._encode_all(runtime, prompts, new_tokens=new_tokens, single=len(prompts) == 1)
@@ -384,7 +352,9 @@ class Engine:
 
     def translator_for(self, source: str | None, target: str | None) -> str | None:
         """Return the first model that translates between these languages, or None. None of them: any language."""
-        for name, runtime in self._by_task["translate"].items():
+        for name, runtime in self.runtimes.items():
+            if "translate" not in runtime.tasks:
+                continue
             with contextlib.suppress(InputError):
                 cast(Translation, runtime.bundle.task).find_pair(source, target)
                 return name
@@ -395,7 +365,7 @@ class Engine:
         inputs: Sequence[Any],
         *,
         task: str = "translate",
-        model: str | None = None,
+        model: ModelName = None,
         parameters: TranslationParameters,
         single: bool = False,
         request: InferenceRequest,
@@ -415,7 +385,7 @@ class Engine:
         return await _decode_all(items, texts, lambda _, text: text.answer(), new_tokens=new_tokens)
 
     async def translate_stream(
-        self, text: str, *, model: str | None = None, parameters: TranslationParameters, request: InferenceRequest
+        self, text: str, *, model: ModelName = None, parameters: TranslationParameters, request: InferenceRequest
     ) -> GenerationStream[TranslatedSource]:
         """Return the greedy translation of a text while it is written."""
         runtime = self.runtime_for("translate", model)
@@ -429,11 +399,8 @@ class Engine:
             job.cancel()
             raise
 
-    async def run_tensors(self, arrays: Arrays, *, model: str, request: InferenceRequest) -> Arrays:
+    async def run_tensors(self, arrays: Arrays, *, runtime: ModelRuntime, request: InferenceRequest) -> Arrays:
         """Run the model of a bundle on tensors and return all its outputs, by name."""
-        runtime = self._runtimes.get(model)
-        if runtime is None:
-            raise UnknownModel.named(model, self._runtimes)
         with runtime.admit(request, 1, as_tensors=True) as job:
             runtime.submit(job, runtime.tensors.check(arrays))
             (outputs,) = await job
@@ -442,7 +409,7 @@ class Engine:
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests and answer those in progress. After `timeout_s` they fail with Unavailable."""
         self._open = False
-        for runtime in self._runtimes.values():
+        for runtime in self.models.loaded:
             runtime.close()
         until_s = time.monotonic() + timeout_s
         while self._jobs_in_progress() and time.monotonic() < until_s:
@@ -452,7 +419,7 @@ class Engine:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _jobs_in_progress(self) -> list[Any]:
-        return [job for runtime in self._runtimes.values() for job in runtime.jobs]
+        return [job for runtime in self.models.loaded for job in runtime.jobs]
 
     async def _run_one(
         self, runtime: ModelRuntime, raw: Any, request: InferenceRequest, *, truncate: bool = False
@@ -548,18 +515,8 @@ async def _decode_all(
     return answers
 
 
-def pin_bundles(settings: Settings) -> dict[str, str]:
-    """Return the directory of each bundle and the sha256 of its manifest, which has the checksums of its files."""
-    return {str(path): sha256_of_manifest(path) for path in settings.bundle_paths()}
-
-
 def _check_frame_rate(runtime: ModelRuntime, aggregation: str | None, frame_rate: float) -> None:
     task = runtime.bundle.task
     tagging = cast(Tagging, task.tagging if isinstance(task, Joint) else task)
     if wrong := tagging.check_frame_rate(aggregation):
         raise InvalidRequest(wrong, field="parameters.frame_rate", value=frame_rate)
-
-
-def _stream_subject(runtime: ModelRuntime) -> str:
-    """Return what binds a state token to the weights."""
-    return f"stream {runtime.name} {runtime.bundle.digest} {runtime.bundle.variant}"

@@ -83,6 +83,14 @@ class Unauthorized(RequestError):
     """A key is required, and none or a wrong one was sent. Reveals nothing else about it."""
 
 
+class Forbidden(RequestError):
+    """The key may not do this, or the settings do not allow it."""
+
+
+class LoadFailed(RequestError):
+    """``value``: the name of the model, which is served as before."""
+
+
 class ForeignOrigin(RequestError):
     """``value``: the origin that the browser sent."""
 

@@ -77,7 +77,7 @@ class GenerationService:
     def __init__(self, bundle: Bundle, task: Generation, signer: StateSigner) -> None:
         self._task, self._signer = task, signer
         manifest = bundle.manifest
-        self._subject = f"generate {manifest.name} {bundle.digest} {bundle.variant}"
+        self.subject = f"generate {manifest.name} {bundle.digest} {bundle.variant}"
         self.state_bytes = snapshot_bytes(task.state)
 
     def start(
@@ -105,7 +105,7 @@ class GenerationService:
         """Return the result of a text, with a state token if one was requested and there is a state."""
         result = text.answer()
         if text.options.return_state and text.snapshot is not None:
-            result = result._replace(state=self._signer.sign(text.snapshot.pack(), self._subject))
+            result = result._replace(state=self._signer.sign(text.snapshot.pack(), self.subject))
         return result
 
     def _start(
@@ -130,7 +130,7 @@ class GenerationService:
         return GenerationJob(prompt_tokens=item.length, tokens=tokens, text=text)
 
     def _verify(self, token: str) -> GenerationSnapshot:
-        payload = self._signer.verify(token, self._subject, max_bytes=self.state_bytes)
+        payload = self._signer.verify(token, self.subject, max_bytes=self.state_bytes)
         return GenerationSnapshot.unpack(payload, self._task.state)
 
 

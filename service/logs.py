@@ -150,6 +150,7 @@ class AccessLog:
             "status": record.status,
             "outcome": record.outcome,
             "model": record.model,
+            "version": record.version,
             "key": record.key,
             "queue_ms": round(request.queue_s * 1e3, 3),
             "compute_ms": round(request.compute_s * 1e3, 3),

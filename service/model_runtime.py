@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any
+from urllib.parse import quote
 
 from models.bundle import Bundle
 from models.codecs import InputError, TooLong
 from models.inputs import are_one, hold_numbers
 from models.manifest import SERVES, SeriesSpec, Tensor
 from models.onnx_session import GraphRefused
-from models.speller import ModelWithSpeller
 from models.tasks import Decoding, Generation, Joint, Translation
 from models.tasks.generate import InPlaceDecoder
 from models.tensor_inputs import TensorValidator
@@ -22,7 +22,7 @@ from service.scheduling.cost_model import CostModel
 from service.scheduling.decoding import DecodingScheduler
 from service.scheduling.decoding_batch import DecodingLimits
 from service.scheduling.generation_batch import GenerationBatch, LanguageModelRunner
-from service.scheduling.job import InferenceRequest, Job, QueueLimits, Scheduler, exceeds_part
+from service.scheduling.job import InferenceRequest, Job, ModelIdentity, QueueLimits, Scheduler, exceeds_part
 from service.scheduling.loop import LoopBudget, SchedulerLoop
 from service.scheduling.sequences import SequenceLimits, SequenceScheduler
 from service.scheduling.tensors import Arrays, TensorRequest, TensorScheduler
@@ -84,11 +84,12 @@ class TensorRuntime:
         return TensorRequest(arrays=arrays, rows=size.rows, steps=size.steps, extra=size.extra)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity
 class ModelRuntime:
     """One loaded bundle. A bundle of several tasks has one queue: one run of its model answers all of them."""
 
     bundle: Bundle
+    identity: ModelIdentity
     scheduler: SequenceScheduler | DecodingScheduler
     loop: SchedulerLoop
     tensors: TensorRuntime
@@ -99,6 +100,10 @@ class ModelRuntime:
     @property
     def name(self) -> str:
         return self.bundle.manifest.name
+
+    @property
+    def version(self) -> str:
+        return self.bundle.manifest.version
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -154,6 +159,7 @@ class ModelRuntime:
         `tokens` are those that are known or estimated before the inputs are encoded. Use the job as a context manager:
         it frees the reservation on any error. Raises Overloaded, Unavailable or DeadlinePassed.
         """
+        request.model = self.identity
         self.check_ready()
         scheduler: Scheduler = self.tensors.scheduler if as_tensors else self.scheduler
         if self._is_full(request.client):
@@ -232,9 +238,10 @@ def open_runtime(
     bundle: Bundle, settings: Settings, telemetry: Telemetry, executor: Executor, budget: LoopBudget
 ) -> ModelRuntime:
     """Make the schedulers of a loaded bundle."""
-    metrics = ModelMetrics(telemetry, bundle.manifest.name)
-    if isinstance(bundle.model, ModelWithSpeller):
-        telemetry.oov_words(bundle.manifest.name, bundle.model.take_counts)
+    name, version = bundle.manifest.name, bundle.manifest.version
+    metrics = ModelMetrics(telemetry, name, version)
+    # A version is any text, but a header is not.
+    label = f"{name}@{quote(version, safe='')};digest=sha256:{bundle.digest};variant={bundle.variant}"
     scheduler = _scheduler(bundle, settings, metrics)
     tensor_scheduler = TensorScheduler(
         partial(_run_tensors, bundle),
@@ -246,6 +253,7 @@ def open_runtime(
     tensor_loop = SchedulerLoop(tensor_scheduler, executor, clock=monotonic, budget=budget)
     return ModelRuntime(
         bundle=bundle,
+        identity=ModelIdentity(name, version, label.encode()),
         scheduler=scheduler,
         loop=SchedulerLoop(scheduler, executor, clock=monotonic, budget=budget),
         tensors=TensorRuntime(bundle, settings, tensor_scheduler, tensor_loop),

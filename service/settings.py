@@ -28,6 +28,7 @@ REMOVED = {
 }
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = "manifest.json"
+SERVING = "serving.json"  # in the directory of a model with versions: which of them are served
 ORDER = "order.txt"  # in a directory of bundles: the names of those that come first
 
 
@@ -109,6 +110,20 @@ class Settings(BaseModel):
         json_schema_extra=_form("1 path or more, with commas between them"),
         description="Bundles, or directories of bundles or runs (in the order of their order.txt, then by name). The"
         " first bundle of a task answers requests without a model. Relative paths start at the repository's root.",
+    )
+    model_control: Literal["none", "explicit", "watch"] = Field(
+        default="none",
+        description="How served versions change without a restart. explicit: by load and unload requests of the Open"
+        " Inference Protocol. watch: when the directories change.",
+    )
+    watch_s: Seconds = Field(default=1.0, description="Seconds between two looks at the directories of bundles.")
+    load_timeout_s: Seconds = Field(
+        default=300.0, description="Seconds in which all workers must have loaded new versions; then the old ones stay."
+    )
+    retire_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        default=60.0,
+        description="Seconds for which a version that is no longer served stays loaded. It continues its state tokens,"
+        " and can be served again at once.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Device that runs the models.")
     variant: str = Field(
@@ -300,11 +315,14 @@ class Settings(BaseModel):
         return settings
 
     def bundle_paths(self) -> list[Path]:
-        """Return the directories of all bundles, in order. Raises BadSetting for a path without a bundle or a run."""
+        """Return the directory of each bundle, or of each model with versions, in order.
+
+        Raises BadSetting for a path without a bundle or a run.
+        """
         found: list[Path] = []
         for part in self.bundles:
             path = ROOT / part
-            inside = [path] if _is_bundle(path) else _bundles_in(path)
+            inside = [path] if is_bundle(path) or _has_versions(path) else _bundles_in(path)
             if not inside and not _unexported_runs(path):
                 if not path.is_dir():
                     raise BadSetting(f"SEQSERVE_BUNDLES={part} {not_a_bundle(Path(part))}")
@@ -341,16 +359,26 @@ def _bundles_in(folder: Path) -> list[Path]:
     paths = [folder / name for name in names if not name.startswith(".") and name != "lost+found"]
     bundles = {}  # by the name of the bundle's directory, or of its run
     for path in paths:
-        if _is_bundle(path):
+        if is_bundle(path):
             bundles[path.name] = path
-        elif _is_bundle(path / RUN_BUNDLE):
+        elif is_bundle(path / RUN_BUNDLE):
             bundles[path.name] = path / RUN_BUNDLE
+        elif _has_versions(path):
+            bundles[path.name] = path
     return [
         bundles[name] for name in sorted(bundles, key=lambda name: first.index(name) if name in first else len(first))
     ]
 
 
-def _is_bundle(path: Path) -> bool:
+def _has_versions(path: Path) -> bool:
+    """Return whether a directory has the versions of one model: see repository.py."""
+    if (path / SERVING).exists():
+        return True
+    numbers = (each for each in path.glob("[0-9]*") if each.name.isascii() and each.name.isdigit())
+    return any(is_bundle(each) for each in numbers)
+
+
+def is_bundle(path: Path) -> bool:
     """Return whether a path is a directory with a manifest. Raises BadSetting if that cannot be seen."""
     try:
         (path / MANIFEST).lstat()

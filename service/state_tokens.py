@@ -18,6 +18,7 @@ from service.errors import InvalidRequest
 VERSION = 1
 HEAD = struct.Struct(">B4sQ16s")
 MAC_BYTES = 32
+HEAD_CHARACTERS = 4 * math.ceil(HEAD.size / 3)  # of a token
 FIELD = "state"
 
 
@@ -32,8 +33,16 @@ class StateSigner:
     def sign(self, payload: bytes, subject: str) -> str:
         """Return a token for `payload`. Only `verify` with the same `subject` accepts it."""
         expires_s = math.ceil(self._clock() + self._ttl_s)
-        signed = HEAD.pack(VERSION, self._signing_key, expires_s, _digest(subject)) + payload
+        signed = HEAD.pack(VERSION, self._signing_key, expires_s, subject_digest(subject)) + payload
         return base64.urlsafe_b64encode(signed + _mac(self._keys[self._signing_key], signed)).decode()
+
+    def subject_of(self, token: str) -> bytes:
+        """Return the digest of the subject that a token claims, without any check, or b"" if it is too short."""
+        try:
+            digest: bytes = HEAD.unpack_from(base64.urlsafe_b64decode(token[:HEAD_CHARACTERS]))[3]
+        except (ValueError, struct.error):
+            return b""
+        return digest
 
     def verify(self, token: str, subject: str, *, max_bytes: int) -> bytes:
         """Return the payload, of `max_bytes` at most. Raises InvalidRequest for an invalid or expired token."""
@@ -59,7 +68,7 @@ class StateSigner:
         late_s = self._clock() - expires_s
         if late_s >= 0:
             raise _invalid(f"expired {late_s:.0f} s ago; start again from the text")
-        if not hmac.compare_digest(digest, _digest(subject)):
+        if not hmac.compare_digest(digest, subject_digest(subject)):
             raise _invalid("belongs to another model or version; name the model that made it, or start again")
         return signed[HEAD.size :]
 
@@ -72,7 +81,8 @@ def _key_id(key: str) -> bytes:
     return hashlib.sha256(b"seqserve state key id\0" + key.encode()).digest()[:4]
 
 
-def _digest(subject: str) -> bytes:
+def subject_digest(subject: str) -> bytes:
+    """Return the part of a token that says what made it."""
     return hashlib.sha256(subject.encode()).digest()[:16]
 
 

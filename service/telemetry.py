@@ -54,16 +54,16 @@ def _gauge(name: str, labels: tuple[str, ...], about: str, merge: Literal["lives
     return Metric(name=name, kind="gauge", labels=labels, about=about, merge=merge)
 
 
-M = ("model",)
-REQUESTS = _counter("seqserve_requests_total", ("route", "model", "outcome"), "Requests by outcome: ok, or the error.")
+M = ("model", "version")
+REQUESTS = _counter("seqserve_requests_total", ("route", *M, "outcome"), "Requests by outcome: ok, or the error.")
 REQUEST_SECONDS = _histogram(
-    "seqserve_request_seconds", ("route", "model"), SECONDS, "Seconds from a request to its answer."
+    "seqserve_request_seconds", ("route", *M), SECONDS, "Seconds from a request to its answer."
 )
 QUEUE_SECONDS = _histogram("seqserve_queue_seconds", M, SECONDS, "Seconds that an input was queued.")
 COMPUTE_SECONDS = _histogram("seqserve_compute_seconds", M, SECONDS, "Seconds that the model took for one batch.")
 BATCH_ITEMS = _histogram("seqserve_batch_items", M, ROWS, "Inputs in one batch.")
 PADDING_WASTE = _histogram("seqserve_padding_waste_ratio", M, SHARES, "Padding over all tokens of a batch.")
-RELEASED = _counter("seqserve_batches_released_total", ("model", "reason"), "Batches by the reason of their release.")
+RELEASED = _counter("seqserve_batches_released_total", (*M, "reason"), "Batches by the reason of their release.")
 PROCESSED = _counter("seqserve_processed_tokens_total", M, "Tokens of processed inputs, without padding.")
 PADDED = _counter("seqserve_padded_tokens_total", M, "Tokens of processed inputs, with padding.")
 QUEUE_ITEMS = _gauge("seqserve_queue_items", M, "Inputs that are queued.")
@@ -71,7 +71,7 @@ ACTIVE_SLOTS = _gauge("seqserve_active_slots", M, "Texts that are being generate
 ACTIVE_STREAMS = _gauge("seqserve_active_streams", M, "Open event streams and WebSockets.")
 OOV_WORDS = _counter(
     "seqserve_oov_words_total",
-    ("model", "source"),
+    (*M, "source"),
     "Out-of-vocabulary words by the source of their vector: cache or speller.",
 )
 GENERATED = _counter("seqserve_generated_tokens_total", M, "Generated tokens.")
@@ -80,7 +80,7 @@ STEP_SECONDS = _histogram("seqserve_step_seconds", M, TOKEN_SECONDS, "Seconds th
 FIRST_TOKEN = _histogram("seqserve_first_token_seconds", M, SECONDS, "Seconds from a request to its first token.")
 INTER_TOKEN = _histogram("seqserve_inter_token_seconds", M, TOKEN_SECONDS, "Seconds between two tokens of a text.")
 REJECTED = _counter("seqserve_rejected_total", ("reason",), "Refused requests by error.")
-BUNDLE = _gauge("seqserve_bundle_info", ("model", "version", "variant"), "1 for each loaded bundle.", "livemax")
+BUNDLE = _gauge("seqserve_bundle_info", (*M, "variant"), "1: the bundle is loaded. 0: it was unloaded.", "livemax")
 LOAD_SECONDS = _gauge("seqserve_bundle_load_seconds", M, "Seconds to load and self-test a bundle.", "livemax")
 WORKERS = _gauge("seqserve_workers", ("state",), "Workers by state: ready, starting, unresponsive, or missing.")
 WORKER_STARTS = _counter(
@@ -118,12 +118,14 @@ Labels = tuple[str, ...]
 class RequestRecord:
     """One finished request, as the access log and the spans describe it. It has no client data except ids.
 
-    ``model`` is a loaded bundle or ``unknown``, ``key`` the name of an API key, ``traceparent`` the header or "".
+    ``model`` is the name of a bundle or ``unknown``, and ``version`` the one that answered, or "". ``key`` is the name
+    of an API key, ``traceparent`` the header or "".
     """
 
     request: "InferenceRequest"
     method: str
     model: str
+    version: str
     outcome: str
     status: int
     key: str
@@ -151,40 +153,47 @@ class Telemetry:
         self._counts: defaultdict[tuple[Metric, Labels], float] = defaultdict(float)
         self.gauges: dict[tuple[Metric, Labels], float] = {}
         self._histograms: dict[tuple[Metric, Labels], _Histogram] = {}
-        self._oov_words: dict[str, Callable[[], tuple[int, int]]] = {}
+        self._oov_words: dict[Labels, Callable[[], tuple[int, int]]] = {}
         self._models: set[str] = set()
-        self._streams: defaultdict[str, int] = defaultdict(int)
+        self._streams: defaultdict[Labels, int] = defaultdict(int)
         self._families: dict[Metric, Any] = {}
         self.registry: CollectorRegistry | None = None
 
-    def request(self, route: str, model: str, outcome: str, total_s: float) -> None:
-        """Count one finished request. ``route`` must be a pattern, never a path from a client."""
-        model = self.known(model)
-        self._counts[REQUESTS, (route, model, outcome)] += 1
-        self.observe(REQUEST_SECONDS, (route, model), total_s)
+    def request(self, route: str, model: str, version: str, outcome: str, total_s: float) -> None:
+        """Count one finished request. ``route`` must be a pattern, and ``model`` a known name, never a client's text.
+
+        ``version`` is that of the bundle that answered, "" if none did.
+        """
+        self._counts[REQUESTS, (route, model, version, outcome)] += 1
+        self.observe(REQUEST_SECONDS, (route, model, version), total_s)
 
     def known(self, model: str) -> str:
-        """Return ``model`` if it is a loaded bundle, otherwise UNKNOWN: clients must not create series."""
-        return model if model in self._models else UNKNOWN
+        """Return the name in ``model`` if a bundle has it, otherwise UNKNOWN: clients must not create series."""
+        name = model.partition("@")[0]
+        return name if name in self._models else UNKNOWN
 
     def rejected(self, reason: str) -> None:
         self._counts[REJECTED, (reason,)] += 1
 
-    def streams(self, model: str, change: int) -> None:
+    def streams(self, model: str, version: str, change: int) -> None:
         """Count streams that started (1) or ended (-1)."""
-        model = self.known(model)
-        self._streams[model] += change
-        self.gauges[ACTIVE_STREAMS, (model,)] = self._streams[model]
+        self._streams[model, version] += change
+        self.gauges[ACTIVE_STREAMS, (model, version)] = self._streams[model, version]
 
     def bundle(self, model: str, version: str, variant: str, load_s: float) -> None:
         """Record a loaded bundle, whose name is a label from now on."""
         self._models.add(model)
         self.gauges[BUNDLE, (model, version, variant)] = 1
-        self.gauges[LOAD_SECONDS, (model,)] = load_s
+        self.gauges[LOAD_SECONDS, (model, version)] = load_s
 
-    def oov_words(self, model: str, counts: Callable[[], tuple[int, int]]) -> None:
+    def bundle_unloaded(self, model: str, version: str, variant: str) -> None:
+        """Record that a bundle answers nothing any more. prometheus_client cannot remove its series."""
+        self.gauges[BUNDLE, (model, version, variant)] = 0
+        self._oov_words.pop((model, version), None)
+
+    def oov_words(self, model: str, version: str, counts: Callable[[], tuple[int, int]]) -> None:
         """Count the out-of-vocabulary words of a model. ``counts``: those since the last call, cached and spelled."""
-        self._oov_words[model] = counts
+        self._oov_words[model, version] = counts
 
     def count(self, metric: Metric, labels: Labels, amount: float = 1) -> None:
         self._counts[metric, labels] += amount
@@ -211,10 +220,10 @@ class Telemetry:
 
     def flush(self) -> None:
         """Move the recorded values into prometheus_client. After an error, no value is counted twice."""
-        for model, counts in self._oov_words.items():
+        for labels, counts in self._oov_words.items():
             for source, words in zip(("cache", "speller"), counts(), strict=True):
                 if words:
-                    self.count(OOV_WORDS, (model, source), words)
+                    self.count(OOV_WORDS, (*labels, source), words)
         while self._counts:
             (metric, labels), count = self._counts.popitem()
             self._series(metric, labels).inc(count)
@@ -255,12 +264,12 @@ class Telemetry:
 
 
 class ModelMetrics:
-    """What the schedulers of one model record."""
+    """What the schedulers of one version of a model record."""
 
-    def __init__(self, telemetry: Telemetry, model: str) -> None:
-        self._telemetry, self._model = telemetry, model
+    def __init__(self, telemetry: Telemetry, model: str, version: str) -> None:
+        self._telemetry = telemetry
         self._gauges = telemetry.gauges
-        self._labels = (model,)
+        self._labels = (model, version)
         self._queue_items, self._active_slots = (QUEUE_ITEMS, self._labels), (ACTIVE_SLOTS, self._labels)
 
     def batch(
@@ -275,7 +284,7 @@ class ModelMetrics:
     ) -> None:
         """Record one batch of whole sequences, or of prompts. ``queue_s``: how long each item waited."""
         telemetry, labels = self._telemetry, self._labels
-        telemetry.count(RELEASED, (self._model, reason))
+        telemetry.count(RELEASED, (*labels, reason))
         telemetry.count(PADDED, labels, padded_tokens)
         telemetry.count(PROCESSED, labels, real_tokens)
         telemetry.observe(BATCH_ITEMS, labels, items)

@@ -67,6 +67,7 @@ class Tracer:
             "http.route": request.route,
             "http.response.status_code": record.status,
             "seqserve.model": record.model,
+            "seqserve.model_version": record.version,
             "seqserve.outcome": record.outcome,
             "seqserve.request_id": request.request_id,
             "seqserve.batch_items": request.batch_items,

@@ -23,6 +23,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
@@ -38,6 +39,7 @@ from service.tracing import Tracer, open_tracer
 
 if TYPE_CHECKING:
     from service.engine import Engine
+    from service.releases import Releases
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class Worker:
         self.authenticator: Authenticator | None = None  # None: no keys and no limits
         self.rate_limiter: RateLimiter | None = None
         self.observers: tuple[Callable[[RequestRecord], None], ...] = ()  # called for each finished request
+        self.releases: Releases | None = None  # None: what is served does not change
         self._tracer: Tracer | None = None
         self._load_engine = load_engine
         # A plain attribute: it is read for every request. Without an engine, any use of it raises Unavailable.
@@ -118,7 +121,7 @@ class Worker:
         self._chores[name] = action
 
     def on_load(self, hook: Callable[[], None]) -> None:
-        """Call ``hook`` when the bundles are loaded, or now if they are."""
+        """Call ``hook`` when the bundles are loaded, or now if they are, and after each release."""
         self._load_hooks.append(hook)
         if self._engine is not None:
             hook()
@@ -148,13 +151,24 @@ class Worker:
             *(() if self._tracer is None else (_guarded(self._tracer),)),
         )
         self.engine = self._engine = self._load_engine(self.settings, self.telemetry)
-        self.default_models = self._engine.defaults()
-        for hook in self._load_hooks:
-            hook()
+        if self.settings.model_control != "none":
+            from service.releases import DIRECTORY, ReleaseFiles, Releases  # imports the engine
+
+            files = ReleaseFiles(Path(os.environ[DIRECTORY]))
+            self.releases = Releases(files, self._engine.models, self.settings, on_change=self._announce)
+            self.releases.join()
+        self._announce()
         # Exclude loaded objects from garbage collection: a full collection would stop every request for 10 ms and more.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
+
+    def _announce(self) -> None:
+        """Tell everything that depends on it that other models are served."""
+        if self._engine is not None and not self.draining:
+            self.default_models = self._engine.defaults()
+            for hook in self._load_hooks:
+                hook()
 
     @contextlib.asynccontextmanager
     async def reading(self, timeout_s: float) -> AsyncIterator[None]:
@@ -179,10 +193,17 @@ class Worker:
 
     def start(self) -> None:
         """Start the background tasks and the signal handlers. Call it on the running event loop."""
-        for name, action in self._chores.items():
+        background: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            name: partial(every, CHORES_S, action) for name, action in self._chores.items()
+        }
+        if self.releases is not None:
+            background["releases"] = self.releases.follow
+            if self.settings.model_control == "watch":
+                background["watch of the bundles"] = self.releases.watch
+        for name, run in background.items():
             task = supervise(
                 name,
-                partial(every, CHORES_S, action),
+                run,
                 on_persistent_failure=partial(self._failing.add, name),
                 on_recovery=partial(self._failing.discard, name),
             )
@@ -235,6 +256,8 @@ class Worker:
                 log.exception("the last spans cannot be exported")
         for task in self._tasks:  # with the heartbeat, so that a slow exporter does not count as a hung event loop
             task.cancel()
+        if self.releases is not None:
+            self.releases.close()
         self.telemetry.flush()
 
     def _begin_drain(self) -> None:

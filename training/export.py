@@ -57,8 +57,16 @@ UNDETERMINED = "und"  # the language tag of BCP 47 for an unknown language
 Say = Callable[[str], None]
 
 
-def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False, only: str | None = None) -> Manifest:
-    """Write the bundle of a run to directory `target` and return its manifest.
+def export_run(
+    run: TrainingRun,
+    target: Path,
+    say: Say,
+    *,
+    force: bool = False,
+    only: str | None = None,
+    version: str = "1",
+) -> Manifest:
+    """Write the bundle of a run to directory `target` and return its manifest, which has this `version`.
 
     `only` keeps one variant, which is still compared with the others. Raises BundleError in these cases: The graph
     differs from the network by more than LARGEST_DIFFERENCE. No example has the same answer in every variant. Variant
@@ -89,6 +97,7 @@ def export_run(run: TrainingRun, target: Path, say: Say, *, force: bool = False,
         if reader is not None and graph.reader is not None:
             files[reader] = graph.reader.SerializeToString()
     manifest = _manifest(run, network, graphs["fp32"], splits, written, bundles.digests(files))
+    manifest = manifest.model_copy(update={"version": version})
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / "draft"
         bundles.save(draft, manifest, files)

@@ -38,7 +38,7 @@ from service.api.websocket import WebSocketStreams
 from service.errors import NotFound, Unavailable, shown
 from service.worker import Worker
 
-EXPOSED_HEADERS = ("X-Request-Id", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy")
+EXPOSED_HEADERS = ("X-Request-Id", "X-Model", "Server-Timing", "Retry-After", "RateLimit", "RateLimit-Policy")
 PREFLIGHT_MAX_AGE_S = 7200  # browsers cache no longer
 VERBOSE = re.compile(rb"(?:^|&)verbose(?:[=&]|$)").search  # in the query of a readiness probe, as Kubernetes has it
 

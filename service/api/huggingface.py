@@ -128,12 +128,10 @@ def _texts(inputs: str | list[str] | list[list[str]]) -> tuple[list[str], bool]:
 async def info(context: RequestContext, _: bytes) -> Info:
     """Answer ``GET /info``: the model of the query, else the one of ``/embed``, of ``/predict``, or the first."""
     worker = context.worker
-    runtimes, defaults = worker.engine.runtimes, worker.default_models
-    name = context.model_in_url or defaults.get("embed") or defaults.get("classify") or next(iter(runtimes))
-    if name not in runtimes:
-        raise UnknownModel.named(name, runtimes)
+    catalog, defaults = worker.engine.catalog, worker.default_models
+    name = context.model_in_url or defaults.get("embed") or defaults.get("classify") or next(iter(catalog.runtimes))
     context.model = name
-    return model_info(runtimes[name], worker.settings)
+    return model_info(catalog.find(name), worker.settings)
 
 
 def model_info(runtime: ModelRuntime, settings: Settings) -> Info:
@@ -198,10 +196,8 @@ BY_TASK = {route.task: route for route in TASK_ROUTES}
 
 async def _first_task(context: RequestContext, body: bytes) -> Any:
     """Answer with the first task of the model."""
-    name, runtimes = context.path_params["id"], context.worker.engine.runtimes
-    if name not in runtimes:
-        raise UnknownModel.named(name, runtimes)
-    return await BY_TASK[runtimes[name].tasks[0]].handler(context, body)
+    runtime = context.worker.engine.catalog.find(context.path_params["id"])
+    return await BY_TASK[runtime.tasks[0]].handler(context, body)
 
 
 def _first_task_example(card: Card) -> Any:

@@ -10,7 +10,6 @@ from service.api.pipeline import RequestContext
 from service.api.problems import parameter_field, renamed_fields
 from service.api.routes import READ, Docs, Route
 from service.engine import Engine
-from service.errors import UnknownModel
 from service.model_runtime import ModelRuntime
 
 
@@ -28,8 +27,9 @@ class CardPair(TypedDict):
 
 
 class ModelCard(TypedDict):
-    """One bundle.
+    """The default version of a model, or the version that the path names.
 
+    ``versions``: those that are loaded. ``aliases``: the version of each alias.
     ``streams``: whether ``WS /v1/stream`` accepts it. ``delay``: how many frames later a stream labels a frame.
     ``frame_rate``: frames per second, null if not known. ``embeddings``: the width of its vectors, 0 for none.
     ``scores``: those of each variant. ``metric``: the main one of them.
@@ -49,6 +49,8 @@ class ModelCard(TypedDict):
     text_labels: list[str]
     limits: CardLimits
     version: str
+    versions: list[str]
+    aliases: dict[str, str]
     digest: str
     variant: str
     streams: bool
@@ -69,10 +71,11 @@ class ModelList(TypedDict):
 
 def model_cards(engine: Engine) -> list[ModelCard]:
     """Return the card of every loaded bundle, in the order of the settings."""
-    return [model_card(runtime) for runtime in engine.runtimes.values()]
+    return [model_card(engine, runtime) for runtime in engine.runtimes.values()]
 
 
-def model_card(runtime: ModelRuntime) -> ModelCard:
+def model_card(engine: Engine, runtime: ModelRuntime) -> ModelCard:
+    served = engine.catalog.models[runtime.name]
     bundle, manifest = runtime.bundle, runtime.bundle.manifest
     created = datetime.combine(manifest.provenance.created, time(), tzinfo=UTC)
     return {
@@ -94,6 +97,8 @@ def model_card(runtime: ModelRuntime) -> ModelCard:
         "embeddings": manifest.embedding_width,
         "limits": {"max_length": manifest.max_length},
         "version": manifest.version,
+        "versions": list(served.versions),
+        "aliases": dict(served.aliases),
         "digest": bundle.digest,
         "variant": bundle.variant,
         "metric": manifest.metric,
@@ -149,12 +154,9 @@ async def _models(context: RequestContext, _: bytes) -> Any:
 
 
 async def _model(context: RequestContext, _: bytes) -> Any:
-    name = context.path_params["id"]
-    cards = {card["id"]: card for card in model_cards(context.worker.engine)}
-    if name not in cards:
-        raise UnknownModel.named(name, cards)
-    context.model = name
-    return cards[name]
+    context.model = context.path_params["id"]
+    engine = context.worker.engine
+    return model_card(engine, engine.catalog.find(context.model))
 
 
 TAG_DOCS = Docs(

@@ -4,6 +4,7 @@ The body of an inference is JSON, or JSON followed by the bytes of its tensors (
 gRPC answers with the same messages.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -27,9 +28,12 @@ from service.api.pipeline import RequestContext
 from service.api.problems import OIP_ERROR
 from service.api.request_headers import HEADER_LENGTH, JSON, OCTETS
 from service.api.routes import READ, Card, Docs, Reply, Route
-from service.errors import InvalidRequest, shown
-from service.model_runtime import TensorRuntime
+from service.errors import DeadlinePassed, Forbidden, InvalidRequest, LoadFailed, UnknownModel, shown
+from service.model_runtime import ModelRuntime, TensorRuntime
+from service.releases import Releases
+from service.repository import versions_on_disk
 from service.settings import Settings
+from service.worker import Worker
 
 PLATFORM = "onnxruntime_onnx"
 HTTP_EXTENSIONS = ("binary_tensor_data",)
@@ -176,12 +180,32 @@ class ModelConfig(TypedDict):
 
 
 class IndexedModel(TypedDict):
-    """One model of the repository."""
+    """One version of a model. ``reason``: why it is not served."""
 
     name: str
     version: str
-    state: Literal["READY"]
+    state: Literal["READY", "UNAVAILABLE"]
     reason: str
+
+
+class IndexRequest(fields.RequestModel):
+    """``ready``: list only versions that are served."""
+
+    ready: bool | None = None
+
+
+class LoadParameters(fields.RequestModel):
+    """What clients of Triton send. Models here have no dependents, and their configuration is in their directory."""
+
+    not_offered = frozenset(("config",))
+
+    unload_dependents: bool | None = None
+
+
+class LoadRequest(fields.RequestModel):
+    """Body of a load or unload request. It may be missing."""
+
+    parameters: LoadParameters | None = None
 
 
 def server_metadata(extensions: Iterable[str]) -> ServerMetadata:
@@ -229,8 +253,23 @@ def model_config(runtime: TensorRuntime) -> dict[str, Any]:
     }
 
 
-def model_index(runtimes: Iterable[TensorRuntime]) -> list[IndexedModel]:
-    return [{"name": runtime.name, "version": runtime.version, "state": "READY", "reason": ""} for runtime in runtimes]
+async def model_index(worker: Worker, *, only_ready: bool) -> list[IndexedModel]:
+    """Return the versions that are served and, where they can change, the others on disk."""
+    models = worker.engine.catalog.models
+    index: list[IndexedModel] = [
+        {"name": name, "version": version, "state": "READY", "reason": ""}
+        for name, model in models.items()
+        for version in model.versions
+    ]
+    if only_ready or worker.releases is None:
+        return index
+    on_disk, failures = await asyncio.to_thread(versions_on_disk, worker.settings), worker.releases.failures()
+    index += [
+        {"name": name, "version": version, "state": "UNAVAILABLE", "reason": failures.get(name, "not served")}
+        for name, version in on_disk
+        if name not in models or version not in models[name].versions
+    ]
+    return index
 
 
 async def _live(context: RequestContext, _: bytes) -> ServerLive:
@@ -246,27 +285,45 @@ async def _server(context: RequestContext, _: bytes) -> ServerMetadata:
     return server_metadata([*HTTP_EXTENSIONS, *EXTENSIONS])
 
 
-async def _index(context: RequestContext, _: bytes) -> list[IndexedModel]:
-    return model_index(context.worker.engine.tensor_runtimes().values())
+async def _index(context: RequestContext, body: bytes) -> list[IndexedModel]:
+    request = schemas.parse_body(IndexRequest, body or b"{}", context.worker.settings)
+    return await model_index(context.worker, only_ready=bool(request.ready))
+
+
+async def _load(context: RequestContext, body: bytes) -> Reply:
+    await _release(context, body).load(context.path_params["id"])
+    return Reply(body=b"")
+
+
+async def _unload(context: RequestContext, body: bytes) -> Reply:
+    await _release(context, body).unload(context.path_params["id"])
+    return Reply(body=b"")
+
+
+def _release(context: RequestContext, body: bytes) -> Releases:
+    context.check_admin()
+    context.model = context.path_params["id"]
+    schemas.parse_body(LoadRequest, body or b"{}", context.worker.settings)
+    return oip_inference.find_releases(context.worker)
 
 
 async def _model(context: RequestContext, _: bytes) -> ModelMetadata:
-    return model_metadata(_runtime(context))
+    return model_metadata(_runtime(context).tensors)
 
 
 async def _model_ready(context: RequestContext, _: bytes) -> ModelReady:
-    name = _runtime(context).name
-    context.worker.engine.runtimes[name].check_ready()
-    return {"name": name, "ready": True}
+    runtime = _runtime(context)
+    runtime.check_ready()
+    return {"name": runtime.name, "ready": True}
 
 
 async def _config(context: RequestContext, _: bytes) -> dict[str, Any]:
-    return model_config(_runtime(context))
+    return model_config(_runtime(context).tensors)
 
 
-def _runtime(context: RequestContext) -> TensorRuntime:
+def _runtime(context: RequestContext) -> ModelRuntime:
     path = context.path_params
-    runtime = oip_inference.find_tensor_runtime(context.worker, path["id"], path.get("version", ""))
+    runtime = oip_inference.find_runtime(context.worker, path["id"], path.get("version", ""))
     context.model = runtime.name
     return runtime
 
@@ -275,11 +332,12 @@ async def _infer(context: RequestContext, body: bytes) -> Reply:
     runtime = _runtime(context)
     header_length, settings = context.headers.get(HEADER_LENGTH), context.worker.settings
     request, inputs = await context.worker.parser.run(_parse, body, header_length, settings, size=len(body))
-    for field, value, expected in (
-        ("model_name", request.model_name, runtime.name),
-        ("model_version", request.model_version, runtime.version),
+    path = context.path_params
+    for field, value, expected, in_path in (
+        ("model_name", request.model_name, runtime.name, path["id"]),
+        ("model_version", request.model_version, runtime.version, path.get("version")),
     ):
-        if value not in (None, expected):
+        if value not in (None, expected, in_path):
             raise InvalidRequest(f"{shown(value)!r} differs from the path, {expected!r}", field=field, value=value)
     parameters = dict(request.parameters or {})
     binary = parameters.pop("binary_data_output", None)
@@ -343,7 +401,7 @@ def _inputs(inputs: Sequence[InferInput], rest: memoryview) -> list[OIPTensor]:
     return tensors
 
 
-def _reply(runtime: TensorRuntime, request_id: str | None, tensors: Sequence[OIPTensor], as_bytes: set[str]) -> Reply:
+def _reply(runtime: ModelRuntime, request_id: str | None, tensors: Sequence[OIPTensor], as_bytes: set[str]) -> Reply:
     outputs: list[dict[str, Any]] = []
     parts: list[bytes] = []
     for tensor in tensors:
@@ -394,12 +452,29 @@ INFER_DOCS = _docs(
     body=InferRequest,
     example=example,
 )
-INDEX_DOCS = _docs("List the models", list[IndexedModel])
+INDEX_DOCS = _docs("List the versions of the models", list[IndexedModel], body=IndexRequest, example=lambda _: {})
+LOAD_DOCS = _docs(
+    "Serve what the directory of a model says",
+    None,
+    about="Answered once all workers serve it. If one of them cannot load a version, nothing changes. Needs"
+    " `SEQSERVE_MODEL_CONTROL=explicit` and, where there are API keys, one with the role admin.",
+    body=LoadRequest,
+    errors=(Forbidden, LoadFailed, UnknownModel, DeadlinePassed),
+)
+UNLOAD_DOCS = _docs(
+    "Stop serving a model",
+    None,
+    about="As for `load`. Requests and streams in progress are answered.",
+    body=LoadRequest,
+    errors=(Forbidden, UnknownModel, DeadlinePassed),
+)
 ROUTES = (
     _server_route("/v2", _server, _docs("Get the server and its extensions", ServerMetadata)),
     _server_route("/v2/health/live", _live, _docs("Check whether the process runs", ServerLive), public=True),
     _server_route("/v2/health/ready", _ready, _docs("Check whether requests are taken", ServerReady), public=True),
-    Route("/v2/repository/index", ("POST",), _index, error_format=OIP_ERROR, media=(), docs=INDEX_DOCS),
+    Route("/v2/repository/index", ("POST",), _index, error_format=OIP_ERROR, docs=INDEX_DOCS),
+    Route("/v2/repository/models/{id}/load", ("POST",), _load, error_format=OIP_ERROR, docs=LOAD_DOCS),
+    Route("/v2/repository/models/{id}/unload", ("POST",), _unload, error_format=OIP_ERROR, docs=UNLOAD_DOCS),
     *_model_routes("", READ, _model, _docs("Get the tensors of a model", ModelMetadata)),
     *_model_routes("/ready", READ, _model_ready, _docs("Check whether a model is served", ModelReady)),
     *_model_routes("/config", READ, _config, _docs("Get a model's configuration", ModelConfig)),

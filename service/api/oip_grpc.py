@@ -28,7 +28,7 @@ from service.api.oip_inference import (
     OIPTensor,
     by_name,
     element_count,
-    find_tensor_runtime,
+    find_runtime,
     from_bytes,
     to_bytes,
 )
@@ -36,7 +36,8 @@ from service.api.pipeline import OK, RequestContext
 from service.api.problems import GRPC_REMEDIES, TABLE, detail_of, kind_of, retry_after
 from service.api.request_headers import RequestHeaders
 from service.errors import InvalidRequest, ServiceError, TooLarge, shown
-from service.model_runtime import TensorRuntime
+from service.model_runtime import ModelRuntime
+from service.releases import Releases
 from service.settings import Settings, authority
 from service.worker import Worker
 
@@ -80,27 +81,45 @@ async def _server(context: RequestContext, message: Any) -> Any:
 
 
 async def _model_ready(context: RequestContext, message: Any) -> Any:
-    runtime = find_tensor_runtime(context.worker, message.name, message.version)
-    return pb.ModelReadyResponse(ready=context.worker.engine.runtimes[runtime.name].ready)
+    runtime = find_runtime(context.worker, message.name, message.version)
+    return pb.ModelReadyResponse(ready=runtime.ready)
 
 
 async def _model(context: RequestContext, message: Any) -> Any:
-    runtime = find_tensor_runtime(context.worker, message.name, message.version)
-    return ParseDict(dict(oip.model_metadata(runtime)), pb.ModelMetadataResponse())
+    runtime = find_runtime(context.worker, message.name, message.version)
+    return ParseDict(dict(oip.model_metadata(runtime.tensors)), pb.ModelMetadataResponse())
 
 
 async def _config(context: RequestContext, message: Any) -> Any:
-    runtime = find_tensor_runtime(context.worker, message.name, message.version)
-    return ParseDict({"config": oip.model_config(runtime)}, pb.ModelConfigResponse())
+    runtime = find_runtime(context.worker, message.name, message.version)
+    return ParseDict({"config": oip.model_config(runtime.tensors)}, pb.ModelConfigResponse())
 
 
 async def _index(context: RequestContext, message: Any) -> Any:
-    models = oip.model_index(context.worker.engine.tensor_runtimes().values())
+    models = await oip.model_index(context.worker, only_ready=message.ready)
     return ParseDict({"models": models}, pb.RepositoryIndexResponse())
 
 
+async def _load(context: RequestContext, message: Any) -> Any:
+    await _release(context, message).load(message.model_name)
+    return pb.RepositoryModelLoadResponse()
+
+
+async def _unload(context: RequestContext, message: Any) -> Any:
+    await _release(context, message).unload(message.model_name)
+    return pb.RepositoryModelUnloadResponse()
+
+
+def _release(context: RequestContext, message: Any) -> Releases:
+    context.check_admin()
+    for name in message.parameters:
+        if name != "unload_dependents":
+            raise InvalidRequest("unknown field; remove it", field=f"parameters.{shown(name)}")
+    return oip_inference.find_releases(context.worker)
+
+
 async def _infer(context: RequestContext, message: Any) -> Any:
-    runtime = find_tensor_runtime(context.worker, message.model_name, message.model_version)
+    runtime = find_runtime(context.worker, message.model_name, message.model_version)
     worker = context.worker
     inference = await worker.parser.run(inference_of, message, worker.settings, size=message.ByteSize())
     tensors = await oip_inference.infer(worker, runtime, inference, context.request)
@@ -115,6 +134,8 @@ METHODS = (
     GrpcMethod(name="ModelMetadata", message=pb.ModelMetadataRequest, handler=_model),
     GrpcMethod(name="ModelConfig", message=pb.ModelConfigRequest, handler=_config),
     GrpcMethod(name="RepositoryIndex", message=pb.RepositoryIndexRequest, handler=_index),
+    GrpcMethod(name="RepositoryModelLoad", message=pb.RepositoryModelLoadRequest, handler=_load),
+    GrpcMethod(name="RepositoryModelUnload", message=pb.RepositoryModelUnloadRequest, handler=_unload),
     GrpcMethod(name="ModelInfer", message=pb.ModelInferRequest, handler=_infer),
 )
 
@@ -213,6 +234,8 @@ def _handler(worker: Worker, method: GrpcMethod) -> Callable[[bytes, Any], Await
             message = await worker.parser.run(_parse, method.message, body, size=len(body))
             context.model = getattr(message, "model_name", "") or getattr(message, "name", "")
             response = await method.handler(context, message)
+            if (model := context.request.model) is not None:
+                call.set_trailing_metadata((("x-model", model.label.decode()),))
             context.outcome = OK
             return response
         except asyncio.CancelledError:  # the client has canceled, or its deadline has passed
@@ -318,7 +341,7 @@ def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
     return {name: getattr(parameters[name], kind) for name, kind in kinds.items() if kind is not None}
 
 
-def infer_response(runtime: TensorRuntime, request_id: str, tensors: Sequence[OIPTensor]) -> pb.ModelInferResponse:
+def infer_response(runtime: ModelRuntime, request_id: str, tensors: Sequence[OIPTensor]) -> pb.ModelInferResponse:
     """Return the message that holds the tensors as raw bytes."""
     response = pb.ModelInferResponse(model_name=runtime.name, model_version=runtime.version, id=request_id)
     for tensor in tensors:

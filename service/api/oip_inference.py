@@ -23,8 +23,9 @@ from models.tasks import LabelScore, TaggedInput
 from service.api import body_errors, fields, schemas
 from service.api.problems import parameter_field, renamed_fields
 from service.api.schemas import entity_objects, generated_object, label_objects
-from service.errors import InvalidRequest, UnknownModel, shown
-from service.model_runtime import TensorRuntime
+from service.errors import Forbidden, InvalidRequest, shown
+from service.model_runtime import ModelRuntime, TensorRuntime
+from service.releases import Releases
 from service.scheduling.job import InferenceRequest
 from service.settings import Settings
 from service.worker import LARGE_BYTES, Worker
@@ -178,16 +179,16 @@ class OIPInference:
     parameters: Mapping[str, Any]
 
 
-def find_tensor_runtime(worker: Worker, model: str, version: str) -> TensorRuntime:
-    """Return the tensor runtime of a model, of any version if that is empty. Raises UnknownModel."""
-    runtimes = worker.engine.tensor_runtimes()
-    if model not in runtimes:
-        raise UnknownModel.named(model, runtimes)
-    runtime = runtimes[model]
-    if version not in ("", runtime.version):
-        message = f"{model} has no version {shown(version)!r}; send {runtime.version}, or no version"
-        raise UnknownModel(message, value=version, available=[runtime.version])
-    return runtime
+def find_runtime(worker: Worker, model: str, version: str) -> ModelRuntime:
+    """Return a version of a model, its default if ``version`` is empty. Raises UnknownModel."""
+    return worker.engine.catalog.find(f"{model}@{version}" if version else model)
+
+
+def find_releases(worker: Worker) -> Releases:
+    """Return what loads and unloads models. Raises Forbidden if the setting does not allow it."""
+    if worker.releases is None or worker.settings.model_control != "explicit":
+        raise Forbidden("models are not loaded on request here; set SEQSERVE_MODEL_CONTROL=explicit")
+    return worker.releases
 
 
 def text_inputs(runtime: TensorRuntime) -> list[str]:
@@ -241,7 +242,7 @@ def check_tensor_parameters(field: str, parameters: Mapping[str, Any]) -> None:
 
 
 async def infer(
-    worker: Worker, runtime: TensorRuntime, inference: OIPInference, request: InferenceRequest
+    worker: Worker, runtime: ModelRuntime, inference: OIPInference, request: InferenceRequest
 ) -> list[OIPTensor]:
     """Return the requested tensors. Raises ServiceError."""
     parameters = {
@@ -256,7 +257,7 @@ async def infer(
         if parameters:
             field = str(shown(f"parameters.{next(iter(parameters))}"))
             raise InvalidRequest("unknown field; remove it", field=field)
-        _check_outputs(inference.outputs, [port.name for port in runtime.outputs])
+        _check_outputs(inference.outputs, [port.name for port in runtime.tensors.outputs])
         tensors = await _infer_arrays(worker, runtime, inference.inputs, request)
     named = {tensor.name: tensor for tensor in tensors}
     names = dict.fromkeys(inference.outputs) or [name for name in named if name != JSON]
@@ -274,27 +275,28 @@ def _set_deadline(request: InferenceRequest, timeout_us: object) -> None:
 
 
 async def _infer_arrays(
-    worker: Worker, runtime: TensorRuntime, inputs: Mapping[str, OIPTensor], request: InferenceRequest
+    worker: Worker, runtime: ModelRuntime, inputs: Mapping[str, OIPTensor], request: InferenceRequest
 ) -> list[OIPTensor]:
-    expected = {port.name: DATATYPES[port.dtype] for port in runtime.inputs}
+    expected = {port.name: DATATYPES[port.dtype] for port in runtime.tensors.inputs}
     for name, tensor in inputs.items():
         if name in expected and tensor.datatype != expected[name]:
             message = f"{name} is {tensor.datatype}; the graph takes {expected[name]}"
             raise InvalidRequest(message, field="inputs", value=tensor.datatype)
         if tensor.datatype == BYTES:
-            raise _unknown_input(runtime, name)
+            raise _unknown_input(runtime.tensors, name)
     arrays = {name: cast(np.ndarray[Any, Any], tensor.data) for name, tensor in inputs.items()}
-    outputs = await worker.engine.run_tensors(arrays, model=runtime.name, request=request)
+    outputs = await worker.engine.run_tensors(arrays, runtime=runtime, request=request)
     return [from_array(name, array) for name, array in outputs.items()]
 
 
 async def _infer_texts(
     worker: Worker,
-    runtime: TensorRuntime,
+    found: ModelRuntime,
     inference: OIPInference,
     parameters: dict[str, Any],
     request: InferenceRequest,
 ) -> list[OIPTensor]:
+    runtime = found.tensors
     _check_text_inputs(runtime, inference.inputs)
     available = text_outputs(runtime)
     _check_outputs(inference.outputs, available)
@@ -305,7 +307,7 @@ async def _infer_texts(
     read = _decode_texts if TEXT in inference.inputs else partial(_read_documents, runtime.tasks, worker.settings)
     inputs = await worker.parser.run(read, texts, size=sum(map(len, texts)))
     given = _read_parameters(runtime, inference.inputs.get(PARAMETERS), parameters)
-    answers = await _ask(worker, runtime, tasks, inputs, given, request)
+    answers = await _ask(worker, found, tasks, inputs, given, request)
     tensors = [
         tensor
         for task, rows in answers.items()
@@ -318,30 +320,30 @@ async def _infer_texts(
 
 async def _ask(
     worker: Worker,
-    runtime: TensorRuntime,
+    runtime: ModelRuntime,
     tasks: Sequence[str],
     inputs: list[Any],
     given: Any,
     request: InferenceRequest,
 ) -> dict[str, list[Any]]:
     """Return the answers of each task, one per input. Both tasks of a joint bundle share one run."""
-    engine, name = worker.engine, runtime.name
+    engine = worker.engine
     if len(tasks) > 1:
         tags, labels = await engine.tag_and_classify(
-            inputs, model=name, aggregation=given.aggregation_strategy, top_k=given.top_k, request=request
+            inputs, model=runtime, aggregation=given.aggregation_strategy, top_k=given.top_k, request=request
         )
         return {"tag": tags, "classify": labels}
     (task,) = tasks
     answers: Any
     if task == "tag":
         strategy, rate = given.aggregation_strategy, given.frame_rate
-        answers = await engine.tag(inputs, model=name, aggregation=strategy, frame_rate=rate, request=request)
+        answers = await engine.tag(inputs, model=runtime, aggregation=strategy, frame_rate=rate, request=request)
     elif task == "classify":
-        answers = await engine.classify(inputs, model=name, top_k=given.top_k, request=request)
+        answers = await engine.classify(inputs, model=runtime, top_k=given.top_k, request=request)
     else:
         options = schemas.generation_parameters(given, limit=worker.settings.max_new_tokens)
         with renamed_fields(parameter_field):
-            answers = await engine.generate(inputs, model=name, options=options, request=request)
+            answers = await engine.generate(inputs, model=runtime, options=options, request=request)
     return {task: answers}
 
 

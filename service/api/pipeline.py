@@ -48,6 +48,7 @@ from service.auth import Principal
 from service.errors import (
     ClientGone,
     DeadlinePassed,
+    Forbidden,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
@@ -156,6 +157,13 @@ class RequestContext:
         if refused is not None:
             raise refused
 
+    def check_admin(self) -> None:
+        """Raise Forbidden if the service has API keys, and that of the request has not the role admin."""
+        authenticator, principal = self.worker.authenticator, self.principal
+        if authenticator is None or not authenticator.requires_key or (principal is not None and principal.is_admin):
+            return
+        raise Forbidden("the API key may not change what is served; add role=admin to its line in the key file")
+
     def read_query(self, query: bytes, accepted: Sequence[str]) -> None:
         """Read the model of the query. Raises InvalidRequest for any parameter that is not ``accepted``."""
         for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
@@ -201,18 +209,25 @@ class RequestContext:
         return error
 
     def response_headers(self) -> Headers:
-        """Return the headers of every answer: request id, Server-Timing and rate limits."""
+        """Return the headers of every answer: request id, Server-Timing, the model that answers, and rate limits."""
         request = self.request
         timing = SERVER_TIMING % (request.queue_s * 1e3, request.compute_s * 1e3, request.batch_items)
         headers = [(b"x-request-id", request.request_id.encode()), (b"server-timing", timing)]
+        if request.model is not None:
+            headers.append((b"x-model", request.model.label))
         if self.rate_limit_headers is not None:
             headers += self.rate_limit_headers
         return headers
 
+    def model_labels(self) -> tuple[str, str]:
+        """Return name and version of the model, for metrics. The version is "" if no model has the request yet."""
+        found = self.request.model
+        return (self.worker.telemetry.known(self.model or ""), "") if found is None else (found.name, found.version)
+
     def finish(self) -> None:
         """Count the request, and write its access log line and span. Call it once, however the request ended."""
         ended_s = time.monotonic()
-        self.worker.telemetry.request(self.route, self.model or "", self.outcome, ended_s - self.started_s)
+        self.worker.telemetry.request(self.route, *self.model_labels(), self.outcome, ended_s - self.started_s)
         if self.worker.observers:
             self.record(ended_s)
 
@@ -220,10 +235,12 @@ class RequestContext:
         """Write the access log line and the span."""
         if not self.worker.observers:
             return
+        model, version = self.model_labels()
         record = RequestRecord(
             request=self.request,
             method=self.method if self.method in KNOWN_METHODS else "_OTHER",
-            model=self.worker.telemetry.known(self.model or ""),
+            model=model,
+            version=version,
             outcome=self.outcome,
             status=STATUSES.get(self.outcome, 200 if self.outcome == OK else STATUS_DISCONNECTED),
             key=self.principal.name if self.principal is not None else "",
@@ -377,7 +394,8 @@ async def _send_stream(context: RequestContext, transport: Transport, stream: Ev
     """
     started = False
     settings, telemetry, loop = context.worker.settings, context.worker.telemetry, asyncio.get_running_loop()
-    telemetry.streams(context.model or "", 1)
+    labels = context.model_labels()
+    telemetry.streams(*labels, 1)
     async with contextlib.aclosing(stream.chunks):
         try:
             async for chunk in stream.chunks:
@@ -403,7 +421,7 @@ async def _send_stream(context: RequestContext, transport: Transport, stream: Ev
                     await transport.end()
             return
         finally:
-            telemetry.streams(context.model or "", -1)
+            telemetry.streams(*labels, -1)
     await transport.end()
     context.outcome = OK
 

@@ -31,6 +31,8 @@ TABLE: dict[type[ServiceError], ErrorKind] = {
     errors.UnknownModel: ErrorKind(404, "NOT_FOUND", "unknown-model", "Unknown model"),
     errors.TooLarge: ErrorKind(413, "OUT_OF_RANGE", "too-large", "Request exceeds a limit"),
     errors.Unauthorized: ErrorKind(401, "UNAUTHENTICATED", "unauthorized", "Missing or invalid API key"),
+    errors.Forbidden: ErrorKind(403, "PERMISSION_DENIED", "forbidden", "Not allowed"),
+    errors.LoadFailed: ErrorKind(400, "FAILED_PRECONDITION", "load-failed", "Model not loaded"),
     errors.ForeignOrigin: ErrorKind(403, "PERMISSION_DENIED", "foreign-origin", "Origin not allowed"),
     errors.NotFound: ErrorKind(404, "UNIMPLEMENTED", "not-found", "Route not found"),
     errors.MethodNotAllowed: ErrorKind(405, "UNIMPLEMENTED", "method-not-allowed", "Method not allowed"),

@@ -39,7 +39,7 @@ FrameLists = Annotated[list[Frames], Field(fail_fast=True)]
 TagInputs = Annotated[StringOrStrings | TokenLists | Frames | FrameLists, Field(union_mode="left_to_right")]
 ClassifyInputs = Annotated[StringOrStrings | Frames | FrameLists, Field(union_mode="left_to_right")]
 StreamInputs = Annotated[str | Strings | Numbers | Frames, Field(union_mode="left_to_right")]
-ModelName = Annotated[str, Field(min_length=1, max_length=128)]
+ModelName = Annotated[str, Field(min_length=1, max_length=192)]  # with a digest
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
 

@@ -174,8 +174,8 @@ class StreamConnection:
             except Exception as cause:
                 error = self._fail(cause)
                 outcome, answer = kind_of(error).slug, {"error": problem_of(error, request_id=request_id)}
-            model = self._stream.model if self._stream else ""
-            self._worker.telemetry.request(PATH, model, outcome, time.monotonic() - started_s)
+            labels = self._context.model_labels()
+            self._worker.telemetry.request(PATH, *labels, outcome, time.monotonic() - started_s)
             content = orjson.dumps(answer)
             self._context.sent_bytes += len(content)
             await self._wait_for_client(self._send({"type": "websocket.send", "text": content.decode()}))
@@ -183,8 +183,7 @@ class StreamConnection:
     def leave(self) -> None:
         """Record the end of the stream."""
         if self._stream is not None:
-            self._context.model = self._stream.model
-            self._worker.telemetry.streams(self._stream.model, -1)
+            self._worker.telemetry.streams(*self._context.model_labels(), -1)
         self._context.record()
 
     async def _next(self) -> bytes:
@@ -212,7 +211,8 @@ class StreamConnection:
         stream = self._opened(message)
         if message.return_state and (message.end or stream.ended):
             raise InvalidRequest("a stream that has ended has no state; leave it out", field="return_state")
-        answer: dict[str, Any] = {"model": stream.model}
+        identity = stream.runtime.identity
+        answer: dict[str, Any] = {"model": identity.name, "version": identity.version}
         if inputs is not None or message.end:
             chunk, end = [] if inputs is None else inputs, bool(message.end)
             entities = await self._worker.engine.advance(stream, chunk, end=end, request=self._request())
@@ -237,11 +237,12 @@ class StreamConnection:
         if self._stream is None:
             model = self._context.choose_model(message.model, "stream")
             self._stream = self._worker.engine.open_stream(model, state=message.state)
-            self._worker.telemetry.streams(self._stream.model, 1)
+            self._context.request.model = self._stream.runtime.identity
+            self._worker.telemetry.streams(*self._context.model_labels(), 1)
         elif message.state is not None:
             raise InvalidRequest("this stream has started; open another to continue from a state", field="state")
-        elif message.model not in (None, self._stream.model):
-            detail = f"this stream uses {self._stream.model}; open another for another model"
+        elif message.model not in (None, self._context.model):
+            detail = f"this stream uses {self._context.model}; open another for another model"
             raise InvalidRequest(detail, field="model", value=message.model)
         return self._stream
 

@@ -10,7 +10,7 @@ from asyncio import Future, get_running_loop
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from service.errors import ClientGone, DeadlinePassed, InternalError, Overloaded, ServiceError, Unavailable
 from service.telemetry import ModelMetrics
@@ -22,11 +22,19 @@ TURN_TOKENS = 4096  # of one client before the next one has its turn: ordinary r
 REFUSAL_INTERVAL_S = 0.01  # the text of a refusal is made this often: under overload, refusals must be cheap
 
 
+class ModelIdentity(NamedTuple):
+    """The weights that answer a request. ``label`` is ``name@version;digest=sha256:…;variant=…``."""
+
+    name: str
+    version: str
+    label: bytes
+
+
 @dataclass(slots=True, kw_only=True)
 class InferenceRequest:
     """One request as the engine and the schedulers see it.
 
-    Mutable: the schedulers write the last four fields, and the HTTP layer reads them for ``Server-Timing``.
+    Mutable: the engine writes ``model`` and the schedulers the last four fields. The API reads them for the headers.
     """
 
     request_id: str
@@ -34,6 +42,7 @@ class InferenceRequest:
     deadline_s: float  # time.monotonic
     is_disconnected: Callable[[], bool]  # called at every step, so it must be cheap
     client: str = ""  # has one share of the queue; "" is a client of its own for each request
+    model: ModelIdentity | None = None  # what answers the request, once it is known
     queue_s: float = 0.0
     compute_s: float = 0.0
     batch_items: int = 0

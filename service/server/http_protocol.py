@@ -605,7 +605,7 @@ class FastRequest:
             context: RequestContext = done.value
             if isinstance(context.error, Overloaded):
                 refusals, client = self._edge.refusals, self.client_address()
-                refusals.store(self._route, client, context.model, context.error, body_bytes=self.body_bytes)
+                refusals.store(self._route, client, context, context.error, body_bytes=self.body_bytes)
             self._finish()
         except (Exception, asyncio.CancelledError) as error:  # a bug: the pipeline answers every error itself
             log.critical("the pipeline failed", exc_info=error)

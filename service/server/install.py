@@ -31,7 +31,7 @@ PROBES = frozenset((b"/livez", b"/readyz", b"/healthz", b"/health"))
 def install(app: Starlette, worker: Worker, fast_routes: Callable[[Iterable[str]], Mapping[bytes, Route]]) -> None:
     """Make uvicorn serve ``app`` with the protocols of this package.
 
-    ``fast_routes`` returns the routes that take the fast path, from the names of the loaded models.
+    ``fast_routes`` returns the routes that take the fast path, from all names of the loaded models.
     """
     limits = ConnectionLimits(settings=worker.settings, telemetry=worker.telemetry)
     worker.add_chore("connection timeouts", limits.check)
@@ -40,7 +40,7 @@ def install(app: Starlette, worker: Worker, fast_routes: Callable[[Iterable[str]
     edge = app.state.edge = Edge(worker=worker, limits=limits, hosts=hosts, routes=fast_routes(()), probes=PROBES)
 
     def add_models() -> None:
-        edge.routes = fast_routes(worker.engine.runtimes)
+        edge.routes = fast_routes(worker.engine.catalog.references)
 
     worker.on_load(add_models)
     HTTP_PROTOCOLS["auto"] = f"{__name__}:{open_protocol.__name__}"

@@ -9,7 +9,7 @@ generate: their body does not show what they cost, and a text costs far more tha
 import time
 from dataclasses import dataclass
 
-from service.api.pipeline import SERVER_TIMING, request_id_of
+from service.api.pipeline import SERVER_TIMING, RequestContext, request_id_of
 from service.api.problems import TABLE, headers_of
 from service.api.request_headers import RequestHeaders
 from service.api.routes import Route
@@ -34,6 +34,7 @@ ID = "request-id-of-the-answer"
 @dataclass(slots=True)
 class _Refusal:
     expires_s: float
+    labels: tuple[str, str]  # name and version of the model, for metrics
     body_bytes: int  # of the shortest body that is refused
     head: bytes  # header lines
     body: list[bytes]  # the parts around the request id
@@ -47,9 +48,9 @@ class RefusalCache:
         self._worker = worker
         self._refusals: dict[tuple[str, str], _Refusal] = {}
 
-    def store(self, route: Route, client: str, model: str | None, error: Overloaded, *, body_bytes: int) -> None:
+    def store(self, route: Route, client: str, context: RequestContext, error: Overloaded, *, body_bytes: int) -> None:
         """Repeat a refusal of the default model's queue, unless requests are authenticated or logged one by one."""
-        worker = self._worker
+        worker, model = self._worker, context.model
         if route.task == "generate" or model is None or route.path_params:
             return
         if worker.authenticator is not None or worker.observers or model != worker.default_models.get(route.task):
@@ -60,7 +61,8 @@ class RefusalCache:
         head = b"".join(b"%b: %b\r\n" % header for header in headers_of(error, error_format.media)) + NO_TIMING
         parts = error_format.body(error, ID).split(ID.encode())
         least_bytes = 0 if error.any_size else body_bytes
-        self._refusals[route.pattern, client] = _Refusal(time.monotonic() + REPEAT_S, least_bytes, head, parts)
+        expires_s = time.monotonic() + REPEAT_S
+        self._refusals[route.pattern, client] = _Refusal(expires_s, context.model_labels(), least_bytes, head, parts)
         self.active = True
 
     def find(self, route: Route, client: str, headers: RequestHeaders, body: list[bytes]) -> tuple[bytes, bytes] | None:
@@ -80,7 +82,7 @@ class RefusalCache:
         if headers.get(b"content-type", b"application/json") != b"application/json":
             return None
         telemetry = self._worker.telemetry
-        telemetry.request(route.pattern, self._worker.default_models[route.task], QUEUE_FULL, 0.0)
+        telemetry.request(route.pattern, *refusal.labels, QUEUE_FULL, 0.0)
         telemetry.rejected(QUEUE_FULL)
         request_id = request_id_of(headers)
         answer = request_id.join(refusal.body)

@@ -224,7 +224,7 @@ def test_a_connection_stays_open_after_a_body_that_is_too_large(address: str) ->
 def test_a_disconnect_ends_the_work(address: str, path: str) -> None:
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(address + path, content=b'{"inputs": "!slow 60"}', timeout=0.1)
-    counted = f'seqserve_requests_total{{model="pos-en",outcome="client-gone",route="{path}"}} 1.0'
+    counted = f'seqserve_requests_total{{model="pos-en",outcome="client-gone",route="{path}",version="1"}} 1.0'
     wait_until(lambda: counted in httpx.get(f"{address}/metrics").text)
 
 
@@ -248,7 +248,7 @@ def test_a_repeated_media_type_is_refused(address: str, path: str) -> None:
 @pytest.mark.parametrize("path", ["/tag", "/v1/tag"])
 def test_answers_are_counted_as_ok(address: str, path: str) -> None:
     httpx.post(address + path, content=b'{"inputs": "a"}')
-    series = f'seqserve_requests_total{{model="pos-en",outcome="ok",route="{path}"}}'
+    series = f'seqserve_requests_total{{model="pos-en",outcome="ok",route="{path}",version="1"}}'
     wait_until(lambda: series in httpx.get(f"{address}/metrics").text)
     assert 'outcome="cancelled"' not in httpx.get(f"{address}/metrics").text
 
@@ -272,7 +272,7 @@ def test_unknown_paths_and_models_create_no_metrics_series(address: str) -> None
 
 
 def test_the_metrics_of_all_workers_add_up(address: str) -> None:
-    name = 'seqserve_requests_total{model="sentiment-en",outcome="ok",route="/v1/embeddings"}'  # used by this test only
+    name = 'seqserve_requests_total{model="sentiment-en",outcome="ok",route="/v1/embeddings"'  # used by this test only
 
     def counted() -> float:
         lines = httpx.get(f"{address}/metrics").text.splitlines()
@@ -324,7 +324,7 @@ def test_sigterm_answers_accepted_requests_and_leaves_no_process(tmp_path: Path)
         with ThreadPoolExecutor() as pool:
             body, paths = b'{"inputs": "!slow 1"}', ("/v1/tag", "/tag")
             waiting = [pool.submit(client.post, address + path, content=body, timeout=10) for path in paths]
-            started = 'seqserve_batches_released_total{model="pos-en",reason="idle"} 2.0'
+            started = 'seqserve_batches_released_total{model="pos-en",reason="idle",version="1"} 2.0'
             wait_until(lambda: started in httpx.get(f"{address}/metrics").text)
             process.send_signal(signal.SIGTERM)
             assert [answer.result().status_code for answer in waiting] == [200, 200]

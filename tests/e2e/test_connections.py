@@ -119,7 +119,7 @@ def test_new_clients_get_503_until_the_end_of_the_shutdown(tmp_path: Path) -> No
         body = b'{"inputs": "!slow 2"}'
         waiting = threading.Thread(target=lambda: client.post(f"{address}/v1/tag", content=body, timeout=20))
         waiting.start()
-        started = 'seqserve_batches_released_total{model="pos-en",reason="idle"} 1.0'
+        started = 'seqserve_batches_released_total{model="pos-en",reason="idle",version="1"} 1.0'
         wait_until(lambda: started in httpx.get(f"{address}/metrics").text)
         process.send_signal(signal.SIGTERM)
         wait_until(lambda: httpx.get(f"{address}/readyz").status_code == 503)

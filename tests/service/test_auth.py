@@ -215,3 +215,15 @@ def test_an_address_is_counted_as_its_network(address: str, network: str) -> Non
     assert client_network(address) == network
     found = authenticator(rate_limit="5/s").authenticate(None, lambda: address)
     assert (found.name, found.client) == ("", network)
+
+
+def test_only_a_key_with_the_role_is_an_administrator(tmp_path: Path) -> None:
+    keys = write(tmp_path / "keys", "release a-key-for-releases role=admin rate=10/s\nclient a-key-for-clients\n")
+    found = authenticator(keys, api_keys=("a-key-from-the-settings",))
+    names = ("a-key-for-releases", "a-key-for-clients", "a-key-from-the-settings")
+    assert [principal(found, key).is_admin for key in names] == [True, False, False]
+
+
+def test_an_unknown_role_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadKeys, match="role"):
+        authenticator(write(tmp_path / "keys", "release a-key-for-releases role=root\n"))

@@ -85,7 +85,7 @@ async def test_tensors_count_in_the_limit_on_requests(tiny_zoo: Path) -> None:
     waiting = asyncio.ensure_future(engine.tag("the cat", request=inference_request()))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
-        await engine.run_tensors({}, model="tiny-tag", request=inference_request())
+        await engine.run_tensors({}, runtime=engine.runtimes["tiny-tag"], request=inference_request())
     assert await waiting
     await engine.drain(5)
 

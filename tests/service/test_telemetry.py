@@ -19,20 +19,20 @@ def value(telemetry: Telemetry, name: str, **labels: str) -> float | None:
 
 def test_a_batch_is_recorded() -> None:
     telemetry = Telemetry()
-    ModelMetrics(telemetry, "m").batch(
+    ModelMetrics(telemetry, "m", "1").batch(
         items=3, padded_tokens=40, real_tokens=30, reason="rows", compute_s=0.002, queue_s=[0.001, 0.002, 0.003]
     )
-    assert value(telemetry, "seqserve_batch_items_sum", model="m") == 3
-    assert value(telemetry, "seqserve_padding_waste_ratio_sum", model="m") == 0.25
-    assert value(telemetry, "seqserve_batches_released_total", model="m", reason="rows") == 1
-    assert value(telemetry, "seqserve_queue_seconds_count", model="m") == 3
-    assert value(telemetry, "seqserve_processed_tokens_total", model="m") == 30
+    assert value(telemetry, "seqserve_batch_items_sum", model="m", version="1") == 3
+    assert value(telemetry, "seqserve_padding_waste_ratio_sum", model="m", version="1") == 0.25
+    assert value(telemetry, "seqserve_batches_released_total", model="m", version="1", reason="rows") == 1
+    assert value(telemetry, "seqserve_queue_seconds_count", model="m", version="1") == 3
+    assert value(telemetry, "seqserve_processed_tokens_total", model="m", version="1") == 30
 
 
 async def test_oov_words_are_counted_by_the_source_of_their_vector(tiny_kinds: Path) -> None:
     telemetry = Telemetry()
     engine = Engine.load(Settings(bundles=(str(tiny_kinds / "tiny-speller"),), device="cpu"), telemetry)
-    labels = {"model": "tiny-speller", "source": "cache"}
+    labels = {"model": "tiny-speller", "version": "1", "source": "cache"}
     telemetry.flush()  # the words of the self-test
     cached = value(telemetry, "seqserve_oov_words_total", **labels) or 0.0
     spelled = value(telemetry, "seqserve_oov_words_total", **labels | {"source": "speller"}) or 0.0
@@ -45,30 +45,30 @@ async def test_oov_words_are_counted_by_the_source_of_their_vector(tiny_kinds: P
 
 def test_an_empty_batch_has_no_padding_waste() -> None:
     telemetry = Telemetry()
-    ModelMetrics(telemetry, "m").batch(items=1, padded_tokens=0, real_tokens=0, reason="rows", compute_s=0.001)
-    assert value(telemetry, "seqserve_padding_waste_ratio_count", model="m") is None
+    ModelMetrics(telemetry, "m", "1").batch(items=1, padded_tokens=0, real_tokens=0, reason="rows", compute_s=0.001)
+    assert value(telemetry, "seqserve_padding_waste_ratio_count", model="m", version="1") is None
 
 
 def test_decoding_steps_and_tokens_are_recorded() -> None:
     telemetry = Telemetry()
-    metrics = ModelMetrics(telemetry, "m")
+    metrics = ModelMetrics(telemetry, "m", "1")
     metrics.steps(rows=5, count=2, compute_s=0.0001)
     metrics.tokens(count=5, interval_s=0.0)
     metrics.first_token(0.004)
     metrics.tokens(count=64, interval_s=0.00002)
-    assert value(telemetry, "seqserve_step_rows_sum", model="m") == 10
-    assert value(telemetry, "seqserve_step_seconds_bucket", model="m", le="5e-05") == 2
-    assert value(telemetry, "seqserve_generated_tokens_total", model="m") == 69
-    assert value(telemetry, "seqserve_first_token_seconds_count", model="m") == 1
-    assert value(telemetry, "seqserve_inter_token_seconds_count", model="m") == 64
+    assert value(telemetry, "seqserve_step_rows_sum", model="m", version="1") == 10
+    assert value(telemetry, "seqserve_step_seconds_bucket", model="m", version="1", le="5e-05") == 2
+    assert value(telemetry, "seqserve_generated_tokens_total", model="m", version="1") == 69
+    assert value(telemetry, "seqserve_first_token_seconds_count", model="m", version="1") == 1
+    assert value(telemetry, "seqserve_inter_token_seconds_count", model="m", version="1") == 64
 
 
 def test_a_gauge_keeps_its_value_after_a_flush() -> None:
     telemetry = Telemetry()
-    ModelMetrics(telemetry, "m").slots(queued=7, active=3)
+    ModelMetrics(telemetry, "m", "1").slots(queued=7, active=3)
     telemetry.flush()
-    assert value(telemetry, "seqserve_queue_items", model="m") == 7
-    assert value(telemetry, "seqserve_active_slots", model="m") == 3
+    assert value(telemetry, "seqserve_queue_items", model="m", version="1") == 7
+    assert value(telemetry, "seqserve_active_slots", model="m", version="1") == 3
 
 
 def test_counters_add_up_over_flushes() -> None:
@@ -79,20 +79,25 @@ def test_counters_add_up_over_flushes() -> None:
     assert value(telemetry, "seqserve_rejected_total", reason="queue-full") == 3
 
 
-def test_an_unknown_model_creates_no_series() -> None:
+def test_only_the_names_of_bundles_become_labels() -> None:
     telemetry = Telemetry()
     telemetry.bundle("pos-en", "1", "int8", 0.5)
-    for name in ("pos-en", "made-up-1", "made-up-2"):
-        telemetry.request("/v1/tag", name, "ok", 0.001)
-    assert value(telemetry, "seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="ok") == 1
-    assert value(telemetry, "seqserve_requests_total", route="/v1/tag", model="unknown", outcome="ok") == 2
+    names = [telemetry.known(name) for name in ("pos-en", "pos-en@2", "made-up", "made-up@1", "")]
+    assert names == ["pos-en", "pos-en", "unknown", "unknown", "unknown"]
+
+
+def test_an_unloaded_bundle_is_0() -> None:
+    telemetry = Telemetry()
+    telemetry.bundle("pos-en", "1", "int8", 0.5)
+    telemetry.bundle_unloaded("pos-en", "1", "int8")
+    assert value(telemetry, "seqserve_bundle_info", model="pos-en", version="1", variant="int8") == 0
 
 
 def test_a_bundle_has_its_version_and_variant() -> None:
     telemetry = Telemetry()
     telemetry.bundle("pos-en", "3", "int8", 0.5)
     assert value(telemetry, "seqserve_bundle_info", model="pos-en", version="3", variant="int8") == 1
-    assert value(telemetry, "seqserve_bundle_load_seconds", model="pos-en") == 0.5
+    assert value(telemetry, "seqserve_bundle_load_seconds", model="pos-en", version="3") == 0.5
 
 
 @pytest.mark.parametrize("seconds", [0.0, SECONDS[0], 0.0007, SECONDS[-1], 1e6])
@@ -100,13 +105,13 @@ def test_a_histogram_counts_as_prometheus_client_does(seconds: float) -> None:
     telemetry, registry = Telemetry(), prometheus.CollectorRegistry()
     expected = prometheus.Histogram("expected", "", registry=registry, buckets=SECONDS)
     expected.observe(seconds)
-    ModelMetrics(telemetry, "m").first_token(seconds)
+    ModelMetrics(telemetry, "m", "1").first_token(seconds)
     for bound in (*SECONDS, float("inf")):
         le = prometheus.utils.floatToGoString(bound)
-        assert value(telemetry, "seqserve_first_token_seconds_bucket", model="m", le=le) == registry.get_sample_value(
-            "expected_bucket", {"le": le}
-        )
-    assert value(telemetry, "seqserve_first_token_seconds_sum", model="m") == seconds
+        assert value(
+            telemetry, "seqserve_first_token_seconds_bucket", model="m", version="1", le=le
+        ) == registry.get_sample_value("expected_bucket", {"le": le})
+    assert value(telemetry, "seqserve_first_token_seconds_sum", model="m", version="1") == seconds
 
 
 def test_the_name_of_a_metric_ends_with_its_unit() -> None:
@@ -125,7 +130,7 @@ def test_a_failed_flush_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch) ->
     with monkeypatch.context() as patch:
         patch.setattr(prometheus.Gauge, "set", lambda *_: (_ for _ in ()).throw(OSError("no space left on device")))
         telemetry.rejected("queue-full")
-        ModelMetrics(telemetry, "m").queue_depth(7)
+        ModelMetrics(telemetry, "m", "1").queue_depth(7)
         with pytest.raises(OSError, match="no space"):
             telemetry.flush()
     assert value(telemetry, "seqserve_rejected_total", reason="queue-full") == 2

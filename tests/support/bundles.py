@@ -62,13 +62,19 @@ SENTENCES = ("the cat sat on zebras .", "Paris")
 
 
 def tagger(
-    root: Path, *, name: str = "tiny-tag", labels: Sequence[str] = UPOS, max_length: int = 64, path: bool = False
+    root: Path,
+    *,
+    name: str = "tiny-tag",
+    labels: Sequence[str] = UPOS,
+    max_length: int = 64,
+    path: bool = False,
+    seed: int = 1,
 ) -> Path:
     """Write a bidirectional tagger over words and spellings. Labels IOB2 give it a span scheme.
 
     With `path` its labels are not the most likely ones.
     """
-    graph = TinyGraph(seed=1)
+    graph = TinyGraph(seed=seed)
     steps, _ = graph.bidirectional(*graph.words(ROWS, 2 + len(LETTERS)))
     _tags(graph, steps, labels, path=path)
     described = {"task": "tag", "labels": tuple(labels), "scheme": "iob2" if "O" in labels else None}
@@ -84,9 +90,9 @@ def classifier(root: Path, *, name: str = "tiny-classify", max_length: int = 64)
     return _write(root, name, graph, ["a lovely film", "the film sat"], codec=SPELLED, **described)
 
 
-def generator(root: Path, *, name: str = "tiny-generate", max_length: int = 300) -> Path:
+def generator(root: Path, *, name: str = "tiny-generate", max_length: int = 300, seed: int = 3) -> Path:
     """Write a character language model."""
-    graph = TinyGraph(seed=3)
+    graph = TinyGraph(seed=seed)
     rows = 2 + len(CHARACTERS)
     x, lengths = graph.symbols("characters", rows)
     y, after = graph.forward_from_state(x, lengths)
@@ -146,9 +152,11 @@ def of_frames(root: Path, task: str, *, name: str | None = None) -> Path:
     return _write(root, name or f"tiny-frames-{task}", graph, [FRAMES, FRAMES[:1]], **described)
 
 
-def live_tagger(root: Path, *, name: str = "tiny-live", labels: Sequence[str] = UPOS, max_length: int = 64) -> Path:
+def live_tagger(
+    root: Path, *, name: str = "tiny-live", labels: Sequence[str] = UPOS, max_length: int = 64, seed: int = 9
+) -> Path:
     """Write a tagger of words with a state."""
-    graph = TinyGraph(seed=9)
+    graph = TinyGraph(seed=seed)
     return _live(root, name, graph, graph.words(ROWS, 2 + len(LETTERS)), SENTENCES, SPELLED, labels, max_length)
 
 

@@ -16,10 +16,11 @@ import numpy as np
 from models.inputs import are_one
 from models.sampling import SamplingOptions
 from models.tasks import GenerationDetails, GenerationResult, LabelScore, TaggedInput
+from service.catalog import Catalog, ModelVersions
 from service.engine import TaggingStream
 from service.errors import ClientGone, DeadlinePassed, Overloaded, TooLarge, Unavailable, UnknownModel
 from service.generation import GenerationParameters, TokenDelta
-from service.scheduling.job import InferenceRequest
+from service.scheduling.job import InferenceRequest, ModelIdentity
 from service.settings import Settings
 from service.telemetry import ModelMetrics, Telemetry
 
@@ -46,9 +47,18 @@ def _runtime(task: str, name: str) -> Any:
         variants={"int8": SimpleNamespace(scores={"accuracy": 50.0})},
         examples=[SimpleNamespace(inputs="a b")],
     )
-    return SimpleNamespace(
-        tasks=(task,), ready=True, bundle=SimpleNamespace(manifest=manifest, digest="0", variant="int8")
-    )
+    tasks = tuple(each for each, answers in NAMES.items() if answers == name)
+    bundle = SimpleNamespace(manifest=manifest, digest="0" * 64, variant="int8")
+    return SimpleNamespace(name=name, version="1", tasks=tasks, ready=True, bundle=bundle, identity=_identity(name))
+
+
+def _identity(name: str) -> ModelIdentity:
+    return ModelIdentity(name, "1", b"%b@1;digest=sha256:00;variant=int8" % name.encode())
+
+
+def _catalog() -> Catalog:
+    runtimes = [_runtime(task, name) for task, name in NAMES.items() if task != "embed"]
+    return Catalog([ModelVersions(name=each.name, versions={"1": each}, default="1") for each in runtimes])
 
 
 class FakeEngine:
@@ -60,21 +70,19 @@ class FakeEngine:
         self.running = 0
         self.proceed = asyncio.Event()  # what "!wait" waits for
         self.telemetry = telemetry
+        self.catalog = _catalog()
         for name in NAMES.values():
             telemetry.bundle(name, "1", "int8", 0.1)
 
     @property
     def runtimes(self) -> dict[str, Any]:
-        return {name: _runtime(task, name) for task, name in NAMES.items() if task not in ("embed", "stream")}
+        return {name: each for name, each in self.catalog.runtimes.items() if name != NAMES["stream"]}
 
     def runtime_for(self, task: str, model: str | None) -> Any:
         name = NAMES.get(task)
         if name is None or model not in (None, name):
             raise UnknownModel(f"no model {model!r}", value=str(model), available=[name] if name else [])
-        return _runtime(task, name)
-
-    def tensor_runtimes(self) -> dict[str, Any]:
-        return {}
+        return self.catalog.find(name)
 
     def defaults(self) -> dict[str, str]:
         return dict(NAMES)
@@ -125,8 +133,8 @@ class FakeEngine:
         return f"after {stream.steps}"
 
     def open_stream(self, model: str | None = None, *, state: str | None = None) -> TaggingStream:
-        self.runtime_for("stream", model)
-        return TaggingStream(model=NAMES["stream"], state=(), steps=int(state.split()[1]) if state else 0)
+        runtime = self.runtime_for("stream", model)
+        return TaggingStream(runtime=runtime, state=(), steps=int(state.split()[1]) if state else 0)
 
     async def advance(
         self, stream: TaggingStream, inputs: Any, *, end: bool = False, request: InferenceRequest
@@ -173,6 +181,7 @@ class FakeEngine:
         task_of_model = "generate" if task == "write" else task
         name = NAMES[task_of_model]
         self.runtime_for(task_of_model, model)
+        request.model = _identity(name)
         if self.full:
             raise Overloaded("full", retry_after_s=1.0, limit=1, any_size=self.full_for_any_size)
         self.calls.append((task, inputs, asked, request))
@@ -180,7 +189,7 @@ class FakeEngine:
         try:
             request.queue_s, request.compute_s, request.batch_items = 0.0015, 0.0005, 4
             request.compute_started_s = time.monotonic()
-            ModelMetrics(self.telemetry, name).batch(
+            ModelMetrics(self.telemetry, name, "1").batch(
                 items=1, padded_tokens=4, real_tokens=3, reason="idle", compute_s=0.0005, queue_s=[0.0015]
             )
             if inputs == "!wait":

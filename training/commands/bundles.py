@@ -36,6 +36,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="Write the bundle here (default: RUN/bundle).")
     parser.add_argument("--force", action="store_true", help="Replace a bundle that has a better score.")
     parser.add_argument("--only", metavar="VARIANT", help="Export only this variant, e.g. int8, for a smaller bundle.")
+    add_option(parser, "--version", "Write this version into the manifest, such as 2", default="1")
     parser.set_defaults(run_command=export_run)
 
     parser = commands.add_parser(
@@ -84,7 +85,9 @@ def export_run(options: argparse.Namespace) -> None:
     from training.run import open_run
 
     target = options.out or options.run / "bundle"
-    manifest = export.export_run(open_run(options.run), target, echo, force=options.force, only=options.only)
+    manifest = export.export_run(
+        open_run(options.run), target, echo, force=options.force, only=options.only, version=options.version
+    )
     echo(
         f"{target}: {manifest.name}, default variant {manifest.default_variant}, {len(manifest.examples)} examples; "
         f"serve it: seqserve serve --bundles models/zoo,{target}"

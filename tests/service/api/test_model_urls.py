@@ -14,6 +14,8 @@ from tests.support.api_clients import FakeSite, problem
 from tests.support.http_connection import Wire, request
 from tests.support.uvicorn_thread import served_in_thread
 
+REQUESTS = "seqserve_requests_total"
+
 
 @pytest.fixture
 async def site() -> AsyncIterator[FakeSite]:
@@ -102,7 +104,7 @@ async def test_two_different_models_or_an_empty_name_are_refused(
 async def test_the_same_model_may_be_named_everywhere(site: FakeSite) -> None:
     answer = await site.post("/models/pos-en/tag?model=pos-en", {"inputs": "a", "model": "pos-en"})
     assert answer.status_code == 200
-    assert site.count("seqserve_requests_total", route="/models/{id}/tag", model="pos-en", outcome="ok") == 1
+    assert site.count(REQUESTS, route="/models/{id}/tag", model="pos-en", version="1", outcome="ok") == 1
 
 
 @pytest.mark.parametrize(

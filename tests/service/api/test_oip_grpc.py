@@ -245,7 +245,7 @@ async def test_a_disconnect_frees_the_slot(tiny_zoo: Path, how: str) -> None:
     call = asyncio.ensure_future(service.infer(request, **({"timeout": 0.2} if how == "late" else {})))
 
     def active_slots() -> float | None:
-        return service.sample("seqserve_active_slots", model="tiny-generate")
+        return service.sample("seqserve_active_slots", model="tiny-generate", version="1")
 
     await eventually(lambda: active_slots() == 1)
     if how == "cancelled":
@@ -318,8 +318,9 @@ async def test_a_deadline_error_advises_no_http_header(service: GrpcService) -> 
 async def test_calls_are_counted(service: GrpcService) -> None:
     await service.infer(text("tiny-tag", "a"))
     await service.refused(text("nope", "a"))
-    for model, outcome in (("tiny-tag", "ok"), ("unknown", "unknown-model")):
-        labels = {"route": f"/{oip_grpc.SERVICE}/ModelInfer", "model": model, "outcome": outcome}
+    for model, version, outcome in (("tiny-tag", "1", "ok"), ("unknown", "", "unknown-model")):
+        route = f"/{oip_grpc.SERVICE}/ModelInfer"
+        labels = {"route": route, "model": model, "version": version, "outcome": outcome}
         # A call is counted after its answer was sent.
         await eventually(lambda labels=labels: service.sample("seqserve_requests_total", **labels) == 1)
 

@@ -20,6 +20,8 @@ from tests.support.api_clients import FakeSite, problem
 from tests.support.http_connection import TAGGED, Wire, request
 from tests.support.polling import eventually, turns
 
+REQUESTS = "seqserve_requests_total"
+
 
 def scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
     return {
@@ -81,6 +83,7 @@ async def test_a_model_that_does_not_exist_is_refused_with_those_that_do(site: F
         "pos-en",
         "sentiment-en",
         "shakespeare",
+        "pos-en-live",
     ]
     assert problem(await site.post("/v1/tag", {"inputs": "a", "model": "shakespeare"}), 404)["available"] == ["pos-en"]
 
@@ -257,7 +260,7 @@ async def test_a_wrong_method_is_refused_with_the_right_ones(site: FakeSite) -> 
 @pytest.mark.parametrize("path", ["/v1/nope", "/v1/", "/v1/tag/", "/nope", "/v1/models/"])
 async def test_an_unknown_path_is_a_problem_and_not_a_label(site: FakeSite, path: str) -> None:
     problem(await site.client.get(path), 404)
-    assert site.count("seqserve_requests_total", route="unknown", model="unknown", outcome="not-found") == 1
+    assert site.count(REQUESTS, route="unknown", model="unknown", version="", outcome="not-found") == 1
 
 
 @pytest.mark.parametrize("sent", ["", "Bearer", "Bearer wrong-key", "Basic right-key-1", "right-key-1", "Bearer é"])
@@ -373,7 +376,7 @@ async def test_nothing_is_sent_to_a_disconnected_client(site: FakeSite) -> None:
 
     await site.app(scope(), receive, send)
     assert sent == []
-    assert site.count("seqserve_requests_total", route="/v1/tag", model="unknown", outcome="client-gone") == 1
+    assert site.count(REQUESTS, route="/v1/tag", model="unknown", version="", outcome="client-gone") == 1
 
 
 async def test_the_engine_sees_a_disconnect_on_any_asgi_server(site: FakeSite) -> None:
@@ -395,7 +398,7 @@ async def test_the_engine_sees_a_disconnect_on_any_asgi_server(site: FakeSite) -
     left.set()
     await request
     assert call.is_disconnected()
-    assert site.count("seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="client-gone") == 1
+    assert site.count(REQUESTS, route="/v1/tag", model="pos-en", version="1", outcome="client-gone") == 1
 
 
 async def test_on_uvicorn_no_task_waits_for_the_disconnect(site: FakeSite) -> None:
@@ -424,7 +427,7 @@ async def test_a_canceled_request_is_counted_as_cancelled(site: FakeSite) -> Non
     await eventually(lambda: bool(site.engine.calls))
     request.cancel()
     await asyncio.wait([request])
-    assert site.count("seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="cancelled") == 1
+    assert site.count(REQUESTS, route="/v1/tag", model="pos-en", version="1", outcome="cancelled") == 1
 
 
 async def test_an_answer_that_cannot_be_sent_is_counted_as_cancelled(site: FakeSite) -> None:
@@ -436,17 +439,17 @@ async def test_an_answer_that_cannot_be_sent_is_counted_as_cancelled(site: FakeS
 
     with pytest.raises(OSError, match="broken"):
         await site.app(scope(), receive, send)
-    assert site.count("seqserve_requests_total", route="/v1/tag", model="pos-en", outcome="cancelled") == 1
+    assert site.count(REQUESTS, route="/v1/tag", model="pos-en", version="1", outcome="cancelled") == 1
 
 
 async def test_requests_are_counted_by_outcome(site: FakeSite) -> None:
     for text in ("a", "b", "!full", "!bug"):
         await site.post("/v1/tag", {"inputs": text})
     await site.post("/v1/tag", {"inputs": "a", "model": "made-up"})
-    labels = {"route": "/v1/tag", "model": "pos-en"}
-    assert site.count("seqserve_requests_total", **labels, outcome="ok") == 2
-    assert site.count("seqserve_requests_total", **labels, outcome="internal") == 1
+    labels = {"route": "/v1/tag", "model": "pos-en", "version": "1"}
+    assert site.count(REQUESTS, **labels, outcome="ok") == 2
+    assert site.count(REQUESTS, **labels, outcome="internal") == 1
     assert site.count("seqserve_request_seconds_count", **labels) == 4
-    assert site.count("seqserve_requests_total", route="/v1/tag", model="unknown", outcome="unknown-model") == 1
+    assert site.count(REQUESTS, route="/v1/tag", model="unknown", version="", outcome="unknown-model") == 1
     assert site.count("seqserve_rejected_total", reason="queue-full") == 1
     assert site.count("seqserve_rejected_total", reason="internal") is None

@@ -99,15 +99,15 @@ async def test_an_error_after_the_first_event_is_an_event(site: FakeSite, what: 
     assert response.text.count("event: error\ndata: ") == 1
     assert (last["type"], last["error_type"], last["error"]) == (f"urn:seqserve:error:{slug}", kind, last["detail"])
     assert last["request_id"] == response.headers["x-request-id"]
-    assert site.count("seqserve_requests_total", route=PATH, model="shakespeare", outcome=slug) == 1
+    assert site.count("seqserve_requests_total", route=PATH, model="shakespeare", version="1", outcome=slug) == 1
     assert site.engine.running == 0
 
 
 async def test_active_streams_are_counted(site: FakeSite) -> None:
     sending = asyncio.create_task(site.post(PATH, {"inputs": "then !slow 0.05"}))
-    await eventually(lambda: site.count("seqserve_active_streams", model="shakespeare") == 1)
+    await eventually(lambda: site.count("seqserve_active_streams", model="shakespeare", version="1") == 1)
     await sending
-    assert site.count("seqserve_active_streams", model="shakespeare") == 0
+    assert site.count("seqserve_active_streams", model="shakespeare", version="1") == 0
 
 
 class StreamingConnection:

@@ -93,7 +93,9 @@ async def opened(**settings: Any) -> AsyncIterator[tuple[StreamClient, Worker]]:
 def active_streams(worker: Worker) -> float | None:
     worker.telemetry.flush()
     assert worker.telemetry.registry is not None
-    return worker.telemetry.registry.get_sample_value("seqserve_active_streams", {"model": "pos-en-live"})
+    return worker.telemetry.registry.get_sample_value(
+        "seqserve_active_streams", {"model": "pos-en-live", "version": "1"}
+    )
 
 
 async def test_messages_are_answered_in_order_and_continue_the_stream() -> None:
@@ -155,7 +157,7 @@ async def test_frames_sent_one_by_one_get_the_answers_of_the_whole_sequence(tiny
 
 async def test_a_stream_keeps_its_model() -> None:
     async with opened() as (client, worker):
-        assert await client.ask({"model": "pos-en-live"}) == {"model": "pos-en-live", "steps": 0}
+        assert await client.ask({"model": "pos-en-live"}) == {"model": "pos-en-live", "version": "1", "steps": 0}
         assert (await client.ask({"model": "other", "inputs": "a"}))["error"]["status"] == 422
         assert (await client.ask({"model": "pos-en-live", "inputs": "a"}))["steps"] == 1
         assert active_streams(worker) == 1

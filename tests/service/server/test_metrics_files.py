@@ -26,7 +26,7 @@ for number in range(int(sys.argv[1])):
     if number == int(sys.argv[3]):
         exec(sys.argv[2])
     telemetry.bundle(f"model-{number}", "1", "int8", 0.5)
-    telemetry.request("/v1/tag", f"model-{number}", "ok", 0.01)
+    telemetry.request("/v1/tag", f"model-{number}", "1", "ok", 0.01)
     telemetry.flush()
 registry = prometheus.CollectorRegistry()
 prometheus.multiprocess.MultiProcessCollector(registry)
@@ -121,14 +121,14 @@ def test_the_files_of_ended_processes_are_merged_without_a_change_of_the_sums(tm
     for models in (3, 300):
         counted(tmp_path, models)
     before = [line for line in read(tmp_path) if "bundle" not in line]
-    assert 'seqserve_requests_total{model="model-0",outcome="ok",route="/v1/tag"} 2.0' in before
+    assert 'seqserve_requests_total{model="model-0",outcome="ok",route="/v1/tag",version="1"} 2.0' in before
     assert merge_ended(tmp_path, pids(tmp_path))
     assert {file.name for file in tmp_path.glob("*.db")} == {"counter_ended.db", "histogram_ended.db"}
     assert read(tmp_path) == before  # without the gauges
     counted(tmp_path, 1)
     assert merge_ended(tmp_path, pids(tmp_path))
     assert {file.name for file in tmp_path.glob("*.db")} == {"counter_ended.db", "histogram_ended.db"}
-    assert 'seqserve_requests_total{model="model-0",outcome="ok",route="/v1/tag"} 3.0' in read(tmp_path)
+    assert 'seqserve_requests_total{model="model-0",outcome="ok",route="/v1/tag",version="1"} 3.0' in read(tmp_path)
 
 
 def test_files_of_running_processes_are_not_merged(tmp_path: Path) -> None:
