@@ -129,12 +129,6 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--dev", type=Path, metavar="FILE", help="Score on this development data (default: a tenth of --data)."
     )
-    own.add_argument(
-        *("--parallel", "--captions"),
-        type=Path,
-        metavar="FILE",
-        help="Line n of this file translates line n of --data, or is the caption of vector n.",
-    )
     own.add_argument("--dev-parallel", type=Path, metavar="FILE", help="The same for --dev.")
     add_file_options(own)
 
@@ -146,6 +140,12 @@ def add_file_options(own: Any) -> None:
         """Parse a column number, or a column name of .conllu."""
         return int(text) if text.lstrip("-").isdecimal() else text
 
+    own.add_argument(
+        *("--parallel", "--captions"),
+        type=Path,
+        metavar="FILE",
+        help="Line n of this file translates line n of --data, or is the caption of vector n.",
+    )
     own.add_argument("--text", metavar="COLUMN", help="Read texts from this column or key (default: text).")
     own.add_argument("--label", metavar="COLUMN", help="Read labels from this column or key (default: label).")
     own.add_argument("--tokens", metavar="KEY", help="Name the key of the tokens in JSON (default: tokens).")

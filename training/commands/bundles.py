@@ -145,7 +145,8 @@ def _score_file(recipe: Recipe, manifest: Manifest, options: argparse.Namespace)
 
     # Scores of spans compare IOB2 tags, also if the recipe's published data needed no conversion.
     scheme = {"tag_scheme": "auto"} if manifest.scheme else {}
-    changes = {"name": None, "path": options.data, "dev": None, **scheme, **given_file_options(options)}
+    changes = {"name": None, "path": options.data, "dev": None, "parallel": None, "dev_parallel": None}
+    changes |= {**scheme, **given_file_options(options)}
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
     variants = list(manifest.variants) if options.variant == "all" else [options.variant]
     loaded = {name: bundle.load(options.bundle, variant=name) for name in variants}
@@ -159,6 +160,10 @@ def _score_file(recipe: Recipe, manifest: Manifest, options: argparse.Namespace)
     _print_scores({name: scores for name, (scores, _) in measured.items()})
     if recipe.task == "generate":
         echo(f"{len(rows):,} characters of {options.data}")
+        return
+    if manifest.memory:
+        _print_signatures([pair.target for pair in rows])
+        echo(f"{len(rows):,} pairs of {options.data}")
         return
     shown = manifest.default_variant if manifest.default_variant in loaded else variants[0]
     for line in _notes(loaded[shown], measured[shown][1], rows):
@@ -175,6 +180,15 @@ def _score_file(recipe: Recipe, manifest: Manifest, options: argparse.Namespace)
     if unknown := sorted(set(labels) - known):
         echo(f"note: {manifest.name} never answers these labels of {options.data}: {', '.join(unknown)}")
     echo(f"{len(rows):,} examples of {options.data}; the table of labels is for {shown}")
+
+
+def _print_signatures(references: Sequence[str]) -> None:
+    """Print how the scores of translations are computed."""
+    from training import score, translations
+
+    echo(f"bleu and chrf with {score.BEAMS} beams, greedy_bleu with one; signatures:")
+    for name, signature in translations.signatures(references).items():
+        echo(f"{name}: {signature}")
 
 
 def _score_series(recipe: Recipe, loaded: Mapping[str, "Bundle"]) -> None:

@@ -140,7 +140,7 @@ def load_test_file(recipe: Recipe) -> tuple[Any, tuple[str, ...]]:
     """
     options, notes = recipe.data, ()
     assert options.path is not None
-    rows = read_file(options.path, recipe.task, recipe.codec, options)
+    rows = read_file(options.path, recipe.task, recipe.codec, options, options.parallel)
     if _has_sentences(recipe):
         (rows,), notes = convert([rows], options.tag_scheme)
     unmerged = {part for parts in recipe.merge.values() for part in parts} - recipe.merge.keys()

@@ -2,24 +2,31 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from models.manifest import DnaSpec, FramesSpec, WordsSpec
+from models.manifest import DnaSpec, FramesSpec, PiecesSpec, WordsSpec
 from tests.support.tiny_files import write
 from training import recipe
 from training.data.examples import (
     DataError,
     JointExample,
     LabeledExample,
+    PairExample,
     SeriesExample,
     TaggedExample,
     TaggedSeries,
     where,
 )
-from training.data.loading import hold_out, load_splits, read_file
+from training.data.loading import fit_to_data, hold_out, load_splits, load_test_file, read_file
 from training.recipe import DataOptions
 
-CODECS = {"words": WordsSpec(words="words.json"), "dna": DnaSpec(), "frames": FramesSpec(features=1)}
+CODECS = {
+    "words": WordsSpec(words="words.json"),
+    "dna": DnaSpec(),
+    "frames": FramesSpec(features=1),
+    "pieces": PiecesSpec(),
+}
 TOKENS = '{"tokens": ["a", "b"], "tags": ["O", "X"], "kind": "ask"}\n'
 TAGGED = TaggedExample(tokens=("a", "b"), tags=("O", "X"))
 JOINT = JointExample(tokens=("a", "b"), tags=("O", "X"), label="ask")
@@ -37,6 +44,7 @@ JOINT = JointExample(tokens=("a", "b"), tags=("O", "X"), label="ask")
         ("a.txt", "__label__ask hello\n", "classify", "words", LabeledExample(text="hello", label="ask")),
         ("a.fa", ">1 ask\nACGT\n", "classify", "dna", LabeledExample(text="ACGT", label="ask")),
         ("a.csv", "id,x,kind\n1,2,ask\n", "classify", "frames", SeriesExample(frames=((2,),), label="ask")),
+        ("a.tsv", "source\ttarget\na\tb\n", "translate", "pieces", PairExample(source="a", target="b")),
         ("a.csv", "id,x,kind\n1,2,ask\n", "tag", "frames", TaggedSeries(frames=((2,),), tags=("ask",))),
     ],
 )
@@ -143,3 +151,24 @@ def test_labels_of_frames_have_their_own_key_in_json(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", '{"frames": [[2]], "labels": ["ask"]}\n')
     expected = [TaggedSeries(frames=((2.0,),), tags=("ask",))]
     assert read_file(path, "tag", CODECS["frames"], DataOptions()) == expected
+
+
+def test_test_file_of_a_translator_can_be_two_parallel_files(tmp_path: Path) -> None:
+    source, target = write(tmp_path, "a.en", "A dog.\nTwo\n"), write(tmp_path, "a.de", "Ein Hund.\nZwei\n")
+    translator = recipe.load("translator", **{"data.path": str(source), "data.parallel": str(target)})
+    rows, notes = load_test_file(translator)
+    assert rows == [PairExample(source="A dog.", target="Ein Hund."), PairExample(source="Two", target="Zwei")]
+    assert notes == ()
+
+
+def test_a_captioner_needs_captions(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", np.zeros((2, 3)))
+    with pytest.raises(DataError, match="--captions"):
+        fit_to_data(recipe.load("captioner", **{"data.path": str(tmp_path / "x.npz")}), {})
+
+
+def test_width_of_vectors_comes_from_the_file(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", np.zeros((2, 5)))
+    captions = write(tmp_path, "y.txt", "a dog\na cat\n")
+    captioner = recipe.load("captioner", **{"data.path": str(tmp_path / "x.npz"), "data.parallel": str(captions)})
+    assert fit_to_data(captioner, {})["source.features"] == 5
