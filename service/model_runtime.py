@@ -69,12 +69,16 @@ class TensorRuntime:
         self.labels = {"tag": len(manifest.labels), "classify": len(text_labels)}
         self._validator = TensorValidator(manifest, bundle.task.codec)
         state = (Tensor(name=part.output, dtype=part.dtype, shape=("B", part.width)) for part in manifest.state)
-        self.inputs = tuple(map(_spec, self._validator.tensors))
-        self.outputs = tuple(map(_spec, (*manifest.outputs, *state)))
+        # One step of a translator is of no use without its beams: such a bundle takes texts or vectors only.
+        self.takes_arrays = not isinstance(bundle.task, Translation)
+        self.inputs = tuple(map(_spec, self._validator.tensors)) if self.takes_arrays else ()
+        self.outputs = tuple(map(_spec, (*manifest.outputs, *state))) if self.takes_arrays else ()
         self._max_cells = settings.batch_tokens
 
     def check(self, arrays: Arrays) -> TensorRequest:
         """Return the checked arrays with their cost. Raises InvalidRequest and TooLarge, whose field is `inputs`."""
+        if not self.takes_arrays:
+            raise InvalidRequest(f"{self.name} takes no tensors of a graph; see its metadata", field="inputs")
         try:
             size = self._validator.check(arrays, cells=self._max_cells)
         except TooLong as error:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
 from models.tasks import LabelScore, TaggedInput
-from service.api import body_errors, fields, schemas
+from service.api import body_errors, fields, schemas, translate
 from service.api.problems import parameter_field, renamed_fields
 from service.api.schemas import entity_objects, generated_object, label_objects
 from service.errors import Forbidden, InvalidRequest, shown
@@ -42,7 +42,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "tag": ("label", "score", "word", "start", "end", "offsets"),
     "classify": ("label", "score"),
     "text": ("text_label", "text_score"),
-    "generate": ("text",),
+    **dict.fromkeys(("generate", "translate", "caption"), ("text",)),
 }
 OUTPUT_DATATYPES = {"score": "FP32", "text_score": "FP32", "start": "INT32", "end": "INT32", "offsets": "INT32"}
 
@@ -340,6 +340,8 @@ async def _ask(
         answers = await engine.tag(inputs, model=runtime, aggregation=strategy, frame_rate=rate, request=request)
     elif task == "classify":
         answers = await engine.classify(inputs, model=runtime, top_k=given.top_k, request=request)
+    elif task in ("translate", "caption"):
+        answers = await translate.ask(worker, task, inputs, given, model=runtime, request=request)
     else:
         options = schemas.generation_parameters(given, limit=worker.settings.max_new_tokens)
         with renamed_fields(parameter_field):
@@ -375,9 +377,8 @@ def _check_text_inputs(runtime: TensorRuntime, inputs: Mapping[str, OIPTensor]) 
 
 
 def _unknown_input(runtime: TensorRuntime, name: str) -> InvalidRequest:
-    tensors = f"all of the tensors {', '.join(port.name for port in runtime.inputs)}"
-    names = text_inputs(runtime)
-    remedy = f"{' or '.join(names)}, or {tensors}" if names else tensors
+    tensors = f"all of the tensors {', '.join(port.name for port in runtime.inputs)}" if runtime.inputs else ""
+    remedy = ", or ".join(filter(None, (" or ".join(text_inputs(runtime)), tensors)))
     return InvalidRequest(f"{runtime.name} has no input {shown(name)!r}; send {remedy}", field="inputs")
 
 
@@ -432,6 +433,8 @@ _PARAMETERS: dict[tuple[str, ...], type[fields.RequestModel]] = {
     ("classify",): schemas.ClassifyParameters,
     ("tag", "classify"): TagAndClassifyParameters,
     ("generate",): schemas.GenerateParameters,
+    ("translate",): translate.TranslateParameters,
+    ("caption",): translate.CaptionParameters,
 }
 
 
@@ -460,6 +463,8 @@ def _answer_tensors(kind: str, rows: Sequence[Any], labels: int | None) -> list[
         return _entity_tensors(rows)
     if kind == "generate":
         return [from_texts("text", [row.generated_text for row in rows])]
+    if kind in ("translate", "caption"):
+        return [from_texts("text", [row.translation_text for row in rows])]
     return _label_tensors(rows, labels or 0, *OUTPUTS[kind])
 
 
@@ -496,6 +501,8 @@ def _json_tensor(answers: Mapping[str, list[Any]], *, with_state: bool) -> OIPTe
         "tag": entity_objects,
         "classify": label_objects,
         "generate": partial(generated_object, with_state=with_state),
+        "translate": translate.translation_objects,
+        "caption": translate.caption_objects,
     }
     encoded = {task: list(map(encoders[task], rows)) for task, rows in answers.items()}
     if len(encoded) == 1:

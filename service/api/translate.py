@@ -27,7 +27,10 @@ from service.api.schemas import ModelName
 from service.api.sse import MEDIA, StreamToken, error_event, token_chunks
 from service.errors import InvalidRequest, TooLarge, shown
 from service.generation import GenerationStream, TokenDelta
+from service.model_runtime import ModelRuntime
+from service.scheduling.job import InferenceRequest
 from service.translation import BEAMS, PREFIX, SOURCE, TARGET, TranslationParameters
+from service.worker import Worker
 
 GROUP, LIBRE_GROUP = "Translate and caption", "LibreTranslate"
 DEFAULT_NEW_TOKENS = 100
@@ -186,6 +189,7 @@ class LibreLanguage(TypedDict):
 
 _NO_SEARCH = SearchParameters()
 _NO_LANGUAGES = TranslateParameters()
+_NO_CAPTION = CaptionParameters()
 
 
 def search_options(given: SearchParameters | None, *, limit: int) -> tuple[TranslateOptions, str]:
@@ -224,58 +228,74 @@ def _search_field(name: str) -> str:
     return f"parameters.{name}" if name in (SOURCE, TARGET) else name
 
 
-def parameters_of(given: TranslateParameters | None, *, limit: int) -> TranslationParameters:
+def parameters_of(given: TranslateParameters | CaptionParameters, *, limit: int) -> TranslationParameters:
     """Return the parameters for the engine. Raises InvalidRequest."""
-    given = given or _NO_LANGUAGES
     options, prefix = search_options(given.generate_parameters, limit=limit)
+    if isinstance(given, CaptionParameters):
+        return TranslationParameters(target_prefix=prefix, options=options)
     return TranslationParameters(
         src_lang=given.src_lang, tgt_lang=given.tgt_lang, target_prefix=prefix, options=options
     )
 
 
-def _choose_model(context: RequestContext, named: str | None, parameters: TranslationParameters) -> str | None:
+def _choose_model(context: RequestContext, named: str | None, source: str | None, target: str | None) -> str | None:
     """Return the model: the named one, or the first that has the languages."""
     if named is None and context.model_in_url is None:
-        named = context.worker.engine.translator_for(parameters.src_lang, parameters.tgt_lang)
+        named = context.worker.engine.translator_for(source, target)
     return context.choose_model(named, "translate")
 
 
 async def _translate(context: RequestContext, body: bytes) -> Any:
     request = await schemas.read_request(TranslateRequest, body, context.worker)
-    parameters = parameters_of(request.parameters, limit=context.worker.settings.max_new_tokens)
+    given = request.parameters or _NO_LANGUAGES
     single = isinstance(request.inputs, str)
     inputs = [request.inputs] if isinstance(request.inputs, str) else request.inputs
-    schemas.check_input_count(len(inputs), context.worker.settings)
-    with renamed_fields(_search_field):
-        found = await context.worker.engine.translate(
-            inputs,
-            model=_choose_model(context, request.model, parameters),
-            parameters=parameters,
-            single=single,
-            request=context.request,
-        )
-    return _answer(found, translation_object, parameters.options, single=single)
+    found = await ask(
+        context.worker,
+        "translate",
+        inputs,
+        given,
+        model=_choose_model(context, request.model, given.src_lang, given.tgt_lang),
+        single=single,
+        request=context.request,
+    )
+    return _answer(found, translation_objects, given.generate_parameters, single=single)
 
 
 async def _caption(context: RequestContext, body: bytes) -> Any:
     request = await schemas.read_request(CaptionRequest, body, context.worker)
-    given = request.parameters.generate_parameters if request.parameters else None
-    options, prefix = search_options(given, limit=context.worker.settings.max_new_tokens)
+    given = request.parameters or _NO_CAPTION
     inputs: list[Any] = request.inputs
     single = bool(inputs) and _depth(inputs) < FRAME_LIST_DEPTH
-    if single:
-        inputs = [inputs]
-    schemas.check_input_count(len(inputs), context.worker.settings)
+    found = await ask(
+        context.worker,
+        "caption",
+        [inputs] if single else inputs,
+        given,
+        model=context.choose_model(request.model, "caption"),
+        single=single,
+        request=context.request,
+    )
+    return _answer(found, caption_objects, given.generate_parameters, single=single)
+
+
+async def ask(
+    worker: Worker,
+    task: str,
+    inputs: Sequence[Any],
+    given: TranslateParameters | CaptionParameters,
+    *,
+    model: ModelRuntime | str | None,
+    single: bool = False,
+    request: InferenceRequest,
+) -> list[TranslationResult]:
+    """Return the translation of each text, or the caption of each list of vectors. Errors name the request's fields."""
+    parameters = parameters_of(given, limit=worker.settings.max_new_tokens)
+    schemas.check_input_count(len(inputs), worker.settings)
     with renamed_fields(_search_field):
-        found = await context.worker.engine.translate(
-            inputs,
-            task="caption",
-            model=context.choose_model(request.model, "caption"),
-            parameters=TranslationParameters(target_prefix=prefix, options=options),
-            single=single,
-            request=context.request,
+        return await worker.engine.translate(
+            inputs, task=task, model=model, parameters=parameters, single=single, request=request
         )
-    return _answer(found, caption_object, options, single=single)
 
 
 FRAME_LIST_DEPTH = 3
@@ -288,28 +308,37 @@ def _depth(inputs: Any) -> int:
 
 def _answer(
     found: Sequence[TranslationResult],
-    encode: Callable[[TranslationResult], Any],
-    options: TranslateOptions,
+    encode: Callable[[TranslationResult], Sequence[Any]],
+    search: SearchParameters | None,
     *,
     single: bool,
 ) -> Any:
     """Return a flat list for one input, or for one text per input; otherwise a list of lists, as Hugging Face does."""
-    rows = [[encode(each) for each in (best, *(best.alternatives or ()))] for best in found]
+    rows = list(map(encode, found))
     if single:
         return rows[0]
-    return [row[0] for row in rows] if options.num_return_sequences == 1 else rows
+    flat = search is None or search.value_of("num_return_sequences") == 1
+    return [row[0] for row in rows] if flat else rows
 
 
-def translation_object(result: TranslationResult) -> TranslationObject:
-    """Return one translation, without its alternatives."""
+def translation_objects(best: TranslationResult) -> list[TranslationObject]:
+    """Return a translation and its alternatives."""
+    return [_translation_object(each) for each in (best, *(best.alternatives or ()))]
+
+
+def caption_objects(best: TranslationResult) -> list[CaptionObject]:
+    """Return a caption and its alternatives."""
+    return [_caption_object(each) for each in (best, *(best.alternatives or ()))]
+
+
+def _translation_object(result: TranslationResult) -> TranslationObject:
     answer: TranslationObject = {"translation_text": result.translation_text}
     if result.details is not None:
         answer["details"] = _details_object(result)
     return answer
 
 
-def caption_object(result: TranslationResult) -> CaptionObject:
-    """Return one caption, without its alternatives."""
+def _caption_object(result: TranslationResult) -> CaptionObject:
     answer: CaptionObject = {"generated_text": result.translation_text}
     if result.details is not None:
         answer["details"] = _details_object(result)
@@ -333,7 +362,7 @@ def _details_object(result: TranslationResult) -> DetailsObject:
 
 async def _translate_stream(context: RequestContext, body: bytes) -> EventStream:
     request = await schemas.read_request(TranslateRequest, body, context.worker)
-    parameters = parameters_of(request.parameters, limit=context.worker.settings.max_new_tokens)
+    parameters = parameters_of(request.parameters or _NO_LANGUAGES, limit=context.worker.settings.max_new_tokens)
     if not isinstance(request.inputs, str):
         raise InvalidRequest("a stream has one text; send a string, and one request per text", field="inputs")
     if parameters.options.num_beams > 1:
@@ -347,7 +376,7 @@ async def _translate_stream(context: RequestContext, body: bytes) -> EventStream
     with renamed_fields(_search_field):
         stream = await context.worker.engine.translate_stream(
             request.inputs,
-            model=_choose_model(context, request.model, parameters),
+            model=_choose_model(context, request.model, parameters.src_lang, parameters.tgt_lang),
             parameters=parameters,
             request=context.request,
         )
@@ -384,7 +413,7 @@ async def _libre_translate(context: RequestContext, body: bytes) -> Any:
     with renamed_fields(_libre_field):
         found = await context.worker.engine.translate(
             texts,
-            model=_choose_model(context, None, parameters),
+            model=_choose_model(context, None, parameters.src_lang, parameters.tgt_lang),
             parameters=parameters,
             single=isinstance(request.q, str),
             request=context.request,

@@ -390,3 +390,28 @@ async def test_text_for_a_model_of_tensors_only_is_answered_with_its_tensors(tmp
     named = [tensor.name for tensor in site.bundle("tiny-forecast").manifest.inputs]
     assert response.json()["error"].endswith(", ".join(named))
     await site.close()
+
+
+async def test_a_translator_takes_texts_and_no_tensors(tiny_writers: Path) -> None:
+    site = OIPSite(tiny_writers)
+    asked = {"generate_parameters": {"num_beams": 2, "max_new_tokens": 6}}
+    found = await site.infer("tiny-translate", texts(*TEXTS), texts(orjson.dumps(asked).decode(), name="parameters"))
+    body = {"inputs": TEXTS, "model": "tiny-translate", "parameters": asked}
+    expected = (await site.client.post("/v1/translate", json=body)).json()
+    assert found["text"]["data"] == [each["translation_text"] for each in expected]
+    metadata = (await site.client.get("/v2/models/tiny-translate")).json()
+    assert [each["name"] for each in metadata["inputs"]] == ["text", "json"]
+    assert [each["name"] for each in metadata["outputs"]] == ["text", "json"]
+    answer = await site.client.post(
+        "/v2/models/tiny-translate/infer", json={"inputs": [array("pieces", np.zeros(1, np.int32))]}
+    )
+    assert answer.status_code == 422
+    await site.close()
+
+
+async def test_a_captioner_takes_vectors_as_json(tiny_writers: Path) -> None:
+    site = OIPSite(tiny_writers)
+    found = await site.infer("tiny-caption", texts(orjson.dumps(bundles.FRAMES).decode(), name="json"))
+    (expected,) = (await site.client.post("/v1/caption", json={"inputs": bundles.FRAMES})).json()
+    assert found["text"]["data"] == [expected["generated_text"]]
+    await site.close()
