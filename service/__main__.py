@@ -81,13 +81,15 @@ def _check_bundles(values: Settings) -> None:
     from service.engine import Engine  # imports ONNX Runtime, which the other command does not need
 
     try:
-        runtimes = Engine.load(values, Telemetry()).runtimes
+        models = Engine.load(values, Telemetry()).catalog.models.values()
     except (ValueError, RuntimeError) as error:  # of the setting, a bundle or the device
         chosen = [f"{variable(name)}={getattr(values, name)}" for name in ("device", "variant")]
         chosen = [text for text in chosen if not text.endswith("=auto")]
         raise BadSetting(f"{error} ({', '.join(chosen)})" if chosen else str(error)) from error
-    for runtime in runtimes.values():
-        print(f"{runtime.name} ({runtime.bundle.manifest.task}, {runtime.bundle.variant}): OK")
+    for model in models:
+        for version, runtime in model.versions.items():
+            name = f"{model.name}@{version}" if len(model.versions) > 1 else model.name
+            print(f"{name} ({runtime.bundle.manifest.task}, {runtime.bundle.variant}): OK")
     for run in values.unexported_runs():
         print(f"{run.name}: skipped, because it has no bundle yet: seqserve export {run}")
 

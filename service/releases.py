@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 DIRECTORY = "_SEQSERVE_RELEASES"  # variable: the directory, which the supervising process makes
 POLL_S, PENDING_POLL_S = 0.05, 0.01  # between two looks at the files; while a change is under way
-DROP_S = 1.0  # between two looks for versions that are no longer needed
+CHORES_S = 1.0  # between two looks for what is no longer needed
 ACTIVE, PROPOSED, WITHDRAWN, FAILURES = "active.json", "proposed.json", "withdrawn.json", "failures.json"
 
 
@@ -177,17 +177,15 @@ class Releases:
     async def follow(self) -> None:
         """Prepare each proposal and serve each active release, without end."""
         loop = asyncio.get_running_loop()
-        next_drop_s = loop.time() + DROP_S
+        next_chores_s = loop.time() + CHORES_S
         while True:
             await asyncio.sleep(POLL_S if self._prepared is None else PENDING_POLL_S)
             if (changes := self._files.changes()) != self._seen:
                 await self._act()
                 self._seen = changes
-            if loop.time() >= next_drop_s and self._prepared is None:
-                next_drop_s = loop.time() + DROP_S
-                if dropped := self._models.drop_retired():
-                    self._thread.submit(_free, dropped)
-                    del dropped
+            if loop.time() >= next_chores_s:
+                next_chores_s = loop.time() + CHORES_S
+                self._tidy()
 
     async def watch(self) -> None:
         """Load each model whose directory has changed, without end. One worker does it for all."""
@@ -242,6 +240,16 @@ class Releases:
                 failure = str(error) or type(error).__name__
             self._files.report(WorkerStatus(serves=self._serves, prepared=proposed.number, failure=failure))
 
+    def _tidy(self) -> None:
+        """Drop versions that are no longer needed, or the proposal of a worker that has ended."""
+        if self._prepared is None:
+            if dropped := self._models.drop_retired():
+                self._thread.submit(_free, dropped)
+            return
+        with self._files.locked("change") as is_ours:
+            if is_ours:  # so no worker waits for this proposal
+                self._files.withdraw()
+
     async def _change(self, name: str, make: Callable[[Release], Release]) -> None:
         # In a task of its own: handlers on the fast path run in none, and a timeout needs one.
         await asyncio.create_task(self._change_in_turn(name, make))
@@ -255,7 +263,7 @@ class Releases:
                     self._files.withdraw()
         except TimeoutError:
             limit = self._settings.load_timeout_s
-            message = f"not all workers had loaded {name} after {limit:g} s; raise SEQSERVE_LOAD_TIMEOUT_S"
+            message = f"not all workers have loaded {name} after {limit:g} s; raise SEQSERVE_LOAD_TIMEOUT_S"
             error: ServiceError = DeadlinePassed(message, limit=limit)
         except (BundleError, BadSetting, OSError) as cause:
             error = LoadFailed(str(cause), value=name)
@@ -263,7 +271,7 @@ class Releases:
             self._files.record(name, "")
             return
         self._files.record(name, error.message)
-        log.error("%s stays as it was: %s", name, error.message)
+        log.error("the change of %s failed: %s", name, error.message)
         raise error
 
     async def _agree(self, make: Callable[[Release], Release]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from service.errors import DeadlinePassed, LoadFailed, UnknownModel
+from service.repository import read_model
 from service.settings import Settings
 from tests.support import bundles
 from tests.support.engines import until
@@ -129,6 +130,17 @@ async def test_a_worker_that_does_not_report_ends_the_change(site: Site) -> None
     with pytest.raises(DeadlinePassed):
         await first.releases.load(MODEL)
     assert site.versions() == ["1", "1"]
+
+
+async def test_the_proposal_of_a_worker_that_has_ended_is_withdrawn(site: Site) -> None:
+    worker, ended = site.start(), site.join()
+    add_version(site.repository, "2")
+    release = ended.files.active().with_model(read_model(worker.settings, MODEL))
+    ended.files.propose(release)
+    ended.releases.close()
+    await until(lambda: worker.files.proposed() is None, 30)
+    await worker.releases.load(MODEL)
+    assert worker.version() == "2"
 
 
 async def test_a_worker_that_starts_is_waited_for(site: Site) -> None:

@@ -6,8 +6,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from service.api import inference_pb2 as pb
+from service.api import oip_grpc
 from service.releases import DIRECTORY, ReleaseFiles
 from service.repository import read_release
 from service.settings import Settings
@@ -129,3 +132,38 @@ async def test_every_way_to_name_a_version_reaches_it(repository: Path) -> None:
                 found = await site.infer(model, texts("the cat"))
                 assert version_of(found["label"]["data"]) == "2"
         assert await version(site) == "1"
+
+
+async def test_models_are_loaded_and_named_over_grpc(repository: Path) -> None:
+    async with opened(repository, grpc_port=0) as site:
+        server, port = await oip_grpc.start(site.worker)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+
+            def ask(method: str, request: Any, answer: Any) -> Any:
+                path = f"/{oip_grpc.SERVICE}/{method}"
+                return channel.unary_unary(path, type(request).SerializeToString, answer.FromString)(request)
+
+            def infer(model: str) -> Any:
+                request = pb.ModelInferRequest(model_name=model)
+                contents = pb.InferTensorContents(bytes_contents=[b"the cat"])
+                request.inputs.add(name="text", datatype="BYTES", shape=[1], contents=contents)
+                return ask("ModelInfer", request, pb.ModelInferResponse)
+
+            load = pb.RepositoryModelLoadRequest(model_name="tiny-tag")
+            add_version(repository, "2")
+            await ask("RepositoryModelLoad", load, pb.RepositoryModelLoadResponse)
+            call = infer("tiny-tag@2")
+            assert (await call).model_version == "2"
+            metadata = {name: value for name, value in await call.trailing_metadata()}
+            assert metadata["x-model"].startswith("tiny-tag@2;digest=sha256:")
+            set_serving(repository / "tiny-tag", serve="all")
+            (add_version(repository, "3") / "words.json").unlink()
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await ask("RepositoryModelLoad", load, pb.RepositoryModelLoadResponse)
+            assert failed.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+            unload = pb.RepositoryModelUnloadRequest(model_name="tiny-tag")
+            await ask("RepositoryModelUnload", unload, pb.RepositoryModelUnloadResponse)
+            with pytest.raises(grpc.aio.AioRpcError) as unknown:
+                await infer("tiny-tag")
+            assert unknown.value.code() == grpc.StatusCode.NOT_FOUND
+        await oip_grpc.stop(server)
