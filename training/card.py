@@ -194,9 +194,8 @@ def _measured(manifest: Manifest, measured: Mapping[str, Any]) -> str:
 
 
 def _selection(recipe: Mapping[str, Any]) -> str:
-    """Return which examples chose the epoch, the threshold, the delay and the seed, and which gave the scores."""
-    options = {"threshold": recipe["training"].get("threshold"), "delay": recipe["codec"].get("delay")}
-    chosen = " and ".join(["the epoch", *(f"the {name}" for name, used in options.items() if used)])
+    """Return which examples chose the epoch, the threshold, the seed and settings, and which gave the scores."""
+    chosen = "the epoch and the threshold" if recipe["training"].get("threshold") else "the epoch"
     expect = recipe.get("expect", {})
     if share := recipe["data"].get("choice_share"):
         part = f"{share:.0%} of the first data set's training examples were"
@@ -211,7 +210,8 @@ def _selection(recipe: Mapping[str, Any]) -> str:
             f" Over {folds} folds, each scored by the last epoch of a network that was not trained on it, the score is "
         )
         text += f"{expect['score']:g}."
-    return text + (f" Seeds: {expect['seeds']}." if expect.get("seeds") else "")
+    tried = [f" {name.capitalize()}: {expect[name]}." for name in ("seeds", "settings") if expect.get(name)]
+    return text + "".join(tried)
 
 
 def _scores(manifest: Manifest) -> str:

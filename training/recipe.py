@@ -115,6 +115,7 @@ class Expectation(_RecipePart):
     minutes: float | None = None  # of training
     machine: str = ""  # that the minutes refer to
     seeds: str = ""  # that were tried, and which data chose one of them
+    settings: str = ""  # other fields that were tried, and which data chose their values
 
 
 class Recipe(_RecipePart):

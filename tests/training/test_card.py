@@ -91,13 +91,14 @@ def test_measurements_have_their_tables() -> None:
     [
         ({"data": {"choice_share": 0.1}}, "10% of the first data set's"),
         ({"data": {"choice_share": 0.0}}, "which also chose the epoch"),
+        ({"expect": {"settings": "5 delays; the dev set chose 8"}}, " Settings: 5 delays; the dev set chose 8."),
         (
             {"expect": {"folds": 10, "score": 84.0}},
             "Over 10 folds, each scored by the last epoch of a network that was not trained on it, the score is 84.",
         ),
         (
-            {"data": {"choice_share": 0.2}, "task": "tag", "codec": {"kind": "frames", "delay": 4}},
-            "The last 20% of each training series was held out and chose the epoch and the delay.",
+            {"data": {"choice_share": 0.2}, "task": "tag", "codec": {"kind": "frames"}},
+            "The last 20% of each training series was held out and chose the epoch. The scores",
         ),
     ],
 )
