@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from service.worker import SAME_SIGNAL_S
 from tests.support.bentoml_server import served
 from tests.support.polling import wait_until
 
@@ -135,3 +136,16 @@ def test_new_clients_get_503_until_the_end_of_the_shutdown(tmp_path: Path) -> No
         assert {answer.status_code for answer in answers} == {503}
         assert {answer.headers["connection"] for answer in answers} == {"close"}
         assert process.wait(10) == 0
+
+
+def test_in_the_lame_duck_period_requests_are_answered_and_a_second_signal_ends_it(tmp_path: Path) -> None:
+    with served(tmp_path, SEQSERVE_LAME_DUCK_S="600") as (address, process, _), httpx.Client() as client:
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: httpx.get(f"{address}/readyz", timeout=20).status_code == 503, timeout_s=60)
+        stopping_s = time.monotonic()
+        for path in ("/v1/tag", "/tag"):
+            answer = client.post(address + path, json={"inputs": "a"}, timeout=20)
+            assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        wait_until(lambda: time.monotonic() > stopping_s + SAME_SIGNAL_S)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
