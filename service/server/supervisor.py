@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 from bentoml._internal.utils import circus as bentoml_circus
 from circus.exc import ConflictError
 
@@ -163,14 +164,18 @@ class Arbiter(bentoml_circus.Arbiter):
         if self._restarts.gives_up(any_ready=bool(self._ready)) and not self._failed:
             self._failed = True
             problem = "workers keep ending" if was_ready else "no worker can start"
-            reason = f"a worker {how}" if was_ready or not self._reason else self._reason
-            log.critical("%s, so the service exits: %s", problem, reason)
+            cause = f"a worker {how}" if was_ready or not self._reason else self._reason
+            log.critical("%s, so the service exits: %s", problem, cause)
             self.loop.add_callback(self.stop)
 
     def _look(self) -> None:
         """Look at the heartbeats, act on workers that hang, and record the state of all."""
         try:
             self._read_reports()
+            if self._stopping:  # circus reaps the workers itself
+                for pid in [pid for pid in self._workers if not psutil.pid_exists(pid)]:
+                    self._workers.discard(pid)
+                    self._watchdog.forget(pid)
             for pid, action in self._watchdog.look():
                 self._act(pid, action)
             self._metrics.record(self._ready, self._watchdog)

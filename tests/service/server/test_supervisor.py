@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import psutil
 import pytest
 from bentoml._internal.utils import circus as bentoml_circus
 
@@ -128,6 +129,21 @@ def test_a_worker_that_hangs_is_killed(service: Service, monkeypatch: pytest.Mon
     assert sent[-1] == (1, signal.SIGKILL)
     service.end(1, signal.SIGKILL)
     service.metrics.ended.assert_called_once_with(1, "watchdog")
+
+
+def test_while_the_service_stops_only_running_workers_can_hang(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acted: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, _: acted.append(pid))
+    monkeypatch.setattr(psutil, "pid_exists", lambda pid: pid == 2)
+    monkeypatch.setattr(bentoml_circus.Arbiter, "stop", lambda self: setattr(self, "_stopping", True))
+    for pid in (1, 2):
+        service.start(pid, ready="")
+    service.arbiter.stop()
+    for _ in range(6):
+        service.look()
+    assert set(acted) == {2}
 
 
 def test_the_service_exits_if_workers_keep_ending(service: Service) -> None:
