@@ -127,6 +127,14 @@ class Arbiter(bentoml_circus.Arbiter):
             self.loop.asyncio_loop.call_soon_threadsafe(self.loop.call_later, CONFLICT_S, self.stop)
             return None
 
+    def manage_watchers(self) -> Any:
+        """Reap and start workers. circus also calls it every 10 s, perhaps while it is running."""
+        try:
+            return super().manage_watchers()
+        except ConflictError:
+            self.loop.call_later(CONFLICT_S, self._manage)
+            return None
+
     def reap_processes(self) -> None:
         """Log and forget the workers that have ended. circus calls it before it starts others."""
         for pid, status in _ended_children():
@@ -190,10 +198,7 @@ class Arbiter(bentoml_circus.Arbiter):
 
     def _manage(self) -> None:
         if not self._stopping:
-            try:
-                self.manage_watchers()
-            except ConflictError:
-                self.loop.call_later(CONFLICT_S, self._manage)
+            self.manage_watchers()
 
     def _read_reports(self) -> None:
         found = b""

@@ -11,6 +11,7 @@ from unittest import mock
 import psutil
 import pytest
 from bentoml._internal.utils import circus as bentoml_circus
+from circus.exc import ConflictError
 
 from service.server import supervisor
 from service.server.supervisor import DEATHS_S, RestartPolicy
@@ -144,6 +145,21 @@ def test_while_the_service_stops_only_running_workers_can_hang(
     for _ in range(6):
         service.look()
     assert set(acted) == {2}
+
+
+def test_a_look_at_the_workers_during_another_one_is_repeated(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise ConflictError
+
+    monkeypatch.setattr(bentoml_circus.Arbiter, "manage_watchers", refuse)
+    assert service.arbiter.manage_watchers() is None
+    again = service.loop.later.pop()
+    managed: list[object] = []
+    monkeypatch.setattr(bentoml_circus.Arbiter, "manage_watchers", lambda arbiter: managed.append(arbiter))
+    again()
+    assert managed == [service.arbiter]
 
 
 def test_the_service_exits_if_workers_keep_ending(service: Service) -> None:
