@@ -24,7 +24,7 @@ def test_a_killed_worker_is_logged_and_replaced_at_once(tmp_path: Path) -> None:
         def workers() -> set[int]:
             return {child.pid for child in psutil.Process(process.pid).children()}
 
-        wait_until(lambda: "ready: " in log.read_text())
+        wait_until(lambda: "ready: " in log.read_text(), timeout_s=120)
         before = workers()
         killed = min(before)
         os.kill(killed, signal.SIGKILL)
@@ -40,7 +40,7 @@ def test_a_killed_worker_is_logged_and_replaced_at_once(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_request_that_the_start_suggests_gets_an_answer(tmp_path: Path) -> None:
     with served(tmp_path, service="service.app:Seqserve", SEQSERVE_BUNDLES="models/zoo/names") as (_, _, log):
-        wait_until(lambda: "ready: " in log.read_text())
+        wait_until(lambda: "ready: " in log.read_text(), timeout_s=120)
         (command,) = re.findall("Try: (curl .*)", log.read_text())
         done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=30, check=True)
         assert set(json.loads(done.stdout)[0][0]) == {"label", "score"}
@@ -49,7 +49,7 @@ def test_the_request_that_the_start_suggests_gets_an_answer(tmp_path: Path) -> N
 def start(tmp_path: Path, service: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bentoml", "serve", service, *arguments]
     env = {**os.environ, "BENTOML_HOME": str(tmp_path), **environ}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=180, check=False)
 
 
 def test_a_start_without_a_worker_ends_with_the_reason(tmp_path: Path) -> None:
@@ -63,14 +63,14 @@ def test_the_service_ends_once_no_worker_is_left_and_none_can_start(tmp_path: Pa
     fail = tmp_path / "fail"
     settings = {"FAIL": str(fail), "SEQSERVE_WORKERS": "2"}
     with served(tmp_path, service="tests.support.failing_app:svc", **settings) as (address, process, log):
-        wait_until(lambda: "ready: " in log.read_text())
+        wait_until(lambda: "ready: " in log.read_text(), timeout_s=120)
         first, second = psutil.Process(process.pid).children()
         fail.touch()
         first.kill()
-        wait_until(lambda: log.read_text().count("before it was ready") >= 2)
+        wait_until(lambda: log.read_text().count("before it was ready") >= 2, timeout_s=120)
         assert httpx.get(f"{address}/livez").status_code == 200  # the other one serves on
         second.kill()
-        assert process.wait(60) == 1
+        assert process.wait(180) == 1
         assert "the device has no memory left" in log.read_text().splitlines()[-1]
 
 
