@@ -91,7 +91,10 @@ def load(
     name, model = _open(path, manifest, contents, variant, placement)
     _check_graph(path, manifest, model)
     reader = _open_reader(path, manifest, contents, name, placement)
-    codec = codecs.build(manifest.codec, lambda file: _parse_vocabulary(path / file, contents[file]))
+    try:
+        codec = codecs.build(manifest.codec, lambda file: _parse_vocabulary(path / file, contents[file]))
+    except ValueError as error:
+        raise error if isinstance(error, BundleError) else BundleError(f"{path}: {error}") from None
     for file in filter(None, (manifest.variants[name].file, manifest.variants[name].speller)):
         _check_weights(path / file, contents[file], codec.tables)
     if (read_by := manifest.variants[name].reader) is not None:

@@ -244,3 +244,34 @@ def test_weights_in_nodes_and_in_their_bodies_are_checked(nested: bool, value: f
         body = onnx.helper.make_graph([onnx.helper.make_node("Scan", [], ["y"], body=body)], "outer", [], [])
     content = onnx.helper.make_model(body).SerializeToString()
     assert GraphFile(content).nonfinite_weight() == "weight"
+
+
+@pytest.fixture
+def translator(tmp_path: Path) -> Path:
+    return bundles.translator(tmp_path)
+
+
+def test_reader_with_other_outputs_is_refused(translator: Path) -> None:
+    def drop_keys(graph: Any) -> None:
+        (keys,) = (output for output in graph.output if output.name == "keys")
+        graph.output.remove(keys)
+
+    change_graph(translator / "reader.onnx", drop_keys)
+    assert "reader.onnx" in load_error(translator)
+
+
+@pytest.mark.parametrize(("file", "looked_up"), [("fp32.onnx", "pieces"), ("reader.onnx", "source")])
+def test_table_that_does_not_fit_the_pieces_is_refused(translator: Path, file: str, looked_up: str) -> None:
+    def cut(graph: Any) -> None:
+        (name,) = (node.input[0] for node in graph.node if node.input[1:] == [looked_up])
+        (table,) = (tensor for tensor in graph.initializer if tensor.name == name)
+        table.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(table)[:-1], name))
+
+    change_graph(translator / file, cut)
+    assert looked_up in load_error(translator)
+
+
+@pytest.mark.parametrize(("file", "content"), [("merges.json", '["a zz"]'), ("pieces.json", '["a", "b"]')])
+def test_pieces_that_do_not_fit_are_refused(translator: Path, file: str, content: str) -> None:
+    replace(translator / file, content.encode())
+    assert "piece" in load_error(translator)

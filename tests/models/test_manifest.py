@@ -179,3 +179,34 @@ def test_invalid_state_or_embedding_is_refused(
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | changes), "utf-8")
     with pytest.raises(BundleError, match=named):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("source", None),
+        ("source", {"kind": "frames", "features": 3}),
+        ("translation", None),
+        ("translation", {"pairs": []}),
+        ("memory", []),
+        ("memory", [{"name": "pieces", "width": 6}]),
+        ("state", []),
+        ("codec", {"kind": "characters"}),
+        ("task", "caption"),
+        ("format", 3),
+    ],
+)
+def test_translator_without_its_fields_is_refused(tmp_path: Path, field: str, value: Any) -> None:
+    file = bundles.translator(tmp_path) / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), field: value}), "utf-8")
+    with pytest.raises(BundleError):
+        read(file.parent)
+
+
+def test_reader_belongs_to_translators(tmp_path: Path) -> None:
+    for make, reader in ((bundles.translator, None), (bundles.tagger, "fp32.onnx")):
+        file = make(tmp_path) / "manifest.json"
+        content = json.loads(file.read_text("utf-8"))
+        content["variants"]["fp32"]["reader"] = reader
+        file.write_text(json.dumps(content), "utf-8")
+        assert "reader" in read_error(file.parent)
