@@ -165,6 +165,7 @@ class Releases:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
         self._ids: dict[Path, object] = {}  # of the files of each model that were read last
         self._settling: dict[Path, object] = {}  # of those that have changed since
+        self._unreadable = ""  # why the directories cannot be read, logged once
 
     def join(self) -> None:
         """Become one of the workers, and serve the active release. Blocks. Raises BundleError."""
@@ -310,8 +311,11 @@ class Releases:
         try:
             paths = await self._run(_scan, self._settings)
         except (BadSetting, OSError) as error:
-            log.error("the directories of bundles cannot be read: %s", error)
+            if str(error) != self._unreadable:
+                self._unreadable = str(error)
+                log.error("the directories of bundles cannot be read: %s", error)
             return
+        self._unreadable = ""
         for path, ids in paths.items():
             if ids == self._ids.get(path):
                 continue

@@ -10,7 +10,8 @@ In a directory of bundles, each directory is one model: a bundle, or a bundle fo
 A directory has versions if it has a `serving.json`, or a bundle whose directory is a number.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -123,10 +124,18 @@ def model_name(path: Path) -> str:
         return path.name
 
 
-def versions_on_disk(settings: Settings) -> list[tuple[str, str]]:
-    """Return name and version of everything in the directories of models with versions. Raises BadSetting."""
-    paths = [path for path in settings.bundle_paths() if not is_bundle(path)]
-    return [(path.name, version) for path in paths for version in versions_in(path)]
+def versions_on_disk(settings: Settings, failures: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return name, version and failure of all versions in the directories of models. Raises BadSetting.
+
+    `failures` has the last failure of each model. It is that of the versions whose directory it names, or of all.
+    """
+    found = []
+    for path in settings.bundle_paths():
+        versions = [] if is_bundle(path) else versions_in(path)
+        failure = failures.get(path.name, "")
+        named = {version for version in versions if re.search(rf"{re.escape(str(path / version))}\b", failure)}
+        found += [(path.name, version, failure if version in (named or versions) else "") for version in versions]
+    return found
 
 
 def versions_in(path: Path) -> list[str]:

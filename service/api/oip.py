@@ -263,10 +263,10 @@ async def model_index(worker: Worker, *, only_ready: bool) -> list[IndexedModel]
     ]
     if only_ready or worker.releases is None:
         return index
-    on_disk, failures = await asyncio.to_thread(versions_on_disk, worker.settings), worker.releases.failures()
+    on_disk = await asyncio.to_thread(versions_on_disk, worker.settings, worker.releases.failures())
     index += [
-        {"name": name, "version": version, "state": "UNAVAILABLE", "reason": failures.get(name, "not served")}
-        for name, version in on_disk
+        {"name": name, "version": version, "state": "UNAVAILABLE", "reason": failure or "not served"}
+        for name, version, failure in on_disk
         if name not in models or version not in models[name].versions
     ]
     return index

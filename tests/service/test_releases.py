@@ -211,6 +211,19 @@ async def test_the_watch_keeps_a_model_whose_new_version_is_broken_until_it_is_w
     await until(lambda: worker.version() == "2", 30)
 
 
+async def test_the_watch_logs_once_that_it_cannot_read(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    def logged() -> int:
+        return sum("cannot be read" in record.message for record in caplog.records)
+
+    worker = site.start()
+    site.run(worker.releases.watch)
+    shutil.rmtree(site.model)
+    await until(lambda: logged() > 0, 30)
+    await asyncio.to_thread(add_version, site.repository, "2")  # takes many looks
+    await until(lambda: worker.version() == "2", 30)
+    assert logged() == 1
+
+
 def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     """Return a fault: a changed manifest."""
 

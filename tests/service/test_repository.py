@@ -130,7 +130,19 @@ def test_one_model_is_read_beside_broken_ones(repository: Path) -> None:
 def test_a_version_that_is_being_written_is_not_seen(repository: Path) -> None:
     (repository / "tiny-tag/2").rename(repository / "tiny-tag/.2.new")
     assert read_only_model(repository).default == "1"
-    assert versions_on_disk(settings(repository)) == [("tiny-tag", "1")]
+    assert versions_on_disk(settings(repository), {}) == [("tiny-tag", "1", "")]
+
+
+def test_a_failure_is_that_of_the_version_that_it_names(repository: Path) -> None:
+    add_version(repository, "22")
+    failure = f"{repository}/tiny-tag/2/words.json: is missing"
+    found = versions_on_disk(settings(repository), {"tiny-tag": failure})
+    assert [each for _, *each in found] == [["1", ""], ["2", failure], ["22", ""]]
+
+
+def test_a_failure_that_names_no_version_is_that_of_all(repository: Path) -> None:
+    found = versions_on_disk(settings(repository), {"tiny-tag": "serving.json is broken"})
+    assert {failure for *_, failure in found} == {"serving.json is broken"}
 
 
 def test_a_new_model_is_the_last_of_a_release(repository: Path, tiny_zoo: Path) -> None:
