@@ -65,11 +65,8 @@ class InspectionObject(TypedDict):
 
 async def _inspect(context: RequestContext, body: bytes) -> Any:
     request = await schemas.read_request(InspectRequest, body, context.worker)
-    runtimes = context.worker.engine.runtimes
-    if request.model not in runtimes:
-        raise UnknownModel.named(request.model, runtimes)
-    context.model = request.model
-    runtime = runtimes[request.model]
+    runtime = context.worker.engine.catalog.find(request.model)
+    context.model, context.request.model = request.model, runtime.identity
     runtime.check_kind(request.inputs)
     if not isinstance(request.inputs, str) and not runtime.is_single(request.inputs):
         raise InvalidRequest("a list has several inputs; send one, as a string or as frames", field="inputs")

@@ -2,7 +2,8 @@
 
 import { el, svg } from "./dom.js";
 
-const WIDTH = 720;
+const WIDEST = 720;
+const NAMED = 20; // steps at most whose names are shown below the axis
 const MARGIN = { left: 52, right: 12, top: 12, bottom: 40 };
 
 function ticks(low, high, count) {
@@ -18,9 +19,11 @@ const shown = (value) => Number(value.toPrecision(4)).toString();
 
 /**
  * Return a figure of lines and areas over whole numbers x.
- * lines: [{ name, kind, from, values }]; areas: [{ name, kind, from, low, high }]; marks: [{ x, label }].
+ * lines: [{ name, kind, from, values }]; areas: [{ name, kind, from, low, high }]. names: what is at x = 1, 2, …
  */
-export function lineChart({ title, xLabel, lines, areas = [], marks = [], height = 260, low, high }) {
+export function lineChart({ title, xLabel, lines, areas = [], names, height = 260, low, high }) {
+  const width = Math.max(280, Math.min(WIDEST, document.documentElement.clientWidth - 72));
+  const most = Math.min(NAMED, Math.floor(width / 34)); // names below the axis
   const xs = [...lines, ...areas].flatMap((each) => [each.from, each.from + (each.values ?? each.low).length - 1]);
   const ys = [...lines.map((line) => line.values), ...areas.flatMap((area) => [area.low, area.high])]
     .flat().filter((value) => value !== null && Number.isFinite(value));
@@ -28,7 +31,7 @@ export function lineChart({ title, xLabel, lines, areas = [], marks = [], height
   const [bottom, top] = [low ?? Math.min(...ys), high ?? Math.max(...ys)];
   const pad = low === undefined ? (top - bottom || 1) * 0.06 : 0;
   const [y0, y1] = [bottom - pad, top + pad || 1];
-  const x = (value) => MARGIN.left + ((value - x0) / (x1 - x0)) * (WIDTH - MARGIN.left - MARGIN.right);
+  const x = (value) => MARGIN.left + ((value - x0) / (x1 - x0)) * (width - MARGIN.left - MARGIN.right);
   const y = (value) => height - MARGIN.bottom - ((value - y0) / (y1 - y0 || 1)) * (height - MARGIN.top - MARGIN.bottom);
   const point = (value, index, from) => `${x(from + index).toFixed(1)},${y(value).toFixed(1)}`;
 
@@ -48,20 +51,16 @@ export function lineChart({ title, xLabel, lines, areas = [], marks = [], height
     `M${over.map((value, index) => point(value, index, from)).join("L")}` +
     `L${under.map((value, index) => point(value, index, from)).reverse().join("L")}Z`;
 
-  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": title, class: "chart" },
+  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title, class: "chart" },
     ticks(y0, y1, 5).map((value) => [
-      svg("line", { x1: MARGIN.left, x2: WIDTH - MARGIN.right, y1: y(value), y2: y(value), class: "grid" }),
+      svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value), class: "grid" }),
       svg("text", { x: MARGIN.left - 6, y: y(value) + 4, class: "tick end" }, shown(value)),
     ]),
-    ticks(x0, x1, 8).filter(Number.isInteger).map((value) =>
-      svg("text", { x: x(value), y: height - 24, class: "tick middle" }, shown(value))),
-    svg("text", { x: WIDTH - MARGIN.right, y: height - 6, class: "tick end" }, xLabel),
+    ticks(x0, x1, names?.length <= most ? names.length : Math.round(width / 90)).filter(Number.isInteger).map((value) =>
+      svg("text", { x: x(value), y: height - 24, class: "tick middle" }, (names?.length <= most && names[value - 1]) || shown(value))),
+    svg("text", { x: width - MARGIN.right, y: height - 6, class: "tick end" }, xLabel),
     areas.map((area) => svg("path", { d: band(area), class: `area ${area.kind}` })),
-    lines.map((line) => svg("path", { d: path(line), class: `line ${line.kind}` })),
-    marks.map((mark) => [
-      svg("line", { x1: x(mark.x), x2: x(mark.x), y1: MARGIN.top, y2: height - MARGIN.bottom, class: "mark" }),
-      svg("text", { x: x(mark.x) + 4, y: MARGIN.top + 10, class: "tick" }, mark.label),
-    ]));
+    lines.map((line) => svg("path", { d: path(line), class: `line ${line.kind}` })));
   const legend = [...lines, ...areas].filter((each) => each.name).map((each) =>
     el("li", null, el("span", { class: `key ${each.values ? "line" : "area"} ${each.kind}` }), each.name));
   return el("figure", null, picture, el("figcaption", null, legend.length > 1 && el("ul", { class: "legend" }, legend)));
@@ -86,14 +85,21 @@ export function heatMap({ caption, columns, rows, reach = 1, describe }) {
       cell.style.backgroundColor = heatColor(value / reach);
       return cell;
     })));
+  const scale = [-1, -0.5, 0, 0.5, 1].filter((value) => value >= 0 || rows.some((row) => Math.min(...row.values) < 0));
+  const legend = el("p", { class: "scale" }, scale.map((value) => {
+    const color = el("span", { "aria-hidden": "true" });
+    color.style.backgroundColor = heatColor(value);
+    return el("span", null, color, Number((value * reach).toFixed(2)).toString());
+  }));
   const table = el("table", { class: "heat", "aria-label": caption },
     el("thead", null, el("tr", null, el("td"),
       columns.map((column) => el("th", { scope: "col" }, el("span", null, column))))),
     el("tbody", null, cells));
+  table.style.setProperty("--cell", `clamp(1.1rem, ${(44 / columns.length).toFixed(2)}rem, 2.6rem)`);
   table.addEventListener("pointerover", (event) => {
     const { row, column } = event.target.closest("td")?.dataset ?? {};
     if (row !== undefined) status.textContent = describe(Number(row), Number(column));
   });
   return el("figure", null, el("figcaption", null, caption),
-    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${caption}, as a heat map` }, table), status);
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${caption}, as a heat map` }, table), legend, status);
 }

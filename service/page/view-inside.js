@@ -6,7 +6,7 @@ import { el, field, select } from "./dom.js";
 import { codeBox, exampleLabel, exampleText, parseInput, problemBox, timingLine } from "./parts.js";
 
 const PARTS = {
-  forget: "The forget gate decides how much of the cell is kept. Near 1 (dark), the unit remembers; near 0, it forgets.",
+  forget: "The forget gate decides how much of the cell is kept. Near 1 (strong blue), the unit remembers; near 0, it forgets.",
   input: "The input gate decides how much of the candidate enters the cell.",
   output: "The output gate decides how much of the cell the rest of the network sees.",
   candidate: "The candidate is the new content that the unit proposes, between -1 and 1.",
@@ -14,9 +14,11 @@ const PARTS = {
   memory: "The squashed cell, between -1 and 1: what the unit remembers.",
   state: "The state is what the unit tells the next step and the next layer.",
   reset: "The reset gate decides how much of the old state the candidate may use.",
-  update: "The update gate decides how much of the old state is kept. Near 1 (dark), the unit remembers.",
+  update: "The update gate decides how much of the old state is kept. Near 1 (strong blue), the unit remembers.",
 };
 const GATES = ["forget", "input", "output", "reset", "update"];
+
+const visible = (step) => (step === "\n" ? "⏎" : step === " " ? "␣" : step);
 
 function layerName(layer) {
   return `${layer.name}, ${layer.direction}, ${layer.kind} of ${layer.hidden} units`;
@@ -26,7 +28,7 @@ function picture(layer, part, steps) {
   const values = layer.parts[part];
   const gate = GATES.includes(part);
   const reach = gate ? 1 : Math.max(...values.flat().map(Math.abs), 1e-9);
-  const shown = steps.map((step) => (step === "\n" ? "⏎" : step === " " ? "␣" : step));
+  const shown = steps.map(visible);
   const order = layer.direction === "backward" ? "This layer reads from right to left." : "This layer reads from left to right.";
   return el("div", null,
     el("p", null, PARTS[part], " ", order),
@@ -48,9 +50,9 @@ function influence(layer, steps) {
       + "step that the layer reads. The line shows by how much, relative to that step. Where it is near zero, the gradient has "
       + "vanished: in training, an error at the end could not teach the layer anything about that step."),
     lineChart({ title: `Influence of each step on the ${end} one, between ${low.toPrecision(2)} and ${Math.max(...layer.influence).toPrecision(2)}`,
-      xLabel: "step", lines: [{ name: "influence", kind: "history", from: 1, values: layer.influence }], low: 0,
+      xLabel: "step", names: steps, lines: [{ name: "influence", kind: "history", from: 1, values: layer.influence }], low: 0,
       high: Math.max(...layer.influence) * 1.05, height: 200 }),
-    el("p", { class: "timing" }, `“${steps[0]}” is step 1, “${steps.at(-1)}” is step ${steps.length}.`));
+    el("p", { class: "timing" }, `${steps.length} steps, from “${steps[0]}” to “${steps.at(-1)}”.`));
 }
 
 function show(body, models) {
@@ -73,7 +75,7 @@ function show(body, models) {
       parts.replaceChildren(...Object.keys(layer.parts).map((part) => el("option", { value: part }, part)));
       parts.value = wanted in layer.parts ? wanted : Object.keys(layer.parts)[0];
     }
-    answer.replaceChildren(picture(layer, parts.value, found.steps), influence(layer, found.steps) ?? "");
+    answer.replaceChildren(picture(layer, parts.value, found.steps), influence(layer, found.steps.map(visible)) ?? "");
   }
 
   async function run() {
@@ -88,7 +90,7 @@ function show(body, models) {
       if (kept && kept < found.layers.length) layers.value = kept;
       controls.hidden = false;
       draw(true);
-      extras.replaceChildren(timingLine(timing), codeBox(wanted));
+      extras.replaceChildren(timingLine({ totalMs: timing.totalMs }), codeBox(wanted));
     } catch (error) {
       if (error.name === "AbortError") return;
       controls.hidden = true;
@@ -112,7 +114,7 @@ function show(body, models) {
   examples.addEventListener("change", take);
   body.append(
     el("p", { class: "intro" }, "A recurrent layer has a state for each step and gates that decide what the state keeps. The heat "
-      + "map shows one row for each unit and one column for each step. White is zero, blue is positive, orange is negative."),
+      + "map shows one row for each unit and one column for each step. Blue is positive, orange is negative, and pale is near zero."),
     el("form", { class: "panel", onsubmit: (event) => {
       event.preventDefault();
       run();

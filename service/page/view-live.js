@@ -76,10 +76,10 @@ function show(body, models) {
   input.addEventListener("input", push);
   body.append(
     el("p", { class: "intro" }, "This network reads from left to right and keeps a state. Each new word costs one step, "
-      + "however long the text is. It cannot see the words that follow, so it sometimes changes its mind too late."),
+      + "however long the text is. It cannot see the words that follow, so a first word such as “book” is hard for it."),
     el("div", { class: "panel" }, field("Model", chooser), field("Text", input)),
     el("section", { class: "answer", "aria-label": "Answer" }, words, status), about);
-  input.value = "The old man the boats . ";
+  input.value = "Book a flight to London . ";
   choose();
   return () => {
     const mine = connection;

@@ -25,12 +25,12 @@ function inText(text, entities, kinds) {
   return el("p", { class: "tagged" }, parts, slice(end));
 }
 
-function onFrames(entities, kinds, count) {
+function onFrames(entities, kinds, count, unit) {
   const strip = el("ol", { class: "strip" }, entities.map((entity) => {
     const label = entity.entity_group ?? entity.entity;
     const part = el("li", { class: colorOf(kinds, label) },
-      el("span", { class: "label" }, label), el("small", null, `${entity.start}–${entity.end}`));
-    part.style.flexGrow = (entity.end - entity.start) / count;
+      el("span", { class: "label" }, label), el("small", null, `${entity.start}–${entity.end}${unit}`));
+    part.style.flexGrow = entity.end - entity.start;
     return part;
   }));
   return el("div", null, strip, el("p", null, `${count} frames in ${entities.length} segments`));
@@ -39,7 +39,7 @@ function onFrames(entities, kinds, count) {
 function render(answer, { model, input }) {
   const kinds = kindsOf(model);
   if (answer.length === 0) return el("p", null, "The model found nothing in this text.");
-  if (typeof input !== "string") return onFrames(answer, kinds, input.length);
+  if (typeof input !== "string") return onFrames(answer, kinds, input.length, model.frame_rate ? " s" : "");
   return el("div", null, inText(input, answer, kinds), el("details", null, el("summary", null, "As a table"),
     el("table", null, el("thead", null, el("tr", null,
       ["Text", "Label", "Score"].map((name) => el("th", { scope: "col" }, name)))),

@@ -21,7 +21,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt install chromium)")
 
 KEY = "a-key-for-the-page"
-VIEWS = ("tag", "classify", "generate", "forecast", "live", "inside", "load")
+VIEWS = ("tag", "classify", "generate", "forecast", "live", "inside", "load")  # of models/zoo
 expect = sync_api.expect
 
 
@@ -101,6 +101,18 @@ def test_tags_are_those_of_the_route(tab: Tab) -> None:
         expect(page.locator(".answer mark:not(.outside)")).to_have_count(len(entities))
         wanted = [[each["word"], each.get("entity_group") or each["entity"]] for each in entities]
         assert marks(page) == wanted
+
+
+def test_frames_are_merged_to_a_strip_of_seconds(tab: Tab) -> None:
+    page = tab.open("tag")
+    page.locator("select[name=model]").select_option("gesture")
+    name, text = example(page)
+    parameters = {"aggregation_strategy": "simple"}
+    segments = ask(tab.address, "v1/tag", {"model": name, "inputs": json.loads(text), "parameters": parameters})
+    parts = page.locator(".strip li")
+    expect(parts).to_have_count(len(segments))
+    for part, segment in zip(parts.all(), segments, strict=True):
+        expect(part).to_have_text(f"{segment['entity_group']}{segment['start']:g}\u2013{segment['end']:g} s")
 
 
 def test_offsets_count_code_points(tab: Tab) -> None:
