@@ -12,7 +12,7 @@ from urllib.parse import quote
 from models.bundle import Bundle
 from models.codecs import InputError, TooLong
 from models.inputs import are_one, hold_numbers
-from models.manifest import SERVES, SeriesSpec, Tensor
+from models.manifest import SERVES, AnySpec, SeriesSpec, Tensor
 from models.onnx_session import GraphRefused
 from models.tasks import Decoding, Generation, Joint, Translation
 from models.tasks.generate import InPlaceDecoder
@@ -99,6 +99,7 @@ class ModelRuntime:
     tensors: TensorRuntime
     max_requests: int  # in progress
     max_length: int  # of one input, in steps
+    reads: AnySpec  # the codec of inputs, which every request asks for
     decoders: Mapping[str, Decode]  # by task
 
     @property
@@ -127,7 +128,7 @@ class ModelRuntime:
     @property
     def unit(self) -> str:
         """The name of one step of an input."""
-        return UNITS[self.bundle.manifest.reads.kind]
+        return UNITS[self.reads.kind]
 
     @property
     def slots(self) -> int:
@@ -146,7 +147,7 @@ class ModelRuntime:
 
     def estimated_tokens(self, inputs: Sequence[Any]) -> int:
         """Return about how many tokens these inputs have, without reading them."""
-        codec = self.bundle.manifest.reads
+        codec = self.reads
         if isinstance(codec, SeriesSpec):
             return sum([-(-min(len(raw), codec.longest) // codec.segment) for raw in inputs])
         per_token, most = CHARACTERS_PER_TOKEN.get(codec.kind, 1), self.max_length
@@ -195,11 +196,11 @@ class ModelRuntime:
 
     def is_single(self, inputs: list[Any]) -> bool:
         """Return whether a list is one input, as frames are, and not a list of inputs."""
-        return self.bundle.manifest.reads.kind == "frames" and are_one(inputs)
+        return self.reads.kind == "frames" and are_one(inputs)
 
     def check_kind(self, inputs: Sequence[Any]) -> None:
         """Raise InvalidRequest for numbers if the model reads text. A codec of frames rejects text itself."""
-        if self.bundle.manifest.reads.kind not in NUMERIC and isinstance(inputs, list) and hold_numbers(inputs):
+        if self.reads.kind not in NUMERIC and isinstance(inputs, list) and hold_numbers(inputs):
             raise InvalidRequest(
                 f"{self.name} reads text, not numbers; send strings, or name a model that takes frames",
                 field="inputs",
@@ -263,6 +264,7 @@ def open_runtime(
         tensors=TensorRuntime(bundle, settings, tensor_scheduler, tensor_loop),
         max_requests=settings.queue_requests,
         max_length=bundle.manifest.max_length,
+        reads=bundle.manifest.reads,
         decoders=_decoders(bundle),
     )
 
