@@ -22,6 +22,9 @@ def check(payload: Payload, answer: object) -> None:
     if payload.task == "forecast":
         _check_forecasts(payload, _typed(answer, dict))
         return
+    if payload.task == "translate":
+        _check_translations(payload, _typed(answer, list))
+        return
     many = isinstance(payload.inputs, list) and not _is_frames(payload.inputs)
     inputs = payload.inputs if many else [payload.inputs]
     # Classification returns one list per input even for a single string.
@@ -45,6 +48,27 @@ def _check_forecasts(payload: Payload, answer: dict[str, Any]) -> None:
         low, middle, high = (prediction[level] for level in ("0.1", "0.5", "0.9"))
         ordered = all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True))
         _expect(ordered, f"quantiles cross: {_short(prediction)}")
+
+
+def _check_translations(payload: Payload, answer: list[Any]) -> None:
+    search = payload.parameters["generate_parameters"]
+    count, many = search["num_return_sequences"], isinstance(payload.inputs, list)
+    inputs = payload.inputs if many else [payload.inputs]
+    found = [[each] for each in answer] if many and count == 1 else answer if many else [answer]
+    _expect(len(found) == len(inputs), f"{len(found)} answers to {len(inputs)} inputs")
+    for text, row in zip(inputs, found, strict=True):
+        _expect(len(row) <= count, f"{len(row)} translations where {count} were wanted")
+        _expect(bool(row), f"no translation of {_short(text)}")
+        scores = []
+        for each in row:
+            written = _typed(_typed(each, dict).get("translation_text"), str)
+            if search["details"]:
+                details = _typed(each.get("details"), dict)
+                scores.append(details["score"])
+                joined = "".join(token["text"] for token in details["tokens"])
+                _expect(joined == written, f"tokens {_short(joined)} of {_short(written)}")
+                _expect(details["generated_tokens"] <= search["max_new_tokens"], "more tokens than the limit")
+        _expect(scores == sorted(scores, reverse=True), f"scores {scores} are not best first")
 
 
 def _check_tags(payload: Payload, value: Sequence[Any], tags: list[Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from loadtest.http_client import fetch
 
 LENGTHS = Path(__file__).with_name("lengths.json")  # written by `python -m tests.support.length_counts`
-TASKS = ("tag", "classify", "generate", "forecast")
+TASKS = ("tag", "classify", "generate", "forecast", "translate")
 JOINT_TASKS = ("tag", "classify")  # of a model with the task "joint"
 # For a model without examples. Every English vocabulary has these letters.
 PLAIN_WORDS = ("the", "king", "and", "a", "good", "old", "film", "was", "seen", "by", "many", "people", "in", "London")
@@ -23,6 +23,8 @@ MERGED_SHARE, FRAME_RATES = 0.3, (1, 25, 30, 100)  # of requests with frames: me
 SHORTEST_HORIZON = 4  # values: every forecaster forecasts as many
 # An assumption, not a measurement: how much text the clients of a small language model request.
 NEW_TOKENS, NEW_TOKENS_WEIGHTS = (20, 50, 100, 200), (4, 3, 2, 1)
+BEAMS, BEAMS_WEIGHTS = (1, 5), (3, 1)
+TRANSLATION_TOKENS = 60  # at most; a translation of Multi30k ends before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +205,21 @@ def _generate(model: ServedModel, histogram: LengthHistogram, random: Random) ->
     return _payload(model, "generate", texts, form="list", parameters=parameters)
 
 
+def _translate(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:
+    beams = random.choices(BEAMS, weights=BEAMS_WEIGHTS)[0]
+    search = {
+        "num_beams": beams,
+        "num_return_sequences": random.randint(1, beams),
+        "max_new_tokens": TRANSLATION_TOKENS,
+        "details": random.random() < 0.25,
+    }
+    parameters = {"generate_parameters": search}
+    if random.random() < 0.9:
+        return _payload(model, "translate", _input(model, histogram, random), parameters=parameters)
+    texts = [_input(model, histogram, random) for _ in range(random.randint(2, 4))]
+    return _payload(model, "translate", texts, form="list", parameters=parameters)
+
+
 def _forecast(model: ServedModel, random: Random) -> Payload:
     """Return a request for one to four series: examples on other scales, with gaps."""
     series = []
@@ -218,6 +235,7 @@ _BUILDERS: Mapping[str, Callable[[ServedModel, LengthHistogram, Random], Payload
     "tag": _tag,
     "classify": _classify,
     "generate": _generate,
+    "translate": _translate,
 }
 
 
@@ -227,7 +245,7 @@ def _input(model: ServedModel, histogram: LengthHistogram, random: Random) -> An
     if model.steps:
         steps = random.choices(model.steps, k=length)
         return steps if model.codec == "frames" else "".join(steps)
-    if histogram.unit == "words" and model.codec == "words":
+    if histogram.unit == "words" and model.codec in ("words", "pieces"):
         return " ".join(random.choices(model.words, k=length))
     text = random.choice(model.words)
     while len(text) < length:

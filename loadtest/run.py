@@ -27,6 +27,7 @@ USERS = {
     "classify": "ClassifyUser",
     "generate": "GenerateUser",
     "forecast": "ForecastUser",
+    "translate": "TranslateUser",
     "mixed": "MixedUser",
 }
 POLL_S = 0.25

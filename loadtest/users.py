@@ -1,7 +1,8 @@
-"""The locustfile: users that tag, classify, generate, forecast or do all of it, as fast as they are answered.
+"""The locustfile: users that tag, classify, generate, forecast, translate or do all of it.
 
-Every answer is checked. An answer that differs from an earlier one to the same request is a failure, because answers
-do not depend on load. Only Locust may import this module: it patches the interpreter.
+They send one request after the other. Every answer is checked. An answer that differs from an earlier one to the same
+request is a failure, because answers do not depend on load. Only Locust may import this module: it patches the
+interpreter.
 
 `seqserve load` starts it, and so does `locust -f loadtest/users.py --host http://127.0.0.1:3000`.
 """
@@ -23,7 +24,7 @@ from loadtest.payloads import Payload
 
 POOL_SIZE = 1000  # different requests per task
 FLUSH_S = 0.5
-MIX = {"tag": 6, "classify": 3, "generate": 1, "forecast": 1}  # relative frequency of each task
+MIX = {"tag": 6, "classify": 3, "generate": 1, "forecast": 1, "translate": 1}  # relative frequency of each task
 HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
 
 
@@ -147,6 +148,10 @@ class GenerateUser(CheckingUser):
 
 class ForecastUser(CheckingUser):
     mix: ClassVar = {"forecast": 1}
+
+
+class TranslateUser(CheckingUser):
+    mix: ClassVar = {"translate": 1}
 
 
 class MixedUser(CheckingUser):

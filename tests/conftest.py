@@ -32,8 +32,8 @@ def tiny_forecaster(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_writers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with tiny-translate (English to German), tiny-back (German to English) and tiny-caption."""
     root = tmp_path_factory.mktemp("writers")
-    bundles.translator(root)
-    bundles.translator(root, name="tiny-back", pairs=[LanguagePair(source="de", target="en")])
+    bundles.translator(root, max_length=200)
+    bundles.translator(root, name="tiny-back", max_length=200, pairs=[LanguagePair(source="de", target="en")])
     bundles.captioner(root)
     return root
 

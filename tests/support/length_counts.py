@@ -34,6 +34,11 @@ def line_characters(lines: Iterable[str]) -> Counter[int]:
     return Counter(len(line.strip()) for line in lines if line.strip())
 
 
+def line_words(lines: Iterable[str]) -> Counter[int]:
+    """Count words per line, without empty lines."""
+    return Counter(len(line.split()) for line in lines if line.strip())
+
+
 SOURCES = {
     "tag": ("UD English-EWT, dev split: words per sentence", "words", "ud-ewt/dev.conllu", conllu_words),
     "classify": ("Stanford Sentiment Treebank, dev split: words per sentence", "words", "sst/dev.txt", tree_words),
@@ -42,6 +47,12 @@ SOURCES = {
         "characters",
         "tinyshakespeare/train.txt",
         line_characters,
+    ),
+    "translate": (
+        "Multi30k, English side of the validation split: words per line",
+        "words",
+        "multi30k/val.en",
+        line_words,
     ),
 }
 
@@ -61,7 +72,7 @@ def build(data: Path) -> dict[str, object]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.support.length_counts", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="Folder with ud-ewt/, sst/ and tinyshakespeare/.")
+    parser.add_argument("--data", type=Path, required=True, help="Folder of the data sets, such as ud-ewt/.")
     parser.add_argument("--out", type=Path, default=LENGTHS, help="File to write (default: %(default)s).")
     arguments = parser.parse_args()
     try:

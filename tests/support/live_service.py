@@ -84,8 +84,8 @@ def run_live_service(folder: Path, *bundles: Path, core: int | None = None, **se
 
 
 @pytest.fixture(scope="session")
-def live_bundles(tiny_zoo: Path, tiny_live: Path) -> tuple[Path, ...]:
-    return (ROOT / "models/zoo",) if FULL else (tiny_zoo, tiny_live)
+def live_bundles(tiny_zoo: Path, tiny_live: Path, tiny_writers: Path) -> tuple[Path, ...]:
+    return (ROOT / "models/zoo",) if FULL else (tiny_zoo, tiny_live, tiny_writers)
 
 
 @pytest.fixture(scope="session")

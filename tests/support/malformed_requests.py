@@ -17,6 +17,11 @@ from loadtest.payloads import TASKS, Payload, ServedModel
 BIG_BYTES = 10_000_000
 LONG_CHARACTERS = 100_000
 DEEP = 20_000
+WHOLE = ("tag", "classify")  # tasks that read an input and write nothing
+SHORT = {  # parameters of the tasks that write
+    "generate": {"max_new_tokens": 5, "details": True},
+    "translate": {"generate_parameters": {"num_return_sequences": 1, "max_new_tokens": 5, "details": True}},
+}
 ODD_TEXTS = {
     "NUL bytes": "a\x00b \x00",
     "emoji": "I 💛 👩‍👩‍👧‍👦 and 🇩🇪 !",
@@ -93,14 +98,17 @@ class Target:
 
 
 def build_malformed(address: ServiceAddress, prefix: str, models: Sequence[ServedModel]) -> list[MalformedRequest]:
-    """Return every kind for every task that has a model which reads words, reads frames, or writes text."""
-    readers = [model for model in models if model.codec == "words" or model.task == "generate"]
-    first = {model.task: model for model in reversed(readers)}
+    """Return every kind for every task that has a model which reads words, reads frames, or writes text.
+
+    Without the prefix, the route of translations is that of LibreTranslate, which has another shape.
+    """
+    readers = [model for model in models if model.codec in ("words", "pieces") or model.task == "generate"]
+    first = {model.task: model for model in reversed(readers) if prefix or model.task != "translate"}
     targets = [Target(address=address, prefix=prefix, model=first[task]) for task in TASKS if task in first]
     builders = (_not_json, _wrong_types, _wrong_http, _wrong_model, _huge, _odd_texts, _empty, _hang_ups)
     found = [request for target in targets for build in builders for request in build(target, models)]
     found += [request for target in targets for request in _BY_TASK[target.model.task](target)]
-    of_frames = {model.task: model for model in reversed(models) if model.codec == "frames"}
+    of_frames = {model.task: model for model in reversed(models) if model.codec == "frames" and model.task in WHOLE}
     for model in of_frames.values():
         found += _wrong_frames(Target(address=address, prefix=prefix, model=model))
     return found
@@ -171,19 +179,20 @@ def _huge(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest
 
 
 def _odd_texts(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
-    parameters = {"max_new_tokens": 5, "details": True} if target.model.task == "generate" else None
+    parameters = SHORT.get(target.model.task)
     for kind, text in ODD_TEXTS.items():
         yield target.answered(kind, text, parameters)
         yield target.answered(kind, ["plain", text], parameters)
-    if target.model.task != "generate":  # a long word is one token; a long prompt is over the limit
+    if target.model.task in WHOLE:  # a long word is one token; a long prompt is over the limit
         yield target.answered("100,000-character word", "a" * LONG_CHARACTERS)
         yield target.answered("100,000-character word", "the " + "💛" * LONG_CHARACTERS + " end")
 
 
 def _empty(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
-    yield target.answered("empty string", "")
-    yield target.answered("empty list", [])
-    yield target.answered("list of an empty string", ["", "a"])
+    parameters = SHORT["translate"] if target.model.task == "translate" else None
+    yield target.answered("empty string", "", parameters)
+    yield target.answered("empty list", [], parameters)
+    yield target.answered("list of an empty string", ["", "a"], parameters)
 
 
 def _hang_ups(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
@@ -241,10 +250,29 @@ def _generate_parameters(target: Target) -> Iterator[MalformedRequest]:
     yield target.send("parameter out of range", b'{"inputs": "a", "parameters": {"temperature": NaN}}', 422)
 
 
+def _translate_parameters(target: Target) -> Iterator[MalformedRequest]:
+    for name, value in (
+        *(("num_beams", 0), ("num_beams", 33), ("num_beams", True), ("num_return_sequences", 2)),
+        *(("length_penalty", 1e9), ("length_penalty", -1), ("max_new_tokens", 0), ("max_new_tokens", 10**9)),
+        *(("temperature", 0.7), ("do_sample", True), ("target_prefix", 5), ("target_prefix", "a" * 5000)),
+    ):
+        parameters = {"generate_parameters": {name: value}}
+        yield target.refused("search parameter out of range", 422, parameters=parameters)
+    nan = b'{"inputs": "a", "parameters": {"generate_parameters": {"length_penalty": NaN}}}'
+    yield target.send("search parameter out of range", nan, 422)
+    for languages in ({"src_lang": "xx"}, {"tgt_lang": "xx"}, {"src_lang": "de", "tgt_lang": "de"}, {"src_lang": 1}):
+        yield target.refused("languages that the model lacks", 422, parameters=languages)
+    yield target.refused("truncation", 422, parameters={"truncation": "longest_first"})
+    yield target.refused("10,000 times one character", 413, inputs="~" * 10_000)
+    search = {"num_beams": 16, "max_new_tokens": 4096}
+    yield target.refused("beams over the limit of tokens", 413, parameters={"generate_parameters": search})
+
+
 _BY_TASK: Mapping[str, Callable[[Target], Iterator[MalformedRequest]]] = {
     "tag": _tag_parameters,
     "classify": _classify_parameters,
     "generate": _generate_parameters,
+    "translate": _translate_parameters,
 }
 
 
