@@ -262,11 +262,19 @@ async def test_a_draining_worker_rejects_calls(service: GrpcService) -> None:
 
 
 async def test_in_a_lame_duck_period_connections_end_in_time_and_without_loss(tiny_zoo: Path) -> None:
-    service = await open_service(tiny_zoo, lame_duck_s=1.0)
-    assert await service.infer(text("tiny-tag", "a"))
-    ready = grpc.ChannelConnectivity.READY
-    await asyncio.wait_for(service.channel.wait_for_state_change(ready), timeout=5)  # the server has sent GOAWAY
-    assert await service.infer(text("tiny-tag", "a"))
+    service, ends = await open_service(tiny_zoo, lame_duck_s=0.4), asyncio.Event()
+
+    async def call() -> None:
+        while not ends.is_set():
+            await service.infer(text("tiny-tag", "a"))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(call())
+        for _ in range(9):  # at least two connections end with GOAWAY, and others begin
+            changed = service.channel.wait_for_state_change(service.channel.get_state())
+            await asyncio.wait_for(changed, timeout=20)
+        ends.set()
     await service.close()
 
 
