@@ -34,6 +34,7 @@ from models.codecs.frames import FramesCodec  # noqa: E402
 from seqserve import CommandParser  # noqa: E402
 from service.api.application import ROUTES  # noqa: E402
 from service.api.fields import UNSET, RequestModel  # noqa: E402
+from service.api.fill import FillParameters  # noqa: E402
 from service.api.forecast import ForecastParameters  # noqa: E402
 from service.api.huggingface import EmbedRequest, PredictRequest  # noqa: E402
 from service.api.inspect import InspectParameters  # noqa: E402
@@ -143,6 +144,7 @@ PARAMETERS: dict[str, type[RequestModel]] = {
     "Forecast": ForecastParameters,
     "Translate": TranslateParameters,
     "Search of translations and captions": SearchParameters,
+    "Fill": FillParameters,
     "OpenAI completions": CompletionRequest,
     "OpenAI embeddings": EmbeddingRequest,
     "Embed": EmbedRequest,

@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 from loadtest.payloads import Payload
 
 SUM_TOLERANCE = 0.01  # scores may be rounded
+GAPS = ("[MASK]", "<mask>")
+DEFAULT_WORDS = 5  # for each gap
+FILLED = {"score", "token", "token_str", "sequence"}
 FINISH_REASONS = ("length", "stop", "eos")
 T = TypeVar("T")
 
@@ -35,6 +38,8 @@ def check(payload: Payload, answer: object) -> None:
             _check_tags(payload, value, _typed(found, list))
         elif payload.task == "classify":
             _check_labels(payload, value, _typed(found, list))
+        elif payload.task == "fill":
+            _check_fills(payload, value, _typed(found, list))
         else:
             _check_text(payload, _typed(found, dict))
 
@@ -111,6 +116,23 @@ def _check_labels(payload: Payload, value: Sequence[Any], entries: list[Any]) ->
     _expect(top_k is None or len(entries) == top_k, f"{len(entries)} labels where top_k is {top_k}")
     if len(entries) == len(payload.labels):
         _expect(abs(sum(scores) - 1.0) <= SUM_TOLERANCE, f"scores sum to {sum(scores):.4f}, not to 1")
+
+
+def _check_fills(payload: Payload, value: str, found: list[Any]) -> None:
+    gaps = sum(map(value.count, GAPS))
+    answers = [found] if gaps == 1 else found
+    _expect(len(answers) == gaps, f"{len(answers)} answers to {gaps} gaps")
+    count = payload.parameters.get("top_k", DEFAULT_WORDS)
+    for words in answers:
+        _expect(len(_typed(words, list)) == count, f"{len(words)} words for a gap, not {count}")
+        for word in words:
+            _expect(isinstance(word, dict) and word.keys() >= FILLED, f"{_short(word)} is not a word for a gap")
+            _expect_score(word["score"])
+            text = word["sequence"]
+            fits = word["token_str"] in text and sum(map(text.count, GAPS)) == gaps - 1
+            _expect(fits, f"{_short(word)} does not fill {_short(value)}")
+        scores = [word["score"] for word in words]
+        _expect(scores == sorted(scores, reverse=True), f"scores {scores} are not best first")
 
 
 def _check_text(payload: Payload, answer: dict[str, Any]) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 from loadtest.http_client import fetch
 
 LENGTHS = Path(__file__).with_name("lengths.json")  # written by `python -m tests.support.length_counts`
-TASKS = ("tag", "classify", "generate", "forecast", "translate")
+TASKS = ("tag", "classify", "generate", "forecast", "translate", "fill")
 JOINT_TASKS = ("tag", "classify")  # of a model with the task "joint"
 # For a model without examples. Every English vocabulary has these letters.
 PLAIN_WORDS = ("the", "king", "and", "a", "good", "old", "film", "was", "seen", "by", "many", "people", "in", "London")
 PROMPT = "ROMEO:"
 MERGED_SHARE, FRAME_RATES = 0.3, (1, 25, 30, 100)  # of requests with frames: merged ones; frames per second
+GAP = "[MASK]"
 SHORTEST_HORIZON = 4  # values: every forecaster forecasts as many
 # An assumption, not a measurement: how much text the clients of a small language model request.
 NEW_TOKENS, NEW_TOKENS_WEIGHTS = (20, 50, 100, 200), (4, 3, 2, 1)
@@ -155,14 +156,16 @@ def build(models: Sequence[ServedModel], task: str, *, count: int, seed: int) ->
     random = Random(f"{task} {seed}")
     if task == "forecast":
         return [_forecast(random.choice(able), random) for _ in range(count)]
-    histogram = read_lengths()[task]
+    histogram = read_lengths()["classify" if task == "fill" else task]  # fillers read sentences, as classifiers do
     return [_BUILDERS[task](random.choice(able), histogram, random) for _ in range(count)]
 
 
 def sample_inputs(model: ServedModel, *, count: int, seed: int) -> list[Any]:
     """Return `count` single inputs of one model, for comparisons with peers."""
-    random, histogram = Random(f"single {seed}"), read_lengths()[model.tasks[0]]
-    return [_input(model, histogram, random) for _ in range(count)]
+    random, task = Random(f"single {seed}"), model.tasks[0]
+    histogram = read_lengths()["classify" if task == "fill" else task]
+    make = _with_gaps if task == "fill" else _input
+    return [make(model, histogram, random) for _ in range(count)]
 
 
 def generate_bodies(count: int, new_tokens: int) -> list[dict[str, Any]]:
@@ -231,11 +234,28 @@ def _forecast(model: ServedModel, random: Random) -> Payload:
     return _payload(model, "forecast", series, form="list", parameters=parameters)
 
 
+def _fill(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:
+    parameters = {"top_k": random.choice((1, 10))} if random.random() < 0.3 else None
+    if random.random() < 0.85:
+        return _payload(model, "fill", _with_gaps(model, histogram, random), parameters=parameters)
+    texts = [_with_gaps(model, histogram, random) for _ in range(random.randint(2, 8))]
+    return _payload(model, "fill", texts, form="list", parameters=parameters)
+
+
+def _with_gaps(model: ServedModel, histogram: LengthHistogram, random: Random) -> str:
+    """Return a text of the model's words with one gap, rarely two."""
+    words = _input(model, histogram, random).split() or [GAP]
+    for _ in range(random.choice((1, 1, 1, 2))):
+        words[random.randrange(len(words))] = GAP
+    return " ".join(words)
+
+
 _BUILDERS: Mapping[str, Callable[[ServedModel, LengthHistogram, Random], Payload]] = {
     "tag": _tag,
     "classify": _classify,
     "generate": _generate,
     "translate": _translate,
+    "fill": _fill,
 }
 
 

@@ -28,6 +28,7 @@ USERS = {
     "generate": "GenerateUser",
     "forecast": "ForecastUser",
     "translate": "TranslateUser",
+    "fill": "FillUser",
     "mixed": "MixedUser",
 }
 POLL_S = 0.25

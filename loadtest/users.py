@@ -1,4 +1,4 @@
-"""The locustfile: users that tag, classify, generate, forecast, translate or do all of it.
+"""The locustfile: users that tag, classify, generate, forecast, translate, fill or do all of it.
 
 They send one request after the other. Every answer is checked. An answer that differs from an earlier one to the same
 request is a failure, because answers do not depend on load. Only Locust may import this module: it patches the
@@ -24,7 +24,7 @@ from loadtest.payloads import Payload
 
 POOL_SIZE = 1000  # different requests per task
 FLUSH_S = 0.5
-MIX = {"tag": 6, "classify": 3, "generate": 1, "forecast": 1, "translate": 1}  # relative frequency of each task
+MIX = {"tag": 6, "classify": 3, "generate": 1, "forecast": 1, "translate": 1, "fill": 1}  # relative frequency of tasks
 HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
 
 
@@ -152,6 +152,10 @@ class ForecastUser(CheckingUser):
 
 class TranslateUser(CheckingUser):
     mix: ClassVar = {"translate": 1}
+
+
+class FillUser(CheckingUser):
+    mix: ClassVar = {"fill": 1}
 
 
 class MixedUser(CheckingUser):

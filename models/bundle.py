@@ -16,6 +16,7 @@ from models.codecs.characters import CharactersCodec
 from models.codecs.frames import FramesCodec
 from models.codecs.pieces import PiecesCodec
 from models.codecs.series import SeriesCodec
+from models.codecs.words import WordsCodec
 from models.graph_file import GraphFile
 from models.manifest import (
     FORMAT_VERSION,
@@ -32,7 +33,7 @@ from models.manifest import (
 from models.messages import suggest
 from models.onnx_session import DeviceUnavailable, OnnxModel, Placement, resolve_device
 from models.speller import ModelWithSpeller
-from models.tasks import Classification, Forecasting, Generation, Joint, Tagging, Task, Translation
+from models.tasks import Classification, Filling, Forecasting, Generation, Joint, Tagging, Task, Translation
 from models.tasks.translate import Translator
 
 # Outputs of the graph of each task, in order. Those in brackets are optional.
@@ -44,6 +45,7 @@ OUTPUTS = {
     "forecast": ("mean", "quantiles"),
     "translate": ("log_probabilities", "best_scores", "best_pieces", "attention"),
     "caption": ("log_probabilities", "best_scores", "best_pieces", "attention"),
+    "fill": ("best_scores", "best_words", "target_scores"),
 }
 READER_INPUTS = {"source", "lengths"}
 
@@ -164,6 +166,10 @@ def make_task(manifest: Manifest, codec: codecs.Codec) -> Task:
     """Build the task of a manifest."""
     if manifest.forecast is not None and isinstance(codec, SeriesCodec):
         return Forecasting(codec, manifest.forecast)
+    if manifest.task == "fill":
+        if not isinstance(codec, WordsCodec):
+            raise BundleError(f"{manifest.name}: task 'fill' needs codec 'words', not {manifest.codec.kind!r}")
+        return Filling(codec, most=int(manifest.outputs[0].shape[-1]))
     if manifest.task == "generate":
         if not isinstance(codec, CharactersCodec):
             raise BundleError(f"{manifest.name}: task 'generate' needs codec 'characters', not {manifest.codec.kind!r}")
@@ -292,17 +298,7 @@ def _check_weights(path: Path, graph: bytes, tables: Mapping[str, int]) -> None:
 
 def _check_widths(path: Path, manifest: Manifest, model: OnnxModel, task: Task) -> None:
     """Compare the last axis of each output with the labels, the vocabulary, or the width in the manifest."""
-    expected = {"probabilities": (len(manifest.labels), "labels")}
-    if manifest.task == "joint":
-        expected["text_probabilities"] = (len(manifest.text_labels), "text_labels")
-    if isinstance(task, Forecasting):
-        expected = {"quantiles": (len(task.spec.quantile_levels), "quantile_levels")}
-    if isinstance(task.codec, PiecesCodec):
-        expected = {"log_probabilities": (task.codec.table_rows, "rows in the table of pieces")}
-    if isinstance(task, Generation):
-        expected = {"log_probabilities": (task.codec.table_rows, "rows in the vocabulary")}
-    if manifest.embedding_width:
-        expected["embedding"] = (manifest.embedding_width, "numbers in the manifest's shape of 'embedding'")
+    expected = _expected_widths(manifest, task)
     widths = model.widths
     if any(widths[output] is None for output in expected):
         widths = _widths_of_example(path, manifest, model, task)
@@ -313,9 +309,27 @@ def _check_widths(path: Path, manifest: Manifest, model: OnnxModel, task: Task) 
                 raise BundleError(f"{path}: output {output!r} has {found} numbers, but there are {count} {what}")
 
 
+def _expected_widths(manifest: Manifest, task: Task) -> dict[str, tuple[int, str]]:
+    """Return the size of the last axis of each output that is known without the graph, and what it counts."""
+    expected = {"probabilities": (len(manifest.labels), "labels")}
+    if manifest.task == "joint":
+        expected["text_probabilities"] = (len(manifest.text_labels), "text_labels")
+    if isinstance(task, Forecasting):
+        expected = {"quantiles": (len(task.spec.quantile_levels), "quantile_levels")}
+    if isinstance(task.codec, PiecesCodec):
+        expected = {"log_probabilities": (task.codec.table_rows, "rows in the table of pieces")}
+    if isinstance(task, Filling):
+        expected = {}
+    if isinstance(task, Generation):
+        expected = {"log_probabilities": (task.codec.table_rows, "rows in the vocabulary")}
+    if manifest.embedding_width:
+        expected["embedding"] = (manifest.embedding_width, "numbers in the manifest's shape of 'embedding'")
+    return expected
+
+
 def _widths_of_example(path: Path, manifest: Manifest, model: OnnxModel, task: Task) -> dict[str, int | None]:
     """Return the last axis of each output for the first example, because the graph leaves one free."""
-    state = () if isinstance(task, Classification | Joint | Forecasting) else states.zeros(task.state, 1)
+    state = () if isinstance(task, Classification | Joint | Forecasting | Filling) else states.zeros(task.state, 1)
     try:
         codec: Any = task.codec
         feeds = codec.collate([task.encode(manifest.examples[0].inputs)])

@@ -23,7 +23,7 @@ _PIECE_BYTES = 1 << 20
 ZOO = Path(__file__).resolve().parent / "zoo"
 RUNS = Path("runs")  # in the current folder
 
-TaskName = Literal["tag", "classify", "generate", "joint", "forecast", "translate", "caption"]
+TaskName = Literal["tag", "classify", "generate", "joint", "forecast", "translate", "caption", "fill"]
 # The tasks that a bundle of each task can serve.
 SERVES: dict[TaskName, tuple[TaskName, ...]] = {
     "tag": ("tag",),
@@ -33,6 +33,7 @@ SERVES: dict[TaskName, tuple[TaskName, ...]] = {
     "forecast": ("forecast",),
     "translate": ("translate",),
     "caption": ("caption",),
+    "fill": ("fill",),
 }
 SHA256, NAME, FILE_NAME = r"^[0-9a-f]{64}$", r"^[a-z0-9][a-z0-9._-]{0,63}$", r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 FORMS = {  # what a text must be to match these
@@ -326,6 +327,7 @@ class Manifest(_Part):
         _check_labels(self)
         _check_forecast(self)
         _check_translation(self)
+        _check_fill(self)
         _check_state(self)
         _check_delay(self)
         _check_embedding(self)
@@ -400,6 +402,18 @@ def _check_translation(manifest: Manifest) -> None:
     for name, variant in manifest.variants.items():
         if reads != (variant.reader is not None):
             raise ValueError(f"variant {name!r} {'needs' if reads else 'has no'} reader for task {task!r}")
+
+
+def _check_fill(manifest: Manifest) -> None:
+    """Check that a filler reads words, and that the number of its best words is known without opening the graph."""
+    if manifest.task != "fill":
+        return
+    if not isinstance(manifest.codec, WordsSpec):
+        raise ValueError(f"task 'fill' cannot read codec {manifest.codec.kind!r}; use 'words'")
+    for tensor in manifest.outputs[:2]:
+        shape = tensor.shape
+        if len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 1 or shape != manifest.outputs[0].shape:
+            raise ValueError(f"output {tensor.name!r} is {shape}, but must be (P, a number), equal for both outputs")
 
 
 def _check_state(manifest: Manifest) -> None:
@@ -477,7 +491,7 @@ def _newer_than_format_3(manifest: Manifest) -> Iterator[str]:
     for name in ("frame_rate", "delay"):
         if name in manifest.codec.model_fields_set:
             yield f"codec.{name}"
-    if manifest.task in ("forecast", "translate", "caption"):
+    if manifest.task in ("forecast", "translate", "caption", "fill"):
         yield f"task {manifest.task!r}"
 
 

@@ -19,7 +19,7 @@ from models.codecs.pieces import END
 from models.manifest import BundleError
 from models.onnx_session import Placement
 from models.speller import ModelWithSpeller
-from models.tasks import Decoding, Generation, Translation
+from models.tasks import Decoding, Filling, Generation, Translation
 from models.tasks.translate import Memory
 
 ROWS = (1, 16, 64, 256)
@@ -107,8 +107,10 @@ def _whole_run(loaded: Bundle, rows: int) -> Callable[[], Outputs]:
     """Return a run of the longest example in `rows` rows, which returns the outputs of the first row."""
     task = loaded.task
     assert not isinstance(task, Decoding)
-    items = [task.encode(example.inputs) for example in loaded.manifest.examples]
+    items: list[Any] = [task.encode(example.inputs) for example in loaded.manifest.examples]
     feeds = task.collate([max(items, key=lambda item: item.length)] * rows)
+    if isinstance(task, Filling):
+        return lambda: [array[: len(array) // rows] for array in loaded.model.run(feeds).values()]  # of (P, …)
     return lambda: [
         array[0] if len(array) == rows and array.ndim == 2 else array[:, 0]  # of (B, …) or (T, B, …)
         for array in loaded.model.run(feeds).values()

@@ -25,6 +25,7 @@ from models.sampling import SamplingOptions
 from models.tasks import (
     Decoding,
     EmbeddingInput,
+    Filling,
     Forecasting,
     Generation,
     GenerationResult,
@@ -34,6 +35,7 @@ from models.tasks import (
     TranslationResult,
 )
 from models.tasks.beam_search import CANDIDATES
+from models.tasks.fill import DEFAULT_WORDS, MOST_TARGETS
 from models.tasks.forecast import DEFAULT_LEVELS
 from models.tasks.generate import GeneratedText, GenerateOptions, TokenSampler
 from models.tasks.translation_rows import search
@@ -133,8 +135,20 @@ class TranslationOptions(CaptionOptions):
     tgt_lang: str | None = Field(default=None, description="language of the answer (default: that of the model)")
 
 
+class FillOptions(_Parameters):
+    """Parameters of a filler."""
+
+    top_k: int | None = Field(
+        default=None, ge=1, description=f"words for each gap (default: {DEFAULT_WORDS}, or all targets)"
+    )
+    targets: tuple[str, ...] = Field(
+        default=(), max_length=MOST_TARGETS, description="score only these words (default: all words)"
+    )
+
+
 PARAMETERS: dict[
-    str, type[AggregationOptions | ClassificationOptions | TextOptions | ForecastOptions | CaptionOptions]
+    str,
+    type[AggregationOptions | ClassificationOptions | TextOptions | ForecastOptions | CaptionOptions | FillOptions],
 ] = {
     "tag": TaggingOptions,
     "classify": ClassificationOptions,
@@ -143,6 +157,7 @@ PARAMETERS: dict[
     "forecast": ForecastOptions,
     "translate": TranslationOptions,
     "caption": CaptionOptions,
+    "fill": FillOptions,
 }
 
 
@@ -158,7 +173,7 @@ class Predictor:
     """A loaded bundle that can be called.
 
     A call with one input returns its answer: a TaggedInput, a list of LabelScore, a JointAnswer, a GenerationResult,
-    a TranslationResult or a Forecast.
+    a TranslationResult, a Forecast, or a list of FilledGap (for several gaps a list of such lists).
     A call with a list of inputs returns a list of answers. Inputs of similar length are run together. On a CPU, an
     answer does not depend on the other inputs.
     """
@@ -182,6 +197,9 @@ class Predictor:
             assert isinstance(checked, TextOptions)
             answers = self._generate(task, raws, items, checked)
         else:
+            if isinstance(task, Filling) and isinstance(checked, FillOptions):
+                targets = task.rows_of(checked.targets)
+                items = [task.with_targets(item, targets) for item in items]
             rows = self._run(items)
             answers = [_answer(task, item, row, checked) for item, row in zip(items, rows, strict=True)]
         return answers[0] if single else answers
@@ -243,6 +261,8 @@ class Predictor:
                 bundle_task.find_pair(found.src_lang, found.tgt_lang)
             except InputError as error:
                 raise ParameterError(f"src_lang and tgt_lang: {error}") from None
+        if isinstance(found, FillOptions) and isinstance(bundle_task, Filling):
+            _check_fill(found, bundle_task)
 
     def _split(self, inputs: Any) -> tuple[Sequence[Any], bool]:
         """Return the inputs, and whether there was one and not a list."""
@@ -327,6 +347,15 @@ class Predictor:
                 return
             texts, state = [texts[row] for row in kept], states.take(state, kept)
             tokens, lengths = tokens[:, kept], lengths[kept]
+
+
+def _check_fill(found: FillOptions, task: Filling) -> None:
+    if wrong := task.check_top_k(found.top_k):
+        raise ParameterError(f"top_k: {wrong}")
+    try:
+        task.rows_of(found.targets)
+    except InputError as error:
+        raise ParameterError(f"targets: {error}") from None
 
 
 def _answer(task: Any, item: Any, row: Any, parameters: Any) -> Any:

@@ -11,7 +11,16 @@ from models import state as states
 from models.bundle import Bundle
 from models.manifest import BundleError
 from models.sampling import SamplingOptions
-from models.tasks import Classification, Forecasting, Generation, GenerationResult, Joint, Translation, as_json
+from models.tasks import (
+    Classification,
+    Filling,
+    Forecasting,
+    Generation,
+    GenerationResult,
+    Joint,
+    Translation,
+    as_json,
+)
 from models.tasks.generate import GenerateOptions, TokenSampler
 from models.tasks.translation_rows import search
 
@@ -50,7 +59,9 @@ def answer(bundle: Bundle, raw: Any, parameters: dict[str, Any] | None = None, *
         text = task.start_for(task.encode_for(raw, parameters), parameters)
         search(bundle.translator, [text])
         return text.answer()
-    item = task.encode(raw)
+    item: Any = task.encode(raw)
+    if isinstance(task, Filling):
+        item = task.with_targets(item, task.rows_of(parameters.get("targets", ())))
     row: Any = task.empty_row
     if item.length:
         (row,) = task.decode([item], bundle.model.run(task.collate([item])))
@@ -62,7 +73,7 @@ def answer(bundle: Bundle, raw: Any, parameters: dict[str, Any] | None = None, *
         if part is not None:
             return task.tags(item, row, **tag_options) if part == "tag" else task.labels(item, row, **classify_options)
         return task.answer(item, row, **tag_options, **classify_options)
-    if isinstance(task, Classification):
+    if isinstance(task, Classification | Filling):
         return task.answer(item, row, **classify_options)
     return task.answer(item, row, **tag_options, frame_rate=parameters.get("frame_rate"))
 

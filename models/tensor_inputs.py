@@ -1,6 +1,6 @@
 """Validates tensors from clients, so that no operator of the graph reads outside its tables.
 
-T steps, B batch, N OOV words, C characters, G n-grams, F features of a frame.
+T steps, B batch, N OOV words, C characters, G n-grams, F features of a frame, P gaps, X targets of a gap.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.codecs import Codec, InputError, TooLong
 from models.codecs.words import WordsCodec
 from models.manifest import Manifest, Tensor
+from models.tasks.fill import MOST_GAPS, MOST_TARGETS
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -31,6 +32,7 @@ class TensorValidator:
         state = (Tensor(name=part.input, dtype=part.dtype, shape=("B", part.width)) for part in manifest.state)
         self.tensors = (*manifest.inputs, *state)
         self._codec, self._max_length = codec, manifest.max_length
+        self._fills = manifest.task == "fill"
 
     def check(self, feeds: Arrays, *, cells: int) -> Size:
         """Check the tensors and return their size.
@@ -43,7 +45,7 @@ class TensorValidator:
             problem = "is not an input of the graph; remove it" if name in feeds else "is missing; send it"
             raise InputError(f"{name} {problem}. The inputs are {', '.join(sorted(names))}")
         sizes = self._dimensions(feeds)
-        size = Size(sizes["B"], sizes["T"], sizes.get("N", 0))
+        size = Size(sizes["B"], sizes["T"], sizes.get("N", sizes.get("P", 0)))
         self._check_size(size, sizes, cells)
         for name, (least, most) in self._ranges(sizes).items():
             for found in (int(feeds[name].min()), int(feeds[name].max())):
@@ -89,7 +91,7 @@ class TensorValidator:
                 raise TooLong(f"{letter} is {sizes[letter]}, but the limit is {bound}, {reason}", limit=bound)
 
     def _bounds(self, size: Size) -> list[tuple[str, int, str]]:
-        """Return (letter, largest size that encoded text can have, reason) of the dimensions of OOV words."""
+        """Return (letter, largest size that encoded text can have, reason) of the dimensions of OOV words and gaps."""
         codec = self._codec
         if not isinstance(codec, WordsCodec):
             return []
@@ -101,6 +103,9 @@ class TensorValidator:
         if spec.subwords:
             lengths = spec.subwords.longest - spec.subwords.shortest + 1
             bounds.append(("G", lengths * (spec.max_spelling + 2), "the most n-grams of a word"))
+        if self._fills:
+            bounds.append(("P", size.rows * min(size.steps, MOST_GAPS), "the most gaps of each row"))
+            bounds.append(("X", MOST_TARGETS, "the most targets of a gap"))
         return bounds
 
     def _ranges(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
@@ -113,4 +118,7 @@ class TensorValidator:
             ranges["spelling_lengths"] = (1, sizes["C"])
         if "subwords" in ranges:
             ranges["subword_counts"] = (0, sizes["G"])
+        if self._fills:
+            ranges |= {"gap_steps": (0, sizes["T"] - 1), "gap_inputs": (0, sizes["B"] - 1)}
+            ranges["targets"] = (0, self._codec.tables["words"] - 1)
         return ranges

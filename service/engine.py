@@ -22,6 +22,7 @@ from models.manifest import StateTensor
 from models.state import State
 from models.tasks import (
     EmbeddingInput,
+    Filling,
     Forecast,
     Forecasting,
     GenerationResult,
@@ -33,6 +34,7 @@ from models.tasks import (
     Translation,
     TranslationResult,
 )
+from models.tasks.fill import EncodedGaps, FillAnswer
 from models.tasks.generate import GeneratedText
 from models.tasks.translate import TranslatedSource
 from service.catalog import Catalog, ModelName
@@ -56,6 +58,7 @@ DRAIN_POLL_S = 0.01
 ENCODE_SLICE = 4_096  # characters: about 2 ms for cached words, and 20 ms for new ones with n-grams
 DECODE_SLICE = 8_192  # words, characters, or values of a forecast: about 5 ms
 FORECAST_VALUES_MAX = 1 << 18  # in one answer, of all series and quantiles: about 3 MB of JSON
+FILLED_CHARACTERS_MAX = 1 << 22  # in one answer: each word for a gap has the whole text
 STREAM_STEPS = struct.Struct("<Q")
 
 
@@ -231,6 +234,47 @@ class Engine:
             lambda item, row: task.answer(item, row, prediction_length=length, quantile_levels=levels),
             new_tokens=values,
         )
+
+    async def fill(
+        self,
+        inputs: str | Sequence[str],
+        *,
+        model: ModelName = None,
+        top_k: int | None = None,
+        targets: Sequence[str] = (),
+        fields: tuple[str, str],
+        request: InferenceRequest,
+    ) -> FillAnswer | list[FillAnswer]:
+        """Return the words for the gaps of one text, or a list of them for a list of texts.
+
+        `fields` are those of `top_k` and `targets`. Raises InvalidRequest for parameters that the bundle does not take
+        and for a text that it cannot read, and TooLarge for a large answer.
+        """
+        runtime = self.runtime_for("fill", model)
+        task = cast(Filling, runtime.bundle.task)
+        if error := task.check_top_k(top_k):
+            raise InvalidRequest(str(error), field=fields[0], value=error.value, limit=error.limit)
+        try:
+            rows = task.rows_of(targets)
+        except InputError as error:
+            raise InvalidRequest(str(error), field=fields[1], value=error.value, limit=error.limit) from None
+
+        def prepare(item: EncodedGaps) -> EncodedGaps:
+            return task.with_targets(item, rows)
+
+        raws = [inputs] if isinstance(inputs, str) else inputs
+        items, found = await self._run_all(runtime, raws, request, single=isinstance(inputs, str), prepare=prepare)
+        characters = sum(len(item.text) * len(item.steps) * task.count(item, top_k) for item in items)
+        if characters > FILLED_CHARACTERS_MAX:
+            raise TooLarge(
+                f"the answer has {characters} characters, because each word comes with its text; the limit is "
+                f"{FILLED_CHARACTERS_MAX}; send fewer gaps, or a lower top_k",
+                limit=FILLED_CHARACTERS_MAX,
+                value=characters,
+                field="inputs",
+            )
+        answers = await _decode_all(items, found, lambda item, row: task.answer(item, row, top_k=top_k))
+        return answers[0] if isinstance(inputs, str) else answers
 
     async def embed(
         self,
@@ -441,14 +485,18 @@ class Engine:
         request: InferenceRequest,
         *,
         names: Sequence[str] | None = None,
+        single: bool = False,
         truncate: bool = False,
+        prepare: Callable[[Any], Any] | None = None,
     ) -> tuple[list[Any], list[Any]]:
         """Return the encoded inputs and the row of each. Inputs without steps are not run.
 
-        `names` are the fields of the inputs, for errors; the default is `inputs[0]` and so on.
+        `names` are the fields of the inputs, for errors; the default is `inputs[0]` and so on, or `inputs` if it was
+        a `single` one. `prepare` is applied to each encoded input.
         """
         with runtime.admit(request, len(inputs), runtime.estimated_tokens(inputs)) as job:
-            items = await self._encode_all(runtime, inputs, names=names, truncate=truncate)
+            items = await self._encode_all(runtime, inputs, names=names, single=single, truncate=truncate)
+            items = list(map(prepare, items)) if prepare else items
             filled = [item for item in items if item.length]
             if not filled:
                 return items, [runtime.empty_row] * len(items)

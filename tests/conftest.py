@@ -39,6 +39,12 @@ def tiny_writers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_filler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of the bundle tiny-fill."""
+    return bundles.filler(tmp_path_factory.mktemp("fillers"))
+
+
+@pytest.fixture(scope="session")
 def tiny_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with the bundles of bundles.of_every_kind."""
     return bundles.of_every_kind(tmp_path_factory.mktemp("kinds"))

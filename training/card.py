@@ -7,10 +7,11 @@ from typing import Any
 
 from models.manifest import SERVES, FramesSpec, Manifest
 from models.tasks.beam_search import TranslateOptions
-from training.metrics import MSE, NATS, UNITS
+from training.metrics import LAST_TOP1, LAST_TOP5, MSE, NATS, PERPLEXITY, TOP5, UNITS
 from training.report import describe_interval, unbeaten_baseline
 from training.score import BEAMS, ChecklistScore, TextScore
 
+ALSO_SHOWN = ("macro_f1", TOP5, LAST_TOP1, LAST_TOP5, PERPLEXITY)  # next to those of baselines
 LONGEST_EXAMPLE = 400  # characters
 LONGEST_REQUEST = 2000  # characters in a command; a longer example is taken from the service
 MOST_LABELS = 30  # rows of a table
@@ -30,6 +31,7 @@ PIPELINES = {
     "forecast": "time-series-forecasting",
     "translate": "translation",
     "caption": "image-to-text",
+    "fill": "fill-mask",
 }
 
 
@@ -157,7 +159,7 @@ def _measured(manifest: Manifest, measured: Mapping[str, Any]) -> str:
     text, metric = "", manifest.metric
     if scores := measured.get("baselines"):
         own = manifest.variants[manifest.default_variant].scores
-        shown = [metric, *(name for name in ("macro_f1",) if all(name in row for row in (own, *scores.values())))]
+        shown = [metric, *(name for name in ALSO_SHOWN if all(name in row for row in (own, *scores.values())))]
         digits = 4 if metric in (NATS, MSE) else 2
         lines = "".join(
             f"| {model} | {' | '.join(f'{round(row[name], digits):g}' for name in shown)} |\n"
@@ -255,6 +257,8 @@ def _labels(manifest: Manifest) -> str:
         return f"none (a translator); {pairs}"
     if manifest.memory:
         return "none (a captioner)"
+    if manifest.task == "fill":
+        return f"none (a filler); up to {manifest.outputs[0].shape[1]} words for each gap, `[MASK]` or `<mask>`"
     if manifest.forecast is not None:
         levels = ", ".join(f"{level:g}" for level in manifest.forecast.quantile_levels)
         return f"none (a forecaster); quantiles {levels} of up to {manifest.forecast.horizon} values"

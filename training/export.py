@@ -27,10 +27,12 @@ from models.manifest import (
 )
 from models.onnx_session import Placement
 from models.tasks import as_json
+from models.tasks.fill import DEFAULT_WORDS
 from training import card, metrics, report, score
 from training.data import loading
 from training.data.examples import DataError, Splits, digest_of, inputs_of, tags_of
 from training.data.tag_schemes import are_iob2
+from training.missing_words import without_last_word
 from training.nn.forecaster import Forecaster
 from training.nn.networks import Network
 from training.nn.translator import EncoderDecoder
@@ -287,6 +289,8 @@ def _examples(run: TrainingRun, variants: Mapping[str, Bundle], manifest: Manife
             parameters = {"prediction_length": min(EXAMPLE_HORIZON, manifest.forecast.horizon)}
         if manifest.memory:
             parameters = {"num_beams": score.BEAMS}
+        if manifest.task == "fill":
+            parameters = _common_top_k(variants, text)
         if parameters is None:
             continue
         answers = [as_json(self_test.answer(bundle, text, parameters)) for bundle in variants.values()]
@@ -313,6 +317,8 @@ def candidates(task: str, codec: str, dev: Any) -> tuple[Any, ...]:
     if task == "forecast":
         complete = [window.history for window in dev if None not in window.history]
         return tuple(sorted(complete, key=len))[:CANDIDATES]
+    if task == "fill":
+        return tuple(filter(None, (without_last_word(example.text, "words") for example in dev[:CANDIDATES])))
     with_spans = sorted(dev, key=lambda example: set(tags_of(example)) == {"O"})  # stable: others keep their order
     if task == "tag" and codec == "frames":  # whole recordings are too long for a manifest
         step = CHOSEN_FRAMES * STRIDE
@@ -337,6 +343,19 @@ def _common_greedy_parameters(variants: Mapping[str, Bundle], prompt: str) -> di
     while common < LONGEST_GREEDY and len({text[: common + 1] for text in texts}) == 1:
         common += 1
     return {"max_new_tokens": common, "temperature": 0.0} if common >= SHORTEST_GREEDY else None
+
+
+def _common_top_k(variants: Mapping[str, Bundle], text: str) -> dict[str, Any] | None:
+    """Return parameters for the most words on which all variants agree, up to the default; None if there are none."""
+    for count in range(DEFAULT_WORDS, 0, -1):
+        answers = [self_test.answer(bundle, text, {"top_k": count}) for bundle in variants.values()]
+        if len({repr(_words_of(answer)) for answer in answers}) == 1:
+            return {} if count == DEFAULT_WORDS else {"top_k": count}
+    return None
+
+
+def _words_of(answer: Any) -> Any:
+    return [_words_of(each) if isinstance(each, list) else each.token_str for each in answer]
 
 
 def _check_not_worse(target: Path, manifest: Manifest, force: bool) -> None:

@@ -21,6 +21,8 @@ from training.data.tag_schemes import are_iob2
 NATS = "nats_per_character"
 MSE, MAE, COVERAGE = "mse", "mae", "coverage_80"  # of forecasts
 BLEU, CHRF, GREEDY_BLEU = "bleu", "chrf", "greedy_bleu"  # of translations
+TOP1, TOP5, PERPLEXITY = "top1", "top5", "perplexity"  # of gaps at any word
+LAST_TOP1, LAST_TOP5 = "last_top1", "last_top5"  # of gaps at the last word of each text
 UNITS = {
     "accuracy": "accuracy, %",
     "f1": "span F1, %",
@@ -33,6 +35,10 @@ UNITS = {
     CHRF: "chrF2",
     GREEDY_BLEU: "BLEU, greedy",
     COVERAGE: "values in the 80% interval, %",
+    TOP1: "first word right, %",
+    TOP5: "one of 5 words right, %",
+    LAST_TOP1: "last word: first right, %",
+    LAST_TOP5: "last word: one of 5 right, %",
 }
 PERFECT = {"accuracy": 100.0, "f1": 100.0, "exact": 100.0}  # scores that cannot improve
 Z = 1.96  # of the normal distribution, for an interval of 95%
@@ -86,6 +92,8 @@ def metric_of(task: str, labels: Sequence[str]) -> str:
         return MSE
     if task in ("translate", "caption"):
         return BLEU
+    if task == "fill":
+        return TOP1
     if task == "joint":
         return "exact"
     return "f1" if task == "tag" and are_iob2(labels) else "accuracy"
@@ -226,7 +234,7 @@ def confusion(expected: Sequence[str], predicted: Sequence[str], *, most: int = 
 
 
 def higher_is_better(metric: str) -> bool:
-    return metric not in (NATS, MSE)
+    return metric not in (NATS, MSE, PERPLEXITY)
 
 
 def better(metric: str, new: float, old: float) -> bool:

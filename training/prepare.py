@@ -20,10 +20,12 @@ from models.manifest import CharactersSpec, DnaSpec, FramesSpec, PiecesSpec, Ser
 from training.data import checks, loading
 from training.data.augmentation import read_gazetteer
 from training.data.examples import DataError, Splits, inputs_of, label_names
+from training.nn.filler import Filler
 from training.nn.forecaster import Forecaster
 from training.nn.networks import LanguageModel, Network, SequenceNetwork, make_network
 from training.nn.translator import EncoderDecoder
 from training.objectives import Objective
+from training.objectives.filling import FillObjective
 from training.objectives.forecasting import ForecastObjective
 from training.objectives.language_model import LanguageModelObjective
 from training.objectives.sequences import SequenceObjective
@@ -52,6 +54,8 @@ class PreparedRun:
         if isinstance(self.network, EncoderDecoder):
             source = source_codec(recipe, self.codec)
             return TranslationObjective(recipe, source, self.codec, self.network, self.examples)
+        if isinstance(self.network, Filler):
+            return FillObjective(recipe, self.codec, self.network, self.examples)
         auxiliary = self.auxiliary.train if self.auxiliary else ()
         return SequenceObjective(recipe, self.codec, self.network, self.examples, auxiliary)
 
@@ -67,7 +71,7 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> PreparedRun:
     codec = fit_codec(recipe, [*examples.train, *auxiliary.train] if auxiliary else examples.train)
     labels, text_labels = (
         ((), ())
-        if recipe.task in ("generate", "forecast", "translate", "caption")
+        if recipe.task in ("generate", "forecast", "translate", "caption", "fill")
         else label_names(recipe.task, examples.train)
     )
     notes = checks.check_splits(recipe, codec, examples)

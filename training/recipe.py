@@ -7,7 +7,7 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.manifest import FORMS, NAME, CodecSpec, ForecastSpec, FramesSpec, Name, SourceSpec, TaskName
+from models.manifest import FORMS, NAME, CodecSpec, ForecastSpec, FramesSpec, Name, SourceSpec, TaskName, WordsSpec
 from models.messages import needed, suggest
 from training.data.augmentation import AugmentationOptions
 from training.data.tag_schemes import TagScheme
@@ -23,6 +23,7 @@ CODECS: dict[str, tuple[str, ...]] = {  # the codecs that a task can work with
     "forecast": ("series",),
     "translate": ("pieces",),
     "caption": ("pieces",),
+    "fill": ("words",),
 }
 CODEC_DEFAULTS: dict[str, dict[str, Any]] = {"frames": {"features": 1}}  # required fields; `fit` counts the features
 EXAMPLES = {  # values of required fields
@@ -45,12 +46,12 @@ class _RecipePart(BaseModel):
 
 
 class AdditionalData(_RecipePart):
-    """Another published data set of tagged sentences, whose training examples are added to those of the recipe."""
+    """Another published data set of sentences, whose training examples are added to those of the recipe."""
 
     name: str  # a published data set
     options: dict[str, Any] = {}  # for the data set's reader
     kinds: dict[str, str] = Field(
-        description="maps its kinds of spans to kinds of the recipe's data; spans of other kinds become O"
+        default={}, description="maps its kinds of spans to kinds of the recipe's data; spans of other kinds become O"
     )
     copies: int = Field(default=1, ge=1, description="how often an epoch has each of its examples")
 
@@ -149,8 +150,9 @@ class Recipe(_RecipePart):
     @model_validator(mode="after")
     def _check(self) -> Self:
         task, codec, crf, training = self.task, self.codec.kind, self.architecture.crf, self.training
-        tagged, generates = task in ("tag", "joint"), task == "generate"
+        tagged, generates, fills = task in ("tag", "joint"), task == "generate", task == "fill"
         pairs = task in ("translate", "caption")
+        words = self.codec if isinstance(self.codec, WordsSpec) else WordsSpec()
         windowed = (task, codec) == ("tag", "frames") and self.variation is not None and self.variation.for_frames
         joins = self.variation is not None and self.variation.join > 1
         parts = [part for labels in self.merge.values() for part in labels]
@@ -166,7 +168,7 @@ class Recipe(_RecipePart):
                 self.merge and (task != "classify" or len(self.merge) < 2)
             ),
             f"class_weights are for labels, and task {task!r} has none; remove it": (
-                training.class_weights != "none" and (generates or pairs)
+                training.class_weights != "none" and (generates or pairs or fills)
             ),
             f"source is for translators, not for task {task!r}; remove it": self.source is not None and not pairs,
             "languages of a translator are two, what it reads and what it writes; name both, or none": (
@@ -184,13 +186,19 @@ class Recipe(_RecipePart):
             ),
             f"tied is for language models, not for task {task!r}; remove it": self.architecture.tied and not generates,
             f"vectors are for words, not for codec.kind = {codec!r}; remove it": self.vectors and codec != "words",
+            "vectors are for labels of words, not for task 'fill'; remove it": self.vectors and fills,
             "data.choice_share needs examples, and a text has none; remove it": self.data.choice_share and generates,
-            "data.more adds tagged sentences; remove it, or set task = 'tag'": self.data.more and task != "tag",
+            f"data.more adds sentences, which task {task!r} does not take; remove it": (
+                self.data.more and task not in ("tag", "fill")
+            ),
+            "data.more.kinds are kinds of spans, which a tagger needs; give them, or remove them for task 'fill'": (
+                any(bool(each.kinds) == fills for each in self.data.more)
+            ),
             "auxiliary needs task 'tag' or 'joint', and codec 'words'": (
                 self.auxiliary and not (tagged and codec == "words")
             ),
             f"variation changes sentences or labeled texts, not task {task!r} with codec.kind = {codec!r}; remove it": (
-                self.variation and (generates or pairs or (codec == "frames" and not windowed))
+                self.variation and (generates or pairs or fills or (codec == "frames" and not windowed))
             ),
             "codec.delay needs task = 'tag', architecture.bidirectional = false, and crf = false": (
                 codec == "frames" and self.codec.delay and (task != "tag" or self.architecture.bidirectional or crf)
@@ -219,7 +227,16 @@ class Recipe(_RecipePart):
                 task == "forecast" and (self.architecture.bidirectional or self.architecture.layers > 1)
             ),
             "label_smoothing is for labels that are predicted one by one; remove it": (
-                training.label_smoothing and (crf or generates or task == "forecast")
+                training.label_smoothing and (crf or generates or task in ("forecast", "fill"))
+            ),
+            "a filler has one layer in two directions; set architecture.bidirectional = true and layers = 1": (
+                fills and not (self.architecture.bidirectional and self.architecture.layers == 1)
+            ),
+            "task 'fill' needs a row for each word; remove codec.stems, codec.characters and codec.subwords": (
+                fills and bool(words.stems or words.characters or words.subwords)
+            ),
+            f"training.candidates are words of a filler, and task {task!r} has none; remove it": (
+                training.candidates and not fills
             ),
         }
         for problem, found in problems.items():

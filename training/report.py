@@ -10,7 +10,7 @@ from typing import Any
 
 from models import self_test
 from models.bundle import Bundle
-from training import forecasts, metrics, plots, score, translations
+from training import forecasts, metrics, missing_words, plots, score, translations
 from training.baselines import baselines
 from training.data import loading
 from training.data.examples import (
@@ -26,6 +26,7 @@ from training.data.examples import (
 )
 from training.data.time_series import longer_season_of, season_of
 from training.metrics import ExampleLabels
+from training.prepare import fit_codec
 from training.recipe import Recipe
 from training.translations import AttendedTranslation
 
@@ -59,6 +60,10 @@ def measure_baselines(recipe: Recipe, train: Any, dev: Any) -> BaselineScores:
         return forecasts.baselines(train, dev, recipe.forecast.horizon)
     if recipe.task in ("translate", "caption"):
         return translations.baselines(train, dev)
+    if recipe.task == "fill":
+        codec = fit_codec(recipe, train)
+        texts = [[codec.encode(inputs_of(example)) for example in part] for part in (train, dev)]
+        return missing_words.baselines(*texts, codec.table_rows)
     train = merge_labels(train, recipe.merge) if recipe.merge else train
     return baselines(recipe.task, train, dev, codec=recipe.codec.kind)
 
@@ -104,6 +109,8 @@ def measure_bundle(
         return {"baselines": scores, "forecasts": table}
     if recipe.task in ("translate", "caption"):
         return {"baselines": scores, "signatures": translations.signatures([pair.target for pair in examples.dev])}
+    if recipe.task == "fill":
+        return {"baselines": scores}
     if recipe.task != "generate":
         expected, predicted = (
             [ExampleLabels.of(example) for example in examples.dev],

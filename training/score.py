@@ -12,15 +12,17 @@ from models import state
 from models.bundle import Bundle
 from models.codecs.base import UNKNOWN, InputError
 from models.manifest import SeriesSpec
-from models.predictor import batches
-from models.tasks import Classification, Forecasting, Generation, Joint, Tagging, Translation
+from models.predictor import Predictor, batches
+from models.tasks import Classification, Filling, Forecasting, Generation, Joint, Tagging, Translation
 from models.tasks.beam_search import TranslateOptions
+from models.tasks.fill import NO_TARGETS, EncodedGaps
 from models.tasks.translation_rows import search
-from training import forecasts, metrics, translations
+from training import forecasts, metrics, missing_words, translations
 from training.data.checklists import read_checklist
 from training.data.examples import DataError, PairExample, SequenceExample, TimeSeries, inputs_of, text_of, where
 from training.data.tokenization import compare_tokens, join_tokens
 from training.metrics import ExampleLabels
+from training.missing_words import Gaps, GapScores
 
 FORECAST_ROWS = 64  # series in a batch
 BEAMS, MOST_PIECES = 5, 120  # of scored translations
@@ -29,6 +31,7 @@ TRANSLATED = 32  # sources in a batch
 HISTORIES, HORIZONS = (2 / 15, 7 / 15, 1), (2 / 15, 4 / 15, 7 / 15, 1)
 OUTSIDE = "O"  # the label of a token without a served token
 CHUNK = 1000  # characters in one call for a text
+TINY = 1e-30  # least probability of a word in a perplexity
 TIMED_SEQUENCES, TIMED_CHARACTERS, TIMED_TRANSLATIONS = 256, 256, 32
 WARMUP_TURNS, TURNS, FEWEST_CALLS = 1, 11, 64
 
@@ -61,12 +64,22 @@ def score_checklist(bundle: Bundle) -> ChecklistScore | None:
     """
     manifest = bundle.manifest
     examples = read_checklist(manifest.name, manifest.task)
+    if isinstance(bundle.task, Filling):
+        return _score_gaps(bundle, examples) if examples else None
     expected = [ExampleLabels.of(example) for example in examples]
     labels = {label for each in expected for label in (*each.steps, each.text) if label is not None}
     if not examples or not labels <= {*manifest.labels, *manifest.text_labels}:
         return None
     rows = zip(examples, expected, predict(bundle, examples), strict=True)
     wrong = [text_of(example) for example, right, found in rows if right != found]
+    return ChecklistScore(count=len(examples), wrong=tuple(wrong))
+
+
+def _score_gaps(bundle: Bundle, examples: Sequence[Any]) -> ChecklistScore:
+    """Return how a filler answers a checklist. The first word is right if it is one of the label's words."""
+    found = Predictor(bundle)([example.text for example in examples], top_k=1)
+    pairs = zip(examples, found, strict=True)
+    wrong = [f"{e.text} ({best[0].token_str})" for e, best in pairs if best[0].token_str not in e.label.split()]
     return ChecklistScore(count=len(examples), wrong=tuple(wrong))
 
 
@@ -86,6 +99,9 @@ def score_with_interval(bundle: Bundle, dev: Any) -> tuple[dict[str, float], tup
         return {name: round(value, 4) for name, value in found.items()}, None
     if isinstance(bundle.task, Translation):
         return {name: round(value, 2) for name, value in _score_translations(bundle, dev).items()}, None
+    if isinstance(bundle.task, Filling):
+        found = _score_fills(bundle, bundle.task, dev).scores()
+        return {name: round(value, 2) for name, value in found.items()}, None
     expected, predicted = [ExampleLabels.of(example) for example in dev], predict(bundle, dev)
     manifest = bundle.manifest
     scores = metrics.score_labels(manifest.task, manifest.labels, expected, predicted)
@@ -162,6 +178,24 @@ def _translate_batch(bundle: Bundle, sources: Sequence[Any], options: TranslateO
     texts = [task.start(task.encode(source), options) for source in sources]
     search(bundle.translator, texts)
     return [text.answer().translation_text for text in texts]
+
+
+def _score_fills(bundle: Bundle, task: Filling, dev: Sequence[Any]) -> GapScores:
+    """Return the scores over all words of all texts, left out one at a time. One run fills all gaps of a text."""
+    texts = [task.codec.encode(inputs_of(example)) for example in dev]
+    gaps = [Gaps.of(text.tokens, text.rows) for text in texts]
+    found = GapScores()
+    for group in batches([text.length if len(each.steps) else 0 for text, each in zip(texts, gaps, strict=True)]):
+        items = [EncodedGaps(text="", rows=texts[n].rows, steps=gaps[n].steps, targets=NO_TARGETS) for n in group]
+        right = np.concatenate([gaps[number].rows for number in group])[:, None]  # (P, 1)
+        outputs = bundle.model.run({**task.collate(items), "targets": right})
+        hits = outputs["best_words"][:, : missing_words.BEST] == right  # (P, BEST)
+        ranks = np.where(hits.any(1), hits.argmax(1), missing_words.BEST)
+        nats = -np.log(np.maximum(outputs["target_scores"][:, 0].astype(np.float64), TINY))
+        ends = np.cumsum([len(item.steps) for item in items])[:-1]
+        for number, *each in zip(group, np.split(ranks, ends), np.split(nats, ends), strict=True):
+            found.add(gaps[number], *(part.tolist() for part in each))
+    return found
 
 
 def forecast(bundle: Bundle, histories: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
@@ -264,5 +298,9 @@ def _timed_calls(task: Any, dev: Any, size: int) -> tuple[list[Any], int]:
         lengths = np.ones(size, np.int32)
         calls = [{"characters": np.full((1, size), row, np.int32), "lengths": lengths, **arrays} for row in rows]
         return calls, size * len(rows)
-    items = sorted((task.encode(inputs_of(e)) for e in dev[:TIMED_SEQUENCES]), key=lambda item: item.length)
+    inputs = [inputs_of(example) for example in dev[:TIMED_SEQUENCES]]
+    if isinstance(task, Filling):
+        tokenizer = task.codec.spec.tokenizer
+        inputs = list(filter(None, (missing_words.without_last_word(each, tokenizer) for each in inputs)))
+    items = sorted(map(task.encode, inputs), key=lambda item: item.length)
     return [task.collate(items[start : start + size]) for start in range(0, len(items), size)], len(items)

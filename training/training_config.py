@@ -69,6 +69,12 @@ class Training(BaseModel):
         description="fewest batches of an epoch: for small data, they replace `batch_tokens` by less, or `streams` and "
         "`steps` by fewer; series give more random windows; 0: off",
     )
+    candidates: int = Field(
+        default=0,
+        ge=0,
+        description="words that a training batch chooses from, in addition to its own: half of them the most frequent, "
+        "half random with their weight corrected (sampled softmax, Jean et al. 2015); 0: all words (fill)",
+    )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all labels")
     scheduled_sampling: float = Field(
         default=0.0,

@@ -1,6 +1,7 @@
 """Tasks turn encoded inputs into the feeds of a graph, and its outputs into typed answers."""
 
 from models.tasks.classify import Classification, Joint
+from models.tasks.fill import Filling
 from models.tasks.forecast import Forecasting
 from models.tasks.generate import Generation
 from models.tasks.tag import Tagging
@@ -9,6 +10,7 @@ from models.tasks.types import (
     EmbeddingInput,
     Entity,
     EntitySpan,
+    FilledGap,
     Forecast,
     GeneratedToken,
     GenerationDetails,
@@ -22,7 +24,7 @@ from models.tasks.types import (
 )
 
 Decoding = Generation | Translation  # write step by step
-Task = Tagging | Classification | Joint | Generation | Forecasting | Translation
+Task = Tagging | Classification | Joint | Generation | Forecasting | Translation | Filling
 
 __all__ = [
     "Classification",
@@ -30,6 +32,8 @@ __all__ = [
     "EmbeddingInput",
     "Entity",
     "EntitySpan",
+    "FilledGap",
+    "Filling",
     "Forecast",
     "Forecasting",
     "GeneratedToken",

@@ -126,6 +126,15 @@ class Forecast(NamedTuple):
     quantiles: dict[str, list[float]]
 
 
+class FilledGap(NamedTuple):
+    """One word for a gap: its probability, its row in the vocabulary, and the text with the word in the gap."""
+
+    score: float
+    token: int
+    token_str: str
+    sequence: str
+
+
 class LabelScore(NamedTuple):
     """One label of the whole input with its probability."""
 

@@ -16,6 +16,7 @@ from starlette.routing import Route as StarletteRoute
 
 from service.api import (
     bentoml_routes,
+    fill,
     forecast,
     huggingface,
     inspect,
@@ -93,6 +94,7 @@ ROUTES: tuple[Route, ...] = (
     *huggingface.ROUTES,
     *forecast.ROUTES,
     *translate.ROUTES,
+    *fill.ROUTES,
     *openai.ROUTES,
     *oip.ROUTES,
     *inspect.ROUTES,

@@ -110,6 +110,7 @@ _UNIONS = {  # pydantic reports one error for each member of a union; these repl
     ("ClassifyRequest", "inputs"): f"a string, a list of strings, {_FRAMES}",
     ("InspectRequest", "inputs"): "a string, or frames (a list of lists of numbers, all of one length)",
     ("GenerateRequest", "inputs"): _STRINGS,
+    ("FillRequest", "inputs"): _STRINGS,
     ("ForecastRequest", "inputs.target"): "a list of numbers, or a list of such lists, with null where one is missing",
     (
         "StreamMessage",

@@ -17,7 +17,7 @@ from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service import VERSION
-from service.api import forecast, native, schemas, sse, translate
+from service.api import fill, forecast, native, schemas, sse, translate
 from service.api.fields import AlwaysFalse, Null, Only, RequestModel, parameter
 from service.api.pipeline import RequestContext
 from service.api.routes import MODEL_QUERY, READ, Card, Docs, Route
@@ -189,7 +189,7 @@ INFO_DOCS = Docs(group=GROUP, summary="Get one model and the limits", answer=Inf
 EMBED = Route("/embed", ("POST",), embed, task="embed", docs=EMBED_DOCS)
 TASK_ROUTES = (
     *(native.TAG, native.CLASSIFY, native.GENERATE, forecast.FORECAST_ROUTE),
-    *(translate.TRANSLATE_ROUTE, translate.CAPTION_ROUTE, EMBED),
+    *(translate.TRANSLATE_ROUTE, translate.CAPTION_ROUTE, fill.FILL, EMBED),
 )
 BY_TASK = {route.task: route for route in TASK_ROUTES}
 
@@ -227,7 +227,8 @@ FIRST_TASK_DOCS = Docs(
     | schemas.GenerateRequest
     | forecast.ForecastRequest
     | translate.TranslateRequest
-    | translate.CaptionRequest,
+    | translate.CaptionRequest
+    | fill.FillRequest,
     answer=list[schemas.EntityObject]
     | list[list[schemas.EntityObject]]
     | list[list[schemas.LabelObject]]
@@ -237,7 +238,9 @@ FIRST_TASK_DOCS = Docs(
     | list[translate.TranslationObject]
     | list[list[translate.TranslationObject]]
     | list[translate.CaptionObject]
-    | list[list[translate.CaptionObject]],
+    | list[list[translate.CaptionObject]]
+    | fill.FilledText
+    | list[fill.FilledText],
     event=sse.TokenEvent,
     example=_first_task_example,
 )

@@ -423,7 +423,7 @@ def _reply(runtime: ModelRuntime, request_id: str | None, tensors: Sequence[OIPT
 
 def example(card: Card) -> Any:
     """Return the body of an inference with the bundle's own example, as JSON; None if it takes only tensors."""
-    if "forecast" in card["tasks"]:
+    if {"forecast", "fill"}.intersection(card["tasks"]):
         return None
     document = orjson.dumps(card["examples"][0]).decode()
     return {"inputs": [{"name": oip_inference.JSON, "datatype": BYTES, "shape": [1], "data": [document]}]}

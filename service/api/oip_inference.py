@@ -193,7 +193,7 @@ def find_releases(worker: Worker) -> Releases:
 
 def text_inputs(runtime: TensorRuntime) -> list[str]:
     """Return the names of the inputs that may replace those of the graph."""
-    if runtime.tasks == ("forecast",):
+    if runtime.tasks in (("forecast",), ("fill",)):
         return []  # only tensors
     return [TEXT, JSON] if runtime.reads_text else [JSON]
 

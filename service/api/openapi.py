@@ -28,7 +28,7 @@ BODY_ERRORS = (
 KEY_ERRORS = (errors.Unauthorized, errors.RateLimited)  # of routes that need an API key
 CONNECTION_ERRORS = (errors.Malformed, errors.HeadTooSlow, errors.HeadTooLarge)  # before the route is known
 PATTERN_ERRORS = (errors.UnknownModel,)
-ABOUT = "Tags, classifies and generates text, and forecasts series, with small recurrent networks."
+ABOUT = "Tags, classifies, fills and generates text, and forecasts series, with small recurrent networks."
 DESCRIPTION = f"""{ABOUT}
 
 `/tag`, `/classify` and `/generate` have the same bodies and answers under `/v1/`, where they are faster. `/v1/models`

@@ -88,3 +88,32 @@ def test_generation_with_too_few_tokens_raises() -> None:
     details = {"finish_reason": "length", "generated_tokens": 4}
     with pytest.raises(WrongAnswerError):
         answers.check(payload, {"generated_text": "abcd", "details": details})
+
+
+def filling(inputs: str, **parameters: Any) -> Payload:
+    return Payload(task="fill", body={"inputs": inputs, "parameters": parameters})
+
+
+def word(name: str, score: float, sequence: str) -> dict[str, Any]:
+    return {"score": score, "token": 3, "token_str": name, "sequence": sequence}
+
+
+def test_filled_gaps_are_right() -> None:
+    one = [word("cat", 0.5, "a cat"), word("dog", 0.1, "a dog")]
+    answers.check(filling("a [MASK]", top_k=2), one)
+    answers.check(filling("<mask> [MASK]", top_k=1), [[word("a", 0.5, "a [MASK]")], [word("b", 0.5, "<mask> b")]])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [word("cat", 0.5, "a cat")],
+        [word("cat", 0.5, "a cat"), word("dog", 0.6, "a dog")],
+        [word("cat", 0.5, "a [MASK]"), word("dog", 0.1, "a dog")],
+        [word("cat", 1.5, "a cat"), word("dog", 0.1, "a dog")],
+        [[word("cat", 0.5, "a cat")], [word("dog", 0.1, "a dog")]],
+    ],
+)
+def test_wrong_fillings_are_found(answer: Any) -> None:
+    with pytest.raises(WrongAnswerError):
+        answers.check(filling("a [MASK]", top_k=2), answer)

@@ -142,3 +142,11 @@ def test_a_forecaster_gets_series_on_other_scales_with_gaps() -> None:
     assert all(values[-1] is not None for values in series)
     assert {values[-1] for values in series} == {0.01, 1.0, 1000.0}
     assert any(None in values for values in series)
+
+
+def test_every_text_for_a_filler_has_a_gap() -> None:
+    model = ServedModel(id="fill", task="fill", variant="", labels=(), max_length=64, words=("a", "dog"))
+    asked = [payload.inputs for payload in build([model], "fill", count=100, seed=0)]
+    texts = [text for each in asked for text in ([each] if isinstance(each, str) else each)]
+    assert {text.count(payloads.GAP) for text in texts} == {1, 2}
+    assert all(payloads.GAP in text for text in sample_inputs(model, count=50, seed=0))

@@ -210,3 +210,17 @@ def test_reader_belongs_to_translators(tmp_path: Path) -> None:
         content["variants"]["fp32"]["reader"] = reader
         file.write_text(json.dumps(content), "utf-8")
         assert "reader" in read_error(file.parent)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"codec": {"kind": "characters"}}, "'characters'"),
+        ({"outputs": [{"name": "best_scores", "dtype": "float32", "shape": ["P", "R"]}]}, "'best_scores'"),
+    ],
+)
+def test_filler_without_words_or_a_fixed_count_is_refused(tmp_path: Path, changes: Content, named: str) -> None:
+    file = bundles.filler(tmp_path) / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | changes), "utf-8")
+    with pytest.raises(BundleError, match=named):
+        read(file.parent)

@@ -271,6 +271,27 @@ def _writer(root: Path, name: str, reader: TinyGraph, inputs: Sequence[Any], **d
     return _write(root, name, graph, inputs, {"max_new_tokens": 12}, files=files, codec=PiecesSpec(), **described)
 
 
+def filler(root: Path, *, name: str = "tiny-fill", best: int = 6, max_length: int = 64) -> Path:
+    """Write a filler of lower-case WORDS, which answers at most `best` words for a gap."""
+    graph = TinyGraph(seed=14)
+    rows = 2 + len(WORDS)
+    x, lengths = graph.symbols("words", rows)
+    steps, inputs, targets = (
+        graph.input("gap_steps", "P"),
+        graph.input("gap_inputs", "P"),
+        graph.input("targets", "P", "X"),
+    )
+    y, _ = graph.bidirectional(x, lengths)
+    logits = graph.dense(graph.around(y, lengths, steps, inputs), 2 * HIDDEN, rows, never=2)
+    probabilities = graph.op.Softmax(logits, axis=-1)
+    scores, words = graph.op.TopK(probabilities, [best], axis=-1, _outputs=2)
+    graph.output(scores, "best_scores", "P", best)
+    graph.output(graph.op.Cast(words, to=ir.DataType.INT32), "best_words", "P", best, dtype="int32")
+    graph.output(graph.op.GatherElements(probabilities, targets, axis=1), "target_scores", "P", "X")
+    described = {"task": "fill", "limits": InputLimits(max_length=max_length), "codec": WordsSpec(lowercase=True)}
+    return _write(root, name, graph, ["the [MASK] sat on a <mask> .", "A [MASK] film"], **described)
+
+
 def of_format_3(root: Path) -> Path:
     """Write the bundles that only format 3 has: taggers with a state, with a speller for words, and embeddings.
 
@@ -375,7 +396,8 @@ def _vocabularies(spec: AnySpec, task: str) -> dict[str, Sequence[str]]:
     if isinstance(spec, CharactersSpec):
         return {spec.characters: CHARACTERS if task == "generate" else LETTERS}
     if isinstance(spec, WordsSpec):
-        return {file: VOCABULARIES[file] for file in (spec.words, spec.stems, spec.characters) if file}
+        found = {file: VOCABULARIES[file] for file in (spec.words, spec.stems, spec.characters) if file}
+        return {file: list(map(str.lower, entries)) if spec.lowercase else entries for file, entries in found.items()}
     if isinstance(spec, PiecesSpec):
         return {spec.pieces: PIECES, spec.merges: MERGES}
     return {}

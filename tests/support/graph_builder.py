@@ -125,6 +125,18 @@ class TinyGraph:
         steps = self.op.Reshape(self.op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, 2 * HIDDEN])
         return steps, self.op.Reshape(self.op.Transpose(last, perm=[1, 0, 2]), [0, 2 * HIDDEN])
 
+    def around(self, y: Any, lengths: Any, steps: Any, inputs: Any) -> Any:
+        """Return the forward state before each step and the backward state after it (P, 2·H); zeros at the ends."""
+        op = self.op
+        padded = op.Pad(y, self.constant(np.array([1, 0, 0, 1, 0, 0])))  # (T + 2, B, 2·H)
+        before, column = (op.Unsqueeze(op.Cast(each, to=ir.DataType.INT64), [1]) for each in (steps, inputs))
+        two = self.constant(np.array(2))
+        left, right = (op.GatherND(padded, op.Concat(step, column, axis=1)) for step in (before, op.Add(before, two)))
+        one, zero = self.constant(np.array(1, np.int32)), self.constant(np.array(0, np.float32))
+        follows = op.Unsqueeze(op.Less(op.Add(steps, one), op.Gather(lengths, inputs, axis=0)), [1])
+        right = op.Where(follows, right, zero)
+        return op.Concat(op.Slice(left, [0], [HIDDEN], [1]), op.Slice(right, [HIDDEN], [2 * HIDDEN], [1]), axis=1)
+
     def forward_from_state(self, x: Any, lengths: Any) -> tuple[Any, list[Any]]:
         """Add a layer that starts from the state inputs h and c.
 

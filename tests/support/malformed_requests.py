@@ -12,12 +12,12 @@ from typing import Any
 from loadtest import answers
 from loadtest.answers import WrongAnswerError
 from loadtest.http_client import HttpReply, ServiceAddress, request_bytes
-from loadtest.payloads import TASKS, Payload, ServedModel
+from loadtest.payloads import GAP, TASKS, Payload, ServedModel
 
 BIG_BYTES = 10_000_000
 LONG_CHARACTERS = 100_000
 DEEP = 20_000
-WHOLE = ("tag", "classify")  # tasks that read an input and write nothing
+WHOLE = ("tag", "classify", "fill")  # tasks that read an input and write nothing
 SHORT = {  # parameters of the tasks that write
     "generate": {"max_new_tokens": 5, "details": True},
     "translate": {"generate_parameters": {"num_return_sequences": 1, "max_new_tokens": 5, "details": True}},
@@ -80,6 +80,10 @@ class Target:
     @property
     def path(self) -> str:
         return f"{self.prefix}/{self.model.task}"
+
+    def readable(self, text: str) -> str:
+        """Return a text that the model can read: for a filler with a gap."""
+        return f"{text} {GAP}" if self.model.task == "fill" else text
 
     def send(self, kind: str, body: bytes, *expected: int, **more: Any) -> MalformedRequest:
         """Return a POST of `body`."""
@@ -181,23 +185,24 @@ def _huge(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest
 def _odd_texts(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
     parameters = SHORT.get(target.model.task)
     for kind, text in ODD_TEXTS.items():
-        yield target.answered(kind, text, parameters)
-        yield target.answered(kind, ["plain", text], parameters)
+        yield target.answered(kind, target.readable(text), parameters)
+        yield target.answered(kind, [target.readable("plain"), target.readable(text)], parameters)
     if target.model.task in WHOLE:  # a long word is one token; a long prompt is over the limit
-        yield target.answered("100,000-character word", "a" * LONG_CHARACTERS)
-        yield target.answered("100,000-character word", "the " + "💛" * LONG_CHARACTERS + " end")
+        yield target.answered("100,000-character word", target.readable("a" * LONG_CHARACTERS))
+        yield target.answered("100,000-character word", target.readable("the " + "💛" * LONG_CHARACTERS + " end"))
 
 
 def _empty(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
     parameters = SHORT["translate"] if target.model.task == "translate" else None
     yield target.answered("empty string", "", parameters)
     yield target.answered("empty list", [], parameters)
-    yield target.answered("list of an empty string", ["", "a"], parameters)
+    yield target.answered("list of an empty string", ["", target.readable("a")], parameters)
 
 
 def _hang_ups(target: Target, _: Sequence[ServedModel]) -> Iterator[MalformedRequest]:
     parameters = {"parameters": {"max_new_tokens": 200}} if target.model.task == "generate" else {}
-    body = _json({"inputs": " ".join(target.model.words * 5)[:500], "model": target.model.id, **parameters})
+    inputs = target.readable(" ".join(target.model.words * 5)[:500])
+    body = _json({"inputs": inputs, "model": target.model.id, **parameters})
     size = len(request_bytes(target.address, target.path, body))
     yield target.send("disconnect in the headers", body, sent=40)
     yield target.send("disconnect in the body", body, sent=size - len(body) // 2)
@@ -268,11 +273,23 @@ def _translate_parameters(target: Target) -> Iterator[MalformedRequest]:
     yield target.refused("beams over the limit of tokens", 413, parameters={"generate_parameters": search})
 
 
+def _fill_parameters(target: Target) -> Iterator[MalformedRequest]:
+    for inputs in ("no gap", "a[MASK]", "<mask>s", "[MASK] " * 33, ["a [MASK]", "no gap"], "[mask]"):
+        yield target.refused("gaps that cannot be filled", 422, inputs=inputs)
+    wrong: list[tuple[str, object]] = [("top_k", value) for value in (-1, 0, 1.5, "2", 10**5, 10**30)]
+    wrong += [("targets", value) for value in ("a", [5], ["a", "a"], ["a", "A"], ["no such word"], [""], ["a"] * 101)]
+    for name, value in wrong:
+        yield target.refused("parameter out of range", 422, inputs="a [MASK]", parameters={name: value})
+    yield target.answered("gaps only", "[MASK]<mask>[MASK]")
+    yield target.answered("most gaps", "[MASK] " * 32)
+
+
 _BY_TASK: Mapping[str, Callable[[Target], Iterator[MalformedRequest]]] = {
     "tag": _tag_parameters,
     "classify": _classify_parameters,
     "generate": _generate_parameters,
     "translate": _translate_parameters,
+    "fill": _fill_parameters,
 }
 
 

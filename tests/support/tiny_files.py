@@ -61,6 +61,12 @@ def tagged_frames(kind: str, count: int = 12) -> str:
     return "id,x,y,z,label\n" + "".join(lines)
 
 
+def plain_sentences(count: int = 60) -> str:
+    """Return sentences whose last word follows from the word before it."""
+    pairs = (("dogs", "bark"), ("cats", "meow"), ("birds", "sing"))
+    return "".join(f"In house {n % 7} the {pair[0]} {pair[1]} .\n" for n in range(count) for pair in pairs)
+
+
 def series(count: int = 240) -> str:
     """Return an hourly series with a season of a day."""
     rows = (f"2026-01-{1 + hour // 24:02} {hour % 24:02}:00,{hour % 24 + 0.1 * (hour % 5)}\n" for hour in range(count))

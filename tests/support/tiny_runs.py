@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import tiny
-from tests.support.tiny_files import conll, frames, pairs, sentences, series, table, tagged_frames
+from tests.support.tiny_files import conll, frames, pairs, plain_sentences, sentences, series, table, tagged_frames
 from training import recipe, run
 from training.run import TrainingRun
 
@@ -23,6 +23,7 @@ FILES = {  # name -> recipe, content
     "tagged-frames.jsonl": ("frame-tagger", tagged_frames("jsonl")),
     "series.csv": ("forecaster", series()),
     "pairs.tsv": ("translator", pairs()),
+    "sentences.txt": ("filler", plain_sentences()),
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "vowels": {"codec.features": 3},

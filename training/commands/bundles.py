@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from models.bundle import Bundle
 
 
+# What the rows of a test file are, for tasks without labels.
+COUNTED = {"generate": "characters", "translate": "pairs", "caption": "pairs", "fill": "texts"}
+
+
 def register(commands: Any) -> None:
     parser = commands.add_parser(
         "export",
@@ -158,12 +162,10 @@ def _score_file(recipe: Recipe, manifest: Manifest, options: argparse.Namespace)
         echo(f"note: {note}")
     measured = {name: score.score_with_interval(each, rows) for name, each in loaded.items()}
     _print_scores({name: scores for name, (scores, _) in measured.items()})
-    if recipe.task == "generate":
-        echo(f"{len(rows):,} characters of {options.data}")
-        return
     if manifest.memory:
         _print_signatures([pair.target for pair in rows])
-        echo(f"{len(rows):,} pairs of {options.data}")
+    if unit := COUNTED.get(recipe.task):
+        echo(f"{len(rows):,} {unit} of {options.data}")
         return
     shown = manifest.default_variant if manifest.default_variant in loaded else variants[0]
     for line in _notes(loaded[shown], measured[shown][1], rows):

@@ -11,7 +11,7 @@ CHECKLISTS = Path(__file__).parent.parent / "checklists"
 
 def read_checklist(name: str, task: str) -> list[SequenceExample]:
     """Return the checklist of the bundle `name`; [] if it has none."""
-    if task == "classify":
+    if task in ("classify", "fill"):
         path = CHECKLISTS / f"{name}.tsv"
         return [*read_labeled(path)] if path.is_file() else []
     path = CHECKLISTS / f"{name}.conll"

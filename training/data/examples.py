@@ -59,6 +59,14 @@ class JointExample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextExample:
+    """A text without a label."""
+
+    text: str
+    place: FileLocation | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesExample:
     """A series of one or more frames with one label. All frames have the same count of finite numbers."""
 
@@ -127,6 +135,7 @@ SequenceExample = (
     | SeriesExample
     | TaggedSeries
     | PairExample
+    | TextExample
     | TimeSeries
     | ForecastWindow
 )
@@ -180,7 +189,7 @@ def inputs_of(example: SequenceExample) -> Any:
     """Return the input as codecs take it: tokens, a text, frames or a series."""
     if isinstance(example, ForecastWindow | TimeSeries):
         return example.history if isinstance(example, ForecastWindow) else example.values
-    if isinstance(example, LabeledExample):
+    if isinstance(example, LabeledExample | TextExample):
         return example.text
     if isinstance(example, PairExample):
         return example.source
@@ -202,7 +211,7 @@ def label_of(example: SequenceExample) -> str | None:
     """Return the label of the whole sequence, if it has one. For a pair it is the target."""
     if isinstance(example, PairExample):
         return example.target
-    return None if isinstance(example, TaggedExample | TaggedSeries | TimeSeries | ForecastWindow) else example.label
+    return example.label if isinstance(example, LabeledExample | JointExample | SeriesExample) else None
 
 
 def label_names(task: str, train: Iterable[SequenceExample]) -> tuple[tuple[str, ...], tuple[str, ...]]:

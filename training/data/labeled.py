@@ -1,4 +1,4 @@
-"""Texts with one label each, in CSV, TSV, JSON, fastText or, for DNA, FASTA."""
+"""Texts with one label each, in CSV, TSV, JSON, fastText or, for DNA, FASTA. Texts without labels, one on a line."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,8 +16,9 @@ from models.files.tables import (
     table_rows,
 )
 from models.files.text_files import read_lines
-from training.data.examples import DataError, FileLocation, LabeledExample
+from training.data.examples import DataError, FileLocation, LabeledExample, TextExample
 
+TABLE_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".conll", ".conllu"}
 FASTTEXT_PREFIX = "__label__"
 FASTA_SUFFIXES = {".fa", ".fasta", ".fna"}
 BASES = frozenset("ACGTURYSWKMBDHVN-acgturyswkmbdhvn")  # with the IUPAC codes of uncertain bases
@@ -42,6 +43,15 @@ def read_labeled(
     if not examples:
         raise DataError(f"{path}: no row below the header; give at least one text with its label")
     return examples
+
+
+def read_texts(path: Path, *, encoding: str = "utf-8") -> list[TextExample]:
+    """Read a text file: every line that is not blank is an example."""
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        raise DataError(f"{path}: a table; save its texts as a text file (.txt) with one on a line")
+    lines = enumerate(read_lines(path, encoding=encoding), start=1)
+    found = ((FileLocation(str(path), number), line.strip()) for number, line in lines)
+    return [TextExample(text=text, place=place) for place, text in found if text]
 
 
 def read_bases(

@@ -20,13 +20,15 @@ from training.data.examples import (
     Splits,
     TaggedExample,
     TaggedSeries,
+    TextExample,
     TimeSeries,
     merge_labels,
     tags_of,
+    text_of,
 )
 from training.data.fetch import sha256_of
 from training.data.frames import read_frames, read_tagged_frames
-from training.data.labeled import read_bases, read_labeled
+from training.data.labeled import read_bases, read_labeled, read_texts
 from training.data.pairs import read_captions, read_pairs, read_parallel
 from training.data.splitting import split, split_text
 from training.data.tag_schemes import convert, rename_kinds
@@ -120,10 +122,14 @@ def _with_choice(splits: Splits[Any], share: float) -> Splits[Any]:
 
 
 def _with_more(splits: Splits[Any], more: Sequence[AdditionalData]) -> Splits[Any]:
-    """Add the training examples of further data sets, and keep their development examples apart."""
+    """Add the training examples of further data sets, and keep their development examples apart.
+
+    Without kinds of spans, only their texts count.
+    """
     for each in more:
-        other: Splits[TaggedExample] = published.load({"name": each.name, **each.options})
-        train, dev = (rename_kinds(part, each.kinds) for part in (other.train, other.dev))
+        other: Splits[Any] = published.load({"name": each.name, **each.options})
+        parts = (other.train, other.dev)
+        train, dev = [rename_kinds(part, each.kinds) if each.kinds else _texts(part) for part in parts]
         splits = replace(
             splits,
             train=[*splits.train, *train * each.copies],
@@ -131,6 +137,10 @@ def _with_more(splits: Splits[Any], more: Sequence[AdditionalData]) -> Splits[An
             source=_joined(splits.source, other.source, other.source.name),
         )
     return splits
+
+
+def _texts(examples: Sequence[Any]) -> list[TextExample]:
+    return [TextExample(text=text_of(example), place=example.place) for example in examples]
 
 
 def load_test_file(recipe: Recipe) -> tuple[Any, tuple[str, ...]]:
@@ -169,7 +179,7 @@ def load_test_series(recipe: Recipe) -> tuple[Sequence[TimeSeries], list[Forecas
 
 
 def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions, parallel: Path | None = None) -> Any:
-    """Read a text for "generate", else the examples of a file.
+    """Read a text for "generate", else the examples of a file: for "fill" its lines.
 
     tag: CoNLL, JSON or a table of tokens; JSON or a table for "frames". joint: CoNLL or JSON with labels. classify:
     tables, JSON or fastText; FASTA too for "dna"; JSON, tables or .ts for "frames". forecast: CSV or Parquet.
@@ -184,6 +194,8 @@ def read_file(path: Path, task: str, codec: CodecSpec, options: DataOptions, par
         return _read_pairs(path, task, options, parallel)
     if task == "generate":
         return read_text(path, encoding=encoding)
+    if task == "fill":
+        return read_texts(path, encoding=encoding)
     if codec.kind == "frames":
         keys = {"series": options.series, "encoding": encoding}
         keys["frames"] = "frames" if options.text == DataOptions().text else options.text
@@ -229,7 +241,7 @@ def hold_out(rows: Any, *, dev_share: float, seed: int) -> tuple[Any, Any]:
         )
     if isinstance(rows[0], TaggedSeries) and round(dev_share * len(rows)) < 1:
         return _hold_out_tails(rows, dev_share)
-    unlabeled = any(isinstance(row, TaggedExample | TaggedSeries | PairExample) for row in rows)
+    unlabeled = any(isinstance(row, TaggedExample | TaggedSeries | PairExample | TextExample) for row in rows)
     labels = None if unlabeled else [row.label for row in rows]
     return split(rows, dev_share=dev_share, seed=seed, labels=labels)
 

@@ -32,6 +32,7 @@ from training.data.examples import (
     Splits,
     TaggedExample,
     TaggedSeries,
+    TextExample,
     TimeSeries,
     label_of,
     text_of,
@@ -229,6 +230,17 @@ def _gesture_video(folder: Path, name: str) -> TaggedSeries:
     return TaggedSeries(frames=frames, tags=tags, place=FileLocation(str(path), lines[0], lines))
 
 
+def read_captions(folder: Path) -> tuple[list[TextExample], list[TextExample]]:
+    """Read 145,000 training captions, five of each photo in a row, and one of each of 1,014 other photos."""
+    files = [list(_lines(path)) for path in sorted(folder.glob("captions.train.?.en"))]
+    train = [_caption(*row) for rows in zip(*files, strict=True) for row in rows]
+    return train, [_caption(*row) for row in _lines(folder / "val.en")]
+
+
+def _caption(place: FileLocation, line: str) -> TextExample:
+    return TextExample(text=line.strip(), place=place)
+
+
 def read_names(folder: Path, *, native: bool = False) -> tuple[list[LabeledExample], list[LabeledExample]]:
     """Read 16,211 training and 1,801 development surnames of 18 nationalities, one file each.
 
@@ -410,6 +422,7 @@ def read_multi30k(folder: Path, source: str = "en", target: str = "de") -> tuple
 
 READERS: Mapping[str, Callable[..., tuple[Any, Any]]] = {
     "btc": read_btc,
+    "captions": read_captions,
     "ett": read_ett,
     "gesture-phases": read_gesture_phases,
     "japanese-vowels": read_japanese_vowels,

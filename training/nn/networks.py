@@ -20,6 +20,7 @@ from models.codecs.words import WordsCodec
 from models.manifest import ForecastSpec
 from training.nn.crf import LinearChainCRF, forbidden_transitions
 from training.nn.encoders import Encoder, FrameEncoder, SymbolEncoder, WordEncoder
+from training.nn.filler import Filler
 from training.nn.forecaster import Forecaster
 from training.nn.options import Architecture, PoolingName
 from training.nn.recurrent import RecurrentStack, StackState
@@ -213,7 +214,7 @@ class LanguageModel(nn.Module):
         return {"log_probabilities": torch.log_softmax(logits, -1)}
 
 
-Network = SequenceNetwork | LanguageModel | Forecaster | EncoderDecoder
+Network = SequenceNetwork | LanguageModel | Forecaster | EncoderDecoder | Filler
 
 
 def make_network(
@@ -239,6 +240,8 @@ def make_network(
         return LanguageModel(shape, codec)
     if forecast is not None:
         return Forecaster(shape, codec, forecast)
+    if task == "fill":
+        return Filler(shape, codec)
     step_labels = labels if task in ("tag", "joint") else ()
     whole = labels if task == "classify" else text_labels
     crf = LinearChainCRF(len(step_labels), forbidden_transitions(step_labels)) if shape.crf and step_labels else None

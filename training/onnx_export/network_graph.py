@@ -11,12 +11,14 @@ import onnx_ir as ir
 from torch import nn
 
 from training.nn.encoders import FRAME_LIMIT, OUT_OF_RANGE, FrameEncoder, SpellingLSTM, WordEncoder
+from training.nn.filler import Filler
 from training.nn.forecaster import Forecaster
 from training.nn.networks import LanguageModel, Network, SequenceNetwork
 from training.nn.recurrent import RecurrentStack
 from training.nn.translator import EncoderDecoder
 from training.onnx_export.builder import ExportedGraph, OnnxGraphBuilder, Precision
 from training.onnx_export.crf import add_crf
+from training.onnx_export.filler import add_filler
 from training.onnx_export.forecaster import add_forecaster
 from training.onnx_export.int8 import pin_table
 from training.onnx_export.layers import LayerInput, Signal, add_final_states, to_array
@@ -31,6 +33,8 @@ def export_graph(network: Network, precision: Precision) -> ExportedGraph:
         return export_translator(network, precision)
     if isinstance(network, Forecaster):
         add_forecaster(graph, network)
+    elif isinstance(network, Filler):
+        add_filler(graph, network)
     elif isinstance(network, LanguageModel):
         characters, lengths = graph.input("characters", "T", "B"), graph.input("lengths", "B")
         table = to_array(network.table())

@@ -44,8 +44,10 @@ def test_security_requires_a_key_only_if_keys_are_set() -> None:
 
 
 @pytest.fixture(scope="module")
-def schema(tiny_zoo: Path, tiny_kinds: Path, tiny_live: Path, tiny_forecaster: Path) -> Iterator[Any]:
-    with served_in_thread(tiny_zoo, tiny_kinds, tiny_live, tiny_forecaster) as address:
+def schema(
+    tiny_zoo: Path, tiny_kinds: Path, tiny_live: Path, tiny_forecaster: Path, tiny_filler: Path
+) -> Iterator[Any]:
+    with served_in_thread(tiny_zoo, tiny_kinds, tiny_live, tiny_forecaster, tiny_filler) as address:
         document = httpx.get(f"{address}/docs.json").json()
         # BentoML's pages are not here.
         document["paths"] = {path: of for path, of in document["paths"].items() if path not in OF_BENTOML}

@@ -1,0 +1,127 @@
+"""Filling: every word of a text is a gap in turn, and all gaps of a batch are trained at once.
+
+T steps, B batch, P gaps, V table rows, C candidates.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+
+from models.codecs.base import FIRST, UNKNOWN
+from models.codecs.words import WordsCodec
+from training import metrics
+from training.batches import FeedTensors, bucket_by_length, to_device, to_tensors
+from training.data.examples import Splits, TextExample, inputs_of
+from training.device_precision import device_of
+from training.missing_words import Gaps, GapScores
+from training.nn.filler import Filler
+from training.nn.networks import Network
+from training.recipe import Recipe
+
+EVALUATION_TOKENS = 1024  # padded tokens in a batch, each with V logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class GapBatch:
+    """Padded texts with their gaps: feeds of a Filler, and the row (P,) of the word at each gap."""
+
+    feeds: FeedTensors
+    rows: Tensor
+
+
+class FillObjective:
+    """The word at each gap, among all words or among candidates. Words without a row are read but not trained."""
+
+    metric = metrics.TOP1
+
+    def __init__(self, recipe: Recipe, codec: WordsCodec, network: Filler, examples: Splits[TextExample]) -> None:
+        self.network: Network = network
+        self._codec, self._training = codec, recipe.training
+        self._train = [codec.encode(inputs_of(example)) for example in examples.train]
+        self._dev = [codec.encode(inputs_of(example)) for example in examples.choosing]
+        self._lengths = [item.length for item in self._train]
+        self._batch_tokens = recipe.training.batch_tokens
+        if fewest := recipe.training.fewest_steps:
+            longest = max(self._lengths, default=1)
+            self._batch_tokens = min(self._batch_tokens, max(longest, sum(self._lengths) // fewest))
+
+    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[GapBatch | None]:
+        groups = self._groups(epoch)
+        for number in range(rank, world * self.count_batches(epoch, world), world):
+            yield self._collate([self._train[index] for index in groups[number]]) if number < len(groups) else None
+
+    def count_batches(self, epoch: int, world: int = 1) -> int:
+        return -(-len(self._groups(epoch)) // world)
+
+    def _groups(self, epoch: int) -> list[list[int]]:
+        random = np.random.default_rng([self._training.seed, epoch])
+        return bucket_by_length(self._lengths, self._batch_tokens, random)
+
+    def _collate(self, items: Sequence[Any]) -> GapBatch:
+        feeds = to_tensors(self._codec.collate(items))
+        rows = feeds["words"]  # (T, B)
+        steps, inputs = (rows > UNKNOWN).nonzero(as_tuple=True)
+        return GapBatch(feeds={**feeds, "gap_steps": steps, "gap_inputs": inputs}, rows=rows[steps, inputs])
+
+    def weight(self, batch: GapBatch) -> float:
+        return len(batch.rows)
+
+    def loss(self, batch: GapBatch) -> Tensor:
+        network = self.network
+        device = device_of(network)
+        vectors, rows = network.contexts(**to_device(batch.feeds, device)), batch.rows.to(device)  # (P, E), (P,)
+        table, bias = network.embedding.weight, network.bias
+        if not self._training.candidates:
+            return cross_entropy(linear(vectors, table, bias)[:, FIRST:].float(), rows - FIRST)
+        chosen, correction = self._choose(rows, len(table))
+        place = torch.zeros(len(table), dtype=torch.long, device=device)
+        place[chosen] = torch.arange(len(chosen), device=device)
+        return cross_entropy(linear(vectors, table[chosen], bias[chosen]).float() + correction, place[rows])
+
+    def _choose(self, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Return the rows (C,) of the candidates, and what is added to their logits (C,).
+
+        The words of the batch and the most frequent words count fully. Those that are drawn from the rest stand for all
+        of the rest, so that the sum over all words has the right mean.
+        """
+        half = self._training.candidates // 2
+        fixed = torch.zeros(count, dtype=torch.bool, device=rows.device)
+        fixed[: FIRST + half] = True  # the vocabulary is sorted by frequency
+        fixed[rows] = True
+        rest = (~fixed).nonzero().flatten()
+        fixed[:FIRST] = False
+        drawn = rest[torch.randperm(len(rest), device=rows.device)[:half]]
+        kept = fixed.nonzero().flatten()
+        share = math.log(len(rest) / len(drawn)) if len(drawn) else 0.0
+        correction = torch.cat([torch.zeros(len(kept)), torch.full((len(drawn),), share)])
+        return torch.cat([kept, drawn]), correction.to(rows.device)
+
+    @torch.no_grad()
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        found = GapScores()
+        for group in bucket_by_length([item.length for item in self._dev], EVALUATION_TOKENS, None):
+            items = [self._dev[index] for index in group]
+            gaps = [Gaps.of(item.tokens, item.rows) for item in items]
+            counts = [len(each.steps) for each in gaps]
+            if not sum(counts):
+                continue
+            feeds = to_tensors(self._codec.collate(items))
+            feeds["gap_steps"] = torch.from_numpy(np.concatenate([each.steps for each in gaps])).long()
+            feeds["gap_inputs"] = torch.arange(len(items)).repeat_interleave(torch.tensor(counts))
+            rows = torch.from_numpy(np.concatenate([each.rows for each in gaps])).long().to(device_of(network))
+            logits = network(**to_device(feeds, device_of(network))).float()  # (P, V)
+            right = logits.gather(1, rows[:, None])
+            ranks = (logits > right).sum(1).tolist()
+            nats = cross_entropy(logits, rows, reduction="none").tolist()
+            start = 0
+            for each, count in zip(gaps, counts, strict=True):
+                found.add(each, ranks[start : start + count], nats[start : start + count])
+                start += count
+        scores = found.scores()
+        return {**scores, "loss": math.log(scores[metrics.PERPLEXITY])}
