@@ -2,9 +2,18 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from service import app
+from service.releases import DIRECTORY, ReleaseFiles
+from service.repository import read_release
+from service.settings import Settings
+from service.telemetry import Telemetry
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,3 +51,19 @@ def test_the_example_is_a_command_for_any_shell() -> None:
     assert shlex.split(done.stdout)[:2] == ["curl", "http://[::1]:3000/v1/tag"]
     assert "'http://[::1]:3000/v1/tag'" in done.stdout
     assert "Bearer $KEY" in done.stdout
+
+
+def test_a_worker_that_starts_later_loads_the_active_release(
+    tiny_zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo, releases = tmp_path / "zoo", tmp_path / "releases"
+    releases.mkdir()
+    for name in ("tiny-tag", "tiny-classify"):
+        shutil.copytree(tiny_zoo / name, zoo / name)
+    settings = Settings(bundles=(str(zoo),), device="cpu")
+    ReleaseFiles(releases).activate(read_release(settings))
+    shutil.copytree(tiny_zoo / "tiny-generate", zoo / "tiny-generate")
+    (zoo / "order.txt").write_text("tiny-tag")
+    (zoo / "tiny-tag/README.md").write_text("# Edited")
+    monkeypatch.setenv(DIRECTORY, str(releases))
+    assert list(app.load_engine(settings, Telemetry()).runtimes) == ["tiny-classify", "tiny-tag"]
