@@ -125,7 +125,7 @@ class CaptionOptions(_Parameters):
     )
     max_new_tokens: int = Field(default=100, ge=1, description="tokens to write, at most (default: 100)")
     target_prefix: str = Field(default="", description="what every text begins with")
-    details: bool = Field(default=False, description="add the scores, the tokens and the alignment")
+    details: bool = Field(default=False, description="add the scores, the tokens, the alignment and the attention")
 
 
 class TranslationOptions(CaptionOptions):

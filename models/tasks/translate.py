@@ -21,7 +21,7 @@ from models.tasks.types import SourceToken, TargetToken, TranslationDetails, Tra
 
 RunNamed = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], Sequence[NDArray[Any]]]  # OnnxModel.run_named
 Source = NDArray[Any]  # (T,) or (T, F): the rows of an EncodedSource
-DIGITS = 6  # of scores in answers
+DIGITS, ATTENTION_DIGITS = 6, 4  # of scores and of weights in answers
 OPTIONS = ("max_new_tokens", "num_beams", "num_return_sequences", "length_penalty", "details")
 
 
@@ -205,6 +205,7 @@ class TranslatedSource(BeamSearch):
             tokens=tuple(TargetToken(piece, text, round(logprob, DIGITS)) for piece, text, logprob in tokens),
             source_tokens=self._source_tokens(),
             alignment=self._alignment(found),
+            attention=self._attention(found, len(texts)),
         )
         return TranslationResult(text, details)
 
@@ -214,6 +215,12 @@ class TranslatedSource(BeamSearch):
             return None
         spans = zip(item.starts, item.ends, strict=True)
         return tuple(SourceToken(item.text[start:end], start, end) for start, end in spans)
+
+    def _attention(self, found: Hypothesis, tokens: int) -> tuple[tuple[float, ...], ...]:
+        """Return the weights of the source tokens for each of the first `tokens` tokens."""
+        first, end = self.source.marks, self.source.marks + self.source.length
+        rows = (weights[first:end].tolist() for weights in found.attention[:tokens])
+        return tuple(tuple(round(weight, ATTENTION_DIGITS) for weight in row) for row in rows)
 
     def _alignment(self, found: Hypothesis) -> tuple[tuple[int, int], ...]:
         """Return the source token that each token attends to most. One that attends to the end has none."""

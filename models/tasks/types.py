@@ -196,7 +196,8 @@ class TranslationDetails(NamedTuple):
     """How a translation was found.
 
     `score` is the log-probability over the length penalty. `alignment` has pairs of a source token and a token, counted
-    from 0: what each token attends to most. `source_tokens` is None for a source without text.
+    from 0: what each token attends to most. `source_tokens` is None for a source without text. `attention` has the
+    weights of the source tokens (or vectors) for each token; the rest up to 1 is on the end of the source.
     """
 
     score: float
@@ -204,6 +205,7 @@ class TranslationDetails(NamedTuple):
     tokens: tuple[TargetToken, ...]
     source_tokens: tuple[SourceToken, ...] | None
     alignment: tuple[tuple[int, int], ...]
+    attention: tuple[tuple[float, ...], ...]
 
 
 class TranslationResult(NamedTuple):

@@ -66,7 +66,7 @@ class SearchParameters(RequestModel):
     target_prefix: Annotated[str, Field(max_length=PREFIX_CHARACTERS)] | None = parameter(
         "what every text begins with", ""
     )
-    details: bool | None = parameter("add the score, the tokens and the alignment", False)
+    details: bool | None = parameter("add the score, the tokens, the alignment and the attention", False)
     do_sample: AlwaysFalse | None = None
     repetition_penalty: One | None = None
 
@@ -120,7 +120,11 @@ class SourceTokenObject(TypedDict):
 
 
 class DetailsObject(TypedDict):
-    """How a text was found. ``alignment``: pairs of a source token and the token that attends to it most."""
+    """How a text was found.
+
+    ``alignment``: pairs of a source token and the token that attends to it most. ``attention``: the weights of the
+    source tokens for each token. The rest up to 1 is on the end of the source.
+    """
 
     score: float
     finish_reason: Literal["length", "eos"]
@@ -128,6 +132,7 @@ class DetailsObject(TypedDict):
     tokens: list[TargetTokenObject]
     source_tokens: NotRequired[list[SourceTokenObject]]
     alignment: list[tuple[int, int]]
+    attention: list[list[float]]
 
 
 class TranslationObject(TypedDict):
@@ -354,6 +359,7 @@ def _details_object(result: TranslationResult) -> DetailsObject:
         "generated_tokens": len(details.tokens),
         "tokens": [token._asdict() for token in details.tokens],
         "alignment": details.alignment,
+        "attention": details.attention,
     }
     if details.source_tokens is not None:
         answer["source_tokens"] = [token._asdict() for token in details.source_tokens]

@@ -6,17 +6,8 @@ import { taskView } from "./parts.js";
 
 const RETURNED = 3;
 
-/** Return the attention of each target token as rows over the source tokens: weights, or 1 for the most attended. */
-function attentionRows({ tokens, source_tokens: source, alignment, attention }) {
-  const most = new Map(alignment.map(([from, to]) => [to, from]));
-  return tokens.map((token, place) => ({
-    name: token.text.trim() || "·",
-    values: source.map((_, from) => attention?.[place]?.[from] ?? (most.get(place) === from ? 1 : 0)),
-  }));
-}
-
 function attentionMap(details) {
-  const rows = attentionRows(details);
+  const rows = details.tokens.map((token, place) => ({ name: token.text.trim() || "·", values: details.attention[place] }));
   const columns = details.source_tokens.map((token) => token.text);
   return heatMap({
     caption: "Attention: what the network looked at (columns) when it wrote each piece (rows)",

@@ -77,6 +77,7 @@ def test_details_have_the_tokens_and_what_they_attend_to() -> None:
     assert [token.logprob for token in details.tokens] == [-0.5] * 3
     assert [(token.text, token.start, token.end) for token in details.source_tokens] == [("a", 0, 1), ("b", 2, 3)]
     assert details.alignment == ((1, 0), (0, 1))  # the last token attends to the end
+    assert details.attention == ((0.0, 1.0), (1.0, 0.0), (0.0, 0.0))
     assert details.score == pytest.approx(-2 / (9 / 6) ** 0.6, abs=1e-6)
 
 

@@ -83,6 +83,10 @@ def test_details_have_tokens_and_alignment(client: httpx.Client) -> None:
     for source, target in details["alignment"]:
         assert 0 <= source < len(details["source_tokens"])
         assert 0 <= target < len(details["tokens"])
+    assert len(details["attention"]) == len(details["tokens"])
+    for weights in details["attention"]:
+        assert len(weights) == len(details["source_tokens"])
+        assert 0 <= sum(weights) <= 1 + 1e-3
 
 
 def test_languages_choose_the_model(client: httpx.Client) -> None:
