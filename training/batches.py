@@ -51,6 +51,20 @@ def bucket_by_length(lengths: Sequence[int], budget: int, random: np.random.Gene
     return groups
 
 
+def sample_lengths(lengths: list[int], share: float, random: np.random.Generator, always_from: int = 0) -> list[int]:
+    """Return the lengths with 0 for examples that an epoch leaves out.
+
+    `share` is the probability of each example. Examples of at least `always_from` steps (0: none) are always kept.
+    """
+    if share == 1:
+        return lengths
+    kept = random.random(len(lengths)) < share
+    if always_from:
+        kept |= np.asarray(lengths) >= always_from
+    sampled = np.where(kept, lengths, 0).tolist()
+    return sampled if any(sampled) else lengths  # a small share of few examples may keep none
+
+
 def split_into_streams(
     rows: NDArray[np.int32], count: int, steps: int, offset: int = 0
 ) -> Iterator[tuple[Tensor, Tensor, bool]]:

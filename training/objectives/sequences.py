@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, one_hot, pad
 
 from models.codecs import Codec, FramesCodec
 from training import metrics
-from training.batches import FeedTensors, bucket_by_length, to_device, to_tensors
+from training.batches import FeedTensors, bucket_by_length, sample_lengths, to_device, to_tensors
 from training.data.augmentation import make_augmenter
 from training.data.examples import SequenceExample, Splits, inputs_of, label_names, label_of, tags_of
 from training.device_precision import device_of
@@ -115,11 +115,11 @@ class SequenceObjective:
         """Return the example indices of each batch, and whether they index the auxiliary task."""
         random = np.random.default_rng([self._training.seed, epoch])
         lengths, training = self._encoded_for(epoch).lengths, self._training
-        lengths = _sampled_lengths(lengths, training.share, random, always_from=training.share_below)
+        lengths = sample_lengths(lengths, training.share, random, always_from=training.share_below)
         groups = [(group, False) for group in bucket_by_length(lengths, self._batch_tokens, random)]
         if self._auxiliary is None:
             return groups
-        lengths = _sampled_lengths(self._auxiliary_train.lengths, self._auxiliary.share, random)
+        lengths = sample_lengths(self._auxiliary_train.lengths, self._auxiliary.share, random)
         groups += [(group, True) for group in bucket_by_length(lengths, self._batch_tokens, random)]
         return [groups[number] for number in random.permutation(len(groups))]
 
@@ -249,20 +249,6 @@ class SequenceObjective:
 
 def _on_device_of(logits: Tensor, weights: Tensor | None) -> Tensor | None:
     return None if weights is None else weights.to(logits.device)
-
-
-def _sampled_lengths(lengths: list[int], share: float, random: np.random.Generator, always_from: int = 0) -> list[int]:
-    """Return the lengths with 0 for examples that an epoch leaves out.
-
-    `share` is the probability of each example. Examples of at least `always_from` steps (0: none) are always kept.
-    """
-    if share == 1:
-        return lengths
-    kept = random.random(len(lengths)) < share
-    if always_from:
-        kept |= np.asarray(lengths) >= always_from
-    sampled = np.where(kept, lengths, 0).tolist()
-    return sampled if any(sampled) else lengths  # a small share of few examples may keep none
 
 
 def _class_weights(option: ClassWeights, counts: Tensor) -> Tensor | None:

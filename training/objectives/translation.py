@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from models.codecs import Codec
 from models.codecs.pieces import END, PiecesCodec
 from training import metrics, translations
-from training.batches import FeedTensors, bucket_by_length, to_device, to_tensors
+from training.batches import FeedTensors, bucket_by_length, sample_lengths, to_device, to_tensors
 from training.data.examples import PairExample, Splits
 from training.device_precision import device_of
 from training.nn.networks import Network, fit_standardization
@@ -78,7 +78,9 @@ class TranslationObjective:
 
     def _groups(self, epoch: int) -> list[list[int]]:
         random = np.random.default_rng([self._training.seed, epoch])
-        return bucket_by_length(self._train_pairs.lengths, self._batch_tokens, random)
+        lengths, training = self._train_pairs.lengths, self._training
+        lengths = sample_lengths(lengths, training.share, random, always_from=training.share_below)
+        return bucket_by_length(lengths, self._batch_tokens, random)
 
     def weight(self, batch: PairBatch) -> int:
         return int((batch.targets != IGNORED).sum())

@@ -120,3 +120,9 @@ def test_fields_of_translators_are_refused_elsewhere(changes: dict[str, Any]) ->
 def test_a_caption_needs_frames() -> None:
     with pytest.raises(RecipeError):
         recipes.load("translator", task="caption")
+
+
+def test_an_epoch_can_have_a_share_of_the_pairs(tmp_path: Path) -> None:
+    whole, part = objective_of(tmp_path), objective_of(tmp_path, **{"training.share": 0.2})
+    counts = [sum(batch.targets.shape[1] for batch in each.batches(0) if batch is not None) for each in (whole, part)]
+    assert 0 < counts[1] < 0.6 * counts[0]
