@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from loadtest import bench_against, bench_report, bench_servers, payloads, report
-from loadtest.bench_phases import BenchPlan, BenchStage, measure_generation, measure_tagging
+from loadtest.bench_phases import BenchPlan, BenchStage, measure_generation, measure_requests
 from loadtest.bench_report import COMPARED_AT
 from loadtest.bench_servers import BatchSetting, BenchContext, BenchServer, run_server
 from loadtest.load_loops import raise_file_limit
@@ -34,7 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     plan = BenchPlan()
     add = parser.add_argument
     add("--only", metavar="NAME,…", help=f"Measure only these servers: {bench_servers.known_names()}.")
-    add("--task", choices=("tag", "generate", "all"), default="all", help="Task to measure (default: %(default)s).")
+    add(
+        "--task",
+        choices=("tag", "generate", "translate", "all"),
+        default="all",
+        help="Task to measure (default: %(default)s, tag and generate).",
+    )
     add("--seconds", type=float, help=f"Duration of one measurement (default: {plan.seconds:g}; with --against: 1).")
     add("--rounds", type=int, default=plan.rounds, help="Repetitions of the closed loops (default: %(default)s).")
     add(
@@ -98,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         return bench_against.conclude(found, arguments, console)
     if arguments.quick and arguments.at_least is not None:
         raise ValueError("--at-least needs the best setting of each peer, but --quick tries one. Remove --quick.")
-    servers = bench_servers.select(arguments.only)
+    servers = bench_servers.select(arguments.only, arguments.task)
     if not all(server.ours for server in servers) and shutil.which(arguments.peers) is None:
         raise LookupError(f"{arguments.peers} does not exist. Run `make bench`, pass --peers, or use --only seqserve.")
     _prepare_client(client_core)
@@ -145,12 +150,16 @@ def _prepare_client(core: int) -> None:
 
 def _measure(stage: BenchStage, servers: Sequence[BenchServer], arguments: argparse.Namespace) -> None:
     """Run the selected tasks, each with its default model."""
-    models = _default_models(stage.context)
+    task = "translate" if arguments.task == "translate" else "tag"
+    ours = bench_servers.OUR_TRANSLATORS if task == "translate" else bench_servers.OUR_SERVERS
+    models = _default_models(ours[0], stage.context)
+    if task not in models:
+        raise LookupError(f"{arguments.zoo} has no bundle for the task {task!r}; pass another --zoo")
     if arguments.task != "generate":
-        texts = payloads.sample_inputs(models["tag"], count=POOL_SIZE, seed=arguments.seed)
-        context = replace(stage.context, texts=texts, model=models["tag"].id)
-        measure_tagging(replace(stage, context=context), servers)
-    if arguments.task != "tag":
+        texts = payloads.sample_inputs(models[task], count=POOL_SIZE, seed=arguments.seed)
+        context = replace(stage.context, texts=texts, model=models[task].id)
+        measure_requests(replace(stage, context=context), servers, ours)
+    if arguments.task in ("generate", "all"):
         context = replace(stage.context, model=models["generate"].id)
         ours_only = all(server.ours for server in servers)
         measure_generation(replace(stage, context=context), arguments.checkpoint, ours_only=ours_only)
@@ -162,8 +171,9 @@ def cores() -> tuple[int, int]:
     return usable[0], usable[-1]
 
 
-def _default_models(context: BenchContext) -> Mapping[str, ServedModel]:
-    with run_server(replace(bench_servers.OUR_SERVERS[0], environment={}), BatchSetting(), context) as up:
+def _default_models(server: BenchServer, context: BenchContext) -> Mapping[str, ServedModel]:
+    zoo = {"SEQSERVE_BUNDLES": os.path.abspath(context.zoo)}
+    with run_server(replace(server, environment=zoo), BatchSetting(), context) as up:
         return payloads.default_models(payloads.read_models(up.process.address.url))
 
 

@@ -71,11 +71,11 @@ class BenchStage:
         return servers
 
 
-def measure_tagging(stage: BenchStage, servers: Sequence[BenchServer]) -> None:
-    """Run all phases on `servers`, and on the best peer also with the int8 file."""
+def measure_requests(stage: BenchStage, servers: Sequence[BenchServer], ours: Sequence[BenchServer]) -> None:
+    """Run all phases on `servers`, and on the best peer also with the int8 file. The answers of `ours` are expected."""
     stage.result["model"] = stage.context.model
     expected = {}
-    for server in bench_servers.OUR_SERVERS:
+    for server in ours:
         with run_server(server, BatchSetting(), stage.context) as up:
             bodies = up.ask(SAME_ANSWERS)
         expected[server.variant] = [server.read(json.loads(body)) for body in bodies]
@@ -88,13 +88,13 @@ def measure_tagging(stage: BenchStage, servers: Sequence[BenchServer]) -> None:
     closed_rounds(stage, chosen)
     turns(stage, chosen)
     open_loops(stage, chosen)
-    stage.result["client_ceiling_per_s"] = _ceiling(stage, reply_bytes)
+    stage.result["client_ceiling_per_s"] = _ceiling(stage, ours[0], reply_bytes)
     stage.save()
 
 
-def _ceiling(stage: BenchStage, reply_bytes: int) -> float:
+def _ceiling(stage: BenchStage, server: BenchServer, reply_bytes: int) -> float:
     """Return the requests/s of the client against a server that does no work."""
-    server, address = bench_servers.OUR_SERVERS[0], ServiceAddress(host="127.0.0.1", port=1)
+    address = ServiceAddress(host="127.0.0.1", port=1)
     bodies = map(server.body, stage.context.texts)
     requests = encode_requests(address, server.path, bodies, constant_headers=stage.context.constant_headers)
     return measure_ceiling(

@@ -203,19 +203,41 @@ CATALOG: tuple[BenchServer, ...] = (
 )
 
 
+def read_translation(answer: Any) -> Tags:
+    """Return the text of the only translation."""
+    ((only),) = answer
+    return [("text", only["translation_text"])]
+
+
+OUR_TRANSLATORS = tuple(seqserve(variant, "/v1/translate", read=read_translation) for variant in ("fp32", "int8"))
+TRANSLATORS: tuple[BenchServer, ...] = (
+    *OUR_TRANSLATORS,
+    _peer(
+        "starlette",
+        "Starlette + static batches",
+        peer_uvicorn("translator:app"),
+        path="/translate",
+        read=read_translation,
+        settings=(*grid([8, 16, 32], [0]), *grid([16, 32], [5])),
+    ),
+)
+
+
 def with_int8(server: BenchServer) -> BenchServer:
     """Return the same peer with the int8 file."""
     return replace(server, name=f"{server.name}-int8", title=f"{server.title} int8", variant="int8")
 
 
-def select(names: str | None) -> list[BenchServer]:
+def select(names: str | None, task: str = "tag") -> list[BenchServer]:
     """Return the servers of a comma-separated list, where `seqserve` means both of ours. Raises LookupError."""
+    catalog = TRANSLATORS if task == "translate" else CATALOG
     if names is None:
-        return list(CATALOG)
+        return list(catalog)
     wanted = [name.strip() for name in names.split(",")]
-    if unknown := set(wanted) - {server.name for server in CATALOG} - {"seqserve"}:
-        raise LookupError(f"--only {', '.join(sorted(unknown))}: no such server. Choose from {known_names()}.")
-    return [server for server in CATALOG if server.name in wanted or (server.ours and "seqserve" in wanted)]
+    if unknown := set(wanted) - {server.name for server in catalog} - {"seqserve"}:
+        known = ", ".join(("seqserve", *(server.name for server in catalog if not server.ours)))
+        raise LookupError(f"--only {', '.join(sorted(unknown))}: no such server. Choose from {known}.")
+    return [server for server in catalog if server.name in wanted or (server.ours and "seqserve" in wanted)]
 
 
 def known_names() -> str:

@@ -10,14 +10,14 @@ import pytest
 
 from loadtest import bench_servers
 from loadtest.bench_phases import generation_servers
-from loadtest.bench_servers import CATALOG, BatchSetting, BenchServer, padding_waste
+from loadtest.bench_servers import CATALOG, TRANSLATORS, BatchSetting, BenchServer, padding_waste
 
 PEERS = Path(bench_servers.__file__).with_name("peers")
 TAGS: Any = [{"entity": "NOUN", "score": 0.9, "word": "x", "start": 0, "end": 1}]
 V2 = {"model_name": "tagger", "outputs": [{"name": "tags", "datatype": "BYTES", "data": [json.dumps(TAGS)]}]}
 ANSWERS = {"bentoml": [TAGS], "mlserver": V2}
 TEXTS = {"bentoml": ("inputs", 0), "mlserver": ("inputs", 0, "data", 0)}
-ALL = [*CATALOG, *generation_servers(Path("none"))]
+ALL = [*CATALOG, *TRANSLATORS, *generation_servers(Path("none"))]
 
 
 @pytest.mark.parametrize("server", CATALOG, ids=lambda server: server.name)
@@ -27,6 +27,12 @@ def test_body_holds_the_text_and_answer_gives_tags(server: BenchServer) -> None:
         body = body[step]
     assert body == "Café ."
     assert server.read(ANSWERS.get(server.name, TAGS)) == [("NOUN", "x")]
+
+
+@pytest.mark.parametrize("server", TRANSLATORS, ids=lambda server: server.name)
+def test_translators_read_a_text_and_answer_one(server: BenchServer) -> None:
+    assert server.body("Café .") == {"inputs": "Café ."}
+    assert server.read([{"translation_text": "Kaffee ."}]) == [("text", "Kaffee .")]
 
 
 @pytest.mark.parametrize("server", ALL, ids=lambda server: f"{server.name}{server.path}")
@@ -68,6 +74,12 @@ def test_seqserve_selects_both_variants() -> None:
 def test_unknown_server_raises() -> None:
     with pytest.raises(LookupError, match="triton"):
         bench_servers.select("triton,mosec")
+    with pytest.raises(LookupError, match="mosec"):
+        bench_servers.select("mosec", "translate")
+
+
+def test_translators_are_selected_for_their_task() -> None:
+    assert bench_servers.select(None, "translate") == list(TRANSLATORS)
 
 
 def test_int8_peer_has_the_same_command() -> None:

@@ -1,0 +1,94 @@
+"""A translator behind Starlette with twenty lines of batching, as people write it.
+
+python -m uvicorn loadtest.peers.translator:app --no-access-log --port 8000
+
+One task collects up to PEER_MAX_BATCH requests, waits up to PEER_WAIT_MS for more, and decodes them greedily in one
+thread. It has the graphs of the bundle, so both sides do the same work. A batch is decoded until its last target ends,
+and the next one waits for that. This is how CTranslate2 and OpenNMT-py batch.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from loadtest.peers.asgi import batch_forever
+from models.bundle import load
+from models.codecs.pieces import END
+from models.onnx_session import Placement
+from models.tasks import Translation
+from models.tasks.translate import EncodedSource, Memory
+
+BUNDLE = os.environ.get("PEER_BUNDLE", "models/zoo/en-de")
+VARIANT = os.environ.get("PEER_VARIANT", "fp32")
+MOST_TOKENS = 100
+
+
+class BatchTranslator:
+    """Greedy decoding of static batches. B rows."""
+
+    def __init__(self) -> None:
+        bundle = load(BUNDLE, variant=VARIANT, placement=Placement(device="cpu", threads=1))
+        assert isinstance(bundle.task, Translation)
+        self._task, self._model = bundle.task, bundle.translator
+
+    def encode(self, text: str) -> EncodedSource:
+        return self._task.encode(text)
+
+    def answer(self, sources: Sequence[EncodedSource]) -> list[list[dict[str, str]]]:
+        """Return the translation of each source, in the shape of Hugging Face."""
+        read = self._model.read([source.rows for source in sources])
+        lengths = np.array([len(source.rows) for source in sources], np.int32)
+        arrays = []
+        for number in range(len(read[0].memory)):
+            parts = [each.memory[number] for each in read]
+            array = np.zeros((int(lengths.max()), len(parts), parts[0].shape[1]), np.float32)
+            for column, part in enumerate(parts):
+                array[: len(part), column] = part
+            arrays.append(array)
+        state = tuple(np.concatenate(parts) for parts in zip(*(each.state for each in read), strict=True))
+        memory, owners = Memory(tuple(arrays), lengths), np.arange(len(sources), dtype=np.int32)
+        pieces = np.full(len(sources), END, np.int32)
+        written: list[NDArray[np.int32]] = []
+        ended = np.zeros(len(sources), bool)
+        while not ended.all() and len(written) < MOST_TOKENS:
+            outputs, state = self._model.step(pieces, state, memory, owners)
+            pieces = outputs.best_pieces[:, 0]
+            written.append(pieces)
+            ended |= pieces == END
+        rows = np.array(written).T.tolist()  # (B, steps)
+        ends = [row.index(END) if END in row else len(row) for row in rows]
+        decode = self._task.codec.decode
+        return [[{"translation_text": decode(row[:end])}] for row, end in zip(rows, ends, strict=True)]
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    app.state.model, app.state.queue = BatchTranslator(), asyncio.Queue()
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        task = asyncio.create_task(batch_forever(app.state.model, app.state.queue, thread))
+        yield
+        task.cancel()
+
+
+async def translate(request: Request) -> Response:
+    item = request.app.state.model.encode(orjson.loads(await request.body())["inputs"])
+    future: asyncio.Future[list[dict[str, str]]] = asyncio.get_running_loop().create_future()
+    request.app.state.queue.put_nowait((item, future))
+    return Response(orjson.dumps(await future), media_type="application/json")
+
+
+async def ready(_: Request) -> Response:
+    return Response()
+
+
+app = Starlette(lifespan=lifespan, routes=[Route("/translate", translate, methods=["POST"]), Route("/readyz", ready)])
