@@ -49,6 +49,7 @@ faster. `/v1/models` lists the bundles. Every answer has the headers `X-Request-
 """
 BENTOML_ADDRESS = ("0.0.0.0", 3000)  # of `bentoml serve` without --host and --port
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a client on this machine reaches all interfaces
+NO_DIRECTORY = "no temporary directory can be written: {}; set TMPDIR to one that can"
 ONLY_HTTP = "this API is only served over HTTP, by api/bentoml_routes.py"
 LoadEngine = Callable[[Settings, Telemetry], Engine]
 Sentence = Field(json_schema_extra={"example": "Harry met Hermione in London ."})
@@ -151,7 +152,7 @@ def build_service(
                 try:
                     os.environ[variable("rate_limit_store")], folder = shared_store()
                 except OSError as error:
-                    sys.exit(f"no temporary directory can be written: {error.strerror}; set TMPDIR to one that can")
+                    sys.exit(NO_DIRECTORY.format(error.strerror))
                 folders.append(folder)
             http = http_address()
             try:
@@ -243,8 +244,12 @@ def check_bundles() -> tempfile.TemporaryDirectory[str]:
     done = subprocess.run([sys.executable, "-m", "service", "check"], cwd=ROOT, check=False)
     if done.returncode:
         sys.exit(done.returncode)
-    folder = tempfile.TemporaryDirectory(prefix="seqserve-releases-")
-    ReleaseFiles(Path(folder.name)).activate(read_release(SETTINGS))
+    release = read_release(SETTINGS)
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="seqserve-releases-")
+        ReleaseFiles(Path(folder.name)).activate(release)
+    except OSError as error:
+        sys.exit(NO_DIRECTORY.format(error.strerror))
     os.environ[DIRECTORY] = folder.name  # inherited by the workers
     return folder
 

@@ -94,7 +94,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def both(site: Site) -> Site:
-    """A service that serves both versions, of which version 1 is the default, and version 2 has the alias canary."""
+    """A service that serves both versions. Version 1 is the default, and version 2 has the alias canary."""
     site.serve_both()
     return site
 
@@ -197,7 +197,7 @@ def test_streams_name_versions(both: Site, reference: str, version: str) -> None
 def test_only_administrators_change_what_is_served(both: Site) -> None:
     assert both.admin("load", key=CLIENT).status_code == 403
     assert both.admin("unload", key=CLIENT).status_code == 403
-    assert both.admin("load", key="a-key-of-nobody-here").status_code == 401
+    assert both.admin("load", key="a-key-without-a-line").status_code == 401
 
 
 def test_the_index_lists_what_is_served_and_what_is_not(site: Site) -> None:

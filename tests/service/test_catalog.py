@@ -13,7 +13,7 @@ from tests.support.repositories import add_version, set_serving, version_of
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """An engine with two versions of tiny-tag, of which the first is the default."""
+    """An engine with two versions of tiny-tag. The first is the default."""
     repository = tmp_path_factory.mktemp("repository")
     for version in ("1", "2"):
         add_version(repository, version)

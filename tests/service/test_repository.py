@@ -116,7 +116,7 @@ def test_two_models_of_one_name_are_refused(repository: Path, tmp_path_factory: 
         read_release(settings(repository, other))
 
 
-def test_one_model_is_read_beside_broken_ones(repository: Path) -> None:
+def test_a_model_is_read_although_another_is_broken(repository: Path) -> None:
     broken = repository / "broken"
     broken.mkdir()
     (broken / "manifest.json").write_text("{")
