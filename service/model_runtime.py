@@ -136,6 +136,12 @@ class ModelRuntime:
         return self.scheduler.slots if isinstance(self.scheduler, DecodingScheduler) else 0
 
     @property
+    def saturation(self) -> float:
+        """The share of the queues, slots or requests in progress that is used, from 0 to 1, whichever is largest."""
+        requests = min(1.0, len(self.jobs) / self.max_requests)
+        return max(requests, self.scheduler.saturation, self.tensors.scheduler.saturation)
+
+    @property
     def ready(self) -> bool:
         """False while a scheduler keeps failing."""
         return self.loop.healthy and self.tensors.loop.healthy

@@ -160,6 +160,7 @@ class ModelStore:
         """Make the metrics of a version that is served from now on."""
         name, version, model = runtime.name, runtime.version, runtime.bundle.model
         self._telemetry.bundle(name, version, runtime.bundle.variant, load_s)
+        self._telemetry.saturation(name, version, lambda: runtime.saturation)
         if isinstance(model, ModelWithSpeller):
             self._telemetry.oov_words(name, version, model.take_counts)
 

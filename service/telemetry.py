@@ -68,6 +68,13 @@ PROCESSED = _counter("seqserve_processed_tokens_total", M, "Tokens of processed 
 PADDED = _counter("seqserve_padded_tokens_total", M, "Tokens of processed inputs, with padding.")
 QUEUE_ITEMS = _gauge("seqserve_queue_items", M, "Inputs that are queued.")
 ACTIVE_SLOTS = _gauge("seqserve_active_slots", M, "Texts that are being generated.")
+SATURATION = _gauge(
+    "seqserve_saturation_ratio",
+    M,
+    "Share of the queue or of the decoding slots that is used, whichever is larger, from 0 to 1, in the worker where it"
+    " is highest.",
+    "livemax",
+)
 ACTIVE_STREAMS = _gauge("seqserve_active_streams", M, "Open event streams and WebSockets.")
 OOV_WORDS = _counter(
     "seqserve_oov_words_total",
@@ -100,6 +107,7 @@ METRICS = (
         PADDED,
         OOV_WORDS,
         QUEUE_ITEMS,
+        SATURATION,
         ACTIVE_SLOTS,
         GENERATED,
         STEP_ROWS,
@@ -154,6 +162,7 @@ class Telemetry:
         self.gauges: dict[tuple[Metric, Labels], float] = {}
         self._histograms: dict[tuple[Metric, Labels], _Histogram] = {}
         self._oov_words: dict[Labels, Callable[[], tuple[int, int]]] = {}
+        self._saturation: dict[Labels, Callable[[], float]] = {}
         self._models: set[str] = set()
         self._streams: defaultdict[Labels, int] = defaultdict(int)
         self._families: dict[Metric, Any] = {}
@@ -190,6 +199,12 @@ class Telemetry:
         """Record that a bundle answers nothing any more. prometheus_client cannot remove its series."""
         self.gauges[BUNDLE, (model, version, variant)] = 0
         self._oov_words.pop((model, version), None)
+        if self._saturation.pop((model, version), None) is not None:
+            self.gauges[SATURATION, (model, version)] = 0
+
+    def saturation(self, model: str, version: str, ratio: Callable[[], float]) -> None:
+        """Record the saturation of a model, from 0 to 1, at each flush."""
+        self._saturation[model, version] = ratio
 
     def oov_words(self, model: str, version: str, counts: Callable[[], tuple[int, int]]) -> None:
         """Count the out-of-vocabulary words of a model. ``counts``: those since the last call, cached and spelled."""
@@ -224,6 +239,8 @@ class Telemetry:
             for source, words in zip(("cache", "speller"), counts(), strict=True):
                 if words:
                     self.count(OOV_WORDS, (*labels, source), words)
+        for labels, ratio in self._saturation.items():
+            self.gauges[SATURATION, labels] = ratio()
         while self._counts:
             (metric, labels), count = self._counts.popitem()
             self._series(metric, labels).inc(count)

@@ -49,6 +49,11 @@ class DecodingScheduler(Scheduler):
         """Rows of the sequences that are being read or generated."""
         return self._batch.used_slots
 
+    @property
+    def saturation(self) -> float:
+        """The share of the queue or of the slots that is used, from 0 to 1, whichever is larger."""
+        return max(super().saturation, self.used_slots / self.slots)
+
     def take(self) -> Work | None:
         batch, now_s = self._batch, self.clock()
         batch.drop_over(now_s)

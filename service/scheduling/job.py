@@ -340,6 +340,13 @@ class Scheduler(ABC):
         return 0.0
 
     @property
+    def saturation(self) -> float:
+        """The share of its limits that the queue uses, from 0 to 1: items, tokens or seconds, whichever is largest."""
+        limits = self._queue_limits
+        items = (self.queued_items + self._reserved_items) / limits.queue_items
+        return min(1.0, max(items, self._held_tokens / limits.queue_tokens, self.queued_s / limits.queue_s))
+
+    @property
     def retry_after_s(self) -> float:
         """Seconds after which a refused client should retry."""
         return 1.0

@@ -93,6 +93,29 @@ def test_an_unloaded_bundle_is_0() -> None:
     assert value(telemetry, "seqserve_bundle_info", model="pos-en", version="1", variant="int8") == 0
 
 
+def test_saturation_is_read_at_each_flush_and_0_once_the_bundle_is_unloaded() -> None:
+    telemetry = Telemetry()
+    ratios = iter((0.25, 0.75, 1.0))
+    telemetry.bundle("pos-en", "1", "int8", 0.5)
+    telemetry.saturation("pos-en", "1", lambda: next(ratios))
+    labels = {"model": "pos-en", "version": "1"}
+    assert value(telemetry, "seqserve_saturation_ratio", **labels) == 0.25
+    assert value(telemetry, "seqserve_saturation_ratio", **labels) == 0.75
+    telemetry.bundle_unloaded("pos-en", "1", "int8")
+    assert value(telemetry, "seqserve_saturation_ratio", **labels) == 0
+    assert value(telemetry, "seqserve_saturation_ratio", **labels) == 0
+
+
+async def test_a_loaded_bundle_reports_its_saturation(tiny_kinds: Path) -> None:
+    telemetry = Telemetry()
+    engine = Engine.load(Settings(bundles=(str(tiny_kinds / "tiny-speller"),), device="cpu", queue_items=4), telemetry)
+    runtime = engine.runtime_for("tag", None)
+    with runtime.admit(inference_request(), 3):
+        assert value(telemetry, "seqserve_saturation_ratio", model="tiny-speller", version="1") == 0.75
+    assert value(telemetry, "seqserve_saturation_ratio", model="tiny-speller", version="1") == 0
+    await engine.drain(5)
+
+
 def test_a_bundle_has_its_version_and_variant() -> None:
     telemetry = Telemetry()
     telemetry.bundle("pos-en", "3", "int8", 0.5)

@@ -83,6 +83,15 @@ def test_a_job_that_was_cancelled_while_encoding_is_not_queued() -> None:
     assert harness.model.batches == []
 
 
+@pytest.mark.parametrize(("limits", "ratio"), [({"queue_items": 8}, 0.25), ({"queue_tokens": 20}, 0.5)])
+def test_saturation_is_the_share_of_the_limit_that_is_closest(limits: dict[str, int], ratio: float) -> None:
+    harness = SequenceHarness(**limits)
+    harness.ask(Item("a"), Item("b"))  # of 5 tokens each
+    assert harness.scheduler.saturation == ratio
+    harness.run_all()
+    assert harness.scheduler.saturation == 0
+
+
 def test_a_closed_scheduler_refuses_and_runs_what_was_admitted() -> None:
     harness = SequenceHarness()
     encoding = harness.scheduler.admit(Client(harness.clock).request, 1)

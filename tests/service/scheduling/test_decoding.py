@@ -47,6 +47,17 @@ def test_the_last_row_moves_into_the_place_of_a_finished_one(shortest: int) -> N
     assert harness.model.calls[-1] == (1, 3)
 
 
+def test_a_batch_whose_slots_are_in_use_is_saturated() -> None:
+    harness = DecodingHarness(slots=2)
+    harness.ask("a", max_new_tokens=9)
+    harness.run_once()
+    assert harness.scheduler.saturation == 0.5
+    harness.ask("b", max_new_tokens=9)
+    harness.run_once()
+    assert harness.scheduler.saturation == 1
+    harness.run_all()
+
+
 def test_several_rows_can_finish_in_the_same_step() -> None:
     harness = DecodingHarness()
     lengths = [4, 8, 4, 4, 8]
