@@ -1,4 +1,5 @@
 # The serving image: the serve extra, the code, and the weights. EXTRA=gpu installs ONNX Runtime for CUDA with its libraries.
+# For a reproducible image, give the base by digest: --build-arg BASE=python:3.11-slim-bookworm@sha256:…
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS packages
@@ -6,6 +7,11 @@ ARG EXTRA=serve
 RUN python -m venv --without-pip /opt/seqserve
 COPY requirements/${EXTRA}.txt lock.txt
 RUN pip --python /opt/seqserve/bin/python install --no-cache-dir --no-deps --require-hashes --disable-pip-version-check -r lock.txt
+# The packages of the image as CycloneDX (SBOM), written by a tool in an environment of its own.
+COPY requirements/sbom.txt sbom.txt
+RUN python -m venv /opt/sbom && \
+    /opt/sbom/bin/pip install --no-cache-dir --no-deps --require-hashes --disable-pip-version-check -r sbom.txt && \
+    /opt/sbom/bin/cyclonedx-py environment /opt/seqserve/bin/python --output-reproducible -o /opt/seqserve/sbom.cdx.json
 
 FROM ${BASE}
 RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin seqserve

@@ -79,6 +79,7 @@ lock: $(VENV)/all.stamp ## pin what pyproject.toml allows: ARGS=--upgrade, ARGS=
 	@$(COMPILE) $(ARGS) --extra serve --generate-hashes -c requirements/all.txt -o requirements/serve.txt
 	@$(COMPILE) $(ARGS) --extra gpu --generate-hashes -c requirements/all.txt -o requirements/gpu.txt
 	@$(COMPILE) $(ARGS) --extra peers --excludes requirements/no-cuda.txt -o requirements/peers.txt
+	@$(BIN)/uv pip compile -q --no-annotate $(ARGS) --group pyproject.toml:sbom --generate-hashes -o requirements/sbom.txt
 
 clean: ## remove environments, caches, and build/; keep runs/
 	@rm -rf .venv .venv-gpu $(PEERS) build .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
