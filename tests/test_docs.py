@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 import seqserve
 from docs import generate
@@ -119,18 +118,6 @@ def test_named_commands_have_valid_arguments(page: Path) -> None:
             parser.parse_args(shlex.split(arguments))
         except SystemExit:
             pytest.fail(arguments)
-
-
-def test_kubernetes_manifest_has_probes_and_enough_time_to_drain() -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "how-to/deploy-kubernetes.md").read_text(), re.DOTALL)
-    deployment, service = yaml.safe_load_all(block)
-    pod = deployment["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    environ = {each["name"]: each["value"] for each in container["env"] if "value" in each}
-    settings = Settings.read(environ)
-    assert pod["terminationGracePeriodSeconds"] > settings.lame_duck_s + settings.drain_s
-    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    assert service["spec"]["ports"][0]["port"] == container["ports"][0]["containerPort"]
 
 
 def test_the_site_builds_without_warnings_and_without_other_servers(tmp_path: Path) -> None:
