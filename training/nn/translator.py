@@ -21,16 +21,16 @@ EMBEDDING_DEVIATION = 0.1  # of the initial vectors
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
+class AttentionMemory:
     """What the reader keeps of a source for the decoder."""
 
     keys: Tensor  # (S, B, A)
     values: Tensor  # (S, B, W)
     valid: Tensor  # (S, B, 1)
 
-    def columns(self, owners: Tensor) -> "Memory":
+    def columns(self, owners: Tensor) -> "AttentionMemory":
         """Return the memory of each row, for rows that read these columns."""
-        return Memory(keys=self.keys[:, owners], values=self.values[:, owners], valid=self.valid[:, owners])
+        return AttentionMemory(keys=self.keys[:, owners], values=self.values[:, owners], valid=self.valid[:, owners])
 
 
 class ConditionalGRU(nn.Module):
@@ -57,7 +57,7 @@ class ConditionalGRU(nn.Module):
             if attention:
                 nn.init.uniform_(self.score, -(attention**-0.5), attention**-0.5)
 
-    def step(self, read: Tensor, h: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, read: Tensor, h: Tensor, memory: AttentionMemory) -> tuple[Tensor, Tensor, Tensor]:
         """Return the state (B, H), the context (B, W) and the attention (S, B), after `read` = read_piece(x) (B, 3·H).
 
         States and contexts are float32, also under autocast.
@@ -67,7 +67,7 @@ class ConditionalGRU(nn.Module):
         context = (weights[:, :, None] * memory.values).sum(0)  # (B, W)
         return gated(self.read_context(context), self.update_second(between), between), context, weights
 
-    def attend(self, h: Tensor, memory: Memory) -> Tensor:
+    def attend(self, h: Tensor, memory: AttentionMemory) -> Tensor:
         """Return the weights (S, B) of the memory: softmax of score · tanh(keys + query(h)), Bahdanau et al. 2015."""
         if self.query is None:
             valid = memory.valid[:, :, 0].float()
@@ -108,7 +108,7 @@ class EncoderDecoder(nn.Module):
         self.bias = nn.Parameter(torch.zeros(codec.table_rows))  # (V,)
         self.embedding_dropout, self.dropout = nn.Dropout(shape.embedding_dropout), nn.Dropout(shape.dropout)
 
-    def read(self, lengths: Tensor, **feeds: Tensor) -> tuple[Memory, Tensor]:
+    def read(self, lengths: Tensor, **feeds: Tensor) -> tuple[AttentionMemory, Tensor]:
         """Return the memory and the first state (B, H), for the feeds of the source codec's collate."""
         if self.stack is not None:
             values, _ = self.stack(self.embed(feeds["pieces"]), lengths)
@@ -120,7 +120,7 @@ class EncoderDecoder(nn.Module):
         first = torch.tanh(self.initial(mean)).float()
         values = self.dropout(values)
         keys = values[:, :, :0] if self.keys is None else self.keys(values).float()
-        return Memory(keys=keys, values=values, valid=valid[:, :, None]), first
+        return AttentionMemory(keys=keys, values=values, valid=valid[:, :, None]), first
 
     def embed(self, rows: Tensor) -> Tensor:
         """Return the vectors (T, B, E) of rows (T, B). In training, whole vectors and single numbers are dropped."""
@@ -148,7 +148,7 @@ class EncoderDecoder(nn.Module):
         """Return the scores (…, V) of the next piece."""
         return F.linear(output, self.embedding.weight, self.bias).float()
 
-    def step(self, rows: Tensor, h: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+    def step(self, rows: Tensor, h: Tensor, memory: AttentionMemory) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-probabilities (B, V), the state (B, H) and the attention (S, B) after rows (B,)."""
         x = self.embed(rows[None])[0]
         h, context, weights = self.cell.step(self.cell.read_piece(x), h, memory)
