@@ -21,7 +21,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt install chromium)")
 
 KEY = "a-key-for-the-page"
-VIEWS = ("tag", "classify", "generate", "forecast", "live", "inside", "load")  # of models/zoo
+VIEWS = ("tag", "classify", "translate", "generate", "forecast", "live", "inside", "load")  # of models/zoo
 expect = sync_api.expect
 
 
@@ -187,6 +187,22 @@ def test_the_fan_is_the_forecast_of_the_route(tab: Tab) -> None:
     wanted = zip(range(1, 6), found["mean"], found["0.1"], found["0.9"], strict=True)
     assert shown == [pytest.approx(row, abs=0.006) for row in wanted]
     expect(page.locator(".answer svg .area")).to_have_count(1)
+
+
+def test_a_translation_is_that_of_the_route_and_has_its_attention(tab: Tab) -> None:
+    page = tab.open("translate")
+    name, text = example(page)
+    search = {"num_beams": 5, "num_return_sequences": 3, "details": True}
+    body = {"model": name, "inputs": text, "parameters": {"generate_parameters": search}}
+    best, *others = ask(tab.address, "v1/translate", body)
+    expect(page.locator(".result")).to_have_text(best["translation_text"])
+    page.get_by_text("Other translations").click()
+    for item, other in zip(page.locator(".answer li").all(), others, strict=True):
+        expect(item).to_contain_text(other["translation_text"])
+    weights = best["details"]["attention"]
+    cells = page.locator(".heat td[data-row]")
+    expect(cells).to_have_count(sum(map(len, weights)))
+    assert float(cells.first.inner_text()) == pytest.approx(weights[0][0], abs=1e-3)
 
 
 def test_words_are_labeled_as_they_are_typed(tab: Tab) -> None:
