@@ -35,10 +35,10 @@ UNITS = {
     CHRF: "chrF2",
     GREEDY_BLEU: "BLEU, greedy",
     COVERAGE: "values in the 80% interval, %",
-    TOP1: "first word right, %",
-    TOP5: "one of 5 words right, %",
-    LAST_TOP1: "last word: first right, %",
-    LAST_TOP5: "last word: one of 5 right, %",
+    TOP1: "any word, first answer right, %",
+    TOP5: "any word, one of 5 right, %",
+    LAST_TOP1: "last word, first answer right, %",
+    LAST_TOP5: "last word, one of 5 right, %",
 }
 PERFECT = {"accuracy": 100.0, "f1": 100.0, "exact": 100.0}  # scores that cannot improve
 Z = 1.96  # of the normal distribution, for an interval of 95%

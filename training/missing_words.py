@@ -15,7 +15,7 @@ from models.codecs.base import UNKNOWN, Ints
 from models.codecs.words import tokenize
 from training import metrics
 
-MOST_COMMON, TRIGRAM = "most common word", "trigram with back-off"
+MOST_COMMON, TRIGRAM = "most common word, or last word", "trigram with back-off"
 BEST = 5  # words of which one must be right
 DISCOUNT = 0.75  # of counts in the trigram model (Ney, Essen and Kneser 1994)
 START = -1  # stands for the words before a text
@@ -83,13 +83,16 @@ def _share(ranks: Sequence[int], best: int) -> float:
 
 def baselines(train: Sequence[Any], dev: Sequence[Any], words: int) -> dict[str, dict[str, float]]:
     """Return the scores of each baseline on encoded texts, by the baseline's name. `words` is V, the table rows."""
-    model = Trigrams([item.rows for item in train], words, _words_of(train))
+    ends = [gaps.rows[-1] for item in train if len((gaps := Gaps.of(item.tokens, item.rows)).rows)]
+    model = Trigrams([item.rows for item in train], ends, words, _words_of(train))
     found = {MOST_COMMON: GapScores(), TRIGRAM: GapScores()}
     for item in dev:
         gaps = Gaps.of(item.tokens, item.rows)
+        if not len(gaps.steps):
+            continue
         for name, distributions in ((MOST_COMMON, model.without_context), (TRIGRAM, model.before)):
             ranked = [_rank(p, row) for p, row in zip(distributions(item.rows, gaps.steps), gaps.rows, strict=True)]
-            ranks, nats = zip(*ranked, strict=True) if ranked else ((), ())
+            ranks, nats = zip(*ranked, strict=True)
             found[name].add(gaps, ranks, nats)
     return {name: scores.scores() for name, scores in found.items()}
 
@@ -110,7 +113,7 @@ class Trigrams:
     With h' the context h without its first word: p(w | h) = (max(count(h w) - D, 0) + D types(h) p(w | h')) / count(h)
     """
 
-    def __init__(self, texts: Sequence[Ints], words: int, answers: set[int]) -> None:
+    def __init__(self, texts: Sequence[Ints], ends: Sequence[int], words: int, answers: set[int]) -> None:
         counts = np.zeros(words)
         self._after: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
         for rows in texts:
@@ -122,12 +125,14 @@ class Trigrams:
         self._allowed = np.zeros(words)
         self._allowed[sorted(answers - {UNKNOWN})] = 1.0
         self._unigram = counts / counts.sum()
+        self._last = np.bincount(ends, minlength=words) / max(len(ends), 1)
 
     def without_context(self, rows: Ints, steps: Ints) -> Iterator[Any]:
-        """Yield the distribution (V,) of any word, for each step."""
+        """Yield the distribution (V,) of any word for each step, and at the last one that of last words."""
         del rows
-        for _ in steps:
+        for _ in steps[1:]:
             yield self._unigram * self._allowed
+        yield self._last * self._allowed
 
     def before(self, rows: Ints, steps: Ints) -> Iterator[Any]:
         """Yield the distribution (V,) of the word at each step, given the two words before it."""

@@ -24,7 +24,7 @@ from models.codecs.frames import FramesCodec
 from models.codecs.words import WordsCodec
 from models.manifest import MANIFEST_FILE, SERVES, TaskName, Tensor, read
 from models.state import State
-from models.tasks import Generation, StreamChunk, Tagging, Translation
+from models.tasks import Filling, Generation, StreamChunk, Tagging, Translation
 from models.tasks.beam_search import TranslateOptions
 from models.tasks.translate import TranslatedSource
 from models.tasks.translation_rows import search
@@ -107,6 +107,24 @@ def test_row_does_not_depend_on_the_batch(name: str, variant: str, lengths: list
     together = rows(len(items))
     for row, alone in enumerate(rows(1)):
         assert all(map(np.array_equal, together[row], alone)), f"row {row} of {lengths}, {raw[row]}"
+
+
+@variants("fill")
+@THOROUGH
+@given(lengths=LENGTHS, seed=SEED)
+def test_filled_gap_does_not_depend_on_the_batch(name: str, variant: str, lengths: list[int], seed: int) -> None:
+    loaded = opened(name, variant)
+    task, random = loaded.task, np.random.default_rng(seed)
+    assert isinstance(task, Filling)
+    items = []
+    for words in raw_inputs(task.codec, lengths, random):
+        words[int(random.integers(len(words)))] = "[MASK]"
+        items.append(task.encode(" ".join(words)))
+    together = task.decode(items, loaded.model.run(task.collate(items)))
+    for item, row in zip(items, together, strict=True):
+        (alone,) = task.decode([item], loaded.model.run(task.collate([item])))
+        assert np.array_equal(alone.scores, row.scores)
+        assert np.array_equal(alone.words, row.words)
 
 
 def _of_row(tensor: Tensor, output: NDArray[Any], column: int, item: Any) -> NDArray[Any]:
