@@ -29,6 +29,7 @@ from service.errors import InvalidRequest, TooLarge, shown
 from service.generation import GenerationStream, TokenDelta
 from service.model_runtime import ModelRuntime
 from service.scheduling.job import InferenceRequest
+from service.settings import Settings
 from service.translation import BEAMS, PREFIX, SOURCE, TARGET, TranslationParameters
 from service.worker import Worker
 
@@ -37,6 +38,7 @@ DEFAULT_NEW_TOKENS = 100
 PREFIX_CHARACTERS = 4096
 MOST_ALTERNATIVES = CANDIDATES - 1
 FORM_FIELDS = 2048
+FORM_COST = 16  # a byte of a form takes up to this many times as long to decode as one of JSON
 LANGUAGES = {"cs": "Czech", "de": "German", "en": "English", "fr": "French"}  # names of codes; others have none
 ANY_LANGUAGE = "auto"
 # left_to_right: only empty lists fit several shapes.
@@ -307,8 +309,8 @@ FRAME_LIST_DEPTH = 3
 
 
 def _depth(inputs: Any) -> int:
-    """Return the depth of lists whose elements have one kind."""
-    return 1 + max(map(_depth, inputs), default=0) if isinstance(inputs, list) else 0
+    """Return the depth of lists whose elements have one kind. Looks at no number but the first of each list."""
+    return 1 + max(map(_depth, inputs)) if inputs and isinstance(inputs[0], list) else 1
 
 
 def _answer(
@@ -404,9 +406,9 @@ def _stream_end(stream: GenerationStream[TranslatedSource], delta: TokenDelta) -
 
 async def _libre_translate(context: RequestContext, body: bytes) -> Any:
     media = (context.headers.get(b"content-type") or b"").partition(b";")[0].strip().lower()
-    document = _json_of_form(body) if media == FORM.encode() else body
-    worker = context.worker
-    request = await worker.parser.run(schemas.parse_body, LibreRequest, document, worker.settings, size=len(document))
+    worker, is_form = context.worker, media == FORM.encode()
+    size = FORM_COST * len(body) if is_form else len(body)
+    request = await worker.parser.run(_parse_libre, body, is_form, worker.settings, size=size)
     count = 1 + request.value_of("alternatives")
     options, _ = search_options(None, limit=context.worker.settings.max_new_tokens)
     parameters = TranslationParameters(
@@ -429,6 +431,10 @@ async def _libre_translate(context: RequestContext, body: bytes) -> Any:
     if isinstance(request.q, str):
         return {"translatedText": translated[0], **({"alternatives": others[0]} if count > 1 else {})}
     return {"translatedText": translated, **({"alternatives": others} if count > 1 else {})}
+
+
+def _parse_libre(body: bytes, is_form: bool, settings: Settings) -> LibreRequest:
+    return schemas.parse_body(LibreRequest, _json_of_form(body) if is_form else body, settings)
 
 
 def _json_of_form(body: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """Translations and captions over HTTP: the shapes of Hugging Face and LibreTranslate, and what is refused by name."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from huggingface_hub import InferenceClient
 from libretranslatepy import LibreTranslateAPI
 
 from models import load
+from service.api import schemas
+from service.worker import LARGE_BYTES
+from tests.support.oip import OIPSite
 from tests.support.uvicorn_thread import served_in_thread
 
 TEXT = "a cat sat"
@@ -209,6 +213,25 @@ def test_libretranslate_errors_have_its_shape(client: httpx.Client) -> None:
     assert list(answer.json()) == ["error"]
     many = client.post("/translate", data={f"q{number}": "" for number in range(3000)})
     assert many.status_code == 413
+
+
+async def test_a_form_that_takes_long_to_decode_is_read_in_the_parser_thread(
+    tiny_writers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    parse = schemas.parse_body
+
+    def noted(*args: Any) -> Any:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        return parse(*args)
+
+    monkeypatch.setattr(schemas, "parse_body", noted)
+    site = OIPSite(tiny_writers)
+    for length in (10, LARGE_BYTES // 40):  # characters of six bytes each
+        answer = await site.client.post("/translate", data={"q": "é" * length, "source": "en", "target": "xx"})
+        assert answer.status_code == 422
+    await site.close()
+    assert threads == [threading.current_thread().name, "parse"]
 
 
 @pytest.mark.parametrize("inputs", [VECTORS[0], VECTORS, [VECTORS]])
