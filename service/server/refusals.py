@@ -3,7 +3,8 @@
 Admission refuses one request of a client because the queue is full. For REPEAT_S, the requests of that client to the
 same route are refused with the same answer, before their bodies are parsed. The queue holds more work than REPEAT_S, so
 it does not run empty. If the queue may have room for a shorter body, requests with one ask admission. So do requests to
-generate: their body does not show what they cost, and a text costs far more than a refusal.
+generate or translate: their body does not show what they cost, and a text costs far more than a refusal. The body of a
+translation can also choose another model by its languages.
 """
 
 import time
@@ -26,6 +27,7 @@ IGNORED_HEADERS = frozenset(
     )
 )
 MODEL, ESCAPE = b'"model"', b"\\u"  # a JSON body without these has no field "model"
+DECODING = ("generate", "translate", "caption")  # tasks
 QUEUE_FULL = TABLE[Overloaded].slug
 NO_TIMING = b"server-timing: %b\r\n" % SERVER_TIMING % (0.0, 0.0, 0)
 ID = "request-id-of-the-answer"
@@ -51,7 +53,7 @@ class RefusalCache:
     def store(self, route: Route, client: str, context: RequestContext, error: Overloaded, *, body_bytes: int) -> None:
         """Repeat a refusal of the default model's queue, unless requests are authenticated or logged one by one."""
         worker, model = self._worker, context.model
-        if route.task == "generate" or model is None or route.path_params:
+        if route.task in DECODING or model is None or route.path_params:
             return
         if worker.authenticator is not None or worker.observers or model != worker.default_models.get(route.task):
             return

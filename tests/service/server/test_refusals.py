@@ -1,10 +1,15 @@
 """Repeated refusals: what is refused without asking admission again, and what is not."""
 
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import orjson
 import pytest
 
+from service.api.routes import Route
+from service.api.translate import CAPTION_ROUTE, TRANSLATE_ROUTE
+from service.errors import Overloaded
 from service.server import refusals
 from tests.support.http_connection import Wire, request
 
@@ -112,6 +117,16 @@ async def test_a_request_to_generate_asks_admission() -> None:
     wire = overloaded("then", path="/v1/generate")
     wire.send(request({"inputs": "then"}, path="/v1/generate"))
     assert await statuses(wire, 2) == [429, 200]
+
+
+@pytest.mark.parametrize("route", [TRANSLATE_ROUTE, CAPTION_ROUTE], ids=lambda route: route.pattern)
+def test_a_refusal_to_translate_is_not_kept(route: Route) -> None:
+    defaults = dict.fromkeys(("translate", "caption"), "model")
+    worker: Any = SimpleNamespace(authenticator=None, observers=(), default_models=defaults)
+    context: Any = SimpleNamespace(model="model", model_labels=lambda: ("model", "1"))
+    cache = refusals.RefusalCache(worker)
+    cache.store(route, "10.0.0.9", context, Overloaded("full", retry_after_s=1.0, limit=1), body_bytes=10)
+    assert not cache.active
 
 
 async def test_another_client_asks_admission() -> None:
