@@ -60,8 +60,8 @@ def test_serve_lock_agrees_with_the_development_lock() -> None:
     assert locked("serve").items() <= locked("all").items()
 
 
-@pytest.mark.parametrize("lock", ["serve", "gpu"])
-def test_every_package_of_a_serving_lock_has_hashes(lock: str) -> None:
+@pytest.mark.parametrize("lock", ["serve", "gpu", "sbom"])
+def test_every_package_that_an_image_build_installs_has_hashes(lock: str) -> None:
     assert [line for line in lines(lock) if "--hash=sha256:" not in line] == []
 
 
