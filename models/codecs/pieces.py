@@ -20,7 +20,8 @@ END_PIECE = "</s>"
 SPACE = "▁"
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 FIRST_BYTE, FIRST_PIECE = 1, 1 + len(BYTES)  # rows
-_CACHED_WORDS, _LONGEST_CACHED = 65_536, 48  # of one codec; a longer word is encoded anew
+# The cache of one codec holds this many words of at most this length and this many pieces: 20 MB at worst.
+_CACHED_WORDS, _LONGEST_CACHED, _MOST_CACHED_PIECES = 16_384, 48, 8
 # A merge never crosses these: letters with the space before them, one digit, one other character. The time for a word
 # grows with the square of its length, so a run of letters is cut.
 _WORD = re.compile(r" ?(?:[^\W\d_]{1,64}|[^ ])| ")
@@ -143,7 +144,9 @@ class PiecesCodec:
         found = self._words.get(word)
         if found is None:
             found = tuple(self._merge(word))
-            if len(word) <= _LONGEST_CACHED and len(self._words) < _CACHED_WORDS:
+            if len(word) <= _LONGEST_CACHED and len(found) <= _MOST_CACHED_PIECES:
+                if len(self._words) >= _CACHED_WORDS:  # of other texts, perhaps
+                    self._words.clear()
                 self._words[word] = found
         return found
 

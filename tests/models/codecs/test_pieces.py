@@ -1,5 +1,6 @@
 """The codec of byte-pair encoding."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -102,3 +103,13 @@ def test_build_reads_both_files() -> None:
 def test_tables_that_do_not_fit_are_refused(pieces: tuple[str, ...], merges: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="piece"):
         PiecesCodec(PiecesSpec(), pieces, merges)
+
+
+def test_words_that_clients_make_up_take_little_memory() -> None:
+    codec = PiecesCodec(PiecesSpec(), (*fixed_pieces(), *LEARNED), MERGES)
+    tracemalloc.start()
+    for number in range(2000):
+        codec.encode("\N{CJK UNIFIED IDEOGRAPH-4E00}" * 40 + chr(0x4E00 + number))
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 1 << 20
