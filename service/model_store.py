@@ -83,13 +83,13 @@ class ModelStore:
         """Serve a release from now on. `loaded` has those of its versions that were not loaded before.
 
         Requests and streams finish on the version that they began with. Versions that are no longer served stay loaded
-        for `retire_s`, but only the last one of each model.
+        for `retire_s`, but of each model only those of the last change.
         """
         before, after = set(self._release.sources), set(release.sources)
-        for source in before - after:
-            for other in self._retired:
-                if other.name == source.name:
-                    self._retired[other] = 0.0
+        retiring = before - after
+        names = {source.name for source in retiring}
+        self._retired.update({source: 0.0 for source in self._retired if source.name in names})
+        for source in retiring:
             self._retired[source] = time.monotonic() + self._settings.retire_s
             self._telemetry.bundle_unloaded(source.name, source.version, self._loaded[source].bundle.variant)
         for source in release.sources:

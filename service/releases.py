@@ -269,11 +269,17 @@ class Releases:
         except (BundleError, BadSetting, OSError) as cause:
             error = LoadFailed(str(cause), value=name)
         else:
-            self._files.record(name, "")
+            self._record(name, "")
             return
-        self._files.record(name, error.message)
+        self._record(name, error.message)
         log.error("the change of %s failed: %s", name, error.message)
         raise error
+
+    def _record(self, name: str, failure: str) -> None:
+        try:
+            self._files.record(name, failure)
+        except OSError as error:  # a full disk, for example: the answer of the change does not depend on it
+            log.error("the result of a change of %s cannot be kept: %s", name, error)
 
     async def _agree(self, make: Callable[[Release], Release]) -> None:
         active = self._files.active()
@@ -307,7 +313,10 @@ class Releases:
             await asyncio.sleep(POLL_S)
 
     async def _load_changed(self) -> None:
-        """Load the models whose files have changed, and not again since the last call: a copy may not be complete."""
+        """Load the models whose files have changed, and not again since the last call: a copy may not be complete.
+
+        A version that cannot be loaded is not tried again before its files change.
+        """
         try:
             paths = await self._run(_scan, self._settings)
         except (BadSetting, OSError) as error:
@@ -323,8 +332,12 @@ class Releases:
                 self._settling[path] = ids
                 continue
             self._ids[path] = ids
-            with contextlib.suppress(ServiceError):  # which is logged
+            try:
                 await self.load(await self._run(model_name, path))
+            except DeadlinePassed:  # perhaps because a worker hung; the version itself may load
+                del self._ids[path]
+            except ServiceError:  # which is logged
+                continue
 
     async def _run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a function in the thread of this worker that loads."""

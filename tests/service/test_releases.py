@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from service.errors import DeadlinePassed, LoadFailed, UnknownModel
+from service.releases import FAILURES
 from service.repository import read_model
 from service.settings import Settings
 from tests.support import bundles
@@ -209,6 +210,39 @@ async def test_the_watch_keeps_a_model_whose_new_version_is_broken_until_it_is_w
     assert worker.version() == "1"
     (path / "fp32.onnx").write_bytes(graph)
     await until(lambda: worker.version() == "2", 30)
+
+
+async def test_the_watch_tries_again_after_a_worker_did_not_report(site: Site) -> None:
+    worker, hung = site.start(load_timeout_s=0.5), site.join()
+    site.run(worker.releases.watch)
+    add_version(site.repository, "2")
+    await until(lambda: MODEL in worker.releases.failures(), 30)
+    hung.releases.close()
+    await until(lambda: worker.version() == "2", 30)
+
+
+async def test_a_change_is_made_even_if_its_result_cannot_be_kept(site: Site) -> None:
+    worker = site.start()
+    (site.directory / FAILURES).mkdir()  # so that no file can have this name
+    add_version(site.repository, "2")
+    await worker.releases.load(MODEL)
+    assert worker.version() == "2"
+    (add_version(site.repository, "3") / "fp32.onnx").unlink()
+    with pytest.raises(LoadFailed):
+        await worker.releases.load(MODEL)
+
+
+async def test_all_versions_that_one_change_retires_stay_for_a_while(site: Site) -> None:
+    add_version(site.repository, "2")
+    set_serving(site.model, serve="all")
+    worker = site.start()
+    add_version(site.repository, "3")
+    set_serving(site.model, serve="latest")
+    await worker.releases.load(MODEL)
+    assert not worker.engine.models.drop_retired()
+    add_version(site.repository, "4")
+    await worker.releases.load(MODEL)
+    assert {each.version for each in worker.engine.models.drop_retired()} == {"1", "2"}
 
 
 async def test_the_watch_logs_once_that_it_cannot_read(site: Site, caplog: pytest.LogCaptureFixture) -> None:
