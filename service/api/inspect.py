@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from models.inspect import VARIANT, Layer, NotInstalled
+from models.inspect import VARIANT, Inspection, Layer, NotInstalled
 from models.inspect.operators import GATES, Floats, UnsupportedOperator
 from models.inspect.units import rank
 from models.manifest import BundleError
@@ -13,7 +13,7 @@ from service.api import schemas
 from service.api.fields import RequestModel, parameter
 from service.api.pipeline import RequestContext
 from service.api.routes import Card, Docs, Route
-from service.errors import InvalidRequest, TooLarge, Unavailable, UnknownModel
+from service.errors import DeadlinePassed, InvalidRequest, TooLarge, Unavailable, UnknownModel
 
 STEPS_MAX = 256  # of one input: the answer has a number for each step, unit and part
 UNITS = 24  # of a layer, unless the request says how many
@@ -76,18 +76,19 @@ async def _inspect(context: RequestContext, body: bytes) -> Any:
         raise TooLarge(message, limit=STEPS_MAX, field="inputs", value=length)
     if not length:
         raise InvalidRequest("the input is empty; send at least one step", field="inputs")
+    units = (request.parameters.units if request.parameters else None) or UNITS
+
+    def layers(inspection: Inspection) -> Any:
+        return list(inspection.steps), [layer_object(layer, units) for layer in inspection.layers]
+
+    inspect = context.worker.inspections.inspect
     try:
-        inspection = await context.worker.inspections.inspect(runtime.bundle, request.inputs)
+        steps, objects = await inspect(runtime.bundle, request.inputs, layers, request=context.request)
     except (BundleError, UnsupportedOperator) as error:
         raise InvalidRequest(f"the model cannot be inspected: {error}", field="model", value=request.model) from None
     except NotInstalled as error:
         raise Unavailable(f"inputs cannot be inspected here: {error}") from None
-    units = (request.parameters.units if request.parameters else None) or UNITS
-    return {
-        "model": request.model,
-        "steps": list(inspection.steps),
-        "layers": [layer_object(layer, units) for layer in inspection.layers],
-    }
+    return {"model": request.model, "steps": steps, "layers": objects}
 
 
 def layer_object(layer: Layer, count: int) -> LayerObject:
@@ -122,6 +123,6 @@ DOCS = Docs(
     body=InspectRequest,
     answer=InspectionObject,
     example=_example,
-    errors=(UnknownModel, TooLarge),
+    errors=(UnknownModel, TooLarge, DeadlinePassed),
 )
 ROUTES = (Route("/v1/inspect", ("POST",), _inspect, docs=DOCS),)
