@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
+from models.manifest import ForecastSpec
 from service.api import schemas, sse
 from service.api.pipeline import RequestContext
 from service.api.problems import parameter_field, renamed_fields
@@ -24,6 +25,14 @@ class CardPair(TypedDict):
 
     source: str
     target: str
+
+
+class CardForecast(TypedDict):
+    """What a forecaster answers. ``horizon``: the most values. ``frequency``: of the values, such as h."""
+
+    horizon: int
+    quantile_levels: list[float]
+    frequency: str
 
 
 class ModelCard(TypedDict):
@@ -48,6 +57,7 @@ class ModelCard(TypedDict):
     labels: list[str]
     text_labels: list[str]
     limits: CardLimits
+    forecast: CardForecast | None
     version: str
     versions: list[str]
     aliases: dict[str, str]
@@ -96,6 +106,7 @@ def model_card(engine: Engine, runtime: ModelRuntime) -> ModelCard:
         "frame_rate": getattr(manifest.codec, "frame_rate", None),
         "embeddings": manifest.embedding_width,
         "limits": {"max_length": manifest.max_length},
+        "forecast": _forecast(manifest.forecast),
         "version": manifest.version,
         "versions": list(served.versions),
         "aliases": dict(served.aliases),
@@ -105,6 +116,12 @@ def model_card(engine: Engine, runtime: ModelRuntime) -> ModelCard:
         "scores": {name: variant.scores for name, variant in manifest.variants.items()},
         "examples": [example.inputs for example in manifest.examples],
     }
+
+
+def _forecast(spec: ForecastSpec | None) -> CardForecast | None:
+    if spec is None:
+        return None
+    return {"horizon": spec.horizon, "quantile_levels": list(spec.quantile_levels), "frequency": spec.frequency}
 
 
 async def _tag(context: RequestContext, body: bytes) -> Any:

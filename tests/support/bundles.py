@@ -249,7 +249,9 @@ def translator(
     rows, lengths = reader.input("source", "S", "M"), reader.input("lengths", "M")
     reader.read_source(reader.op.Gather(reader.random(len(PIECES), EMBEDDING), rows, axis=0), lengths)
     described = {"task": "translate", "translation": TranslationSpec(pairs=tuple(pairs)), "source": PiecesSpec()}
-    return _writer(root, name, reader, ["a cat sat", "Paris"], limits=InputLimits(max_length=max_length), **described)
+    described["limits"] = InputLimits(max_length=max_length)
+    languages = {"src_lang": pairs[0].source, "tgt_lang": pairs[0].target} if len(pairs) > 1 else {}
+    return _writer(root, name, reader, ["a cat sat", "Paris"], languages, **described)
 
 
 def captioner(root: Path, *, name: str = "tiny-caption") -> Path:
@@ -258,17 +260,20 @@ def captioner(root: Path, *, name: str = "tiny-caption") -> Path:
     frames = reader.input("source", "S", "M", FEATURES, dtype="float32")
     reader.read_source(reader.dense(frames, FEATURES, EMBEDDING), reader.input("lengths", "M"))
     described = {"task": "caption", "source": FramesSpec(features=FEATURES), "limits": InputLimits(max_length=16)}
-    return _writer(root, name, reader, [FRAMES, FRAMES[:1]], **described)
+    return _writer(root, name, reader, [FRAMES, FRAMES[:1]], {}, **described)
 
 
-def _writer(root: Path, name: str, reader: TinyGraph, inputs: Sequence[Any], **described: Any) -> Path:
+def _writer(
+    root: Path, name: str, reader: TinyGraph, inputs: Sequence[Any], parameters: Mapping[str, Any], **described: Any
+) -> Path:
     graph = TinyGraph(seed=15)
     bias = np.zeros(len(PIECES), np.float32)
     bias[FIRST_BYTE:FIRST_PIECE] = -20
     bias[END] = 1
     graph.write_step(len(PIECES), bias)
     files = {"reader.onnx": reader.model()}
-    return _write(root, name, graph, inputs, {"max_new_tokens": 12}, files=files, codec=PiecesSpec(), **described)
+    parameters = {"max_new_tokens": 12, **parameters}
+    return _write(root, name, graph, inputs, parameters, files=files, codec=PiecesSpec(), **described)
 
 
 def filler(root: Path, *, name: str = "tiny-fill", best: int = 6, max_length: int = 64) -> Path:
