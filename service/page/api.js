@@ -2,6 +2,7 @@
 
 let key = "";
 let askForKey = null; // set by app.js: shows the form and resolves when a key was entered
+let asking = null; // the promise of the form that is shown: requests that need a key at the same time share it
 
 /** The address of the service, with the prefix of a proxy if there is one. */
 export const BASE = new URL(".", document.baseURI).href;
@@ -30,18 +31,20 @@ async function problemOf(response) {
   return new Problem(response.status, problem, response.headers);
 }
 
+/** Return a function that reports a failure of the network, but not that the page ended the request. */
+const failure = (detail) => (error) => {
+  throw error.name === "AbortError" ? error : new Problem(0, { title: "No answer", detail });
+};
+const unreachable = failure("The service does not answer. Check that it is running.");
+const cutOff = failure("The connection was lost before the whole answer had arrived. Try again.");
+
 async function send(path, options) {
   for (;;) {
-    const headers = { ...options.headers, ...(key && { authorization: `Bearer ${key}` }) };
-    let response;
-    try {
-      response = await fetch(new URL(path, BASE), { ...options, headers });
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new Problem(0, { title: "No answer", detail: "The service does not answer. Check that it is running." });
-    }
+    const used = key;
+    const headers = { ...options.headers, ...(used && { authorization: `Bearer ${used}` }) };
+    const response = await fetch(new URL(path, BASE), { ...options, headers }).catch(unreachable);
     if (response.status !== 401 || !askForKey) return response;
-    await askForKey(hasKey());
+    if (used === key) await (asking ??= askForKey(hasKey()).finally(() => { asking = null; }));
   }
 }
 
@@ -52,14 +55,14 @@ const post = (path, body, signal) =>
 export async function get(path) {
   const response = await send(path, {});
   if (!response.ok) throw await problemOf(response);
-  return response.json();
+  return response.json().catch(cutOff);
 }
 
 /** Return the text of a GET. */
 export async function getText(path) {
   const response = await send(path, {});
   if (!response.ok) throw await problemOf(response);
-  return response.text();
+  return response.text().catch(cutOff);
 }
 
 /** Return the answer to a request and how long it took. */
@@ -67,10 +70,10 @@ export async function call(path, body, signal) {
   const started = performance.now();
   const response = await post(path, body, signal);
   if (!response.ok) throw await problemOf(response);
-  return { answer: await response.json(), timing: timingOf(response, performance.now() - started) };
+  return { answer: await response.json().catch(cutOff), timing: timingOf(response, performance.now() - started) };
 }
 
-/** Call `onEvent` with the data of each server-sent event, until the end. Returns how long the first byte took. */
+/** Call `onEvent` with each token, until the one that has the whole text. Returns how long the first byte took. */
 export async function stream(path, body, onEvent, signal) {
   const started = performance.now();
   const response = await post(path, body, signal);
@@ -78,9 +81,10 @@ export async function stream(path, body, onEvent, signal) {
   const timing = timingOf(response, performance.now() - started);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
+  let complete = false;
   for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return timing;
+    const { done, value } = await reader.read().catch(cutOff);
+    if (done) return complete ? timing : cutOff(new Error("the stream has ended without its last event"));
     const events = (rest + value).split("\n\n");
     rest = events.pop();
     for (const text of events) {
@@ -90,7 +94,9 @@ export async function stream(path, body, onEvent, signal) {
         const problem = JSON.parse(data);
         throw new Problem(problem.status, problem, response.headers);
       }
-      onEvent(JSON.parse(data));
+      const event = JSON.parse(data);
+      complete = event.generated_text !== null;
+      onEvent(event);
     }
   }
 }

@@ -22,7 +22,7 @@ function show() {
   navigation(view);
   document.title = `${view.title} · seqserve`;
   const body = el("div", { class: "view" });
-  main.replaceChildren(el("h1", null, view.heading), body);
+  main.replaceChildren(...main.querySelectorAll(":scope > .key"), el("h1", null, view.heading), body);
   leave = view.show(body) ?? (() => {});
 }
 
@@ -36,6 +36,10 @@ async function start() {
     main.replaceChildren(el("h1", null, "The models cannot be listed"), problemBox(problem));
     return;
   }
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the address names the view
+    main.focus();
+  });
   window.addEventListener("hashchange", () => {
     show();
     main.focus();

@@ -10,9 +10,9 @@ function ticks(low, high, count) {
   const rough = (high - low) / count || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
-  const found = [];
-  for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-9; value += step) found.push(value);
-  return found;
+  const first = Math.ceil(low / step);
+  const most = Math.floor(high / step + 1e-9) - first + 1; // of large numbers, `first + 1` may be `first`
+  return Array.from({ length: Math.max(0, Math.min(most, 2 * count)) || 0 }, (_, index) => (first + index) * step);
 }
 
 const shown = (value) => Number(value.toPrecision(4)).toString();

@@ -1,6 +1,6 @@
 // The reference of the routes: docs.json, as people read it.
 
-import { BASE, get, onMissingKey } from "./api.js";
+import { BASE, get, hasKey, onMissingKey } from "./api.js";
 import { el } from "./dom.js";
 import { keyForm, problemBox } from "./parts.js";
 import { snippets } from "./snippets.js";
@@ -49,7 +49,7 @@ function fields(schema, schemas) {
 function operation(path, method, found, schemas) {
   const content = found.requestBody?.content["application/json"];
   const [name, example] = Object.entries(content?.examples ?? {})[0] ?? [];
-  const code = example && snippets(BASE, { path: path.slice(1), body: example.value, model: { id: name } }).curl;
+  const code = example && snippets(BASE, { path: path.slice(1), body: example.value, model: { id: name }, key: hasKey() }).curl;
   return el("details", { class: "route" },
     el("summary", null, el("code", null, el("b", null, method.toUpperCase()), ` ${path}`), " ", found.summary),
     found.description && el("p", null, marked(found.description)),

@@ -125,7 +125,14 @@ function roll({ notes, length, title }) {
     width: Math.max(2, (width * note.length) / length - 1), height: 5, rx: 2 })));
 }
 
+let stopPlaying = null;
+
+/** Stop the tune that plays, if there is one. */
+export const silence = () => stopPlaying?.();
+
+/** Play notes until their end, or until `silence` is called; then call `onEnd`. */
 function play(notes, tempo, onEnd) {
+  silence();
   const context = new AudioContext();
   const start = context.currentTime + 0.1;
   for (const { pitch, start: at, length } of notes) {
@@ -140,31 +147,30 @@ function play(notes, tempo, onEnd) {
     tone.stop(to);
   }
   const last = notes.at(-1);
-  const timer = setTimeout(onEnd, 1000 * ((60 * (last.start + last.length)) / tempo + 0.3));
-  return () => {
+  const stop = () => {
     clearTimeout(timer);
     context.close();
+    stopPlaying = null;
+    onEnd();
   };
+  const timer = setTimeout(stop, 1000 * ((60 * (last.start + last.length)) / tempo + 0.3));
+  stopPlaying = stop;
 }
 
 /** Return a picture of the tune with buttons to play and to download it. */
 export function player(abc, tempo = 160) {
   const tune = parseAbc(abc);
   if (tune.notes.length === 0) return el("p", null, "There are no notes in this tune yet.");
-  let stop = null;
+  let playing = false;
+  const show = (plays) => {
+    playing = plays;
+    button.textContent = plays ? "Stop the tune" : "Play the tune";
+  };
   const button = el("button", { type: "button", onclick: () => {
-    if (stop) {
-      stop();
-      end();
-      return;
-    }
-    button.textContent = "Stop the tune";
-    stop = play(tune.notes, tempo, end);
+    if (playing) return silence();
+    play(tune.notes, tempo, () => show(false));
+    show(true);
   } }, "Play the tune");
-  function end() {
-    stop = null;
-    button.textContent = "Play the tune";
-  }
   const save = el("button", { type: "button", class: "quiet", onclick: () => {
     const url = URL.createObjectURL(new Blob([midiFile(tune, tempo)], { type: "audio/midi" }));
     el("a", { href: url, download: "tune.mid" }).click();

@@ -1,14 +1,16 @@
 // Parts that several views share: the form of a task, its answer, problems, model cards, and code to copy.
 
-import { BASE, call, setKey } from "./api.js";
+import { BASE, call, hasKey, setKey } from "./api.js";
 import { el, field, select } from "./dom.js";
 import { snippets } from "./snippets.js";
 
 /** Ask for an API key in a form at the beginning of `place`. Resolves when one was entered. */
 export function keyForm(place, wasWrong) {
   return new Promise((resolve) => {
-    const input = el("input", { type: "password", autocomplete: "off", required: true });
-    const form = el("form", { class: "panel", onsubmit: (event) => {
+    // A header has no other characters. Spaces around the key are removed.
+    const input = el("input", { type: "password", autocomplete: "off", required: true, pattern: "\\s*[!-~]+\\s*",
+      title: "Letters, digits and signs of ASCII, without spaces" });
+    const form = el("form", { class: "panel key", onsubmit: (event) => {
       event.preventDefault();
       setKey(input.value.trim());
       form.remove();
@@ -24,10 +26,10 @@ export function keyForm(place, wasWrong) {
   });
 }
 
-/** Return what went wrong, in the words of the service. */
+/** Return what went wrong, in the words of the service. An error of the page itself is logged too. */
 export function problemBox(error) {
-  const { problem, status, headers } = error;
-  if (!problem) throw error;
+  if (!error.problem) console.error(error);
+  const { problem = { title: "The page cannot show this" }, status, headers } = error;
   const wait = headers?.get("retry-after");
   return el("div", { class: "problem", role: "alert" },
     el("p", null, el("strong", null, problem.title ?? "The request failed"), status ? ` (status ${status})` : ""),
@@ -36,7 +38,7 @@ export function problemBox(error) {
     problem.request_id && el("p", null, el("small", null, `Request ${problem.request_id}`)));
 }
 
-/** Return the time of an answer: in the queue, in the network, and in all. */
+/** Return the time of an answer: in all, in the queue, and of computing. */
 export function timingLine(timing) {
   const parts = [`${timing.totalMs.toFixed(1)} ms in all`];
   if (timing.queue !== undefined) parts.push(`${timing.queue} ms in the queue`);
@@ -65,7 +67,7 @@ const UNITS = { words: "words", characters: "characters", dna: "bases", frames: 
 
 /** Return the request as curl, Python and JavaScript, with a button that copies it. */
 export function codeBox(request) {
-  const texts = snippets(BASE, request);
+  const texts = snippets(BASE, { ...request, key: hasKey() });
   const names = Object.keys(texts);
   const code = el("code", { "data-language": names[0] }, texts[names[0]]);
   const copied = el("span", { role: "status" });
@@ -97,17 +99,26 @@ export function exampleLabel(example) {
 
 /** Return an example as it is edited in a text field. */
 export const exampleText = (example) => typeof example === "string" ? example : JSON.stringify(example, (_, value) =>
-  typeof value === "number" ? Number(value.toFixed(4)) : value);
+  typeof value === "number" ? Number(value.toPrecision(6)) : value);
 
 /** Return what is sent for an edited text: frames and values are JSON. */
 export function parseInput(model, text) {
   if (model.codec !== "frames" && model.codec !== "series") return text;
+  const wanted = model.codec === "series" ? "a list of numbers" : "a list of frames, each a list of numbers";
+  const refuse = (why) => {
+    throw Object.assign(new Error(`${why}. Write ${wanted}.`), { problem: { title: "The input cannot be sent" }, status: 0 });
+  };
+  let value;
   try {
-    return JSON.parse(text);
+    value = JSON.parse(text);
   } catch (error) {
-    throw Object.assign(new Error(`The input is not JSON: ${error.message}. Write a list of lists of numbers.`), {
-      problem: { title: "Not a list of numbers" }, status: 0 });
+    refuse(`The input is not JSON: ${error.message}`);
   }
+  if (!Array.isArray(value)) refuse("The input is not a list");
+  if (value.some((each) => Array.isArray(each) && (model.codec === "series" || each.some(Array.isArray)))) {
+    refuse("The input has too many levels of lists");
+  }
+  return value;
 }
 
 /**
@@ -119,7 +130,8 @@ export function parseInput(model, text) {
 export function taskView(body, { models, intro, parameters = () => [], request, render, inputLabel = "Text", rows = 3 }) {
   let model = models[0];
   let pending = null;
-  const answer = el("section", { class: "answer", "aria-live": "polite", "aria-label": "Answer" });
+  const answer = el("section", { class: "answer", "aria-label": "Answer" });
+  const said = el("p", { class: "hidden", role: "status" }); // the gist: an answer may have a table of hundreds of cells
   const extras = el("div");
   const input = el("textarea", { rows, spellcheck: "false", name: "inputs" });
   const controls = el("div", { class: "parameters" });
@@ -135,13 +147,19 @@ export function taskView(body, { models, intro, parameters = () => [], request, 
     try {
       const value = parseInput(model, input.value);
       const wanted = request(model, value, form.elements);
-      const { answer: found, timing } = await call(wanted.path, wanted.body, mine.signal);
-      answer.replaceChildren(render(found, { model, input: value }), timingLine(timing));
       extras.replaceChildren(codeBox({ ...wanted, model }));
+      const { answer: found, timing } = await call(wanted.path, wanted.body, mine.signal);
+      if (mine !== pending) return;
+      const shown = render(found, { model, input: value });
+      answer.replaceChildren(shown, timingLine(timing));
+      const gist = shown.querySelector(".result, .tagged, .strip, [role=img]") ?? shown;
+      said.textContent = gist.getAttribute("aria-label") ?? gist.textContent;
     } catch (error) {
-      if (error.name !== "AbortError") answer.replaceChildren(problemBox(error));
+      if (mine !== pending || error.name === "AbortError") return;
+      said.textContent = "";
+      answer.replaceChildren(problemBox(error));
     }
-    if (mine === pending) send.removeAttribute("aria-busy");
+    send.removeAttribute("aria-busy");
   }
 
   function choose() {
@@ -168,7 +186,7 @@ export function taskView(body, { models, intro, parameters = () => [], request, 
   input.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
-  body.append(el("p", { class: "intro" }, intro), form, answer, about, extras);
+  body.append(el("p", { class: "intro" }, intro), form, answer, said, about, extras);
   choose();
   return () => pending?.abort();
 }

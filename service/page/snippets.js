@@ -4,7 +4,7 @@ const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 /** Return a value as a Python literal. */
 function python(value) {
-  if (value === null) return "None";
+  if (value === null || Number.isNaN(value)) return "None"; // a number field that is empty
   if (typeof value === "boolean") return value ? "True" : "False";
   if (Array.isArray(value)) return `[${value.map(python).join(", ")}]`;
   if (typeof value === "object") {
@@ -15,10 +15,12 @@ function python(value) {
 
 const keywords = (values) => Object.entries(values ?? {}).map(([name, value]) => `, ${name}=${python(value)}`).join("");
 
-function hub(method, base, { model, body }, parameters = body.parameters) {
-  return `from huggingface_hub import InferenceClient  # pip install huggingface_hub
+const KEY = "SEQSERVE_KEY"; // the variable of the environment that the code reads the API key from
 
-client = InferenceClient(model="${base}models/${model.id}")
+function hub(method, base, { model, body, key }, parameters = body.parameters) {
+  return `${key ? "import os\n\n" : ""}from huggingface_hub import InferenceClient  # pip install huggingface_hub
+
+client = InferenceClient(model="${base}models/${model.id}"${key ? `, token=os.environ["${KEY}"]` : ""})
 print(client.${method}(${python(body.inputs)}${keywords(parameters)}))`;
 }
 
@@ -30,26 +32,27 @@ const PYTHON = {
   translate: (base, request) => hub("translation", base, request, {}),
 };
 
-function urllib(base, { path, body }) {
+function urllib(base, { path, body, key }) {
   return `import json
-from urllib.request import Request, urlopen
+${key ? "import os\n" : ""}from urllib.request import Request, urlopen
 
 body = ${python(body)}
-request = Request("${base}${path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+request = Request("${base}${path}", json.dumps(body).encode(), {"Content-Type": "application/json"${
+    key ? `, "Authorization": "Bearer " + os.environ["${KEY}"]` : ""}})
 print(json.load(urlopen(request)))`;
 }
 
-/** Return the code of one request, by language. request: path, body, model, task. */
+/** Return the code of one request, by language. request: path, body, model, task, and whether it needs a key. */
 export function snippets(base, request) {
-  const { path, body, task } = request;
+  const { path, body, task, key } = request;
   const json = JSON.stringify(body);
   const text = typeof body.inputs === "string";
   return {
-    curl: `curl ${base}${path} -H 'content-type: application/json' -d ${quoted(json)}`,
+    curl: `curl ${base}${path} ${key ? `-H "authorization: Bearer $${KEY}" ` : ""}-H 'content-type: application/json' -d ${quoted(json)}`,
     Python: text && PYTHON[task] ? PYTHON[task](base, request) : urllib(base, request),
     JavaScript: `const response = await fetch("${base}${path}", {
   method: "POST",
-  headers: { "content-type": "application/json" },
+  headers: { "content-type": "application/json"${key ? `, authorization: \`Bearer \${process.env.${KEY}}\`` : ""} },
   body: JSON.stringify(${JSON.stringify(body, null, 2).replaceAll("\n", "\n  ")}),
 });
 console.log(await response.json());`,

@@ -5,9 +5,11 @@ import { taskView } from "./parts.js";
 
 const SHOWN = 8;
 
+const labelsOf = (model) => model.text_labels.length ? model.text_labels : model.labels; // a joint model has both
+
 function render([row], { model }) {
   if (row.length === 0) return el("p", null, "An empty input has no class.");
-  const hidden = model.labels.length - SHOWN;
+  const hidden = labelsOf(model).length - SHOWN;
   return el("div", null, el("p", { class: "result" }, row[0].label), bars(row.slice(0, SHOWN)),
     hidden > 0 && el("p", null, el("small", null, `${hidden} less likely labels are not shown.`)));
 }
@@ -19,7 +21,7 @@ export function view(all) {
     models,
     intro: "The network reads the whole input before it answers. The bars are probabilities that add up to 100%.",
     request: (model, inputs) => ({ path: "v1/classify", task: "classify", body: { model: model.id, inputs,
-      parameters: { top_k: Math.min(SHOWN, (model.text_labels.length || model.labels.length)) } } }),
+      parameters: { top_k: Math.min(SHOWN, labelsOf(model).length) } } }),
     render,
   }) };
 }

@@ -20,8 +20,8 @@ export function view(all) {
   return { name: "fill", title: "Fill", heading: "Find the missing word", show: (body) => taskView(body, {
     models,
     inputLabel: "Text with [MASK] where a word is missing",
-    intro: "One network reads what stands before the gap, another reads backward what stands after it. Together they say "
-      + "which word fits.",
+    intro: "One network reads the words before the gap. Another reads the words after it, backward. Together they predict "
+      + "the missing word.",
     request: (model, inputs) => ({ path: "v1/fill", task: "fill", body: { model: model.id, inputs, parameters: { top_k: TOP } } }),
     render,
   }) };

@@ -3,7 +3,7 @@
 import { el, field, number, select } from "./dom.js";
 import { stream } from "./api.js";
 import { codeBox, exampleLabel, modelCard, problemBox, timingLine } from "./parts.js";
-import { isAbc, player } from "./music.js";
+import { isAbc, player, silence } from "./music.js";
 
 const LEVELS = [0.8, 0.5, 0.2, 0.05]; // lower bounds of the tints, from likely to unlikely
 
@@ -42,6 +42,7 @@ function show(body, models) {
       parameters: { max_new_tokens: length.valueAsNumber, temperature: temperature.valueAsNumber,
         seed: seed.valueAsNumber } } };
     text.replaceChildren(el("b", null, prompt.value));
+    silence();
     music.replaceChildren();
     extras.replaceChildren(codeBox({ ...wanted, path: "v1/generate" }));
     stop.disabled = false;
@@ -55,15 +56,13 @@ function show(body, models) {
           `${JSON.stringify(token.text)}: ${(100 * Math.exp(token.logprob)).toFixed(1)}%` }, token.text));
         text.scrollTop = text.scrollHeight;
       }, mine.signal);
+      if (mine !== pending) return;
       const seconds = (performance.now() - started) / 1000;
       status.replaceChildren(timingLine({ ...timing, totalMs: 1000 * seconds }),
         el("p", { class: "timing" }, `${count} characters, ${Math.round(count / seconds)} per second`));
     } catch (error) {
-      if (error.name === "AbortError") {
-        if (mine === pending) status.replaceChildren(el("p", null, `Stopped after ${count} characters.`));
-      } else {
-        status.replaceChildren(problemBox(error));
-      }
+      if (mine !== pending) return;
+      status.replaceChildren(error.name === "AbortError" ? el("p", null, `Stopped after ${count} characters.`) : problemBox(error));
     }
     if (mine !== pending) return;
     stop.disabled = true;
@@ -96,7 +95,10 @@ function show(body, models) {
     go, " ", stop, " ", el("label", { class: "inline" }, tinted, " Tint by probability")),
     el("section", { class: "answer", "aria-label": "Answer" }, text, legend(), music, status), about, extras);
   choose();
-  return () => pending?.abort();
+  return () => {
+    pending?.abort();
+    silence();
+  };
 }
 
 export function view(all) {

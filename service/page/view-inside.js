@@ -9,13 +9,14 @@ const PARTS = {
   forget: "The forget gate decides how much of the cell is kept. Near 1 (strong blue), the unit remembers; near 0, it forgets.",
   input: "The input gate decides how much of the candidate enters the cell.",
   output: "The output gate decides how much of the cell the rest of the network sees.",
-  candidate: "The candidate is the new content that the unit proposes, between -1 and 1.",
+  candidate: "The candidate is the new content for the memory, between -1 and 1.",
   cell: "The cell is the memory of the unit. It changes only where the gates let it.",
   memory: "The squashed cell, between -1 and 1: what the unit remembers.",
-  state: "The state is what the unit tells the next step and the next layer.",
+  state: "The state is what the unit passes to the next step and to the next layer.",
   reset: "The reset gate decides how much of the old state the candidate may use.",
   update: "The update gate decides how much of the old state is kept. Near 1 (strong blue), the unit remembers.",
 };
+const REFUSED = ["forecast", "translate", "caption"]; // tasks whose models the route refuses
 const GATES = ["forget", "input", "output", "reset", "update"];
 
 const visible = (step) => (step === "\n" ? "⏎" : step === " " ? "␣" : step);
@@ -65,7 +66,8 @@ function show(body, models) {
   const layers = el("select", { onchange: () => draw(true) });
   const parts = el("select", { onchange: () => draw(false) });
   const controls = el("div", { class: "choices", hidden: true }, field("Layer", layers), field("Part", parts));
-  const answer = el("section", { class: "answer", "aria-live": "polite", "aria-label": "Answer" });
+  const answer = el("section", { class: "answer", "aria-label": "Answer" });
+  const said = el("p", { class: "hidden", role: "status" }); // not the whole table
   const extras = el("div");
 
   function draw(newLayer) {
@@ -76,6 +78,7 @@ function show(body, models) {
       parts.value = wanted in layer.parts ? wanted : Object.keys(layer.parts)[0];
     }
     answer.replaceChildren(picture(layer, parts.value, found.steps), influence(layer, found.steps.map(visible)) ?? "");
+    said.textContent = `${layerName(layer)}: ${parts.value} at ${found.steps.length} steps.`;
   }
 
   async function run() {
@@ -84,6 +87,7 @@ function show(body, models) {
     try {
       const wanted = { path: "v1/inspect", body: { model: model.id, inputs: parseInput(model, input.value) }, model };
       const { answer: data, timing } = await call(wanted.path, wanted.body, mine.signal);
+      if (mine !== pending) return;
       const kept = layers.value;
       found = data;
       layers.replaceChildren(...found.layers.map((layer, index) => el("option", { value: index }, layerName(layer))));
@@ -92,7 +96,7 @@ function show(body, models) {
       draw(true);
       extras.replaceChildren(timingLine({ totalMs: timing.totalMs }), codeBox(wanted));
     } catch (error) {
-      if (error.name === "AbortError") return;
+      if (mine !== pending || error.name === "AbortError") return;
       controls.hidden = true;
       extras.replaceChildren();
       answer.replaceChildren(problemBox(error));
@@ -121,13 +125,13 @@ function show(body, models) {
     } },
     el("div", { class: "choices" }, field("Model", chooser), field("Example", examples)), field("Input", input),
     el("button", { type: "submit" }, "Look inside")),
-    controls, answer, extras);
+    controls, answer, said, extras);
   choose();
   return () => pending?.abort();
 }
 
 export function view(all) {
-  const models = all.filter((model) => "fp32" in model.scores && model.task !== "forecast");
+  const models = all.filter((model) => "fp32" in model.scores && !REFUSED.includes(model.task));
   if (models.length === 0) return null;
   return { name: "inside", title: "Inside", heading: "Look inside a recurrent network", show: (body) => show(body, models) };
 }

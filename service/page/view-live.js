@@ -1,7 +1,7 @@
 // Words are labeled while you type them: one step of the network for each word.
 
 import { socket } from "./api.js";
-import { el, field, select } from "./dom.js";
+import { debounced, el, field, select } from "./dom.js";
 import { modelCard } from "./parts.js";
 import { kindsOf, labeled } from "./view-tag.js";
 
@@ -11,59 +11,65 @@ const CLOSED = { 1006: "The service refused the connection, or it is not running
 function show(body, models) {
   let model = models[0];
   let connection = null;
-  let sent = 0; // words of the field that were sent
-  let times = [];
+  let sent = []; // the words of the field that were sent
+  let times = []; // when each message was sent that has no answer yet
+  let failed = false;
   const words = el("p", { class: "tagged", "aria-live": "polite" });
   const status = el("p", { class: "timing", role: "status" });
   const about = el("div");
   const chooser = select(models.map((each) => [each.id, each.id]), { name: "model" });
   const input = el("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "Type a sentence …" });
 
+  const reopen = debounced(() => connection && open(), 200);
   const complete = () => input.value.split(/\s+/).filter(Boolean).slice(0, /\s$/.test(input.value) ? undefined : -1);
 
   function open() {
     connection?.close();
     const mine = connection = socket("v1/stream");
-    sent = 0;
+    sent = [];
     times = [];
+    failed = false;
     words.replaceChildren();
     mine.addEventListener("open", () => {
       status.textContent = "Connected. Each word is labeled when you type the space after it.";
-      mine.send(JSON.stringify({ model: model.id }));
+      ask({ model: model.id });
       push();
     });
     mine.addEventListener("message", ({ data }) => {
       if (mine !== connection) return;
       const answer = JSON.parse(data);
+      const ms = performance.now() - times.shift(); // each message has one answer, in order
       if (answer.error) {
-        status.textContent = answer.error.detail;
-        return;
+        failed = true; // words are missing, so that the next labels would be wrong
+        return fail(answer.error.detail);
       }
       for (const { word, entity, score } of answer.entities ?? []) words.append(labeled(word, entity, score, kindsOf(model)), " ");
       if (answer.entities) {
-        const ms = performance.now() - times.shift();
         status.textContent = `Labeled in ${ms.toFixed(1)} ms. The state has read ${answer.steps} words.`;
       }
     });
     mine.addEventListener("close", ({ code, reason }) => {
       if (mine !== connection) return;
-      const why = CLOSED[code] ?? (reason || "The connection was closed.");
-      status.replaceChildren(why, " ", el("button", { type: "button", class: "quiet", onclick: restart }, "Connect again"));
+      if (!failed) fail(CLOSED[code] ?? (reason || "The connection was closed."));
     });
   }
 
-  function push() {
-    if (connection.readyState !== WebSocket.OPEN) return;
-    const done = complete();
-    if (done.length < sent) return restart(); // a sent word was removed, so the state has read too much
-    if (done.length === sent) return;
-    times.push(performance.now());
-    connection.send(JSON.stringify({ inputs: done.slice(sent) }));
-    sent = done.length;
+  function fail(why) {
+    status.replaceChildren(el("span", { class: "problem" }, why), " ",
+      el("button", { type: "button", class: "quiet", onclick: open }, "Connect again"));
   }
 
-  function restart() {
-    open();
+  function ask(message) {
+    times.push(performance.now());
+    connection.send(JSON.stringify(message));
+  }
+
+  function push() {
+    const done = complete();
+    if (sent.some((word, index) => word !== done[index])) return reopen(); // the state has read words that were changed
+    if (failed || done.length === sent.length || connection.readyState !== WebSocket.OPEN) return;
+    ask({ inputs: done.slice(sent.length) });
+    sent = done;
   }
 
   function choose() {

@@ -62,7 +62,7 @@ function show(body) {
     if (before) {
       const seconds = (now.at - before.at) / 1000;
       const change = (name) => sum(now.metrics, name) - sum(before.metrics, name);
-      const rate = change("seqserve_requests_total") / seconds;
+      const rate = Math.max(0, change("seqserve_requests_total")) / seconds; // a restart begins at zero
       const time = ["seqserve_request_seconds", "seqserve_queue_seconds"].map((name) =>
         [buckets(now.metrics, name), buckets(before.metrics, name)]);
       const padded = change("seqserve_padded_tokens_total");
@@ -86,13 +86,16 @@ function show(body) {
   }
 
   async function repeat() {
+    let failed = null;
     while (!stopped) {
       try {
         await refresh();
+        failed = null;
       } catch (error) {
-        problem.replaceChildren(problemBox(error));
+        if (error.message !== failed) problem.replaceChildren(problemBox(error)); // screen readers read it once
+        failed = error.message;
       }
-      await new Promise((resolve) => setTimeout(resolve, before && rates.length ? INTERVAL_MS : 500));
+      await new Promise((resolve) => setTimeout(resolve, failed !== null || rates.length ? INTERVAL_MS : 500));
     }
   }
 

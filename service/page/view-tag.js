@@ -3,12 +3,13 @@
 import { colorOf, el, percent } from "./dom.js";
 import { taskView } from "./parts.js";
 
-export const kindsOf = (model) => [...new Set(model.labels.map((label) => label.replace(/^[BI]-/, "")))].sort();
+const kindOf = (label) => label.replace(/^[BI]-/, "");
+export const kindsOf = (model) => [...new Set(model.labels.map(kindOf))].sort();
 const hasSpans = (model) => model.labels.some((label) => label.startsWith("B-"));
 
 /** Return a word or span with its label. */
 export function labeled(text, label, score, kinds) {
-  return el("mark", { class: label === "O" ? "outside" : colorOf(kinds, label), title: `${label}, ${percent(score)}` },
+  return el("mark", { class: label === "O" ? "outside" : colorOf(kinds, kindOf(label)), title: `${label}, ${percent(score)}` },
     text, label !== "O" && el("span", { class: "label" }, label));
 }
 
@@ -33,7 +34,7 @@ function onFrames(entities, kinds, count, unit) {
     part.style.flexGrow = entity.end - entity.start;
     return part;
   }));
-  return el("div", null, strip, el("p", null, `${count} frames in ${entities.length} segments`));
+  return el("div", null, strip, el("p", null, `Frames: ${count}. Segments: ${entities.length}.`));
 }
 
 function render(answer, { model, input }) {
@@ -50,10 +51,10 @@ function render(answer, { model, input }) {
 export function view(all) {
   const models = all.filter((model) => model.tasks.includes("tag"));
   if (models.length === 0) return null;
-  return { name: "tag", title: "Tag", heading: "Label the words of a text", show: (body) => taskView(body, {
+  return { name: "tag", title: "Tag", heading: "Label each part of an input", show: (body) => taskView(body, {
     models,
-    intro: "A network reads the sentence in both directions and gives each word a label. The score is the model's "
-      + "probability that the label is right.",
+    intro: "A network gives each step of the input a label: each word, character or frame. Models for streams read "
+      + "forward, the others in both directions. The score is the model's probability that the label is right.",
     request: (model, inputs) => ({ path: "v1/tag", task: "tag", body: { model: model.id, inputs, parameters: {
       aggregation_strategy: hasSpans(model) || model.codec === "frames" ? "simple" : "none" } } }),
     render,

@@ -12,7 +12,9 @@ import httpx
 import pytest
 
 from loadtest.service_process import start_seqserve
+from models.manifest import LanguagePair
 from tests.e2e.test_behind_nginx import Nginx
+from tests.support import bundles
 from tests.support.live_service import ROOT, run_live_service
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
@@ -271,23 +273,125 @@ def test_errors_are_shown_in_words(
     tab.close()
 
 
-def test_input_that_is_no_list_is_refused_in_words(tab: Tab) -> None:
+@pytest.fixture(scope="module")
+def tiny(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a service with bundles of every kind."""
+    root = tmp_path_factory.mktemp("tiny")
+    bundles.of_format_3(bundles.of_every_kind(root))
+    for make in (bundles.tagger, bundles.classifier, bundles.generator, bundles.forecaster, bundles.captioner):
+        make(root)
+    bundles.live_tagger(root, name="tiny-live-spans", labels=bundles.IOB2)
+    pairs = [LanguagePair(source="en", target="de"), LanguagePair(source="en", target="fr")]
+    bundles.translator(root, name="tiny-pairs", pairs=pairs)
+    with run_live_service(tmp_path_factory.mktemp("service"), root) as service:
+        yield service.address.url
+
+
+@pytest.mark.parametrize("view", ["tag", "classify", "translate", "generate", "forecast", "live", "inside"])
+def test_every_kind_of_bundle_is_answered_for_its_examples(browser: Any, tiny: str, view: str) -> None:
+    tab = Tab(browser, tiny)
+    page = tab.open(view)
+    names = page.locator("select[name=model] option").all_inner_texts()
+    for name in names:
+        page.locator("select[name=model]").select_option(name)
+        expect(page.locator(".view .timing").filter(has_text=re.compile(r"\d ms")).first).to_be_visible()
+        expect(page.get_by_role("alert")).to_have_count(0)
+    assert names
+    tab.close()
+
+
+def test_labels_of_spans_have_their_colors_in_a_stream(browser: Any, tiny: str) -> None:
+    tab = Tab(browser, tiny)
+    page = tab.open("live")
+    page.locator("select[name=model]").select_option("tiny-live-spans")
+    field = page.get_by_label("Text")
+    field.fill("the cat sat on a mat Paris film lovely . ")
+    expect(page.locator(".answer mark")).to_have_count(10)
+    colors = {
+        each.locator(".label").inner_text().removeprefix("B-").removeprefix("I-"): each.get_attribute("class")
+        for each in page.locator(".answer mark:not(.outside)").all()
+    }
+    assert colors.items() <= {("LOC", "color-0"), ("PER", "color-2")}
+    assert colors
+    tab.close()
+
+
+def test_a_changed_word_is_labeled_again(browser: Any, tiny: str) -> None:
+    tab = Tab(browser, tiny)
+    page = tab.open("live")
+    field = page.get_by_label("Text")
+    for text in ("the cat sat ", "the dog sat "):
+        field.fill(text)
+        expect(page.locator(".answer mark").nth(1)).to_contain_text(text.split()[1])
+        expect(page.locator(".answer mark")).to_have_count(3)
+    tab.close()
+
+
+def test_the_pair_of_languages_is_chosen(browser: Any, tiny: str) -> None:
+    tab = Tab(browser, tiny)
+    page = tab.open("translate")
+    page.get_by_label("Languages").select_option("en to fr")
+    with page.expect_request("**/v1/translate") as sent:
+        page.get_by_role("button", name="Run").click()
+    assert sent.value.post_data_json["parameters"]["tgt_lang"] == "fr"
+    expect(page.get_by_role("alert")).to_have_count(0)
+    tab.close()
+
+
+def test_large_numbers_have_a_chart(browser: Any, tiny: str) -> None:
+    tab = Tab(browser, tiny)
     page = tab.open("forecast")
-    page.locator("[name=inputs]").fill("1, 2, three")
+    page.locator("[name=inputs]").fill(json.dumps([1e17] * 5))
     page.get_by_role("button", name="Run").click()
-    expect(page.get_by_role("alert")).to_contain_text("not JSON")
-    assert page.locator("[name=inputs]").input_value() == "1, 2, three"
+    expect(page.locator(".answer svg")).to_have_attribute("aria-label", re.compile("after 5 known values"))
+    tab.close()
+
+
+def test_an_answer_that_cannot_be_shown_is_an_error_in_words(browser: Any, tiny: str) -> None:
+    tab = Tab(browser, tiny)
+    tab.page.route("**/v1/classify", lambda route: route.fulfill(json={"from": "another service"}))
+    page = tab.open("classify")
+    expect(page.get_by_role("alert")).to_contain_text("cannot show")
+    expect(page.get_by_role("button", name="Run")).not_to_have_attribute("aria-busy", "true")
+    tab.errors.clear()  # the page logs it
+    tab.close()
+
+
+def test_a_stream_that_ends_early_is_an_error_in_words(browser: Any, tiny: str) -> None:
+    tab = Tab(browser, tiny)
+    event = {"index": 0, "token": {"id": 1, "text": "a", "logprob": -0.1}, "generated_text": None, "details": None}
+    body = f"data: {json.dumps(event)}\n\n"
+    tab.page.route("**/v1/generate_stream", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    page = tab.open("generate")
+    expect(page.get_by_role("alert")).to_contain_text("connection was lost")
+    expect(page.locator(".generated span")).to_have_text("a")
+    tab.close()
+
+
+@pytest.mark.parametrize("text", ["1, 2, three", "7", "[[1, 2]]", ""])
+def test_input_that_is_no_list_is_refused_in_words(tab: Tab, text: str) -> None:
+    page = tab.open("forecast")
+    page.locator("[name=inputs]").fill(text)
+    page.get_by_role("button", name="Run").click()
+    expect(page.get_by_role("alert")).to_contain_text("a list of numbers")
+    assert page.locator("[name=inputs]").input_value() == text
 
 
 def test_the_page_asks_for_an_api_key(browser: Any, tmp_path: Path, tiny_zoo: Path, tiny_live: Path) -> None:
     with start_seqserve(tmp_path, "service", {"bundles": f"{tiny_zoo},{tiny_live}", "api_keys": KEY}) as process:
         tab = Tab(browser, process.address.url)
         tab.page.goto(tab.address)
+        tab.page.get_by_label("API key").fill("ключ")  # no header can have it
+        tab.page.get_by_role("button", name="Use this key").click()
+        expect(tab.page.get_by_label("API key")).to_have_value("ключ")
         for entered, answer in (("wrong-key", "does not accept"), (KEY, None)):
             tab.page.get_by_label("API key").fill(entered)
             tab.page.get_by_role("button", name="Use this key").click()
             if answer:
                 expect(tab.page.get_by_role("alert")).to_contain_text(answer)
+        code = tab.page.locator("details.code")
+        code.locator("summary").click()
+        expect(code.locator("code")).to_contain_text("$SEQSERVE_KEY")
         for view in ("Tag", "Live"):
             tab.page.get_by_role("link", name=view).click()
             expect(tab.page.locator(".answer mark").first).to_be_visible()
@@ -312,6 +416,10 @@ def test_everything_can_be_done_with_the_keyboard(tab: Tab) -> None:
     page = tab.open("tag")
     page.keyboard.press("Tab")
     expect(page.get_by_text("Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    assert page.evaluate("location.hash") == "#tag"
+    page.keyboard.press("Shift+Tab")
     while page.evaluate("document.activeElement.textContent") != "Classify":
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
