@@ -31,7 +31,7 @@ async function start() {
   try {
     const { data: models } = await get("v1/models");
     const modules = await Promise.all(VIEWS.map((name) => import(`./view-${name}.js`)));
-    views = modules.map((module) => module.view(models)).filter((view) => view !== null);
+    views = modules.flatMap((module) => module.view(models) ?? []); // a module has one view or several, or null
   } catch (problem) {
     main.replaceChildren(el("h1", null, "The models cannot be listed"), problemBox(problem));
     return;

@@ -287,7 +287,7 @@ def tiny(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         yield service.address.url
 
 
-@pytest.mark.parametrize("view", ["tag", "classify", "translate", "generate", "forecast", "live", "inside"])
+@pytest.mark.parametrize("view", ["tag", "classify", "translate", "caption", "generate", "forecast", "live", "inside"])
 def test_every_kind_of_bundle_is_answered_for_its_examples(browser: Any, tiny: str, view: str) -> None:
     tab = Tab(browser, tiny)
     page = tab.open(view)
