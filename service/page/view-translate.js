@@ -24,7 +24,7 @@ const textOf = (each) => each.translation_text ?? each.generated_text;
 function render(answer) {
   const [best, ...others] = answer;
   return el("div", null, el("p", { class: "result" }, textOf(best) || "The text is empty."),
-    others.length > 0 && el("details", null, el("summary", null, "Other texts"),
+    others.length > 0 && el("details", null, el("summary", null, `Other ${best.translation_text === undefined ? "captions" : "translations"}`),
       el("ol", null, others.map((each) => el("li", null, textOf(each),
         el("small", null, ` score ${each.details.score.toFixed(2)}, the first one has ${best.details.score.toFixed(2)}`))))),
     best.details.source_tokens && best.details.tokens.length > 0 && attentionMap(best.details));
