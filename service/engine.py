@@ -34,6 +34,7 @@ from models.tasks import (
     Translation,
     TranslationResult,
 )
+from models.tasks.beam_search import TranslateOptions
 from models.tasks.fill import EncodedGaps, FillAnswer
 from models.tasks.generate import GeneratedText
 from models.tasks.translate import TranslatedSource
@@ -49,7 +50,7 @@ from service.scheduling.translation_batch import search_tokens
 from service.settings import Settings
 from service.state_tokens import StateSigner
 from service.telemetry import Telemetry
-from service.translation import TranslationParameters
+from service.translation import DETAILS, TranslationParameters
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ ENCODE_SLICE = 4_096  # characters: about 2 ms for cached words, and 20 ms for n
 DECODE_SLICE = 8_192  # words, characters, or values of a forecast: about 5 ms
 FORECAST_VALUES_MAX = 1 << 18  # in one answer, of all series and quantiles: about 3 MB of JSON
 FILLED_CHARACTERS_MAX = 1 << 22  # in one answer: each word for a gap has the whole text
+ATTENTION_VALUES_MAX = 1 << 18  # in the details of one answer: likewise
 STREAM_STEPS = struct.Struct("<Q")
 
 
@@ -421,6 +423,8 @@ class Engine:
         tokens = runtime.estimated_tokens(inputs) + new_tokens * len(inputs)
         with runtime.admit(request, len(inputs), tokens) as job:
             items = await self._encode_all(runtime, inputs, new_tokens=new_tokens, single=single, pair=search.pair)
+            if search.options.details:
+                _check_attention(search.options, items)
             jobs = search.start(items)
             if queued := [(each.tokens, each.text) for each in jobs if len(each.tokens)]:
                 runtime.submit(job, queued)
@@ -561,6 +565,19 @@ async def _decode_all(
             unyielded = 0
             await asyncio.sleep(0)
     return answers
+
+
+def _check_attention(options: TranslateOptions, items: Sequence[Any]) -> None:
+    longest = len(options.prefix) + options.max_new_tokens
+    values = options.num_return_sequences * longest * sum([item.length for item in items])
+    if values > ATTENTION_VALUES_MAX:
+        raise TooLarge(
+            f"the attention of up to {values} pairs of tokens; the limit is {ATTENTION_VALUES_MAX}; send fewer inputs"
+            " or a lower max_new_tokens",
+            limit=ATTENTION_VALUES_MAX,
+            value=values,
+            field=DETAILS,
+        )
 
 
 def _check_frame_rate(runtime: ModelRuntime, aggregation: str | None, frame_rate: float) -> None:

@@ -13,7 +13,7 @@ from service.errors import InvalidRequest, TooLarge
 from service.generation import GenerationJob
 from service.model_runtime import ModelRuntime
 
-PREFIX, BEAMS, SOURCE, TARGET = "target_prefix", "num_beams", "src_lang", "tgt_lang"
+PREFIX, BEAMS, SOURCE, TARGET, DETAILS = "target_prefix", "num_beams", "src_lang", "tgt_lang", "details"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

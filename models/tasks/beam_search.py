@@ -118,7 +118,10 @@ class BeamSearch:
         scores: list[float] = []
         parents: list[int] = []
         for parent, piece, log_probability in chosen:
-            attention = None if step.attention is None else step.attention[first + parent].copy()
+            # Another search of the batch may have asked for the attention.
+            attention = (
+                step.attention[first + parent].copy() if self.options.details and step.attention is not None else None
+            )
             node = _Node(self._live[parent], piece, log_probability, attention)
             score = self._scores[parent] + log_probability
             if piece == END:

@@ -30,7 +30,7 @@ from service.generation import GenerationStream, TokenDelta
 from service.model_runtime import ModelRuntime
 from service.scheduling.job import InferenceRequest
 from service.settings import Settings
-from service.translation import BEAMS, PREFIX, SOURCE, TARGET, TranslationParameters
+from service.translation import BEAMS, DETAILS, PREFIX, SOURCE, TARGET, TranslationParameters
 from service.worker import Worker
 
 GROUP, LIBRE_GROUP = "Translate and caption", "LibreTranslate"
@@ -230,7 +230,7 @@ def search_options(given: SearchParameters | None, *, limit: int) -> tuple[Trans
 
 def _search_field(name: str) -> str:
     """Return the request's name of a field of the search, or of a language."""
-    if name in (PREFIX, BEAMS, "max_new_tokens", "num_return_sequences"):
+    if name in (PREFIX, BEAMS, DETAILS, "max_new_tokens", "num_return_sequences"):
         return f"parameters.generate_parameters.{name}"
     return f"parameters.{name}" if name in (SOURCE, TARGET) else name
 

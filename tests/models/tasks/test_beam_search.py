@@ -137,10 +137,15 @@ def test_the_rows_of_a_batch_before_it_change_nothing() -> None:
 
 def test_the_attention_of_each_piece_is_that_of_its_own_row() -> None:
     model = random_model(4)
-    for found in search(model, num_beams=3, num_return_sequences=3, max_new_tokens=5):
+    for found in search(model, num_beams=3, num_return_sequences=3, max_new_tokens=5, details=True):
         assert len(found.attention) == len(found.pieces)
         for place, weights in enumerate(found.attention):
             np.testing.assert_array_equal(weights, np.exp(model(found.pieces[:place]))[:3])
+
+
+def test_a_search_without_details_keeps_no_attention() -> None:
+    (found,) = search(random_model(4), num_beams=3, max_new_tokens=5)
+    assert found.attention == []
 
 
 @pytest.mark.parametrize("beams", [1, 2])

@@ -234,6 +234,14 @@ async def test_a_form_that_takes_long_to_decode_is_read_in_the_parser_thread(
     assert threads == [threading.current_thread().name, "parse"]
 
 
+def test_the_attention_in_an_answer_is_bounded(client: httpx.Client) -> None:
+    asked: dict[str, Any] = {"num_beams": 5, "num_return_sequences": 5, "max_new_tokens": 4096}
+    answer = translate(client, "0123456789" * 2, details=True, **asked)
+    assert answer.status_code == 413
+    assert answer.json()["field"] == "parameters.generate_parameters.details"
+    assert answer.json()["value"] > answer.json()["limit"]
+
+
 @pytest.mark.parametrize("inputs", [VECTORS[0], VECTORS, [VECTORS]])
 def test_vectors_get_captions(client: httpx.Client, tiny_writers: Path, inputs: Any) -> None:
     body = {"inputs": inputs, "parameters": {"generate_parameters": {"max_new_tokens": 6}}}
