@@ -203,7 +203,7 @@ def test_dna_and_frames_files_can_be_trained_on(
     (workplace / "own.csv").write_text(content)
     assert main(["fit", *words, "--data", "own.csv", "--name", "own", *TINY]) == 0
     assert main(["export", "runs/own"]) == 0
-    assert read(workplace / "runs/own/bundle").codec.model_dump() == codec
+    assert read(workplace / "runs/own/bundle").codec.model_dump().items() >= codec.items()
 
 
 def test_columns_and_encoding_are_options(workplace: Path) -> None:
