@@ -11,7 +11,6 @@ import secrets
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, cast
@@ -36,6 +35,7 @@ from service.server.install import install
 from service.server.watchdog import write_stacks_on_signal
 from service.settings import ROOT, BadSetting, Settings, authority, variable
 from service.telemetry import Telemetry
+from service.temporary import KeptDirectory
 from service.worker import Worker, report, reported_failures
 
 log = logging.getLogger(__name__)
@@ -236,7 +236,7 @@ def supervise_workers(http: tuple[str, int] | None, settings: Settings) -> None:
     supervisor.install(say_ready, watchdog_s=settings.watchdog_s)
 
 
-def check_bundles() -> tempfile.TemporaryDirectory[str]:
+def check_bundles() -> KeptDirectory:
     """Exit if the bundles cannot be served, before every worker fails on them. Return the directory of the releases.
 
     The check runs in its own process, so that the supervisor holds no model and no GPU memory.
@@ -246,7 +246,7 @@ def check_bundles() -> tempfile.TemporaryDirectory[str]:
         sys.exit(done.returncode)
     release = read_release(SETTINGS)
     try:
-        folder = tempfile.TemporaryDirectory(prefix="seqserve-releases-")
+        folder = KeptDirectory("seqserve-releases-")
         ReleaseFiles(Path(folder.name)).activate(release)
     except OSError as error:
         sys.exit(NO_DIRECTORY.format(error.strerror))

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import re
 import sqlite3
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from limits.storage import Storage, storage_from_string
 from limits.strategies import FixedWindowRateLimiter
 
 from service.errors import RateLimited
+from service.temporary import KeptDirectory
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ class SqliteStorage(Storage):
         )
 
 
-def shared_store() -> tuple[str, tempfile.TemporaryDirectory[str]]:
+def shared_store() -> tuple[str, KeptDirectory]:
     """Return a store for all workers of one service, and the directory to clean up when the service ends."""
-    folder = tempfile.TemporaryDirectory(prefix="seqserve-")
+    folder = KeptDirectory("seqserve-")
     return f"sqlite://{folder.name}/rate-limits.sqlite", folder
