@@ -18,6 +18,7 @@ from training import metrics
 MOST_COMMON, TRIGRAM = "most common word, or last word", "trigram with back-off"
 BEST = 5  # words of which one must be right
 DISCOUNT = 0.75  # of counts in the trigram model (Ney, Essen and Kneser 1994)
+RARE_ENDS = 0.1  # share of the words that never end a text, in the distribution of last words
 START = -1  # stands for the words before a text
 GAP_MARK = "[MASK]"
 
@@ -125,7 +126,8 @@ class Trigrams:
         self._allowed = np.zeros(words)
         self._allowed[sorted(answers - {UNKNOWN})] = 1.0
         self._unigram = counts / counts.sum()
-        self._last = np.bincount(ends, minlength=words) / max(len(ends), 1)
+        ends_p = np.bincount(ends, minlength=words) / max(len(ends), 1)
+        self._last = (1 - RARE_ENDS) * ends_p + RARE_ENDS * self._unigram
 
     def without_context(self, rows: Ints, steps: Ints) -> Iterator[Any]:
         """Yield the distribution (V,) of any word for each step, and at the last one that of last words."""
