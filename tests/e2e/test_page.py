@@ -23,7 +23,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt install chromium)")
 
 KEY = "a-key-for-the-page"
-VIEWS = ("tag", "classify", "translate", "generate", "forecast", "live", "inside", "load")  # of models/zoo
+VIEWS = ("tag", "classify", "fill", "translate", "generate", "forecast", "live", "inside", "load")  # of models/zoo
 expect = sync_api.expect
 
 
@@ -135,6 +135,14 @@ def test_bars_are_the_scores_of_the_route(tab: Tab) -> None:
         (best, *_), *_ = ask(tab.address, "v1/classify", {"model": name, "inputs": inputs})
         expect(page.locator(".result")).to_have_text(best["label"])
         expect(page.locator(".bar-score").first).to_have_text(f"{100 * best['score']:.1f}%")
+
+
+def test_words_for_the_gap_are_those_of_the_route(tab: Tab) -> None:
+    page = tab.open("fill")
+    name, text = example(page)
+    wanted = ask(tab.address, "v1/fill", {"model": name, "inputs": text, "parameters": {"top_k": 8}})
+    expect(page.locator(".result")).to_have_text(wanted[0]["sequence"])
+    assert page.locator(".bar-label").all_inner_texts() == [each["token_str"] for each in wanted]
 
 
 def test_a_text_streams_and_is_that_of_the_route(tab: Tab) -> None:
