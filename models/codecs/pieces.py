@@ -117,20 +117,23 @@ class PiecesCodec:
 
     def decode(self, rows: Iterable[int]) -> str:
         """Return the text of rows, without the end symbol. Bytes that are not UTF-8 become U+FFFD."""
-        data = b"".join(self._bytes_of(row) for row in rows)
+        data = b"".join(self.bytes_of(row) for row in rows)
         return data.decode("utf-8", "replace").removeprefix(" ")
 
     def texts(self, rows: Sequence[int]) -> list[str]:
         """Return the text of each row. Together they are the text: a character of several bytes is that of its last."""
-        decoder = _Utf8("replace")
-        found = [decoder.decode(self._bytes_of(row), number == len(rows)) for number, row in enumerate(rows, 1)]
-        return [found[0].removeprefix(" "), *found[1:]] if found else []
+        decoder = PiecesDecoder(self)
+        found = decoder.texts(rows)
+        if found:
+            found[-1] += decoder.end()
+        return found
 
     def row_of(self, piece: str) -> int:
         """Return the row of a piece. Raises ValueError if the table lacks it."""
         return self.pieces.index(piece)
 
-    def _bytes_of(self, row: int) -> bytes:
+    def bytes_of(self, row: int) -> bytes:
+        """Return the UTF-8 bytes of a row, with the space that it can start with."""
         if row >= FIRST_PIECE:
             return self._texts[row].encode()
         return bytes((row - FIRST_BYTE,)) if row >= FIRST_BYTE else b""
@@ -177,3 +180,25 @@ class PiecesCodec:
         """Return the lower case of a character, unless it is several characters."""
         lower = character.lower()
         return lower if len(lower) == 1 else character
+
+
+class PiecesDecoder:
+    """Decodes rows that come one after another. Each row is decoded once, however often the text is read."""
+
+    def __init__(self, codec: PiecesCodec) -> None:
+        self._codec, self._utf8 = codec, _Utf8("replace")
+        self._is_first = True
+
+    def texts(self, rows: Iterable[int]) -> list[str]:
+        """Return the text of each of the next rows. An incomplete character is that of a later row."""
+        found = [self._utf8.decode(self._codec.bytes_of(row)) for row in rows]
+        if found and self._is_first:
+            self._is_first = False
+            found[0] = found[0].removeprefix(" ")
+        return found
+
+    def end(self) -> str:
+        """Return the rest: U+FFFD if the last character is incomplete."""
+        rest = self._utf8.decode(b"", True)
+        self._utf8.reset()
+        return rest

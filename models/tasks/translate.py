@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.codecs.base import InputError, Ints, pad
 from models.codecs.frames import FramesCodec
-from models.codecs.pieces import END, PiecesCodec
+from models.codecs.pieces import END, PiecesCodec, PiecesDecoder
 from models.inputs import is_vector
 from models.manifest import LanguagePair, MemoryTensor, StateTensor
 from models.state import State
@@ -176,15 +176,20 @@ class TranslatedSource(BeamSearch):
         super().__init__(options)
         self.source = source
         self._codec = codec
+        self._decoder = PiecesDecoder(codec)
+        self._texts: list[str] = []  # of the tokens that were read
         if not source.length:
             self.finish_reason = "eos"
 
     @property
     def token_texts(self) -> list[str]:
         """The text of each token of a greedy target. Together they are the text."""
-        if self.finish_reason is not None:
-            return self._codec.texts(self.tokens)
-        return self._codec.texts([*self.tokens, END])[:-1]  # the last character can be incomplete
+        is_over = self.finish_reason is not None  # read before the tokens, which may grow in another thread
+        new = self.tokens[len(self._texts) :]
+        self._texts += self._decoder.texts(new)
+        if is_over and self._texts:
+            self._texts[-1] += self._decoder.end()
+        return self._texts
 
     def answer(self) -> TranslationResult:
         """Return the best target, with the others as its alternatives. That of an empty source is empty."""

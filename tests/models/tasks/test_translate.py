@@ -87,6 +87,18 @@ def test_a_growing_target_can_be_read() -> None:
     assert (text.token_texts, text.finish_reason) == (["a", " b"], None)
 
 
+def test_each_token_of_a_growing_target_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    bytes_of = PiecesCodec.bytes_of
+    monkeypatch.setattr(PiecesCodec, "bytes_of", lambda codec, row: (decoded.append(row), bytes_of(codec, row))[1])
+    model = task(FRENCH)
+    text = model.start(model.encode("a"), TranslateOptions())
+    for piece, read in (("▁a", ["a"]), ("<0xC3>", ["a", ""]), ("<0xA9>", ["a", "", "é"])):
+        written(text, (piece, 0))
+        assert [text.token_texts for _ in range(3)] == [read] * 3
+    assert decoded == text.tokens
+
+
 def test_targets_begin_with_the_pieces_of_the_prefix() -> None:
     model = task(FRENCH)
     text = model.start(model.encode("a"), TranslateOptions(), prefix="b é")
