@@ -80,7 +80,9 @@ class TranslateParameters(RequestModel):
     tgt_lang: str | None = parameter("language of the answer, such as `de`", unset="that of the model")
     truncation: Annotated[str, Only("do_not_truncate")] | None = None
     clean_up_tokenization_spaces: AlwaysFalse | None = None
-    generate_parameters: SearchParameters | None = None
+    generate_parameters: SearchParameters | None = parameter(
+        "how texts are searched, see below", unset="greedy decoding"
+    )
 
 
 class TranslateRequest(schemas.NativeRequest):
@@ -94,7 +96,9 @@ class TranslateRequest(schemas.NativeRequest):
 class CaptionParameters(RequestModel):
     """How to write captions."""
 
-    generate_parameters: SearchParameters | None = None
+    generate_parameters: SearchParameters | None = parameter(
+        "how texts are searched, see below", unset="greedy decoding"
+    )
 
 
 class CaptionRequest(schemas.NativeRequest):
