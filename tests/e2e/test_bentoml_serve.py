@@ -293,9 +293,10 @@ def test_the_text_of_a_request_is_not_logged(server: tuple[str, Path]) -> None:
     assert "!bug" not in log.read_text()
 
 
-def test_with_keys_only_health_routes_are_public(tmp_path: Path) -> None:
+def test_with_keys_only_health_routes_and_the_page_are_public(tmp_path: Path) -> None:
     with served(tmp_path, SEQSERVE_API_KEYS="right-key") as (address, _, _):
-        for path in PAGES:
+        assert httpx.get(address).status_code == 200
+        for path in set(PAGES) - {"/"}:
             assert httpx.get(address + path).status_code == 401, path
             assert httpx.get(address + path, headers={"authorization": "Bearer right-key"}).status_code == 200, path
         for path in HEALTH:

@@ -44,6 +44,7 @@ def _runtime(task: str, name: str) -> Any:
         codec=SimpleNamespace(kind="words"),
         reads=SimpleNamespace(kind="words"),
         pairs=(),
+        forecast=None,
         variants={"int8": SimpleNamespace(scores={"accuracy": 50.0})},
         examples=[SimpleNamespace(inputs="a b")],
     )
