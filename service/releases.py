@@ -201,7 +201,7 @@ class Releases:
         """Serve what the directory of a model says, once all workers have loaded it.
 
         Raises LoadFailed if one cannot, UnknownModel if there is no such directory, and DeadlinePassed. Then nothing
-        has changed.
+        has changed, unless the message of DeadlinePassed says that some workers serve the change.
         """
         await self._change(name, lambda active: active.with_model(read_model(self._settings, name)))
 
@@ -256,15 +256,20 @@ class Releases:
         await asyncio.create_task(self._change_in_turn(name, make))
 
     async def _change_in_turn(self, name: str, make: Callable[[Release], Release]) -> None:
+        before: int | None = None
         try:
             async with asyncio.timeout(self._settings.load_timeout_s), self._turn():
+                before = self._files.active().number
                 try:
                     await self._agree(make)
                 finally:
                     self._files.withdraw()
         except TimeoutError:
             limit = self._settings.load_timeout_s
-            message = f"not all workers have loaded {name} after {limit:g} s; raise SEQSERVE_LOAD_TIMEOUT_S"
+            if before in (None, self._files.active().number):
+                message = f"not all workers have loaded {name} after {limit:g} s; raise SEQSERVE_LOAD_TIMEOUT_S"
+            else:
+                message = f"not all workers serve the change of {name} after {limit:g} s, but some do; see their logs"
             error: ServiceError = DeadlinePassed(message, limit=limit)
         except (BundleError, BadSetting, OSError) as cause:
             error = LoadFailed(str(cause), value=name)

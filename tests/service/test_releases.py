@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.errors import DeadlinePassed, LoadFailed, UnknownModel
-from service.releases import FAILURES
+from service.releases import FAILURES, WorkerStatus
 from service.repository import read_model
 from service.settings import Settings
 from tests.support import bundles
@@ -131,6 +131,19 @@ async def test_a_worker_that_does_not_report_ends_the_change(site: Site) -> None
     with pytest.raises(DeadlinePassed):
         await first.releases.load(MODEL)
     assert site.versions() == ["1", "1"]
+
+
+async def test_a_worker_that_hangs_after_the_last_vote_does_not_undo_the_change(site: Site) -> None:
+    first, second = site.start(load_timeout_s=2.0), site.join()
+    add_version(site.repository, "2")
+    load = asyncio.create_task(first.releases.load(MODEL))
+    await until(lambda: second.files.proposed() is not None, 30)
+    proposed = second.files.proposed()
+    assert proposed is not None
+    second.files.report(WorkerStatus(serves=0, prepared=proposed.number))
+    with pytest.raises(DeadlinePassed, match="some do"):
+        await load
+    assert site.versions() == ["2", "1"]
 
 
 async def test_the_proposal_of_a_worker_that_has_ended_is_withdrawn(site: Site) -> None:
