@@ -50,10 +50,12 @@ def write(
     example = min(manifest.examples, key=lambda each: len(json.dumps(each.inputs)))  # one that fits on a line
     data = f"[{origin.data.name}]({origin.data.url})" if origin.data.url else origin.data.name
     recipe = json.loads(origin.recipe)
-    parameters = {"parameters": example.parameters} if example.parameters else {}
+    options = {"generate_parameters": example.parameters} if manifest.memory else example.parameters
+    parameters = {"parameters": options} if example.parameters else {}
     inputs = [{"target": example.inputs}] if manifest.task == "forecast" else example.inputs
     request = json.dumps({"inputs": inputs, **parameters}, ensure_ascii=False)
     answer = example.outputs["tags"] if manifest.task == "joint" else example.outputs  # the URL is that of the tags
+    answer = [answer] if manifest.memory else answer  # the texts of one input
     url = f"http://localhost:3000/models/{manifest.name}/{SERVES[manifest.task][0]}"
     measured = measured or {}
     command = f"curl -s {url} --json {shlex.quote(request)}"

@@ -1,6 +1,8 @@
 """Model cards of the published bundles: each has the facts of its manifest."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from huggingface_hub import ModelCard
 from models import bundle
 from models.manifest import read
 from models.onnx_session import Placement
+from service.api import schemas
+from service.api.application import ROUTES
+from service.settings import Settings
 from tests.support import bundles
 from training import card
 from training import recipe as recipes
@@ -42,6 +47,18 @@ def test_card_has_the_score_of_texts_and_the_interval() -> None:
     assert "**Tokens:** 2.5%" in text
     assert "91.23" in text
     assert "93.2 to 96.5" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_request_of_the_card_is_one_of_its_route(name: str) -> None:
+    manifest = read(ZOO / name)
+    (command,) = re.findall(r"^curl .*$", card.write(manifest), re.MULTILINE)
+    body, url = shlex.split(command)[-1], re.findall(r"/models/\w[\w-]*(/\w+)", command)[-1]
+    if place := re.search(r"\.examples\[(\d+)\]", command):
+        body = json.dumps({"inputs": manifest.examples[int(place[1])].inputs})
+    route = next(each for each in ROUTES if each.pattern == "/models/{id}" + url)
+    assert route.docs
+    schemas.parse_body(route.docs.body, body.encode(), Settings())
 
 
 @pytest.mark.parametrize("name", NAMES)
