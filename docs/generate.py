@@ -137,13 +137,15 @@ def routes() -> str:
     return table(["route", "methods", "purpose"], rows)
 
 
+SEARCH = "Search of translations and captions"
+PLACES = {SEARCH: "On the native routes and model URLs, these go into `parameters.generate_parameters`."}
 PARAMETERS: dict[str, type[RequestModel]] = {
     "Tag": TagParameters,
     "Classify": ClassifyParameters,
     "Generate": GenerateParameters,
     "Forecast": ForecastParameters,
     "Translate": TranslateParameters,
-    "Search of translations and captions": SearchParameters,
+    SEARCH: SearchParameters,
     "Fill": FillParameters,
     "OpenAI completions": CompletionRequest,
     "OpenAI embeddings": EmbeddingRequest,
@@ -159,7 +161,8 @@ def parameters() -> str:
     for title, model in PARAMETERS.items():
         properties = model.model_json_schema()["properties"]
         rows = [parameter(name, properties[name]) for name in model.offered() if "description" in properties[name]]
-        parts.append(f"## {title}\n\n{table(['parameter', 'type', 'range', 'default', 'effect'], rows)}")
+        place = f"{PLACES[title]}\n\n" if title in PLACES else ""
+        parts.append(f"## {title}\n\n{place}{table(['parameter', 'type', 'range', 'default', 'effect'], rows)}")
         absent = []
         for name, values in {**model.neutral_values(), **dict.fromkeys(sorted(model.not_offered), ())}.items():
             accepted = ", ".join(json_code(each) for each in values if each is not None)
@@ -194,7 +197,8 @@ def range_of(schema: dict[str, Any]) -> str:
     items = schema.get("items", {})
     item = {"string": "strings", "number": "numbers"}.get(items.get("type"), "values")
     ends = [words.format(number(schema[key]), item) for key, words in BOUNDS.items() if key in schema]
-    return ", ".join(ends) + (f", each {range_of(items)}" if items else "")
+    each = range_of(items) if items else ""
+    return ", ".join(ends) + (f", each {each}" if each else "")
 
 
 def number(value: float) -> str:

@@ -83,13 +83,16 @@ def _most_helpful(errors: Sequence[ErrorDetails]) -> ErrorDetails:
 
 
 def _unknown_field(model: type[RequestModel], name: str, field: str, missing: Sequence[str] = ()) -> InvalidRequest:
-    """Return the error for an unknown field. If none is like it, the only ``missing`` one of its object is meant."""
+    """Return the error for an unknown field. One of that name inside the object is meant, or one that is like it.
+
+    If there is none, the only ``missing`` field of the object is meant.
+    """
     if name in model.not_offered:
         return InvalidRequest("not offered; leave it out", field=field)
     offered = model.offered()
     message = f"unknown field; send one of {', '.join(offered)}, or leave it out"
-    meant = {} if closest(name, offered) or len(missing) != 1 else {"did_you_mean": missing[0]}
-    return InvalidRequest(message, field=field, value=name, available=offered, **meant)
+    meant = model.place_of(name) or closest(name, offered) or (missing[0] if len(missing) == 1 else None)
+    return InvalidRequest(message, field=field, value=name, available=offered, did_you_mean=meant)
 
 
 def _find_union(title: str, location: Sequence[int | str]) -> tuple[str | None, int]:

@@ -85,6 +85,16 @@ class RequestModel(BaseModel):
         return [name for name in cls.model_fields if name not in cls.neutral_values()]
 
     @classmethod
+    def place_of(cls, name: str) -> str | None:
+        """Return where an object inside this one offers a field, such as ``generate_parameters.num_beams``."""
+        for field in cls.offered():
+            for model in _models(cls.model_fields[field].annotation):
+                place = name if name in model.offered() else model.place_of(name)
+                if place:
+                    return f"{field}.{place}"
+        return None
+
+    @classmethod
     def at(cls, location: Sequence[int | str]) -> "type[RequestModel]":
         """Return the type of the object at a place in the body, such as ``("inputs", 0)``."""
         model: type[RequestModel] = cls
