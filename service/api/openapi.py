@@ -171,7 +171,11 @@ def _operation(route: Route, docs: Docs, method: str, schemas: Schemas, cards: S
         },
     }
     if docs.body is not None and has_body:
-        examples = {card["id"]: {"value": body} for card in cards if (body := docs.example(card)) is not None}
+        examples = {
+            card["id"]: {"value": _without_model(body) if "{id}" in route.pattern else body}
+            for card in cards
+            if (body := docs.example(card)) is not None
+        }
         media: Json = {"schema": schemas[route.pattern, "body"], **({"examples": examples} if examples else {})}
         others: Json = {name: {} for name in route.media if name != "application/json"}
         operation["requestBody"] = {"required": True, "content": {"application/json": media, **others}}
@@ -231,13 +235,18 @@ def _references(parameters: Json) -> list[Json]:
     return [{"$ref": f"#/components/parameters/{name}"} for name in parameters]
 
 
+def _without_model(body: Any) -> Any:
+    """Return an example body for a path that names the model."""
+    return {name: value for name, value in body.items() if name != "model"} if isinstance(body, dict) else body
+
+
 def _path_parameters(route: Route, cards: Sequence[Card]) -> list[Json]:
-    """Return the parameters of a pattern, with the names and versions of the bundles as examples."""
+    """Return the parameters of a pattern. Their examples have the keys of the bodies' examples: the ids of bundles."""
     fields = {"id": "id", "version": "version"}
     parameters = []
     for name in re.findall(r"{(\w+)}", route.pattern):
-        values = dict.fromkeys(card[fields[name]] for card in cards) if name in fields else {}
-        examples = {"examples": {value: {"value": value} for value in values}} if values else {}
+        values = {card["id"]: {"value": card[fields[name]]} for card in cards} if name in fields else {}
+        examples = {"examples": values} if values else {}
         schema = {"type": "string", "minLength": 1}
         parameters.append({"name": name, "in": "path", "required": True, "schema": schema, **examples})
     return parameters

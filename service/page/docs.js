@@ -13,6 +13,9 @@ const slug = (text) => text.toLowerCase().replaceAll(/[^a-z]+/g, "-");
 /** Return a text in which `code` is marked, as in Markdown. */
 const marked = (text) => text.split("`").map((part, index) => (index % 2 ? el("code", null, part) : part));
 
+/** Return a text with a full stop at its end. */
+const sentence = (text) => text && !/[.!?]$/.test(text) ? `${text}.` : text;
+
 /** Return what a schema allows, in a few words. */
 function typeOf(schema, schemas) {
   if (schema.$ref) return schema.$ref.split("/").at(-1);
@@ -42,16 +45,21 @@ function fields(schema, schemas) {
       el("tbody", null, rows.map(([name, each]) => el("tr", null,
         el("th", { scope: "row" }, el("code", null, name), found.required?.includes(name) && " (required)"),
         el("td", null, typeOf(each, schemas)),
-        el("td", null, marked(each.description ?? ""), each.default !== undefined && each.default !== null &&
+        el("td", null, marked(sentence(each.description ?? "")), each.default !== undefined && each.default !== null &&
           ` Default: ${JSON.stringify(each.default)}.`)))))), nested);
 }
+
+/** Return a path with the values of an example for its parameters. */
+const exampleOf = (path, parameters, name) => path.replaceAll(/\{(\w+)\}/g, (whole, parameter) => encodeURIComponent(
+  parameters.find((each) => each.in === "path" && each.name === parameter)?.examples?.[name]?.value ?? whole));
 
 function operation(path, method, found, schemas) {
   const content = found.requestBody?.content["application/json"];
   const [name, example] = Object.entries(content?.examples ?? {})[0] ?? [];
-  const code = example && snippets(BASE, { path: path.slice(1), body: example.value, model: { id: name }, key: hasKey() }).curl;
+  const code = example && snippets(BASE, { path: exampleOf(path, found.parameters, name).slice(1), body: example.value,
+    model: { id: name }, key: hasKey() }).curl;
   return el("details", { class: "route" },
-    el("summary", null, el("code", null, el("b", null, method.toUpperCase()), ` ${path}`), " ", found.summary),
+    el("summary", null, el("code", null, el("b", null, method.toUpperCase()), ` ${path}`), " ", marked(found.summary)),
     found.description && el("p", null, marked(found.description)),
     code && code.length < LONG && el("pre", { tabindex: "0", role: "region", "aria-label": "Example" }, el("code", null, code)),
     content && fields(content.schema, schemas),

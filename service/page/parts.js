@@ -65,14 +65,17 @@ export function modelCard(model) {
 const UNITS = { words: "words", characters: "characters", dna: "bases", frames: "frames", series: "segments",
   pieces: "pieces" };
 
+const shownCode = { open: false, language: "curl" }; // as the reader left it: a new answer has a new box
+
 /** Return the request as curl, Python and JavaScript, with a button that copies it. */
 export function codeBox(request) {
   const texts = snippets(BASE, { ...request, key: hasKey() });
   const names = Object.keys(texts);
-  const code = el("code", { "data-language": names[0] }, texts[names[0]]);
+  const code = el("code", null, texts[shownCode.language]);
   const copied = el("span", { role: "status" });
-  const radios = names.map((name, index) => el("label", null,
-    el("input", { type: "radio", name: "language", value: name, checked: index === 0, onchange: () => {
+  const radios = names.map((name) => el("label", null,
+    el("input", { type: "radio", name: "language", value: name, checked: name === shownCode.language, onchange: () => {
+      shownCode.language = name;
       code.textContent = texts[name];
       copied.textContent = "";
     } }), ` ${name}`));
@@ -85,7 +88,9 @@ export function codeBox(request) {
       copied.textContent = "Selected. Press Ctrl+C to copy.";
     }
   } }, "Copy");
-  return el("details", { class: "code" }, el("summary", null, "The same request in code"),
+  return el("details", { class: "code", open: shownCode.open, ontoggle: (event) => {
+    shownCode.open = event.target.open;
+  } }, el("summary", null, "The same request in code"),
     el("fieldset", null, el("legend", null, "Language"), radios),
     el("pre", { tabindex: "0", role: "region", "aria-label": "Code" }, code), copy, " ", copied);
 }

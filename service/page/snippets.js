@@ -17,11 +17,11 @@ const keywords = (values) => Object.entries(values ?? {}).map(([name, value]) =>
 
 const KEY = "SEQSERVE_KEY"; // the variable of the environment that the code reads the API key from
 
-function hub(method, base, { model, body, key }, parameters = body.parameters) {
+function hub(method, base, { model, body, key }) {
   return `${key ? "import os\n\n" : ""}from huggingface_hub import InferenceClient  # pip install huggingface_hub
 
 client = InferenceClient(model="${base}models/${model.id}"${key ? `, token=os.environ["${KEY}"]` : ""})
-print(client.${method}(${python(body.inputs)}${keywords(parameters)}))`;
+print(client.${method}(${python(body.inputs)}${keywords(body.parameters)}))`;
 }
 
 const PYTHON = {
@@ -29,7 +29,7 @@ const PYTHON = {
   classify: (base, request) => hub("text_classification", base, request),
   generate: (base, request) => hub("text_generation", base, request),
   fill: (base, request) => hub("fill_mask", base, request),
-  translate: (base, request) => hub("translation", base, request, {}),
+  translate: (base, request) => hub("translation", base, request),
 };
 
 function urllib(base, { path, body, key }) {

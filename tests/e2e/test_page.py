@@ -1,5 +1,6 @@
 """The page in Chromium, with the bundles of models/zoo: answers, streams, errors, keys, keyboard and accessibility."""
 
+import ast
 import json
 import re
 import shutil
@@ -406,6 +407,34 @@ def test_the_page_asks_for_an_api_key(browser: Any, tmp_path: Path, tiny_zoo: Pa
         assert tab.page.evaluate("localStorage.length + sessionStorage.length") == 0
         tab.errors.clear()  # the two refusals, which Chromium logs
         tab.close()
+
+
+def test_commands_of_the_reference_can_be_copied(tab: Tab) -> None:
+    tab.page.goto(f"{tab.address}/docs")
+    tab.page.locator(".route").first.wait_for()
+    commands = tab.page.locator(".route pre").all_text_contents()
+    paths = [urlsplit(command.split()[1]).path for command in commands]
+    assert {"/models/de-en/translate", "/v2/models/pos-en/versions/1/infer"} <= set(paths)
+    assert [path for path in paths if "{" in path] == []
+    for path, command in zip(paths, commands, strict=True):
+        if path.startswith("/models/"):
+            assert "model" not in json.loads(command.partition(" -d ")[2].strip("'"))
+    summaries = tab.page.locator(".route summary").all_inner_texts()
+    assert [each for each in summaries if "`" in each] == []
+
+
+def test_code_stays_open_and_is_the_request_that_is_sent(tab: Tab) -> None:
+    page = tab.open("translate")
+    page.locator("details.code summary").click()
+    page.get_by_label("Python").check()
+    page.locator("[name=beams]").fill("3")
+    with page.expect_request("**/v1/translate") as sent:
+        page.get_by_role("button", name="Run").click()
+    search = sent.value.post_data_json["parameters"]["generate_parameters"]
+    code = page.locator("details.code code")
+    expect(code).to_contain_text('"num_beams": 3')
+    (call,) = re.findall(r"generate_parameters=(\{.*?\})", code.inner_text())
+    assert ast.literal_eval(call) == search
 
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed (apt install nginx-light)")
