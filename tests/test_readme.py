@@ -16,7 +16,9 @@ from tests.support.bentoml_server import served
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-EXCHANGES = re.findall(r"```sh\n(curl [^\n]*)\n```\n```json\n(.*?)\n```", README, re.DOTALL)
+EXCHANGE = re.compile(r"```sh\n(curl [^\n]*)\n```\n```json\n(.*?)\n```", re.DOTALL)
+EXCHANGES = EXCHANGE.findall(README)
+HTTP_API = (ROOT / "docs/reference/http-api.md").read_text("utf-8")
 SHELL_PAGES = ("docs/tutorials/first-request.md", "docs/reference/http-api.md")
 PYTHON_PAGES = ("README.md", "docs/how-to/call-from-python.md", "docs/tutorials/streaming-tags.md")
 ADDRESS = "localhost:3000"
@@ -53,8 +55,8 @@ def bash(script: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("command", "answer"), EXCHANGES)
-def test_readme_shows_the_answer_of_each_curl(address: str, command: str, answer: str) -> None:
+@pytest.mark.parametrize(("command", "answer"), [*EXCHANGES, *EXCHANGE.findall(HTTP_API)])
+def test_page_shows_the_answer_of_each_curl(address: str, command: str, answer: str) -> None:
     found = json.loads(bash(command.replace(ADDRESS, address)))
     assert same(found, json.loads(answer), 0.02), found
 
@@ -96,7 +98,6 @@ def test_python_snippet_runs(address: str, block: str) -> None:
 
 
 def test_openapi_document_names_every_route_of_the_reference(address: str) -> None:
-    page = (ROOT / "docs/reference/http-api.md").read_text("utf-8")
-    listed = set(re.findall(r"^\| `(/[^`]*)` \| (?!WebSocket)", page, re.MULTILINE))
+    listed = set(re.findall(r"^\| `(/[^`]*)` \| (?!WebSocket)", HTTP_API, re.MULTILINE))
     served_paths = set(httpx.get(f"http://{address}/docs.json").json()["paths"])
     assert served_paths <= listed

@@ -243,6 +243,7 @@ FIRST_TASK_DOCS = Docs(
     | list[fill.FilledText],
     event=sse.TokenEvent,
     example=_first_task_example,
+    infers=True,
 )
 ROUTES = (
     Route("/models/{id}", ("POST",), _first_task, query=MODEL_QUERY, docs=FIRST_TASK_DOCS),

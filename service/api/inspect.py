@@ -124,5 +124,6 @@ DOCS = Docs(
     answer=InspectionObject,
     example=_example,
     errors=(UnknownModel, TooLarge, DeadlinePassed),
+    infers=True,
 )
 ROUTES = (Route("/v1/inspect", ("POST",), _inspect, docs=DOCS),)

@@ -451,6 +451,7 @@ INFER_DOCS = _docs(
     " JSON.",
     body=InferRequest,
     example=example,
+    infers=True,
 )
 INDEX_DOCS = _docs("List the versions of the models", list[IndexedModel], body=IndexRequest, example=lambda _: {})
 LOAD_DOCS = _docs(

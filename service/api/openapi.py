@@ -7,7 +7,8 @@ from what the route does.
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
@@ -87,10 +88,15 @@ QUERY: Json = {
 HEADERS: Json = {
     "RequestId": {"schema": STRING, "required": True, "description": "The id of the request."},
     "ServerTiming": {"schema": STRING, "required": True, "description": "Queue and compute time (ms), batch size."},
+    "Model": {
+        "schema": STRING,
+        "description": "The weights that answered: `name@version;digest=sha256:…;variant=…`.",
+    },
     "RetryAfter": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds to wait before a retry."},
     "WwwAuthenticate": {"schema": STRING, "description": "`Bearer`."},
 }
 ALWAYS = {"X-Request-Id": "RequestId", "Server-Timing": "ServerTiming"}
+OF_MODEL = {"X-Model": "Model"}
 BY_STATUS = {
     401: {"WWW-Authenticate": "WwwAuthenticate"},
     429: {"Retry-After": "RetryAfter"},
@@ -163,7 +169,7 @@ def _operation(route: Route, docs: Docs, method: str, schemas: Schemas, cards: S
         "responses": {
             "200": {
                 "description": "The answer",
-                "headers": _headers(200),
+                "headers": _headers(200, OF_MODEL if docs.infers or (route.task and "POST" in route.methods) else {}),
                 **(_answer_content(route, docs, schemas) if has_body else {}),
             },
             **_error_responses(kinds, route.error_format, schemas, has_body=has_body),
@@ -226,8 +232,8 @@ def _error_responses(
     }
 
 
-def _headers(status: int) -> Json:
-    names = ALWAYS | BY_STATUS.get(status, {})
+def _headers(status: int, more: Mapping[str, str] = MappingProxyType({})) -> Json:
+    names = {**ALWAYS, **BY_STATUS.get(status, {}), **more}
     return {name: {"$ref": f"#/components/headers/{each}"} for name, each in names.items()}
 
 

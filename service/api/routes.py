@@ -61,6 +61,7 @@ class Docs:
     event: Any = None  # the data of one server-sent event, where the answer can be a stream
     example: Callable[[Card], Any] = lambda _: None  # an example body for a bundle, or None
     errors: tuple[type[ServiceError], ...] = ()
+    infers: bool = False  # whether a model answers, although the route has no task
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,8 @@ def test_every_documented_example_is_answered(schema: Any) -> None:
             answer = httpx.post(url + path.format(**values), json=example["value"])
             assert answer.status_code == 200, (path, name, answer.text)
             assert not ("id" in values and "model" in example["value"])  # once is enough
+            documented = operation["responses"]["200"]["headers"]
+            assert ("X-Model" in documented) == ("X-Model" in answer.headers), path
             sent += 1
     assert sent > 20
 
