@@ -18,7 +18,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from models.manifest import BundleError, read, read_file, sha256_of_manifest
-from models.messages import needed
+from models.messages import needed, suggest
 from service.errors import UnknownModel
 from service.settings import MANIFEST, SERVING, Settings, is_bundle
 
@@ -154,6 +154,10 @@ def read_serving(path: Path) -> Serving:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the document"
+        if first["type"] == "extra_forbidden":
+            fields = list(Serving.model_fields)
+            hint = suggest(where, fields, others=False) or "leave it out"
+            raise BundleError(f"{file}: {where} is unknown; the fields are {', '.join(fields)}; {hint}") from None
         raise BundleError(f"{file}: {where} {needed(first)}") from None
 
 
@@ -203,9 +207,17 @@ def _read_model(path: Path) -> ModelSource:
     sources = []
     for version in versions:
         source = _read_version(path / version)
-        for field, found, expected in (("name", source.name, path.name), ("version", source.version, version)):
+        for field, found, expected, remedy in (
+            ("name", source.name, path.name, "rename the directory"),
+            (
+                "version",
+                source.version,
+                version,
+                f"rename the directory, or run seqserve export with --version {version}",
+            ),
+        ):
             if found != expected:
-                message = f"{field} is {found!r}, but its directory says {expected!r}; rename one of them"
+                message = f"{field} is {found!r}, but its directory says {expected!r}; {remedy}"
                 raise BundleError(f"{path / version / MANIFEST}: {message}")
         sources.append(source)
     return ModelSource(name=path.name, default=default, aliases=serving.aliases, versions=tuple(sources))

@@ -187,7 +187,11 @@ def find_runtime(worker: Worker, model: str, version: str) -> ModelRuntime:
 def find_releases(worker: Worker) -> Releases:
     """Return what loads and unloads models. Raises Forbidden if the setting does not allow it."""
     if worker.releases is None or worker.settings.model_control != "explicit":
-        raise Forbidden("models are not loaded on request here; set SEQSERVE_MODEL_CONTROL=explicit")
+        mode = worker.settings.model_control
+        follows = ", which loads what changes in their directories" if mode == "watch" else ""
+        raise Forbidden(
+            f"models are not loaded on request with SEQSERVE_MODEL_CONTROL={mode}{follows}; set it to explicit"
+        )
     return worker.releases
 
 

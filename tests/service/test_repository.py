@@ -101,6 +101,12 @@ def test_a_broken_serving_json_is_refused(repository: Path, content: str) -> Non
         read_only_model(repository)
 
 
+def test_a_misspelled_field_of_serving_json_gets_the_known_ones(repository: Path) -> None:
+    (repository / "tiny-tag/serving.json").write_text('{"defualt": "1"}')
+    with pytest.raises(BundleError, match=r"defualt .* serve, default, aliases; did you mean default\?"):
+        read_only_model(repository)
+
+
 @pytest.mark.parametrize("moved", ["tiny-tag/3", "tiny-other/2"])
 def test_a_directory_that_contradicts_its_manifest_is_refused(repository: Path, moved: str) -> None:
     (repository / moved).parent.mkdir(exist_ok=True)
