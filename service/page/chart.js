@@ -4,7 +4,7 @@ import { el, svg } from "./dom.js";
 
 const WIDEST = 720;
 const NAMED = 20; // steps at most whose names are shown below the axis
-const MARGIN = { left: 52, right: 12, top: 12, bottom: 40 };
+const MARGIN = { left: 52, right: 12, top: 28, bottom: 40 };
 
 function ticks(low, high, count) {
   const rough = (high - low) / count || 1;
@@ -20,8 +20,9 @@ const shown = (value) => Number(value.toPrecision(4)).toString();
 /**
  * Return a figure of lines and areas over whole numbers x.
  * lines: [{ name, kind, from, values }]; areas: [{ name, kind, from, low, high }]. names: what is at x = 1, 2, …
+ * The title is shown below the picture.
  */
-export function lineChart({ title, xLabel, lines, areas = [], names, height = 260, low, high }) {
+export function lineChart({ title, xLabel, yLabel, lines, areas = [], names, height = 260, low, high }) {
   const width = Math.max(280, Math.min(WIDEST, document.documentElement.clientWidth - 72));
   const most = Math.min(NAMED, Math.floor(width / 34)); // names below the axis
   const xs = [...lines, ...areas].flatMap((each) => [each.from, each.from + (each.values ?? each.low).length - 1]);
@@ -59,11 +60,12 @@ export function lineChart({ title, xLabel, lines, areas = [], names, height = 26
     ticks(x0, x1, names?.length <= most ? names.length : Math.round(width / 90)).filter(Number.isInteger).map((value) =>
       svg("text", { x: x(value), y: height - 24, class: "tick middle" }, (names?.length <= most && names[value - 1]) || shown(value))),
     svg("text", { x: width - MARGIN.right, y: height - 6, class: "tick end" }, xLabel),
+    svg("text", { x: 4, y: 14, class: "tick" }, yLabel),
     areas.map((area) => svg("path", { d: band(area), class: `area ${area.kind}` })),
     lines.map((line) => svg("path", { d: path(line), class: `line ${line.kind}` })));
   const legend = [...lines, ...areas].filter((each) => each.name).map((each) =>
     el("li", null, el("span", { class: `key ${each.values ? "line" : "area"} ${each.kind}` }), each.name));
-  return el("figure", null, picture, el("figcaption", null, legend.length > 1 && el("ul", { class: "legend" }, legend)));
+  return el("figure", null, picture, el("figcaption", null, title, legend.length > 1 && el("ul", { class: "legend" }, legend)));
 }
 
 /** Return the color of a value in [-1, 1] or [0, 1]: vermilion below zero, blue above (Okabe and Ito 2008). */
@@ -100,6 +102,10 @@ export function heatMap({ caption, columns, rows, reach = 1, describe }) {
     const { row, column } = event.target.closest("td")?.dataset ?? {};
     if (row !== undefined) status.textContent = describe(Number(row), Number(column));
   });
-  return el("figure", null, el("figcaption", null, caption),
-    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${caption}, as a heat map` }, table), legend, status);
+  const box = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${caption}, as a heat map` }, table);
+  const more = el("p", { class: "hint", hidden: true }, `Scroll the map to see all ${rows.length} rows and ${columns.length} columns.`);
+  new ResizeObserver(() => {
+    more.hidden = box.scrollWidth <= box.clientWidth && box.scrollHeight <= box.clientHeight;
+  }).observe(box);
+  return el("figure", null, el("figcaption", null, caption), more, box, legend, status);
 }

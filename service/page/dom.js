@@ -41,7 +41,7 @@ export const number = (value, attributes) => el("input", { type: "number", value
 export function bars(rows) {
   return el("ol", { class: "bars" }, rows.map(({ label, score }) => {
     const bar = el("span", { class: "bar", "aria-hidden": "true" });
-    bar.style.inlineSize = `${Math.max(0.5, 100 * score).toFixed(1)}%`;
+    bar.style.inlineSize = percent(score);
     return el("li", null, el("span", { class: "bar-label" }, label), el("span", { class: "track" }, bar),
       el("span", { class: "bar-score" }, percent(score)));
   }));

@@ -62,6 +62,9 @@ export function modelCard(model) {
     el("dl", null, rows.filter(([, value]) => value).map(([name, value]) => [el("dt", null, name), el("dd", null, value)])));
 }
 
+/** Return what the field of an input is named. */
+const inputName = ({ codec }) => ({ dna: "Bases", frames: "Frames, as a JSON list of lists of numbers" })[codec] ?? "Text";
+
 const UNITS = { words: "words", characters: "characters", dna: "bases", frames: "frames", series: "segments",
   pieces: "pieces" };
 
@@ -123,6 +126,7 @@ export function parseInput(model, text) {
   if (value.some((each) => Array.isArray(each) && (model.codec === "series" || each.some(Array.isArray)))) {
     refuse("The input has too many levels of lists");
   }
+  if (value.flat().some((each) => each !== null && typeof each !== "number")) refuse("Not every value is a number");
   return value;
 }
 
@@ -132,13 +136,14 @@ export function parseInput(model, text) {
  * options: models; parameters(model): elements with a `name`, read by `request`; request(model, input, form): the path
  * and the body; render(answer, { model, input }): the answer as people read it; intro: a sentence or two.
  */
-export function taskView(body, { models, intro, parameters = () => [], request, render, inputLabel = "Text", rows = 3 }) {
+export function taskView(body, { models, intro, parameters = () => [], request, render, inputLabel, rows = 3 }) {
   let model = models[0];
   let pending = null;
   const answer = el("section", { class: "answer", "aria-label": "Answer" });
   const said = el("p", { class: "hidden", role: "status" }); // the gist: an answer may have a table of hundreds of cells
   const extras = el("div");
   const input = el("textarea", { rows, spellcheck: "false", name: "inputs" });
+  const name = el("span");
   const controls = el("div", { class: "parameters" });
   const about = el("div");
   const examples = el("select");
@@ -170,6 +175,7 @@ export function taskView(body, { models, intro, parameters = () => [], request, 
   function choose() {
     model = models.find((each) => each.id === chooser.value);
     examples.replaceChildren(...model.examples.map((each, index) => el("option", { value: index }, exampleLabel(each))));
+    name.textContent = inputLabel ?? inputName(model);
     controls.replaceChildren(...parameters(model));
     about.replaceChildren(modelCard(model));
     take();
@@ -185,7 +191,7 @@ export function taskView(body, { models, intro, parameters = () => [], request, 
     run();
   } },
   el("div", { class: "choices" }, field("Model", chooser), field("Example", examples)),
-  field(inputLabel, input), controls, send);
+  field(name, input), controls, send);
   chooser.addEventListener("change", choose);
   examples.addEventListener("change", take);
   input.addEventListener("keydown", (event) => {

@@ -17,7 +17,7 @@ function render([row], { model }) {
 export function view(all) {
   const models = all.filter((model) => model.tasks.includes("classify"));
   if (models.length === 0) return null;
-  return { name: "classify", title: "Classify", heading: "Classify a whole text", show: (body) => taskView(body, {
+  return { name: "classify", title: "Classify", heading: "Classify a whole input", show: (body) => taskView(body, {
     models,
     intro: "The network reads the whole input before it answers. The bars are probabilities that add up to 100%.",
     request: (model, inputs) => ({ path: "v1/classify", task: "classify", body: { model: model.id, inputs,

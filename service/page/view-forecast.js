@@ -21,7 +21,8 @@ function render({ predictions: [found] }, { model, input }) {
   const from = input.length - 1; // the fan begins at the last known value
   return el("div", null, lineChart({
     title: `Forecast of ${horizon} values after ${input.length} known values`,
-    xLabel: "value",
+    xLabel: "step",
+    yLabel: "value",
     lines: [{ name: "known", kind: "history", from: input.length - history.length, values: history },
       { name: "forecast", kind: "forecast", from, values: [last, ...found.mean] }],
     areas: [{ name: `${shownLevel(levels[1] - levels[0])} of the values should fall in here`, kind: "forecast", from,

@@ -49,7 +49,7 @@ function show(body, models) {
     let count = 0;
     const started = performance.now();
     try {
-      const timing = await stream(wanted.path, wanted.body, ({ token }) => {
+      await stream(wanted.path, wanted.body, ({ token }) => {
         if (mine !== pending) return;
         count += 1;
         text.append(el("span", { class: tintOf(token.logprob), title:
@@ -58,7 +58,7 @@ function show(body, models) {
       }, mine.signal);
       if (mine !== pending) return;
       const seconds = (performance.now() - started) / 1000;
-      status.replaceChildren(timingLine({ ...timing, totalMs: 1000 * seconds }),
+      status.replaceChildren(timingLine({ totalMs: 1000 * seconds }),
         el("p", { class: "timing" }, `${count} characters, ${Math.round(count / seconds)} per second`));
     } catch (error) {
       if (mine !== pending) return;

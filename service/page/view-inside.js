@@ -51,7 +51,7 @@ function influence(layer, steps) {
       + "step that the layer reads. The line shows by how much, relative to that step. Where it is near zero, the gradient has "
       + "vanished: in training, an error at the end could not teach the layer anything about that step."),
     lineChart({ title: `Influence of each step on the ${end} one, between ${low.toPrecision(2)} and ${Math.max(...layer.influence).toPrecision(2)}`,
-      xLabel: "step", names: steps, lines: [{ name: "influence", kind: "history", from: 1, values: layer.influence }], low: 0,
+      xLabel: "step", yLabel: "influence", names: steps, lines: [{ name: "influence", kind: "history", from: 1, values: layer.influence }], low: 0,
       high: Math.max(...layer.influence) * 1.05, height: 200 }),
     el("p", { class: "timing" }, `${steps.length} steps, from “${steps[0]}” to “${steps.at(-1)}”.`));
 }

@@ -31,7 +31,7 @@ function show(body, models) {
     failed = false;
     words.replaceChildren();
     mine.addEventListener("open", () => {
-      status.textContent = "Connected. Each word is labeled when you type the space after it.";
+      status.textContent = "Connected.";
       ask({ model: model.id });
       push();
     });
@@ -83,7 +83,8 @@ function show(body, models) {
   body.append(
     el("p", { class: "intro" }, "This network reads from left to right and keeps a state. Each new word costs one step, "
       + "however long the text is. It cannot see the words that follow, so a first word such as “book” is hard for it."),
-    el("div", { class: "panel" }, field("Model", chooser), field("Text", input)),
+    el("div", { class: "panel" }, field("Model", chooser), field("Text", input,
+      "A word is labeled when a space follows it.")),
     el("section", { class: "answer", "aria-label": "Answer" }, words, status), about);
   input.value = "Book a flight to London . ";
   choose();

@@ -78,6 +78,7 @@ function show(body) {
       rates.push(rate);
       if (rates.length > KEPT) rates.shift();
       chart.replaceChildren(lineChart({ title: "Requests per second in the last two minutes", xLabel: "samples, 2 s apart",
+        yLabel: "requests per second",
         lines: [{ name: "requests per second", kind: "history", from: 0, values: [...rates] }], low: 0,
         high: Math.max(1, ...rates) * 1.1, height: 200 }));
     }

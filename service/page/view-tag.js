@@ -26,11 +26,13 @@ function inText(text, entities, kinds) {
   return el("p", { class: "tagged" }, parts, slice(end));
 }
 
+const rounded = (time) => Number(time.toFixed(2));
+
 function onFrames(entities, kinds, count, unit) {
   const strip = el("ol", { class: "strip" }, entities.map((entity) => {
     const label = entity.entity_group ?? entity.entity;
     const part = el("li", { class: colorOf(kinds, label) },
-      el("span", { class: "label" }, label), el("small", null, `${entity.start}–${entity.end}${unit}`));
+      el("span", { class: "label" }, label), el("small", null, `${rounded(entity.start)}–${rounded(entity.end)}${unit}`));
     part.style.flexGrow = entity.end - entity.start;
     return part;
   }));
@@ -39,7 +41,7 @@ function onFrames(entities, kinds, count, unit) {
 
 function render(answer, { model, input }) {
   const kinds = kindsOf(model);
-  if (answer.length === 0) return el("p", null, "The model found nothing in this text.");
+  if (answer.length === 0) return el("p", null, "The model found nothing to label in this input.");
   if (typeof input !== "string") return onFrames(answer, kinds, input.length, model.frame_rate ? " s" : "");
   return el("div", null, inText(input, answer, kinds), el("details", null, el("summary", null, "As a table"),
     el("table", null, el("thead", null, el("tr", null,

@@ -54,7 +54,7 @@ export function view(all) {
       show: search("translate", { models: translators, intro: "One network reads the sentence. Another writes the "
         + "translation piece by piece. At each piece, its attention weighs the words of the sentence." }) },
     captioners.length > 0 && { name: "caption", title: "Caption", heading: "Describe an input in words",
-      show: search("caption", { models: captioners, inputLabel: "Frames", intro: "One network reads vectors of numbers, such as those "
+      show: search("caption", { models: captioners, intro: "One network reads vectors of numbers, such as those "
         + "that another network makes of a picture. Another one writes a text piece by piece." }) },
   ].filter(Boolean);
 }

@@ -115,7 +115,9 @@ def test_frames_are_merged_to_a_strip_of_seconds(tab: Tab) -> None:
     parts = page.locator(".strip li")
     expect(parts).to_have_count(len(segments))
     for part, segment in zip(parts.all(), segments, strict=True):
-        expect(part).to_have_text(f"{segment['entity_group']}{segment['start']:g}\u2013{segment['end']:g} s")
+        expect(part).to_have_text(
+            f"{segment['entity_group']}{round(segment['start'], 2):g}\u2013{round(segment['end'], 2):g} s"
+        )
 
 
 def test_offsets_count_code_points(tab: Tab) -> None:
@@ -136,6 +138,29 @@ def test_bars_are_the_scores_of_the_route(tab: Tab) -> None:
         (best, *_), *_ = ask(tab.address, "v1/classify", {"model": name, "inputs": inputs})
         expect(page.locator(".result")).to_have_text(best["label"])
         expect(page.locator(".bar-score").first).to_have_text(f"{100 * best['score']:.1f}%")
+
+
+def test_labels_are_not_broken_and_a_score_of_zero_has_no_bar(browser: Any, address: str) -> None:
+    tab = Tab(browser, address, viewport={"width": 360, "height": 740})
+    page = tab.open("classify")
+    page.locator("select[name=model]").select_option("snips")
+    expect(page.locator(".bars li")).to_have_count(7)
+    expect(page.get_by_text("less likely labels")).to_have_count(0)
+    heights = {each.bounding_box()["height"] for each in page.locator(".bar-label").all()}
+    assert len(heights) == 1
+    scores = page.locator(".bar-score").all_inner_texts()
+    widths = [each.bounding_box()["width"] for each in page.locator(".bar").all()]
+    assert {width > 0 for width, score in zip(widths, scores, strict=True) if score == "0.0%"} == {False}
+    tab.close()
+
+
+def test_a_map_that_is_cut_says_that_it_scrolls(browser: Any, address: str) -> None:
+    for width, cut in ((360, True), (1200, False)):
+        tab = Tab(browser, address, viewport={"width": width, "height": 740})
+        page = tab.open("translate")
+        page.locator(".heat").wait_for()
+        expect(page.locator(".answer .hint")).to_be_visible(visible=cut)
+        tab.close()
 
 
 def test_words_for_the_gap_are_those_of_the_route(tab: Tab) -> None:
@@ -377,7 +402,7 @@ def test_a_stream_that_ends_early_is_an_error_in_words(browser: Any, tiny: str) 
     tab.close()
 
 
-@pytest.mark.parametrize("text", ["1, 2, three", "7", "[[1, 2]]", ""])
+@pytest.mark.parametrize("text", ["1, 2, three", '[1, 2, "x"]', "7", "[[1, 2]]", ""])
 def test_input_that_is_no_list_is_refused_in_words(tab: Tab, text: str) -> None:
     page = tab.open("forecast")
     page.locator("[name=inputs]").fill(text)
@@ -460,7 +485,7 @@ def test_everything_can_be_done_with_the_keyboard(tab: Tab) -> None:
     while page.evaluate("document.activeElement.textContent") != "Classify":
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Classify a whole text")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Classify a whole input")
     while page.evaluate("document.activeElement.name") != "inputs":
         page.keyboard.press("Tab")
     page.keyboard.press("Control+A")
