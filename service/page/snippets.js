@@ -15,7 +15,7 @@ function python(value) {
 
 const keywords = (values) => Object.entries(values ?? {}).map(([name, value]) => `, ${name}=${python(value)}`).join("");
 
-const KEY = "SEQSERVE_KEY"; // the variable of the environment that the code reads the API key from
+const KEY = "API_KEY"; // the variable of the environment that the code reads the API key from
 
 function hub(method, base, { model, body, key }) {
   return `${key ? "import os\n\n" : ""}from huggingface_hub import InferenceClient  # pip install huggingface_hub

@@ -425,7 +425,7 @@ def test_the_page_asks_for_an_api_key(browser: Any, tmp_path: Path, tiny_zoo: Pa
                 expect(tab.page.get_by_role("alert")).to_contain_text(answer)
         code = tab.page.locator("details.code")
         code.locator("summary").click()
-        expect(code.locator("code")).to_contain_text("$SEQSERVE_KEY")
+        expect(code.locator("code")).to_contain_text("$API_KEY")
         for view in ("Tag", "Live"):
             tab.page.get_by_role("link", name=view).click()
             expect(tab.page.locator(".answer mark").first).to_be_visible()

@@ -25,7 +25,7 @@ def test_checklist_has_forty_different_inputs_in_the_tokens_of_a_text(name: str)
 
 
 def test_every_zoo_bundle_for_text_has_a_checklist() -> None:
-    texts = {"names", "sst", "snips", "trec", "ud-ewt", "uner-ewt"} & set(PUBLISHED)
+    texts = {"captions", "names", "sst", "snips", "trec", "ud-ewt", "uner-ewt"} & set(PUBLISHED)
     names = [path.parent.name for path in ZOO.glob("*/manifest.json")]
     data = {name: json.loads(read(ZOO / name).provenance.recipe)["data"]["name"] for name in names}
     assert {name for name in names if data[name] in texts} == set(NAMES)
