@@ -112,6 +112,7 @@ def test_frames_are_merged_to_a_strip_of_seconds(tab: Tab) -> None:
     name, text = example(page)
     parameters = {"aggregation_strategy": "simple"}
     segments = ask(tab.address, "v1/tag", {"model": name, "inputs": json.loads(text), "parameters": parameters})
+    expect(page.get_by_label("Frames")).to_have_value(text)
     parts = page.locator(".strip li")
     expect(parts).to_have_count(len(segments))
     for part, segment in zip(parts.all(), segments, strict=True):
@@ -148,6 +149,7 @@ def test_labels_are_not_broken_and_a_score_of_zero_has_no_bar(browser: Any, addr
     expect(page.get_by_text("less likely labels")).to_have_count(0)
     heights = {each.bounding_box()["height"] for each in page.locator(".bar-label").all()}
     assert len(heights) == 1
+    assert page.locator(".bars").evaluate("node => node.scrollWidth <= node.clientWidth")
     scores = page.locator(".bar-score").all_inner_texts()
     widths = [each.bounding_box()["width"] for each in page.locator(".bar").all()]
     assert {width > 0 for width, score in zip(widths, scores, strict=True) if score == "0.0%"} == {False}
