@@ -52,8 +52,10 @@ MOST_SHOWN = 10  # labels in a note, and notes about typos
 
 def check_splits(recipe: Recipe, codec: codecs.Codec, splits: Splits[Any]) -> tuple[str, ...]:
     """Return notes about a recipe's data. Raises DataError if nothing can be learned or measured."""
-    if recipe.task in ("forecast", "caption"):
-        notes: tuple[str, ...] = ()  # the readers and the windows have checked series and vectors
+    if recipe.task == "forecast":
+        notes: tuple[str, ...] = ()  # the readers and the windows have checked series
+    elif recipe.task == "caption":
+        notes = tuple(_note_few(splits.dev))  # the readers have checked vectors
     elif recipe.task == "translate":
         notes = _check_pairs(recipe, codec, splits)
     else:
@@ -84,8 +86,12 @@ def _check_text(splits: Splits[Any]) -> tuple[str, ...]:
 def _check_pairs(recipe: Recipe, codec: codecs.Codec, splits: Splits[Any]) -> tuple[str, ...]:
     for pair in (*splits.train, *splits.dev):
         _check_input(recipe, codec, pair, splits.source.name)
-    same = sum(pair.source == pair.target for pair in splits.train)
-    return (f"{same:,} of {len(splits.train):,} targets equal their source",) if same else ()
+    notes = list(_note_few(splits.dev))
+    if same := sum(pair.source == pair.target for pair in splits.train):
+        notes.append(f"{same:,} of {len(splits.train):,} targets equal their source")
+    if not recipe.languages:
+        notes.append('the languages are not stated, so the card says und to und; --set \'languages=["en", "de"]\'')
+    return tuple(notes)
 
 
 def _check_examples(recipe: Recipe, codec: codecs.Codec, splits: Splits[Any]) -> tuple[str, ...]:
@@ -103,14 +109,19 @@ def _check_examples(recipe: Recipe, codec: codecs.Codec, splits: Splits[Any]) ->
     notes = (*notes, *note_invisible([*splits.train, *splits.dev]))
     if recipe.training.class_weights == "none" and recipe.task == "classify":
         notes = (*notes, *note_rare(splits.train))
-    if (count := len(splits.dev)) < FEW_HELD_OUT and not isinstance(splits.dev[0], TaggedSeries):
-        notes = (
-            *notes,
-            f"only {count} held out for the scores, {100 / count:.0f} points each; give more data, or cross-validate",
-        )
+    if not isinstance(splits.dev[0], TaggedSeries):
+        notes = (*notes, *_note_few(splits.dev, of_labels=True))
     for example in (*splits.train, *splits.dev):
         _check_input(recipe, codec, example, name)
     return notes
+
+
+def _note_few(dev: Sequence[Any], *, of_labels: bool = False) -> Iterator[str]:
+    """Note few held-out examples. Those with labels can be cross-validated, and each counts the same."""
+    if (count := len(dev)) < FEW_HELD_OUT:
+        points = f", {100 / count:.0f} points each" if of_labels else ""
+        remedy = "cross-validate" if of_labels else "name --dev FILE"
+        yield f"only {count} held out for the scores{points}; give more data, or {remedy}"
 
 
 def _check_input(recipe: Recipe, codec: codecs.Codec, example: SequenceExample, name: str) -> None:

@@ -35,6 +35,17 @@ def objective_of(tmp_path: Path, **changes: Any) -> TranslationObjective:
     return objective
 
 
+@pytest.mark.parametrize(("rows", "few"), [(41, True), (400, False)])
+@pytest.mark.parametrize("languages", [(), ("en", "de")])
+def test_few_pairs_and_missing_languages_are_noted(
+    tmp_path: Path, rows: int, few: bool, languages: tuple[str, ...]
+) -> None:
+    path = write(tmp_path, "pairs.tsv", pairs(rows))
+    notes = prepare(recipes.load("translator", **{"data.path": str(path), "languages": languages, **SMALL})).notes
+    assert any("held out" in note for note in notes) == few
+    assert any("languages" in note for note in notes) == (not languages)
+
+
 def first_batch(objective: TranslationObjective) -> Any:
     batch = next(iter(objective.batches(0)))
     assert batch is not None
