@@ -123,6 +123,7 @@ class TranslationSteps:
         while count < self._steps and not self._done and not self._failed:
             self._done, self._failed = batch.rows.step()
             count += 1
+        self._rows = max(self._rows, batch.rows.count)  # a search has one row before its first step
         self._steps_run, self._seconds = count, batch.clock() - started_s
 
     def complete(self) -> None:
