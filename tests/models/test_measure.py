@@ -20,7 +20,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "ROUND_S", 0.0)
 
 
-@pytest.mark.parametrize("make", [bundles.tagger, bundles.classifier, bundles.joint, bundles.generator])
+MAKERS = [bundles.tagger, bundles.classifier, bundles.joint, bundles.generator, bundles.filler, bundles.translator]
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_measure_every_task(tmp_path: Path, make: object) -> None:
     assert callable(make)
     (entry,) = measure.measure(make(tmp_path), CPU, (1, 3))
