@@ -47,14 +47,22 @@ function show(body, models) {
     extras.replaceChildren(codeBox({ ...wanted, path: "v1/generate" }));
     stop.disabled = false;
     let count = 0;
+    const arrived = []; // tokens since the last frame: a layout for each would leave no time for the buttons
+    let frame = 0;
+    const append = () => {
+      frame = 0;
+      if (mine !== pending) return;
+      text.append(...arrived.splice(0));
+      text.scrollTop = text.scrollHeight;
+    };
     const started = performance.now();
     try {
       await stream(wanted.path, wanted.body, ({ token }) => {
         if (mine !== pending) return;
         count += 1;
-        text.append(el("span", { class: tintOf(token.logprob), title:
+        arrived.push(el("span", { class: tintOf(token.logprob), title:
           `${JSON.stringify(token.text)}: ${(100 * Math.exp(token.logprob)).toFixed(1)}%` }, token.text));
-        text.scrollTop = text.scrollHeight;
+        frame ||= requestAnimationFrame(append);
       }, mine.signal);
       if (mine !== pending) return;
       const seconds = (performance.now() - started) / 1000;
@@ -65,6 +73,8 @@ function show(body, models) {
       status.replaceChildren(error.name === "AbortError" ? el("p", null, `Stopped after ${count} characters.`) : problemBox(error));
     }
     if (mine !== pending) return;
+    cancelAnimationFrame(frame);
+    append();
     stop.disabled = true;
     if (isAbc(text.textContent)) music.replaceChildren(player(text.textContent));
   }
