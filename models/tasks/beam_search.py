@@ -101,7 +101,7 @@ class BeamSearch:
         """Choose the next piece of each row. The rows of this search begin at `first`.
 
         Returns the row that each new row continues; none if the search is over. Raises ValueError if no piece has a
-        finite score.
+        finite score, or if a score is NaN.
         """
         if self.is_forced:
             assert step.log_probabilities is not None
@@ -147,6 +147,8 @@ class BeamSearch:
         width = self.options.num_beams - len(self.finished)
         last = first + len(self.pieces)
         found = step.best_scores[first:last].astype(np.float64)  # (rows, C)
+        if np.isnan(found).any():  # sorted last, they would drop a hypothesis in silence
+            raise ValueError("the model gives the score NaN, which is not finite")
         total = (np.array(self._scores)[:, None] + found).ravel()
         order = np.argsort(-total, kind="stable")[:width]  # a row has its lower pieces first
         chosen = order[np.isfinite(total[order])]
