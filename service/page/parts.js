@@ -41,8 +41,8 @@ export function problemBox(error) {
 /** Return the time of an answer: in all, in the queue, and of computing. */
 export function timingLine(timing) {
   const parts = [`${timing.totalMs.toFixed(1)} ms in all`];
-  if (timing.queue !== undefined) parts.push(`${timing.queue} ms in the queue`);
-  if (timing.compute !== undefined) parts.push(`${timing.compute} ms of computing`);
+  if (timing.queue !== undefined) parts.push(`${Number(timing.queue).toFixed(1)} ms in the queue`);
+  if (timing.compute !== undefined) parts.push(`${Number(timing.compute).toFixed(1)} ms of computing`);
   if (timing.batch !== undefined) parts.push(`in a batch of ${timing.batch}`);
   return el("p", { class: "timing" }, parts.join(" · "));
 }
@@ -71,7 +71,7 @@ const UNITS = { words: "words", characters: "characters", dna: "bases", frames: 
 const shownCode = { open: false, language: "curl" }; // as the reader left it: a new answer has a new box
 
 /** Return the request as curl, Python and JavaScript, with a button that copies it. */
-export function codeBox(request) {
+function codeBox(request) {
   const texts = snippets(BASE, { ...request, key: hasKey() });
   const names = Object.keys(texts);
   const code = el("code", null, texts[shownCode.language]);
@@ -99,18 +99,18 @@ export function codeBox(request) {
 }
 
 /** Return a short text for an example in a list of choices. */
-export function exampleLabel(example) {
+function exampleLabel(example) {
   if (typeof example !== "string") return `${example.length} ${Array.isArray(example[0]) ? "frames" : "values"}`;
   const line = example.replaceAll("\n", " ⏎ ").trim();
   return line.length > 60 ? `${line.slice(0, 57)}…` : line;
 }
 
 /** Return an example as it is edited in a text field. */
-export const exampleText = (example) => typeof example === "string" ? example : JSON.stringify(example, (_, value) =>
+const exampleText = (example) => typeof example === "string" ? example : JSON.stringify(example, (_, value) =>
   typeof value === "number" ? Number(value.toPrecision(6)) : value);
 
 /** Return what is sent for an edited text: frames and values are JSON. */
-export function parseInput(model, text) {
+function parseInput(model, text) {
   if (model.codec !== "frames" && model.codec !== "series") return text;
   const wanted = model.codec === "series" ? "a list of numbers" : "a list of frames, each a list of numbers";
   const refuse = (why) => {
@@ -130,53 +130,64 @@ export function parseInput(model, text) {
   return value;
 }
 
+const GIST = ".result, .tagged, .strip, [role=img], figcaption"; // an answer may have a table of hundreds of cells
+
+/** Return a function that sends a request, shows the whole answer at once, and returns the gist of it. */
+const atOnce = (render) => async ({ path, body, model }, { input, signal, show }) => {
+  const { answer, timing } = await call(path, body, signal);
+  const shown = render(answer, { model, input });
+  show(shown, timingLine(timing));
+  const gist = shown.querySelector(GIST) ?? shown;
+  return gist.getAttribute("aria-label") ?? gist.textContent;
+};
+
 /**
  * Show the form of one task and answer it: choose a model and an example, edit, send, read.
  *
- * options: models; parameters(model): elements with a `name`, read by `request`; request(model, input, form): the path
- * and the body; render(answer, { model, input }): the answer as people read it; intro: a sentence or two.
+ * options: models; intro: a sentence or two; parameters(model): elements with a `name`, read by `request`;
+ * request(model, input, form): the path, the task and the body; render(answer, { model, input }): the answer as people
+ * read it; action: what the button says; controls: elements next to the button. A view that shows parts of an answer has
+ * answer(request, { input, signal, show }) instead of `render`. It resolves to what screen readers say at the end.
  */
-export function taskView(body, { models, intro, parameters = () => [], request, render, inputLabel, rows = 3 }) {
+export function taskView(body, { models, intro, inputLabel, parameters = () => [], request, render, answer = atOnce(render),
+  action = "Run", controls = [] }) {
   let model = models[0];
   let pending = null;
-  const answer = el("section", { class: "answer", "aria-label": "Answer" });
-  const said = el("p", { class: "hidden", role: "status" }); // the gist: an answer may have a table of hundreds of cells
-  const extras = el("div");
-  const input = el("textarea", { rows, spellcheck: "false", name: "inputs" });
+  const place = el("section", { class: "answer", "aria-label": "Answer" });
+  const said = el("p", { class: "hidden", role: "status" });
+  const code = el("div");
+  const input = el("textarea", { rows: 2, spellcheck: "false", name: "inputs" });
   const name = el("span");
-  const controls = el("div", { class: "parameters" });
+  const options = el("div", { class: "parameters" });
   const about = el("div");
   const examples = el("select");
   const chooser = select(models.map((each) => [each.id, each.id]), { name: "model" });
-  const send = el("button", { type: "submit" }, "Run");
+  const send = el("button", { type: "submit" }, action);
 
   async function run() {
     pending?.abort();
     const mine = pending = new AbortController();
+    const show = (...parts) => mine === pending && place.replaceChildren(...parts);
     send.setAttribute("aria-busy", "true");
     try {
       const value = parseInput(model, input.value);
-      const wanted = request(model, value, form.elements);
-      extras.replaceChildren(codeBox({ ...wanted, model }));
-      const { answer: found, timing } = await call(wanted.path, wanted.body, mine.signal);
-      if (mine !== pending) return;
-      const shown = render(found, { model, input: value });
-      answer.replaceChildren(shown, timingLine(timing));
-      const gist = shown.querySelector(".result, .tagged, .strip, [role=img]") ?? shown;
-      said.textContent = gist.getAttribute("aria-label") ?? gist.textContent;
+      const wanted = { ...request(model, value, form.elements), model };
+      code.replaceChildren(codeBox(wanted));
+      const gist = await answer(wanted, { input: value, signal: mine.signal, show });
+      if (mine === pending) said.textContent = gist;
     } catch (error) {
       if (mine !== pending || error.name === "AbortError") return;
       said.textContent = "";
-      answer.replaceChildren(problemBox(error));
+      show(problemBox(error));
     }
-    send.removeAttribute("aria-busy");
+    if (mine === pending) send.removeAttribute("aria-busy");
   }
 
   function choose() {
     model = models.find((each) => each.id === chooser.value);
     examples.replaceChildren(...model.examples.map((each, index) => el("option", { value: index }, exampleLabel(each))));
     name.textContent = inputLabel ?? inputName(model);
-    controls.replaceChildren(...parameters(model));
+    options.replaceChildren(...parameters(model));
     about.replaceChildren(modelCard(model));
     take();
   }
@@ -191,13 +202,13 @@ export function taskView(body, { models, intro, parameters = () => [], request, 
     run();
   } },
   el("div", { class: "choices" }, field("Model", chooser), field("Example", examples)),
-  field(name, input), controls, send);
+  field(name, input), options, el("div", { class: "actions" }, send, controls));
   chooser.addEventListener("change", choose);
   examples.addEventListener("change", take);
   input.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
-  body.append(el("p", { class: "intro" }, intro), form, answer, said, about, extras);
+  body.append(el("p", { class: "intro" }, intro), form, place, said, about, code);
   choose();
   return () => pending?.abort();
 }

@@ -1,9 +1,8 @@
 // What happens inside: gates and cells at every step, and how far back the last state reaches.
 
-import { call } from "./api.js";
 import { heatMap, lineChart } from "./chart.js";
 import { el, field, select } from "./dom.js";
-import { codeBox, exampleLabel, exampleText, parseInput, problemBox, timingLine } from "./parts.js";
+import { taskView } from "./parts.js";
 
 const PARTS = {
   forget: "The forget gate decides how much of the cell is kept. Near 1 (strong blue), the unit remembers; near 0, it forgets.",
@@ -56,82 +55,44 @@ function influence(layer, steps) {
     el("p", { class: "timing" }, `${steps.length} steps, from “${steps[0]}” to “${steps.at(-1)}”.`));
 }
 
-function show(body, models) {
-  let model = models[0];
-  let found = null;
-  let pending = null;
-  const chooser = select(models.map((each) => [each.id, each.id]), { name: "model" });
-  const examples = el("select");
-  const input = el("textarea", { rows: 2, spellcheck: "false", name: "inputs" });
-  const layers = el("select", { onchange: () => draw(true) });
-  const parts = el("select", { onchange: () => draw(false) });
-  const controls = el("div", { class: "choices", hidden: true }, field("Layer", layers), field("Part", parts));
-  const answer = el("section", { class: "answer", "aria-label": "Answer" });
-  const said = el("p", { class: "hidden", role: "status" }); // not the whole table
-  const extras = el("div");
+const chosen = { layer: 0, part: "forget" }; // as the reader left it: a new answer has new controls
 
-  function draw(newLayer) {
+function render(found) {
+  const layers = select(found.layers.map((layer, index) => [index, layerName(layer)]));
+  const parts = el("select");
+  const pictures = el("div");
+
+  function draw() {
     const layer = found.layers[layers.value];
-    if (newLayer) {
-      const wanted = parts.value;
-      parts.replaceChildren(...Object.keys(layer.parts).map((part) => el("option", { value: part }, part)));
-      parts.value = wanted in layer.parts ? wanted : Object.keys(layer.parts)[0];
-    }
-    answer.replaceChildren(picture(layer, parts.value, found.steps), influence(layer, found.steps.map(visible)) ?? "");
-    said.textContent = `${layerName(layer)}: ${parts.value} at ${found.steps.length} steps.`;
+    const names = Object.keys(layer.parts);
+    parts.replaceChildren(...names.map((name) => el("option", null, name)));
+    parts.value = names.includes(chosen.part) ? chosen.part : names[0];
+    pictures.replaceChildren(picture(layer, parts.value, found.steps), influence(layer, found.steps.map(visible)) ?? "");
   }
 
-  async function run() {
-    pending?.abort();
-    const mine = pending = new AbortController();
-    try {
-      const wanted = { path: "v1/inspect", body: { model: model.id, inputs: parseInput(model, input.value) }, model };
-      const { answer: data, timing } = await call(wanted.path, wanted.body, mine.signal);
-      if (mine !== pending) return;
-      const kept = layers.value;
-      found = data;
-      layers.replaceChildren(...found.layers.map((layer, index) => el("option", { value: index }, layerName(layer))));
-      if (kept && kept < found.layers.length) layers.value = kept;
-      controls.hidden = false;
-      draw(true);
-      extras.replaceChildren(timingLine({ totalMs: timing.totalMs }), codeBox(wanted));
-    } catch (error) {
-      if (mine !== pending || error.name === "AbortError") return;
-      controls.hidden = true;
-      extras.replaceChildren();
-      answer.replaceChildren(problemBox(error));
-    }
-  }
-
-  function choose() {
-    model = models.find((each) => each.id === chooser.value);
-    examples.replaceChildren(...model.examples.map((each, index) => el("option", { value: index }, exampleLabel(each))));
-    take();
-  }
-
-  function take() {
-    input.value = exampleText(model.examples[examples.value] ?? "");
-    run();
-  }
-
-  chooser.addEventListener("change", choose);
-  examples.addEventListener("change", take);
-  body.append(
-    el("p", { class: "intro" }, "A recurrent layer has a state for each step and gates that decide what the state keeps. The heat "
-      + "map shows one row for each unit and one column for each step. Blue is positive, orange is negative, and pale is near zero."),
-    el("form", { class: "panel", onsubmit: (event) => {
-      event.preventDefault();
-      run();
-    } },
-    el("div", { class: "choices" }, field("Model", chooser), field("Example", examples)), field("Input", input),
-    el("button", { type: "submit" }, "Look inside")),
-    controls, answer, said, extras);
-  choose();
-  return () => pending?.abort();
+  layers.addEventListener("change", () => {
+    chosen.layer = layers.value;
+    draw();
+  });
+  parts.addEventListener("change", () => {
+    chosen.part = parts.value;
+    draw();
+  });
+  if (chosen.layer < found.layers.length) layers.value = chosen.layer;
+  draw();
+  return el("div", null, el("div", { class: "choices" }, field("Layer", layers), field("Part", parts)), pictures);
 }
 
 export function view(all) {
   const models = all.filter((model) => "fp32" in model.scores && !REFUSED.includes(model.task));
   if (models.length === 0) return null;
-  return { name: "inside", title: "Inside", heading: "Look inside a recurrent network", show: (body) => show(body, models) };
+  return { name: "inside", title: "Inside", heading: "Look inside a recurrent network", show: (body) => taskView(body, {
+    models,
+    inputLabel: "Input",
+    intro: "A recurrent layer has a state for each step and gates that decide what the state keeps. The heat map shows one "
+      + "row for each unit and one column for each step. Blue is positive, orange is negative, and pale is near zero.",
+    action: "Look inside",
+    request: (model, inputs) => ({ path: "v1/inspect", task: "inspect", body: { model: model.id, inputs } }),
+    render,
+  }) };
 }

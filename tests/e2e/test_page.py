@@ -194,7 +194,7 @@ def test_a_text_can_be_stopped(tab: Tab) -> None:
     page.get_by_role("button", name="Generate").click()
     expect(page.locator(".generated span").nth(5)).to_be_attached()
     page.get_by_role("button", name="Stop").click()
-    expect(page.get_by_text("Stopped after")).to_be_visible()
+    expect(page.locator(".answer").get_by_text("Stopped after")).to_be_visible()
     assert page.locator(".generated span").count() < 4000
 
 
