@@ -5,6 +5,7 @@ These inputs make it fail or wait: ``!bug``, ``!full``, ``!late``, ``!gone``, ``
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from datetime import date
@@ -272,9 +273,8 @@ class FakeGenerationStream:
 
 
 def _hang() -> None:
-    """Block the event loop."""
-    while True:
-        time.sleep(1)
+    """Block the event loop until the process is killed."""
+    threading.Event().wait()
 
 
 async def _misbehave(text: str, request: InferenceRequest) -> None:
