@@ -18,8 +18,8 @@ from models.tasks.beam_search import TranslateOptions
 from models.tasks.fill import NO_TARGETS, EncodedGaps
 from models.tasks.translation_rows import search
 from training import forecasts, metrics, missing_words, translations
-from training.data.checklists import read_checklist
 from training.data.examples import DataError, PairExample, SequenceExample, TimeSeries, inputs_of, text_of, where
+from training.data.published import read_checklist
 from training.data.tokenization import compare_tokens, join_tokens
 from training.metrics import ExampleLabels
 from training.missing_words import Gaps, GapScores

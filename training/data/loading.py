@@ -9,7 +9,6 @@ from models.files.tables import is_json
 from models.files.text_files import read_text
 from models.manifest import CodecSpec, WordsSpec
 from training.data import published
-from training.data.conll import read_tagged
 from training.data.examples import (
     DataError,
     ForecastWindow,
@@ -32,9 +31,8 @@ from training.data.labeled import read_bases, read_labeled, read_texts
 from training.data.pairs import read_captions, read_pairs, read_parallel
 from training.data.splitting import split, split_text
 from training.data.tag_schemes import convert, rename_kinds
-from training.data.tagged_json import read_tagged_json
+from training.data.tagged import read_tagged, read_tagged_json, read_token_table
 from training.data.time_series import fit_sizes, hold_out_ends, read_series, windows
-from training.data.token_tables import read_token_table
 from training.recipe import AdditionalData, DataOptions, Recipe
 
 LONGEST_RUN, FEWEST_RUNS = 20, 10  # of consecutive examples that are held out to choose the epoch

@@ -19,14 +19,13 @@ from typing import Any, TypeVar
 from models.codecs.words import tokenize
 from models.files.tables import table_rows
 from models.files.text_files import read_lines, read_text
-from training.data.checklists import read_checklist
-from training.data.conll import read_tagged
 from training.data.examples import (
     DataError,
     FileLocation,
     JointExample,
     LabeledExample,
     PairExample,
+    SequenceExample,
     SeriesExample,
     Source,
     Splits,
@@ -39,13 +38,15 @@ from training.data.examples import (
 )
 from training.data.fetch import PUBLISHED, locate, published_dataset, sha256_of
 from training.data.frames import read_frames
-from training.data.labeled import check_bases
+from training.data.labeled import check_bases, read_labeled
 from training.data.pairs import read_parallel
 from training.data.sentiment_templates import make_sentences
 from training.data.splitting import split, split_text
 from training.data.tag_schemes import parse_iob, rename_kinds, to_iob2
+from training.data.tagged import read_tagged
 from training.data.time_series import read_series
 
+CHECKLISTS = Path(__file__).parent.parent / "checklists"
 TREC_TYPES = ("description", "entity", "abbreviation", "human", "location", "number")  # by their number in the file
 SPLICE_CLASSES = ("EI", "IE", "N")
 SPLICE_BASES = 60
@@ -344,6 +345,15 @@ def read_sst(
         sentences = make_sentences(EVERYDAY_DRAWS, seed=0, without=checked)
         parts["train"] += [LabeledExample(text=words, label=label_of[label]) for label, words in sentences]
     return list(dict.fromkeys(parts["train"])), parts["dev"]
+
+
+def read_checklist(name: str, task: str) -> list[SequenceExample]:
+    """Return everyday inputs with their answers, which the bundle `name` should get right; [] if it has none."""
+    if task in ("classify", "fill"):
+        path = CHECKLISTS / f"{name}.tsv"
+        return [*read_labeled(path)] if path.is_file() else []
+    path = CHECKLISTS / f"{name}.conll"
+    return [*read_tagged(path, label="intent" if task == "joint" else None)] if path.is_file() else []
 
 
 def _lowercase_tokens(text: str) -> tuple[str, ...]:

@@ -41,10 +41,6 @@ NOUNS = {
     BAD: "disappointment failure mess letdown",
     VERY_BAD: "disaster catastrophe nightmare",
 }
-THINGS = (
-    "movie film story plot acting music book food service hotel staff room restaurant place show game song ending "
-    "meal day trip phone product"
-)
 SLOTS = {  # of templates: words for every label, between slashes
     "thing": "movie/film/story/plot/acting/music/book/food/service/hotel/staff/room/restaurant/place/show/game/song/"
     "ending/meal/day/trip/phone/product",

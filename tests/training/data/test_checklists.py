@@ -7,9 +7,9 @@ import pytest
 
 from models.codecs.words import tokenize
 from models.manifest import read
-from training.data.checklists import CHECKLISTS, read_checklist
 from training.data.examples import LabeledExample, inputs_of, text_of
 from training.data.fetch import PUBLISHED
+from training.data.published import CHECKLISTS, read_checklist
 
 ZOO = Path(__file__).parents[3] / "models/zoo"
 NAMES = sorted(path.stem for path in CHECKLISTS.iterdir() if path.suffix in {".tsv", ".conll"})
