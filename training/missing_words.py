@@ -15,7 +15,7 @@ from models.codecs.base import UNKNOWN, Ints
 from models.codecs.words import tokenize
 from training import metrics
 
-MOST_COMMON, TRIGRAM = "most common word, or last word", "trigram with back-off"
+FREQUENCIES, TRIGRAM = "frequencies of words, and of last words", "trigram with back-off"
 BEST = 5  # words of which one must be right
 DISCOUNT = 0.75  # of counts in the trigram model (Ney, Essen and Kneser 1994)
 RARE_ENDS = 0.1  # share of the words that never end a text, in the distribution of last words
@@ -83,15 +83,19 @@ def _share(ranks: Sequence[int], best: int) -> float:
 
 
 def baselines(train: Sequence[Any], dev: Sequence[Any], words: int) -> dict[str, dict[str, float]]:
-    """Return the scores of each baseline on encoded texts, by the baseline's name. `words` is V, the table rows."""
+    """Return the scores of each baseline on encoded texts, by the baseline's name. `words` is V, the table rows.
+
+    Both are distributions over the words with a row, punctuation included, as a network's answers are. The perplexities
+    can therefore be compared.
+    """
     ends = [gaps.rows[-1] for item in train if len((gaps := Gaps.of(item.tokens, item.rows)).rows)]
     model = Trigrams([item.rows for item in train], ends, words, _words_of(train))
-    found = {MOST_COMMON: GapScores(), TRIGRAM: GapScores()}
+    found = {FREQUENCIES: GapScores(), TRIGRAM: GapScores()}
     for item in dev:
         gaps = Gaps.of(item.tokens, item.rows)
         if not len(gaps.steps):
             continue
-        for name, distributions in ((MOST_COMMON, model.without_context), (TRIGRAM, model.before)):
+        for name, distributions in ((FREQUENCIES, model.without_context), (TRIGRAM, model.before)):
             ranked = [_rank(p, row) for p, row in zip(distributions(item.rows, gaps.steps), gaps.rows, strict=True)]
             ranks, nats = zip(*ranked, strict=True)
             found[name].add(gaps, ranks, nats)
@@ -129,12 +133,16 @@ class Trigrams:
         ends_p = np.bincount(ends, minlength=words) / max(len(ends), 1)
         self._last = (1 - RARE_ENDS) * ends_p + RARE_ENDS * self._unigram
 
+    def _answers(self, p: Any) -> Any:
+        """Return the distribution (V,) without unknown words, and without answers that are never right."""
+        return p * self._allowed / (1 - p[UNKNOWN])
+
     def without_context(self, rows: Ints, steps: Ints) -> Iterator[Any]:
         """Yield the distribution (V,) of any word for each step, and at the last one that of last words."""
         del rows
         for _ in steps[1:]:
-            yield self._unigram * self._allowed
-        yield self._last * self._allowed
+            yield self._answers(self._unigram)
+        yield self._answers(self._last)
 
     def before(self, rows: Ints, steps: Ints) -> Iterator[Any]:
         """Yield the distribution (V,) of the word at each step, given the two words before it."""
@@ -149,4 +157,4 @@ class Trigrams:
                     p = p * (DISCOUNT * len(following) / total)
                     places = np.fromiter(following, np.int64, len(following))
                     p[places] += (np.fromiter(following.values(), np.float64, len(following)) - DISCOUNT) / total
-            yield p * self._allowed
+            yield self._answers(p)

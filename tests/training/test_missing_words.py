@@ -6,7 +6,7 @@ import pytest
 from models.codecs.words import WordsCodec
 from models.manifest import WordsSpec
 from training import metrics
-from training.missing_words import MOST_COMMON, TRIGRAM, Gaps, GapScores, baselines, without_last_word
+from training.missing_words import FREQUENCIES, TRIGRAM, Gaps, GapScores, baselines, without_last_word
 
 CODEC = WordsCodec(WordsSpec(lowercase=True), ("a", "dog", "cat", "runs", "sleeps", "."))
 
@@ -60,8 +60,8 @@ def test_trigrams_use_the_words_before_a_gap() -> None:
     dev = [CODEC.encode("a cat sleeps .")]
     found = baselines(train, dev, CODEC.table_rows)
     assert found[TRIGRAM][metrics.LAST_TOP1] == 100.0
-    assert found[MOST_COMMON][metrics.LAST_TOP1] == 0.0
-    assert found[MOST_COMMON][metrics.TOP1] == pytest.approx(100 / 3)
+    assert found[FREQUENCIES][metrics.LAST_TOP1] == 0.0
+    assert found[FREQUENCIES][metrics.TOP1] == pytest.approx(100 / 3)
 
 
 def test_trigrams_back_off_to_words_that_never_followed() -> None:
@@ -69,3 +69,10 @@ def test_trigrams_back_off_to_words_that_never_followed() -> None:
     (scores,) = [baselines(train, [CODEC.encode("dog sleeps")], CODEC.table_rows)[TRIGRAM]]
     assert np.isfinite(scores[metrics.PERPLEXITY])
     assert scores[metrics.PERPLEXITY] > 1
+
+
+def test_unknown_words_have_no_share_in_the_perplexity_of_a_baseline() -> None:
+    train = [CODEC.encode(text) for text in ["a dog", "a bird"]]
+    scores = baselines(train, [CODEC.encode("a dog")], CODEC.table_rows)[FREQUENCIES]
+    a, dog = 2 / 3, 0.475 / (0.475 + 0.05)  # of the last words, 0.1 is spread over all words
+    assert scores[metrics.PERPLEXITY] == pytest.approx((a * dog) ** -0.5)
