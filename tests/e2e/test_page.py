@@ -1,22 +1,27 @@
 """The page in Chromium, with the bundles of models/zoo: answers, streams, errors, keys, keyboard and accessibility."""
 
 import ast
+import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from loadtest.service_process import start_seqserve
 from models.manifest import LanguagePair
 from tests.e2e.test_behind_nginx import Nginx
 from tests.support import bundles
-from tests.support.live_service import ROOT, run_live_service
+from tests.support.browser import Tab
+from tests.support.live_service import FULL, ROOT, run_live_service
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
@@ -40,33 +45,6 @@ def browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-class Tab:
-    """A page in the browser, with what it requested and what it logged."""
-
-    def __init__(self, browser: Any, address: str, **context: Any) -> None:
-        self.address = address
-        self.page = browser.new_context(**context).new_page()
-        self.page.set_default_timeout(20_000)
-        self.hosts: set[str] = set()
-        self.sizes: list[int] = []
-        self.errors: list[str] = []
-        self.page.on("request", lambda each: self.hosts.add(urlsplit(each.url).netloc))
-        self.page.on("pageerror", lambda each: self.errors.append(str(each)))
-        self.page.on("console", lambda each: self.errors.append(each.text) if each.type == "error" else None)
-
-    def open(self, view: str) -> Any:
-        self.page.goto(f"{self.address}/#{view}")
-        self.page.locator("main .view").wait_for()
-        return self.page
-
-    def close(self) -> None:
-        """Check what holds for every use of the page."""
-        assert not self.errors
-        assert self.hosts <= {urlsplit(self.address).netloc, ""}  # "": data and blob URLs
-        assert not self.page.context.cookies()
-        self.page.context.close()
 
 
 @pytest.fixture
@@ -514,10 +492,52 @@ def test_there_are_no_violations_of_wcag_aa(browser: Any, address: str, scheme: 
     tab.close()
 
 
-def test_the_first_view_is_small(browser: Any, address: str) -> None:
-    tab = Tab(browser, address)
-    sizes: list[int] = []
-    tab.page.on("requestfinished", lambda each: sizes.append(each.sizes()["responseBodySize"]))
-    tab.open("tag").wait_for_load_state("networkidle")
-    assert 0 < sum(sizes) < 300_000
-    tab.close()
+def test_the_first_view_is_small_and_fast(browser: Any, address: str) -> None:
+    paints: list[float] = []
+    for _ in range(15 if FULL else 1):
+        tab = Tab(browser, address)
+        sizes: list[int] = []
+        tab.page.on("requestfinished", lambda each, sizes=sizes: sizes.append(each.sizes()["responseBodySize"]))
+        tab.open("tag").wait_for_load_state("networkidle")
+        paints.append(tab.first_paint_ms())
+        assert 0 < sum(sizes) < 300_000
+        tab.close()
+    print(f"\nfirst paint: {sum(sizes)} bytes, {median(paints):.0f} ms")
+    assert not FULL or median(paints) < 300
+
+
+@contextlib.contextmanager
+def client_of(address: str, tab: Tab, view: str) -> Iterator[Callable[[], object]]:
+    """Send what the view sends."""
+    if view == "live":
+        with connect(f"ws{address.removeprefix('http')}/v1/stream", compression=None) as stream:
+            stream.send(json.dumps({"model": tab.page.locator("select[name=model]").input_value()}))
+            stream.recv()
+            yield lambda: (stream.send('{"inputs": ["word"]}'), stream.recv())
+    else:
+        with tab.page.expect_request("**/v1/*") as sent:
+            tab.answered_ms()
+        request = sent.value
+        with httpx.Client(timeout=30) as client:
+            yield lambda: client.post(request.url, json=request.post_data_json).raise_for_status().read()
+
+
+def test_each_view_answers_as_fast_as_its_route(tab: Tab) -> None:
+    """Alternate between a click and a client. The load has no answer: it is refreshed every two seconds."""
+    slower: dict[str, float] = {}
+    print("\n| view | route | page | difference |\n| --- | --- | --- | --- |")
+    for view in VIEWS[:-1]:
+        page = tab.open(view)
+        page.locator(".answer").locator("mark" if view == "live" else ".timing").last.wait_for()
+        route_ms: list[float] = []
+        page_ms: list[float] = []
+        with client_of(tab.address, tab, view) as ask_route:
+            for _ in range(15 if FULL else 1):
+                started = time.perf_counter()
+                ask_route()
+                route_ms.append(1000 * (time.perf_counter() - started))
+                page_ms.append(tab.answered_ms())
+        slower_ms = median(page_ms) - median(route_ms)
+        print(f"| {view} | {median(route_ms):.1f} ms | {median(page_ms):.1f} ms | {slower_ms:.1f} ms |")
+        slower[view] = slower_ms
+    assert not FULL or max(slower.values()) < 30
