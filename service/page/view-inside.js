@@ -33,11 +33,11 @@ function picture(layer, part, steps) {
   return el("div", null,
     el("p", null, PARTS[part], " ", order),
     heatMap({
-      caption: `${part} of the ${values.length} units that vary most`,
+      caption: `${part}${gate ? " gate" : ""} of the ${values.length} units that vary most`,
       columns: shown,
       rows: values.map((row, index) => ({ name: `unit ${layer.units[index]}`, values: row })),
       reach,
-      describe: (row, column) => `Unit ${layer.units[row]} at step ${column + 1}, “${shown[column]}”: ${part} ${values[row][column].toFixed(2)}`,
+      describe: (row, column) => `Unit ${layer.units[row]} at step ${column + 1}, “${shown[column]}”: ${part} ${values[row][column].toFixed(3)}`,
     }));
 }
 
@@ -51,8 +51,7 @@ function influence(layer, steps) {
       + "vanished: in training, an error at the end could not teach the layer anything about that step."),
     lineChart({ title: `Influence of each step on the ${end} one, between ${low.toPrecision(2)} and ${Math.max(...layer.influence).toPrecision(2)}`,
       xLabel: "step", yLabel: "influence", names: steps, lines: [{ name: "influence", kind: "history", from: 1, values: layer.influence }], low: 0,
-      high: Math.max(...layer.influence) * 1.05, height: 200 }),
-    el("p", { class: "timing" }, `${steps.length} steps, from “${steps[0]}” to “${steps.at(-1)}”.`));
+      high: Math.max(...layer.influence) * 1.05, height: 200 }));
 }
 
 const chosen = { layer: 0, part: "forget" }; // as the reader left it: a new answer has new controls

@@ -15,7 +15,7 @@ function attentionMap(details) {
     caption: "Attention: what the network looked at (columns) when it wrote each piece (rows)",
     columns,
     rows,
-    describe: (row, column) => `“${rows[row].name}” looks at “${columns[column]}”: ${rows[row].values[column].toFixed(2)}`,
+    describe: (row, column) => `“${rows[row].name}” looks at “${columns[column]}”: ${rows[row].values[column].toFixed(3)}`,
   });
 }
 
@@ -37,7 +37,7 @@ const pairsField = (pairs) => field("Languages", select(pairs.map(({ source, tar
 const search = (task, options) => (body) => taskView(body, {
   parameters: ({ pairs }) => [
     ...(pairs.length > 1 ? [pairsField(pairs)] : []),
-    field("Beams", number(5, { name: "beams", min: 1, max: 16 }), "How many beginnings are kept while it writes"),
+    field("Beams", number(5, { name: "beams", min: 1, max: 16 }), "Beginnings kept at each step"),
   ],
   request: (model, inputs, form) => ({ path: `v1/${task}`, task, body: { model: model.id, inputs, parameters: {
     ...(form.pair && languages(model.pairs[form.pair.value])),

@@ -73,6 +73,11 @@ def marks(page: Any) -> list[list[str]]:
     ]
 
 
+def value_of(cell: Any) -> float:
+    """Return the value of a cell of a heat map, which ends its name."""
+    return float(cell.get_attribute("aria-label").rpartition(" ")[2])
+
+
 def test_tags_are_those_of_the_route(tab: Tab) -> None:
     page = tab.open("tag")
     for model in ("pos-en", "ner-en"):
@@ -137,8 +142,9 @@ def test_labels_are_not_broken_and_a_score_of_zero_has_no_bar(browser: Any, addr
 def test_a_map_that_is_cut_says_that_it_scrolls(browser: Any, address: str) -> None:
     for width, cut in ((360, True), (1200, False)):
         tab = Tab(browser, address, viewport={"width": width, "height": 740})
-        page = tab.open("translate")
-        page.locator(".heat").wait_for()
+        page = tab.open("inside")
+        page.locator("select[name=model]").select_option("splice")
+        expect(page.locator(".heat tbody tr").first.locator("td")).to_have_count(60)
         expect(page.locator(".answer .hint")).to_be_visible(visible=cut)
         tab.close()
 
@@ -218,7 +224,7 @@ def test_a_translation_is_that_of_the_route_and_has_its_attention(tab: Tab) -> N
     weights = best["details"]["attention"]
     cells = page.locator(".heat td[data-row]")
     expect(cells).to_have_count(sum(map(len, weights)))
-    assert float(cells.first.inner_text()) == pytest.approx(weights[0][0], abs=1e-3)
+    assert value_of(cells.first) == pytest.approx(weights[0][0], abs=1e-3)
 
 
 def test_words_are_labeled_as_they_are_typed(tab: Tab) -> None:
@@ -238,7 +244,7 @@ def test_gates_are_those_of_the_route(tab: Tab) -> None:
     layer = ask(tab.address, "v1/inspect", {"model": name, "inputs": text})["layers"][0]
     cells = page.locator(".heat td[data-row]")
     expect(cells).to_have_count(len(layer["units"]) * len(layer["parts"]["forget"][0]))
-    assert float(cells.first.inner_text()) == pytest.approx(layer["parts"]["forget"][0][0], abs=1e-3)
+    assert value_of(cells.first) == pytest.approx(layer["parts"]["forget"][0][0], abs=1e-3)
     page.get_by_label("Part").select_option("cell")
     expect(page.locator(".heat")).to_have_attribute("aria-label", re.compile("^cell"))
     cells.nth(3).hover()
@@ -472,6 +478,28 @@ def test_everything_can_be_done_with_the_keyboard(tab: Tab) -> None:
     page.keyboard.type("This is not good.")
     page.keyboard.press("Control+Enter")
     expect(page.locator(".result")).to_have_text("negative")
+
+
+def test_each_cell_of_a_heat_map_can_be_read_with_the_keyboard(tab: Tab) -> None:
+    page = tab.open("translate")
+    name, text = example(page)
+    parameters = {"generate_parameters": {"num_beams": 5, "details": True}}
+    (best,) = ask(tab.address, "v1/translate", {"model": name, "inputs": text, "parameters": parameters})
+    weights = best["details"]["attention"]
+    page.locator(".heat td[data-row]").last.wait_for()
+    page.locator(".answer summary").focus()
+    page.keyboard.press("Tab")
+    last = (len(weights) - 1, len(weights[0]) - 1)
+    moves = {"ArrowDown": (1, 0), "ArrowRight": (1, 1), "ArrowUp": (0, 1), "ArrowLeft": (0, 0), "End": (0, last[1])}
+    for key, (row, column) in {"Shift": (0, 0), **moves, "Home": (0, 0)}.items():
+        page.keyboard.press(key)
+        cell = page.locator(".heat td:focus")
+        assert value_of(cell) == pytest.approx(weights[row][column], abs=1e-3)
+        expect(page.locator(".status")).to_have_text(cell.get_attribute("aria-label"))
+    page.keyboard.press("ArrowUp")  # the focus stays on the map
+    page.keyboard.press("Tab")  # the map is one stop
+    expect(page.locator(".heat td:focus")).to_have_count(0)
+    expect(page.locator(".card summary")).to_be_focused()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
