@@ -14,7 +14,7 @@ let views = [];
 function navigation(current) {
   document.getElementById("views").replaceChildren(...views.map((view) => el("li", null,
     el("a", { href: `#${view.name}`, "aria-current": view === current && "page" }, view.title))));
-  document.querySelector("#views [aria-current]").scrollIntoView({ block: "nearest", inline: "nearest" });
+  document.querySelector("#views [aria-current]").scrollIntoView({ block: "nearest", inline: "center" });
 }
 
 function show() {

@@ -38,12 +38,13 @@ export function problemBox(error) {
     problem.request_id && el("p", null, el("small", null, `Request ${problem.request_id}`)));
 }
 
-/** Return the time of an answer: in all, in the queue, and of computing. */
+/** Return the time of an answer: in all and, if it was computed in a batch, in the queue and of computing. */
 export function timingLine(timing) {
   const parts = [`${timing.totalMs.toFixed(1)} ms in all`];
-  if (timing.queue !== undefined) parts.push(`${Number(timing.queue).toFixed(1)} ms in the queue`);
-  if (timing.compute !== undefined) parts.push(`${Number(timing.compute).toFixed(1)} ms of computing`);
-  if (timing.batch !== undefined) parts.push(`in a batch of ${timing.batch}`);
+  if (Number(timing.batch)) {
+    parts.push(`${Number(timing.queue).toFixed(1)} ms in the queue`, `${Number(timing.compute).toFixed(1)} ms of computing`,
+      `in a batch of ${timing.batch}`);
+  }
   return el("p", { class: "timing" }, parts.join(" · "));
 }
 

@@ -5,7 +5,7 @@ import { lineChart } from "./chart.js";
 import { el, percent } from "./dom.js";
 import { problemBox } from "./parts.js";
 
-const INTERVAL_MS = 2000;
+const INTERVAL_S = 2;
 const KEPT = 60;
 
 /** Return the samples of a Prometheus text: name -> list of { labels, value }. */
@@ -77,10 +77,9 @@ function show(body) {
       tiles.replaceChildren(...rows.map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, value))));
       rates.push(rate);
       if (rates.length > KEPT) rates.shift();
-      chart.replaceChildren(lineChart({ title: "Requests per second in the last two minutes", xLabel: "samples, 2 s apart",
-        yLabel: "requests per second",
-        lines: [{ name: "requests per second", kind: "history", from: 0, values: [...rates] }], low: 0,
-        high: Math.max(1, ...rates) * 1.1, height: 200 }));
+      chart.replaceChildren(lineChart({ title: "Requests per second in the last two minutes", xLabel: "seconds",
+        yLabel: "requests per second", step: INTERVAL_S, lines: [{ name: "requests per second", kind: "history",
+          from: INTERVAL_S * (1 - rates.length), values: rates }], low: 0, high: Math.max(1, ...rates) * 1.1, height: 200 }));
     }
     before = now;
     problem.replaceChildren();
@@ -96,14 +95,14 @@ function show(body) {
         if (error.message !== failed) problem.replaceChildren(problemBox(error)); // screen readers read it once
         failed = error.message;
       }
-      await new Promise((resolve) => setTimeout(resolve, failed !== null || rates.length ? INTERVAL_MS : 500));
+      await new Promise((resolve) => setTimeout(resolve, failed !== null || rates.length ? 1000 * INTERVAL_S : 500));
     }
   }
 
   body.append(
     el("p", { class: "intro" }, "These figures come from the service's Prometheus metrics and cover the last two seconds "
       + "of all workers. Padding is the share of computed steps that belong to no input."),
-    el("section", { "aria-label": "Figures" }, tiles, chart, problem));
+    el("section", { class: "panel", "aria-label": "Figures" }, tiles, chart, problem));
   repeat();
   return () => {
     stopped = true;

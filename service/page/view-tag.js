@@ -33,7 +33,7 @@ function onFrames(entities, kinds, count, unit) {
     const label = entity.entity_group ?? entity.entity;
     const part = el("li", { class: colorOf(kinds, label) },
       el("span", { class: "label" }, label), el("small", null, `${rounded(entity.start)}–${rounded(entity.end)}${unit}`));
-    part.style.flexGrow = entity.end - entity.start;
+    part.style.flexGrow = 1000 * (entity.end - entity.start); // a sum below 1 would leave space
     return part;
   }));
   return el("div", null, strip, el("p", null, `Frames: ${count}. Segments: ${entities.length}.`));
