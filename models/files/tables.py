@@ -117,6 +117,24 @@ def table_rows(path: Path, lines: list[str], likely: Sequence[str]) -> Iterator[
         yield line_number, cells
 
 
+def column_rows(path: Path, lines: list[str], wanted: dict[str, str]) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the first line number of each row, and its values in the wanted columns of a table, or keys of JSON.
+
+    `wanted` maps the option that names a column to its name.
+    """
+    if is_json(path):
+        for line_number, row in json_objects(path, lines):
+            check_columns(f"{path}, line {line_number}", list(row), wanted)
+            yield line_number, [row[name] for name in wanted.values()]
+        return
+    rows = table_rows(path, lines, list(wanted.values()))
+    line_number, header = next(rows)
+    check_header(f"{path}, line {line_number}", header, wanted)
+    places = [header.index(name) for name in wanted.values()]
+    for line_number, cells in rows:
+        yield line_number, [cells[place] for place in places]
+
+
 def check_header(where: str, columns: Sequence[str], wanted: dict[str, str]) -> None:
     """Check the columns of a table's first line, which may not be a header."""
     try:

@@ -6,15 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from models.files.tables import (
-    check_characters,
-    check_columns,
-    check_header,
-    filled_label,
-    is_json,
-    json_objects,
-    table_rows,
-)
+from models.files.tables import check_characters, column_rows, filled_label, is_json
 from models.files.text_files import read_lines
 from training.data.examples import DataError, FileLocation, LabeledExample, TextExample
 
@@ -33,13 +25,11 @@ def read_labeled(
     """
     path = Path(path)
     lines = read_lines(path, encoding=encoding)
-    if is_json(path):
-        rows = _json_rows(path, lines, text, label)
-    elif next(filter(str.strip, lines)).startswith(FASTTEXT_PREFIX):
+    if not is_json(path) and next(filter(str.strip, lines)).startswith(FASTTEXT_PREFIX):
         rows = _fasttext_rows(path, lines)
     else:
-        rows = _table_rows(path, lines, text, label)
-    examples = [_example(FileLocation(str(path), line), a_text, a_label, text, label) for line, a_text, a_label in rows]
+        rows = column_rows(path, lines, {"text": text, "label": label})
+    examples = [_example(FileLocation(str(path), line), *values, text, label) for line, values in rows]
     if not examples:
         raise DataError(f"{path}: no row below the header; give at least one text with its label")
     return examples
@@ -94,22 +84,7 @@ def _example(place: FileLocation, a_text: Any, a_label: Any, text: str, label: s
     return LabeledExample(text=a_text, label=label_text, place=place)
 
 
-def _json_rows(path: Path, lines: list[str], text: str, label: str) -> Iterator[tuple[int, Any, Any]]:
-    for line_number, row in json_objects(path, lines):
-        check_columns(f"{path}, line {line_number}", list(row), {"text": text, "label": label})
-        yield line_number, row[text], row[label]
-
-
-def _table_rows(path: Path, lines: list[str], text: str, label: str) -> Iterator[tuple[int, str, str]]:
-    rows = table_rows(path, lines, (text, label))
-    line_number, header = next(rows)
-    check_header(f"{path}, line {line_number}", header, {"text": text, "label": label})
-    text_at, label_at = header.index(text), header.index(label)
-    for line_number, cells in rows:
-        yield line_number, cells[text_at], cells[label_at]
-
-
-def _fasttext_rows(path: Path, lines: list[str]) -> Iterator[tuple[int, str, str]]:
+def _fasttext_rows(path: Path, lines: list[str]) -> Iterator[tuple[int, list[Any]]]:
     """Yield lines such as "__label__x some text". fastText allows several labels, a classifier here has one."""
     for line_number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -120,7 +95,8 @@ def _fasttext_rows(path: Path, lines: list[str]) -> Iterator[tuple[int, str, str
             raise DataError(
                 f"{path}, line {line_number}: {len(labels)} labels; start the line with one, such as __label__x"
             )
-        yield line_number, line.split(maxsplit=1)[1] if len(words) > 1 else "", labels[0].removeprefix(FASTTEXT_PREFIX)
+        text = line.split(maxsplit=1)[1] if len(words) > 1 else ""
+        yield line_number, [text, labels[0].removeprefix(FASTTEXT_PREFIX)]
 
 
 def _read_fasta(path: Path, encoding: str) -> list[LabeledExample]:

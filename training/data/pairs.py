@@ -3,14 +3,13 @@
 N vectors or captions, S vectors of one input, F numbers of a vector.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.files.tables import check_characters, check_columns, check_header, is_json, json_objects, table_rows
+from models.files.tables import check_characters, check_columns, column_rows, is_json, json_objects
 from models.files.text_files import DEFAULT_ENCODING, read_lines
 from training.data.examples import DataError, FileLocation, PairExample
 
@@ -22,10 +21,9 @@ def read_pairs(
 ) -> list[PairExample]:
     """Read a table with a header, or JSON. `source` and `target` name the columns or keys."""
     lines = read_lines(path, encoding=encoding)
-    rows = _json_rows(path, lines, source, target) if is_json(path) else _table_rows(path, lines, source, target)
     pairs = [
         PairExample(source=_text(path, line, source, read), target=_text(path, line, target, written), place=place)
-        for line, read, written in rows
+        for line, (read, written) in column_rows(path, lines, {"source": source, "target": target})
         for place in (FileLocation(str(path), line),)
     ]
     if not pairs:
@@ -105,18 +103,3 @@ def _text(path: Path, line: int, name: str, value: Any) -> str:
         )
     check_characters(f"{path}, line {line}", name, value)
     return value.strip()
-
-
-def _json_rows(path: Path, lines: list[str], source: str, target: str) -> Iterator[tuple[int, Any, Any]]:
-    for line, row in json_objects(path, lines):
-        check_columns(f"{path}, line {line}", list(row), {"source": source, "target": target})
-        yield line, row[source], row[target]
-
-
-def _table_rows(path: Path, lines: list[str], source: str, target: str) -> Iterator[tuple[int, str, str]]:
-    rows = table_rows(path, lines, (source, target))
-    line, header = next(rows)
-    check_header(f"{path}, line {line}", header, {"source": source, "target": target})
-    source_at, target_at = header.index(source), header.index(target)
-    for line, cells in rows:
-        yield line, cells[source_at], cells[target_at]
