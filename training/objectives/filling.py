@@ -4,9 +4,8 @@ T steps, B batch, P gaps, V table rows, C candidates.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from training.device_precision import device_of
 from training.missing_words import Gaps, GapScores
 from training.nn.filler import Filler
 from training.nn.networks import Network
+from training.objectives import LengthBuckets
 from training.recipe import Recipe
 
 EVALUATION_TOKENS = 1024  # padded tokens in a batch, each with V logits
@@ -35,36 +35,21 @@ class GapBatch:
     rows: Tensor
 
 
-class FillObjective:
+class FillObjective(LengthBuckets):
     """The word at each gap, among all words or among candidates. Words without a row are read but not trained."""
 
     metric = metrics.TOP1
 
     def __init__(self, recipe: Recipe, codec: WordsCodec, network: Filler, examples: Splits[TextExample]) -> None:
         self.network: Network = network
-        self._codec, self._training = codec, recipe.training
+        self._codec = codec
         self._train = [codec.encode(inputs_of(example)) for example in examples.train]
         self._dev = [codec.encode(inputs_of(example)) for example in examples.choosing]
-        self._lengths = [item.length for item in self._train]
-        self._batch_tokens = recipe.training.batch_tokens
-        if fewest := recipe.training.fewest_steps:
-            longest = max(self._lengths, default=1)
-            self._batch_tokens = min(self._batch_tokens, max(longest, sum(self._lengths) // fewest))
+        lengths = [item.length for item in self._train]
+        super().__init__(recipe.training, lengths, max(lengths, default=1))
 
-    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[GapBatch | None]:
-        groups = self._groups(epoch)
-        for number in range(rank, world * self.count_batches(epoch, world), world):
-            yield self._collate([self._train[index] for index in groups[number]]) if number < len(groups) else None
-
-    def count_batches(self, epoch: int, world: int = 1) -> int:
-        return -(-len(self._groups(epoch)) // world)
-
-    def _groups(self, epoch: int) -> list[list[int]]:
-        random = np.random.default_rng([self._training.seed, epoch])
-        return bucket_by_length(self._lengths, self._batch_tokens, random)
-
-    def _collate(self, items: Sequence[Any]) -> GapBatch:
-        feeds = to_tensors(self._codec.collate(items))
+    def _batch(self, epoch: int, group: Sequence[int]) -> GapBatch:
+        feeds = to_tensors(self._codec.collate([self._train[index] for index in group]))
         rows = feeds["words"]  # (T, B)
         steps, inputs = (rows > UNKNOWN).nonzero(as_tuple=True)
         return GapBatch(feeds={**feeds, "gap_steps": steps, "gap_inputs": inputs}, rows=rows[steps, inputs])

@@ -3,7 +3,7 @@
 T steps, B batch, K step labels, L text labels (labels of whole sequences).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from training.metrics import ExampleLabels
 from training.nn.crf import is_valid_iob2
 from training.nn.encoders import FrameEncoder, WordEncoder
 from training.nn.networks import Network, SequenceNetwork, fit_standardization
+from training.objectives import LengthBuckets
 from training.recipe import Recipe
 from training.training_config import ClassWeights
 
@@ -47,7 +48,7 @@ class SequenceBatch:
         return replace(self, feeds=to_device(self.feeds, device), steps=steps, text=text)
 
 
-class SequenceObjective:
+class SequenceObjective(LengthBuckets):
     """Labels of steps, of whole sequences, or of both."""
 
     def __init__(
@@ -60,7 +61,7 @@ class SequenceObjective:
     ) -> None:
         train, dev = examples.train, examples.choosing
         self.network: Network = network
-        self._task, self._training, self._auxiliary = recipe.task, recipe.training, recipe.auxiliary
+        self._task, self._auxiliary = recipe.task, recipe.auxiliary
         labels, text_labels = label_names(recipe.task, train)
         steps, text = ((), labels) if recipe.task == "classify" else (labels, text_labels)
         self._step_labels, self._text_labels = steps, tuple(recipe.merge) or text
@@ -73,9 +74,7 @@ class SequenceObjective:
         self._auxiliary_train = _EncodedExamples(codec, label_names("tag", auxiliary)[0], (), auxiliary)
         self.expected = [ExampleLabels.of(example) for example in dev]
         self.metric = metrics.metric_of(recipe.task, steps)
-        self._batch_tokens = recipe.training.batch_tokens
-        if fewest := recipe.training.fewest_steps:
-            self._batch_tokens = min(self._batch_tokens, max(FEWEST_TOKENS, sum(self._train.lengths) // fewest))
+        super().__init__(recipe.training, self._train.lengths, FEWEST_TOKENS)
         self._mean_length = float(np.mean(self._train.lengths)) if len(train) else 1.0
         self._step_weights = _class_weights(recipe.training.class_weights, self._train.step_counts)
         self._text_weights = _class_weights(recipe.training.class_weights, self._train.text_counts)
@@ -88,15 +87,10 @@ class SequenceObjective:
         if network.crf is not None and not is_valid_iob2(tags_of(example) for example in train):
             network.crf.forbidden.fill_(False)
 
-    def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[SequenceBatch | None]:
-        groups = self._groups(epoch)
-        for number in range(rank, world * self.count_batches(epoch, world), world):
-            if number >= len(groups):
-                yield None
-                continue
-            group, auxiliary = groups[number]
-            examples = self._auxiliary_train if auxiliary else self._encoded_for(epoch)
-            yield replace(examples.collate(group), auxiliary=auxiliary)
+    def _batch(self, epoch: int, group: tuple[list[int], bool]) -> SequenceBatch:
+        indices, auxiliary = group
+        examples = self._auxiliary_train if auxiliary else self._encoded_for(epoch)
+        return replace(examples.collate(indices), auxiliary=auxiliary)
 
     def _encoded_for(self, epoch: int) -> "_EncodedExamples":
         """Return the training examples of an epoch, which augmentation may have changed."""
@@ -108,15 +102,10 @@ class SequenceObjective:
             self._augmented = epoch, self._encode(examples)
         return self._augmented[1]
 
-    def count_batches(self, epoch: int, world: int = 1) -> int:
-        return -(-len(self._groups(epoch)) // world)
-
     def _groups(self, epoch: int) -> list[tuple[list[int], bool]]:
         """Return the example indices of each batch, and whether they index the auxiliary task."""
         random = np.random.default_rng([self._training.seed, epoch])
-        lengths, training = self._encoded_for(epoch).lengths, self._training
-        lengths = sample_lengths(lengths, training.share, random, always_from=training.share_below)
-        groups = [(group, False) for group in bucket_by_length(lengths, self._batch_tokens, random)]
+        groups = [(group, False) for group in self._buckets(self._encoded_for(epoch).lengths, random)]
         if self._auxiliary is None:
             return groups
         lengths = sample_lengths(self._auxiliary_train.lengths, self._auxiliary.share, random)

@@ -15,11 +15,12 @@ from torch.nn.functional import cross_entropy
 from models.codecs import Codec
 from models.codecs.pieces import END, PiecesCodec
 from training import metrics, translations
-from training.batches import FeedTensors, bucket_by_length, sample_lengths, to_device, to_tensors
+from training.batches import FeedTensors, bucket_by_length, to_device, to_tensors
 from training.data.examples import PairExample, Splits
 from training.device_precision import device_of
 from training.nn.networks import Network, fit_standardization
 from training.nn.translator import EncoderDecoder
+from training.objectives import LengthBuckets
 from training.recipe import Recipe
 from training.translations import AttendedTranslation
 
@@ -42,7 +43,7 @@ class PairBatch:
         )
 
 
-class TranslationObjective:
+class TranslationObjective(LengthBuckets):
     """The cross entropy of each piece of the target, after the pieces before it, with label smoothing.
 
     With scheduled sampling, a growing share of the pieces before a step are the network's own (Bengio et al. 2015).
@@ -55,32 +56,22 @@ class TranslationObjective:
         self, recipe: Recipe, source: Codec, codec: PiecesCodec, network: EncoderDecoder, examples: Splits[PairExample]
     ) -> None:
         self.network: Network = network
-        self._training, self._codec, self._source = recipe.training, codec, source
+        self._codec, self._source = codec, source
         self._dev = examples.choosing
         self._train_pairs = _EncodedPairs(source, codec, examples.train)
         self._dev_pairs = _EncodedPairs(source, codec, self._dev)
         if network.encoder is not None:
             fit_standardization(network.encoder, [example.source for example in examples.train])
-        self._batch_tokens = recipe.training.batch_tokens
-        if fewest := recipe.training.fewest_steps:
-            self._batch_tokens = min(self._batch_tokens, max(FEWEST_TOKENS, sum(self._train_pairs.lengths) // fewest))
+        super().__init__(recipe.training, self._train_pairs.lengths, FEWEST_TOKENS)
         self._smoothing = recipe.training.label_smoothing
         self._sampled = 0.0  # share of the pieces that are the network's own, in this epoch
 
     def batches(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[PairBatch | None]:
         self._sampled = self._training.scheduled_sampling * epoch / max(1, self._training.epochs - 1)
-        groups = self._groups(epoch)
-        for number in range(rank, world * self.count_batches(epoch, world), world):
-            yield self._train_pairs.collate(groups[number]) if number < len(groups) else None
+        yield from super().batches(epoch, rank, world)
 
-    def count_batches(self, epoch: int, world: int = 1) -> int:
-        return -(-len(self._groups(epoch)) // world)
-
-    def _groups(self, epoch: int) -> list[list[int]]:
-        random = np.random.default_rng([self._training.seed, epoch])
-        lengths, training = self._train_pairs.lengths, self._training
-        lengths = sample_lengths(lengths, training.share, random, always_from=training.share_below)
-        return bucket_by_length(lengths, self._batch_tokens, random)
+    def _batch(self, epoch: int, group: Sequence[int]) -> PairBatch:
+        return self._train_pairs.collate(group)
 
     def weight(self, batch: PairBatch) -> int:
         return int((batch.targets != IGNORED).sum())
