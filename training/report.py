@@ -10,11 +10,10 @@ from typing import Any
 
 from models import self_test
 from models.bundle import Bundle
-from training import forecasts, metrics, missing_words, plots, score, translations
+from training import forecasts, metrics, missing_words, score, translations
 from training.baselines import baselines
 from training.data import loading
 from training.data.examples import (
-    ForecastWindow,
     PairExample,
     SequenceExample,
     SeriesExample,
@@ -24,15 +23,12 @@ from training.data.examples import (
     merge_labels,
     where,
 )
-from training.data.time_series import longer_season_of, season_of
+from training.data.time_series import longer_season_of
 from training.metrics import ExampleLabels
 from training.prepare import fit_codec
 from training.recipe import Recipe
-from training.translations import AttendedTranslation
 
-REPORT, CONFUSION, ERRORS = "report.json", "confusion.png", "errors.tsv"
-FORECASTS, ERRORS_BY_HORIZON = "forecasts.png", "errors-by-horizon.png"
-TRANSLATIONS, ATTENTION = "translations.tsv", "attention.png"
+REPORT, ERRORS, TRANSLATIONS = "report.json", "errors.tsv", "translations.tsv"
 TRANSLATION_COLUMNS = ("source", "target", "translation")
 ERROR_COLUMNS = ("gold", "predicted", "score", "text")
 SAMPLE = {"temperature": 0.7, "seed": 1, "max_new_tokens": 300}  # of a language model
@@ -124,14 +120,6 @@ def measure_bundle(
     return {"baselines": scores, "sample": {**SAMPLE, "prompt": prompt, "text": text}}
 
 
-def draw_confusion(
-    folder: Path, task: str, expected: Sequence[ExampleLabels], predicted: Sequence[ExampleLabels]
-) -> None:
-    plots.draw_confusion(
-        metrics.confusion(*metrics.label_lists(task, expected, predicted)), folder / CONFUSION, folder.name
-    )
-
-
 def write_translations(folder: Path, examples: Sequence[PairExample], predicted: Sequence[str]) -> None:
     """Write translations.tsv: the source of each example, its target, and the translation."""
     with (folder / TRANSLATIONS).open("w", encoding="utf-8", newline="") as file:
@@ -140,17 +128,6 @@ def write_translations(folder: Path, examples: Sequence[PairExample], predicted:
         for example, translation in zip(examples, predicted, strict=True):
             source = example.source if isinstance(example.source, str) else where(example)
             writer.writerow((source, example.target, translation))
-
-
-def draw_attention(folder: Path, found: AttendedTranslation) -> None:
-    plots.draw_attention(found, folder / ATTENTION)
-
-
-def draw_forecasts(folder: Path, recipe: Recipe, windows: Sequence[ForecastWindow], rows: Sequence[plots.Row]) -> None:
-    """Draw forecasts.png and errors-by-horizon.png from the forecasts of windows."""
-    spec = recipe.forecast
-    plots.draw_forecasts(windows, rows, spec.quantile_levels, folder / FORECASTS)
-    plots.draw_errors(windows, rows, season_of(spec.frequency), folder / ERRORS_BY_HORIZON)
 
 
 def write_errors(folder: Path, examples: Sequence[SequenceExample], predicted: Sequence[ExampleLabels]) -> int:

@@ -15,9 +15,10 @@ from models import codecs
 from models.bundle import vocabulary, vocabulary_text
 from models.manifest import MANIFEST_FILE
 from models.messages import suggest
-from training import metrics, parallel, report, trainer
+from training import metrics, parallel, plots, report, trainer
 from training.data import loading
 from training.data.examples import DataError, Source, Splits, digest_of
+from training.data.time_series import season_of
 from training.nn.networks import Network, SequenceNetwork, make_network
 from training.objectives import Objective
 from training.objectives.forecasting import ForecastObjective
@@ -167,12 +168,14 @@ def _write_report(run: TrainingRun, examples: Splits[Any], objective: Objective)
         "stopped": trainer.describe_stop(run.history, run.metric, run.recipe.training),
     }
     if isinstance(objective, ForecastObjective):
-        report.draw_forecasts(run.folder, run.recipe, dev, objective.predict(run.network()))
+        rows, spec = objective.predict(run.network()), run.recipe.forecast
+        plots.draw_forecasts(dev, rows, spec.quantile_levels, run.folder / "forecasts.png")
+        plots.draw_errors(dev, rows, season_of(spec.frequency), run.folder / "errors-by-horizon.png")
     if isinstance(objective, TranslationObjective):
         network = run.network()
         report.write_translations(run.folder, dev, objective.predict(network))
         first = run.recipe.examples[0] if run.recipe.examples else dev[0].source
-        report.draw_attention(run.folder, objective.attend(network, first))
+        plots.draw_attention(objective.attend(network, first), run.folder / "attention.png")
     if isinstance(objective, SequenceObjective):
         network = run.network()
         if run.recipe.training.threshold and isinstance(network, SequenceNetwork):
@@ -180,7 +183,8 @@ def _write_report(run: TrainingRun, examples: Splits[Any], objective: Objective)
         predicted, _ = objective.predict(network)
         content |= report.label_scores(run.recipe.task, run.metric, objective.expected, predicted)
         content["errors"] = report.write_errors(run.folder, dev, predicted)
-        report.draw_confusion(run.folder, run.recipe.task, objective.expected, predicted)
+        pairs = metrics.label_lists(run.recipe.task, objective.expected, predicted)
+        plots.draw_confusion(metrics.confusion(*pairs), run.folder / "confusion.png", run.folder.name)
     report.write(run.folder, content)
 
 
