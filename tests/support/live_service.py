@@ -7,6 +7,7 @@ quick mode serves tiny bundles and checks answers only, because timings on a sha
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,13 @@ from loadtest.http_client import ServiceAddress, fetch
 from loadtest.load_loops import raise_file_limit
 from loadtest.payloads import ServedModel
 from loadtest.service_process import ServiceProcess, start_seqserve
+from tests.support.polling import wait_until
 
 FULL = os.environ.get("SEQSERVE_E2E") == "full"
 ROOT = Path(__file__).resolve().parent.parent.parent
 STATE_KEY = "a key for the end-to-end tests"
+SETTLE_S = 30.0  # for a service to notice resets, and for its timers to expire
+LATE_THREADS = 0 if FULL else 8  # of pools that have not needed their thread during a short warm-up
 GAUGES = re.compile(r"^(seqserve_(?:active_\w+|queue_items))\S* (\S+)$", re.MULTILINE)
 
 
@@ -49,12 +53,27 @@ class LiveService:
         gauges: dict[str, float] = {}
         for name, value in GAUGES.findall(self.metrics()):
             gauges[name] = gauges.get(name, 0.0) + float(value)
-        sockets = files = 0
+        sockets = files = threads = 0
         for process in self.process.tree():
             with contextlib.suppress(psutil.Error):
                 sockets += sum(each.laddr.port == self.address.port for each in process.net_connections("tcp"))
                 files += process.num_fds()
-        return ServiceResources(gauges=gauges, sockets=sockets, files=files, memory_mb=self.process.memory_mb())
+                threads += process.num_threads()
+        memory_mb = self.process.memory_mb()
+        return ServiceResources(gauges=gauges, sockets=sockets, files=files, threads=threads, memory_mb=memory_mb)
+
+    def settle(self, before: "ServiceResources | None" = None) -> "ServiceResources":
+        """Wait until the service holds no more than `before`, at most for SETTLE_S, and return what it holds."""
+        end_s = time.monotonic() + SETTLE_S
+        found = self.resources()
+
+        def settled() -> bool:
+            nonlocal found
+            found = self.resources()
+            return not found.leaks(before or found) or time.monotonic() > end_s
+
+        wait_until(settled, timeout_s=2 * SETTLE_S)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +83,15 @@ class ServiceResources:
     gauges: Mapping[str, float]  # active slots, active streams, queued inputs
     sockets: int
     files: int
+    threads: int
     memory_mb: float
 
     def leaks(self, before: "ServiceResources") -> list[str]:
         """Return what is held in addition to `before`. Gauges have to be 0."""
         found = [f"{name} is {value:g}" for name, value in self.gauges.items() if value]
-        found += [f"{self.sockets - before.sockets} sockets"] if self.sockets > before.sockets else []
-        return found + ([f"{self.files - before.files} files"] if self.files > before.files else [])
+        more = {name: getattr(self, name) - getattr(before, name) for name in ("sockets", "files", "threads")}
+        more["threads"] -= LATE_THREADS
+        return found + [f"{count} {name}" for name, count in more.items() if count > 0]
 
 
 @contextlib.contextmanager

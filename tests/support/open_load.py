@@ -10,6 +10,8 @@ from typing import Any, Self
 
 import httpx
 
+from tests.support.polling import PAUSE_S, Pauses
+
 TIMEOUT_S = 60.0
 REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "tag": ("/v1/tag", {"inputs": "the film is good and the plot is bad"}),
@@ -23,13 +25,19 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
 class OpenLoad:
     """Tag, classify, generate and event stream requests in turn, in a thread, while the block runs.
 
-    ``failures``: what went wrong, as text. ``counts``: complete answers by kind.
+    ``counts``: complete answers by kind. A request that fails because the machine paused is in neither.
     """
 
     url: str
     rate_per_s: float
-    failures: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REQUESTS, 0))
+    pauses: Pauses = field(default_factory=Pauses)
+    _failures: list[tuple[float, float, str]] = field(default_factory=list)  # began, ended, text
+
+    @property
+    def failures(self) -> list[str]:
+        """What went wrong, as text."""
+        return [text for began_s, ended_s, text in self._failures if not self.pauses.overlap(began_s, ended_s)]
 
     def __enter__(self) -> Self:
         self._ends = threading.Event()
@@ -50,10 +58,13 @@ class OpenLoad:
             httpx.AsyncClient(base_url=self.url, timeout=TIMEOUT_S, limits=limits) as client,
             asyncio.TaskGroup() as group,
         ):
+            watch = asyncio.create_task(self.pauses.watch())
             while not self._ends.is_set():
                 group.create_task(self._send(client, next(kinds)))
                 due_s += 1 / self.rate_per_s
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+                due_s = max(due_s, time.monotonic() - PAUSE_S)  # what was due in a longer pause is left out
+            watch.cancel()
 
     async def _send(self, client: httpx.AsyncClient, kind: str) -> None:
         path, body = REQUESTS[kind]
@@ -65,6 +76,7 @@ class OpenLoad:
         except httpx.HTTPError as error:
             problem = repr(error)
         if problem:
-            self.failures.append(f"{kind} after {time.monotonic() - started_s:.2f} s: {problem[-300:]}")
+            ended_s = time.monotonic()
+            self._failures.append((started_s, ended_s, f"{kind} after {ended_s - started_s:.2f} s: {problem[-300:]}"))
         else:
             self.counts[kind] += 1

@@ -30,9 +30,14 @@ def add_version(repository: Path, version: str, *, model: str = "tiny-tag", seed
     """Add a version of a model. Return its directory, which appears in one step."""
     options = {} if model == "tiny-generate" else {"labels": labels_of(version)}
     made = MAKERS[model](repository / ".made" / version, seed=seed or 100 + int(version), **options)
-    manifest = read(made).model_copy(update={"version": version})
-    files = {file.name: file.read_bytes() for file in made.iterdir() if file.name != MANIFEST_FILE}
-    path = repository / model / version
+    return copy_version(made, repository, version)
+
+
+def copy_version(source: Path, repository: Path, version: str) -> Path:
+    """Add a bundle as a version of its model. Return its directory, which appears in one step."""
+    manifest = read(source).model_copy(update={"version": version})
+    files = {file.name: file.read_bytes() for file in source.iterdir() if file.name != MANIFEST_FILE}
+    path = repository / manifest.name / version
     bundle.save(path, manifest, files)
     return path
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import multiprocessing
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -9,12 +10,23 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from random import Random
 
-from loadtest.http_client import ServiceAddress
+from loadtest.http_client import ServiceAddress, request_bytes
 from loadtest.load_loops import run_loop
-from tests.support.raw_http import RawConnection
+from tests.support.live_service import LiveService
+from tests.support.raw_http import RawConnection, websocket_frame, websocket_handshake
 
 SMALL_BUFFER_BYTES = 1024  # for a slow reader, whose kernel would otherwise accept the whole answer
 ANSWER_BYTES = 4000  # a client that hangs up during an answer has read fewer
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisitTiming:
+    """How fast the clients are."""
+
+    hold_s: tuple[float, float]  # how long a stalled client keeps its connection
+    between_s: tuple[float, float]  # until a client returns
+    byte_s: float  # pause after each byte of a slow reader or writer
+    arrive_s: float  # all clients arrive within this time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +37,37 @@ class VisitPlan:
     plain: bytes
     stream: bytes | None  # a request for server-sent events
     websocket: bytes | None  # a handshake and frames
-    hold_s: tuple[float, float]  # how long a stalled client keeps its connection
-    between_s: tuple[float, float]  # until a client returns
-    byte_s: float  # pause after each byte of a slow reader or writer
-    arrive_s: float  # all clients arrive within this time
+    timing: VisitTiming
+
+
+async def visit_plan(service: LiveService, timing: VisitTiming, *, plain_tokens: int, stream_tokens: int) -> VisitPlan:
+    """Return a plan for the routes of a service. The tokens are those of a generated text and of an event stream."""
+    address, text = service.address, "the king and a good old film "
+    task = "generate" if "generate" in service.tasks else min(service.tasks)
+    parameters = {"parameters": {"max_new_tokens": plain_tokens}} if task == "generate" else {}
+    plain = json.dumps({"inputs": text, **parameters}).encode()
+    long = json.dumps({"inputs": text, "parameters": {"max_new_tokens": stream_tokens}}).encode()
+    stream = request_bytes(address, "/v1/generate_stream", long)
+    opening = websocket_handshake(address, "/v1/stream")
+    words = (b"the", b"king", b"and", b"a", b"film") * 40
+    frames = b"".join(websocket_frame(b'{"inputs": "%b"}' % word) for word in words)
+    return VisitPlan(
+        address=address,
+        plain=request_bytes(address, f"/v1/{task}", plain),
+        stream=stream if await _status(address, stream) == 200 else None,
+        websocket=opening + frames if await _status(address, opening) == 101 else None,
+        timing=timing,
+    )
+
+
+async def _status(address: ServiceAddress, request: bytes) -> int:
+    connection = await RawConnection.open(address)
+    try:
+        await connection.send(request)
+        async with asyncio.timeout(10.0):
+            return int((await connection.receive())[9:12])
+    finally:
+        connection.close()
 
 
 Visit = Callable[[VisitPlan, bytes, Random], Awaitable[None]]
@@ -48,7 +87,7 @@ async def _stall(plan: VisitPlan, part: bytes, random: Random) -> None:
     try:
         await connection.send(part)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(random.uniform(*plan.hold_s)):
+            async with asyncio.timeout(random.uniform(*plan.timing.hold_s)):
                 while await connection.receive():  # until the service closes it
                     pass
     finally:
@@ -68,7 +107,7 @@ async def hang_up_in_answer(plan: VisitPlan, request: bytes, random: Random) -> 
     left = random.randrange(ANSWER_BYTES)
     try:
         await connection.send(request)
-        async with asyncio.timeout(plan.hold_s[1]):
+        async with asyncio.timeout(plan.timing.hold_s[1]):
             while left > 0 and (block := await connection.receive(left)):
                 left -= len(block)
     finally:
@@ -80,7 +119,7 @@ async def send_slowly(plan: VisitPlan, request: bytes, random: Random) -> None:
     try:
         for at in range(len(request)):
             await connection.send(request[at : at + 1])
-            await asyncio.sleep(plan.byte_s)
+            await asyncio.sleep(plan.timing.byte_s)
     finally:
         connection.close()
 
@@ -90,7 +129,7 @@ async def read_slowly(plan: VisitPlan, request: bytes, random: Random) -> None:
     try:
         await connection.send(request)
         while await connection.receive(1):
-            await asyncio.sleep(plan.byte_s)
+            await asyncio.sleep(plan.timing.byte_s)
     finally:
         connection.close()
 
@@ -162,9 +201,9 @@ async def _visit_again(
     plan: VisitPlan, name: str, kind: tuple[Visit, bytes], random: Random, visits: Counter[str]
 ) -> None:
     visit, request = kind
-    await asyncio.sleep(random.uniform(0.0, plan.arrive_s))
+    await asyncio.sleep(random.uniform(0.0, plan.timing.arrive_s))
     while True:
         visits[name] += 1
         with contextlib.suppress(OSError, TimeoutError):  # the service may close the connection
             await visit(plan, request, random)
-        await asyncio.sleep(random.uniform(*plan.between_s))
+        await asyncio.sleep(random.uniform(*plan.timing.between_s))
