@@ -293,7 +293,7 @@ class Engine:
         runtime = self.runtime_for("embed", model)
         single = isinstance(inputs, str) or runtime.is_single(list(inputs))
         raws = [inputs] if single else inputs
-        with runtime.admit(request, len(raws), runtime.estimated_tokens(raws)) as job:
+        with runtime.admit(request, len(raws), sum(map(runtime.estimated_tokens, raws))) as job:
             items = await self._encode_all(runtime, raws, single=single, truncate=truncate)
             for index, item in enumerate(items):
                 if not item.length:
@@ -364,7 +364,7 @@ class Engine:
         single = isinstance(inputs, str)
         prompts = [inputs] if isinstance(inputs, str) else inputs
         service, new_tokens = self.models.generation(runtime), options.max_new_tokens
-        tokens = runtime.estimated_tokens(prompts) + new_tokens * len(prompts)
+        tokens = sum(map(runtime.estimated_tokens, prompts)) + new_tokens * len(prompts)
         with runtime.admit(request, len(prompts), tokens) as job:
             items = await self._encode_all(runtime, prompts, new_tokens=new_tokens, single=single)
             jobs = service.start(prompts, items, [options] * len(prompts))
@@ -388,7 +388,9 @@ class Engine:
         runtime = self.models.find_for("generate", model, state=state)
         new_tokens = max((each.max_new_tokens for each in options), default=0)
         service = self.models.generation(runtime)
-        job = runtime.admit(request, len(prompts), runtime.estimated_tokens(prompts) + new_tokens * len(prompts))
+        job = runtime.admit(
+            request, len(prompts), sum(map(runtime.estimated_tokens, prompts)) + new_tokens * len(prompts)
+        )
         try:
             items = await self._encode_all(runtime, prompts, new_tokens=new_tokens, single=len(prompts) == 1)
             return GenerationStream(runtime, service.start(prompts, items, options), job, result=service.result)
@@ -420,7 +422,7 @@ class Engine:
         runtime = self.runtime_for(task, model)
         search = parameters.search(runtime)
         new_tokens = search_tokens(search.options)
-        tokens = runtime.estimated_tokens(inputs) + new_tokens * len(inputs)
+        tokens = sum(map(runtime.estimated_tokens, inputs)) + new_tokens * len(inputs)
         with runtime.admit(request, len(inputs), tokens) as job:
             items = await self._encode_all(runtime, inputs, new_tokens=new_tokens, single=single, pair=search.pair)
             if search.options.details:
@@ -439,7 +441,7 @@ class Engine:
         runtime = self.runtime_for("translate", model)
         search = parameters.search(runtime)
         new_tokens = search_tokens(search.options)
-        job = runtime.admit(request, 1, runtime.estimated_tokens([text]) + new_tokens)
+        job = runtime.admit(request, 1, runtime.estimated_tokens(text) + new_tokens)
         try:
             items = await self._encode_all(runtime, [text], new_tokens=new_tokens, single=True, pair=search.pair)
             return GenerationStream(runtime, search.start(items), job, result=TranslatedSource.answer)
@@ -473,7 +475,7 @@ class Engine:
         self, runtime: ModelRuntime, raw: Any, request: InferenceRequest, *, truncate: bool = False
     ) -> tuple[Any, Any]:
         """Return one encoded input and its row. An input without steps is not run."""
-        with runtime.admit(request, 1, runtime.estimated_tokens((raw,))) as job:
+        with runtime.admit(request, 1, runtime.estimated_tokens(raw)) as job:
             item = runtime.encode(raw, truncate=truncate)
             self._check_tokens(runtime, item.length)
             if not item.length:
@@ -498,7 +500,7 @@ class Engine:
         `names` are the fields of the inputs, for errors; the default is `inputs[0]` and so on, or `inputs` if it was
         a `single` one. `prepare` is applied to each encoded input.
         """
-        with runtime.admit(request, len(inputs), runtime.estimated_tokens(inputs)) as job:
+        with runtime.admit(request, len(inputs), sum(map(runtime.estimated_tokens, inputs))) as job:
             items = await self._encode_all(runtime, inputs, names=names, single=single, truncate=truncate)
             items = list(map(prepare, items)) if prepare else items
             filled = [item for item in items if item.length]

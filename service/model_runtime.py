@@ -100,6 +100,7 @@ class ModelRuntime:
     max_requests: int  # in progress
     max_length: int  # of one input, in steps
     reads: AnySpec  # the codec of inputs, which every request asks for
+    characters_per_token: int  # of a text, about
     decoders: Mapping[str, Decode]  # by task
 
     @property
@@ -136,6 +137,16 @@ class ModelRuntime:
         return self.scheduler.slots if isinstance(self.scheduler, DecodingScheduler) else 0
 
     @property
+    def used_slots(self) -> int:
+        """Rows of the decoding batch that are in use."""
+        return self.scheduler.used_slots if isinstance(self.scheduler, DecodingScheduler) else 0
+
+    @property
+    def queued_items(self) -> int:
+        """The inputs in both queues."""
+        return self.scheduler.queued_items + self.tensors.scheduler.queued_items
+
+    @property
     def saturation(self) -> float:
         """The share of the queues, slots or requests in progress that is used, from 0 to 1, whichever is largest."""
         requests = min(1.0, len(self.jobs) / self.max_requests)
@@ -151,17 +162,18 @@ class ModelRuntime:
         """The requests in progress."""
         return [*self.scheduler.jobs, *self.tensors.scheduler.jobs]
 
-    def estimated_tokens(self, inputs: Sequence[Any]) -> int:
-        """Return about how many tokens these inputs have, without reading them."""
+    def estimated_tokens(self, raw: Any) -> int:
+        """Return about how many tokens an input has, without reading it."""
+        if isinstance(raw, str):
+            return min(len(raw) // self.characters_per_token, self.max_length)
         codec = self.reads
         if isinstance(codec, SeriesSpec):
-            return sum([-(-min(len(raw), codec.longest) // codec.segment) for raw in inputs])
-        per_token, most = CHARACTERS_PER_TOKEN.get(codec.kind, 1), self.max_length
-        return sum([min(len(raw) // per_token if isinstance(raw, str) else len(raw), most) for raw in inputs])
+            return -(-min(len(raw), codec.longest) // codec.segment)
+        return min(len(raw), self.max_length)
 
     def check_ready(self) -> None:
         """Raise Unavailable unless the bundle is ready."""
-        if not self.ready:
+        if not (self.loop.healthy and self.tensors.loop.healthy):
             raise Unavailable(f"{self.name} has failed and is being restarted; try again in a few seconds")
 
     def admit(self, request: InferenceRequest, inputs: int, tokens: int = 0, *, as_tensors: bool = False) -> Job:
@@ -271,6 +283,7 @@ def open_runtime(
         max_requests=settings.queue_requests,
         max_length=bundle.manifest.max_length,
         reads=bundle.manifest.reads,
+        characters_per_token=CHARACTERS_PER_TOKEN.get(bundle.manifest.reads.kind, 1),
         decoders=_decoders(bundle),
     )
 

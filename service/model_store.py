@@ -160,7 +160,13 @@ class ModelStore:
         """Make the metrics of a version that is served from now on."""
         name, version, model = runtime.name, runtime.version, runtime.bundle.model
         self._telemetry.bundle(name, version, runtime.bundle.variant, load_s)
-        self._telemetry.saturation(name, version, lambda: runtime.saturation)
+        self._telemetry.load(
+            name,
+            version,
+            saturation=lambda: runtime.saturation,
+            queue_items=lambda: runtime.queued_items,
+            active_slots=(lambda: runtime.used_slots) if runtime.slots else None,
+        )
         if isinstance(model, ModelWithSpeller):
             self._telemetry.oov_words(name, version, model.take_counts)
 

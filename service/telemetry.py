@@ -162,7 +162,7 @@ class Telemetry:
         self.gauges: dict[tuple[Metric, Labels], float] = {}
         self._histograms: dict[tuple[Metric, Labels], _Histogram] = {}
         self._oov_words: dict[Labels, Callable[[], tuple[int, int]]] = {}
-        self._saturation: dict[Labels, Callable[[], float]] = {}
+        self._sampled: dict[tuple[Metric, Labels], Callable[[], float]] = {}
         self._models: set[str] = set()
         self._streams: defaultdict[Labels, int] = defaultdict(int)
         self._families: dict[Metric, Any] = {}
@@ -199,12 +199,24 @@ class Telemetry:
         """Record that a bundle answers nothing any more. prometheus_client cannot remove its series."""
         self.gauges[BUNDLE, (model, version, variant)] = 0
         self._oov_words.pop((model, version), None)
-        if self._saturation.pop((model, version), None) is not None:
-            self.gauges[SATURATION, (model, version)] = 0
+        for metric in (SATURATION, QUEUE_ITEMS, ACTIVE_SLOTS):
+            if self._sampled.pop((metric, (model, version)), None) is not None:
+                self.gauges[metric, (model, version)] = 0
 
-    def saturation(self, model: str, version: str, ratio: Callable[[], float]) -> None:
-        """Record the saturation of a model, from 0 to 1, at each flush."""
-        self._saturation[model, version] = ratio
+    def load(
+        self,
+        model: str,
+        version: str,
+        *,
+        saturation: Callable[[], float],
+        queue_items: Callable[[], int],
+        active_slots: Callable[[], int] | None = None,
+    ) -> None:
+        """Record the load of a model at each flush: its saturation, from 0 to 1, its queue, and its texts."""
+        labels = (model, version)
+        self._sampled |= {(SATURATION, labels): saturation, (QUEUE_ITEMS, labels): queue_items}
+        if active_slots is not None:
+            self._sampled[ACTIVE_SLOTS, labels] = active_slots
 
     def oov_words(self, model: str, version: str, counts: Callable[[], tuple[int, int]]) -> None:
         """Count the out-of-vocabulary words of a model. ``counts``: those since the last call, cached and spelled."""
@@ -239,8 +251,8 @@ class Telemetry:
             for source, words in zip(("cache", "speller"), counts(), strict=True):
                 if words:
                     self.count(OOV_WORDS, (*labels, source), words)
-        for labels, ratio in self._saturation.items():
-            self.gauges[SATURATION, labels] = ratio()
+        for series, sample in self._sampled.items():
+            self.gauges[series] = sample()
         while self._counts:
             (metric, labels), count = self._counts.popitem()
             self._series(metric, labels).inc(count)
@@ -285,9 +297,7 @@ class ModelMetrics:
 
     def __init__(self, telemetry: Telemetry, model: str, version: str) -> None:
         self._telemetry = telemetry
-        self._gauges = telemetry.gauges
         self._labels = (model, version)
-        self._queue_items, self._active_slots = (QUEUE_ITEMS, self._labels), (ACTIVE_SLOTS, self._labels)
 
     def batch(
         self,
@@ -334,12 +344,3 @@ class ModelMetrics:
         self._telemetry.count(GENERATED, self._labels, count)
         if interval_s:
             self._telemetry.observe(INTER_TOKEN, self._labels, interval_s, count)
-
-    def queue_depth(self, items: int) -> None:
-        """Set how many inputs are queued."""
-        self._gauges[self._queue_items] = items
-
-    def slots(self, *, queued: int, active: int) -> None:
-        """Set how many sequences are queued and how many have a slot."""
-        self._gauges[self._queue_items] = queued
-        self._gauges[self._active_slots] = active

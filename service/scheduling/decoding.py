@@ -59,7 +59,6 @@ class DecodingScheduler(Scheduler):
         batch.drop_over(now_s)
         self.drop_cancelled()
         self._fill_slots(now_s)
-        self.metrics.slots(queued=self._queued_items, active=batch.used_slots)
         # Prefill and steps alternate, so that neither new prompts nor a full batch stop the other.
         if batch.prefilling and not (batch.active and self._prefilled_last):
             self._prefilled_last = True

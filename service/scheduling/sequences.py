@@ -26,6 +26,7 @@ Run = Callable[[Sequence[Any]], Sequence[Any]]  # the encoded inputs of a batch 
 WINDOW = 32
 # The cost of padded cells is multiplied by this. The optimum is flat: a little time buys much less padding.
 PADDING_AVERSION = 1.4
+NUMBER_BITS = 64  # of the order of arrival, in the key by which the queue is sorted
 # What short batches may cost: this share of the time of their rows, in calls and steps that larger ones save.
 SHORT_BATCH_OVERHEAD = 0.25
 
@@ -59,7 +60,7 @@ class QueuedSequence:
     def __init__(self, job: Job, index: int, item: EncodedInput, number: int) -> None:
         self.job, self.index, self.item = job, index, item
         self.length, self.extra = item.length, item.extra
-        self.key = (self.length, number)
+        self.key = self.length << NUMBER_BITS | number
         self.queued = True
 
 
@@ -101,7 +102,7 @@ class SequenceScheduler(Scheduler):
         super().__init__(limits=limits, clock=clock, metrics=metrics)
         self.run, self.cost = run, cost
         self._limits = limits
-        self._by_length: list[tuple[tuple[int, int], QueuedSequence]] = []
+        self._by_length: list[tuple[int, QueuedSequence]] = []
         self._turns: FairQueue[QueuedSequence] = FairQueue()  # in order of service; some may not be queued any more
         self._bisecting: list[list[QueuedSequence]] = []  # parts of a failed batch, to run separately
         self._number = 0
@@ -123,11 +124,6 @@ class SequenceScheduler(Scheduler):
     @property
     def retry_after_s(self) -> float:
         return max(0.1, round(self._estimate.wait_s, 1))
-
-    def take(self) -> RunningBatch | None:
-        batch = self._next()
-        self.metrics.queue_depth(len(self._by_length))
-        return batch
 
     def complete(self, batch: RunningBatch, results: Sequence[Any], error: Exception | None, seconds: float) -> None:
         """Hand out the results of a batch, or bisect it after an error."""
@@ -156,16 +152,19 @@ class SequenceScheduler(Scheduler):
         entries = [QueuedSequence(job, index, item, self._number + index) for index, item in enumerate(items)]
         self._number += len(entries)
         self._turns.push(job.share, entries)
-        if len(entries) == 1:
-            insort(self._by_length, (entries[0].key, entries[0]))
+        if len(entries) == 1:  # most requests
+            entry = entries[0]
+            insort(self._by_length, (entry.key, entry))
+            tokens, extra = entry.length, entry.extra
         else:
             self._by_length += [(entry.key, entry) for entry in entries]
             self._by_length.sort()
-        tokens = sum([entry.length for entry in entries])
-        self._estimate.add(len(entries), tokens, sum([entry.extra for entry in entries]))
+            tokens = sum([entry.length for entry in entries])
+            extra = sum([entry.extra for entry in entries])
+        self._estimate.add(len(entries), tokens, extra)
         self.hold(job.share, tokens)
-        self._earliest_deadline_s = min(self._earliest_deadline_s, job.request.deadline_s)
-        self.metrics.queue_depth(len(self._by_length))
+        if job.request.deadline_s < self._earliest_deadline_s:
+            self._earliest_deadline_s = job.request.deadline_s
 
     def _check_deadline(self, share: ClientShare, deadline_s: float, now_s: float) -> None:
         """Raise DeadlinePassed if the queued work takes too long: the request would only expire in the queue.
@@ -183,7 +182,7 @@ class SequenceScheduler(Scheduler):
                 limit=round(left_s, 3),
             )
 
-    def _next(self) -> RunningBatch | None:
+    def take(self) -> RunningBatch | None:
         now_s = self.clock()
         while self._bisecting:
             entries = [entry for entry in self._bisecting.pop() if not entry.job.is_over(now_s)]

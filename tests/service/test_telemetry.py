@@ -65,7 +65,7 @@ def test_decoding_steps_and_tokens_are_recorded() -> None:
 
 def test_a_gauge_keeps_its_value_after_a_flush() -> None:
     telemetry = Telemetry()
-    ModelMetrics(telemetry, "m", "1").slots(queued=7, active=3)
+    telemetry.load("m", "1", saturation=lambda: 0.5, queue_items=lambda: 7, active_slots=lambda: 3)
     telemetry.flush()
     assert value(telemetry, "seqserve_queue_items", model="m", version="1") == 7
     assert value(telemetry, "seqserve_active_slots", model="m", version="1") == 3
@@ -93,15 +93,17 @@ def test_an_unloaded_bundle_is_0() -> None:
     assert value(telemetry, "seqserve_bundle_info", model="pos-en", version="1", variant="int8") == 0
 
 
-def test_saturation_is_read_at_each_flush_and_0_once_the_bundle_is_unloaded() -> None:
+def test_load_is_read_at_each_flush_and_0_once_the_bundle_is_unloaded() -> None:
     telemetry = Telemetry()
     ratios = iter((0.25, 0.75, 1.0))
     telemetry.bundle("pos-en", "1", "int8", 0.5)
-    telemetry.saturation("pos-en", "1", lambda: next(ratios))
+    telemetry.load("pos-en", "1", saturation=lambda: next(ratios), queue_items=lambda: 7)
     labels = {"model": "pos-en", "version": "1"}
     assert value(telemetry, "seqserve_saturation_ratio", **labels) == 0.25
     assert value(telemetry, "seqserve_saturation_ratio", **labels) == 0.75
+    assert value(telemetry, "seqserve_queue_items", **labels) == 7
     telemetry.bundle_unloaded("pos-en", "1", "int8")
+    assert value(telemetry, "seqserve_queue_items", **labels) == 0
     assert value(telemetry, "seqserve_saturation_ratio", **labels) == 0
     assert value(telemetry, "seqserve_saturation_ratio", **labels) == 0
 
@@ -153,7 +155,7 @@ def test_a_failed_flush_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch) ->
     with monkeypatch.context() as patch:
         patch.setattr(prometheus.Gauge, "set", lambda *_: (_ for _ in ()).throw(OSError("no space left on device")))
         telemetry.rejected("queue-full")
-        ModelMetrics(telemetry, "m", "1").queue_depth(7)
+        telemetry.load("m", "1", saturation=lambda: 0.5, queue_items=lambda: 7)
         with pytest.raises(OSError, match="no space"):
             telemetry.flush()
     assert value(telemetry, "seqserve_rejected_total", reason="queue-full") == 2

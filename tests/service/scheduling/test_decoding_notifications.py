@@ -105,12 +105,13 @@ def test_times_are_recorded_once_per_text_and_request() -> None:
     assert client.request.batch_items == 2
 
 
-def test_the_slot_metrics_return_to_zero() -> None:
+def test_queue_and_slots_are_counted_until_they_are_empty() -> None:
     harness = DecodingHarness(slots=1)
     harness.ask("a", "b", max_new_tokens=2)
+    harness.run_once()
+    assert (harness.scheduler.queued_items, harness.scheduler.used_slots) == (1, 1)
     harness.run_all()
-    assert harness.metrics.calls["slots"][0] == {"queued": 1, "active": 1}
-    assert harness.metrics.calls["slots"][-1] == {"queued": 0, "active": 0}
+    assert (harness.scheduler.queued_items, harness.scheduler.used_slots) == (0, 0)
 
 
 def test_a_finished_text_is_notified_at_once() -> None:

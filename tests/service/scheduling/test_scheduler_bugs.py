@@ -19,7 +19,7 @@ ASK: dict[type[Any], Callable[[Any], Client]] = {
     DecodingHarness: lambda harness: harness.ask("abc", "d"),
     TensorHarness: lambda harness: harness.ask("a"),
 }
-METRICS = ("queue_depth", "batch", "slots", "queue_time", "prefill", "first_token", "tokens", "steps")
+METRICS = ("batch", "queue_time", "prefill", "first_token", "tokens", "steps")
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ class Bug:
     [
         *((kind, place) for kind in ASK for place in ("take", "run", "complete")),
         (SequenceHarness, "batch"),
-        *((DecodingHarness, place) for place in ("slots", "queue_time", "prefill", "first_token", "tokens", "steps")),
+        *((DecodingHarness, place) for place in ("queue_time", "prefill", "first_token", "tokens", "steps")),
         (DecodingHarness, "drop_cancelled"),
     ],
 )
