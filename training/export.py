@@ -97,7 +97,7 @@ def export_run(
         written[precision], parts = graph_files(Variant(file=f"{precision}.onnx", reader=reader), graph.model)
         files |= parts
         if reader is not None and graph.reader is not None:
-            files[reader] = graph.reader.SerializeToString()
+            files[reader] = graph.reader.model.SerializeToString()
     manifest = _manifest(run, network, graphs["fp32"], splits, written, bundles.digests(files))
     manifest = manifest.model_copy(update={"version": version})
     with tempfile.TemporaryDirectory() as scratch:
@@ -176,6 +176,7 @@ def _manifest(
     """Return the manifest without scores and examples."""
     recipe, source = run.recipe, loading.add_donor_sources(run.recipe, run.source)
     fit_command = run.command or f"seqserve fit {recipe.name}"
+    initial = {f"initial weights: {recipe.init}": run.init_digest} if run.init_digest else {}
     provenance = Provenance(
         recipe=recipe.model_dump_json(),
         command=f"{fit_command} && seqserve export {run.folder}",
@@ -183,7 +184,7 @@ def _manifest(
             name=source.name,
             url=source.url,
             licence=source.licence,
-            sha256=source.files,
+            sha256=source.files | initial,
             train=len(splits.train),
             dev=len(splits.dev),
         ),

@@ -20,6 +20,7 @@ from models.manifest import CharactersSpec, DnaSpec, FramesSpec, PiecesSpec, Ser
 from training.data import checks, loading
 from training.data.augmentation import read_gazetteer
 from training.data.examples import DataError, Splits, inputs_of, label_names
+from training.initial_bundle import InitialBundle
 from training.nn.filler import Filler
 from training.nn.forecaster import Forecaster
 from training.nn.networks import LanguageModel, Network, SequenceNetwork, make_network
@@ -44,6 +45,7 @@ class PreparedRun:
     text_labels: tuple[str, ...]
     network: Network
     notes: tuple[str, ...]
+    init_digest: str = ""  # of the bundle of `init`
 
     def objective(self, recipe: Recipe) -> Objective:
         """Return the objective of the recipe's task. Encodes all examples."""
@@ -68,12 +70,19 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> PreparedRun:
     torch.manual_seed(recipe.training.seed)
     examples = loading.merge_dev_labels(recipe, examples or loading.load_splits(recipe))
     auxiliary = loading.load_auxiliary(recipe)
-    codec = fit_codec(recipe, [*examples.train, *auxiliary.train] if auxiliary else examples.train)
+    start = InitialBundle.open(recipe)
+    codec = (
+        start.codec
+        if start is not None
+        else fit_codec(recipe, [*examples.train, *auxiliary.train] if auxiliary else examples.train)
+    )
     labels, text_labels = (
         ((), ())
         if recipe.task in ("generate", "forecast", "translate", "caption", "fill")
         else label_names(recipe.task, examples.train)
     )
+    if start is not None:
+        start.check_labels(tuple(recipe.merge) or labels, text_labels)
     notes = checks.check_splits(recipe, codec, examples)
     network = make_network(
         recipe.architecture,
@@ -88,6 +97,8 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> PreparedRun:
     )
     if recipe.vectors is not None:
         notes = (*notes, load_vectors(recipe.vectors, codec, network))
+    if start is not None:
+        notes = (*notes, start.read_into(network))
     return PreparedRun(
         examples=examples,
         auxiliary=auxiliary,
@@ -96,6 +107,7 @@ def prepare(recipe: Recipe, examples: Splits[Any] | None = None) -> PreparedRun:
         text_labels=text_labels,
         network=network,
         notes=notes,
+        init_digest=start.digest if start is not None else "",
     )
 
 

@@ -140,6 +140,9 @@ class Recipe(_RecipePart):
     auxiliary: Auxiliary | None = None
     variation: AugmentationOptions | None = None
     vectors: Path | None = Field(default=None, description="pretrained word vectors in the format of GloVe or word2vec")
+    init: Path | None = Field(
+        default=None, description="bundle whose vocabularies and weights training starts from, as for fine-tuning"
+    )
     min_count: int = Field(default=2, ge=1)  # occurrences from which a word gets its own vector
     architecture: Architecture = Architecture()
     training: Training = Training()
@@ -152,6 +155,7 @@ class Recipe(_RecipePart):
         task, codec, crf, training = self.task, self.codec.kind, self.architecture.crf, self.training
         tagged, generates, fills = task in ("tag", "joint"), task == "generate", task == "fill"
         pairs = task in ("translate", "caption")
+        read = codec if self.source is None else self.source.kind
         words = self.codec if isinstance(self.codec, WordsSpec) else WordsSpec()
         windowed = (task, codec) == ("tag", "frames") and self.variation is not None and self.variation.for_frames
         joins = self.variation is not None and self.variation.join > 1
@@ -187,6 +191,10 @@ class Recipe(_RecipePart):
             f"tied is for language models, not for task {task!r}; remove it": self.architecture.tied and not generates,
             f"vectors are for words, not for codec.kind = {codec!r}; remove it": self.vectors and codec != "words",
             "vectors are for labels of words, not for task 'fill'; remove it": self.vectors and fills,
+            f"init reads the weights of words, characters, pieces and series, not of {read!r}; remove it": (
+                self.init and read in ("frames", "dna")
+            ),
+            "init has a value for each word already; remove vectors": self.init and self.vectors,
             "data.choice_share needs examples, and a text has none; remove it": self.data.choice_share and generates,
             f"data.more adds sentences, which task {task!r} does not take; remove it": (
                 self.data.more and task not in ("tag", "fill")

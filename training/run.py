@@ -48,6 +48,7 @@ class TrainingRun:
     sizes: tuple[int, int] = (0, 0)  # examples or characters, trained on and held out to choose the epoch
     digest: str = ""  # of the examples: see digest_of
     notes: tuple[str, ...] = ()  # about the data, for the user
+    init_digest: str = ""  # of the bundle that training started from
 
     def network(self) -> Network:
         """Return the network with the best weights and the chosen threshold, in evaluation mode."""
@@ -113,6 +114,7 @@ def fit(
         notes=prepared.notes,
         sizes=(len(prepared.examples.train), len(prepared.examples.choosing)),
         digest=digest_of(prepared.examples),
+        init_digest=prepared.init_digest,
     )
     # Other processes look for a checkpoint only after the first one has written the folder, or all raise its error.
     parallel.from_first(lambda: _write_folder(run, fresh))
@@ -150,6 +152,7 @@ def open_run(folder: Path) -> TrainingRun:
         source=Source(**description["source"]),
         history=history,
         command=description.get("command", ""),
+        init_digest=description.get("init_sha256", ""),
     )
 
 
@@ -228,6 +231,7 @@ def _write_folder(run: TrainingRun, fresh: bool) -> None:
         "codec": run.recipe.codec.model_dump(mode="json"),
         "examples": {"train": run.sizes[0], "dev": run.sizes[1], "sha256": run.digest},
         "command": run.command,
+        "init_sha256": run.init_digest,
         "machine": describe_machine(),
     }
     path = folder / RUN_FILE
@@ -257,7 +261,8 @@ def _decisive_fields(description: dict[str, Any]) -> dict[str, Any]:
     }
     labels = {"labels": description["labels"], "text labels": description.get("text_labels", [])}
     files, examples = description["source"]["files"], description["examples"]["sha256"]
-    return {**recipe, **training, **labels, "data files": files, "examples": examples}
+    init = description.get("init_sha256", "")
+    return {**recipe, **training, **labels, "data files": files, "examples": examples, "init": init}
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

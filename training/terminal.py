@@ -120,6 +120,9 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="Train on your own file: CoNLL, CSV, TSV, JSONL or text, or vectors in .npz.",
     )
+    parser.add_argument(
+        "--init", type=Path, metavar="BUNDLE", help="Start from the vocabularies and the weights of this bundle."
+    )
     parser.add_argument("--name", help="Name the run and its bundle (default: the recipe's name).")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="Change a field: --set training.epochs=3."
@@ -175,6 +178,8 @@ def recipe_from(options: argparse.Namespace) -> Recipe:
     changes = dict(_parse_change(text) for text in options.set)
     if options.name:
         changes["name"] = options.name
+    if options.init:
+        changes["init"] = str(options.init)
     if options.data:
         changes["data.path"] = str(options.data)
     given = given_file_options(options)
@@ -196,7 +201,7 @@ def given_file_options(options: argparse.Namespace) -> dict[str, Any]:
 def command_line(options: argparse.Namespace, *more: str) -> str:
     """Return the command that repeats a run. It omits --fresh, which changes no weight."""
     words = ["seqserve", options.command, options.recipe]
-    for name in ("data", "name", *FILE_OPTIONS):
+    for name in ("data", "init", "name", *FILE_OPTIONS):
         if (value := getattr(options, name)) is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
     for change in options.set:

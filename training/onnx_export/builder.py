@@ -3,9 +3,9 @@
 T steps, B batch, I features, K outputs, R table rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,18 @@ _TYPES = {"float32": ir.DataType.FLOAT, "int32": ir.DataType.INT32}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rounded:
+    """What bytes were rounded from: the exact values, and the initializer with the scales.
+
+    The scales, in this shape, multiply the bytes.
+    """
+
+    exact: Floats
+    scale: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportedGraph:
     """A finished ONNX model and the tensors that a manifest declares."""
 
@@ -35,7 +47,8 @@ class ExportedGraph:
     outputs: tuple[Tensor, ...]
     state: tuple[StateTensor, ...] = ()
     memory: tuple[MemoryTensor, ...] = ()
-    reader: onnx.ModelProto | None = None  # reads a source for a model that writes step by step
+    reader: "ExportedGraph | None" = None  # reads a source for a model that writes step by step
+    rounded: Mapping[str, Rounded] = field(default_factory=dict)  # by the initializer with the bytes
 
 
 class OnnxGraphBuilder:
@@ -51,13 +64,16 @@ class OnnxGraphBuilder:
         self._outputs: list[Tensor] = []
         self._state: list[StateTensor] = []
         self._memory: list[MemoryTensor] = []
+        self._rounded: dict[str, Rounded] = {}
 
-    def constant(self, array: Any, name: str) -> Any:
+    def constant(self, array: Any, name: str, rounded: Rounded | None = None) -> Any:
         """Return an initializer. A repeated name returns the same initializer.
 
         Raises ValueError if the name is taken by another array.
         """
         array = np.asarray(array, order="C")
+        if rounded is not None:
+            self._rounded[name] = rounded
         if name not in self._constants:
             self._constants[name] = array, self._root.initializer(ir.tensor(array), name)
         known, value = self._constants[name]
@@ -124,6 +140,7 @@ class OnnxGraphBuilder:
             outputs=tuple(self._outputs),
             state=tuple(self._state),
             memory=tuple(self._memory),
+            rounded=self._rounded,
         )
 
     def lookup(self, table: Floats, rows: Any, name: str) -> Any:
@@ -132,8 +149,9 @@ class OnnxGraphBuilder:
             return self.op.Gather(self.constant(table, name), rows, axis=0)
         scale = np.float32(np.abs(table).max() / 127 or 1.0)  # any scale serves a table of zeros
         quantized = np.rint(table / scale).astype(np.int8)
-        picked = self.op.Gather(self.constant(quantized, name), rows, axis=0)
-        return self.op.DequantizeLinear(picked, self.constant(scale, f"{name}.scale"))
+        rounded = Rounded(exact=table, scale=f"{name}.scale", shape=())
+        picked = self.op.Gather(self.constant(quantized, name, rounded), rows, axis=0)
+        return self.op.DequantizeLinear(picked, self.constant(scale, rounded.scale))
 
     def dense(self, x: Any, weight: Floats, bias: Floats, name: str) -> Any:
         """Return x (…, I) · weight (K, I)ᵀ + bias (K,), in float at every precision."""

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from training.nn.filler import Filler
 from training.onnx_export.builder import OnnxGraphBuilder
-from training.onnx_export.int8 import add_product, add_quantize, quantize_weights
+from training.onnx_export.int8 import add_product, add_quantize, add_rounded, quantize_weights
 from training.onnx_export.layers import Signal, to_array
 from training.onnx_export.stack import ROUNDING, add_stack
 
@@ -48,8 +48,9 @@ def _look_up(graph: OnnxGraphBuilder, network: Filler, words: Any) -> Signal:
         x = op.Gather(graph.constant(table, f"{HEAD}.table"), words, axis=0)
         return Signal(x=x, columns=np.arange(table.shape[1]), width=table.shape[1], reach=float(np.abs(table).max()))
     rounded, scale = quantize_weights(table)  # (E, V), (V,)
-    rows = op.Gather(op.Transpose(graph.constant(rounded, f"{HEAD}.weight"), perm=[1, 0]), words, axis=0)
-    scales = op.Unsqueeze(op.Gather(graph.constant(scale, f"{HEAD}.scale"), words, axis=0), [2])
+    weights, weight_scales = add_rounded(graph, table, f"{HEAD}.weight", f"{HEAD}.scale")
+    rows = op.Gather(op.Transpose(weights, perm=[1, 0]), words, axis=0)
+    scales = op.Unsqueeze(op.Gather(weight_scales, words, axis=0), [2])
     x = op.Mul(op.Cast(rows, to=ir.DataType.FLOAT), scales)
     reach = float((np.abs(rounded).max(axis=0) * scale).max() * ROUNDING)
     return Signal(x=x, columns=np.arange(table.shape[1]), width=table.shape[1], reach=reach)

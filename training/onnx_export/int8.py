@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.nn.recurrent import RecurrentLayer
-from training.onnx_export.builder import CONTRIB, Floats, OnnxGraphBuilder
+from training.onnx_export.builder import CONTRIB, Floats, OnnxGraphBuilder, Rounded
 from training.onnx_export.layers import LayerInput, OnnxLayerWeights, Signal, direction_of
 
 # Weights use 7 bits: without VNNI, processors add pairs of byte products in 16 bits, where 255 · 64 · 2 fits and
@@ -36,6 +36,13 @@ def quantize_weights(matrix: Floats) -> tuple[NDArray[np.int8], Floats]:
     return np.ascontiguousarray(rounded.swapaxes(-1, -2)), scale
 
 
+def add_rounded(graph: OnnxGraphBuilder, matrix: Floats, name: str, scale_name: str) -> tuple[Any, Any]:
+    """Return initializers of (…, N, K): bytes (…, K, N), and one scale per output (…, N)."""
+    rounded, scale = quantize_weights(matrix)
+    exact = Rounded(exact=matrix.swapaxes(-1, -2), scale=scale_name, shape=(*scale.shape[:-1], 1, scale.shape[-1]))
+    return graph.constant(rounded, name, exact), graph.constant(scale, scale_name)
+
+
 def add_quantize(graph: OnnxGraphBuilder, x: Any, reach: float) -> Any:
     """Return x, at most `reach` in magnitude, as `add_product` takes it: bytes in int8, unchanged in float."""
     if graph.precision == "fp32":
@@ -51,15 +58,9 @@ def add_product(
     if graph.precision == "fp32":
         product = op.MatMul(quantized, graph.constant(weight.T, f"{name}.weight"))
         return product if bias is None else op.Add(product, graph.constant(bias, f"{name}.bias"))
-    rounded, weight_scale = quantize_weights(weight)
-    return add_int8_product(
-        graph,
-        quantized,
-        graph.constant(rounded, f"{name}.weight"),
-        graph.constant(weight_scale, f"{name}.scale"),
-        None if bias is None else graph.constant(bias, f"{name}.bias"),
-        reach,
-    )
+    rounded, scale = add_rounded(graph, weight, f"{name}.weight", f"{name}.scale")
+    bias = None if bias is None else graph.constant(bias, f"{name}.bias")
+    return add_int8_product(graph, quantized, rounded, scale, bias, reach)
 
 
 def add_int8_product(graph: OnnxGraphBuilder, quantized: Any, rounded: Any, scale: Any, bias: Any, reach: float) -> Any:
@@ -100,20 +101,20 @@ def add_int8_lstm(graph: OnnxGraphBuilder, layer: RecurrentLayer, source: LayerI
     """Add an LSTM layer in int8. Return its outputs (T, B, D·(H + 2)) with pins, and its final states (B, H)."""
     signal, name = pin_range(graph, source.signal), source.name
     weights = _with_pinned_units(OnnxLayerWeights.of(layer), signal, layer.hidden)
-    w, w_scale = quantize_weights(weights.w)
-    r, r_scale = quantize_weights(weights.r)
-    zero = graph.constant(np.zeros(w_scale.shape, np.int8), f"{name}.zero")
+    w, w_scale = add_rounded(graph, weights.w, f"{name}.w", f"{name}.w.scale")
+    r, r_scale = add_rounded(graph, weights.r, f"{name}.r", f"{name}.r.scale")
+    zero = graph.constant(np.zeros(weights.w.shape[:2], np.int8), f"{name}.zero")
     y, *states = graph.op.DynamicQuantizeLSTM(
         signal.x,
-        graph.constant(w, f"{name}.w"),
-        graph.constant(r, f"{name}.r"),
+        w,
+        r,
         graph.constant(weights.b, f"{name}.b"),
         source.lengths,
         *_pinned_initial_states(graph, layer, source),
         None if weights.p is None else graph.constant(weights.p, f"{name}.p"),
-        graph.constant(w_scale, f"{name}.w.scale"),
+        w_scale,
         zero,
-        graph.constant(r_scale, f"{name}.r.scale"),
+        r_scale,
         zero,
         hidden_size=layer.hidden + PINS,
         direction=direction_of(layer),

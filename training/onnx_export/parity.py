@@ -74,7 +74,7 @@ def worst_difference_of_steps(
     """Return the largest difference of the probabilities and the attention, in the first steps of some sources."""
     reader, step = (
         onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-        for model in (graph.reader, graph.model)
+        for model in (graph.reader.model, graph.model)
     )
     names = [tensor.name for tensor in step.get_outputs()]
     random = np.random.default_rng(0)

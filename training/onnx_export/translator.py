@@ -13,7 +13,7 @@ import onnx_ir as ir
 from torch import nn
 
 from training.nn.translator import EncoderDecoder
-from training.onnx_export.builder import ExportedGraph, OnnxGraphBuilder, Precision
+from training.onnx_export.builder import ExportedGraph, OnnxGraphBuilder, Precision, Rounded
 from training.onnx_export.int8 import add_int8_product, add_product, add_quantize, quantize_weights
 from training.onnx_export.layers import to_array
 from training.onnx_export.parts import LOWEST, look_up, reach_of, standardize, valid_steps, weighted_mean
@@ -26,7 +26,7 @@ STATE, KEYS, VALUES = "h", "keys", "values"
 
 
 def export_translator(network: EncoderDecoder, precision: Precision) -> ExportedGraph:
-    return replace(_step(network, precision), reader=_reader(network, precision).model)
+    return replace(_step(network, precision), reader=_reader(network, precision))
 
 
 def _reader(network: EncoderDecoder, precision: Precision) -> ExportedGraph:
@@ -105,8 +105,9 @@ class _OutputTable:
         self._scale = None
         if graph.precision == "int8":
             rounded, scale = quantize_weights(table)  # (E, V), (V,)
-            self._scale = graph.constant(scale, "table.scale")
-            self._table = graph.constant(np.ascontiguousarray(rounded.T), "table")
+            exact = Rounded(exact=table, scale="table.scale", shape=(self.rows, 1))
+            self._scale = graph.constant(scale, exact.scale)
+            self._table = graph.constant(np.ascontiguousarray(rounded.T), "table", exact)
             table = rounded.T * scale[:, None]
         else:
             self._table = graph.constant(table, "table")

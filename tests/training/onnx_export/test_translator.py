@@ -49,7 +49,7 @@ class Runner:
     def of(cls, graph: ExportedGraph) -> "Runner":
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        models = (graph.reader, graph.model)
+        models = (graph.reader.model, graph.model)
         return cls(*(onnxruntime.InferenceSession(each.SerializeToString(), options) for each in models))
 
     def read(self, sources: Sequence[Any], padding: int = 0) -> dict[str, Any]:
