@@ -14,6 +14,7 @@ from models import codecs
 from models import state as states
 from models.codecs.characters import CharactersCodec
 from models.codecs.frames import FramesCodec
+from models.codecs.images import ImageCodec
 from models.codecs.pieces import PiecesCodec
 from models.codecs.series import SeriesCodec
 from models.codecs.words import WordsCodec
@@ -25,8 +26,10 @@ from models.manifest import (
     VOCABULARY_BYTES,
     BundleError,
     FramesSpec,
+    ImageSpec,
     Manifest,
     PiecesSpec,
+    SourceSpec,
     read,
     read_file,
 )
@@ -175,7 +178,7 @@ def make_task(manifest: Manifest, codec: codecs.Codec) -> Task:
             raise BundleError(f"{manifest.name}: task 'generate' needs codec 'characters', not {manifest.codec.kind!r}")
         return Generation(codec, manifest.state)
     if manifest.source is not None and isinstance(codec, PiecesCodec):
-        source = FramesCodec(manifest.source) if isinstance(manifest.source, FramesSpec) else codec
+        source = _source_codec(manifest.source, codec)
         return Translation(source, codec, state=manifest.state, memory=manifest.memory, pairs=manifest.pairs)
     if manifest.task == "tag":
         return Tagging(codec, manifest.labels, manifest.scheme, manifest.state)
@@ -183,6 +186,13 @@ def make_task(manifest: Manifest, codec: codecs.Codec) -> Task:
     if manifest.task == "classify":
         return Classification(codec, manifest.labels, embeds=embeds)
     return Joint(codec, manifest.labels, manifest.text_labels, manifest.scheme, embeds=embeds)
+
+
+def _source_codec(spec: SourceSpec, codec: PiecesCodec) -> PiecesCodec | FramesCodec | ImageCodec:
+    """Return the codec of what is read. Pieces are those that are written."""
+    if isinstance(spec, ImageSpec):
+        return ImageCodec(spec)
+    return FramesCodec(spec) if isinstance(spec, FramesSpec) else codec
 
 
 def vocabulary(path: Path) -> list[str]:

@@ -134,10 +134,36 @@ class PiecesSpec(_Part):
     lowercase: bool = False
 
 
-AnySpec = WordsSpec | CharactersSpec | DnaSpec | FramesSpec | SeriesSpec | PiecesSpec
-CodecSpec = Annotated[AnySpec, Field(discriminator="kind")]
-SourceSpec = Annotated[PiecesSpec | FramesSpec, Field(discriminator="kind")]
-SOURCES: dict[str, type[_Part]] = {"translate": PiecesSpec, "caption": FramesSpec}  # what each of these tasks reads
+class ImageSpec(_Part):
+    """A square picture in RGB. Its steps are square patches, row by row."""
+
+    kind: Literal["image"] = "image"
+    size: int = Field(default=64, ge=8, le=1024, description="pixels of a side; other pictures are resized")
+    patch: Literal[2, 4, 8, 16, 32] = Field(default=8, description="pixels of a side of a patch")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.size % self.patch:
+            raise ValueError(f"size is {self.size}; use a multiple of patch, which is {self.patch}")
+        return self
+
+    @property
+    def grid(self) -> int:
+        """The patches along a side."""
+        return self.size // self.patch
+
+    @property
+    def features(self) -> int:
+        """The numbers of a patch: three for each pixel."""
+        return 3 * self.patch * self.patch
+
+
+WrittenSpec = WordsSpec | CharactersSpec | DnaSpec | FramesSpec | SeriesSpec | PiecesSpec
+AnySpec = WrittenSpec | ImageSpec
+CodecSpec = Annotated[WrittenSpec, Field(discriminator="kind")]
+SourceSpec = Annotated[PiecesSpec | FramesSpec | ImageSpec, Field(discriminator="kind")]
+# What each of these tasks reads.
+SOURCES: dict[str, tuple[type[_Part], ...]] = {"translate": (PiecesSpec,), "caption": (FramesSpec, ImageSpec)}
 
 
 class ForecastSpec(_Part):

@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   seqserve predict runs/mine/bundle new.csv --text review  a column of a table
   seqserve predict ner-en tweets.jsonl --out found.jsonl   the key text, or tokens
   seqserve predict ett-h1 loads.csv --prediction-length 24 every column of numbers
+  seqserve predict shapes-caption scene.png                a picture
   echo ROMEO: | seqserve predict shakespeare - --seed 7
 """
 
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     predictor.check_parameters(parameters)
     inputs = read_inputs(
         STDIN if str(options.file) == "-" else options.file,
-        codec=predictor.bundle.manifest.codec.kind,
+        codec=predictor.bundle.manifest.reads.kind,
         form=options.format,
         text=options.text,
         label=options.label,

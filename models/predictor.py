@@ -17,7 +17,7 @@ from models import state as states
 from models.bundle import Bundle
 from models.codecs import InputError, TooLong
 from models.codecs.base import pad, quoted
-from models.inputs import are_one, hold_numbers, is_vector
+from models.inputs import are_one, first_value, hold_numbers, is_vector
 from models.manifest import FrameRate, locate
 from models.messages import needed, suggest
 from models.onnx_session import Device, Placement
@@ -41,6 +41,7 @@ from models.tasks.generate import GeneratedText, GenerateOptions, TokenSampler
 from models.tasks.translation_rows import search
 
 BATCH_ROWS, BATCH_TOKENS = 32, 2048  # of one batch, at most; tokens with padding
+PICTURE_DEPTH = 3  # lists of the pixels of one picture
 SEED_BITS = 53  # of a random seed
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -184,6 +185,8 @@ class Predictor:
     def __call__(self, inputs: Any, **parameters: Any) -> Any:
         """Answer one input or a list of inputs: strings, lists of tokens for a tagger, frames (T, F) or a series (N,).
 
+        A picture is a file as bytes or in base64, or its pixels (H, W, 3).
+
         `parameters` are those of the HTTP route. Raises InputError and ParameterError.
         """
         checked = self.check_parameters(parameters)
@@ -266,7 +269,10 @@ class Predictor:
 
     def _split(self, inputs: Any) -> tuple[Sequence[Any], bool]:
         """Return the inputs, and whether there was one and not a list."""
-        of_frames = self.bundle.manifest.reads.kind == "frames"
+        kind = self.bundle.manifest.reads.kind
+        of_frames = kind == "frames"
+        if kind == "image":
+            return _split_pictures(inputs)
         if isinstance(self.bundle.task, Forecasting):
             return _split_series(inputs)
         if isinstance(inputs, str):
@@ -287,7 +293,7 @@ class Predictor:
 
     def _encode(self, raw: Any, index: int | None, parameters: _Parameters | None = None) -> Any:
         limit, task = self.bundle.manifest.max_length, self.bundle.task
-        if self.bundle.manifest.reads.kind not in ("frames", "series") and not isinstance(raw, str):
+        if self.bundle.manifest.reads.kind not in ("frames", "series", "image") and not isinstance(raw, str):
             if not isinstance(task, Tagging | Joint):
                 raise InputError(f"{_place(index)} is {quoted(raw)}; give a string", value=raw)
             if not (isinstance(raw, list | tuple) and all(isinstance(token, str) for token in raw)):
@@ -378,6 +384,19 @@ def _split_series(inputs: Any) -> tuple[Sequence[Any], bool]:
     if not any(isinstance(each, list | tuple) or getattr(each, "ndim", 0) for each in inputs[:1]):
         return [inputs], True
     return [np.asarray(each) if getattr(each, "ndim", 0) else each for each in inputs], False
+
+
+def _split_pictures(inputs: Any) -> tuple[Sequence[Any], bool]:
+    """Return the pictures, and whether there was one and not a list."""
+    if isinstance(inputs, str | bytes):
+        return [inputs], True
+    if getattr(inputs, "ndim", 0):
+        return (list(inputs), False) if inputs.ndim == PICTURE_DEPTH + 1 else ([inputs], True)
+    if not isinstance(inputs, list | tuple):
+        raise InputError(f"the input is {quoted(inputs)}; give a picture or a list of pictures", value=inputs)
+    value, depth = first_value(list(inputs))
+    is_one = isinstance(value, int | float) and depth <= PICTURE_DEPTH
+    return ([inputs], True) if is_one else (inputs, False)
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:

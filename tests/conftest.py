@@ -30,11 +30,12 @@ def tiny_forecaster(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_writers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with tiny-translate (English to German), tiny-back (German to English) and tiny-caption."""
+    """Return a directory with tiny-translate (English to German), tiny-back, tiny-caption and tiny-picture."""
     root = tmp_path_factory.mktemp("writers")
     bundles.translator(root, max_length=200)
     bundles.translator(root, name="tiny-back", max_length=200, pairs=[LanguagePair(source="de", target="en")])
     bundles.captioner(root)
+    bundles.picture_captioner(root)
     return root
 
 

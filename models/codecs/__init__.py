@@ -5,18 +5,20 @@ from collections.abc import Callable, Sequence
 from models.codecs.base import InputError, TooLong
 from models.codecs.characters import CharactersCodec, DnaCodec
 from models.codecs.frames import FramesCodec
+from models.codecs.images import ImageCodec
 from models.codecs.pieces import PiecesCodec
 from models.codecs.series import SeriesCodec
 from models.codecs.words import WordsCodec
-from models.manifest import AnySpec, CharactersSpec, DnaSpec, FramesSpec, PiecesSpec, SeriesSpec
+from models.manifest import AnySpec, CharactersSpec, DnaSpec, FramesSpec, ImageSpec, PiecesSpec, SeriesSpec
 
-Codec = WordsCodec | CharactersCodec | DnaCodec | FramesCodec | SeriesCodec | PiecesCodec
+Codec = WordsCodec | CharactersCodec | DnaCodec | FramesCodec | SeriesCodec | PiecesCodec | ImageCodec
 
 __all__ = [
     "CharactersCodec",
     "Codec",
     "DnaCodec",
     "FramesCodec",
+    "ImageCodec",
     "InputError",
     "PiecesCodec",
     "SeriesCodec",
@@ -32,6 +34,8 @@ def build(spec: AnySpec, read_vocabulary: Callable[[str], Sequence[str]]) -> Cod
         return DnaCodec(spec)
     if isinstance(spec, FramesSpec):
         return FramesCodec(spec)
+    if isinstance(spec, ImageSpec):
+        return ImageCodec(spec)
     if isinstance(spec, SeriesSpec):
         return SeriesCodec(spec)
     if isinstance(spec, PiecesSpec):

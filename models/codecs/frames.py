@@ -55,7 +55,7 @@ class FramesCodec:
         Raises InputError for anything else, for a frame of another width, and for a number that float32 cannot hold.
         """
         features = self.spec.features
-        if isinstance(raw, str) or not isinstance(raw, Sequence | np.ndarray):
+        if isinstance(raw, str | bytes) or not isinstance(raw, Sequence | np.ndarray):
             raise InputError(f"the input is {quoted(raw)}; send a list of frames of {features} numbers each", value=raw)
         if limit is not None:
             raw = raw[: limit + 1]

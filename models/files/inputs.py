@@ -1,5 +1,6 @@
 """Inputs for `seqserve predict`: one on each line, a column of a table, JSON, CoNLL, FASTA, frames, or series."""
 
+import base64
 import re
 from collections.abc import Sequence
 from itertools import groupby
@@ -20,6 +21,7 @@ FORMATS: dict[Format, tuple[str, ...]] = {
 KEYS = {"frames": "frames", "series": "target"}  # codec -> key of its inputs in JSON
 TEXT = "text"  # key of the inputs of other codecs, and their column in a table
 MISSING = {"", "nan", "na", "n/a", "null", "none"}  # cells of a series that are missing values
+PICTURES = (".png", ".jpg", ".jpeg")  # suffixes of files that are one input
 STEP = "step"  # a column of frames that is ignored
 NOT_A_WORD = re.compile(r"\d+[-.]\d+")  # ids of multiword ranges (1-2) and empty nodes (1.1) in CoNLL-U
 
@@ -44,8 +46,11 @@ def read_inputs(
 
     `text` names the column or key of the input. In a table of frames, `series` groups adjacent rows, and every other
     column but `label` and "step" is a number of the frame. In a table for the codec "series", each column of numbers is
-    one series, or one for each cell of the column `series`. An empty cell is a missing value, None.
+    one series, or one for each cell of the column `series`. An empty cell is a missing value, None. The file of a
+    picture is one input, in base64.
     """
+    if codec == "image" and path.suffix.lower() in PICTURES:
+        return [base64.b64encode(path.read_bytes()).decode()]
     form = form or format_of(path)
     lines = read_lines(path, encoding=encoding)
     if form == "json":

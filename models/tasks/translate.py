@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.codecs.base import InputError, Ints, pad
 from models.codecs.frames import FramesCodec
+from models.codecs.images import ImageCodec
 from models.codecs.pieces import END, PiecesCodec, PiecesDecoder
 from models.inputs import is_vector
 from models.manifest import LanguagePair, MemoryTensor, StateTensor
@@ -57,11 +58,11 @@ class EncodedSource:
 
 
 class Translation:
-    """Encodes sources and starts the search for their targets. A caption is the translation of vectors."""
+    """Encodes sources and starts the search for their targets. A caption is that of vectors or a picture."""
 
     def __init__(
         self,
-        source: PiecesCodec | FramesCodec,
+        source: PiecesCodec | FramesCodec | ImageCodec,
         codec: PiecesCodec,
         *,
         state: Sequence[StateTensor],
@@ -94,6 +95,9 @@ class Translation:
         if isinstance(self.source, FramesCodec):
             item: Any = self.source.encode([raw] if is_vector(raw) else raw, limit=limit)
             return EncodedSource(item=item, rows=item.rows, marks=0)
+        if isinstance(self.source, ImageCodec):
+            item = self.source.encode(raw)
+            return EncodedSource(item=item, rows=item.rows.astype(np.float32), marks=0)
         item = self.source.encode(raw, limit=limit)
         pair = pair or (self.pairs[0] if self.pairs else None)
         mark = [] if pair is None or pair.mark is None else [self.source.row_of(pair.mark)]

@@ -3,12 +3,15 @@
 T steps, B batch, K labels, V vocabulary, H hidden.
 """
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from PIL import Image
 
 from models import bundle, self_test
 from models.bundle import Bundle, vocabulary_text
@@ -23,6 +26,7 @@ from models.manifest import (
     Example,
     ForecastSpec,
     FramesSpec,
+    ImageSpec,
     InputLimits,
     LanguagePair,
     Manifest,
@@ -261,6 +265,25 @@ def captioner(root: Path, *, name: str = "tiny-caption") -> Path:
     reader.read_source(reader.dense(frames, FEATURES, EMBEDDING), reader.input("lengths", "M"))
     described = {"task": "caption", "source": FramesSpec(features=FEATURES), "limits": InputLimits(max_length=16)}
     return _writer(root, name, reader, [FRAMES, FRAMES[:1]], {}, **described)
+
+
+def picture_captioner(root: Path, *, name: str = "tiny-picture") -> Path:
+    """Write a captioner of pictures of 16 x 16 pixels."""
+    spec, reader = ImageSpec(size=16, patch=4), TinyGraph(seed=17)
+    patches = reader.input("source", "S", "M", spec.features, dtype="float32")
+    scaled = reader.op.Div(patches, 255.0)
+    reader.read_source(reader.dense(scaled, spec.features, EMBEDDING), reader.input("lengths", "M"))
+    described = {"task": "caption", "source": spec, "limits": InputLimits(max_length=spec.grid**2)}
+    pictures = [base64.b64encode(picture_file(seed)).decode() for seed in range(2)]
+    return _writer(root, name, reader, pictures, {}, **described)
+
+
+def picture_file(seed: int = 0, *, side: int = 16, form: str = "PNG", mode: str = "RGB") -> bytes:
+    """Return a picture of four random colors, as a file."""
+    colors = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(colors.repeat(side // 2, 0).repeat(side // 2, 1)).convert(mode).save(file, form)
+    return file.getvalue()
 
 
 def _writer(
