@@ -21,6 +21,7 @@ from training.data.tag_schemes import are_iob2
 NATS = "nats_per_character"
 MSE, MAE, COVERAGE = "mse", "mae", "coverage_80"  # of forecasts
 BLEU, CHRF, GREEDY_BLEU = "bleu", "chrf", "greedy_bleu"  # of translations
+SCENES = "scenes"  # of captions of generated scenes
 TOP1, TOP5, PERPLEXITY = "top1", "top5", "perplexity"  # of gaps at any word
 LAST_TOP1, LAST_TOP5 = "last_top1", "last_top5"  # of gaps at the last word of each text
 UNITS = {
@@ -34,6 +35,7 @@ UNITS = {
     BLEU: "BLEU",
     CHRF: "chrF2",
     GREEDY_BLEU: "BLEU, greedy",
+    SCENES: "scenes described right, %",
     COVERAGE: "values in the 80% interval, %",
     TOP1: "any word, first answer right, %",
     TOP5: "any word, one of 5 right, %",

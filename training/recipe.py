@@ -7,7 +7,19 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.manifest import FORMS, NAME, CodecSpec, ForecastSpec, FramesSpec, Name, SourceSpec, TaskName, WordsSpec
+from models.manifest import (
+    FORMS,
+    NAME,
+    CodecSpec,
+    ForecastSpec,
+    FramesSpec,
+    ImageSpec,
+    Name,
+    PiecesSpec,
+    SourceSpec,
+    TaskName,
+    WordsSpec,
+)
 from models.messages import needed, suggest
 from training.data.augmentation import AugmentationOptions
 from training.data.tag_schemes import TagScheme
@@ -178,10 +190,15 @@ class Recipe(_RecipePart):
             "languages of a translator are two, what it reads and what it writes; name both, or none": (
                 task == "translate" and len(self.languages) not in (0, 2)
             ),
-            "task 'caption' reads frames; set source.kind = 'frames'": (
-                task == "caption" and not isinstance(self.source, FramesSpec)
+            "task 'caption' reads frames or pictures; set source.kind = 'frames' or 'image'": (
+                task == "caption" and not isinstance(self.source, FramesSpec | ImageSpec)
             ),
-            "task 'translate' reads pieces; remove source": task == "translate" and isinstance(self.source, FramesSpec),
+            "task 'translate' reads pieces; remove source": (
+                task == "translate" and self.source is not None and not isinstance(self.source, PiecesSpec)
+            ),
+            "source.kind = 'image' is for generated scenes; set data.name = 'scenes', or give vectors of pictures": (
+                isinstance(self.source, ImageSpec) and self.data.name != "scenes"
+            ),
             f"scheduled_sampling is for translators, not for task {task!r}; remove it": (
                 training.scheduled_sampling and not pairs
             ),

@@ -15,6 +15,7 @@ from models.codecs import Codec
 from models.codecs.pieces import END, END_PIECE, EncodedPieces
 from models.codecs.words import tokenize
 from training import metrics
+from training.data import scenes
 from training.data.examples import PairExample
 
 LONGEST_RATIO, LONGEST_EXTRA = 2, 10  # pieces of a translation at most: 2 S + 10
@@ -53,10 +54,16 @@ def encode_source(codec: Codec, source: Any) -> Any:
 
 
 def score(translations: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Return BLEU (13a, cased) and chrF2 in percent. References without any 4-gram count only shorter n-grams."""
+    """Return BLEU (13a, cased) and chrF2 in percent. References without any 4-gram count only shorter n-grams.
+
+    References that describe generated scenes also give the percentage of those that are described right.
+    """
     bleu, chrf = _metrics(references)
     columns = list(translations), [list(references)]
-    return {metrics.BLEU: bleu.corpus_score(*columns).score, metrics.CHRF: chrf.corpus_score(*columns).score}
+    scores = {metrics.BLEU: bleu.corpus_score(*columns).score, metrics.CHRF: chrf.corpus_score(*columns).score}
+    if all(map(scenes.meaning, references)):
+        scores[metrics.SCENES] = scenes.share_described(translations, references)
+    return scores
 
 
 def signatures(references: Sequence[str]) -> dict[str, str]:

@@ -92,9 +92,9 @@ class TaggedSeries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairExample:
-    """A text or a series of frames, and the text to be written for it."""
+    """A text, a series of frames, or the file of a picture, and the text to be written for it."""
 
-    source: str | tuple[tuple[float, ...], ...]
+    source: str | tuple[tuple[float, ...], ...] | bytes
     target: str
     place: FileLocation | None = field(default=None, compare=False, repr=False)
 

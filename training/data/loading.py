@@ -8,7 +8,7 @@ from typing import Any
 from models.files.tables import is_json
 from models.files.text_files import read_text
 from models.manifest import CodecSpec, WordsSpec
-from training.data import published
+from training.data import published, scenes
 from training.data.examples import (
     DataError,
     ForecastWindow,
@@ -45,6 +45,8 @@ def load_splits(recipe: Recipe) -> Splits[Any]:
     options = recipe.data
     if options.path is not None:
         splits = _own_splits(recipe, options.path)
+    elif options.name == scenes.NAME:
+        splits = scenes.load()
     elif options.name is not None:
         splits = published.load({"name": options.name, **options.options})
     else:

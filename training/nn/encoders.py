@@ -1,6 +1,7 @@
 """Encoders: from a codec's feeds to one vector per step. There is one encoder for each kind of input.
 
-T steps, B batch, E embedding, C characters, N forms (spelled words), G n-grams, F features of a frame, V table rows.
+T steps, B batch, E embedding, C characters, N forms (spelled words), G n-grams, F features of a frame, V table rows,
+S patches.
 """
 
 import numpy as np
@@ -9,13 +10,17 @@ from torch import Tensor, nn
 
 from models.codecs.base import FIRST, PADDING, UNKNOWN
 from models.codecs.characters import CODES, CharactersCodec, DnaCodec
+from models.codecs.images import BRIGHTEST, CHANNELS
 from models.codecs.words import WordsCodec
+from models.manifest import ImageSpec
 from training.nn.options import Architecture
 from training.nn.recurrent import RecurrentLayer
 
 OUT_OF_RANGE = -2.0  # below every tanh, so never the maximum of a sequence
 FRAME_LIMIT = 5.0  # standard deviations: frames are clamped there, so that int8 has a fixed range
 FORM_CHUNK = 2048  # table rows that are encoded together
+KERNEL = 3  # pixels of a side of a convolution
+PLACE_DEVIATION = 0.1  # of the initial vectors of places
 CNN_WINDOW = 3  # characters (Ma and Hovy 2016)
 
 
@@ -228,6 +233,43 @@ class FrameEncoder(nn.Module):
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x)
         return self.dropout(x)
+
+
+class ImageEncoder(nn.Module):
+    """Convolutions over the pixels of a picture, with one vector for each patch.
+
+    The first convolutions have a stride of 2, until a position is a patch, and the others a stride of 1. A vector for
+    each place is learned, because attention knows no order.
+    """
+
+    def __init__(self, shape: Architecture, spec: ImageSpec) -> None:
+        super().__init__()
+        self.spec, self.noise, self.width = spec, shape.noise, shape.filters[-1]
+        halvings = spec.patch.bit_length() - 1
+        if len(shape.filters) < halvings:
+            raise ValueError(f"architecture.filters has {len(shape.filters)} numbers; give at least {halvings}")
+        widths = zip((CHANNELS, *shape.filters), shape.filters, strict=False)
+        self.layers = nn.ModuleList(
+            nn.Conv2d(wide, count, KERNEL, stride=2 if number < halvings else 1, padding=KERNEL // 2)
+            for number, (wide, count) in enumerate(widths)
+        )
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        self.places = nn.Parameter(PLACE_DEVIATION * torch.randn(self.width, spec.grid, spec.grid))  # (C, grid, grid)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return vectors (S, B, width) for the patches (S, B, patch · patch · 3) of pictures, from 0 to 255."""
+        spec = self.spec
+        x = pixels.unflatten(2, (spec.patch, spec.patch, CHANNELS)).unflatten(0, (spec.grid, spec.grid))
+        x = x.permute(2, 5, 0, 3, 1, 4).reshape(-1, CHANNELS, spec.size, spec.size)  # (B, 3, height, width)
+        x = x * (2 / BRIGHTEST) - 1
+        if self.training and self.noise:
+            x = x + self.noise * torch.randn_like(x)
+        *first, last = self.layers
+        for layer in first:
+            x = torch.relu(layer(x))
+        return torch.relu(last(x) + self.places).flatten(2).permute(2, 0, 1)
 
 
 Encoder = WordEncoder | SymbolEncoder | FrameEncoder

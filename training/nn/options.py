@@ -30,6 +30,7 @@ class Architecture(BaseModel):
     character_embedding: Size = 32  # width of the character vectors
     character_hidden: Size = 50  # units of the character encoder
     subword_embedding: Size = 64  # of a word's n-grams, if the codec has subwords
+    filters: tuple[Size, ...] = (16, 32, 64)  # of each convolution over a picture; the first ones halve its sides
     decoder_hidden: Size = 320  # units of the decoder that writes a translation
     attention: Annotated[int, Field(ge=0)] = 128  # units of the decoder's attention; 0: it reads the mean of the source
     pooling: tuple[PoolingName, ...] = ("max", "last")  # summaries of the sequence, concatenated

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from models.codecs import Codec
 from models.codecs.frames import FramesCodec
+from models.codecs.images import ImageCodec
 from models.codecs.pieces import END, PiecesCodec
-from training.nn.encoders import FrameEncoder
+from training.nn.encoders import FrameEncoder, ImageEncoder
 from training.nn.options import Architecture
 from training.nn.recurrent import RecurrentStack
 
@@ -77,6 +78,13 @@ class ConditionalGRU(nn.Module):
         return torch.softmax(scores.masked_fill(~memory.valid[:, :, 0], -torch.inf), 0)
 
 
+def _encoder(shape: Architecture, source: Codec) -> FrameEncoder | ImageEncoder | None:
+    """Return the encoder of frames or pictures. Pieces need none."""
+    if isinstance(source, ImageCodec):
+        return ImageEncoder(shape, source.spec)
+    return FrameEncoder(shape, source.spec.features) if isinstance(source, FramesCodec) else None
+
+
 def gated(read: Tensor, update: Tensor, h: Tensor) -> Tensor:
     """Return the next state (B, H) of a GRU in PyTorch's form, from the products (B, 3·H) of its input and state."""
     rz, n = read.float().split((2 * h.shape[1], h.shape[1]), 1)
@@ -86,7 +94,7 @@ def gated(read: Tensor, update: Tensor, h: Tensor) -> Tensor:
 
 
 class EncoderDecoder(nn.Module):
-    """Writes pieces, one by one, from what it has read: pieces of another language, or frames.
+    """Writes pieces, one by one, from what it has read: pieces of another language, frames, or a picture.
 
     One embedding serves what is read, what is written, and as output matrix (Press and Wolf 2017).
     """
@@ -96,10 +104,9 @@ class EncoderDecoder(nn.Module):
         self.shape = shape
         self.embedding = nn.Embedding(codec.table_rows, shape.embedding)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_DEVIATION)
-        frames = isinstance(source, FramesCodec)
-        self.stack = None if frames else RecurrentStack(shape, shape.embedding)
-        self.encoder = FrameEncoder(shape, source.spec.features) if frames else None
-        self.frames = nn.Linear(source.spec.features, 2 * shape.hidden) if frames else None
+        self.encoder = _encoder(shape, source)
+        self.stack = RecurrentStack(shape, shape.embedding) if self.encoder is None else None
+        self.frames = None if self.encoder is None else nn.Linear(self.encoder.width, 2 * shape.hidden)
         self.values = 2 * shape.hidden if self.stack is None else self.stack.width
         self.keys = nn.Linear(self.values, shape.attention) if shape.attention else None
         self.initial = nn.Linear(self.values, shape.decoder_hidden)
@@ -113,7 +120,8 @@ class EncoderDecoder(nn.Module):
         if self.stack is not None:
             values, _ = self.stack(self.embed(feeds["pieces"]), lengths)
         else:
-            values = torch.tanh(self.frames(self.encoder(feeds["frames"])))
+            (rows,) = feeds.values()
+            values = torch.tanh(self.frames(self.encoder(rows)))
         values = values.float()
         valid = torch.arange(len(values), device=values.device)[:, None] < lengths  # (S, B)
         mean = values.where(valid[:, :, None], 0.0).sum(0) / lengths[:, None]

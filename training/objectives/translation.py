@@ -18,6 +18,7 @@ from training import metrics, translations
 from training.batches import FeedTensors, bucket_by_length, to_device, to_tensors
 from training.data.examples import PairExample, Splits
 from training.device_precision import device_of
+from training.nn.encoders import FrameEncoder
 from training.nn.networks import Network, fit_standardization
 from training.nn.translator import EncoderDecoder
 from training.objectives import LengthBuckets
@@ -60,7 +61,7 @@ class TranslationObjective(LengthBuckets):
         self._dev = examples.choosing
         self._train_pairs = _EncodedPairs(source, codec, examples.train)
         self._dev_pairs = _EncodedPairs(source, codec, self._dev)
-        if network.encoder is not None:
+        if isinstance(network.encoder, FrameEncoder):
             fit_standardization(network.encoder, [example.source for example in examples.train])
         super().__init__(recipe.training, self._train_pairs.lengths, FEWEST_TOKENS)
         self._smoothing = recipe.training.label_smoothing

@@ -1,6 +1,6 @@
 """Parts of a graph that several networks share: table lookups, masks, and weighted means over the steps.
 
-T steps, B batch, E embedding, W signal columns.
+T steps, B batch, E embedding, W signal columns, S patches, F numbers of a patch.
 """
 
 from typing import Any
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from training.nn.encoders import FRAME_LIMIT, FrameEncoder
+from models.codecs.images import BRIGHTEST, CHANNELS
+from training.nn.encoders import FRAME_LIMIT, FrameEncoder, ImageEncoder
 from training.onnx_export.builder import Floats, OnnxGraphBuilder
 from training.onnx_export.int8 import pin_table
 from training.onnx_export.layers import Signal, to_array
@@ -60,3 +61,28 @@ def standardize(graph: OnnxGraphBuilder, encoder: FrameEncoder, frames: Any) -> 
     centered = op.Sub(frames, graph.constant(to_array(encoder.mean), "mean"))
     scaled = op.Div(centered, graph.constant(to_array(encoder.deviation), "deviation"))
     return op.Clip(scaled, -FRAME_LIMIT, FRAME_LIMIT)
+
+
+def convolve(graph: OnnxGraphBuilder, encoder: ImageEncoder, pixels: Any) -> Any:
+    """Return vectors (S, B, W) for the patches (S, B, F) of pictures.
+
+    ONNX Runtime convolves one picture of a batch after another, so each has the same bits in any batch.
+    """
+    op, spec = graph.op, encoder.spec
+    x = op.Reshape(pixels, [spec.grid, spec.grid, -1, spec.patch, spec.patch, CHANNELS])
+    x = op.Reshape(op.Transpose(x, perm=[2, 5, 0, 3, 1, 4]), [-1, CHANNELS, spec.size, spec.size])
+    x = op.Sub(op.Mul(x, 2 / BRIGHTEST), 1.0)
+    for number, layer in enumerate(encoder.layers):
+        weight, bias = graph.constant(to_array(layer.weight), f"filters{number}"), to_array(layer.bias)
+        x = op.Conv(
+            x,
+            weight,
+            graph.constant(bias, f"filters{number}.bias"),
+            strides=list(layer.stride),
+            pads=2 * list(layer.padding),
+            kernel_shape=list(layer.kernel_size),
+        )
+        if layer is encoder.layers[-1]:
+            x = op.Add(x, graph.constant(to_array(encoder.places), "places"))
+        x = op.Relu(x)
+    return op.Transpose(op.Reshape(x, [0, 0, spec.grid * spec.grid]), perm=[2, 0, 1])

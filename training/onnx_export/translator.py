@@ -12,11 +12,20 @@ import numpy as np
 import onnx_ir as ir
 from torch import nn
 
+from training.nn.encoders import ImageEncoder
 from training.nn.translator import EncoderDecoder
 from training.onnx_export.builder import ExportedGraph, OnnxGraphBuilder, Precision, Rounded
 from training.onnx_export.int8 import add_int8_product, add_product, add_quantize, quantize_weights
 from training.onnx_export.layers import to_array
-from training.onnx_export.parts import LOWEST, look_up, reach_of, standardize, valid_steps, weighted_mean
+from training.onnx_export.parts import (
+    LOWEST,
+    convolve,
+    look_up,
+    reach_of,
+    standardize,
+    valid_steps,
+    weighted_mean,
+)
 from training.onnx_export.scan import add_gru_step
 from training.onnx_export.stack import ROUNDING, add_stack
 
@@ -38,11 +47,12 @@ def _reader(network: EncoderDecoder, precision: Precision) -> ExportedGraph:
         signal, _ = add_stack(graph, network.stack, signal, lengths)
         values = signal.features(graph, "features")
     else:
-        features = network.frames.in_features
+        encoder = network.encoder
+        features = encoder.spec.features if isinstance(encoder, ImageEncoder) else encoder.width
         source, lengths = graph.input("source", "S", "M", features, dtype="float32"), graph.input("lengths", "M")
         weight, bias = to_array(network.frames.weight), to_array(network.frames.bias)
-        frames = standardize(graph, network.encoder, source)
-        values = graph.op.Tanh(graph.dense(frames, weight, bias, "frames"))
+        read = convolve if isinstance(encoder, ImageEncoder) else standardize
+        values = graph.op.Tanh(graph.dense(read(graph, encoder, source), weight, bias, "frames"))
     valid = graph.op.Cast(valid_steps(graph, values, lengths), to=ir.DataType.FLOAT)
     mean = add_quantize(graph, weighted_mean(graph, values, valid)[0], UNIT)
     first = graph.op.Tanh(_linear(graph, mean, network.initial, "initial"))

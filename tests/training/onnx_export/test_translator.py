@@ -12,26 +12,31 @@ import onnxruntime
 import pytest
 import torch
 
-from models.codecs import FramesCodec
+from models.codecs import FramesCodec, ImageCodec
 from models.codecs.pieces import END, PiecesCodec, fixed_pieces
-from models.manifest import FramesSpec, PiecesSpec
+from models.manifest import FramesSpec, ImageSpec, PiecesSpec
 from training.nn.options import Architecture
 from training.nn.translator import EncoderDecoder
 from training.onnx_export.builder import ExportedGraph, Precision
 from training.onnx_export.translator import CANDIDATES, export_translator
 
-SHAPE = Architecture(cell="gru", hidden=20, decoder_hidden=28, attention=12, embedding=16)
+SHAPE = Architecture(cell="gru", hidden=20, decoder_hidden=28, attention=12, embedding=16, filters=(8, 12, 16))
 CODEC = PiecesCodec(PiecesSpec(), (*fixed_pieces(), *"abcdefgh"), ())
-FRAMES = FramesCodec(FramesSpec(features=3))
+PICTURES = ImageCodec(ImageSpec(size=16, patch=4))
+SOURCES = {
+    "pieces": CODEC,
+    "frames": FramesCodec(FramesSpec(features=3)),
+    "pixels": PICTURES,
+}  # by feed
 SIZES = [1, 3, 16, 64]
 LENGTHS = [1, 2, 3, 5, 8, 13, 21, 34]
 STEPS = 7
 
 
-def network_of(*, attention: int = 12, frames: bool = False) -> EncoderDecoder:
+def network_of(*, attention: int = 12, reads: str = "pieces") -> EncoderDecoder:
     torch.manual_seed(3)
     shape = SHAPE.model_copy(update={"attention": attention})
-    network = EncoderDecoder(shape, FRAMES if frames else CODEC, CODEC).eval()
+    network = EncoderDecoder(shape, SOURCES[reads], CODEC).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.mul_(2).add_(0.1 * torch.randn_like(parameter))
@@ -81,10 +86,13 @@ class Runner:
         return found
 
 
-def sources_of(count: int, *, frames: bool = False) -> list[Any]:
+def sources_of(count: int, *, reads: str = "pieces") -> list[Any]:
     random = np.random.default_rng(1)
     lengths = [LENGTHS[number % len(LENGTHS)] for number in range(count)]
-    if frames:
+    if reads == "pixels":
+        pictures = random.integers(0, 256, (count, 16, 16, 3))
+        return [PICTURES.encode(picture).rows.astype(np.float32) for picture in pictures]
+    if reads == "frames":
         return [random.normal(size=(length, 3)).astype(np.float32) for length in lengths]
     return [np.append(random.integers(1, CODEC.table_rows, length - 1), END).astype(np.int32) for length in lengths]
 
@@ -94,22 +102,25 @@ def runner(request: pytest.FixtureRequest) -> Runner:
     return Runner.of(export_translator(network_of(), request.param))
 
 
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def captioner(request: pytest.FixtureRequest) -> Runner:
+    """A runner whose sources are pictures."""
+    return Runner.of(export_translator(network_of(reads="pixels"), request.param))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("changes", [{}, {"attention": 0}, {"frames": True}], ids=["pieces", "mean", "frames"])
+@pytest.mark.parametrize("changes", [{}, {"attention": 0}, {"reads": "frames"}, {"reads": "pixels"}])
 def test_graphs_give_the_scores_of_the_network(changes: dict[str, Any], precision: Precision) -> None:
     network = network_of(**changes)
     runner, tolerance = Runner.of(export_translator(network, precision)), 1e-5 if precision == "fp32" else 0.05
-    frames = changes.get("frames", False)
-    sources = sources_of(5, frames=frames)
+    reads = changes.get("reads", "pieces")
+    sources = sources_of(5, reads=reads)
     read = runner.read(sources)
-    padded = torch.zeros(
-        max(map(len, sources)), 5, *sources[0].shape[1:], dtype=torch.float32 if frames else torch.long
-    )
+    dtype = torch.long if reads == "pieces" else torch.float32
+    padded = torch.zeros(max(map(len, sources)), 5, *sources[0].shape[1:], dtype=dtype)
     for column, source in enumerate(sources):
         padded[: len(source), column] = torch.from_numpy(source)
-    memory, h = network.read(
-        torch.from_numpy(read["memory_lengths"]).long(), **{"frames" if frames else "pieces": padded}
-    )
+    memory, h = network.read(torch.from_numpy(read["memory_lengths"]).long(), **{reads: padded})
     np.testing.assert_allclose(read["h_next"], h.detach(), atol=tolerance)
     rows, state = np.zeros(5, np.int32), read["h_next"]
     for _ in range(3):
@@ -126,6 +137,15 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(runner: Runner, size: int)
     together = runner.write(runner.read(sources), range(size))
     for number in range(0, size, 5):
         assert runner.write(runner.read([sources[number]]), [0]) == [together[number]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 16, 33, 64])
+def test_a_picture_has_the_same_bits_alone_and_in_a_batch(captioner: Runner, size: int) -> None:
+    pictures = sources_of(size, reads="pixels")
+    together = captioner.write(captioner.read(pictures), range(size))
+    assert captioner.write(captioner.read(pictures[::-1]), range(size)) == together[::-1]
+    for number in range(0, size, 7):
+        assert captioner.write(captioner.read([pictures[number]]), [0]) == [together[number]]
 
 
 def test_padding_and_order_change_no_bit(runner: Runner) -> None:
