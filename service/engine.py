@@ -44,6 +44,7 @@ from service.generation import GenerationParameters, GenerationStream
 from service.model_runtime import ModelRuntime
 from service.model_store import ModelStore, stream_subject
 from service.repository import Release, read_release
+from service.resting_thread import RestingThread
 from service.scheduling.job import InferenceRequest
 from service.scheduling.tensors import Arrays
 from service.scheduling.translation_batch import search_tokens
@@ -56,6 +57,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_POLL_S = 0.01
 # Long requests yield to the event loop after this much work.
+PICTURE_COST = 1 << 16  # of pictures that are decoded at once. More of them are decoded in a thread
+PICTURE_BYTE_COST = 16  # a byte of a file takes as long to decode as this many numbers in a list
 ENCODE_SLICE = 4_096  # characters: about 2 ms for cached words, and 20 ms for new ones with n-grams
 DECODE_SLICE = 8_192  # words, characters, or values of a forecast: about 5 ms
 FORECAST_VALUES_MAX = 1 << 18  # in one answer, of all series and quantiles: about 3 MB of JSON
@@ -100,6 +103,7 @@ class Engine:
         keys = settings.state_key or (secrets.token_urlsafe(),)  # app.py sets one key for all workers of a service
         self._signer = StateSigner(keys, ttl_s=settings.state_ttl_s, clock=time.time)
         self._request_tokens = settings.request_tokens
+        self._decoder = RestingThread("pictures", "pictures")
         self.models = ModelStore(settings, telemetry, self._executor, self._signer)
         self._open = True
 
@@ -418,7 +422,7 @@ class Engine:
         single: bool = False,
         request: InferenceRequest,
     ) -> list[TranslationResult]:
-        """Return the translation of each text, or with the task `caption` the caption of each list of vectors."""
+        """Return the translation of each text, or with the task `caption` the caption of each input."""
         runtime = self.runtime_for(task, model)
         search = parameters.search(runtime)
         new_tokens = search_tokens(search.options)
@@ -530,11 +534,20 @@ class Engine:
         input that is too long, or too many tokens in the request; InvalidRequest for an input that cannot be read.
         """
         runtime.check_kind(inputs)
+
+        def encode(index: int) -> Any:
+            place, name = None if single else index, names[index] if names else None
+            return runtime.encode(inputs[index], place, name=name, truncate=truncate, **options)
+
+        count = len(inputs)
+        if runtime.reads.kind == "image" and sum(map(_picture_cost, inputs)) > PICTURE_COST:
+            decoded: list[Any] = await self._decoder.call(lambda: list(map(encode, range(count))))
+            self._check_tokens(runtime, new_tokens * count + sum([item.length for item in decoded]))
+            return decoded
         items: list[Any] = []
-        unyielded, tokens = 0, new_tokens * len(inputs)
+        unyielded, tokens = 0, new_tokens * count
         for index, raw in enumerate(inputs):
-            name = names[index] if names else None
-            item = runtime.encode(raw, None if single else index, name=name, truncate=truncate, **options)
+            item = encode(index)
             tokens += item.length
             self._check_tokens(runtime, tokens)
             items.append(item)
@@ -567,6 +580,13 @@ async def _decode_all(
             unyielded = 0
             await asyncio.sleep(0)
     return answers
+
+
+def _picture_cost(raw: Any) -> int:
+    """Return about how long a picture takes to decode: the numbers of a list, or as many for a file."""
+    if isinstance(raw, str | bytes):
+        return PICTURE_BYTE_COST * len(raw)
+    return len(raw) * max((len(row) for row in raw if isinstance(row, list)), default=1) if isinstance(raw, list) else 1
 
 
 def _check_attention(options: TranslateOptions, items: Sequence[Any]) -> None:

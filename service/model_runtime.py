@@ -33,7 +33,7 @@ from service.telemetry import ModelMetrics, Telemetry
 log = logging.getLogger(__name__)
 
 Decode = Callable[..., Any]  # of an encoded input and its row, with the parameters of the task
-NUMERIC = ("frames", "series")  # codecs that read numbers
+NUMERIC = ("frames", "series", "image")  # codecs that read numbers
 CHARACTERS_PER_TOKEN = {"words": 8, "pieces": 4}  # with the spaces between: few texts have longer ones
 # Name of a step, by codec.
 UNITS = {
@@ -43,6 +43,7 @@ UNITS = {
     "frames": "frames",
     "series": "segments",
     "pieces": "tokens",
+    "image": "patches",
 }
 
 

@@ -16,6 +16,7 @@ from starlette.routing import Route as StarletteRoute
 
 from service.api import (
     bentoml_routes,
+    caption,
     fill,
     forecast,
     huggingface,
@@ -94,6 +95,7 @@ ROUTES: tuple[Route, ...] = (
     *huggingface.ROUTES,
     *forecast.ROUTES,
     *translate.ROUTES,
+    *caption.ROUTES,
     *fill.ROUTES,
     *openai.ROUTES,
     *oip.ROUTES,

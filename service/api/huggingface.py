@@ -17,9 +17,10 @@ from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service import VERSION
-from service.api import fill, forecast, native, schemas, sse, translate
+from service.api import caption, fill, forecast, native, schemas, sse, translate
 from service.api.fields import AlwaysFalse, Null, Only, RequestModel, parameter
 from service.api.pipeline import RequestContext
+from service.api.request_headers import JSON, check_media
 from service.api.routes import MODEL_QUERY, READ, Card, Docs, Route
 from service.errors import InvalidRequest, UnknownModel
 from service.model_runtime import ModelRuntime
@@ -189,7 +190,7 @@ INFO_DOCS = Docs(group=GROUP, summary="Get one model and the limits", answer=Inf
 EMBED = Route("/embed", ("POST",), embed, task="embed", docs=EMBED_DOCS)
 TASK_ROUTES = (
     *(native.TAG, native.CLASSIFY, native.GENERATE, forecast.FORECAST_ROUTE),
-    *(translate.TRANSLATE_ROUTE, translate.CAPTION_ROUTE, fill.FILL, EMBED),
+    *(translate.TRANSLATE_ROUTE, caption.CAPTION, fill.FILL, EMBED),
 )
 BY_TASK = {route.task: route for route in TASK_ROUTES}
 
@@ -197,7 +198,9 @@ BY_TASK = {route.task: route for route in TASK_ROUTES}
 async def _first_task(context: RequestContext, body: bytes) -> Any:
     """Answer with the first task of the model."""
     runtime = context.worker.engine.catalog.find(context.path_params["id"])
-    return await BY_TASK[runtime.tasks[0]].handler(context, body)
+    route = BY_TASK[runtime.tasks[0]]
+    check_media(context.headers, route.media)
+    return await route.handler(context, body)
 
 
 def _first_task_example(card: Card) -> Any:
@@ -227,7 +230,7 @@ FIRST_TASK_DOCS = Docs(
     | schemas.GenerateRequest
     | forecast.ForecastRequest
     | translate.TranslateRequest
-    | translate.CaptionRequest
+    | caption.CaptionRequest
     | fill.FillRequest,
     answer=list[schemas.EntityObject]
     | list[list[schemas.EntityObject]]
@@ -237,8 +240,8 @@ FIRST_TASK_DOCS = Docs(
     | forecast.Predictions
     | list[translate.TranslationObject]
     | list[list[translate.TranslationObject]]
-    | list[translate.CaptionObject]
-    | list[list[translate.CaptionObject]]
+    | list[caption.CaptionObject]
+    | list[list[caption.CaptionObject]]
     | fill.FilledText
     | list[fill.FilledText],
     event=sse.TokenEvent,
@@ -246,7 +249,14 @@ FIRST_TASK_DOCS = Docs(
     infers=True,
 )
 ROUTES = (
-    Route("/models/{id}", ("POST",), _first_task, query=MODEL_QUERY, docs=FIRST_TASK_DOCS),
+    Route(
+        "/models/{id}",
+        ("POST",),
+        _first_task,
+        media=(JSON, *caption.PICTURES),
+        query=MODEL_QUERY,
+        docs=FIRST_TASK_DOCS,
+    ),
     *map(_with_model, BY_TASK.values()),
     EMBED,
     Route("/predict", ("POST",), predict, task="classify", docs=PREDICT_DOCS),

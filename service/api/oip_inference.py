@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
 from models.tasks import LabelScore, TaggedInput
-from service.api import body_errors, fields, schemas, translate
+from service.api import body_errors, caption, fields, schemas, translate
 from service.api.problems import parameter_field, renamed_fields
 from service.api.schemas import entity_objects, generated_object, label_objects
 from service.errors import Forbidden, InvalidRequest, shown
@@ -390,7 +390,7 @@ _TAG_DOCUMENTS: TypeAdapter[Any] = TypeAdapter(
     Annotated[schemas.Strings | schemas.TokenLists | schemas.FrameLists, Field(union_mode="left_to_right")]
 )
 _DOCUMENTS: TypeAdapter[Any] = TypeAdapter(
-    Annotated[schemas.Strings | schemas.FrameLists, Field(union_mode="left_to_right")]
+    Annotated[schemas.Strings | schemas.FrameLists | caption.Pictures, Field(union_mode="left_to_right")]
 )
 
 
@@ -408,7 +408,7 @@ def _read_documents(tasks: Collection[str], settings: Settings, texts: Sequence[
     try:
         return cast(list[Any], adapter.validate_python(documents, strict=True))
     except ValidationError:
-        message = f"every element of json must be a string{tokens} or a list of frames, all of one kind"
+        message = f"every element of json must be a string{tokens}, a list of frames or rows of pixels, all of one kind"
         raise InvalidRequest(message, field="inputs") from None
 
 
@@ -506,7 +506,7 @@ def _json_tensor(answers: Mapping[str, list[Any]], *, with_state: bool) -> OIPTe
         "classify": label_objects,
         "generate": partial(generated_object, with_state=with_state),
         "translate": translate.translation_objects,
-        "caption": translate.caption_objects,
+        "caption": caption.caption_objects,
     }
     encoded = {task: list(map(encoders[task], rows)) for task, rows in answers.items()}
     if len(encoded) == 1:

@@ -13,6 +13,7 @@ from service.api.problems import Headers
 from service.errors import InvalidRequest, TooLarge, Unauthorized, UnsupportedMedia, shown
 from service.rate_limits import RateLimitStatus
 
+PNG, JPEG = "image/png", "image/jpeg"
 JSON, OCTETS, FORM = "application/json", "application/octet-stream", "application/x-www-form-urlencoded"
 # The zlib formats of each content coding that is read, in the order to try them: some clients send raw deflate.
 CODINGS = {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}

@@ -1,6 +1,6 @@
-"""The routes of translations and captions.
+"""The routes of translations, and what they share with those of captions.
 
-``/v1/translate`` and ``/v1/caption`` have the shapes of Hugging Face. ``/translate`` and ``/languages`` are those of
+``/v1/translate`` has the shape of Hugging Face. ``/translate`` and ``/languages`` are those of
 https://github.com/LibreTranslate/LibreTranslate, for its clients.
 """
 
@@ -41,8 +41,6 @@ FORM_FIELDS = 2048
 FORM_COST = 16  # a byte of a form takes up to this many times as long to decode as one of JSON
 LANGUAGES = {"cs": "Czech", "de": "German", "en": "English", "fr": "French"}  # names of codes; others have none
 ANY_LANGUAGE = "auto"
-# left_to_right: only empty lists fit several shapes.
-CaptionInputs = Annotated[schemas.Numbers | schemas.Frames | schemas.FrameLists, Field(union_mode="left_to_right")]
 Beams = Annotated[int, Field(ge=1, le=CANDIDATES)]
 
 
@@ -101,14 +99,6 @@ class CaptionParameters(RequestModel):
     )
 
 
-class CaptionRequest(schemas.NativeRequest):
-    """Body of ``/v1/caption``: one vector, the vectors of one input, or a list of such inputs."""
-
-    inputs: CaptionInputs
-    model: ModelName | None = None
-    parameters: CaptionParameters | None = None
-
-
 class TargetTokenObject(TypedDict):
     """One token. ``logprob``: its log-probability in nats."""
 
@@ -145,13 +135,6 @@ class TranslationObject(TypedDict):
     """One translation."""
 
     translation_text: str
-    details: NotRequired[DetailsObject]
-
-
-class CaptionObject(TypedDict):
-    """One caption."""
-
-    generated_text: str
     details: NotRequired[DetailsObject]
 
 
@@ -200,7 +183,6 @@ class LibreLanguage(TypedDict):
 
 _NO_SEARCH = SearchParameters()
 _NO_LANGUAGES = TranslateParameters()
-_NO_CAPTION = CaptionParameters()
 
 
 def search_options(given: SearchParameters | None, *, limit: int) -> tuple[TranslateOptions, str]:
@@ -270,24 +252,7 @@ async def _translate(context: RequestContext, body: bytes) -> Any:
         single=single,
         request=context.request,
     )
-    return _answer(found, translation_objects, given.generate_parameters, single=single)
-
-
-async def _caption(context: RequestContext, body: bytes) -> Any:
-    request = await schemas.read_request(CaptionRequest, body, context.worker)
-    given = request.parameters or _NO_CAPTION
-    inputs: list[Any] = request.inputs
-    single = bool(inputs) and _depth(inputs) < FRAME_LIST_DEPTH
-    found = await ask(
-        context.worker,
-        "caption",
-        [inputs] if single else inputs,
-        given,
-        model=context.choose_model(request.model, "caption"),
-        single=single,
-        request=context.request,
-    )
-    return _answer(found, caption_objects, given.generate_parameters, single=single)
+    return answer(found, translation_objects, given.generate_parameters, single=single)
 
 
 async def ask(
@@ -300,7 +265,7 @@ async def ask(
     single: bool = False,
     request: InferenceRequest,
 ) -> list[TranslationResult]:
-    """Return the translation of each text, or the caption of each list of vectors. Errors name the request's fields."""
+    """Return the translation of each text, or the caption of each input. Errors name the request's fields."""
     parameters = parameters_of(given, limit=worker.settings.max_new_tokens)
     schemas.check_input_count(len(inputs), worker.settings)
     with renamed_fields(_search_field):
@@ -309,15 +274,7 @@ async def ask(
         )
 
 
-FRAME_LIST_DEPTH = 3
-
-
-def _depth(inputs: Any) -> int:
-    """Return the depth of lists whose elements have one kind. Looks at no number but the first of each list."""
-    return 1 + max(map(_depth, inputs)) if inputs and isinstance(inputs[0], list) else 1
-
-
-def _answer(
+def answer(
     found: Sequence[TranslationResult],
     encode: Callable[[TranslationResult], Sequence[Any]],
     search: SearchParameters | None,
@@ -337,26 +294,14 @@ def translation_objects(best: TranslationResult) -> list[TranslationObject]:
     return [_translation_object(each) for each in (best, *(best.alternatives or ()))]
 
 
-def caption_objects(best: TranslationResult) -> list[CaptionObject]:
-    """Return a caption and its alternatives."""
-    return [_caption_object(each) for each in (best, *(best.alternatives or ()))]
-
-
 def _translation_object(result: TranslationResult) -> TranslationObject:
     answer: TranslationObject = {"translation_text": result.translation_text}
     if result.details is not None:
-        answer["details"] = _details_object(result)
+        answer["details"] = details_object(result)
     return answer
 
 
-def _caption_object(result: TranslationResult) -> CaptionObject:
-    answer: CaptionObject = {"generated_text": result.translation_text}
-    if result.details is not None:
-        answer["details"] = _details_object(result)
-    return answer
-
-
-def _details_object(result: TranslationResult) -> DetailsObject:
+def details_object(result: TranslationResult) -> DetailsObject:
     details = result.details
     assert details is not None
     answer: dict[str, Any] = {
@@ -498,14 +443,6 @@ STREAM_DOCS = Docs(
     event=TranslationEvent,
     example=schemas.example("translate"),
 )
-CAPTION_DOCS = Docs(
-    group=GROUP,
-    summary="Write captions for vectors",
-    about="One vector, or a list of vectors, is one input and returns a list of one caption.",
-    body=CaptionRequest,
-    answer=list[CaptionObject] | list[list[CaptionObject]],
-    example=schemas.example("caption"),
-)
 LIBRE_DOCS = Docs(
     group=LIBRE_GROUP,
     summary="Translate texts, for clients of LibreTranslate",
@@ -518,10 +455,8 @@ LANGUAGES_DOCS = Docs(
     group=LIBRE_GROUP, summary="List the languages, for clients of LibreTranslate", answer=list[LibreLanguage]
 )
 TRANSLATE_ROUTE = Route("/v1/translate", ("POST",), _translate, task="translate", docs=TRANSLATE_DOCS)
-CAPTION_ROUTE = Route("/v1/caption", ("POST",), _caption, task="caption", docs=CAPTION_DOCS)
 ROUTES = (
     TRANSLATE_ROUTE,
-    CAPTION_ROUTE,
     Route("/v1/translate_stream", ("POST",), _translate_stream, task="translate", docs=STREAM_DOCS),
     Route(
         "/translate",

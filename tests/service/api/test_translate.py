@@ -1,4 +1,4 @@
-"""Translations and captions over HTTP: the shapes of Hugging Face and LibreTranslate, and what is refused by name."""
+"""Translations over HTTP: the shapes of Hugging Face and LibreTranslate, and what is refused by name."""
 
 import json
 import threading
@@ -18,7 +18,6 @@ from tests.support.oip import OIPSite
 from tests.support.uvicorn_thread import served_in_thread
 
 TEXT = "a cat sat"
-VECTORS = [[0.5, -1.0, 2.0], [0.25, 0.0, -0.5]]
 
 
 @pytest.fixture(scope="module")
@@ -242,20 +241,6 @@ def test_the_attention_in_an_answer_is_bounded(client: httpx.Client) -> None:
     assert answer.json()["value"] > answer.json()["limit"]
 
 
-@pytest.mark.parametrize("inputs", [VECTORS[0], VECTORS, [VECTORS]])
-def test_vectors_get_captions(client: httpx.Client, tiny_writers: Path, inputs: Any) -> None:
-    body = {"inputs": inputs, "parameters": {"generate_parameters": {"max_new_tokens": 6}}}
-    found = client.post("/v1/caption", json=body).json()
-    single = in_process(tiny_writers, inputs, model="tiny-caption", max_new_tokens=6)
-    expected = single[0] if isinstance(single, list) else single
-    assert found == [{"generated_text": expected.translation_text}]
-
-
-@pytest.mark.parametrize("inputs", ["a text", [[1.0, 2.0]], [[1e39, 0.0, 0.0]], [["a"]]])
-def test_other_inputs_have_no_caption(client: httpx.Client, inputs: Any) -> None:
-    assert client.post("/v1/caption", json={"inputs": inputs}).status_code == 422
-
-
 def test_fifty_neighbors_change_no_translation(client: httpx.Client) -> None:
     texts = [f"{'a cat sat on ' * (number % 5)}{number}" for number in range(50)]
     together = translate(client, texts, num_beams=3, max_new_tokens=12).json()
@@ -265,7 +250,7 @@ def test_fifty_neighbors_change_no_translation(client: httpx.Client) -> None:
 
 def test_examples_of_the_document_work(client: httpx.Client) -> None:
     paths = client.get("/docs.json").json()["paths"]
-    for path in ("/v1/translate", "/translate", "/v1/caption"):
+    for path in ("/v1/translate", "/translate"):
         content = paths[path]["post"]["requestBody"]["content"]["application/json"]
         for example in content["examples"].values():
             assert client.post(path, json=example["value"]).status_code == 200

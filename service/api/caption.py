@@ -1,0 +1,125 @@
+"""The route of captions, in the shape of Hugging Face: of pictures, or of vectors from the client's own network.
+
+``InferenceClient.image_to_text`` sends the file of a picture as the body. JSON has files in base64, pixels or vectors.
+"""
+
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+
+from models.tasks import TranslationResult
+from service.api import schemas
+from service.api.pipeline import RequestContext
+from service.api.request_headers import JPEG, JSON, PNG
+from service.api.routes import Docs, Route
+from service.api.translate import GROUP, CaptionParameters, DetailsObject, answer, ask, details_object
+from service.errors import InvalidRequest
+
+PICTURES = (PNG, JPEG)
+SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # first bytes of PNG and JPEG, which need no media type
+PICTURE_DEPTH = 3  # lists of one picture: rows of pixels of three numbers
+Pictures = Annotated[list[schemas.FrameLists], Field(fail_fast=True)]
+# left_to_right: only empty lists fit several shapes.
+CaptionInputs = Annotated[
+    schemas.StringOrStrings | schemas.Numbers | schemas.Frames | schemas.FrameLists | Pictures,
+    Field(union_mode="left_to_right"),
+]
+
+
+class CaptionRequest(schemas.NativeRequest):
+    """Body of ``/v1/caption``.
+
+    For a model of pictures: a file in base64, the rows of its pixels, or a list of pictures. For one of vectors: one
+    vector, the vectors of one input, or a list of such inputs.
+    """
+
+    inputs: CaptionInputs
+    model: schemas.ModelName | None = None
+    parameters: CaptionParameters | None = None
+
+
+class CaptionObject(TypedDict):
+    """One caption."""
+
+    generated_text: str
+    details: NotRequired[DetailsObject]
+
+
+_NO_PARAMETERS = CaptionParameters()
+
+
+async def _caption(context: RequestContext, body: bytes) -> Any:
+    worker = context.worker
+    if _is_file(context, body):
+        inputs: Any = body
+        named, given = None, _NO_PARAMETERS
+    else:
+        request = await worker.parser.run(schemas.parse_body, CaptionRequest, body, worker.settings, size=len(body))
+        inputs, named, given = request.inputs, request.model, request.parameters or _NO_PARAMETERS
+    runtime = worker.engine.runtime_for("caption", context.choose_model(named, "caption"))
+    reads = runtime.reads.kind
+    if reads != "image" and isinstance(inputs, str | bytes):
+        raise InvalidRequest(
+            f"{runtime.name} reads vectors, not pictures; send a list of numbers, or name a model of pictures",
+            field="inputs",
+        )
+    single = _is_one(inputs, PICTURE_DEPTH if reads == "image" else PICTURE_DEPTH - 1)
+    found = await ask(
+        worker,
+        "caption",
+        [inputs] if single else inputs,
+        given,
+        model=runtime,
+        single=single,
+        request=context.request,
+    )
+    return answer(found, caption_objects, given.generate_parameters, single=single)
+
+
+def _is_file(context: RequestContext, body: bytes) -> bool:
+    """Return whether the body is the file of a picture, by its media type or, without one, by its first bytes."""
+    media = (context.headers.get(b"content-type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
+    return media in PICTURES or (not media and body.startswith(SIGNATURES))
+
+
+def _is_one(inputs: Any, depth: int) -> bool:
+    """Return whether this is one input: a file, or lists of at most this depth. An empty list has no inputs."""
+    if not isinstance(inputs, list):
+        return True
+    return bool(inputs) and not isinstance(inputs[0], str) and _depth(inputs) <= depth
+
+
+def _depth(inputs: Any) -> int:
+    """Return the depth of lists whose elements have one kind. Looks at no number but the first of each list."""
+    return 1 + max(map(_depth, inputs)) if inputs and isinstance(inputs[0], list) else 1
+
+
+def caption_objects(best: TranslationResult) -> list[CaptionObject]:
+    """Return a caption and its alternatives."""
+    return [_caption_object(each) for each in (best, *(best.alternatives or ()))]
+
+
+def _caption_object(result: TranslationResult) -> CaptionObject:
+    found: CaptionObject = {"generated_text": result.translation_text}
+    if result.details is not None:
+        found["details"] = details_object(result)
+    return found
+
+
+CAPTION = Route(
+    "/v1/caption",
+    ("POST",),
+    _caption,
+    task="caption",
+    media=(JSON, *PICTURES),
+    docs=Docs(
+        group=GROUP,
+        summary="Describe pictures or vectors",
+        about="The body can also be the file of one picture, in PNG or JPEG. One input returns a list of one caption.",
+        body=CaptionRequest,
+        answer=list[CaptionObject] | list[list[CaptionObject]],
+        example=schemas.example("caption"),
+    ),
+)
+ROUTES = (CAPTION,)
