@@ -70,6 +70,7 @@ class Api:
 
     def __init__(self) -> None:
         logs.configure(self.worker.settings.log_format)
+        write_stacks_on_signal()
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             from service.server import metrics_files  # imports prometheus_client, which reads the variable
 
@@ -82,7 +83,6 @@ class Api:
 
     @bentoml.on_startup
     async def start(self) -> None:
-        write_stacks_on_signal()
         with reported_failures():
             self.worker.start()
             if self.worker.settings.grpc_port:
@@ -233,7 +233,7 @@ def supervise_workers(http: tuple[str, int] | None, settings: Settings) -> None:
         line = f"ready: {url}" + (f"  Try: {curl(url, example, key=key)}" if example else "")
         log.info(line) if settings.log_format == "json" else print(line, file=sys.stderr, flush=True)
 
-    supervisor.install(say_ready, watchdog_s=settings.watchdog_s)
+    supervisor.install(say_ready, watchdog_s=settings.watchdog_s, start_s=settings.load_timeout_s)
 
 
 def check_bundles() -> KeptDirectory:

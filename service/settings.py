@@ -118,7 +118,9 @@ class Settings(BaseModel):
     )
     watch_s: Seconds = Field(default=1.0, description="Seconds between two looks at the directories of bundles.")
     load_timeout_s: Seconds = Field(
-        default=300.0, description="Seconds in which all workers must have loaded new versions; then the old ones stay."
+        default=300.0,
+        description="Seconds in which all workers must have loaded new versions; then the old ones stay. A worker that"
+        " is not ready so long after its start is replaced, unless SEQSERVE_WATCHDOG_S is 0.",
     )
     retire_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
         default=60.0,

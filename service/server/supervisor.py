@@ -149,6 +149,7 @@ class Arbiter(bentoml_circus.Arbiter):
 
     def _spawned(self, *, watcher: Any, pid: int, **_: Any) -> bool:
         self._workers.add(pid)
+        self._watchdog.started(pid)
         self._metrics.started(pid, watcher.processes[pid].wid)
         return True
 
@@ -193,7 +194,10 @@ class Arbiter(bentoml_circus.Arbiter):
     def _act(self, pid: int, action: Action) -> None:
         if action != "kill":
             text = "its stacks follow" if action == "write stacks" else "its stacks follow, and it will be replaced"
-            log.error("worker %d has not responded for %g s; %s", pid, self._watchdog.age_s(pid), text)
+            problem, seconds = "has not responded for", self._watchdog.age_s(pid)
+            if pid not in self._ready:
+                problem, seconds = "is not ready after", self._watchdog.start_s
+            log.error("worker %d %s %g s; %s", pid, problem, seconds, text)
         apply(action, pid)
 
     def _manage(self) -> None:
@@ -224,11 +228,11 @@ class Arbiter(bentoml_circus.Arbiter):
             self._on_ready(example)
 
 
-def install(on_ready: OnReady, *, watchdog_s: float) -> None:
+def install(on_ready: OnReady, *, watchdog_s: float, start_s: float) -> None:
     """Make BentoML use this Arbiter. Call it in the supervising process before the workers start.
 
     ``on_ready`` is called with what a worker has reported, once all are ready. ``watchdog_s``: the seconds without a
-    heartbeat after which a worker is replaced; 0: never.
+    heartbeat after which a worker is replaced; 0: never. ``start_s``: those from its start until it is ready.
     """
     reports, reporting = os.pipe()
     for end in (reports, reporting):
@@ -238,7 +242,7 @@ def install(on_ready: OnReady, *, watchdog_s: float) -> None:
 
     def arbiter(watchers: list[Any], *args: Any, **kwargs: Any) -> Arbiter:
         metrics = WorkerMetrics(watchers[0].env, workers=_count(watchers))
-        watchdog = Watchdog(watchdog_s)
+        watchdog = Watchdog(watchdog_s, start_s=start_s)
         return Arbiter(
             watchers, *args, reports=reports, on_ready=on_ready, watchdog=watchdog, metrics=metrics, **kwargs
         )

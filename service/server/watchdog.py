@@ -1,4 +1,4 @@
-"""Heartbeats of the workers, and what the supervising process does about a worker whose event loop hangs.
+"""Heartbeats of the workers, and what the supervising process does about a worker that hangs.
 
 Each worker sends a heartbeat from its event loop once a second. A watchdog inside the worker would not run if the
 process is stopped, or if an extension holds Python's global lock (GIL), so the supervising process counts.
@@ -28,13 +28,21 @@ class Watchdog:
     """Counts the looks since the last heartbeat of each worker, by process id.
 
     It counts looks instead of seconds: if the whole machine or the supervising process was paused, no worker is late.
+    ``limit_s``: without a heartbeat. ``start_s``: from the start of a worker to its first heartbeat.
     """
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, *, start_s: float) -> None:
+        self.start_s = start_s
         self._limit = int(limit_s / LOOK_S)  # 0: no worker is killed
+        self._start_limit = int(start_s / LOOK_S) if self._limit else 0
         self._stacks = max(LATE_LOOKS, int(self._limit * STACKS_SHARE))
         self._late: dict[int, int] = {}  # looks since the last heartbeat
+        self._starting: dict[int, int] = {}  # looks since the start, of workers without a heartbeat
         self._condemned: set[int] = set()
+
+    def started(self, pid: int) -> None:
+        """Note a worker that has been started."""
+        self._starting[pid] = 0
 
     def beat(self, pid: int) -> int:
         """Note a heartbeat. Return the seconds since the last one if the worker was late, otherwise 0.
@@ -43,6 +51,7 @@ class Watchdog:
         """
         if pid in self._condemned:
             return 0
+        self._starting.pop(pid, None)
         late = self._late.get(pid, 0)
         self._late[pid] = 0
         return int(late * LOOK_S) if late >= self._stacks else 0
@@ -50,6 +59,7 @@ class Watchdog:
     def forget(self, pid: int) -> bool:
         """Forget a worker that has ended. Return whether the watchdog has killed it."""
         self._late.pop(pid, None)
+        self._starting.pop(pid, None)
         was_condemned = pid in self._condemned
         self._condemned.discard(pid)
         return was_condemned
@@ -64,16 +74,17 @@ class Watchdog:
 
     def look(self) -> Iterator[tuple[int, Action]]:
         """Count one look, and yield what is due for which worker."""
-        for pid in self._late:
-            self._late[pid] += 1
-            late = self._late[pid]
-            if self._limit and late == self._limit:
-                self._condemned.add(pid)
-                yield pid, "resume"
-            elif self._limit and late > self._limit:
-                yield pid, "kill"
-            elif late == self._stacks:
-                yield pid, "write stacks"
+        stages = (self._late, self._limit, self._stacks), (self._starting, self._start_limit, 0)
+        for looks, limit, stacks in stages:
+            for pid in looks:
+                looks[pid] += 1
+                if limit and looks[pid] == limit:
+                    self._condemned.add(pid)
+                    yield pid, "resume"
+                elif limit and looks[pid] > limit:
+                    yield pid, "kill"
+                elif looks[pid] == stacks:
+                    yield pid, "write stacks"
 
 
 # A stopped process handles no signal before it is resumed. It writes its stacks then, and is killed at the next look.

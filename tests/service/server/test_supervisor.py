@@ -18,6 +18,8 @@ from service.server.supervisor import DEATHS_S, RestartPolicy
 from service.server.watchdog import Watchdog
 from service.server.worker_metrics import WorkerMetrics
 
+START_S = 8.0
+
 
 class Loop:
     """Duck-types tornado's event loop, with a clock that stands still."""
@@ -78,7 +80,7 @@ class Service:
             loop=self.loop,
             reports=self.reports,
             on_ready=lambda _: None,
-            watchdog=Watchdog(5.0),
+            watchdog=Watchdog(5.0, start_s=START_S),
             metrics=self.metrics,
         )
         self.look = self.loop.later.pop()
@@ -128,6 +130,23 @@ def test_a_worker_that_hangs_is_killed(service: Service, monkeypatch: pytest.Mon
         service.look()
     assert {pid for pid, _ in sent} == {1}
     assert sent[-1] == (1, signal.SIGKILL)
+    service.end(1, signal.SIGKILL)
+    service.metrics.ended.assert_called_once_with(1, "watchdog")
+
+
+def test_a_worker_that_hangs_before_it_is_ready_is_killed(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *signal_of: sent.append(signal_of))
+    for pid in (1, 2):
+        service.start(pid)
+    service.report(2, ready="")
+    for _ in range(int(START_S)):
+        service.report(2, beat=True)
+        service.look()
+    assert sent[-1] == (1, signal.SIGCONT)
+    service.look()
+    assert sent[-1] == (1, signal.SIGKILL)
+    assert {pid for pid, _ in sent} == {1}
     service.end(1, signal.SIGKILL)
     service.metrics.ended.assert_called_once_with(1, "watchdog")
 

@@ -13,7 +13,7 @@ from service.server.watchdog import LATE_LOOKS, SIGNALS, Heartbeat, Watchdog, ap
 from service.telemetry import Telemetry
 from service.worker import REPORTS
 
-LIMIT_S = 30
+LIMIT_S, START_S = 30, 100
 
 
 def looks(watchdog: Watchdog, count: int) -> list[tuple[int, str]]:
@@ -22,7 +22,7 @@ def looks(watchdog: Watchdog, count: int) -> list[tuple[int, str]]:
 
 
 def test_a_worker_that_hangs_writes_its_stacks_and_is_resumed_and_killed() -> None:
-    watchdog = Watchdog(LIMIT_S)
+    watchdog = Watchdog(LIMIT_S, start_s=START_S)
     watchdog.beat(7)
     assert looks(watchdog, LIMIT_S // 3 - 1) == []
     assert looks(watchdog, 1) == [(7, "write stacks")]
@@ -33,7 +33,7 @@ def test_a_worker_that_hangs_writes_its_stacks_and_is_resumed_and_killed() -> No
 
 
 def test_a_worker_that_sends_heartbeats_is_left_alone() -> None:
-    watchdog = Watchdog(LIMIT_S)
+    watchdog = Watchdog(LIMIT_S, start_s=START_S)
     for _ in range(2 * LIMIT_S):
         watchdog.beat(7)
         assert looks(watchdog, 2) == []
@@ -41,12 +41,32 @@ def test_a_worker_that_sends_heartbeats_is_left_alone() -> None:
     assert not watchdog.forget(7)
 
 
-def test_a_worker_that_has_not_started_is_not_late() -> None:
-    assert looks(Watchdog(LIMIT_S), 2 * LIMIT_S) == []
+def test_a_worker_that_is_not_ready_in_time_is_killed() -> None:
+    watchdog = Watchdog(LIMIT_S, start_s=START_S)
+    watchdog.started(7)
+    assert looks(watchdog, START_S - 1) == []
+    assert not watchdog.is_late(7)
+    assert looks(watchdog, 2) == [(7, "resume"), (7, "kill")]
+    assert watchdog.forget(7)
+    assert looks(watchdog, 2 * START_S) == []
+
+
+def test_without_a_limit_a_worker_may_start_for_any_time() -> None:
+    watchdog = Watchdog(0, start_s=START_S)
+    watchdog.started(7)
+    assert looks(watchdog, 2 * START_S) == []
+
+
+def test_a_worker_that_is_ready_has_no_limit_of_its_start() -> None:
+    watchdog = Watchdog(LIMIT_S, start_s=START_S)
+    watchdog.started(7)
+    for _ in range(2 * START_S):
+        watchdog.beat(7)
+        assert looks(watchdog, 1) == []
 
 
 def test_a_late_worker_can_recover_until_it_is_resumed() -> None:
-    watchdog = Watchdog(LIMIT_S)
+    watchdog = Watchdog(LIMIT_S, start_s=START_S)
     watchdog.beat(7)
     looks(watchdog, LIMIT_S - 1)
     assert watchdog.is_late(7)
@@ -59,14 +79,14 @@ def test_a_late_worker_can_recover_until_it_is_resumed() -> None:
 
 
 def test_without_a_limit_late_workers_write_their_stacks_only() -> None:
-    watchdog = Watchdog(0)
+    watchdog = Watchdog(0, start_s=START_S)
     watchdog.beat(7)
     assert looks(watchdog, 1000) == [(7, "write stacks")]
     assert not watchdog.forget(7)
 
 
 def test_a_short_delay_is_not_an_event() -> None:
-    watchdog = Watchdog(5)
+    watchdog = Watchdog(5, start_s=START_S)
     watchdog.beat(7)
     assert looks(watchdog, LATE_LOOKS - 1) == []
     assert watchdog.beat(7) == 0
