@@ -18,6 +18,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,13 @@ class ReleaseFiles:
 
     def join(self) -> None:
         """Count this process as a worker from now on, until it ends."""
-        (self.path / f"{self._worker}.status").unlink(missing_ok=True)  # of an earlier process with this id
-        self._own_lock = os.open(self.path / f"{self._worker}.lock", os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self._own_lock, fcntl.LOCK_EX)
+        lock = self.path / f"{self._worker}.lock"
+        lock.with_suffix(".status").unlink(missing_ok=True)  # of an earlier process with this id
+        while self._own_lock is None:
+            self._own_lock = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(self._own_lock, fcntl.LOCK_EX)
+            if _file_id(lock)[:1] != (os.fstat(self._own_lock).st_ino,):  # `statuses` has just removed it
+                self.leave()
 
     def leave(self) -> None:
         if self._own_lock is not None:
@@ -107,10 +112,13 @@ class ReleaseFiles:
         self._write(f"{self._worker}.status", status.model_dump_json())
 
     def statuses(self) -> list[WorkerStatus | None]:
-        """Return the report of each living worker, None for one that has not made any."""
+        """Return the report of each living worker, None for one that has not made any.
+
+        Removes the files of workers that have ended. Call it only while `locked("change")`.
+        """
         found: list[WorkerStatus | None] = []
         for file in self.path.glob("[0-9]*.lock"):
-            if _is_held(file):
+            if not _remove_unless_held(file):
                 try:
                     found.append(WorkerStatus.model_validate_json(file.with_suffix(".status").read_bytes()))
                 except FileNotFoundError:
@@ -156,10 +164,20 @@ class Releases:
     """The part of one worker. Call `join` before the first request, and run `follow` on the event loop."""
 
     def __init__(
-        self, files: ReleaseFiles, models: ModelStore, settings: Settings, on_change: Callable[[], None]
+        self,
+        files: ReleaseFiles,
+        models: ModelStore,
+        settings: Settings,
+        *,
+        on_change: Callable[[], None],
+        time_limit: Callable[[float], AbstractAsyncContextManager[object]] = asyncio.timeout,
     ) -> None:
+        """``time_limit``: of a change. It raises TimeoutError, or a ServiceError that ends the change."""
         self._files, self._models, self._settings, self._on_change = files, models, settings, on_change
+        self._time_limit = time_limit
         self._serves = -1
+        self._status = WorkerStatus(serves=self._serves)
+        self._unreported = False  # whether others cannot see the status yet
         self._seen: object = None
         self._prepared: tuple[Release, dict[VersionSource, LoadedBundle]] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
@@ -173,7 +191,7 @@ class Releases:
         while (release := self._files.active()).number != self._serves:
             self._models.serve(release, self._models.load_missing(release))
             self._serves = release.number
-        self._files.report(WorkerStatus(serves=self._serves))
+        self._report(WorkerStatus(serves=self._serves))
 
     async def follow(self) -> None:
         """Prepare each proposal and serve each active release, without end."""
@@ -228,7 +246,7 @@ class Releases:
             self._models.serve(active, loaded)
             self._serves, self._prepared = active.number, None
             self._on_change()
-            self._files.report(WorkerStatus(serves=self._serves))
+            self._report(WorkerStatus(serves=self._serves))
             log.info("serving release %d", active.number)
         if proposed is None:
             self._prepared = None
@@ -239,10 +257,23 @@ class Releases:
                 self._prepared = proposed, await self._run(self._models.load_missing, proposed)
             except Exception as error:  # a broken bundle can fail in any way
                 failure = str(error) or type(error).__name__
-            self._files.report(WorkerStatus(serves=self._serves, prepared=proposed.number, failure=failure))
+            self._report(WorkerStatus(serves=self._serves, prepared=proposed.number, failure=failure))
+
+    def _report(self, status: WorkerStatus) -> None:
+        self._status = status
+        try:
+            self._files.report(status)
+        except OSError as error:  # a full disk, for example
+            if not self._unreported:
+                log.error("this worker cannot report what it serves, and tries again: %s", error)
+            self._unreported = True
+        else:
+            self._unreported = False
 
     def _tidy(self) -> None:
         """Drop versions that are no longer needed, or the proposal of a worker that has ended."""
+        if self._unreported:
+            self._report(self._status)
         if self._prepared is None:
             if dropped := self._models.drop_retired():
                 self._thread.submit(_free, dropped)
@@ -258,7 +289,7 @@ class Releases:
     async def _change_in_turn(self, name: str, make: Callable[[Release], Release]) -> None:
         before: int | None = None
         try:
-            async with asyncio.timeout(self._settings.load_timeout_s), self._turn():
+            async with self._time_limit(self._settings.load_timeout_s), self._turn():
                 before = self._files.active().number
                 try:
                     await self._agree(make)
@@ -356,18 +387,18 @@ def _free(dropped: list[ModelRuntime]) -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _is_held(file: Path) -> bool:
+def _remove_unless_held(lock: Path) -> bool:
+    """Remove the lock and the report of a worker that has ended. Return False if the worker lives."""
+    descriptor = os.open(lock, os.O_RDWR)
     try:
-        descriptor = os.open(file, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.with_suffix(".status").unlink(missing_ok=True)
+        lock.unlink()
     except BlockingIOError:
-        return True
+        return False
     finally:
         os.close(descriptor)
-    return False
+    return True
 
 
 def _file_id(path: Path) -> tuple[int, ...]:

@@ -91,7 +91,7 @@ class Worker:
         self._load_hooks: list[Callable[[], None]] = []
         self._stop_hooks: list[Callable[[], None]] = []
         self._drain_hooks: list[Callable[[], None]] = []
-        self._body_timeouts: set[asyncio.Timeout] = set()
+        self._time_limits: set[asyncio.Timeout] = set()
 
     @property
     def ready(self) -> bool:
@@ -155,7 +155,9 @@ class Worker:
             from service.releases import DIRECTORY, ReleaseFiles, Releases  # imports the engine
 
             files = ReleaseFiles(Path(os.environ[DIRECTORY]))
-            self.releases = Releases(files, self._engine.models, self.settings, on_change=self._announce)
+            self.releases = Releases(
+                files, self._engine.models, self.settings, on_change=self._announce, time_limit=self.time_limit
+            )
             self.releases.join()
         self._announce()
         # Exclude loaded objects from garbage collection: a full collection would stop every request for 10 ms and more.
@@ -171,8 +173,8 @@ class Worker:
                 hook()
 
     @contextlib.asynccontextmanager
-    async def reading(self, timeout_s: float) -> AsyncIterator[None]:
-        """Limit the time to read a body to ``timeout_s`` and to the end of the drain.
+    async def time_limit(self, timeout_s: float) -> AsyncIterator[None]:
+        """Limit the time to read a body, or to load a model, to ``timeout_s`` and to the end of the drain.
 
         Raises TimeoutError, or Unavailable if the drain ended first.
         """
@@ -180,7 +182,7 @@ class Worker:
             raise Unavailable(SHUTTING_DOWN)
         until_s = asyncio.get_running_loop().time() + timeout_s
         timeout = asyncio.timeout_at(until_s)
-        self._body_timeouts.add(timeout)
+        self._time_limits.add(timeout)
         try:
             async with timeout:
                 yield
@@ -189,7 +191,7 @@ class Worker:
                 raise Unavailable(SHUTTING_DOWN) from None
             raise
         finally:
-            self._body_timeouts.discard(timeout)
+            self._time_limits.discard(timeout)
 
     def start(self) -> None:
         """Start the background tasks and the signal handlers. Call it on the running event loop."""
@@ -268,7 +270,7 @@ class Worker:
         _call_hooks(self._drain_hooks)
         self._drain = loop.create_task(self._engine.drain(self.settings.drain_s))
         end_s = loop.time() + self.settings.drain_s
-        for timeout in self._body_timeouts:
+        for timeout in self._time_limits:
             until_s = timeout.when()
             if until_s is not None and until_s > end_s:  # an expired one is in the past
                 timeout.reschedule(end_s)

@@ -379,7 +379,7 @@ async def _read_body(context: RequestContext, route: Route, transport: Transport
     if body is None:
         check_length(headers, limit)
         try:
-            async with context.worker.reading(context.request.deadline_s - time.monotonic()):
+            async with context.worker.time_limit(context.request.deadline_s - time.monotonic()):
                 body = await transport.read_body(limit)
         except TimeoutError:
             raise DeadlinePassed("the deadline passed before the whole body had arrived") from None

@@ -245,6 +245,30 @@ async def test_a_change_is_made_even_if_its_result_cannot_be_kept(site: Site) ->
         await worker.releases.load(MODEL)
 
 
+async def test_a_report_that_cannot_be_written_is_made_later(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    worker = site.start()
+    blocked = site.directory / ".1.status.1"
+    blocked.mkdir()  # so that no file can have this name
+    add_version(site.repository, "2")
+    load = asyncio.create_task(worker.releases.load(MODEL))
+    await until(lambda: len(caplog.records) > 0, 30)
+    assert not load.done()
+    blocked.rmdir()
+    await load
+    assert worker.version() == "2"
+
+
+async def test_the_files_of_workers_that_have_ended_are_removed(site: Site) -> None:
+    worker = site.start()
+    for _ in range(3):
+        site.join().releases.close()
+    add_version(site.repository, "2")
+    await worker.releases.load(MODEL)
+    assert {file.name for file in site.directory.glob("[0-9]*")} == {"1.lock", "1.status"}
+    site.start()  # in a process with an id that another one had
+    assert len(worker.files.statuses()) == 2
+
+
 async def test_all_versions_that_one_change_retires_stay_for_a_while(site: Site) -> None:
     add_version(site.repository, "2")
     set_serving(site.model, serve="all")

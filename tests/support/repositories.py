@@ -67,7 +67,7 @@ class TestWorker:
             self.files.activate(read_release(settings))
         self.engine = Engine.load(settings, Telemetry(), release=self.files.active())
         self.changes = 0
-        self.releases = Releases(self.files, self.engine.models, settings, self._changed)
+        self.releases = Releases(self.files, self.engine.models, settings, on_change=self._changed)
         self.releases.join()
 
     def version(self, model: str = "tiny-tag") -> str:

@@ -1,6 +1,7 @@
 """The model repository of the Open Inference Protocol: index, load and unload, and the names of versions."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from service.releases import DIRECTORY, ReleaseFiles
 from service.repository import read_release
 from service.settings import Settings
 from tests.support.oip import OIPSite, refusal, texts
+from tests.support.polling import eventually
 from tests.support.repositories import add_version, set_serving, version_of
 
 ADMIN, CLIENT = "the-key-of-an-administrator", "the-key-of-a-client"
@@ -114,6 +116,20 @@ async def test_with_keys_only_an_administrator_loads(repository: Path, tmp_path:
         for key, status in ((ADMIN, 200), (CLIENT, 403)):
             response = await site.client.post(LOAD, headers={"authorization": f"Bearer {key}"})
             assert response.status_code == status
+
+
+async def test_a_load_ends_with_the_drain(repository: Path) -> None:
+    async with opened(repository, drain_s=0.1) as site:
+        other = ReleaseFiles(Path(os.environ[DIRECTORY]), worker=1)
+        other.join()  # a worker that does not answer
+        add_version(repository, "2")
+        load = asyncio.create_task(site.client.post(LOAD))
+        await eventually(lambda: other.proposed() is not None)
+        await site.worker.close()
+        assert (await load).status_code == 503
+        assert other.proposed() is None
+        assert other.failures() == {}
+        other.leave()
 
 
 async def test_every_way_to_name_a_version_reaches_it(repository: Path) -> None:
