@@ -160,6 +160,7 @@ def build_service(
             except BadSetting as error:
                 sys.exit(str(error))
             listening.warn_of_few_files(wanted, settings)
+            warn_of_open_models(settings)
             folders.append(check())
             supervise_workers(http, settings)
 
@@ -181,7 +182,7 @@ def build_service(
         @property
         def openapi_spec(self) -> Any:
             # For `bentoml build`, which loads no bundle. A running service answers /docs.json itself.
-            return openapi.document(ROUTES, (), keys=bool(settings.api_keys or settings.api_keys_file))
+            return openapi.document(ROUTES, (), keys=needs_key(settings))
 
     return bentoml_service(
         name="seqserve",
@@ -204,6 +205,16 @@ def example_request(engine: Engine) -> str:
     return ""
 
 
+def needs_key(settings: Settings) -> bool:
+    return bool(settings.api_keys or settings.api_keys_file)
+
+
+def warn_of_open_models(settings: Settings) -> None:
+    """Log that the settings let any client change what is served."""
+    if settings.model_control == "explicit" and not needs_key(settings):
+        log.warning("%s=explicit: without API keys, any client may load models", variable("model_control"))
+
+
 def curl(url: str, example: str, *, key: bool) -> str:
     """Return the command for an `example_request`, with the key in the variable KEY if one is needed."""
     path, _, options = example.partition(" ")
@@ -224,13 +235,12 @@ def supervise_workers(http: tuple[str, int] | None, settings: Settings) -> None:
     from service.server import supervisor  # imports circus, which the workers do not need
 
     context = click.get_current_context(silent=True)
-    key = bool(settings.api_keys or settings.api_keys_file)
     scheme = "https" if context is not None and context.params.get("ssl_certfile") else "http"
 
     def say_ready(example: str) -> None:
         host, port = http or BENTOML_ADDRESS
         url = f"{scheme}://" + authority(LOOPBACK.get(host, host), port)
-        line = f"ready: {url}" + (f"  Try: {curl(url, example, key=key)}" if example else "")
+        line = f"ready: {url}" + (f"  Try: {curl(url, example, key=needs_key(settings))}" if example else "")
         log.info(line) if settings.log_format == "json" else print(line, file=sys.stderr, flush=True)
 
     supervisor.install(say_ready, watchdog_s=settings.watchdog_s, start_s=settings.load_timeout_s)

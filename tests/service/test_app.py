@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,22 @@ def test_a_bad_bundle_stops_the_start_with_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"SEQSERVE_BUNDLES={tmp_path}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "warnings"),
+    [
+        ({"model_control": "explicit"}, ["SEQSERVE_MODEL_CONTROL"]),
+        ({"model_control": "explicit", "api_keys": ("a-key-of-a-client",)}, []),
+        ({"model_control": "watch"}, []),
+        ({}, []),
+    ],
+)
+def test_the_start_warns_if_any_client_may_load_models(
+    caplog: pytest.LogCaptureFixture, settings: dict[str, Any], warnings: list[str]
+) -> None:
+    app.warn_of_open_models(Settings(**settings))
+    assert [record.args[0] for record in caplog.records if isinstance(record.args, tuple)] == warnings
 
 
 def test_the_example_is_a_command_for_any_shell() -> None:
