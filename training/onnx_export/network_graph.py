@@ -1,7 +1,8 @@
 """Networks as ONNX graphs: encoder, recurrent stack, pooling and heads.
 
-T steps, B batch, E embedding, W signal columns, C characters, N forms, G n-grams, F form width, K step labels, L text
-labels, M merged labels, V vocabulary.
+T steps, B batch, E embedding, H hidden, W signal columns, C characters, N forms, G n-grams, F form width, K step
+labels, L text labels, M merged labels, V vocabulary. Of a forecaster: S values of a segment, M segments and N values of
+the forecast, Q levels. Of a filler: P gaps, X targets, R best words.
 """
 
 from typing import Any
@@ -18,13 +19,14 @@ from training.nn.recurrent import RecurrentStack
 from training.nn.translator import EncoderDecoder
 from training.onnx_export.builder import ExportedGraph, OnnxGraphBuilder, Precision
 from training.onnx_export.crf import add_crf
-from training.onnx_export.filler import add_filler
-from training.onnx_export.forecaster import add_forecaster
-from training.onnx_export.int8 import pin_table
-from training.onnx_export.layers import LayerInput, Signal, add_final_states, to_array
+from training.onnx_export.int8 import add_product, add_quantize, add_rounded, pin_table, quantize_weights
+from training.onnx_export.layers import LayerInput, Signal, add_final_states, add_float_layer, to_array
 from training.onnx_export.parts import LOWEST, look_up, reach_of, standardize, valid_steps, weighted_mean
-from training.onnx_export.stack import add_stack
+from training.onnx_export.stack import ROUNDING, add_stack
 from training.onnx_export.translator import export_translator
+
+FILLER_HEAD = "head"  # prefix of the names of the table's constants
+REACH = 1.0  # of states and of the outputs of both dense layers of a filler
 
 
 def export_graph(network: Network, precision: Precision) -> ExportedGraph:
@@ -32,9 +34,9 @@ def export_graph(network: Network, precision: Precision) -> ExportedGraph:
     if isinstance(network, EncoderDecoder):
         return export_translator(network, precision)
     if isinstance(network, Forecaster):
-        add_forecaster(graph, network)
+        _add_forecaster(graph, network)
     elif isinstance(network, Filler):
-        add_filler(graph, network)
+        _add_filler(graph, network)
     elif isinstance(network, LanguageModel):
         characters, lengths = graph.input("characters", "T", "B"), graph.input("lengths", "B")
         table = to_array(network.table())
@@ -201,3 +203,101 @@ def _pool(graph: OnnxGraphBuilder, network: SequenceNetwork, signal: Signal, len
             weights = op.Exp(op.Sub(scores, op.ReduceMax(scores, [0], keepdims=1)))
             pooled.append(weighted_mean(graph, y, weights)[0])
     return pooled[0] if len(pooled) == 1 else op.Concat(*pooled, axis=1)
+
+
+def _add_forecaster(graph: OnnxGraphBuilder, network: Forecaster) -> None:
+    """Add the graph from segments (T, B, 2·S) and lengths (B,) to mean (B, N) and quantiles (B, N, Q), in float."""
+    op, segment, levels = graph.op, network.segment, network.levels
+    segments = graph.input("segments", "T", "B", 2 * segment, dtype="float32")
+    lengths = graph.input("lengths", "B")
+    embedded = op.Relu(
+        graph.dense(segments, to_array(network.embedding.weight), to_array(network.embedding.bias), "embedding")
+    )
+    _, state = add_float_layer(graph, network.layer, _layer_input(embedded, lengths, network))
+    positions = to_array(network.positions)
+    count = len(positions)
+    batch = op.Shape(lengths)  # (1,)
+    # Rows are ordered by position, then by series, as in Forecaster.forward.
+    steps = op.Expand(
+        graph.constant(positions[:, None], "positions"), op.Concat([count], batch, [positions.shape[1]], axis=0)
+    )
+    steps = op.Reshape(steps, [1, -1, positions.shape[1]])  # (1, M·B, E)
+    repeated = [op.Tile(part, [count, 1]) for part in state]  # (M·B, H)
+    ones = op.Tile(op.Div(lengths, lengths), [count])
+    last = add_final_states(graph, network.layer, _layer_input(steps, ones, network, repeated))  # (M·B, H)
+    output = graph.dense(last, to_array(network.head.weight), to_array(network.head.bias), "head")
+    output = op.Reshape(output, op.Concat([count], batch, [segment * (1 + levels)], axis=0))
+    output = op.Reshape(op.Transpose(output, perm=[1, 0, 2]), [0, network.horizon, 1 + levels])  # (B, N, 1 + Q)
+    graph.output(op.Squeeze(op.Slice(output, [0], [1], [2]), [2]), "mean", "B", network.horizon)
+    graph.output(op.Slice(output, [1], [1 + levels], [2]), "quantiles", "B", network.horizon, levels)
+
+
+def _layer_input(x: Any, lengths: Any, network: Forecaster, initial: Any = None) -> LayerInput:
+    """Return the input of the recurrent layer. Both of its uses share the name and so the weights."""
+    width = network.layer.forwards.weight_ih_l0.shape[1]
+    signal = Signal(x=x, columns=np.arange(width), width=width, reach=np.inf)
+    return LayerInput(signal=signal, lengths=lengths, name="layer", initial=initial)
+
+
+def _add_filler(graph: OnnxGraphBuilder, network: Filler) -> None:
+    """Add the graph from words (T, B) and their gaps (P,) to the best words (P, R) and the scores of targets (P, X).
+
+    The best words are chosen by their logits: in a probability that underflows to zero, words that are impossible
+    would be as good as others.
+    """
+    op = graph.op
+    words, lengths = graph.input("words", "T", "B"), graph.input("lengths", "B")
+    steps, inputs = graph.input("gap_steps", "P"), graph.input("gap_inputs", "P")
+    targets = graph.input("targets", "P", "X")
+    signal, _ = add_stack(graph, network.stack, _look_up_words(graph, network, words), lengths)
+    x = _contexts(graph, network, signal, lengths, steps, inputs)  # (P, 2·H)
+    for name, layer in (("join", network.join), ("narrow", network.narrow)):
+        weight, bias = to_array(layer.weight), to_array(layer.bias)
+        x = op.Tanh(add_product(graph, add_quantize(graph, x, REACH), weight, bias, REACH, name))
+    logits = _compare(graph, network, x)  # (P, V)
+    probabilities = op.Softmax(logits, axis=-1)
+    _, best = op.TopK(logits, [network.best], axis=-1, _outputs=2)  # (P, R)
+    graph.output(op.GatherElements(probabilities, best, axis=1), "best_scores", "P", network.best)
+    graph.output(op.Cast(best, to=ir.DataType.INT32), "best_words", "P", network.best, dtype="int32")
+    graph.output(op.GatherElements(probabilities, targets, axis=1), "target_scores", "P", "X")
+
+
+def _look_up_words(graph: OnnxGraphBuilder, network: Filler, words: Any) -> Signal:
+    """Return the vectors (T, B, E) of words. ONNX Runtime transposes a constant table once, when it opens the file."""
+    op, table = graph.op, to_array(network.embedding.weight)
+    if graph.precision == "fp32":
+        x = op.Gather(graph.constant(table, f"{FILLER_HEAD}.table"), words, axis=0)
+        return Signal(x=x, columns=np.arange(table.shape[1]), width=table.shape[1], reach=float(np.abs(table).max()))
+    rounded, scale = quantize_weights(table)  # (E, V), (V,)
+    weights, weight_scales = add_rounded(graph, table, f"{FILLER_HEAD}.weight", f"{FILLER_HEAD}.scale")
+    rows = op.Gather(op.Transpose(weights, perm=[1, 0]), words, axis=0)
+    scales = op.Unsqueeze(op.Gather(weight_scales, words, axis=0), [2])
+    x = op.Mul(op.Cast(rows, to=ir.DataType.FLOAT), scales)
+    reach = float((np.abs(rounded).max(axis=0) * scale).max() * ROUNDING)
+    return Signal(x=x, columns=np.arange(table.shape[1]), width=table.shape[1], reach=reach)
+
+
+def _contexts(graph: OnnxGraphBuilder, network: Filler, signal: Signal, lengths: Any, steps: Any, inputs: Any) -> Any:
+    """Return the forward state before each gap and the backward state after it (P, 2·H), zeros at either end."""
+    op, (forwards, backwards) = graph.op, np.split(signal.columns, 2)
+    padded = op.Pad(signal.x, [1, 0, 0, 1, 0, 0])  # (T + 2, B, W)
+    before, column = (op.Unsqueeze(op.Cast(each, to=ir.DataType.INT64), [1]) for each in (steps, inputs))
+    left = op.GatherND(padded, op.Concat(before, column, axis=1))  # (P, W)
+    right = op.GatherND(padded, op.Concat(op.Add(before, 2), column, axis=1))
+    follows = op.Less(op.Add(steps, 1), op.Gather(lengths, inputs, axis=0))  # (P,)
+    right = op.Where(op.Unsqueeze(follows, [1]), right, 0.0)
+    parts = [
+        op.Slice(side, [int(part[0])], [int(part[-1]) + 1], [1])
+        for side, part in ((left, forwards), (right, backwards))
+    ]
+    return op.Concat(*parts, axis=1)
+
+
+def _compare(graph: OnnxGraphBuilder, network: Filler, x: Any) -> Any:
+    """Return the logits (P, V) of all words for vectors x (P, E). The matrix is the table of `_look_up_words`."""
+    op, table = graph.op, to_array(network.embedding.weight)
+    bias = to_array(network.bias) + to_array(network.never)
+    if graph.precision == "int8":
+        return add_product(graph, add_quantize(graph, x, REACH), table, bias, REACH, FILLER_HEAD)
+    matrix = op.Transpose(graph.constant(table, f"{FILLER_HEAD}.table"), perm=[1, 0])
+    return op.Add(op.MatMul(x, matrix), graph.constant(bias, f"{FILLER_HEAD}.bias"))
