@@ -74,13 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Weights of the PyTorch loop (default: %(default)s).",
     )
     add("--seed", type=int, default=plan.seed, help="Seed of texts and arrival times (default: %(default)s).")
-    add(
-        "--report",
-        type=Path,
-        default=Path("build/bench.json"),
-        metavar="FILE",
-        help="File of the report (default: %(default)s).",
-    )
+    report.add_option(parser, "build/bench.json")
     against = parser.add_argument_group("comparison with another checkout")
     against.add_argument(
         "--against",
@@ -96,17 +90,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Return 0 if this service answered everything and met --at-least, else 1."""
     console = report.console()
-    server_core, client_core = cores()
     if arguments.against is not None:
-        _prepare_client(client_core)
-        found = bench_against.compare_checkouts(arguments, (server_core, client_core), console)
+        found = bench_against.compare_checkouts(arguments, claim_cores(), console)
         return bench_against.conclude(found, arguments, console)
     if arguments.quick and arguments.at_least is not None:
         raise ValueError("--at-least needs the best setting of each peer, but --quick tries one. Remove --quick.")
     servers = bench_servers.select(arguments.only, arguments.task)
     if not all(server.ours for server in servers) and shutil.which(arguments.peers) is None:
         raise LookupError(f"{arguments.peers} does not exist. Run `make bench`, pass --peers, or use --only seqserve.")
-    _prepare_client(client_core)
+    server_core, client_core = claim_cores()
     plan = QUICK if arguments.quick else BenchPlan(rounds=arguments.rounds)
     plan = replace(plan, seed=arguments.seed, seconds=arguments.seconds or plan.seconds)
     plan = replace(plan, sweep_seconds=min(plan.sweep_seconds, plan.seconds))
@@ -143,11 +135,6 @@ def run(arguments: argparse.Namespace) -> int:
     return _conclude(arguments, result, console)
 
 
-def _prepare_client(core: int) -> None:
-    os.sched_setaffinity(0, {core})
-    raise_file_limit()
-
-
 def _measure(stage: BenchStage, servers: Sequence[BenchServer], arguments: argparse.Namespace) -> None:
     """Run the selected tasks, each with its default model."""
     task = "translate" if arguments.task == "translate" else "tag"
@@ -165,9 +152,14 @@ def _measure(stage: BenchStage, servers: Sequence[BenchServer], arguments: argpa
         measure_generation(replace(stage, context=context), arguments.checkpoint, ours_only=ours_only)
 
 
-def cores() -> tuple[int, int]:
-    """Return the cores of the server and the client: the first and the last that this process may use."""
+def claim_cores() -> tuple[int, int]:
+    """Return the cores of the server and the client: the first and the last that this process may use.
+
+    The client, which is this process, moves to its core.
+    """
     usable = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {usable[-1]})
+    raise_file_limit()
     return usable[0], usable[-1]
 
 

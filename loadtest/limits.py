@@ -5,20 +5,27 @@ The server runs on the first core and the client on the last, except for the par
 
 import argparse
 import asyncio
+import json
 import os
+import re
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from loadtest import report
-from loadtest.bench import cores
-from loadtest.bench_servers import padding_waste
-from loadtest.limits_setup import Figures, InProcessReference, LimitsService, LimitsSetup, check
-from loadtest.load_loops import OpenLoopResult, open_loop, raise_file_limit, run_loop, send_all
+from loadtest import bench_servers, payloads, report
+from loadtest.bench import claim_cores
+from loadtest.http_client import ServiceAddress, encode_requests, fetch
+from loadtest.load_loops import ClosedLoopResult, OpenLoopResult, closed_loop, open_loop, run_loop, send_all
+from loadtest.payloads import ServedModel
+from loadtest.service_process import ServiceProcess, start_seqserve
 
 TEXTS = 2000
 CAPACITY_AT = (32, 64, 128)  # connections; the fastest loop is the capacity
@@ -31,6 +38,130 @@ TURN_S, TURNS_PER_ROUND = 1.0, 5
 PROBES_PER_S = 20.0
 GENERATION_TIMEOUT_S = 120.0
 OVERLOAD, OVERLOAD_CONNECTIONS = 2.0, 1024
+GENERATED = re.compile(r"^seqserve_generated_tokens_total\{[^}]*\} (\S+)$", re.MULTILINE)
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitsSetup:
+    """Where and how long everything is measured."""
+
+    server_core: int
+    zoo: Path
+    folder: Path
+    seconds: float
+    overload_seconds: float
+    rounds: int
+    seed: int
+
+    @cached_property
+    def default_bundles(self) -> Mapping[str, Path]:
+        """The bundle that answers requests of each task without a model name. Not every bundle has every variant."""
+        with self.serve() as service:
+            models = payloads.default_models(payloads.read_models(service.address.url))
+        return {task: self.zoo / model.id for task, model in models.items()}
+
+    @contextmanager
+    def serve(self, *, pinned: bool = True, **settings: str) -> Iterator["LimitsService"]:
+        """Run the service with settings, which are named without their prefix."""
+        core, cores = (self.server_core if pinned else None), os.sched_getaffinity(0)
+        try:
+            if not pinned:  # a child inherits the cores of its parent
+                os.sched_setaffinity(0, {self.server_core, *cores})
+            with start_seqserve(self.folder, "limits", settings, core=core) as process:
+                os.sched_setaffinity(0, cores)
+                yield LimitsService(process=process, seed=self.seed)
+        finally:
+            os.sched_setaffinity(0, cores)
+
+    @contextmanager
+    def reference(self, kind: str, model: str, variant: str, inputs: Any) -> Iterator["InProcessReference"]:
+        """Run peers/in_process.py on the server's core. Raises LookupError if it fails."""
+        with (self.folder / "reference.log").open("w+") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "loadtest.peers.in_process", kind],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "PEER_BUNDLE": str(self.zoo / model), "PEER_VARIANT": variant},
+                preexec_fn=lambda: os.sched_setaffinity(0, {self.server_core}),
+                text=True,
+            )
+            with process:
+                try:
+                    yield InProcessReference(process, Path(log.name), inputs)
+                finally:
+                    process.kill()
+
+
+class InProcessReference:
+    """The model without a service. `about` holds constant figures; `turn` measures."""
+
+    def __init__(self, process: "subprocess.Popen[str]", log: Path, inputs: Any) -> None:
+        self._process, self._log = process, log
+        self.about = self._ask(inputs)
+
+    def turn(self) -> Figures:
+        """Measure for about half a second."""
+        return self._ask("again")
+
+    def _ask(self, message: Any) -> Figures:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            print(json.dumps(message), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise LookupError(f"the in-process reference failed:\n{self._log.read_text()[-2000:]}")
+        figures: Figures = json.loads(line)
+        return figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitsService:
+    """A running service and its requests."""
+
+    process: ServiceProcess
+    seed: int
+
+    @property
+    def address(self) -> ServiceAddress:
+        return self.process.address
+
+    def model(self, task: str) -> ServedModel:
+        """Return the model that answers requests without a model name."""
+        return payloads.default_models(payloads.read_models(self.address.url))[task]
+
+    def texts(self, count: int) -> list[str]:
+        return payloads.sample_inputs(self.model("tag"), count=count, seed=self.seed)
+
+    def tag_requests(self, inputs: Sequence[Any]) -> list[bytes]:
+        return encode_requests(self.address, "/v1/tag", ({"inputs": each} for each in inputs))
+
+    def generate_requests(self, count: int, new_tokens: int) -> list[bytes]:
+        return encode_requests(self.address, "/v1/generate", payloads.generate_bodies(count, new_tokens))
+
+    def run_closed(self, requests: Sequence[bytes], *, connections: int, seconds: float) -> ClosedLoopResult:
+        """Run a closed loop. Raises ConnectionError if a request fails."""
+        found = run_loop(closed_loop(self.address, requests, connections=connections, seconds=seconds))
+        if found.failed or not found.latencies_ms:
+            raise ConnectionError(f"requests failed: {dict(found.statuses)}")
+        return found
+
+    def count_tokens(self, model: str) -> tuple[int, int]:
+        """Return (padded, real) tokens so far."""
+        return bench_servers.count_tokens(self.address, model)
+
+    def count_generated(self) -> float:
+        return sum(map(float, GENERATED.findall(fetch(f"{self.address.url}/metrics").body.decode())))
+
+
+def check(what: str, value: float, *, least: float | None = None, most: float | None = None) -> Figures:
+    """Return a figure with its target and whether it was met."""
+    met = (least is None or value >= least) and (most is None or value <= most)
+    wanted = f"at least {least:g}" if least is not None else f"at most {most:g}"
+    return {"what": what, "is": value, "wanted": wanted, "met": met}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,13 +172,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, default=3, help="Repetitions; medians are reported (default: %(default)s).")
     add("--zoo", type=Path, default=Path("models/zoo"), help="Folder of the bundles (default: %(default)s).")
     add("--seed", type=int, default=0, help="Seed of texts and arrival times (default: %(default)s).")
-    add(
-        "--report",
-        type=Path,
-        default=Path("build/limits.json"),
-        metavar="FILE",
-        help="File of the report (default: %(default)s).",
-    )
+    report.add_option(parser, "build/limits.json")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,9 +180,7 @@ def run(arguments: argparse.Namespace) -> int:
     names = arguments.only.split(",") if arguments.only else list(PARTS)
     if unknown := [name for name in names if name not in PARTS]:
         raise LookupError(f"--only {unknown[0]}: no such part. Choose from {', '.join(PARTS)}.")
-    server_core, client_core = cores()
-    os.sched_setaffinity(0, {client_core})
-    raise_file_limit()
+    server_core, client_core = claim_cores()
     setup = LimitsSetup(
         server_core=server_core,
         zoo=arguments.zoo,
@@ -135,7 +258,7 @@ def padding(setup: LimitsSetup) -> Figures:
             model = service.model("tag").id
             before = service.count_tokens(model)
             loop = service.run_closed(service.tag_requests(groups), connections=CONNECTIONS, seconds=setup.seconds)
-            waste = padding_waste(before, service.count_tokens(model)) or 0.0
+            waste = bench_servers.padding_waste(before, service.count_tokens(model)) or 0.0
         inputs = [text for group in groups for text in group]
         with setup.reference("bulk", model, variant, inputs[:TEXTS]) as reference:
             first_come = reference.about["first_come_waste"]

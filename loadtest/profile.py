@@ -18,7 +18,7 @@ import psutil  # type: ignore[import-untyped]
 from rich.table import Table
 
 from loadtest import payloads, report
-from loadtest.bench import POOL_SIZE, cores
+from loadtest.bench import POOL_SIZE, claim_cores
 from loadtest.http_client import encode_requests
 from loadtest.load_loops import closed_loop, run_loop
 from loadtest.service_process import ServiceProcess, start_seqserve
@@ -47,13 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--variant", default="int8", help="Variant to serve (default: %(default)s).")
     add("--bundle", type=Path, default=Path("models/zoo/pos-en"), help="Tagger to serve (default: %(default)s).")
     add("--seed", type=int, default=0, help="Seed of the texts (default: %(default)s).")
-    add(
-        "--report",
-        type=Path,
-        default=Path("build/profile.json"),
-        metavar="FILE",
-        help="File of the report (default: %(default)s).",
-    )
+    report.add_option(parser, "build/profile.json")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,8 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     spy = shutil.which("py-spy", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
     if spy is None:
         raise LookupError("py-spy is not installed. Run `pip install py-spy`.")
-    server_core, client_core = cores()
-    os.sched_setaffinity(0, {client_core})
+    server_core, _ = claim_cores()
     folder, settings = arguments.report.parent, {"bundles": str(arguments.bundle), "variant": arguments.variant}
     with start_seqserve(folder, "profile", settings, core=server_core) as service:
         found = _profile(service, spy, arguments)

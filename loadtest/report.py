@@ -9,6 +9,7 @@ import os
 import platform
 import shlex
 import sys
+from argparse import ArgumentParser
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,13 @@ class LoadFigures:
     p99_ms: float
     max_ms: float
     errors: Mapping[str, int]  # count by message
+
+
+def add_option(parser: ArgumentParser, path: str, *, metavar: str = "FILE") -> None:
+    """Add `--report`, which names the file or the folder (`DIR`) of the report."""
+    what = "Folder" if metavar == "DIR" else "File"
+    about = f"{what} of the report (default: %(default)s)."
+    parser.add_argument("--report", type=Path, default=Path(path), metavar=metavar, help=about)
 
 
 def read_samples(path: Path) -> list[LoadSample]:

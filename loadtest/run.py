@@ -22,15 +22,7 @@ from loadtest.http_client import ServiceAddress
 from loadtest.report import LoadSample
 from loadtest.service_process import ROOT, ServiceStartError, find_service, start_service, tail
 
-USERS = {
-    "tag": "TagUser",
-    "classify": "ClassifyUser",
-    "generate": "GenerateUser",
-    "forecast": "ForecastUser",
-    "translate": "TranslateUser",
-    "fill": "FillUser",
-    "mixed": "MixedUser",
-}
+MIXED = "mixed"  # all tasks that are served
 POLL_S = 0.25
 # Requests in flight at the end may still be answered. Then Locust writes its report.
 STOP_TIMEOUT_S, REPORT_TIMEOUT_S = 30, 60
@@ -40,19 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--url", default="http://127.0.0.1:3000", help="Address of the service (default: %(default)s).")
     add("--serve", metavar="COMMAND", help="Start the service with this command and stop it at the end.")
-    add("--scenario", choices=USERS, default="mixed", help="Tasks to request (default: %(default)s).")
+    add("--scenario", choices=(*payloads.TASKS, MIXED), default=MIXED, help="Tasks to request (default: %(default)s).")
     add("--users", type=int, default=32, help="Connections, each with one request at a time (default: %(default)s).")
     add("--seconds", type=int, default=60, help="Duration of the load (default: %(default)s).")
     add("--p99-ms", type=float, help="Fail if the p99 latency of an endpoint is higher than this.")
     add("--prefix", default="/v1", help="Path before the task, '' for the BentoML routes (default: %(default)s).")
     add("--seed", type=int, default=0, help="Seed of the request contents (default: %(default)s).")
-    add(
-        "--report",
-        type=Path,
-        default=Path("build/load"),
-        metavar="DIR",
-        help="Folder of the report (default: %(default)s).",
-    )
+    report.add_option(parser, "build/load", metavar="DIR")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -145,11 +131,12 @@ def _locust_command(arguments: argparse.Namespace, samples: Path) -> list[str]:
         "--exit-code-on-error": 0,  # failed requests are judged here; any other code means that Locust broke
         "--loglevel": "WARNING",
         "--prefix": arguments.prefix,
+        "--tasks": "" if arguments.scenario == MIXED else arguments.scenario,
         "--payload-seed": arguments.seed,
         "--samples": samples,
     }
     words = [f"{option}={value}" for option, value in options.items()]
-    return [sys.executable, "-m", "locust", "--headless", "--only-summary", *words, USERS[arguments.scenario]]
+    return [sys.executable, "-m", "locust", "--headless", "--only-summary", *words]
 
 
 def _wait_for(locust: "subprocess.Popen[bytes]", seconds: int, console: Console) -> None:

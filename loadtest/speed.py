@@ -49,13 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("model", nargs="?", help="Model, run, or bundle's folder (default: the service's first model).")
     add("--url", help=f"Address of the service (default: {URL} if it has the model, else it is started).")
     add("--seconds", type=float, default=28.0, help="Duration of all measurements (default: %(default)s).")
-    add(
-        "--report",
-        type=Path,
-        default=Path("build/speed.json"),
-        metavar="FILE",
-        help="File of the report (default: %(default)s).",
-    )
+    report.add_option(parser, "build/speed.json")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The locustfile: users that tag, classify, generate, forecast, translate, fill or do all of it.
+"""The locustfile: users that tag, classify, generate, forecast, translate, and fill, or do some of it.
 
 They send one request after the other. Every answer is checked. An answer that differs from an earlier one to the same
 request is a failure, because answers do not depend on load. Only Locust may import this module: it patches the
@@ -31,6 +31,7 @@ HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--prefix", default="/v1", help="Path before the task; '' for the BentoML routes.")
+    parser.add_argument("--tasks", default="", help=f"Tasks to request (default: those served of {','.join(MIX)}).")
     parser.add_argument("--payload-seed", type=int, default=0, help="Seed of the request contents.")
     parser.add_argument("--samples", default="", help="File to write, one JSON line per request.")
 
@@ -42,13 +43,12 @@ def _prepare(environment: Environment, **_: Any) -> None:
         raise SystemExit("no service address. Pass --host http://HOST:PORT.")
     try:
         models = payloads.read_models(environment.host)
-        wanted = {name for user in environment.user_classes for name in getattr(user, "mix", {})}
         served = {task for model in models for task in model.tasks}
-        able = wanted & served if wanted == set(MIX) else wanted
-        if not able:
-            raise LookupError(f"the service has no model for any of {sorted(wanted)}")
+        wanted = options.tasks.split(",") if options.tasks else [name for name in MIX if name in served]
+        if not wanted:
+            raise LookupError(f"the service has no model for any of {', '.join(MIX)}")
         seed = options.payload_seed
-        pools = {name: payloads.build(models, name, count=POOL_SIZE, seed=seed) for name in sorted(able)}
+        pools = {name: payloads.build(models, name, count=POOL_SIZE, seed=seed) for name in wanted}
     except (ConnectionError, ValueError, LookupError) as error:
         raise SystemExit(str(error)) from None
     CheckingUser.pools, CheckingUser.prefix = pools, options.prefix
@@ -84,10 +84,8 @@ class SampleWriter:
 
 
 class CheckingUser(FastHttpUser):
-    """A user that sends one request after the other and checks each answer. `mix` weighs the tasks."""
+    """A user that sends one request after the other and checks each answer."""
 
-    abstract = True
-    mix: ClassVar[dict[str, int]] = {}
     pools: ClassVar[dict[str, list[Payload]]] = {}
     prefix = "/v1"
     first_answers: ClassVar[dict[bytes, bytes]] = {}  # by request, over all users
@@ -96,7 +94,7 @@ class CheckingUser(FastHttpUser):
 
     def on_start(self) -> None:
         self._random = Random(next(self.numbers))
-        self._mix = {name: weight for name, weight in self.mix.items() if name in self.pools}
+        self._mix = {name: weight for name, weight in MIX.items() if name in self.pools}
 
     @task
     def ask(self) -> None:
@@ -132,31 +130,3 @@ def _error_title(status: int, content: bytes) -> str:
         return f"{status} {json.loads(content)['title']}"
     except (ValueError, KeyError, TypeError):
         return f"{status}" if status else "no reply"
-
-
-class TagUser(CheckingUser):
-    mix: ClassVar = {"tag": 1}
-
-
-class ClassifyUser(CheckingUser):
-    mix: ClassVar = {"classify": 1}
-
-
-class GenerateUser(CheckingUser):
-    mix: ClassVar = {"generate": 1}
-
-
-class ForecastUser(CheckingUser):
-    mix: ClassVar = {"forecast": 1}
-
-
-class TranslateUser(CheckingUser):
-    mix: ClassVar = {"translate": 1}
-
-
-class FillUser(CheckingUser):
-    mix: ClassVar = {"fill": 1}
-
-
-class MixedUser(CheckingUser):
-    mix: ClassVar = MIX

@@ -1,4 +1,4 @@
-"""A tagger behind FastAPI without batching, and behind Starlette with twenty lines of batching.
+"""A tagger behind FastAPI without batching, and models behind Starlette with twenty lines of batching.
 
 python -m uvicorn loadtest.peers.asgi:app --no-access-log --port 8000
 python -m uvicorn loadtest.peers.asgi:batching_app --no-access-log --port 8000
@@ -12,7 +12,7 @@ deadlines, and does not notice disconnects.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from loadtest.peers.tagger import MAX_BATCH, WAIT_MS, BundleTagger
 
-Queue = asyncio.Queue[tuple[Any, "asyncio.Future[list[dict[str, Any]]]"]]
+Queue = asyncio.Queue[tuple[Any, "asyncio.Future[Any]"]]
 
 
 class TextBody(BaseModel):
@@ -56,7 +56,7 @@ async def ready(request: Request) -> Response:
     return Response()
 
 
-async def batch_forever(tagger: BundleTagger, queue: Queue, thread: ThreadPoolExecutor) -> None:
+async def batch_forever(model: Any, queue: Queue, thread: ThreadPoolExecutor) -> None:
     loop = asyncio.get_running_loop()
     while True:
         batch = [await queue.get()]
@@ -70,7 +70,7 @@ async def batch_forever(tagger: BundleTagger, queue: Queue, thread: ThreadPoolEx
             except TimeoutError:
                 break
         try:
-            answers = await loop.run_in_executor(thread, tagger.answer, [item for item, _ in batch])
+            answers = await loop.run_in_executor(thread, model.answer, [item for item, _ in batch])
             for (_, future), answer in zip(batch, answers, strict=True):
                 future.set_result(answer)
         except Exception as error:
@@ -78,21 +78,24 @@ async def batch_forever(tagger: BundleTagger, queue: Queue, thread: ThreadPoolEx
                 future.set_exception(error)
 
 
-@asynccontextmanager
-async def batching_lifespan(app: Starlette) -> AsyncIterator[None]:
-    app.state.tagger, app.state.queue = BundleTagger(), asyncio.Queue()
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        task = asyncio.create_task(batch_forever(app.state.tagger, app.state.queue, thread))
-        yield
-        task.cancel()
+def make_batching_app(path: str, make_model: Callable[[], Any]) -> Starlette:
+    """Return an application that answers texts on a path. A model encodes one text, and answers a list of them."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        app.state.model, app.state.queue = make_model(), asyncio.Queue()
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            task = asyncio.create_task(batch_forever(app.state.model, app.state.queue, thread))
+            yield
+            task.cancel()
+
+    async def answer(request: Request) -> Response:
+        item = request.app.state.model.encode(orjson.loads(await request.body())["inputs"])
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        request.app.state.queue.put_nowait((item, future))
+        return Response(orjson.dumps(await future), media_type="application/json")
+
+    return Starlette(lifespan=lifespan, routes=[Route(path, answer, methods=["POST"]), Route("/readyz", ready)])
 
 
-async def tag_in_batch(request: Request) -> Response:
-    item = request.app.state.tagger.encode(orjson.loads(await request.body())["inputs"])
-    future: asyncio.Future[list[dict[str, Any]]] = asyncio.get_running_loop().create_future()
-    request.app.state.queue.put_nowait((item, future))
-    return Response(orjson.dumps(await future), media_type="application/json")
-
-
-routes = [Route("/tag", tag_in_batch, methods=["POST"]), Route("/readyz", ready)]
-batching_app = Starlette(lifespan=batching_lifespan, routes=routes)
+batching_app = make_batching_app("/tag", BundleTagger)

@@ -7,21 +7,13 @@ thread. It has the graphs of the bundle, so both sides do the same work. A batch
 and the next one waits for that. This is how CTranslate2 and OpenNMT-py batch.
 """
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from loadtest.peers.asgi import batch_forever
+from loadtest.peers.asgi import make_batching_app
 from models.bundle import load
 from models.codecs.pieces import END
 from models.onnx_session import Placement
@@ -71,24 +63,4 @@ class BatchTranslator:
         return [[{"translation_text": decode(row[:end])}] for row, end in zip(rows, ends, strict=True)]
 
 
-@asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    app.state.model, app.state.queue = BatchTranslator(), asyncio.Queue()
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        task = asyncio.create_task(batch_forever(app.state.model, app.state.queue, thread))
-        yield
-        task.cancel()
-
-
-async def translate(request: Request) -> Response:
-    item = request.app.state.model.encode(orjson.loads(await request.body())["inputs"])
-    future: asyncio.Future[list[dict[str, str]]] = asyncio.get_running_loop().create_future()
-    request.app.state.queue.put_nowait((item, future))
-    return Response(orjson.dumps(await future), media_type="application/json")
-
-
-async def ready(_: Request) -> Response:
-    return Response()
-
-
-app = Starlette(lifespan=lifespan, routes=[Route("/translate", translate, methods=["POST"]), Route("/readyz", ready)])
+app = make_batching_app("/translate", BatchTranslator)

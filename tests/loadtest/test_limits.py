@@ -1,11 +1,11 @@
-"""Tests of loadtest.limits_setup: the in-process references and targets."""
+"""Tests of loadtest.limits: the in-process references and targets."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from loadtest.limits_setup import LimitsSetup, check
+from loadtest.limits import LimitsSetup, check
 
 
 @pytest.fixture
