@@ -10,7 +10,7 @@ with required_packages():
 
     from models.manifest import BundleError
     from models.messages import plain
-    from training.commands import bundles, catalog, experiments, fit, studies
+    from training.commands import bundles, catalog, experiments, fit
     from training.data.examples import DataError
     from training.recipe import RecipeError
     from training.terminal import echo, errors
@@ -40,7 +40,7 @@ def make_parser() -> CommandParser:
         epilog=EXAMPLES,
     )
     commands = parser.add_commands()
-    for module in (catalog, fit, experiments, bundles, studies):
+    for module in (catalog, fit, experiments, bundles):
         module.register(commands)
     return parser
 

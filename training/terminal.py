@@ -4,7 +4,7 @@ import argparse
 import os
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from models.manifest import BundleError, Manifest, read
+from seqserve import COMMANDS
 from training import metrics
 from training import recipe as recipes
 from training.data import loading
@@ -104,6 +105,15 @@ def progress(label: str = "", epochs: int = 1) -> Iterator[RunProgress]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         yield RunProgress(bars, f"{label}, " if label else "", epochs)
+
+
+def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+    """Add a command that calls `run` and is described by its docstring. Its summary is that of `seqserve --help`."""
+    (summary,) = (group[name][1] for group in COMMANDS.values() if name in group)
+    description = " ".join((run.__doc__ or summary).split())
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=description)
+    parser.set_defaults(run_command=run)
+    return parser
 
 
 def add_option(parser: argparse.ArgumentParser, name: str, help: str, *, default: Any, **keywords: Any) -> None:

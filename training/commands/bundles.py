@@ -13,6 +13,7 @@ from models.manifest import Manifest, locate
 from training.recipe import Recipe, RecipeError
 from training.terminal import (
     MOST_LABELS,
+    add_command,
     add_file_options,
     add_option,
     console,
@@ -31,60 +32,35 @@ COUNTED = {"generate": "characters", "translate": "pairs", "caption": "pairs", "
 
 
 def register(commands: Any) -> None:
-    parser = commands.add_parser(
-        "export",
-        help="Make the bundle of a run.",
-        description="Export a run to ONNX, compare it with PyTorch, score every variant, and write the bundle.",
-    )
+    parser = add_command(commands, "export", export_run)
     parser.add_argument("run", type=Path, metavar="RUN", help="Export this run folder.")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="Write the bundle here (default: RUN/bundle).")
     parser.add_argument("--force", action="store_true", help="Replace a bundle that has a better score.")
     parser.add_argument("--only", metavar="VARIANT", help="Export only this variant, e.g. int8, for a smaller bundle.")
     add_option(parser, "--version", "Write this version into the manifest, such as 2", default="1")
-    parser.set_defaults(run_command=export_run)
 
-    parser = commands.add_parser(
-        "score",
-        help="Score a bundle on its development data, or on a test file.",
-        description="Score a bundle with the code that serves it: on its development data, or on any file that `fit` "
-        "reads. The columns are those that the bundle was trained with, unless you name others.",
-    )
+    parser = add_command(commands, "score", score_bundle)
     parser.add_argument(
         "bundle", type=locate, metavar="BUNDLE", help="Score this bundle, e.g. runs/NAME/bundle or pos-en."
     )
     parser.add_argument("--data", type=Path, metavar="FILE", help="Score on this labeled file, and show each label.")
     add_option(parser, "--variant", "Score only this variant, e.g. fp32 or int8", default="all")
     add_file_options(parser.add_argument_group("the test file"))
-    parser.set_defaults(run_command=score_bundle)
 
-    parser = commands.add_parser(
-        "show", help="Print a bundle's model card.", description="Print a bundle's model card."
-    )
+    parser = add_command(commands, "show", show_card)
     parser.add_argument(
         "bundle", type=locate, metavar="BUNDLE", help="Show this bundle, e.g. runs/NAME/bundle or pos-en."
     )
-    parser.set_defaults(run_command=show_card)
 
-    parser = commands.add_parser(
-        "card",
-        help="Write the model cards of bundles again.",
-        description="Measure bundles on their development data and write their model cards (README.md) again. Nothing "
-        "else in the bundles changes.",
-    )
+    parser = add_command(commands, "card", write_cards)
     parser.add_argument("bundles", type=locate, nargs="+", metavar="BUNDLE", help="Write the cards of these bundles.")
-    parser.set_defaults(run_command=write_cards)
 
-    parser = commands.add_parser(
-        "split-speller",
-        help="Make a bundle of format 1 to 3 faster.",
-        description="Split the graphs of bundles with an LSTM over the characters of words, and write them in place. "
-        "The service then caches the vectors of words. Answers keep their bits, but state tokens become invalid.",
-    )
+    parser = add_command(commands, "split-speller", split_speller)
     parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE", help="Split the graphs of these bundles.")
-    parser.set_defaults(run_command=split_speller)
 
 
 def export_run(options: argparse.Namespace) -> None:
+    """Export a run to ONNX, compare it with PyTorch, score every variant, and write the bundle."""
     from training import export
     from training.run import open_run
 
@@ -99,6 +75,10 @@ def export_run(options: argparse.Namespace) -> None:
 
 
 def score_bundle(options: argparse.Namespace) -> None:
+    """Score a bundle with the code that serves it: on its development data, or on any file that `fit` reads.
+
+    The columns are those that the bundle was trained with, unless you name others.
+    """
     from models import bundle
     from training import score
     from training.data.loading import load_splits, merge_dev_labels
@@ -217,6 +197,10 @@ def _print_scores(scores: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def write_cards(options: argparse.Namespace) -> None:
+    """Measure bundles on their development data and write their model cards (README.md) again.
+
+    Nothing else in the bundles changes.
+    """
     from models import bundle
     from models.manifest import CARD_FILE
     from models.onnx_session import Placement
@@ -241,6 +225,10 @@ def show_card(options: argparse.Namespace) -> None:
 
 
 def split_speller(options: argparse.Namespace) -> None:
+    """Split the graphs of bundles with an LSTM over the characters of words, and write them in place.
+
+    The service then caches the vectors of words. Answers keep their bits, but state tokens become invalid.
+    """
     from training.onnx_export.speller import split_bundle
 
     for path in options.bundles:

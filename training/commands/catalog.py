@@ -9,29 +9,20 @@ from rich.table import Table
 from seqserve import picture_file
 from training import recipe as recipes
 from training.data.examples import DataError
-from training.terminal import RUNS, add_option, console, duration, echo
+from training.terminal import RUNS, add_command, add_option, console, duration, echo
 
 
 def register(commands: Any) -> None:
-    parser = commands.add_parser("list", help="List the recipes.", description="List the recipes.")
-    parser.set_defaults(run_command=list_recipes)
+    add_command(commands, "list", list_recipes)
 
-    parser = commands.add_parser(
-        "data", help="List the published data sets, or fetch some.", description="List or fetch published data sets."
-    )
+    parser = add_command(commands, "data", list_data)
     parser.add_argument("names", nargs="*", metavar="NAME", help="Fetch these data sets and print their folders.")
-    parser.set_defaults(run_command=list_data)
 
-    parser = commands.add_parser(
-        "compare",
-        help="Compare runs: scores, recipes and curves.",
-        description="Compare the scores, times, recipes and curves of runs.",
-    )
+    parser = add_command(commands, "compare", compare_runs)
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="Compare these run folders (after --seeds: RUN/seed-1)."
     )
     add_option(parser, "--out", "Write the curves here", default=RUNS / "compare.png", type=picture_file, metavar="PNG")
-    parser.set_defaults(run_command=compare_runs)
 
 
 def list_recipes(options: argparse.Namespace) -> None:
@@ -44,6 +35,7 @@ def list_recipes(options: argparse.Namespace) -> None:
 
 
 def list_data(options: argparse.Namespace) -> None:
+    """List or fetch published data sets."""
     from training.data.fetch import PUBLISHED, local_folder, locate
 
     for name in options.names:
@@ -56,6 +48,7 @@ def list_data(options: argparse.Namespace) -> None:
 
 
 def compare_runs(options: argparse.Namespace) -> None:
+    """Compare the scores, times, recipes and curves of runs."""
     from training import plots
     from training.run import open_run
 

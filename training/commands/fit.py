@@ -11,6 +11,7 @@ from training.terminal import (
     MOST_LABELS,
     NOT_SCORES,
     RUNS,
+    add_command,
     add_option,
     add_recipe_options,
     command_line,
@@ -34,33 +35,26 @@ COUNTED = {
 
 
 def register(commands: Any) -> None:
-    parser = commands.add_parser(
-        "fit",
-        help="Train a recipe.",
-        description="Train a recipe into a run folder. The same command resumes an interrupted run. Several processes "
-        "share the work under torchrun: torchrun --nproc-per-node 2 -m -- training fit pos-en",
-    )
+    parser = add_command(commands, "fit", fit_recipe)
     add_recipe_options(parser)
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="Write the run here (default: runs/NAME).")
     parser.add_argument("--fresh", action="store_true", help="Remove an earlier run in that folder first.")
     parser.add_argument("--seeds", metavar="N|A,B,…", help="Train with seeds 1 to N, or with these, and keep the best.")
-    parser.set_defaults(run_command=fit_recipe)
 
-    parser = commands.add_parser(
-        "cross-validate",
-        help="Score a recipe over folds of its data.",
-        description="Hold out every example once and score the last epoch of each fold. Nothing stops early, because "
-        "the best epoch would be chosen on the examples that score it.",
-    )
+    parser = add_command(commands, "cross-validate", cross_validate)
     add_recipe_options(parser)
     add_option(parser, "--folds", "Split the data into N folds", default=10, type=int, metavar="N")
     parser.add_argument("--seeds", metavar="N|A,B,…", help="Repeat each fold with these seeds.")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="Write the folds here (default: runs/NAME-folds).")
     parser.add_argument("--fresh", action="store_true", help="Remove earlier runs of the folds first.")
-    parser.set_defaults(run_command=cross_validate)
 
 
 def fit_recipe(options: argparse.Namespace) -> None:
+    """Train a recipe into a run folder.
+
+    The same command resumes an interrupted run. Several processes share the work under torchrun: torchrun
+    --nproc-per-node 2 -m -- training fit pos-en
+    """
     from training import parallel
 
     recipe = recipe_from(options)
@@ -74,6 +68,10 @@ def fit_recipe(options: argparse.Namespace) -> None:
 
 
 def cross_validate(options: argparse.Namespace) -> None:
+    """Hold out every example once and score the last epoch of each fold.
+
+    Nothing stops early, because the best epoch would be chosen on the examples that score it.
+    """
     from training import parallel, seeds_and_folds
     from training.data import loading
 
