@@ -11,6 +11,7 @@ from seqserve import CommandParser, picture_file, positive, required_packages
 
 with required_packages():
     from models import bundle, predict_command
+    from models.codecs import ImageCodec
     from models.files.inputs import read_inputs
     from models.inspect import TOLERANCE, VARIANT, Inspection, Layer, NotInstalled, inspect, render, units
     from models.inspect.operators import DIRECTIONS, PARTS, UnsupportedOperator
@@ -46,7 +47,7 @@ def make_parser() -> CommandParser:
     command.set_defaults(run=_inspect)
     add = command.add_argument
     add("bundle", type=locate, metavar="BUNDLE", help="Bundle directory, or the name of a shipped bundle.")
-    add("text", metavar="TEXT", help="Input, or - for standard input.")
+    add("text", metavar="TEXT", help="Input, - for standard input, or the file of a picture.")
     add("--json", action="store_true", help="Read the input as JSON: a list of words or frames.")
     add("--layer", metavar="NAME", help="Layer to show (default: the last).")
     add(
@@ -109,12 +110,18 @@ def _inspect(options: argparse.Namespace) -> None:
 
 def _inspect_attention(loaded: bundle.Bundle, raw: Any, options: argparse.Namespace) -> None:
     """Show how much each piece of a translation attends to each piece of the source."""
+    codec = getattr(loaded.task, "source", None)
+    if isinstance(codec, ImageCodec) and Path(options.text).is_file():
+        raw = Path(options.text).read_bytes()
     steps, rows = units.attention_rows(loaded, raw)
     title = f"{loaded.manifest.name}, {loaded.variant}: attention of each piece that is written"
     print(title)
     render.show(steps, rows, form=options.form)
-    if options.out:
+    if options.out and isinstance(codec, ImageCodec):
+        render.save_attention(codec.read(raw), rows, options.out, title)
+    elif options.out:
         render.save_picture(steps, [("written", rows)], options.out, title)
+    if options.out:
         print(f"wrote {options.out}")
 
 

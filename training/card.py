@@ -5,13 +5,13 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from models.manifest import SERVES, FramesSpec, Manifest
+from models.manifest import SERVES, FramesSpec, ImageSpec, Manifest
 from models.tasks.beam_search import TranslateOptions
-from training.metrics import LAST_TOP1, LAST_TOP5, MSE, NATS, PERPLEXITY, TOP5, UNITS
+from training.metrics import LAST_TOP1, LAST_TOP5, MSE, NATS, PERPLEXITY, SCENES, TOP5, UNITS
 from training.report import describe_interval, unbeaten_baseline
 from training.score import BEAMS, ChecklistScore, TextScore
 
-ALSO_SHOWN = ("macro_f1", TOP5, LAST_TOP1, LAST_TOP5, PERPLEXITY)  # next to those of baselines
+ALSO_SHOWN = ("macro_f1", SCENES, TOP5, LAST_TOP1, LAST_TOP5, PERPLEXITY)  # next to those of baselines
 LONGEST_EXAMPLE = 400  # characters
 LONGEST_REQUEST = 2000  # characters in a command; a longer example is taken from the service
 MOST_LABELS = 30  # rows of a table
@@ -112,7 +112,10 @@ def _architecture(manifest: Manifest, options: Mapping[str, Any]) -> str:
     text += ", CRF" if options.get("crf") else ""
     if not manifest.memory:
         return text
-    if manifest.task == "caption":
+    if isinstance(manifest.source, ImageSpec):
+        widths = ", ".join(map(str, options["filters"]))
+        text = f"convolutions of {widths} filters; a linear layer of {2 * options['hidden']} units for each patch"
+    elif manifest.task == "caption":
         text = f"a linear layer of {2 * options['hidden']} units for each vector"
     attention = f"attention of {options['attention']} units" if options["attention"] else "no attention"
     return f"{text}; {attention}; conditional GRU of {options['decoder_hidden']} units"

@@ -1,5 +1,6 @@
 """From a run folder to a bundle: graphs, parity with PyTorch, variants, scores, examples and the model card."""
 
+import base64
 import tempfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -241,7 +242,9 @@ def _with_worthwhile_variants(
     for name, bundle in variants.items():
         scores, times = score.score(bundle, splits.dev), milliseconds[name]
         for source, examples in splits.elsewhere.items():
-            scores[f"{manifest.metric} {source}"] = score.score(bundle, examples)[manifest.metric]
+            found = score.score(bundle, examples)
+            names = [name for name in (manifest.metric, metrics.SCENES) if name in found]
+            scores |= {f"{name} {source}": found[name] for name in names}
         variant = manifest.variants[name].model_copy(update={"scores": scores, "milliseconds": times})
         say(f"{name}: {scores}, CPU ms per {'token' if manifest.task == 'generate' else 'sequence'} {times}")
         if measured:
@@ -312,9 +315,10 @@ def candidates(task: str, codec: str, dev: Any) -> tuple[Any, ...]:
     if task == "generate":
         return tuple(dev[start : start + PROMPT] for start in range(0, len(dev) - PROMPT, PROMPT))[:CANDIDATES]
     if task in ("translate", "caption"):
-        return tuple(dict.fromkeys(inputs_of(pair) for pair in sorted(dev, key=lambda pair: len(pair.source))))[
-            :CANDIDATES
-        ]
+        simplest = sorted(dev, key=lambda pair: 0 if isinstance(pair.source, bytes) else len(pair.source))
+        sources = dict.fromkeys(map(inputs_of, simplest))
+        chosen = tuple(sources)[:CANDIDATES]
+        return tuple(base64.b64encode(each).decode() if isinstance(each, bytes) else each for each in chosen)
     if task == "forecast":
         complete = [window.history for window in dev if None not in window.history]
         return tuple(sorted(complete, key=len))[:CANDIDATES]

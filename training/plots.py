@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from models.inspect.render import save_attention
+from models.inspect.units import Row
 from training.data.examples import ForecastWindow
 from training.data.time_series import as_array
 from training.forecasts import LAST, fill, repeat_last, repeat_season, seasonal
@@ -25,7 +27,7 @@ GAMMA = 0.4  # of the colors: one percent is visible although most counts are on
 LONGEST_BASELINE = 45  # characters of its name
 LONGEST_NAME = 22  # characters of a label
 
-Row = tuple[NDArray[np.float64], NDArray[np.float64]]  # the mean (N,) and the quantiles (N, Q) of a forecast
+ForecastRow = tuple[NDArray[np.float64], NDArray[np.float64]]  # the mean (N,) and the quantiles (N, Q)
 
 
 @contextmanager
@@ -87,7 +89,9 @@ def draw_comparison(runs: Mapping[str, History], metric: str, path: Path) -> Non
         over_epochs.legend(frameon=False)
 
 
-def draw_forecasts(windows: Sequence[ForecastWindow], rows: Sequence[Row], levels: Sequence[float], path: Path) -> None:
+def draw_forecasts(
+    windows: Sequence[ForecastWindow], rows: Sequence[ForecastRow], levels: Sequence[float], path: Path
+) -> None:
     """Draw a fan chart for some windows: the end of the history, the future, and the forecast with its intervals.
 
     `rows` has the mean (N,) and the quantiles (N, Q) of each window.
@@ -108,7 +112,7 @@ def draw_forecasts(windows: Sequence[ForecastWindow], rows: Sequence[Row], level
         axes[0].legend(frameon=False, loc="upper left")
 
 
-def draw_errors(windows: Sequence[ForecastWindow], rows: Sequence[Row], season: int, path: Path) -> None:
+def draw_errors(windows: Sequence[ForecastWindow], rows: Sequence[ForecastRow], season: int, path: Path) -> None:
     """Draw the mean absolute error by horizon, next to that of the last value and of the last season."""
     horizon = max(len(window.future) for window in windows)
     names = ["forecast", LAST, *([seasonal(season)] if season > 1 else [])]
@@ -128,7 +132,14 @@ def draw_errors(windows: Sequence[ForecastWindow], rows: Sequence[Row], season: 
 
 
 def draw_attention(found: AttendedTranslation, path: Path) -> None:
-    """Draw a heat map of attention: a row for each piece that was written, a column for each that was read."""
+    """Draw a heat map of attention: a row for each piece that was written, a column for each that was read.
+
+    The attention on a picture is drawn over it, once for each piece.
+    """
+    if found.picture is not None:
+        pieces = zip(found.target, found.weights, strict=True)
+        save_attention(found.picture, [Row(label=piece, values=weights) for piece, weights in pieces], path)
+        return
     rows, columns = found.weights.shape
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")

@@ -27,11 +27,12 @@ COPY, WORD_BY_WORD, FREQUENT = "the source as it is", "word by word (IBM model 1
 
 @dataclass(frozen=True, kw_only=True)
 class AttendedTranslation:
-    """One translation, and how much each of its pieces attended to each piece of the source."""
+    """One translation, and how much each of its pieces attended to each piece of the source, or patch of a picture."""
 
     source: tuple[str, ...]
     target: tuple[str, ...]
     weights: NDArray[np.float32]  # (target, source)
+    picture: NDArray[np.uint8] | None = None  # (height, width, 3)
 
 
 def most_pieces(length: int) -> int:

@@ -3,6 +3,7 @@
 T steps.
 """
 
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
 
+from models.codecs.images import Pixels
 from models.inspect import NotInstalled
 from models.inspect.units import HIGH, LOW, MIDDLE, Color, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Line = list[tuple[str, Color | None]]  # texts with their background colors
 Form = Literal["auto", "table", "strip"]
@@ -25,6 +28,8 @@ LONGEST_TABLE = 40  # steps, one line each
 LONGEST_PICTURE = 280  # steps; more would be too narrow to read
 STEP_INCHES, ROW_INCHES = 0.14, 0.24
 NARROWEST, WIDEST = 6.0, 40.0  # inches
+PANELS, PANEL_INCHES = 8, 1.5  # pictures in a row, and their width
+DARKEST, TINY = 0.75, 1e-6  # opacity of the shade where there is no attention; least weight
 
 
 def printable(step: str) -> str:
@@ -131,19 +136,12 @@ def save_picture(steps: Sequence[str], groups: Sequence[tuple[str, Sequence[Row]
     """
     if len(steps) > LONGEST_PICTURE:
         raise ValueError(f"the input has {len(steps)} steps, but a picture holds {LONGEST_PICTURE}; shorten the input")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise NotInstalled(
-            "the package matplotlib is missing; run pip install matplotlib, or install the train extra"
-        ) from None
+    figure_of = _figures()
     words = any(len(step) > 1 for step in steps)
     count = sum(len(rows) for _, rows in groups)
     width = len(steps) * STEP_INCHES * (3 if words else 1) + 2.5
     height = count * ROW_INCHES + 0.9 * len(groups) + (0.9 if words else 0.5)
-    figure = Figure(figsize=(float(np.clip(width, NARROWEST, WIDEST)), height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figure_of(float(np.clip(width, NARROWEST, WIDEST)), height)
     axes = figure.subplots(
         len(groups), 1, squeeze=False, sharex=True, height_ratios=[len(rows) + 1 for _, rows in groups]
     )[:, 0]
@@ -154,6 +152,49 @@ def save_picture(steps: Sequence[str], groups: Sequence[tuple[str, Sequence[Row]
         axis.tick_params(axis="x", labelsize=9, length=0)
     figure.suptitle(title, fontsize=11)
     figure.savefig(path)
+
+
+def save_attention(picture: Pixels, rows: Sequence[Row], path: Path, title: str = "") -> None:
+    """Write a picture (H, W, 3), and again for each piece: light where the network looked when it wrote the piece.
+
+    The values of a row are the weights of square patches, row by row. Raises NotInstalled without matplotlib.
+    """
+    figure_of = _figures()
+    columns = min(PANELS, 1 + len(rows))
+    count = -(-(1 + len(rows)) // columns)
+    figure = figure_of(PANEL_INCHES * columns, (PANEL_INCHES + 0.25) * count + 0.3)
+    panels = figure.subplots(count, columns, squeeze=False).ravel()
+    for axis in panels:
+        axis.axis("off")
+    panels[0].imshow(picture)
+    panels[0].set_title("read", fontsize=9)
+    extent = (0, picture.shape[1], picture.shape[0], 0)
+    for axis, row in zip(panels[1:], rows, strict=False):
+        highest, side = max(float(row.values.max()), TINY), math.isqrt(len(row.values))
+        shade = 1 - row.values.reshape(side, side) / highest
+        axis.imshow(picture, extent=extent)
+        axis.imshow(np.zeros((side, side, 3)), alpha=DARKEST * shade, extent=extent)
+        axis.set_title(f"{row.label} {highest:.2f}".replace("$", r"\$"), fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path)
+
+
+def _figures() -> Callable[[float, float], "Figure"]:
+    """Return a function from a width and a height in inches to a figure. Raises NotInstalled without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise NotInstalled(
+            "the package matplotlib is missing; run pip install matplotlib, or install the train extra"
+        ) from None
+
+    def make(width: float, height: float) -> Figure:
+        figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+        FigureCanvasAgg(figure)
+        return figure
+
+    return make
 
 
 def _heat_map(axis: "Axes", name: str, rows: Sequence[Row]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from matplotlib.image import imread
 from numpy.typing import NDArray
 from onnx import helper
 
@@ -368,6 +369,15 @@ def test_attention_has_a_row_for_each_piece_that_is_written(tmp_path: Path, caps
     assert picture.stat().st_size > 1000
     printed = capsys.readouterr().out
     assert all(row.label in printed for row in rows)
+
+
+def test_attention_is_drawn_over_a_picture(tmp_path: Path) -> None:
+    path, scene, out = bundles.picture_captioner(tmp_path), tmp_path / "scene.png", tmp_path / "attention.png"
+    scene.write_bytes(bundles.picture_file(3))
+    _, rows = units.attention_rows(bundles.opened(path), scene.read_bytes())
+    assert {row.values.shape for row in rows} == {(16,)}
+    assert main(["inspect", str(path), str(scene), "--out", str(out)]) == 0
+    assert imread(out).std() > 0.05
 
 
 def test_attention_of_an_empty_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from tests.support.tiny_files import conll
 from tests.support.tiny_runs import FILES, fit, silent
 from training import export, run, score
 from training import recipe as recipes
-from training.data import loading
+from training.data import loading, scenes
 from training.data.examples import DataError, Splits, TaggedExample
 from training.objectives.sequences import SequenceObjective
 
@@ -188,3 +188,17 @@ def test_captioner_can_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     manifest = export.export_run(run.open_run(tmp_path / "run"), tmp_path / "bundle", silent)
     assert set(manifest.variants) == {"fp32", "int8"}
     self_test.run(bundles.load(tmp_path / "bundle", placement=CPU))
+
+
+def test_captioner_of_pictures_can_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "drawback", lambda *_: "an untrained network")  # keeps fp32
+    for name, count in (("TRAIN", 60), ("DEV", 8), ("UNSEEN_COUNT", 4)):
+        monkeypatch.setattr(scenes, name, count)
+    changes = {**SMALL, "architecture.filters": (4, 4, 8), "data.choice_share": 0.1, "training.warmup_steps": 0}
+    run.fit(recipes.load("shapes-caption", **changes), tmp_path / "run", silent)
+    assert (tmp_path / "run/attention.png").stat().st_size > 1000
+    manifest = export.export_run(run.open_run(tmp_path / "run"), tmp_path / "bundle", silent)
+    for variant in manifest.variants.values():
+        assert {"bleu", "scenes", "bleu unseen pairs", "scenes unseen pairs"} <= set(variant.scores)
+    self_test.run(bundles.load(tmp_path / "bundle", placement=CPU))
+    assert "convolutions" in (tmp_path / "bundle/README.md").read_text()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from models.codecs import Codec
+from models.codecs import Codec, ImageCodec
 from models.codecs.pieces import END, PiecesCodec
 from training import metrics, translations
 from training.batches import FeedTensors, bucket_by_length, to_device, to_tensors
@@ -132,8 +132,12 @@ class TranslationObjective(LengthBuckets):
             if rows[-1] == END:
                 break
         tokens = item.tokens if item.text is not None else [str(number) for number in range(1, item.length + 1)]
-        target = tuple(self._codec.pieces[row] for row in rows[1:])
-        return AttendedTranslation(source=tuple(tokens), target=target, weights=np.array(weights))
+        return AttendedTranslation(
+            source=tuple(tokens),
+            target=tuple(self._codec.pieces[row] for row in rows[1:]),
+            weights=np.array(weights),
+            picture=self._source.read(source) if isinstance(self._source, ImageCodec) else None,
+        )
 
 
 class _EncodedPairs:
