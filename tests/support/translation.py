@@ -108,15 +108,22 @@ def targets(text: BeamSearch) -> Found:
 
 def translated_alone(source: str, **options: Any) -> Found:
     """Return the targets of a source whose search runs without a batch."""
-    text, model = BeamSearch(TranslateOptions(**options)), FakeTranslator(FakeClock())
-    ((state, parts),) = model.read([source_rows(source)])
-    memory = Memory(tuple(part[:, None] for part in parts), np.array([len(source) + 1], np.int32))
+    return targets(searched_alone(FakeTranslator(FakeClock()), source_rows(source), **options))
+
+
+def searched_alone(model: Any, rows: NDArray[np.int32], **options: Any) -> BeamSearch:
+    """Return the finished search for the targets of a source, which runs without a batch."""
+    text = BeamSearch(TranslateOptions(**options))
+    ((state, parts),) = model.read([rows])
+    memory = Memory(tuple(part[:, None] for part in parts), np.array([len(rows)], np.int32))
     while text.rows:
         owners = np.zeros(text.rows, np.int32)
-        outputs, after = model.step(np.array(text.pieces, np.int32), state, memory, owners, log_probabilities=True)
+        outputs, after = model.step(
+            np.array(text.pieces, np.int32), state, memory, owners, attention=True, log_probabilities=True
+        )
         parents = text.advance(outputs, 0)
         state = (after[0][parents],)
-    return targets(text)
+    return text
 
 
 def number_after(source: str, pieces: list[int]) -> int:
@@ -130,11 +137,11 @@ def number_after(source: str, pieces: list[int]) -> int:
 class TranslationHarness(Harness):
     """Each dispatch is one step, unless `dispatch_s` says otherwise."""
 
-    def __init__(self, *, dispatch_s: float = 0.0, **limits: int) -> None:
+    def __init__(self, *, dispatch_s: float = 0.0, model: Any = None, **limits: int) -> None:
         super().__init__()
-        self.model = FakeTranslator(self.clock)
+        self.model = FakeTranslator(self.clock) if model is None else model
         batch = TranslationBatch(
-            self.model,  # type: ignore[arg-type]
+            self.model,
             limits=DecodingLimits(dispatch_s=dispatch_s, **limits),
             clock=self.clock,
             metrics=self.metrics,  # type: ignore[arg-type]
@@ -143,8 +150,11 @@ class TranslationHarness(Harness):
         self.scheduler = DecodingScheduler(batch)
 
     def ask(self, *sources: str, timeout_s: float = 1e9, **options: Any) -> Client:
+        return self.ask_rows(*map(source_rows, sources), timeout_s=timeout_s, **options)
+
+    def ask_rows(self, *sources: NDArray[np.int32], timeout_s: float = 1e9, **options: Any) -> Client:
         asked = TranslateOptions(**options)
-        items = [(source_rows(source), BeamSearch(asked)) for source in sources]
+        items = [(rows, BeamSearch(asked)) for rows in sources]
         return Client(self.clock, timeout_s=timeout_s).submit(self.scheduler, items)
 
     def run_all(self) -> None:
