@@ -25,8 +25,8 @@ def check(payload: Payload, answer: object) -> None:
     if payload.task == "forecast":
         _check_forecasts(payload, _typed(answer, dict))
         return
-    if payload.task == "translate":
-        _check_translations(payload, _typed(answer, list))
+    if payload.task in ("translate", "caption"):
+        _check_searches(payload, _typed(answer, list))
         return
     many = isinstance(payload.inputs, list) and not _is_frames(payload.inputs)
     inputs = payload.inputs if many else [payload.inputs]
@@ -55,18 +55,19 @@ def _check_forecasts(payload: Payload, answer: dict[str, Any]) -> None:
         _expect(ordered, f"quantiles cross: {_short(prediction)}")
 
 
-def _check_translations(payload: Payload, answer: list[Any]) -> None:
+def _check_searches(payload: Payload, answer: list[Any]) -> None:
     search = payload.parameters["generate_parameters"]
-    count, many = search["num_return_sequences"], isinstance(payload.inputs, list)
+    of_texts = payload.task == "translate"
+    count, many = search["num_return_sequences"], isinstance(payload.inputs, list) if of_texts else bool(payload.form)
     inputs = payload.inputs if many else [payload.inputs]
     found = [[each] for each in answer] if many and count == 1 else answer if many else [answer]
     _expect(len(found) == len(inputs), f"{len(found)} answers to {len(inputs)} inputs")
-    for text, row in zip(inputs, found, strict=True):
-        _expect(len(row) <= count, f"{len(row)} translations where {count} were wanted")
-        _expect(bool(row), f"no translation of {_short(text)}")
+    for value, row in zip(inputs, found, strict=True):
+        _expect(len(row) <= count, f"{len(row)} texts where {count} were wanted")
+        _expect(bool(row), f"no text for {_short(value)}")
         scores = []
         for each in row:
-            written = _typed(_typed(each, dict).get("translation_text"), str)
+            written = _typed(_typed(each, dict).get("translation_text" if of_texts else "generated_text"), str)
             if search["details"]:
                 details = _typed(each.get("details"), dict)
                 scores.append(details["score"])

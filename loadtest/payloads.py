@@ -14,7 +14,7 @@ from typing import Any
 from loadtest.http_client import fetch
 
 LENGTHS = Path(__file__).with_name("lengths.json")  # written by `python -m tests.support.length_counts`
-TASKS = ("tag", "classify", "generate", "forecast", "translate", "fill")
+TASKS = ("tag", "classify", "generate", "forecast", "translate", "caption", "fill")
 JOINT_TASKS = ("tag", "classify")  # of a model with the task "joint"
 # For a model without examples. Every English vocabulary has these letters.
 PLAIN_WORDS = ("the", "king", "and", "a", "good", "old", "film", "was", "seen", "by", "many", "people", "in", "London")
@@ -154,8 +154,8 @@ def build(models: Sequence[ServedModel], task: str, *, count: int, seed: int) ->
         found = ", ".join(f"{model.id} ({model.task})" for model in models) or "no models"
         raise LookupError(f"no model for the task {task!r}: the service has {found}")
     random = Random(f"{task} {seed}")
-    if task == "forecast":
-        return [_forecast(random.choice(able), random) for _ in range(count)]
+    if task in _OF_EXAMPLES:
+        return [_OF_EXAMPLES[task](random.choice(able), random) for _ in range(count)]
     histogram = read_lengths()["classify" if task == "fill" else task]  # fillers read sentences, as classifiers do
     return [_BUILDERS[task](random.choice(able), histogram, random) for _ in range(count)]
 
@@ -163,6 +163,8 @@ def build(models: Sequence[ServedModel], task: str, *, count: int, seed: int) ->
 def sample_inputs(model: ServedModel, *, count: int, seed: int) -> list[Any]:
     """Return `count` single inputs of one model, for comparisons with peers."""
     random, task = Random(f"single {seed}"), model.tasks[0]
+    if task == "caption":
+        return random.choices(model.examples, k=count)
     histogram = read_lengths()["classify" if task == "fill" else task]
     make = _with_gaps if task == "fill" else _input
     return [make(model, histogram, random) for _ in range(count)]
@@ -208,7 +210,8 @@ def _generate(model: ServedModel, histogram: LengthHistogram, random: Random) ->
     return _payload(model, "generate", texts, form="list", parameters=parameters)
 
 
-def _translate(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:
+def _search(random: Random) -> dict[str, Any]:
+    """Return the parameters of a search."""
     beams = random.choices(BEAMS, weights=BEAMS_WEIGHTS)[0]
     search = {
         "num_beams": beams,
@@ -216,11 +219,27 @@ def _translate(model: ServedModel, histogram: LengthHistogram, random: Random) -
         "max_new_tokens": TRANSLATION_TOKENS,
         "details": random.random() < 0.25,
     }
-    parameters = {"generate_parameters": search}
+    return {"generate_parameters": search}
+
+
+def _translate(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:
+    parameters = _search(random)
     if random.random() < 0.9:
         return _payload(model, "translate", _input(model, histogram, random), parameters=parameters)
     texts = [_input(model, histogram, random) for _ in range(random.randint(2, 4))]
     return _payload(model, "translate", texts, form="list", parameters=parameters)
+
+
+def _caption(model: ServedModel, random: Random) -> Payload:
+    """Return a request for the picture or the vectors of one example, for several, or for a plain square of pixels."""
+    parameters, kind = _search(random), random.random()
+    if kind < 0.1 and model.codec == "image":
+        color, side = [random.randrange(256) for _ in range(3)], random.choice((8, 16, 64))
+        return _payload(model, "caption", [[color] * side] * side, parameters=parameters)
+    if kind < 0.9:
+        return _payload(model, "caption", random.choice(model.examples), parameters=parameters)
+    inputs = random.choices(model.examples, k=random.randint(2, 4))
+    return _payload(model, "caption", inputs, form="list", parameters=parameters)
 
 
 def _forecast(model: ServedModel, random: Random) -> Payload:
@@ -257,6 +276,9 @@ _BUILDERS: Mapping[str, Callable[[ServedModel, LengthHistogram, Random], Payload
     "translate": _translate,
     "fill": _fill,
 }
+
+
+_OF_EXAMPLES: Mapping[str, Callable[[ServedModel, Random], Payload]] = {"forecast": _forecast, "caption": _caption}
 
 
 def _input(model: ServedModel, histogram: LengthHistogram, random: Random) -> Any:

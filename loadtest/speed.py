@@ -26,7 +26,13 @@ MANIFEST = "manifest.json"
 LOOPS = ((1, 1), (8, 1), (32, 1), (8, 32))  # connections, inputs in one request
 NEW_TOKENS = 100  # of each generated text
 POOL_SIZE = 200  # different requests
-UNITS = {"characters": "characters", "dna": "bases", "frames": "frames", "series": "values"}  # of a step, else words
+UNITS = {  # of a step; else words
+    "characters": "characters",
+    "dna": "bases",
+    "frames": "frames",
+    "series": "values",
+    "image": "characters of base64",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The locustfile: users that tag, classify, generate, forecast, translate, and fill, or do some of it.
+"""The locustfile: users that tag, classify, generate, forecast, translate, caption, and fill, or do some of it.
 
 They send one request after the other. Every answer is checked. An answer that differs from an earlier one to the same
 request is a failure, because answers do not depend on load. Only Locust may import this module: it patches the
@@ -24,7 +24,7 @@ from loadtest.payloads import Payload
 
 POOL_SIZE = 1000  # different requests per task
 FLUSH_S = 0.5
-MIX = {"tag": 6, "classify": 3, "generate": 1, "forecast": 1, "translate": 1, "fill": 1}  # relative frequency of tasks
+MIX = {"tag": 6, "classify": 3, "generate": 1, "forecast": 1, "translate": 1, "caption": 1, "fill": 1}  # weights
 HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
 
 

@@ -117,3 +117,32 @@ def test_filled_gaps_are_right() -> None:
 def test_wrong_fillings_are_found(answer: Any) -> None:
     with pytest.raises(WrongAnswerError):
         answers.check(filling("a [MASK]", top_k=2), answer)
+
+
+def captioning(inputs: Any, form: str = "", count: int = 1) -> Payload:
+    search = {"num_return_sequences": count, "max_new_tokens": 5, "details": False}
+    return Payload(task="caption", body={"inputs": inputs, "parameters": {"generate_parameters": search}}, form=form)
+
+
+CAPTION = {"generated_text": "a red circle"}
+
+
+def test_captions_of_one_input_and_of_several_are_right() -> None:
+    for one in ("iVBORw0K", [[1.0, 2.0]], [[[1, 2, 3]]]):
+        answers.check(captioning(one), [CAPTION])
+        answers.check(captioning([one, one], "list"), [CAPTION, CAPTION])
+        answers.check(captioning([one], "list", count=2), [[CAPTION, CAPTION]])
+
+
+@pytest.mark.parametrize(
+    ("payload", "answer"),
+    [
+        (captioning("a"), []),
+        (captioning("a"), [CAPTION, CAPTION]),
+        (captioning("a"), [{"translation_text": "a red circle"}]),
+        (captioning(["a", "b"], "list"), [CAPTION]),
+    ],
+)
+def test_wrong_captions_are_found(payload: Payload, answer: Any) -> None:
+    with pytest.raises(WrongAnswerError):
+        answers.check(payload, answer)

@@ -2,6 +2,7 @@
 
 import json
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -150,3 +151,17 @@ def test_every_text_for_a_filler_has_a_gap() -> None:
     texts = [text for each in asked for text in ([each] if isinstance(each, str) else each)]
     assert {text.count(payloads.GAP) for text in texts} == {1, 2}
     assert all(payloads.GAP in text for text in sample_inputs(model, count=50, seed=0))
+
+
+@pytest.mark.parametrize(("codec", "example"), [("image", "iVBORw0K"), ("frames", [[0.5, 1.0]])])
+def test_a_captioner_gets_its_examples_alone_and_in_lists(codec: str, example: Any) -> None:
+    model = ServedModel(
+        id="c", task="caption", variant="", labels=(), max_length=64, words=(), codec=codec, examples=(example,)
+    )
+    requests = payloads.build([model], "caption", count=200, seed=1)
+    lists = [request.inputs for request in requests if request.form == "list"]
+    single = [request.inputs for request in requests if not request.form]
+    assert all(each == example for inputs in lists for each in inputs)
+    assert example in single
+    assert any(each != example for each in single) == (codec == "image")  # plain squares of pixels
+    assert sample_inputs(model, count=3, seed=0) == [example] * 3

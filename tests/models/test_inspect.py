@@ -25,6 +25,7 @@ from models.inspect.operators import PARTS, Kind, RecurrentOperator, Unsupported
 from models.inspect.units import Row
 from models.onnx_session import OnnxModel
 from tests.support import bundles
+from tests.support.pictures import picture_file
 
 T, B, F, H = 7, 4, 3, 5
 LENGTHS = np.array([7, 1, 4, 6], np.int32)
@@ -373,7 +374,7 @@ def test_attention_has_a_row_for_each_piece_that_is_written(tmp_path: Path, caps
 
 def test_attention_is_drawn_over_a_picture(tmp_path: Path) -> None:
     path, scene, out = bundles.picture_captioner(tmp_path), tmp_path / "scene.png", tmp_path / "attention.png"
-    scene.write_bytes(bundles.picture_file(3))
+    scene.write_bytes(picture_file(3))
     _, rows = units.attention_rows(bundles.opened(path), scene.read_bytes())
     assert {row.values.shape for row in rows} == {(16,)}
     assert main(["inspect", str(path), str(scene), "--out", str(out)]) == 0

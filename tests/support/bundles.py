@@ -3,15 +3,12 @@
 T steps, B batch, K labels, V vocabulary, H hidden.
 """
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from PIL import Image
 
 from models import bundle, self_test
 from models.bundle import Bundle, vocabulary_text
@@ -41,6 +38,7 @@ from models.manifest import (
 from models.onnx_session import Placement
 from models.tasks import as_json
 from tests.support.graph_builder import EMBEDDING, HIDDEN, TinyGraph
+from tests.support.pictures import encoded, picture_file
 from training.onnx_export.speller import split_bundle
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "Paris", "film", "lovely", ".")
@@ -274,16 +272,8 @@ def picture_captioner(root: Path, *, name: str = "tiny-picture") -> Path:
     scaled = reader.op.Div(patches, 255.0)
     reader.read_source(reader.dense(scaled, spec.features, EMBEDDING), reader.input("lengths", "M"))
     described = {"task": "caption", "source": spec, "limits": InputLimits(max_length=spec.grid**2)}
-    pictures = [base64.b64encode(picture_file(seed)).decode() for seed in range(2)]
+    pictures = [encoded(picture_file(seed)) for seed in range(2)]
     return _writer(root, name, reader, pictures, {}, **described)
-
-
-def picture_file(seed: int = 0, *, side: int = 16, form: str = "PNG", mode: str = "RGB") -> bytes:
-    """Return a picture of four random colors, as a file."""
-    colors = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(colors.repeat(side // 2, 0).repeat(side // 2, 1)).convert(mode).save(file, form)
-    return file.getvalue()
 
 
 def _writer(

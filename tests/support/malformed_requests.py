@@ -13,6 +13,7 @@ from loadtest import answers
 from loadtest.answers import WrongAnswerError
 from loadtest.http_client import HttpReply, ServiceAddress, request_bytes
 from loadtest.payloads import GAP, TASKS, Payload, ServedModel
+from tests.support.pictures import encoded, picture_file, png_header
 
 BIG_BYTES = 10_000_000
 LONG_CHARACTERS = 100_000
@@ -115,6 +116,11 @@ def build_malformed(address: ServiceAddress, prefix: str, models: Sequence[Serve
     of_frames = {model.task: model for model in reversed(models) if model.codec == "frames" and model.task in WHOLE}
     for model in of_frames.values():
         found += _wrong_frames(Target(address=address, prefix=prefix, model=model))
+    for model in [model for model in models if model.codec == "image" and prefix][:1]:
+        target = Target(address=address, prefix=prefix, model=model)
+        for build in (_not_json, _wrong_types, _wrong_http, _wrong_model):
+            found += build(target, models)
+        found += _wrong_pictures(target)
     return found
 
 
@@ -238,6 +244,36 @@ def _wrong_frames(target: Target) -> Iterator[MalformedRequest]:
             yield target.refused("wrong frame rate", 422, inputs=[frame], parameters={**merged, "frame_rate": rate})
         yield target.refused("frame rate of single frames", 422, inputs=[frame], parameters={"frame_rate": 25})
         yield target.answered("merged frames", [frame] * 3, {**merged, "frame_rate": 25})
+
+
+def _wrong_pictures(target: Target) -> Iterator[MalformedRequest]:
+    picture, bomb = picture_file(), png_header(60_000, 60_000)
+    for file in (b"", b"GIF89a" + bytes(40), picture[:60], png_header(64, 64), picture_file(form="JPEG", mode="CMYK")):
+        yield target.refused("files that are no pictures", 422, inputs=encoded(file))
+        yield target.refused("files that are no pictures", 422, inputs=[encoded(picture), encoded(file)])
+        for media in ("image/png", "image/jpeg"):
+            yield _file(target, "files that are no pictures", file, media, 422)
+    yield target.refused("decompression bomb", 413, inputs=encoded(bomb))
+    yield _file(target, "decompression bomb", bomb, "image/png", 413)
+    yield _file(target, "picture of another format", picture, "image/gif", 415)
+    yield _file(target, "picture as JSON", picture, "application/json", 422)
+    yield _file(target, "10 MB picture", picture + bytes(BIG_BYTES), "image/png", 413)
+    for pixels in ([[[1, 2]]], [[[1, 2, 3]], []], [[[1, 2, 256]]], [[[1, 2, -1]]], [[[1, 2, "3"]]], [[[]]], [[]]):
+        yield target.refused("wrong pixels", 422, inputs=pixels)
+    for number in ("NaN", "Infinity", "1e999", "9" * 400):
+        body = f'{{"inputs": [[[0, 0, {number}]]], "model": "{target.model.id}"}}'
+        yield target.send("wrong pixels", body.encode(), 422)
+    for search in ({"num_beams": 0}, {"num_return_sequences": 2}, {"max_new_tokens": 0}, {"temperature": 1}):
+        parameters = {"generate_parameters": search}
+        yield target.refused("search parameter out of range", 422, inputs=encoded(picture), parameters=parameters)
+    yield target.answered("one pixel", [[[0, 255, 0]]], SHORT["translate"])
+    yield target.answered("a line of pixels", [[[0, 0, 0]] * 2000], SHORT["translate"])
+
+
+def _file(target: Target, kind: str, file: bytes, media: str, status: int) -> MalformedRequest:
+    """Return a POST whose body is a file."""
+    request = request_bytes(target.address, target.path, file, content_type=media)
+    return MalformedRequest(kind=kind, task=target.model.task, request=request, expected=frozenset({status}))
 
 
 def _classify_parameters(target: Target) -> Iterator[MalformedRequest]:

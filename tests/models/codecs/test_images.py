@@ -2,7 +2,6 @@
 
 import base64
 import io
-import zlib
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 from models.codecs import ImageCodec, InputError, TooLong
 from models.codecs.images import MOST_PIXELS
 from models.manifest import ImageSpec
+from tests.support.pictures import png_header
 
 CODEC = ImageCodec(ImageSpec(size=16, patch=8))
 RED, GREEN, WHITE = (200, 10, 20), (30, 220, 40), (255, 255, 255)
@@ -29,16 +29,6 @@ def file_of(pixels: Any, form: str = "PNG", mode: str | None = None, **options: 
     picture, file = Image.fromarray(np.asarray(pixels, np.uint8)), io.BytesIO()
     (picture.convert(mode) if mode else picture).save(file, form, **options)
     return file.getvalue()
-
-
-def header(width: int, height: int) -> bytes:
-    """Return a PNG file of a few bytes that claims this size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
-
-    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size + b"\x08\x02\x00\x00\x00") + chunk(b"IDAT", zlib.compress(b""))
 
 
 def test_patches_are_the_steps_row_by_row() -> None:
@@ -121,13 +111,13 @@ def test_an_unknown_mode_is_refused_by_name() -> None:
 @pytest.mark.parametrize(("width", "height"), [(2049, 2048), (1, MOST_PIXELS + 1), (20_000, 20_000), (10_000, 10_000)])
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(width: int, height: int) -> None:
     with pytest.raises(TooLong) as found:
-        CODEC.encode(header(width, height))
+        CODEC.encode(png_header(width, height))
     assert found.value.limit == MOST_PIXELS
 
 
 def test_a_broken_file_within_the_limit_is_not_a_picture() -> None:
     with pytest.raises(InputError) as found:
-        CODEC.encode(header(2048, 2048))
+        CODEC.encode(png_header(2048, 2048))
     assert not isinstance(found.value, TooLong)
 
 

@@ -1,6 +1,5 @@
 """Captions over HTTP: of pictures as files, in base64 and as pixels, of vectors, and what is refused by name."""
 
-import base64
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,8 @@ from models import load
 from models.codecs.images import MOST_PIXELS, ImageCodec
 from models.manifest import ImageSpec
 from service.worker import LARGE_BYTES
-from tests.models.codecs.test_images import header
-from tests.support.bundles import picture_file
 from tests.support.oip import OIPSite, texts
+from tests.support.pictures import encoded, picture_file, png_header
 from tests.support.uvicorn_thread import served_in_thread
 
 VECTORS = [[0.5, -1.0, 2.0], [0.25, 0.0, -0.5]]
@@ -41,10 +39,6 @@ def client(address: str) -> Iterator[httpx.Client]:
 
 def in_process(root: Path, inputs: Any, *, model: str = PICTURES, **parameters: Any) -> Any:
     return load(root / model)(inputs, **parameters)
-
-
-def encoded(file: bytes) -> str:
-    return base64.b64encode(file).decode()
 
 
 def pixels_of(file: bytes) -> Any:
@@ -125,7 +119,7 @@ def test_what_is_no_picture_is_refused_by_name(client: httpx.Client, body: dict[
     assert (answer.status_code, answer.json()["field"]) == (422, field)
 
 
-@pytest.mark.parametrize("body", [b"", b"a text", PNG[:20], header(16, 16)])
+@pytest.mark.parametrize("body", [b"", b"a text", PNG[:20], png_header(16, 16)])
 def test_a_body_that_is_no_picture_is_refused(client: httpx.Client, body: bytes) -> None:
     answer = client.post("/models/tiny-picture", content=body, headers={"content-type": "image/png"})
     assert (answer.status_code, answer.json()["field"]) == (422, "inputs")
@@ -133,7 +127,7 @@ def test_a_body_that_is_no_picture_is_refused(client: httpx.Client, body: bytes)
 
 @pytest.mark.parametrize("as_file", [True, False])
 def test_a_decompression_bomb_is_too_large(client: httpx.Client, as_file: bool) -> None:
-    bomb = header(30_000, 3_000)
+    bomb = png_header(30_000, 3_000)
     if as_file:
         answer = client.post("/models/tiny-picture", content=bomb, headers={"content-type": "image/png"})
     else:
