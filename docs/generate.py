@@ -34,10 +34,10 @@ from models.codecs.frames import FramesCodec  # noqa: E402
 from seqserve import CommandParser  # noqa: E402
 from service.api.application import ROUTES  # noqa: E402
 from service.api.fields import UNSET, RequestModel  # noqa: E402
-from service.api.fill import FillParameters  # noqa: E402
 from service.api.forecast import ForecastParameters  # noqa: E402
 from service.api.huggingface import EmbedRequest, PredictRequest  # noqa: E402
 from service.api.inspect import InspectParameters  # noqa: E402
+from service.api.native import FillParameters  # noqa: E402
 from service.api.openai import CompletionRequest, EmbeddingRequest  # noqa: E402
 from service.api.openapi import PAGES  # noqa: E402
 from service.api.problems import PREFIX, TABLE  # noqa: E402

@@ -17,7 +17,6 @@ from starlette.routing import Route as StarletteRoute
 from service.api import (
     bentoml_routes,
     caption,
-    fill,
     forecast,
     huggingface,
     inspect,
@@ -96,7 +95,6 @@ ROUTES: tuple[Route, ...] = (
     *forecast.ROUTES,
     *translate.ROUTES,
     *caption.ROUTES,
-    *fill.ROUTES,
     *openai.ROUTES,
     *oip.ROUTES,
     *inspect.ROUTES,

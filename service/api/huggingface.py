@@ -17,7 +17,7 @@ from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from service import VERSION
-from service.api import caption, fill, forecast, native, schemas, sse, translate
+from service.api import caption, forecast, native, schemas, sse, translate
 from service.api.fields import AlwaysFalse, Null, Only, RequestModel, parameter
 from service.api.pipeline import RequestContext
 from service.api.request_headers import JSON, check_media
@@ -190,7 +190,7 @@ INFO_DOCS = Docs(group=GROUP, summary="Get one model and the limits", answer=Inf
 EMBED = Route("/embed", ("POST",), embed, task="embed", docs=EMBED_DOCS)
 TASK_ROUTES = (
     *(native.TAG, native.CLASSIFY, native.GENERATE, forecast.FORECAST_ROUTE),
-    *(translate.TRANSLATE_ROUTE, caption.CAPTION, fill.FILL, EMBED),
+    *(translate.TRANSLATE_ROUTE, caption.CAPTION, native.FILL, EMBED),
 )
 BY_TASK = {route.task: route for route in TASK_ROUTES}
 
@@ -231,7 +231,7 @@ FIRST_TASK_DOCS = Docs(
     | forecast.ForecastRequest
     | translate.TranslateRequest
     | caption.CaptionRequest
-    | fill.FillRequest,
+    | native.FillRequest,
     answer=list[schemas.EntityObject]
     | list[list[schemas.EntityObject]]
     | list[list[schemas.LabelObject]]
@@ -242,8 +242,8 @@ FIRST_TASK_DOCS = Docs(
     | list[list[translate.TranslationObject]]
     | list[caption.CaptionObject]
     | list[list[caption.CaptionObject]]
-    | fill.FilledText
-    | list[fill.FilledText],
+    | native.FilledText
+    | list[native.FilledText],
     event=sse.TokenEvent,
     example=_first_task_example,
     infers=True,

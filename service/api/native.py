@@ -1,17 +1,54 @@
-"""The native routes: ``/v1/tag``, ``/v1/classify``, ``/v1/generate`` and ``/v1/models``."""
+"""The native routes: ``/v1/tag``, ``/v1/classify``, ``/v1/generate``, ``/v1/fill`` and ``/v1/models``."""
 
 from datetime import UTC, datetime, time
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from models.manifest import ForecastSpec
+from models.tasks import FilledGap
+from models.tasks.fill import DEFAULT_WORDS, MOST_TARGETS
 from service.api import schemas, sse
+from service.api.fields import RequestModel, parameter
 from service.api.pipeline import RequestContext
 from service.api.problems import parameter_field, renamed_fields
 from service.api.routes import READ, Docs, Route
 from service.engine import Engine
 from service.model_runtime import ModelRuntime
+
+
+class FillParameters(RequestModel):
+    """Scores are probabilities over all words, also with ``targets``."""
+
+    top_k: Annotated[int, Field(ge=1, le=100_000)] | None = parameter(
+        "words for each gap; the model has a limit", unset=f"{DEFAULT_WORDS}, or all targets"
+    )
+    targets: Annotated[list[str], Field(max_length=MOST_TARGETS, fail_fast=True)] | None = parameter(
+        "score only these words, which the model must have", ()
+    )
+
+
+class FillRequest(schemas.NativeRequest):
+    """Body of ``/v1/fill``. A gap is ``[MASK]`` or ``<mask>``."""
+
+    inputs: schemas.StringOrStrings
+    model: schemas.ModelName | None = None
+    parameters: FillParameters | None = None
+
+
+class FilledObject(TypedDict):
+    """One word for a gap. ``token`` is its row in the vocabulary, and ``sequence`` the text with the word."""
+
+    score: float
+    token: int
+    token_str: str
+    sequence: str
+
+
+# The words of the only gap of a text, or those of each gap.
+FilledText = list[FilledObject] | list[list[FilledObject]]
+_FILL_DEFAULTS = FillParameters()
 
 
 class CardLimits(TypedDict):
@@ -166,6 +203,25 @@ async def generate(context: RequestContext, request: schemas.GenerateRequest) ->
     return schemas.generate_answer(answer, with_state=options.return_state)
 
 
+async def _fill(context: RequestContext, body: bytes) -> Any:
+    request = await schemas.read_request(FillRequest, body, context.worker)
+    parameters = request.parameters or _FILL_DEFAULTS
+    found = await context.worker.engine.fill(
+        request.inputs,
+        model=context.choose_model(request.model, "fill"),
+        top_k=parameters.top_k,
+        targets=parameters.value_of("targets"),
+        fields=("parameters.top_k", "parameters.targets"),
+        request=context.request,
+    )
+    return _objects(found)
+
+
+def _objects(answer: Any) -> Any:
+    """Return an answer, or a list of answers, with an object for each word."""
+    return answer._asdict() if isinstance(answer, FilledGap) else list(map(_objects, answer))
+
+
 async def _models(context: RequestContext, _: bytes) -> Any:
     return {"object": "list", "data": model_cards(context.worker.engine)}
 
@@ -201,17 +257,27 @@ GENERATE_DOCS = Docs(
     event=sse.TokenEvent,
     example=schemas.example("generate"),
 )
-
+FILL_DOCS = Docs(
+    group="Fill",
+    summary="Fill the gaps of a text",
+    about="In the shape of Hugging Face's fill-mask: a list of words, best first. A text with several gaps returns a"
+    " list for each gap, and a list of texts returns a list with the answer to each.",
+    body=FillRequest,
+    answer=FilledText | list[FilledText],
+    example=schemas.example("fill"),
+)
 
 MODELS_DOCS = Docs(group="Models", summary="List the models, defaults first", answer=ModelList)
 MODEL_DOCS = Docs(group="Models", summary="Get one model", answer=ModelCard)
 TAG = Route("/v1/tag", ("POST",), _tag, task="tag", docs=TAG_DOCS)
 CLASSIFY = Route("/v1/classify", ("POST",), _classify, task="classify", docs=CLASSIFY_DOCS)
 GENERATE = Route("/v1/generate", ("POST",), _generate, task="generate", docs=GENERATE_DOCS)
+FILL = Route("/v1/fill", ("POST",), _fill, task="fill", docs=FILL_DOCS)
 ROUTES = (
     TAG,
     CLASSIFY,
     GENERATE,
+    FILL,
     Route("/v1/models", READ, _models, docs=MODELS_DOCS),
     Route("/v1/models/{id}", READ, _model, docs=MODEL_DOCS),
 )
