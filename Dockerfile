@@ -1,6 +1,7 @@
 # The serving image: the serve extra, the code, and the weights. EXTRA=gpu installs ONNX Runtime for CUDA with its libraries.
-# For a reproducible image, give the base by digest: --build-arg BASE=python:3.11-slim-bookworm@sha256:…
-ARG BASE=python:3.11-slim-bookworm
+# The digest decides which base is used, and the tag is for readers. To renew the digest, which brings security fixes:
+#   docker buildx imagetools inspect python:3.11-slim-bookworm --format '{{.Manifest.Digest}}'
+ARG BASE=python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b
 
 FROM ${BASE} AS packages
 ARG EXTRA=serve

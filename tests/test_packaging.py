@@ -109,3 +109,13 @@ def test_no_file_contains_a_home_directory() -> None:
         if path.is_file() and path != Path(__file__) and path.suffix not in {".onnx", ".png"}:
             found = HOMES.findall(path.read_text(errors="replace"))
             assert not found, f"{path.relative_to(ROOT)} contains {found}"
+
+
+def test_the_base_image_is_named_by_digest_and_by_a_tag_for_readers() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    (base,) = re.findall(r"^ARG BASE=(.*)$", text, re.MULTILINE)
+    found = re.fullmatch(r"python:(3\.\d+)-slim-\w+@sha256:[0-9a-f]{64}", base)
+    assert found is not None
+    assert found[1] in PYTHONS
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE}"}
+    assert base.partition("@")[0] in (ROOT / "docs/how-to/deploy-docker.md").read_text("utf-8")
