@@ -5,7 +5,7 @@ import { get, onMissingKey } from "./api.js";
 import { el } from "./dom.js";
 import { keyForm, problemBox } from "./parts.js";
 
-const VIEWS = ["tag", "classify", "fill", "translate", "generate", "forecast", "live", "inside", "load"];
+const VIEWS = ["tag", "classify", "fill", "translate", "caption", "generate", "forecast", "live", "inside", "load"];
 
 const main = document.getElementById("main");
 let leave = () => {};

@@ -67,7 +67,7 @@ export function modelCard(model) {
 const inputName = ({ codec }) => ({ dna: "Bases", frames: "Frames, as a JSON list of lists of numbers" })[codec] ?? "Text";
 
 const UNITS = { words: "words", characters: "characters", dna: "bases", frames: "frames", series: "segments",
-  pieces: "pieces" };
+  pieces: "pieces", image: "patches" };
 
 const shownCode = { open: false, language: "curl" }; // as the reader left it: a new answer has a new box
 
@@ -147,11 +147,12 @@ const atOnce = (render) => async ({ path, body, model }, { input, signal, show }
  *
  * options: models; intro: a sentence or two; parameters(model): elements with a `name`, read by `request`;
  * request(model, input, form): the path, the task and the body; render(answer, { model, input }): the answer as people
- * read it; action: what the button says; controls: elements next to the button. A view that shows parts of an answer has
+ * read it; action: what the button says; controls: elements next to the button; editor(model, { set, fail }): what replaces
+ * the text field, as an `element` and a function to `show` an example, or null. A view that shows parts of an answer has
  * answer(request, { input, signal, show }) instead of `render`. It resolves to what screen readers say at the end.
  */
 export function taskView(body, { models, intro, inputLabel, parameters = () => [], request, render, answer = atOnce(render),
-  action = "Run", controls = [] }) {
+  action = "Run", controls = [], editor = () => null }) {
   let model = models[0];
   let pending = null;
   const place = el("section", { class: "answer", "aria-label": "Answer" });
@@ -159,6 +160,9 @@ export function taskView(body, { models, intro, inputLabel, parameters = () => [
   const code = el("div");
   const input = el("textarea", { rows: 2, spellcheck: "false", name: "inputs" });
   const name = el("span");
+  const text = field(name, input);
+  const edited = el("div");
+  let own = null; // the editor that replaces the text field
   const options = el("div", { class: "parameters" });
   const about = el("div");
   const examples = el("select");
@@ -186,7 +190,17 @@ export function taskView(body, { models, intro, inputLabel, parameters = () => [
 
   function choose() {
     model = models.find((each) => each.id === chooser.value);
-    examples.replaceChildren(...model.examples.map((each, index) => el("option", { value: index }, exampleLabel(each))));
+    examples.replaceChildren(...model.examples.map((each, index) => el("option", { value: index },
+      model.codec === "image" ? `Picture ${index + 1}` : exampleLabel(each))));
+    own = editor(model, {
+      set: (value) => {
+        input.value = value;
+        run();
+      },
+      fail: (error) => place.replaceChildren(problemBox(error)),
+    });
+    text.hidden = own !== null;
+    edited.replaceChildren(...(own ? [own.element] : []));
     name.textContent = inputLabel ?? inputName(model);
     options.replaceChildren(...parameters(model));
     about.replaceChildren(modelCard(model));
@@ -195,6 +209,7 @@ export function taskView(body, { models, intro, inputLabel, parameters = () => [
 
   function take() {
     input.value = exampleText(model.examples[examples.value] ?? "");
+    own?.show(input.value);
     run();
   }
 
@@ -203,7 +218,7 @@ export function taskView(body, { models, intro, inputLabel, parameters = () => [
     run();
   } },
   el("div", { class: "choices" }, field("Model", chooser), field("Example", examples)),
-  field(name, input), options, el("div", { class: "actions" }, send, controls));
+  text, edited, options, el("div", { class: "actions" }, send, controls));
   chooser.addEventListener("change", choose);
   examples.addEventListener("change", take);
   input.addEventListener("keydown", (event) => {

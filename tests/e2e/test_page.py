@@ -22,6 +22,7 @@ from tests.e2e.test_behind_nginx import Nginx
 from tests.support import bundles
 from tests.support.browser import Tab
 from tests.support.live_service import FULL, ROOT, run_live_service
+from tests.support.pictures import encoded, picture_file
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not instal
 
 KEY = "a-key-for-the-page"
 VIEWS = ("tag", "classify", "fill", "translate", "generate", "forecast", "live", "inside", "load")  # of models/zoo
+CAPTIONERS = bundles.captioner, bundles.picture_captioner
 expect = sync_api.expect
 
 
@@ -298,7 +300,7 @@ def tiny(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     """The address of a service with bundles of every kind."""
     root = tmp_path_factory.mktemp("tiny")
     bundles.of_format_3(bundles.of_every_kind(root))
-    for make in (bundles.tagger, bundles.classifier, bundles.generator, bundles.forecaster, bundles.captioner):
+    for make in (bundles.tagger, bundles.classifier, bundles.generator, bundles.forecaster, *CAPTIONERS):
         make(root)
     bundles.live_tagger(root, name="tiny-live-spans", labels=bundles.IOB2)
     pairs = [LanguagePair(source="en", target="de"), LanguagePair(source="en", target="fr")]
@@ -317,6 +319,38 @@ def test_every_kind_of_bundle_is_answered_for_its_examples(browser: Any, tiny: s
         expect(page.locator(".view .timing").filter(has_text=re.compile(r"\d ms")).first).to_be_visible()
         expect(page.get_by_role("alert")).to_have_count(0)
     assert names
+    tab.close()
+
+
+def test_a_picture_of_the_reader_is_described_and_shown_for_each_piece(browser: Any, tiny: str, tmp_path: Path) -> None:
+    tab = Tab(browser, tiny)
+    page = tab.open("caption")
+    page.locator("select[name=model]").select_option("tiny-picture")
+    expect(page.locator("[name=inputs]")).to_be_hidden()
+    file = tmp_path / "picture.png"
+    file.write_bytes(picture_file(7, side=16))
+    page.get_by_label("Your picture").set_input_files(file)
+    search = {"num_beams": 5, "num_return_sequences": 3, "details": True}
+    body = {
+        "model": "tiny-picture",
+        "inputs": encoded(file.read_bytes()),
+        "parameters": {"generate_parameters": search},
+    }
+    best, *_ = ask(tab.address, "v1/caption", body)
+    expect(page.locator(".result")).to_have_text(best["generated_text"])
+    pieces = page.locator(".attended li span")
+    expect(pieces).to_have_text([token["text"].strip() or "·" for token in best["details"]["tokens"]])
+    tab.close()
+
+
+def test_a_file_that_is_no_picture_is_refused_in_words(browser: Any, tiny: str, tmp_path: Path) -> None:
+    tab = Tab(browser, tiny)
+    page = tab.open("caption")
+    page.locator("select[name=model]").select_option("tiny-picture")
+    file = tmp_path / "notes.txt"
+    file.write_text("a text")
+    page.get_by_label("Your picture").set_input_files(file)
+    expect(page.get_by_role("alert")).to_contain_text("not a picture")
     tab.close()
 
 
