@@ -46,15 +46,15 @@ def test_the_request_that_the_start_suggests_gets_an_answer(tmp_path: Path) -> N
         assert set(json.loads(done.stdout)[0][0]) == {"label", "score"}
 
 
-def start(tmp_path: Path, service: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bentoml", "serve", service, *arguments]
+def start(tmp_path: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    serve = ("serve", "tests.support.fake_app:svc", "--host", "127.0.0.1")
+    command = [sys.executable, "-m", "bentoml", *serve, *arguments]
     env = {**os.environ, "BENTOML_HOME": str(tmp_path), **environ}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=180, check=False)
 
 
 def test_a_start_without_a_worker_ends_with_the_reason(tmp_path: Path) -> None:
-    arguments = ("--host", "127.0.0.1", "--port", str(free_port()))
-    done = start(tmp_path, "tests.support.failing_app:svc", *arguments, FAIL=str(ROOT))
+    done = start(tmp_path, "--port", str(free_port()), FAIL=str(ROOT))
     assert done.returncode == 1
     assert "the device has no memory left" in done.stdout.splitlines()[-1]
 
@@ -62,7 +62,7 @@ def test_a_start_without_a_worker_ends_with_the_reason(tmp_path: Path) -> None:
 def test_the_service_ends_once_no_worker_is_left_and_none_can_start(tmp_path: Path) -> None:
     fail = tmp_path / "fail"
     settings = {"FAIL": str(fail), "SEQSERVE_WORKERS": "2"}
-    with served(tmp_path, service="tests.support.failing_app:svc", **settings) as (address, process, log):
+    with served(tmp_path, **settings) as (address, process, log):
         wait_until(lambda: "ready: " in log.read_text(), timeout_s=120)
         first, second = psutil.Process(process.pid).children()
         fail.touch()
@@ -76,7 +76,7 @@ def test_the_service_ends_once_no_worker_is_left_and_none_can_start(tmp_path: Pa
 
 def test_a_taken_grpc_port_ends_the_start(tmp_path: Path) -> None:
     port = str(free_port())
-    done = start(tmp_path, "tests.support.fake_app:svc", "--host", "127.0.0.1", "--port", port, SEQSERVE_GRPC_PORT=port)
+    done = start(tmp_path, "--port", port, SEQSERVE_GRPC_PORT=port)
     assert done.returncode == 1
     assert "SEQSERVE_GRPC_PORT" in done.stderr
     assert "Traceback" not in done.stderr

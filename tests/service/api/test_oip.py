@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import tracemalloc
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from models import self_test
 from models.onnx_session import OnnxModel
 from models.tasks import as_json
+from service.api.oip_inference import from_values
+from service.errors import InvalidRequest
 from tests.support import bundles
 from tests.support.engines import draining
 from tests.support.oip import RAW, OIPSite, array, feeds_of, refusal, texts
@@ -415,3 +418,16 @@ async def test_a_captioner_takes_vectors_as_json(tiny_writers: Path) -> None:
     (expected,) = (await site.client.post("/v1/caption", json={"inputs": bundles.FRAMES})).json()
     assert found["text"]["data"] == [expected["generated_text"]]
     await site.close()
+
+
+@pytest.mark.parametrize("data", [["a" * 20_000, *[""] * 5_000], [[[1]]], [1, True], [10**400]])
+def test_elements_are_checked_before_numpy_allocates(data: list[Any]) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest) as caught:
+            from_values("inputs[0]", "x", "FP32", [len(data)], data)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert caught.value.details["field"] == "inputs[0].data"
+    assert most < 1_000_000
