@@ -24,13 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from training.device_precision import autocast_for
-from training.nn.options import CellName
 from training.nn.recurrent import RecurrentLayer
 from training.objectives import Objective
 from training.objectives.sequences import SequenceBatch
 from training.optimizer import make_optimizer
+from training.options import CellName, Training
 from training.trainer import Trainer
-from training.training_config import Training
 
 WARMUP_ROUNDS = 2  # not timed: what is compiled or cached at first use is done by then
 

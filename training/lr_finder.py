@@ -10,8 +10,8 @@ import numpy as np
 
 from training.objectives import Objective
 from training.optimizer import TrainingStep
+from training.options import Training
 from training.plots import picture
-from training.training_config import Training
 
 LOWEST, HIGHEST = 1e-5, 1.0
 DIVERGED = 4.0  # times the smallest loss

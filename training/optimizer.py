@@ -14,7 +14,7 @@ from training import parallel
 from training.device_precision import autocast_for, select_device
 from training.nn.omega_regularizer import OmegaRegularizer
 from training.objectives import Objective
-from training.training_config import Training
+from training.options import Training
 
 FLOOR = 0.01  # cosine and linear end at this share of the learning rate
 WARMUP_SHARE = 10  # the warm-up is at most a tenth of the run, which may have few steps

@@ -23,8 +23,7 @@ from models.manifest import (
 from models.messages import needed, suggest
 from training.data.augmentation import AugmentationOptions
 from training.data.tag_schemes import TagScheme
-from training.nn.options import Architecture
-from training.training_config import Training
+from training.options import Architecture, Training
 
 RECIPES = Path(__file__).parent / "recipes"
 CODECS: dict[str, tuple[str, ...]] = {  # the codecs that a task can work with
@@ -62,9 +61,7 @@ class AdditionalData(_RecipePart):
 
     name: str  # a published data set
     options: dict[str, Any] = {}  # for the data set's reader
-    kinds: dict[str, str] = Field(
-        default={}, description="maps its kinds of spans to kinds of the recipe's data; spans of other kinds become O"
-    )
+    kinds: dict[str, str] = {}  # maps its kinds of spans to kinds of the recipe's data; spans of other kinds become O
     copies: int = Field(default=1, ge=1, description="how often an epoch has each of its examples")
 
 
@@ -152,9 +149,7 @@ class Recipe(_RecipePart):
     auxiliary: Auxiliary | None = None
     variation: AugmentationOptions | None = None
     vectors: Path | None = Field(default=None, description="pretrained word vectors in the format of GloVe or word2vec")
-    init: Path | None = Field(
-        default=None, description="bundle whose vocabularies and weights training starts from, as for fine-tuning"
-    )
+    init: Path | None = None  # bundle whose vocabularies and weights training starts from, as for fine-tuning
     min_count: int = Field(default=2, ge=1)  # occurrences from which a word gets its own vector
     architecture: Architecture = Architecture()
     training: Training = Training()

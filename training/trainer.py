@@ -18,8 +18,8 @@ from training.device_precision import deterministic_operations, threads_for
 from training.metrics import History
 from training.objectives import Objective
 from training.optimizer import LearningRateSchedule, TrainingStep
+from training.options import Training
 from training.recipe import RecipeError
-from training.training_config import Training
 
 CHECKPOINT, BEST, HISTORY = "checkpoint.pt", "best.pt", "history.json"
 

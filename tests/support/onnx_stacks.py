@@ -10,11 +10,11 @@ import numpy as np
 import onnxruntime
 import torch
 
-from training.nn.options import Architecture
 from training.nn.recurrent import RecurrentStack
 from training.onnx_export.builder import ExportedGraph, Floats, OnnxGraphBuilder, Precision
 from training.onnx_export.layers import Signal
 from training.onnx_export.stack import add_stack
+from training.options import Architecture
 
 INPUTS = 6
 REACH = 2.0  # largest magnitude of the inputs

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from training import trainer
 from training.metrics import NATS
-from training.training_config import Training
+from training.options import Training
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from training.nn.options import CellName
+from training.options import CellName
 
 Array = NDArray[np.float64]
 Weights = dict[str, Array]

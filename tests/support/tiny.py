@@ -24,8 +24,8 @@ from training.data.examples import (
     label_names,
 )
 from training.nn.networks import Network, SequenceNetwork, make_network
-from training.nn.options import Architecture
 from training.objectives.sequences import SequenceObjective
+from training.options import Architecture
 from training.recipe import Recipe
 
 ADJECTIVES = {"good": ["lovely", "warm", "funny", "superb"], "bad": ["dull", "messy", "cold", "awful"]}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from training.training_config import Training
+from training.options import Training
 
 
 @pytest.mark.parametrize(

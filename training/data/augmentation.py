@@ -71,9 +71,7 @@ class AugmentationOptions(BaseModel):
     recall: float = Field(default=0.0, ge=0, le=1, description="share of replacements taken from `gazetteer`")
     unaccent: float = Field(default=0.0, ge=0, le=1, description="share of texts without accents (classify)")
     prefix: float = Field(default=0.0, ge=0, le=1, description="share of texts with one of their label's `prefixes`")
-    prefixes: dict[str, tuple[str, ...]] = Field(
-        default={}, description="words before the texts of a label, e.g. {Dutch = ['van']} (classify)"
-    )
+    prefixes: dict[str, tuple[str, ...]] = {}  # words before the texts of a label, e.g. {Dutch = ['van']} (classify)
     window: int = Field(
         default=0,
         ge=0,

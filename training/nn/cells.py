@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.nn.options import CellName, InitialName
+from training.options import CellName, InitialName
 
 CellState = tuple[Tensor, ...]  # (h,) or (h, c), each (B, H)
 

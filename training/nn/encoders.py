@@ -13,8 +13,8 @@ from models.codecs.characters import CODES, CharactersCodec, DnaCodec
 from models.codecs.images import BRIGHTEST, CHANNELS
 from models.codecs.words import WordsCodec
 from models.manifest import ImageSpec
-from training.nn.options import Architecture
 from training.nn.recurrent import RecurrentLayer
+from training.options import Architecture
 
 OUT_OF_RANGE = -2.0  # below every tanh, so never the maximum of a sequence
 FRAME_LIMIT = 5.0  # standard deviations: frames are clamped there, so that int8 has a fixed range

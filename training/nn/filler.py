@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from models.codecs.base import FIRST, PADDING, UNKNOWN
 from models.codecs.words import WordsCodec
-from training.nn.options import Architecture
 from training.nn.recurrent import RecurrentStack
+from training.options import Architecture
 
 MOST_WORDS = 100  # that an exported filler can answer for a gap
 

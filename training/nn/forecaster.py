@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from models.codecs.series import SeriesCodec
 from models.manifest import ForecastSpec
 from training.nn.cells import CellInitialization, CellState
-from training.nn.options import Architecture
 from training.nn.recurrent import RecurrentLayer
+from training.options import Architecture
 
 POSITION_DEVIATION = 0.1  # of the initial position vectors
 

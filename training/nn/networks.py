@@ -22,9 +22,9 @@ from training.nn.crf import LinearChainCRF, forbidden_transitions
 from training.nn.encoders import Encoder, FrameEncoder, SymbolEncoder, WordEncoder
 from training.nn.filler import Filler
 from training.nn.forecaster import Forecaster
-from training.nn.options import Architecture, PoolingName
 from training.nn.recurrent import RecurrentStack, StackState
 from training.nn.translator import EncoderDecoder
+from training.options import Architecture, PoolingName
 
 CONSTANT = 1e-6  # times the mean: a feature with a smaller deviation is constant
 

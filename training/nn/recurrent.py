@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.nn.cells import Cell, CellInitialization, CellState
-from training.nn.options import Architecture, CellName
+from training.options import Architecture, CellName
 
 StackState = list[CellState]  # one entry per layer: (h,) or (h, c), each (B, H)
 

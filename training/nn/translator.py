@@ -15,8 +15,8 @@ from models.codecs.frames import FramesCodec
 from models.codecs.images import ImageCodec
 from models.codecs.pieces import END, PiecesCodec
 from training.nn.encoders import FrameEncoder, ImageEncoder
-from training.nn.options import Architecture
 from training.nn.recurrent import RecurrentStack
+from training.options import Architecture
 
 EMBEDDING_DEVIATION = 0.1  # of the initial vectors
 

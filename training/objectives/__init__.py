@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from training.batches import bucket_by_length, sample_lengths
 from training.nn.networks import Network
-from training.training_config import Training
+from training.options import Training
 
 
 class Objective(Protocol):

@@ -24,8 +24,8 @@ from training.nn.crf import is_valid_iob2
 from training.nn.encoders import FrameEncoder, WordEncoder
 from training.nn.networks import Network, SequenceNetwork, fit_standardization
 from training.objectives import LengthBuckets
+from training.options import ClassWeights
 from training.recipe import Recipe
-from training.training_config import ClassWeights
 
 AUGMENTATION = 1  # separates the random numbers of augmentation from those of batches
 IGNORED = -100  # cross_entropy's default ignore_index, the target of padding

@@ -16,8 +16,8 @@ from training.data import loading
 from training.data.examples import DataError, inputs_of
 from training.nn.cells import GATES, Cell, CellInitialization, CellState
 from training.nn.networks import Network
-from training.nn.options import CellName
 from training.nn.recurrent import reverse
+from training.options import CellName
 from training.plots import picture
 from training.prepare import prepare
 from training.studies.long_dependencies import METHODS, TASKS, StudyBudget, StudyMethod, StudyModel, make_cell, update

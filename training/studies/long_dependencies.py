@@ -26,7 +26,7 @@ from models.messages import suggest
 from training.data.examples import DataError
 from training.nn.cells import Cell, CellInitialization
 from training.nn.omega_regularizer import add_omega
-from training.nn.options import CellName
+from training.options import CellName
 from training.plots import picture
 
 SYMBOLS, REMEMBERED = 8, 2  # copy: number of symbols, and of symbols to remember

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.support.textbook_cells import TEXTBOOK
 from training.device_precision import supports_bfloat16_lstm
 from training.nn.cells import GATES, Cell, CellInitialization
-from training.nn.options import CellName
+from training.options import CellName
 
 T, B, I, H = 7, 3, 4, 5  # noqa: E741
 KINDS: tuple[CellName, ...] = tuple(GATES)

@@ -10,7 +10,7 @@ from models.manifest import WordsSpec
 from tests.support import tiny
 from training.batches import to_tensors
 from training.nn.networks import LanguageModel, fit_standardization, make_network
-from training.nn.options import Architecture
+from training.options import Architecture
 
 EMBEDDING = 8
 

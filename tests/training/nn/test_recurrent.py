@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from training.nn.cells import GATES, CellInitialization
-from training.nn.options import Architecture, CellName, SkipName
 from training.nn.recurrent import RecurrentLayer, RecurrentStack, VariationalDropout, reverse
+from training.options import Architecture, CellName, SkipName
 
 I, H = 4, 6  # noqa: E741
 LENGTHS = torch.tensor([5, 1, 9, 3])

@@ -12,9 +12,9 @@ from models.manifest import WordsSpec
 from models.tasks import Filling
 from training.batches import to_tensors
 from training.nn.filler import Filler
-from training.nn.options import Architecture
 from training.onnx_export.builder import Precision
 from training.onnx_export.network_graph import export_graph
+from training.options import Architecture
 
 WORDS = [f"w{number}" for number in range(300)]
 CODEC = WordsCodec(WordsSpec(lowercase=True), WORDS)

@@ -9,8 +9,8 @@ from models.codecs import SeriesCodec
 from models.manifest import ForecastSpec, SeriesSpec
 from training.batches import to_tensors
 from training.nn.forecaster import Forecaster
-from training.nn.options import Architecture
 from training.onnx_export.network_graph import export_graph
+from training.options import Architecture
 
 CODEC = SeriesCodec(SeriesSpec(segment=4, longest=40))
 SPEC = ForecastSpec(horizon=12, quantile_levels=(0.1, 0.5, 0.9))

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from tests.support import tiny
-from training.nn.options import CellName
 from training.onnx_export.builder import ExportedGraph
 from training.onnx_export.network_graph import export_graph
 from training.onnx_export.stack import has_int8
+from training.options import CellName
 
 CELLS = get_args(CellName)
 # name: (task, codec, shape). Stacks of every cell are compared in exported/; here is what stands before and after them.

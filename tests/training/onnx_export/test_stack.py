@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.support.onnx_stacks import INPUTS, REACH, ExportedStack, Item, make_stack, open_session
-from training.nn.options import CellName
 from training.nn.recurrent import RecurrentLayer
 from training.onnx_export.builder import OnnxGraphBuilder, Precision
 from training.onnx_export.layers import LayerInput, Signal, add_final_states
 from training.onnx_export.stack import add_stack, has_int8
+from training.options import CellName
 
 CELLS = get_args(CellName)
 QUANTIZED = [cell for cell in CELLS if cell not in ("rnn-relu", "mlstm")]

@@ -15,10 +15,10 @@ import torch
 from models.codecs import FramesCodec, ImageCodec
 from models.codecs.pieces import END, PiecesCodec, fixed_pieces
 from models.manifest import FramesSpec, ImageSpec, PiecesSpec
-from training.nn.options import Architecture
 from training.nn.translator import EncoderDecoder
 from training.onnx_export.builder import ExportedGraph, Precision
 from training.onnx_export.translator import CANDIDATES, export_translator
+from training.options import Architecture
 
 SHAPE = Architecture(cell="gru", hidden=20, decoder_hidden=28, attention=12, embedding=16, filters=(8, 12, 16))
 CODEC = PiecesCodec(PiecesSpec(), (*fixed_pieces(), *"abcdefgh"), ())

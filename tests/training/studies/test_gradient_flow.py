@@ -11,7 +11,7 @@ from torch import Tensor
 
 from training.__main__ import main
 from training.nn.cells import Cell
-from training.nn.options import CellName
+from training.options import CellName
 from training.studies.gradient_flow import KEEP_BIASES, elman_panel, gated_panel, gradient_norms, scale_to_radius
 
 T, B, F, H = 6, 3, 2, 4
