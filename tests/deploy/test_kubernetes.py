@@ -93,6 +93,30 @@ def test_every_option_of_the_chart_renders() -> None:
 
 
 @needs_helm
+def test_an_upgrade_changes_no_field_that_kubernetes_fixes() -> None:
+    """Other values may replace templates, and add or remove resources, but never a selector or an address."""
+    options = (
+        "workers=4",
+        "memory=4Gi",
+        "grpc=true",
+        "autoscaling.kind=none",
+        "secret.name=keys",
+        "secret.apiKeys=true",
+    )
+    before, after = (
+        {(each["kind"], each["metadata"]["name"]): each for each in documents(text)}
+        for text in (render(), render(*options))
+    )
+    for kind, field in (("Deployment", "selector"), ("Service", "clusterIP")):
+        fixed = [found[kind, "seqserve"]["spec"].get(field) for found in (before, after)]
+        assert fixed[0] == fixed[1]
+    assert before.keys() - after.keys() == {("Secret", "seqserve"), ("HorizontalPodAutoscaler", "seqserve")}
+    assert after.keys() - before.keys() == {("Service", "seqserve-grpc")}
+    templates = [found["Deployment", "seqserve"]["spec"]["template"] for found in (before, after)]
+    assert templates[0] != pods[1]
+
+
+@needs_helm
 def test_a_state_key_is_made_if_no_secret_is_named() -> None:
     (secret,) = (document for document in documents(render()) if document["kind"] == "Secret")
     assert secret["metadata"]["name"] == "seqserve"
