@@ -37,6 +37,28 @@ def test_the_services_of_the_compose_file_have_time_to_drain() -> None:
         assert f"{name}:3000" in (ROOT / "deploy/prometheus/prometheus.yml").read_text()
 
 
+def test_the_ports_of_the_compose_file_differ_and_are_of_this_machine_only() -> None:
+    compose = yaml.safe_load(COMPOSE.read_text())
+    ports = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    published = [re.fullmatch(r"127\.0\.0\.1:(\d+):\d+", port) for port in ports]
+    assert None not in published
+    assert len({found[1] for found in published if found}) == len(ports) > 0
+
+
+def test_every_named_volume_is_declared() -> None:
+    compose = yaml.safe_load(COMPOSE.read_text())
+    mounts = [mount for service in compose["services"].values() for mount in service.get("volumes", [])]
+    assert {mount.partition(":")[0] for mount in mounts if not mount.startswith(".")} == set(compose["volumes"])
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed (apt install haproxy)")
+def test_haproxy_accepts_its_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(re.sub(r"seqserve-\d:3000$", "127.0.0.1:3000", HAPROXY.read_text(), flags=re.MULTILINE))
+    done = subprocess.run(["haproxy", "-c", "-f", str(config)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_haproxy_is_configured_as_in_the_guide() -> None:
     """An end-to-end test restarts two services behind the configuration of the guide."""
     (block,) = re.findall(

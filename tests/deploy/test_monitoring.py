@@ -6,6 +6,7 @@ import runpy
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from service.telemetry import METRICS
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS, GRAFANA = ROOT / "deploy/prometheus", ROOT / "deploy/grafana"
 RUNBOOK = ROOT / "docs/how-to/runbook.md"
+UNITS = {"bytes", "cps", "percentunit", "reqps", "s", "short"}  # of the value formats that Grafana has
 SERIES = re.compile(r"(?<!:)\bseqserve_\w+")  # and not job:seqserve_…, a recording rule
 
 needs_promtool = pytest.mark.skipif(
@@ -37,6 +39,12 @@ def series() -> set[str]:
     """Return the names of the series that /metrics can have."""
     parts = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
     return {metric.name + part for metric in METRICS for part in parts[metric.kind]}
+
+
+def panels() -> list[dict[str, Any]]:
+    """Return the panels of the dashboard, without its rows."""
+    found = json.loads((GRAFANA / "seqserve.json").read_text())["panels"]
+    return [panel for panel in found if panel["type"] != "row"]
 
 
 @needs_promtool
@@ -77,6 +85,33 @@ def test_the_memory_alert_fits_the_limit_of_the_chart() -> None:
 def test_the_dashboard_is_written_from_its_panels() -> None:
     written = runpy.run_path(str(GRAFANA / "dashboard.py"))["dashboard"]()
     assert json.loads((GRAFANA / "seqserve.json").read_text()) == written, "run python deploy/grafana/dashboard.py"
+
+
+@pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel["title"])
+def test_a_panel_has_a_data_source_queries_and_a_unit(panel: dict[str, Any]) -> None:
+    assert panel["description"]
+    assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    assert [each["datasource"] for each in (panel, *panel["targets"])] == [source] * (1 + len(panel["targets"]))
+    assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"]) > 0
+    for target in panel["targets"]:
+        labels = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+        kept = {each.strip() for found in re.findall(r"by \(([^)]*)\)", target["expr"]) for each in found.split(",")}
+        assert target["legendFormat"]
+        assert labels <= kept
+
+
+def test_the_dashboard_has_a_place_for_each_panel_and_defines_its_variables() -> None:
+    dashboard = json.loads((GRAFANA / "seqserve.json").read_text())
+    places = [each["gridPos"] for each in dashboard["panels"]]
+    cells = [
+        (x, y) for at in places for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24  # the width of Grafana's grid
+    assert len({each["id"] for each in dashboard["panels"]}) == len(places)
+    defined = {each["name"] for each in dashboard["templating"]["list"]} | {"__rate_interval"}
+    assert set(re.findall(r"\$\{?(\w+)", json.dumps(dashboard["panels"]))) == defined
 
 
 def test_the_dashboard_names_settings_that_exist() -> None:
