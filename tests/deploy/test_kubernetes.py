@@ -94,7 +94,7 @@ def test_every_option_of_the_chart_renders() -> None:
 
 @needs_helm
 def test_an_upgrade_changes_no_field_that_kubernetes_fixes() -> None:
-    """Other values may replace templates, and add or remove resources, but never a selector or an address."""
+    """Other values may replace pods, and add or remove resources, but never a selector or an address."""
     options = (
         "workers=4",
         "memory=4Gi",
@@ -113,7 +113,7 @@ def test_an_upgrade_changes_no_field_that_kubernetes_fixes() -> None:
     assert before.keys() - after.keys() == {("Secret", "seqserve"), ("HorizontalPodAutoscaler", "seqserve")}
     assert after.keys() - before.keys() == {("Service", "seqserve-grpc")}
     templates = [found["Deployment", "seqserve"]["spec"]["template"] for found in (before, after)]
-    assert templates[0] != pods[1]
+    assert templates[0] != templates[1]
 
 
 @needs_helm
