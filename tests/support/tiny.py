@@ -13,7 +13,6 @@ from models.codecs.characters import CharactersCodec, DnaCodec
 from models.codecs.frames import FramesCodec
 from models.codecs.words import WordsCodec
 from models.manifest import CharactersSpec, DnaSpec, FramesSpec, SubwordsSpec, WordsSpec
-from training.batches import to_tensors
 from training.data.examples import (
     JointExample,
     LabeledExample,
@@ -24,6 +23,7 @@ from training.data.examples import (
     label_names,
 )
 from training.nn.networks import Network, SequenceNetwork, make_network
+from training.objectives import to_tensors
 from training.objectives.sequences import SequenceObjective
 from training.options import Architecture
 from training.recipe import Recipe

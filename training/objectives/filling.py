@@ -15,13 +15,12 @@ from torch.nn.functional import cross_entropy, linear
 from models.codecs.base import FIRST, UNKNOWN
 from models.codecs.words import WordsCodec
 from training import metrics
-from training.batches import FeedTensors, bucket_by_length, to_device, to_tensors
 from training.data.examples import Splits, TextExample, inputs_of
 from training.device_precision import device_of
 from training.missing_words import Gaps, GapScores
 from training.nn.filler import Filler
 from training.nn.networks import Network
-from training.objectives import LengthBuckets
+from training.objectives import FeedTensors, LengthBuckets, bucket_by_length, to_device, to_tensors
 from training.recipe import Recipe
 
 EVALUATION_TOKENS = 1024  # padded tokens in a batch, each with V logits

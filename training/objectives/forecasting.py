@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from models.codecs.series import SeriesCodec
 from training import forecasts, metrics
-from training.batches import to_tensors
 from training.data.examples import ForecastWindow, Splits, TimeSeries, inputs_of
 from training.data.time_series import as_array, deviation
 from training.device_precision import device_of
 from training.nn.forecaster import Forecaster
 from training.nn.networks import Network
+from training.objectives import to_tensors
 from training.recipe import Recipe
 
 HORIZONS = (2, 4, 7.5, 15)  # the N values of the forecast divided by the horizons that count equally: 360, 180, 96, 48

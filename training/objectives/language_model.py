@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from models.codecs.base import UNKNOWN
 from models.codecs.characters import CharactersCodec
 from training import metrics
-from training.batches import split_into_streams
 from training.device_precision import device_of
 from training.nn.networks import LanguageModel, Network
 from training.nn.recurrent import StackState
@@ -86,3 +86,21 @@ def _on_device(network: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Ten
     """Return inputs (T, B), targets (T, B) and column lengths (B,) on the network's device."""
     device = device_of(network)
     return inputs.to(device), targets.to(device), torch.full((inputs.shape[1],), len(inputs), device=device)
+
+
+def split_into_streams(
+    rows: NDArray[np.int32], count: int, steps: int, offset: int = 0
+) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Cut a text into `count` contiguous streams and yield (inputs (T, B), targets (T, B), first) of T <= `steps`.
+
+    Each piece continues the previous one, so that a state carries over; `first` marks the first piece. `offset` shifts
+    all boundaries. Characters that do not fill a row of streams are left out.
+    """
+    length = (len(rows) - 1 - offset) // count
+    if length < 1:
+        raise ValueError(f"a text of {len(rows)} characters cannot be cut into {count} streams: use fewer streams")
+    used = torch.from_numpy(rows[offset : offset + length * count + 1]).long()
+    inputs = used[:-1].view(count, length).T  # (length, B)
+    targets = used[1:].view(count, length).T  # (length, B)
+    for start in range(0, length, steps):
+        yield inputs[start : start + steps], targets[start : start + steps], start == 0

@@ -15,7 +15,6 @@ from torch.nn.functional import cross_entropy, one_hot, pad
 
 from models.codecs import Codec, FramesCodec
 from training import metrics
-from training.batches import FeedTensors, bucket_by_length, sample_lengths, to_device, to_tensors
 from training.data.augmentation import make_augmenter
 from training.data.examples import SequenceExample, Splits, inputs_of, label_names, label_of, tags_of
 from training.device_precision import device_of
@@ -23,7 +22,7 @@ from training.metrics import ExampleLabels
 from training.nn.crf import is_valid_iob2
 from training.nn.encoders import FrameEncoder, WordEncoder
 from training.nn.networks import Network, SequenceNetwork, fit_standardization
-from training.objectives import LengthBuckets
+from training.objectives import FeedTensors, LengthBuckets, bucket_by_length, sample_lengths, to_device, to_tensors
 from training.options import ClassWeights
 from training.recipe import Recipe
 

@@ -15,13 +15,12 @@ from torch.nn.functional import cross_entropy
 from models.codecs import Codec, ImageCodec
 from models.codecs.pieces import END, PiecesCodec
 from training import metrics, translations
-from training.batches import FeedTensors, bucket_by_length, to_device, to_tensors
 from training.data.examples import PairExample, Splits
 from training.device_precision import device_of
 from training.nn.encoders import FrameEncoder
 from training.nn.networks import Network, fit_standardization
 from training.nn.translator import EncoderDecoder
-from training.objectives import LengthBuckets
+from training.objectives import FeedTensors, LengthBuckets, bucket_by_length, to_device, to_tensors
 from training.recipe import Recipe
 from training.translations import AttendedTranslation
 

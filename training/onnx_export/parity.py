@@ -14,12 +14,12 @@ from models.codecs import Codec, SeriesCodec
 from models.codecs.base import FIRST
 from models.tasks.fill import EncodedGaps, Filling
 from training import translations
-from training.batches import to_tensors
 from training.data.examples import PairExample, inputs_of
 from training.nn.cells import CellState
 from training.nn.filler import Filler
 from training.nn.networks import LanguageModel, Network
 from training.nn.translator import EncoderDecoder
+from training.objectives import to_tensors
 from training.onnx_export.builder import ExportedGraph
 
 BATCH_SIZES = (1, 2, 7, 32)

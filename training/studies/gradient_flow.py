@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from training import recipe, run
-from training.batches import to_tensors
 from training.data import loading
 from training.data.examples import DataError, inputs_of
 from training.nn.cells import GATES, Cell, CellInitialization, CellState
 from training.nn.networks import Network
 from training.nn.recurrent import reverse
+from training.objectives import to_tensors
 from training.options import CellName
 from training.plots import picture
 from training.prepare import prepare

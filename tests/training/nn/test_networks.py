@@ -8,8 +8,8 @@ import torch
 from models.codecs.words import WordsCodec
 from models.manifest import WordsSpec
 from tests.support import tiny
-from training.batches import to_tensors
 from training.nn.networks import LanguageModel, fit_standardization, make_network
+from training.objectives import to_tensors
 from training.options import Architecture
 
 EMBEDDING = 8

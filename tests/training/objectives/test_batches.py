@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.batches import bucket_by_length, split_into_streams
+from training.objectives import bucket_by_length
+from training.objectives.language_model import split_into_streams
 
 
 @settings(max_examples=60, deadline=None)
