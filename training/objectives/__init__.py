@@ -4,13 +4,15 @@ There is one objective per kind of task.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from training.device_precision import device_of
 from training.nn.networks import Network
 from training.options import Training
 
@@ -78,8 +80,22 @@ def to_tensors(feeds: dict[str, NDArray[Any]]) -> FeedTensors:
     return {name: tensor if tensor.is_floating_point() else tensor.long() for name, tensor in tensors.items()}
 
 
-def to_device(feeds: FeedTensors, device: torch.device) -> FeedTensors:
+def to_device(feeds: FeedTensors, network: nn.Module) -> FeedTensors:
+    """Return feeds on the device of a network."""
+    device = device_of(network)
     return {name: tensor.to(device) for name, tensor in feeds.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The feeds of a network and, in subclasses, other tensors of the same batch."""
+
+    feeds: FeedTensors
+
+    def to_device(self, network: nn.Module) -> Self:
+        """Return the batch on the device of a network."""
+        others = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, feeds=to_device(self.feeds, network), **to_device(others, network))
 
 
 def bucket_by_length(lengths: Sequence[int], budget: int, random: np.random.Generator | None) -> list[list[int]]:

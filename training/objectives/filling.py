@@ -16,21 +16,19 @@ from models.codecs.base import FIRST, UNKNOWN
 from models.codecs.words import WordsCodec
 from training import metrics
 from training.data.examples import Splits, TextExample, inputs_of
-from training.device_precision import device_of
 from training.missing_words import Gaps, GapScores
 from training.nn.filler import Filler
 from training.nn.networks import Network
-from training.objectives import FeedTensors, LengthBuckets, bucket_by_length, to_device, to_tensors
+from training.objectives import Batch, LengthBuckets, bucket_by_length, to_device, to_tensors
 from training.recipe import Recipe
 
 EVALUATION_TOKENS = 1024  # padded tokens in a batch, each with V logits
 
 
 @dataclass(frozen=True, kw_only=True)
-class GapBatch:
+class GapBatch(Batch):
     """Padded texts with their gaps: feeds of a Filler, and the row (P,) of the word at each gap."""
 
-    feeds: FeedTensors
     rows: Tensor
 
 
@@ -57,15 +55,14 @@ class FillObjective(LengthBuckets):
         return len(batch.rows)
 
     def loss(self, batch: GapBatch) -> Tensor:
-        network = self.network
-        device = device_of(network)
-        vectors, rows = network.contexts(**to_device(batch.feeds, device)), batch.rows.to(device)  # (P, E), (P,)
+        network, batch = self.network, batch.to_device(self.network)
+        vectors, rows = network.contexts(**batch.feeds), batch.rows  # (P, E), (P,)
         table, bias = network.embedding.weight, network.bias
         if not self._training.candidates:
             return cross_entropy(linear(vectors, table, bias)[:, FIRST:].float(), rows - FIRST)
         chosen, correction = self._choose(rows, len(table))
-        place = torch.zeros(len(table), dtype=torch.long, device=device)
-        place[chosen] = torch.arange(len(chosen), device=device)
+        place = torch.zeros(len(table), dtype=torch.long, device=rows.device)
+        place[chosen] = torch.arange(len(chosen), device=rows.device)
         return cross_entropy(linear(vectors, table[chosen], bias[chosen]).float() + correction, place[rows])
 
     def _choose(self, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -98,8 +95,8 @@ class FillObjective(LengthBuckets):
             feeds = to_tensors(self._codec.collate(items))
             feeds["gap_steps"] = torch.from_numpy(np.concatenate([each.steps for each in gaps])).long()
             feeds["gap_inputs"] = torch.arange(len(items)).repeat_interleave(torch.tensor(counts))
-            rows = torch.from_numpy(np.concatenate([each.rows for each in gaps])).long().to(device_of(network))
-            logits = network(**to_device(feeds, device_of(network))).float()  # (P, V)
+            logits = network(**to_device(feeds, network)).float()  # (P, V)
+            rows = torch.from_numpy(np.concatenate([each.rows for each in gaps])).long().to(logits.device)
             right = logits.gather(1, rows[:, None])
             ranks = (logits > right).sum(1).tolist()
             nats = cross_entropy(logits, rows, reduction="none").tolist()

@@ -15,10 +15,9 @@ from models.codecs.series import SeriesCodec
 from training import forecasts, metrics
 from training.data.examples import ForecastWindow, Splits, TimeSeries, inputs_of
 from training.data.time_series import as_array, deviation
-from training.device_precision import device_of
 from training.nn.forecaster import Forecaster
 from training.nn.networks import Network
-from training.objectives import to_tensors
+from training.objectives import Batch, to_device, to_tensors
 from training.recipe import Recipe
 
 HORIZONS = (2, 4, 7.5, 15)  # the N values of the forecast divided by the horizons that count equally: 360, 180, 96, 48
@@ -26,10 +25,9 @@ EVALUATION_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowBatch:
+class WindowBatch(Batch):
     """Windows: feeds, the future (B, N) in units of each series, and how to scale to it."""
 
-    feeds: dict[str, Tensor]
     future: Tensor  # NaN where nothing is known
     scale: Tensor  # (B, 1)
     last: Tensor  # (B, 1)
@@ -109,15 +107,13 @@ class ForecastObjective:
         return float((self._weights * ~batch.future.isnan()).sum())
 
     def loss(self, batch: WindowBatch) -> Tensor:
-        device = device_of(self.network)
-        feeds = {name: tensor.to(device) for name, tensor in batch.feeds.items()}
-        future, scale, last = batch.future.to(device), batch.scale.to(device), batch.last.to(device)
-        known = ~future.isnan()
-        output = self.network(**feeds).float() * scale.nan_to_num()[:, :, None] + last.nan_to_num()[:, :, None]
-        errors = future.nan_to_num()[:, :, None] - output  # (B, N, 1 + Q)
-        levels = self._levels.to(device)
+        batch = batch.to_device(self.network)
+        scale, last = batch.scale.nan_to_num()[:, :, None], batch.last.nan_to_num()[:, :, None]
+        output = self.network(**batch.feeds).float() * scale + last
+        errors = batch.future.nan_to_num()[:, :, None] - output  # (B, N, 1 + Q)
+        levels = self._levels.to(output.device)
         pinball = torch.maximum(levels * errors[:, :, 1:], (levels - 1) * errors[:, :, 1:]).mean(2)  # (B, N)
-        weights = self._weights.to(device) * known
+        weights = self._weights.to(output.device) * ~batch.future.isnan()
         return ((errors[:, :, 0] ** 2 + pinball) * weights).sum() / weights.sum()
 
     @torch.no_grad()
@@ -130,11 +126,9 @@ class ForecastObjective:
         """Return the mean (N,) and the sorted quantiles (N, Q) of each window, on the scale of its series."""
         items = [self._codec.encode(inputs_of(window)) for window in self._dev]
         found = []
-        device = device_of(network)
         for start in range(0, len(items), EVALUATION_ROWS):
             batch = items[start : start + EVALUATION_ROWS]
-            feeds = {name: tensor.to(device) for name, tensor in to_tensors(self._codec.collate(batch)).items()}
-            answers = network.answers(**feeds)
+            answers = network.answers(**to_device(to_tensors(self._codec.collate(batch)), network))
             rows = zip(answers["mean"].cpu().numpy(), answers["quantiles"].cpu().numpy(), strict=True)
             found += [forecasts.on_scale(item, *row) for item, row in zip(batch, rows, strict=True)]
         return found

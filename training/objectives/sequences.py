@@ -17,12 +17,11 @@ from models.codecs import Codec, FramesCodec
 from training import metrics
 from training.data.augmentation import make_augmenter
 from training.data.examples import SequenceExample, Splits, inputs_of, label_names, label_of, tags_of
-from training.device_precision import device_of
 from training.metrics import ExampleLabels
 from training.nn.crf import is_valid_iob2
 from training.nn.encoders import FrameEncoder, WordEncoder
 from training.nn.networks import Network, SequenceNetwork, fit_standardization
-from training.objectives import FeedTensors, LengthBuckets, bucket_by_length, sample_lengths, to_device, to_tensors
+from training.objectives import Batch, LengthBuckets, bucket_by_length, sample_lengths, to_device, to_tensors
 from training.options import ClassWeights
 from training.recipe import Recipe
 
@@ -34,17 +33,12 @@ EVALUATION_TOKENS = 4096  # padded tokens in a batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequenceBatch:
+class SequenceBatch(Batch):
     """Padded sequences: a codec's feeds, step targets (T, B) and text targets (B,), as far as the task has them."""
 
-    feeds: FeedTensors
     steps: Tensor | None
     text: Tensor | None
     auxiliary: bool = False  # whether the step targets are those of the auxiliary task
-
-    def to(self, device: torch.device) -> "SequenceBatch":
-        steps, text = (None if part is None else part.to(device) for part in (self.steps, self.text))
-        return replace(self, feeds=to_device(self.feeds, device), steps=steps, text=text)
 
 
 class SequenceObjective(LengthBuckets):
@@ -124,7 +118,7 @@ class SequenceObjective(LengthBuckets):
         return len(counted) if weights is None or batch.auxiliary else float(weights[counted].sum())
 
     def loss(self, batch: SequenceBatch) -> Tensor:
-        batch = batch.to(device_of(self.network))
+        batch = batch.to_device(self.network)
         logits = self.network(**batch.feeds)
         if batch.auxiliary:
             auxiliary = logits["auxiliary"].float().flatten(0, 1)
@@ -178,7 +172,7 @@ class SequenceObjective(LengthBuckets):
         loss, total = 0.0, 0
         for group in bucket_by_length(self._dev.lengths, EVALUATION_TOKENS, None):
             batch = self._dev.collate(group)
-            answers = network.answers(**to_device(batch.feeds, device_of(network)))
+            answers = network.answers(**to_device(batch.feeds, network))
             answers = {name: tensor.cpu() for name, tensor in answers.items()}
             for index, labels in zip(group, self._labels_of(answers, batch), strict=True):
                 predictions[index] = labels

@@ -16,11 +16,10 @@ from models.codecs import Codec, ImageCodec
 from models.codecs.pieces import END, PiecesCodec
 from training import metrics, translations
 from training.data.examples import PairExample, Splits
-from training.device_precision import device_of
 from training.nn.encoders import FrameEncoder
 from training.nn.networks import Network, fit_standardization
 from training.nn.translator import EncoderDecoder
-from training.objectives import FeedTensors, LengthBuckets, bucket_by_length, to_device, to_tensors
+from training.objectives import Batch, LengthBuckets, bucket_by_length, to_device, to_tensors
 from training.recipe import Recipe
 from training.translations import AttendedTranslation
 
@@ -30,17 +29,11 @@ EVALUATION_TOKENS = 8192  # padded tokens in a batch
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairBatch:
+class PairBatch(Batch):
     """Padded pairs: the feeds of the sources, the rows before each step (T, B), and those to be written (T, B)."""
 
-    feeds: FeedTensors
     written: Tensor
     targets: Tensor
-
-    def to(self, device: torch.device) -> "PairBatch":
-        return PairBatch(
-            feeds=to_device(self.feeds, device), written=self.written.to(device), targets=self.targets.to(device)
-        )
 
 
 class TranslationObjective(LengthBuckets):
@@ -77,7 +70,7 @@ class TranslationObjective(LengthBuckets):
         return int((batch.targets != IGNORED).sum())
 
     def loss(self, batch: PairBatch) -> Tensor:
-        batch = batch.to(device_of(self.network))
+        batch = batch.to_device(self.network)
         if self._sampled:
             batch = self._with_own_pieces(batch)
         return self._cross_entropy(self.network, batch, self._smoothing)
@@ -99,7 +92,7 @@ class TranslationObjective(LengthBuckets):
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         loss, total = 0.0, 0
         for group in bucket_by_length(self._dev_pairs.lengths, EVALUATION_TOKENS, None):
-            batch = self._dev_pairs.collate(group).to(device_of(network))
+            batch = self._dev_pairs.collate(group).to_device(network)
             count = self.weight(batch)
             loss, total = loss + float(self._cross_entropy(network, batch)) * count, total + count
         scores = translations.score(self.predict(network), [example.target for example in self._dev])
@@ -110,7 +103,7 @@ class TranslationObjective(LengthBuckets):
         """Return the greedy translation of each example that chooses the epoch."""
         found = [""] * len(self._dev)
         for group in bucket_by_length(self._dev_pairs.lengths, EVALUATION_TOKENS, None):
-            feeds = to_device(self._dev_pairs.collate(group).feeds, device_of(network))
+            feeds = to_device(self._dev_pairs.collate(group).feeds, network)
             most = translations.most_pieces(int(feeds["lengths"].max()))
             rows = network.greedy(most, **feeds)  # (T, B)
             for index, column in zip(group, rows.T.tolist(), strict=True):
@@ -121,7 +114,7 @@ class TranslationObjective(LengthBuckets):
     def attend(self, network: nn.Module, source: Any) -> AttendedTranslation:
         """Return the greedy translation of one source, and its attention."""
         item = translations.encode_source(self._source, source)
-        feeds = to_device(to_tensors(dict(self._source.collate([item]))), device_of(network))
+        feeds = to_device(to_tensors(dict(self._source.collate([item]))), network)
         memory, h = network.read(**feeds)
         rows, weights = [END], []
         for _ in range(translations.most_pieces(item.length)):
