@@ -34,8 +34,7 @@ from training.data import loading
 from training.data.examples import DataError, Splits, digest_of, inputs_of, tags_of
 from training.data.tag_schemes import are_iob2
 from training.missing_words import without_last_word
-from training.nn.forecaster import Forecaster
-from training.nn.networks import Network
+from training.nn.networks import Forecaster, Network
 from training.nn.translator import EncoderDecoder
 from training.onnx_export.builder import ExportedGraph, Precision
 from training.onnx_export.network_graph import export_graph

@@ -21,9 +21,7 @@ from training.data import checks, loading
 from training.data.augmentation import read_gazetteer
 from training.data.examples import DataError, Splits, inputs_of, label_names
 from training.initial_bundle import InitialBundle
-from training.nn.filler import Filler
-from training.nn.forecaster import Forecaster
-from training.nn.networks import LanguageModel, Network, SequenceNetwork, make_network
+from training.nn.networks import Filler, Forecaster, LanguageModel, Network, SequenceNetwork, make_network
 from training.nn.translator import EncoderDecoder
 from training.objectives import Objective
 from training.objectives.filling import FillObjective

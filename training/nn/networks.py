@@ -1,7 +1,9 @@
-"""The networks: encoder, recurrent stack, pooling and heads.
+"""The networks: encoder, recurrent stack, pooling and heads. That of a translator is in translator.py.
 
 Networks take the feeds of the codecs by name, as their ONNX exports do.
-T steps, B batch, W stack output columns, V vocabulary, K step labels, L text labels, M merged labels.
+T steps, B batch, E embedding, H hidden, W stack output columns, V vocabulary, K step labels, L text labels, M merged
+labels, P gaps. In a forecaster: T segments of S values that are read, M segments with N = M·S values that are
+forecast, Q quantile levels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,21 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from models.codecs import Codec
-from models.codecs.base import PADDING, UNKNOWN
+from models.codecs.base import FIRST, PADDING, UNKNOWN
 from models.codecs.characters import CharactersCodec
 from models.codecs.frames import FramesCodec
 from models.codecs.pieces import PiecesCodec
+from models.codecs.series import SeriesCodec
 from models.codecs.words import WordsCodec
 from models.manifest import ForecastSpec
+from training.nn.cells import CellInitialization, CellState
 from training.nn.crf import LinearChainCRF, forbidden_transitions
 from training.nn.encoders import Encoder, FrameEncoder, SymbolEncoder, WordEncoder
-from training.nn.filler import Filler
-from training.nn.forecaster import Forecaster
-from training.nn.recurrent import RecurrentStack, StackState
+from training.nn.recurrent import RecurrentLayer, RecurrentStack, StackState
 from training.nn.translator import EncoderDecoder
 from training.options import Architecture, PoolingName
 
 CONSTANT = 1e-6  # times the mean: a feature with a smaller deviation is constant
+POSITION_DEVIATION = 0.1  # of the initial position vectors of a forecaster
+FILLED_WORDS = 100  # that an exported filler can answer for a gap
 
 
 class AttentionPooling(nn.Module):
@@ -212,6 +216,117 @@ class LanguageModel(nn.Module):
         """Return what the exported bundle returns, under the names of its outputs."""
         logits, _ = self(characters, lengths, state)
         return {"log_probabilities": torch.log_softmax(logits, -1)}
+
+
+class Forecaster(nn.Module):
+    """The network of a forecaster: the mean and the quantiles of a normalized series, for all N values at once.
+
+    As in SegRNN (Lin et al. 2023, arXiv 2308.11200), the layer reads the embedded segments. Each segment of the
+    forecast is then one more step of the same layer, from the final state and a learned position vector. So an error of
+    one segment does not reach the next.
+    """
+
+    def __init__(self, shape: Architecture, codec: SeriesCodec, spec: ForecastSpec) -> None:
+        super().__init__()
+        segment, positions = codec.spec.segment, spec.horizon // codec.spec.segment
+        if spec.horizon % segment:
+            raise ValueError(f"forecast.horizon is {spec.horizon}; use a multiple of codec.segment, which is {segment}")
+        self.segment, self.horizon, self.levels = segment, spec.horizon, len(spec.quantile_levels)
+        self.embedding = nn.Linear(2 * segment, shape.embedding)
+        initial = CellInitialization(form=shape.initial, forget_bias=shape.forget_bias)
+        self.layer = RecurrentLayer(
+            shape.cell,
+            shape.embedding,
+            shape.hidden,
+            bidirectional=False,
+            initial=initial,
+            weight_dropout=shape.weight_dropout,
+        )
+        self.positions = nn.Parameter(torch.randn(positions, shape.embedding) * POSITION_DEVIATION)  # (M, E)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.head = nn.Linear(shape.hidden, segment * (1 + self.levels))
+
+    def forward(self, segments: Tensor, lengths: Tensor) -> Tensor:
+        """Return (B, N, 1 + Q), mean before quantiles, for segments (T, B, 2·S) and lengths (B,) >= 1."""
+        embedded = torch.relu(self.embedding(segments))  # (T, B, E)
+        state = self._final_state(embedded, lengths)
+        batch, count = segments.shape[1], len(self.positions)
+        steps = self.positions.repeat_interleave(batch, 0)[None]  # (1, M·B, E)
+        repeated = tuple(part.repeat(count, 1) for part in state)  # (M·B, H)
+        y, _ = self.layer(steps, torch.ones_like(lengths).repeat(count), repeated)
+        output = self.head(self.dropout(y[0])).view(count, batch, self.segment, 1 + self.levels)
+        return output.transpose(0, 1).reshape(batch, self.horizon, 1 + self.levels)
+
+    def _final_state(self, x: Tensor, lengths: Tensor) -> CellState:
+        """Return the state (B, H) after the last step of each column. Training batches have one length."""
+        found: list[Tensor] = []
+        for length in lengths.unique().tolist():
+            columns = lengths == length
+            _, state = self.layer(x[:length, columns], lengths[columns])
+            found = found or [part.new_zeros(len(lengths), part.shape[1]) for part in state]
+            found = [whole.masked_scatter(columns[:, None], part) for whole, part in zip(found, state, strict=True)]
+        return tuple(found)
+
+    @torch.no_grad()
+    def answers(self, segments: Tensor, lengths: Tensor, state: None = None) -> dict[str, Tensor]:
+        """Return what the exported bundle returns, under the names of its outputs."""
+        del state
+        output = self(segments, lengths).float()
+        return {"mean": output[:, :, 0], "quantiles": output[:, :, 1:]}
+
+
+class Filler(nn.Module):
+    """The network of the task "fill", context2vec (Melamud et al. 2016): a word from what is left and right of it.
+
+    One bidirectional layer reads the words. A gap sees the forward state before it and the backward state after it, so
+    that the word at the gap itself has no influence. Two dense layers join both. The output matrix is the embedding
+    (Press and Wolf 2017). A tanh, not a ReLU as published, bounds what they compute, which int8 needs.
+    """
+
+    def __init__(self, shape: Architecture, codec: WordsCodec) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(codec.table_rows, shape.embedding)
+        nn.init.normal_(self.embedding.weight, std=0.1)
+        self.word_dropout, self.embedding_dropout = shape.word_dropout, nn.Dropout(shape.embedding_dropout)
+        self.stack = RecurrentStack(shape, shape.embedding)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.join = nn.Linear(self.stack.width, shape.hidden)
+        self.narrow = nn.Linear(shape.hidden, shape.embedding)
+        self.bias = nn.Parameter(torch.zeros(codec.table_rows))
+        never = torch.zeros(codec.table_rows)
+        never[[PADDING, UNKNOWN]] = -torch.inf  # not words, so they must never be an answer
+        self.register_buffer("never", never, persistent=False)
+        self.best = min(FILLED_WORDS, codec.table_rows - FIRST)
+
+    def contexts(self, words: Tensor, lengths: Tensor, gap_steps: Tensor, gap_inputs: Tensor) -> Tensor:
+        """Return a vector (P, E) for each gap: the step `gap_steps` (P,) of the column `gap_inputs` (P,).
+
+        words (T, B) are table rows, lengths (B,).
+        """
+        if self.training and self.word_dropout:
+            dropped = torch.rand(words.shape, device=words.device) < self.word_dropout
+            words = words.masked_fill(dropped & (words != PADDING), UNKNOWN)
+        y, _ = self.stack(self.embedding_dropout(self.embedding(words)), lengths)  # (T, B, 2·H)
+        forwards, backwards = y.chunk(2, dim=2)
+        edge = torch.zeros_like(forwards[:1])
+        left = torch.cat([edge, forwards])[gap_steps, gap_inputs]  # (P, H)
+        right = torch.cat([backwards, edge])[gap_steps + 1, gap_inputs]
+        right = right.where((gap_steps + 1 < lengths[gap_inputs])[:, None], 0.0)
+        joined = torch.tanh(self.join(self.dropout(torch.cat([left, right], dim=1))))
+        return torch.tanh(self.narrow(self.dropout(joined)))
+
+    def forward(self, words: Tensor, lengths: Tensor, gap_steps: Tensor, gap_inputs: Tensor) -> Tensor:
+        """Return the logits (P, V) of every word at each gap."""
+        vectors = self.contexts(words, lengths, gap_steps, gap_inputs)
+        return nn.functional.linear(vectors, self.embedding.weight, self.bias) + self.never
+
+    @torch.no_grad()
+    def answers(self, *, targets: Tensor, state: None = None, **feeds: Tensor) -> dict[str, Tensor]:
+        """Return what the exported bundle returns, under the names of its outputs. targets (P, X) are table rows."""
+        del state
+        probabilities = torch.softmax(self(**feeds).float(), dim=1)
+        scores, words = probabilities.topk(self.best)
+        return {"best_scores": scores, "best_words": words, "target_scores": probabilities.gather(1, targets)}
 
 
 Network = SequenceNetwork | LanguageModel | Forecaster | EncoderDecoder | Filler

@@ -17,8 +17,7 @@ from models.codecs.words import WordsCodec
 from training import metrics
 from training.data.examples import Splits, TextExample, inputs_of
 from training.missing_words import Gaps, GapScores
-from training.nn.filler import Filler
-from training.nn.networks import Network
+from training.nn.networks import Filler, Network
 from training.objectives import Batch, LengthBuckets, bucket_by_length, to_device, to_tensors
 from training.recipe import Recipe
 

@@ -15,8 +15,7 @@ from models.codecs.series import SeriesCodec
 from training import forecasts, metrics
 from training.data.examples import ForecastWindow, Splits, TimeSeries, inputs_of
 from training.data.time_series import as_array, deviation
-from training.nn.forecaster import Forecaster
-from training.nn.networks import Network
+from training.nn.networks import Forecaster, Network
 from training.objectives import Batch, to_device, to_tensors
 from training.recipe import Recipe
 

@@ -12,9 +12,7 @@ import onnx_ir as ir
 from torch import nn
 
 from training.nn.encoders import FRAME_LIMIT, OUT_OF_RANGE, FrameEncoder, SpellingLSTM, WordEncoder
-from training.nn.filler import Filler
-from training.nn.forecaster import Forecaster
-from training.nn.networks import LanguageModel, Network, SequenceNetwork
+from training.nn.networks import Filler, Forecaster, LanguageModel, Network, SequenceNetwork
 from training.nn.recurrent import RecurrentStack
 from training.nn.translator import EncoderDecoder
 from training.onnx_export.builder import ExportedGraph, OnnxGraphBuilder, Precision

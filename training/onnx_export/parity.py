@@ -16,8 +16,7 @@ from models.tasks.fill import EncodedGaps, Filling
 from training import translations
 from training.data.examples import PairExample, inputs_of
 from training.nn.cells import CellState
-from training.nn.filler import Filler
-from training.nn.networks import LanguageModel, Network
+from training.nn.networks import Filler, LanguageModel, Network
 from training.nn.translator import EncoderDecoder
 from training.objectives import to_tensors
 from training.onnx_export.builder import ExportedGraph

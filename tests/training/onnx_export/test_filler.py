@@ -10,7 +10,7 @@ import torch
 from models.codecs import WordsCodec
 from models.manifest import WordsSpec
 from models.tasks import Filling
-from training.nn.filler import Filler
+from training.nn.networks import Filler
 from training.objectives import to_tensors
 from training.onnx_export.builder import Precision
 from training.onnx_export.network_graph import export_graph

@@ -7,7 +7,7 @@ import torch
 
 from models.codecs import SeriesCodec
 from models.manifest import ForecastSpec, SeriesSpec
-from training.nn.forecaster import Forecaster
+from training.nn.networks import Forecaster
 from training.objectives import to_tensors
 from training.onnx_export.network_graph import export_graph
 from training.options import Architecture
