@@ -17,7 +17,7 @@ from models import state as states
 from models.bundle import Bundle
 from models.codecs import InputError, TooLong
 from models.codecs.base import pad, quoted
-from models.inputs import are_one, first_value, hold_numbers, is_vector
+from models.inputs import are_one, hold_numbers, is_vector
 from models.manifest import FrameRate, locate
 from models.messages import needed, suggest
 from models.onnx_session import Device, Placement
@@ -394,9 +394,10 @@ def _split_pictures(inputs: Any) -> tuple[Sequence[Any], bool]:
         return (list(inputs), False) if inputs.ndim == PICTURE_DEPTH + 1 else ([inputs], True)
     if not isinstance(inputs, list | tuple):
         raise InputError(f"the input is {quoted(inputs)}; give a picture or a list of pictures", value=inputs)
-    value, depth = first_value(list(inputs))
-    is_one = isinstance(value, int | float) and depth <= PICTURE_DEPTH
-    return ([inputs], True) if is_one else (inputs, False)
+    first, depth = inputs, 0
+    while isinstance(first, list | tuple) and first:
+        first, depth = first[0], depth + 1
+    return ([inputs], True) if isinstance(first, int | float) and depth <= PICTURE_DEPTH else (inputs, False)
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -13,6 +13,7 @@ from models import load
 from models.__main__ import main
 from models.predictor import PARAMETERS
 from models.tasks import as_json
+from tests.support.pictures import encoded, picture_file
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = [[0.5, -1.0, 2.0], [1.0, 0.0, 0.25]]
@@ -180,6 +181,26 @@ def test_an_error_is_one_line(
     assert status == 2
     assert shown.count("\n") == 1
     assert part in shown
+
+
+def test_the_file_of_a_picture_is_one_input(
+    tiny_writers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "scene.PNG"
+    file.write_bytes(picture_file(4))
+    (found,) = predict(capsys, tiny_writers / "tiny-picture", file, "--max-new-tokens", 5)
+    expected = load(tiny_writers / "tiny-picture")(picture_file(4), max_new_tokens=5)
+    assert found == {"inputs": encoded(picture_file(4)), "outputs": as_json(expected)}
+
+
+def test_a_captioner_of_vectors_reads_frames(
+    tiny_writers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "vectors.jsonl"
+    file.write_text('{"frames": [[0.5, -1.0, 2.0]]}\n')
+    (found,) = predict(capsys, tiny_writers / "tiny-caption", file, "--max-new-tokens", 5)
+    expected = load(tiny_writers / "tiny-caption")([[0.5, -1.0, 2.0]], max_new_tokens=5)
+    assert found["outputs"] == as_json(expected)
 
 
 def test_standard_input_is_read_and_no_torch_imported(tiny_zoo: Path) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from models import load, self_test
 from models.codecs import InputError
 from models.manifest import BundleError
 from models.predictor import BATCH_ROWS, BATCH_TOKENS, ParameterError, Predictor, batches
+from tests.support.pictures import encoded, picture_file
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/tutorials/use-in-python.md").read_text("utf-8")
@@ -181,6 +183,21 @@ def test_a_bundle_of_a_run_is_found_by_the_name_of_the_run(
     assert load("my-tags").bundle.manifest.name == "tiny-tag"
     with pytest.raises(BundleError, match="my-tags"):
         load("my-tag")
+
+
+def test_pictures_are_one_input_or_several_in_every_form(tiny_writers: Path) -> None:
+    model, files = load(tiny_writers / "tiny-picture"), [picture_file(seed) for seed in range(3)]
+    arrays = np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
+    expected = model(files, max_new_tokens=5)
+    assert len({each.translation_text for each in expected}) > 1
+    for several in (list(map(encoded, files)), list(arrays), arrays, arrays.tolist()):
+        assert model(several, max_new_tokens=5) == expected
+    for one in (files[0], encoded(files[0]), arrays[0], arrays[0].tolist()):
+        assert model(one, max_new_tokens=5) == expected[0]
+    assert model([], max_new_tokens=5) == []
+    for wrong in (7, None, {"a": 1}, [[1.0, 2.0]], ["a"], np.zeros((2, 2))):
+        with pytest.raises(InputError):
+            model(wrong)
 
 
 def test_a_run_folder_names_its_bundle(tiny_zoo: Path) -> None:
