@@ -439,15 +439,21 @@ class Engine:
         return await _decode_all(items, texts, lambda _, text: text.answer(), new_tokens=new_tokens)
 
     async def translate_stream(
-        self, text: str, *, model: ModelName = None, parameters: TranslationParameters, request: InferenceRequest
+        self,
+        raw: Any,
+        *,
+        task: str = "translate",
+        model: ModelName = None,
+        parameters: TranslationParameters,
+        request: InferenceRequest,
     ) -> GenerationStream[TranslatedSource]:
-        """Return the greedy translation of a text while it is written."""
-        runtime = self.runtime_for("translate", model)
+        """Return the greedy translation of a text, or the caption of an input, while it is written."""
+        runtime = self.runtime_for(task, model)
         search = parameters.search(runtime)
         new_tokens = search_tokens(search.options)
-        job = runtime.admit(request, 1, runtime.estimated_tokens(text) + new_tokens)
+        job = runtime.admit(request, 1, runtime.estimated_tokens(raw) + new_tokens)
         try:
-            items = await self._encode_all(runtime, [text], new_tokens=new_tokens, single=True, pair=search.pair)
+            items = await self._encode_all(runtime, [raw], new_tokens=new_tokens, single=True, pair=search.pair)
             return GenerationStream(runtime, search.start(items), job, result=TranslatedSource.answer)
         except BaseException:
             job.cancel()

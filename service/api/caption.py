@@ -1,9 +1,10 @@
-"""The route of captions, in the shape of Hugging Face: of pictures, or of vectors from the client's own network.
+"""The routes of captions, in the shape of Hugging Face: of pictures, or of vectors from the client's own network.
 
 ``InferenceClient.image_to_text`` sends the file of a picture as the body. JSON has files in base64, pixels or vectors.
 """
 
-from typing import Annotated, Any, NotRequired
+from dataclasses import replace
+from typing import Annotated, Any, NamedTuple, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
@@ -12,9 +13,20 @@ from models.tasks import TranslationResult
 from service.api import schemas
 from service.api.pipeline import RequestContext
 from service.api.request_headers import JPEG, JSON, PNG
-from service.api.routes import Docs, Route
-from service.api.translate import GROUP, CaptionParameters, DetailsObject, answer, ask, details_object
+from service.api.routes import Docs, EventStream, Route
+from service.api.sse import MEDIA
+from service.api.translate import (
+    GROUP,
+    CaptionParameters,
+    DetailsObject,
+    TranslationEvent,
+    answer,
+    ask,
+    details_object,
+    stream_text,
+)
 from service.errors import InvalidRequest
+from service.model_runtime import ModelRuntime
 
 PICTURES = (PNG, JPEG)
 SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # first bytes of PNG and JPEG, which need no media type
@@ -49,7 +61,38 @@ class CaptionObject(TypedDict):
 _NO_PARAMETERS = CaptionParameters()
 
 
+class Asked(NamedTuple):
+    """A request: one input, or several, with the parameters and the model."""
+
+    inputs: Any
+    single: bool
+    given: CaptionParameters
+    runtime: ModelRuntime
+
+
 async def _caption(context: RequestContext, body: bytes) -> Any:
+    inputs, single, given, runtime = await _read(context, body)
+    found = await ask(
+        context.worker,
+        "caption",
+        [inputs] if single else inputs,
+        given,
+        model=runtime,
+        single=single,
+        request=context.request,
+    )
+    return answer(found, caption_objects, given.generate_parameters, single=single)
+
+
+async def _caption_stream(context: RequestContext, body: bytes) -> EventStream:
+    inputs, single, given, runtime = await _read(context, body)
+    if not single:
+        raise InvalidRequest("a stream has one input; send one picture, and one request per picture", field="inputs")
+    return await stream_text(context, "caption", inputs, given, model=runtime)
+
+
+async def _read(context: RequestContext, body: bytes) -> Asked:
+    """Read a file or JSON. Raises InvalidRequest for a picture if the model reads vectors."""
     worker = context.worker
     if _is_file(context, body):
         inputs: Any = body
@@ -65,16 +108,7 @@ async def _caption(context: RequestContext, body: bytes) -> Any:
             field="inputs",
         )
     single = _is_one(inputs, PICTURE_DEPTH if reads == "image" else PICTURE_DEPTH - 1)
-    found = await ask(
-        worker,
-        "caption",
-        [inputs] if single else inputs,
-        given,
-        model=runtime,
-        single=single,
-        request=context.request,
-    )
-    return answer(found, caption_objects, given.generate_parameters, single=single)
+    return Asked(inputs, single, given, runtime)
 
 
 def _is_file(context: RequestContext, body: bytes) -> bool:
@@ -122,4 +156,20 @@ CAPTION = Route(
         example=schemas.example("caption"),
     ),
 )
-ROUTES = (CAPTION,)
+STREAM = replace(
+    CAPTION,
+    pattern="/v1/caption_stream",
+    handler=_caption_stream,
+    docs=Docs(
+        group=GROUP,
+        summary="Describe a picture or vectors, with one event per token",
+        about="Decoding is greedy, because a beam can change what it has written. An error after the first token is an"
+        " `event: error` whose data is the problem.",
+        body=CaptionRequest,
+        answer=None,
+        media=MEDIA.decode(),
+        event=TranslationEvent,
+        example=schemas.example("caption"),
+    ),
+)
+ROUTES = (CAPTION, STREAM)

@@ -319,12 +319,26 @@ def details_object(result: TranslationResult) -> DetailsObject:
 
 async def _translate_stream(context: RequestContext, body: bytes) -> EventStream:
     request = await schemas.read_request(TranslateRequest, body, context.worker)
-    parameters = parameters_of(request.parameters or _NO_LANGUAGES, limit=context.worker.settings.max_new_tokens)
+    given = request.parameters or _NO_LANGUAGES
     if not isinstance(request.inputs, str):
         raise InvalidRequest("a stream has one text; send a string, and one request per text", field="inputs")
+    model = _choose_model(context, request.model, given.src_lang, given.tgt_lang)
+    return await stream_text(context, "translate", request.inputs, given, model=model)
+
+
+async def stream_text(
+    context: RequestContext,
+    task: str,
+    raw: Any,
+    given: TranslateParameters | CaptionParameters,
+    *,
+    model: ModelRuntime | str | None,
+) -> EventStream:
+    """Return the greedy translation or caption of one input, with one event per token."""
+    parameters = parameters_of(given, limit=context.worker.settings.max_new_tokens)
     if parameters.options.num_beams > 1:
         raise InvalidRequest(
-            "a beam can change what it has written; send 1, or use /v1/translate",
+            f"a beam can change what it has written; send 1, or use /v1/{task}",
             field=_search_field(BEAMS),
             limit=1,
             value=parameters.options.num_beams,
@@ -332,10 +346,7 @@ async def _translate_stream(context: RequestContext, body: bytes) -> EventStream
     parameters = replace(parameters, options=replace(parameters.options, details=False))
     with renamed_fields(_search_field):
         stream = await context.worker.engine.translate_stream(
-            request.inputs,
-            model=_choose_model(context, request.model, parameters.src_lang, parameters.tgt_lang),
-            parameters=parameters,
-            request=context.request,
+            raw, task=task, model=model, parameters=parameters, request=context.request
         )
     stream.keepalive_s = context.worker.settings.keepalive_s
     return EventStream(

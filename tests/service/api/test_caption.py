@@ -1,5 +1,6 @@
 """Captions over HTTP: of pictures as files, in base64 and as pixels, of vectors, and what is refused by name."""
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,25 @@ def test_sixty_three_neighbors_change_no_caption(client: httpx.Client) -> None:
     together = caption(client, pictures, num_beams=3, max_new_tokens=12).json()
     for number in (0, 17, 63):
         assert caption(client, pictures[number], num_beams=3, max_new_tokens=12).json() == [together[number]]
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_stream_is_the_greedy_caption(client: httpx.Client, tiny_writers: Path, as_file: bool) -> None:
+    if as_file:
+        media = {"content-type": "image/png"}
+        answer = client.post(f"/v1/caption_stream?model={PICTURES}", content=PNG, headers=media)
+    else:
+        answer = client.post("/v1/caption_stream", json={"inputs": encoded(PNG), "model": PICTURES})
+    events = [json.loads(line[5:]) for line in answer.text.splitlines() if line.startswith("data:")]
+    expected = in_process(tiny_writers, PNG).translation_text
+    assert "".join(event["token"]["text"] for event in events) == expected == events[-1]["generated_text"]
+    assert events[-1]["details"]["input_length"] == 16
+
+
+@pytest.mark.parametrize(("inputs", "search"), [([encoded(PNG)], {}), (encoded(PNG), {"num_beams": 2}), ("a text", {})])
+def test_a_stream_of_several_captions_or_beams_is_refused(client: httpx.Client, inputs: Any, search: Any) -> None:
+    body = {"inputs": inputs, "model": PICTURES, "parameters": {"generate_parameters": search}}
+    assert client.post("/v1/caption_stream", json=body).status_code == 422
 
 
 @pytest.mark.parametrize(
