@@ -6,6 +6,7 @@ import { isAbc, player, silence } from "./music.js";
 import { problemBox, taskView } from "./parts.js";
 
 const LEVELS = [0.8, 0.5, 0.2, 0.05]; // lower bounds of the tints, from likely to unlikely
+const REFRESH_MS = 50; // layouts take time from a service on the same machine
 
 const tintOf = (logprob) => {
   const index = LEVELS.findIndex((bound) => Math.exp(logprob) >= bound);
@@ -33,10 +34,10 @@ function show(body, models) {
     stop.onclick = () => stopped.abort();
     stop.disabled = false;
     let count = 0;
-    const arrived = []; // tokens since the last frame: a layout for each would leave no time for the buttons
-    let frame = 0;
+    const arrived = []; // tokens since the last layout: one for each token would leave no time for the buttons
+    let timer = 0;
     const append = () => {
-      frame = 0;
+      timer = 0;
       text.append(...arrived.splice(0));
       text.scrollTop = text.scrollHeight;
     };
@@ -47,14 +48,14 @@ function show(body, models) {
         count += 1;
         arrived.push(el("span", { class: tintOf(token.logprob), title:
           `${JSON.stringify(token.text)}: ${percent(Math.exp(token.logprob))}` }, token.text));
-        frame ||= requestAnimationFrame(append);
+        timer ||= setTimeout(append, REFRESH_MS);
       }, AbortSignal.any([signal, stopped.signal]));
     } catch (error) {
       if (!stopped.signal.aborted) problem = error;
     }
     if (signal.aborted) return ""; // another run has the buttons now
     stop.disabled = true;
-    cancelAnimationFrame(frame);
+    clearTimeout(timer);
     append();
     if (isAbc(text.textContent)) music.replaceChildren(player(text.textContent));
     const ms = performance.now() - started;
