@@ -78,7 +78,7 @@ async def test_the_parser_rests_between_two_large_bodies() -> None:
     parser = BodyParser(sleep=rests.append)
 
     def work() -> None:
-        sum(range(300_000))
+        sum(range(3_000_000))  # its rest is longer than a busy machine delays the next call
 
     for _ in range(3):
         await parser.run(work, size=LARGE)
