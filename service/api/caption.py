@@ -4,12 +4,12 @@
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, NamedTuple, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from models.tasks import TranslationResult
 from service.api import schemas
 from service.api.pipeline import RequestContext
 from service.api.request_headers import JPEG, JSON, PNG
@@ -22,8 +22,8 @@ from service.api.translate import (
     TranslationEvent,
     answer,
     ask,
-    details_object,
     stream_text,
+    text_objects,
 )
 from service.errors import InvalidRequest
 from service.model_runtime import ModelRuntime
@@ -59,6 +59,7 @@ class CaptionObject(TypedDict):
 
 
 _NO_PARAMETERS = CaptionParameters()
+caption_objects = partial(text_objects, "generated_text")
 
 
 class Asked(NamedTuple):
@@ -127,18 +128,6 @@ def _is_one(inputs: Any, depth: int) -> bool:
 def _depth(inputs: Any) -> int:
     """Return the depth of lists whose elements have one kind. Looks at no number but the first of each list."""
     return 1 + max(map(_depth, inputs)) if inputs and isinstance(inputs[0], list) else 1
-
-
-def caption_objects(best: TranslationResult) -> list[CaptionObject]:
-    """Return a caption and its alternatives."""
-    return [_caption_object(each) for each in (best, *(best.alternatives or ()))]
-
-
-def _caption_object(result: TranslationResult) -> CaptionObject:
-    found: CaptionObject = {"generated_text": result.translation_text}
-    if result.details is not None:
-        found["details"] = details_object(result)
-    return found
 
 
 CAPTION = Route(

@@ -7,7 +7,7 @@ https://github.com/LibreTranslate/LibreTranslate, for its clients.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal, NotRequired, cast
+from typing import Annotated, Any, Literal, NotRequired
 from urllib.parse import parse_qsl
 
 import orjson
@@ -185,11 +185,11 @@ _NO_SEARCH = SearchParameters()
 _NO_LANGUAGES = TranslateParameters()
 
 
-def search_options(given: SearchParameters | None, *, limit: int) -> tuple[TranslateOptions, str]:
-    """Return the options of a search and the prefix. ``limit`` bounds max_new_tokens. Raises InvalidRequest."""
-    given = given or _NO_SEARCH
-    beams, count = given.value_of(BEAMS), given.value_of("num_return_sequences")
-    new_tokens = min(DEFAULT_NEW_TOKENS, limit) if given.max_new_tokens is None else given.max_new_tokens
+def parameters_of(given: TranslateParameters | CaptionParameters, *, limit: int) -> TranslationParameters:
+    """Return the parameters for the engine. ``limit`` bounds max_new_tokens. Raises InvalidRequest."""
+    search = given.generate_parameters or _NO_SEARCH
+    beams, count = search.value_of(BEAMS), search.value_of("num_return_sequences")
+    new_tokens = min(DEFAULT_NEW_TOKENS, limit) if search.max_new_tokens is None else search.max_new_tokens
     if new_tokens > limit:
         raise InvalidRequest(
             f"{shown(new_tokens)} is out of range; the limit is {limit}",
@@ -208,10 +208,11 @@ def search_options(given: SearchParameters | None, *, limit: int) -> tuple[Trans
         max_new_tokens=new_tokens,
         num_beams=beams,
         num_return_sequences=count,
-        length_penalty=given.value_of("length_penalty"),
-        details=bool(given.details),
+        length_penalty=search.value_of("length_penalty"),
+        details=bool(search.details),
     )
-    return options, given.value_of(PREFIX)
+    languages = {name: getattr(given, name, None) for name in (SOURCE, TARGET)}  # captions have none
+    return TranslationParameters(**languages, target_prefix=search.value_of(PREFIX), options=options)
 
 
 def _search_field(name: str) -> str:
@@ -219,16 +220,6 @@ def _search_field(name: str) -> str:
     if name in (PREFIX, BEAMS, DETAILS, "max_new_tokens", "num_return_sequences"):
         return f"parameters.generate_parameters.{name}"
     return f"parameters.{name}" if name in (SOURCE, TARGET) else name
-
-
-def parameters_of(given: TranslateParameters | CaptionParameters, *, limit: int) -> TranslationParameters:
-    """Return the parameters for the engine. Raises InvalidRequest."""
-    options, prefix = search_options(given.generate_parameters, limit=limit)
-    if isinstance(given, CaptionParameters):
-        return TranslationParameters(target_prefix=prefix, options=options)
-    return TranslationParameters(
-        src_lang=given.src_lang, tgt_lang=given.tgt_lang, target_prefix=prefix, options=options
-    )
 
 
 def _choose_model(context: RequestContext, named: str | None, source: str | None, target: str | None) -> str | None:
@@ -263,12 +254,13 @@ async def ask(
     *,
     model: ModelRuntime | str | None,
     single: bool = False,
+    rename: Callable[[str], str] = _search_field,
     request: InferenceRequest,
 ) -> list[TranslationResult]:
-    """Return the translation of each text, or the caption of each input. Errors name the request's fields."""
+    """Return the translation of each text, or the caption of each input. Errors name fields as ``rename`` does."""
     parameters = parameters_of(given, limit=worker.settings.max_new_tokens)
-    schemas.check_input_count(len(inputs), worker.settings)
-    with renamed_fields(_search_field):
+    with renamed_fields(rename):
+        schemas.check_input_count(len(inputs), worker.settings)
         return await worker.engine.translate(
             inputs, task=task, model=model, parameters=parameters, single=single, request=request
         )
@@ -289,21 +281,18 @@ def answer(
     return [row[0] for row in rows] if flat else rows
 
 
-def translation_objects(best: TranslationResult) -> list[TranslationObject]:
-    """Return a translation and its alternatives."""
-    return [_translation_object(each) for each in (best, *(best.alternatives or ()))]
+def text_objects(name: str, best: TranslationResult) -> list[Any]:
+    """Return an object for a text and for each alternative, which has the text under ``name``."""
+    return [{name: each.translation_text, **_details(each)} for each in (best, *(best.alternatives or ()))]
 
 
-def _translation_object(result: TranslationResult) -> TranslationObject:
-    answer: TranslationObject = {"translation_text": result.translation_text}
-    if result.details is not None:
-        answer["details"] = details_object(result)
-    return answer
+translation_objects = partial(text_objects, "translation_text")
 
 
-def details_object(result: TranslationResult) -> DetailsObject:
+def _details(result: TranslationResult) -> dict[str, Any]:
     details = result.details
-    assert details is not None
+    if details is None:
+        return {}
     answer: dict[str, Any] = {
         "score": details.score,
         "finish_reason": details.finish_reason,
@@ -314,7 +303,7 @@ def details_object(result: TranslationResult) -> DetailsObject:
     }
     if details.source_tokens is not None:
         answer["source_tokens"] = [token._asdict() for token in details.source_tokens]
-    return cast(DetailsObject, answer)
+    return {"details": answer}
 
 
 async def _translate_stream(context: RequestContext, body: bytes) -> EventStream:
@@ -370,27 +359,26 @@ async def _libre_translate(context: RequestContext, body: bytes) -> Any:
     size = FORM_COST * len(body) if is_form else len(body)
     request = await worker.parser.run(_parse_libre, body, is_form, worker.settings, size=size)
     count = 1 + request.value_of("alternatives")
-    options, _ = search_options(None, limit=context.worker.settings.max_new_tokens)
-    parameters = TranslationParameters(
+    given = TranslateParameters(
         src_lang=None if request.source == ANY_LANGUAGE else request.source,
         tgt_lang=request.target,
-        options=replace(options, num_beams=count, num_return_sequences=count),
+        generate_parameters=SearchParameters(num_beams=count, num_return_sequences=count),
     )
-    texts = [request.q] if isinstance(request.q, str) else request.q
-    schemas.check_input_count(len(texts), context.worker.settings, field="q")
-    with renamed_fields(_libre_field):
-        found = await context.worker.engine.translate(
-            texts,
-            model=_choose_model(context, None, parameters.src_lang, parameters.tgt_lang),
-            parameters=parameters,
-            single=isinstance(request.q, str),
-            request=context.request,
-        )
-    translated = [each.translation_text for each in found]
-    others = [[each.translation_text for each in best.alternatives or ()] for best in found]
-    if isinstance(request.q, str):
-        return {"translatedText": translated[0], **({"alternatives": others[0]} if count > 1 else {})}
-    return {"translatedText": translated, **({"alternatives": others} if count > 1 else {})}
+    single = isinstance(request.q, str)
+    found = await ask(
+        worker,
+        "translate",
+        [request.q] if isinstance(request.q, str) else request.q,
+        given,
+        model=_choose_model(context, None, given.src_lang, given.tgt_lang),
+        single=single,
+        rename=_libre_field,
+        request=context.request,
+    )
+    answers: dict[str, list[Any]] = {"translatedText": [each.translation_text for each in found]}
+    if count > 1:
+        answers["alternatives"] = [[each.translation_text for each in best.alternatives or ()] for best in found]
+    return {name: rows[0] for name, rows in answers.items()} if single else answers
 
 
 def _parse_libre(body: bytes, is_form: bool, settings: Settings) -> LibreRequest:
