@@ -31,57 +31,58 @@ class FileLocation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaggedExample:
+class SequenceExample:
+    """An example of any kind, and where it was read."""
+
+    place: FileLocation | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaggedExample(SequenceExample):
     """A sentence with one tag for each token: both tuples have the same length, at least 1."""
 
     tokens: tuple[str, ...]
     tags: tuple[str, ...]
-    place: FileLocation | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LabeledExample:
+class LabeledExample(SequenceExample):
     """A text, as given or already split into tokens, with one label."""
 
     text: str | tuple[str, ...]
     label: str
-    place: FileLocation | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JointExample:
+class JointExample(SequenceExample):
     """A sentence with one tag for each token and one label for the sentence."""
 
     tokens: tuple[str, ...]
     tags: tuple[str, ...]
     label: str
-    place: FileLocation | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextExample:
+class TextExample(SequenceExample):
     """A text without a label."""
 
     text: str
-    place: FileLocation | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeriesExample:
+class SeriesExample(SequenceExample):
     """A series of one or more frames with one label. All frames have the same count of finite numbers."""
 
     frames: tuple[tuple[float, ...], ...]
     label: str
-    place: FileLocation | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaggedSeries:
+class TaggedSeries(SequenceExample):
     """A series of one or more frames with one tag for each. All frames have the same count of finite numbers."""
 
     frames: tuple[tuple[float, ...], ...]
     tags: tuple[str, ...]
-    place: FileLocation | None = field(default=None, compare=False, repr=False)
 
     def part(self, start: int, end: int | None = None) -> "TaggedSeries":
         """Return the frames from `start` to before `end`, as of a slice."""
@@ -91,16 +92,15 @@ class TaggedSeries:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairExample:
+class PairExample(SequenceExample):
     """A text, a series of frames, or the file of a picture, and the text to be written for it."""
 
     source: str | tuple[tuple[float, ...], ...] | bytes
     target: str
-    place: FileLocation | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TimeSeries:
+class TimeSeries(SequenceExample):
     """A series of numbers at equal distances in time; None is a missing value. Forecasts begin at `first` or later."""
 
     name: str
@@ -119,26 +119,13 @@ class TimeSeries:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ForecastWindow:
+class ForecastWindow(SequenceExample):
     """A history of one series and the values that follow it. `unit` is the deviation of the series in training."""
 
     series: str
     history: tuple[float | None, ...]
     future: tuple[float | None, ...]
     unit: float
-
-
-SequenceExample = (
-    TaggedExample
-    | LabeledExample
-    | JointExample
-    | SeriesExample
-    | TaggedSeries
-    | PairExample
-    | TextExample
-    | TimeSeries
-    | ForecastWindow
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,14 +191,12 @@ def text_of(example: SequenceExample) -> str:
 
 def tags_of(example: SequenceExample) -> tuple[str, ...]:
     """Return the label of each step; () if steps have none."""
-    return example.tags if isinstance(example, TaggedExample | JointExample | TaggedSeries) else ()
+    return getattr(example, "tags", ())
 
 
 def label_of(example: SequenceExample) -> str | None:
     """Return the label of the whole sequence, if it has one. For a pair it is the target."""
-    if isinstance(example, PairExample):
-        return example.target
-    return example.label if isinstance(example, LabeledExample | JointExample | SeriesExample) else None
+    return example.target if isinstance(example, PairExample) else getattr(example, "label", None)
 
 
 def label_names(task: str, train: Iterable[SequenceExample]) -> tuple[tuple[str, ...], tuple[str, ...]]:
