@@ -12,14 +12,13 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 from service.api import schemas
 from service.api.pipeline import RequestContext
-from service.api.request_headers import JPEG, JSON, PNG
+from service.api.request_headers import JPEG, JSON, PNG, media_of
 from service.api.routes import Docs, EventStream, Route
-from service.api.sse import MEDIA
 from service.api.translate import (
     GROUP,
+    STREAM_DOCS,
     CaptionParameters,
     DetailsObject,
-    TranslationEvent,
     answer,
     ask,
     stream_text,
@@ -114,7 +113,7 @@ async def _read(context: RequestContext, body: bytes) -> Asked:
 
 def _is_file(context: RequestContext, body: bytes) -> bool:
     """Return whether the body is the file of a picture, by its media type or, without one, by its first bytes."""
-    media = (context.headers.get(b"content-type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
+    media = media_of(context.headers)
     return media in PICTURES or (not media and body.startswith(SIGNATURES))
 
 
@@ -149,15 +148,10 @@ STREAM = replace(
     CAPTION,
     pattern="/v1/caption_stream",
     handler=_caption_stream,
-    docs=Docs(
-        group=GROUP,
+    docs=replace(
+        STREAM_DOCS,
         summary="Describe a picture or vectors, with one event per token",
-        about="Decoding is greedy, because a beam can change what it has written. An error after the first token is an"
-        " `event: error` whose data is the problem.",
         body=CaptionRequest,
-        answer=None,
-        media=MEDIA.decode(),
-        event=TranslationEvent,
         example=schemas.example("caption"),
     ),
 )

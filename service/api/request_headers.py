@@ -40,6 +40,11 @@ class RequestHeaders(dict[bytes, bytes]):
         return headers
 
 
+def media_of(headers: RequestHeaders) -> str:
+    """Return the media type of the body in lower case, "" without one."""
+    return (headers.get(b"content-type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
+
+
 def check_media(headers: RequestHeaders, available: Sequence[str]) -> None:
     """Raise UnsupportedMedia unless the body has one of the ``available`` media types.
 
@@ -47,15 +52,15 @@ def check_media(headers: RequestHeaders, available: Sequence[str]) -> None:
     """
     if headers.repeated:
         _check_repeated(headers, available)
-    sent = headers.get(b"content-type")
-    if sent and sent != b"application/json":
-        media = sent.partition(b";")[0].strip().lower().decode("latin-1")
-        if media and media not in available:
-            raise UnsupportedMedia(
-                f"the media type {shown(media)} is not supported; send {' or '.join(available)}",
-                value=media,
-                available=available,
-            )
+    if headers.get(b"content-type") == b"application/json":
+        return
+    media = media_of(headers)
+    if media and media not in available:
+        raise UnsupportedMedia(
+            f"the media type {shown(media)} is not supported; send {' or '.join(available)}",
+            value=media,
+            available=available,
+        )
 
 
 def foreign_origin(

@@ -21,7 +21,7 @@ from service.api import schemas
 from service.api.fields import AlwaysFalse, One, Only, RequestModel, parameter
 from service.api.pipeline import RequestContext
 from service.api.problems import OIP_ERROR, renamed_fields
-from service.api.request_headers import FORM, JSON
+from service.api.request_headers import FORM, JSON, media_of
 from service.api.routes import READ, Card, Docs, EventStream, Route
 from service.api.schemas import ModelName
 from service.api.sse import MEDIA, StreamToken, error_event, token_chunks
@@ -354,8 +354,7 @@ def _stream_end(stream: GenerationStream[TranslatedSource], delta: TokenDelta) -
 
 
 async def _libre_translate(context: RequestContext, body: bytes) -> Any:
-    media = (context.headers.get(b"content-type") or b"").partition(b";")[0].strip().lower()
-    worker, is_form = context.worker, media == FORM.encode()
+    worker, is_form = context.worker, media_of(context.headers) == FORM
     size = FORM_COST * len(body) if is_form else len(body)
     request = await worker.parser.run(_parse_libre, body, is_form, worker.settings, size=size)
     count = 1 + request.value_of("alternatives")
