@@ -69,6 +69,7 @@ KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 STATUS_DISCONNECTED = 499  # what proxies log when no answer was sent
 OK, CANCELLED = "ok", "cancelled"  # the outcomes that are not the slug of a problem
 SERVER_TIMING = b'queue;dur=%.3f, compute;dur=%.3f, batch;desc="%d"'
+DECODING_TIMING = b", prefill;dur=%.3f, steps;dur=%.3f"  # the two parts of compute
 NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 # A random prefix for each process and a counter: as unique as a UUID and cheaper.
@@ -212,6 +213,9 @@ class RequestContext:
         """Return the headers of every answer: request id, Server-Timing, the model that answers, and rate limits."""
         request = self.request
         timing = SERVER_TIMING % (request.queue_s * 1e3, request.compute_s * 1e3, request.batch_items)
+        if request.prefill_s is not None:
+            steps_s = max(0.0, request.compute_s - request.prefill_s)
+            timing += DECODING_TIMING % (request.prefill_s * 1e3, steps_s * 1e3)
         headers = [(b"x-request-id", request.request_id.encode()), (b"server-timing", timing)]
         if request.model is not None:
             headers.append((b"x-model", request.model.label))

@@ -213,4 +213,4 @@ class Prefill(ABC, Generic[B, S, R]):
             batch.metrics.prefill(rows=len(sequences), padded_tokens=padded, real_tokens=real, compute_s=seconds)
             self._cost.learn(len(sequences), padded // len(sequences), seconds)
             for job in {sequence.job for sequence in sequences}:
-                job.record_batch(seconds, len(sequences))
+                job.record_prefill(seconds, len(sequences))

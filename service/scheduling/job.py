@@ -34,7 +34,7 @@ class ModelIdentity(NamedTuple):
 class InferenceRequest:
     """One request as the engine and the schedulers see it.
 
-    Mutable: the engine writes ``model`` and the schedulers the last four fields. The API reads them for the headers.
+    Mutable: the engine writes ``model`` and the schedulers the last five fields. The API reads them for the headers.
     """
 
     request_id: str
@@ -45,6 +45,7 @@ class InferenceRequest:
     model: ModelIdentity | None = None  # what answers the request, once it is known
     queue_s: float = 0.0
     compute_s: float = 0.0
+    prefill_s: float | None = None  # of compute_s: reading prompts or sources, where tokens are then decoded
     batch_items: int = 0
     compute_started_s: float | None = None  # time.monotonic
 
@@ -229,6 +230,11 @@ class Job:
         request.compute_s += compute_s
         if batch_items > request.batch_items:
             request.batch_items = batch_items
+
+    def record_prefill(self, compute_s: float, batch_items: int) -> None:
+        """Record a batch that read prompts or sources of this job."""
+        self.request.prefill_s = (self.request.prefill_s or 0.0) + compute_s
+        self.record_batch(compute_s, batch_items)
 
     def notify(self, now_s: float) -> None:
         """Notify the reader of a stream that there is more to read."""

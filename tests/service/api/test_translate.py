@@ -1,6 +1,7 @@
 """Translations over HTTP: the shapes of Hugging Face and LibreTranslate, and what is refused by name."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,14 @@ def test_parameters_are_refused_by_name(client: httpx.Client, search: Any, field
     assert problem["field"] == f"parameters.generate_parameters.{field}"
     if limit is not None:
         assert problem["limit"] == limit
+
+
+def test_the_reader_and_the_steps_are_timed(client: httpx.Client) -> None:
+    timing = translate(client).headers["server-timing"]
+    seconds = {name: float(value) for name, value in re.findall(r"(\w+);dur=([\d.]+)", timing)}
+    assert list(seconds) == ["queue", "compute", "prefill", "steps"]
+    assert seconds["prefill"] + seconds["steps"] == pytest.approx(seconds["compute"], abs=0.002)
+    assert min(seconds["prefill"], seconds["steps"]) > 0
 
 
 @pytest.mark.parametrize("penalty", ["NaN", "Infinity"])

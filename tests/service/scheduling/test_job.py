@@ -69,6 +69,16 @@ def test_queue_time_ends_with_the_first_item_and_compute_time_adds_up() -> None:
     assert (client.request.queue_s, client.request.compute_s, client.request.batch_items) == (0.5, 0.5, 7)
 
 
+def test_the_time_of_prompts_is_a_part_of_the_compute_time() -> None:
+    client = Client(FakeClock())
+    job = job_of(client)
+    job.record_batch(0.5, 1)
+    assert client.request.prefill_s is None
+    job.record_prefill(0.25, 2)
+    job.record_prefill(0.25, 2)
+    assert (client.request.prefill_s, client.request.compute_s, client.request.batch_items) == (0.5, 1.0, 2)
+
+
 async def test_awaiting_returns_the_results() -> None:
     client = Client(FakeClock())
     job = job_of(client)
