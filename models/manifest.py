@@ -193,6 +193,10 @@ class TranslationSpec(_Part):
     """What a translator translates."""
 
     pairs: tuple[LanguagePair, ...] = Field(min_length=1)
+    profiles: dict[str, dict[str, Annotated[int, Field(ge=1)]]] = Field(
+        default={},
+        description="for each language that can be detected, its common trigrams by their share in millionths",
+    )
 
 
 class MemoryTensor(_Part):

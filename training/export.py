@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models import bundle as bundles
-from models import self_test
+from models import languages, self_test
 from models.bundle import Bundle, vocabulary_text
 from models.manifest import (
     CARD_FILE,
@@ -204,7 +204,7 @@ def _manifest(
         text_labels=run.text_labels,
         forecast=recipe.forecast,
         source=source_codec(recipe, run.codec).spec if graph.reader is not None else None,
-        translation=_translation(recipe),
+        translation=_translation(recipe, splits),
         scheme="iob2" if recipe.task in ("tag", "joint") and are_iob2(run.labels) else None,
         inputs=graph.inputs,
         outputs=graph.outputs,
@@ -221,12 +221,18 @@ def _manifest(
     )
 
 
-def _translation(recipe: Recipe) -> TranslationSpec | None:
+def _translation(recipe: Recipe, splits: Splits[Any]) -> TranslationSpec | None:
     """Return the languages of a translator. The first language of the recipe is read and the second is written."""
     if recipe.task != "translate":
         return None
     source, target = recipe.languages or (UNDETERMINED, UNDETERMINED)
-    return TranslationSpec(pairs=(LanguagePair(source=source, target=target),))
+    profiles = {}
+    if recipe.languages:
+        profiles = {
+            source: languages.profile(example.source for example in splits.train),
+            target: languages.profile(example.target for example in splits.train),
+        }
+    return TranslationSpec(pairs=(LanguagePair(source=source, target=target),), profiles=profiles)
 
 
 def _with_worthwhile_variants(

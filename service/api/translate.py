@@ -1,46 +1,34 @@
-"""The routes of translations, and what they share with those of captions.
-
-``/v1/translate`` has the shape of Hugging Face. ``/translate`` and ``/languages`` are those of
-https://github.com/LibreTranslate/LibreTranslate, for its clients.
-"""
+"""The routes of translations in the shape of Hugging Face, and what they share with captions and LibreTranslate."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, NotRequired
-from urllib.parse import parse_qsl
 
 import orjson
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from models.tasks import Translation, TranslationResult
+from models.tasks import TranslationResult
 from models.tasks.beam_search import CANDIDATES, TranslateOptions
 from models.tasks.translate import TranslatedSource
 from service.api import schemas
 from service.api.fields import AlwaysFalse, One, Only, RequestModel, parameter
 from service.api.pipeline import RequestContext
-from service.api.problems import OIP_ERROR, renamed_fields
-from service.api.request_headers import FORM, JSON, media_of
-from service.api.routes import READ, Card, Docs, EventStream, Route
+from service.api.problems import renamed_fields
+from service.api.routes import Docs, EventStream, Route
 from service.api.schemas import ModelName
 from service.api.sse import MEDIA, StreamToken, error_event, token_chunks
-from service.errors import InvalidRequest, TooLarge, shown
+from service.errors import InvalidRequest, shown
 from service.generation import GenerationStream, TokenDelta
 from service.model_runtime import ModelRuntime
 from service.scheduling.job import InferenceRequest
-from service.settings import Settings
 from service.translation import BEAMS, DETAILS, PREFIX, SOURCE, TARGET, TranslationParameters
 from service.worker import Worker
 
-GROUP, LIBRE_GROUP = "Translate and caption", "LibreTranslate"
+GROUP = "Translate and caption"
 DEFAULT_NEW_TOKENS = 100
 PREFIX_CHARACTERS = 4096
-MOST_ALTERNATIVES = CANDIDATES - 1
-FORM_FIELDS = 2048
-FORM_COST = 16  # a byte of a form takes up to this many times as long to decode as one of JSON
-LANGUAGES = {"cs": "Czech", "de": "German", "en": "English", "fr": "French"}  # names of codes; others have none
-ANY_LANGUAGE = "auto"
 Beams = Annotated[int, Field(ge=1, le=CANDIDATES)]
 
 
@@ -155,32 +143,6 @@ class TranslationEvent(TypedDict):
     details: TranslationEndDetails | None
 
 
-class LibreRequest(RequestModel):
-    """Body of ``/translate``, as JSON or as a form."""
-
-    q: schemas.StringOrStrings
-    source: str = parameter("language of `q`; `auto`: the only one that the target has")
-    target: str = parameter("language of the answer")
-    format: Annotated[str, Only("text")] | None = None
-    alternatives: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = parameter("other translations to add", 0)
-    api_key: str | None = parameter("ignored: send keys in the header `Authorization`", unset="")
-
-
-class LibreAnswer(TypedDict):
-    """One translation, or one for each text of a list."""
-
-    translatedText: str | list[str]
-    alternatives: NotRequired[list[str] | list[list[str]]]
-
-
-class LibreLanguage(TypedDict):
-    """A language that can be read, and those into which it is translated."""
-
-    code: str
-    name: str
-    targets: list[str]
-
-
 _NO_SEARCH = SearchParameters()
 _NO_LANGUAGES = TranslateParameters()
 
@@ -222,7 +184,7 @@ def _search_field(name: str) -> str:
     return f"parameters.{name}" if name in (SOURCE, TARGET) else name
 
 
-def _choose_model(context: RequestContext, named: str | None, source: str | None, target: str | None) -> str | None:
+def choose_model(context: RequestContext, named: str | None, source: str | None, target: str | None) -> str | None:
     """Return the model: the named one, or the first that has the languages."""
     if named is None and context.model_in_url is None:
         named = context.worker.engine.translator_for(source, target)
@@ -239,7 +201,7 @@ async def _translate(context: RequestContext, body: bytes) -> Any:
         "translate",
         inputs,
         given,
-        model=_choose_model(context, request.model, given.src_lang, given.tgt_lang),
+        model=choose_model(context, request.model, given.src_lang, given.tgt_lang),
         single=single,
         request=context.request,
     )
@@ -311,7 +273,7 @@ async def _translate_stream(context: RequestContext, body: bytes) -> EventStream
     given = request.parameters or _NO_LANGUAGES
     if not isinstance(request.inputs, str):
         raise InvalidRequest("a stream has one text; send a string, and one request per text", field="inputs")
-    model = _choose_model(context, request.model, given.src_lang, given.tgt_lang)
+    model = choose_model(context, request.model, given.src_lang, given.tgt_lang)
     return await stream_text(context, "translate", request.inputs, given, model=model)
 
 
@@ -353,74 +315,6 @@ def _stream_end(stream: GenerationStream[TranslatedSource], delta: TokenDelta) -
     return orjson.dumps({"generated_text": text, "details": details})[1:-1]
 
 
-async def _libre_translate(context: RequestContext, body: bytes) -> Any:
-    worker, is_form = context.worker, media_of(context.headers) == FORM
-    size = FORM_COST * len(body) if is_form else len(body)
-    request = await worker.parser.run(_parse_libre, body, is_form, worker.settings, size=size)
-    count = 1 + request.value_of("alternatives")
-    given = TranslateParameters(
-        src_lang=None if request.source == ANY_LANGUAGE else request.source,
-        tgt_lang=request.target,
-        generate_parameters=SearchParameters(num_beams=count, num_return_sequences=count),
-    )
-    single = isinstance(request.q, str)
-    found = await ask(
-        worker,
-        "translate",
-        [request.q] if isinstance(request.q, str) else request.q,
-        given,
-        model=_choose_model(context, None, given.src_lang, given.tgt_lang),
-        single=single,
-        rename=_libre_field,
-        request=context.request,
-    )
-    answers: dict[str, list[Any]] = {"translatedText": [each.translation_text for each in found]}
-    if count > 1:
-        answers["alternatives"] = [[each.translation_text for each in best.alternatives or ()] for best in found]
-    return {name: rows[0] for name, rows in answers.items()} if single else answers
-
-
-def _parse_libre(body: bytes, is_form: bool, settings: Settings) -> LibreRequest:
-    return schemas.parse_body(LibreRequest, _json_of_form(body) if is_form else body, settings)
-
-
-def _json_of_form(body: bytes) -> bytes:
-    """Return a form as a JSON object. A repeated name has a list. Raises TooLarge for too many fields."""
-    document: dict[str, Any] = {}
-    try:
-        pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS)
-    except ValueError:
-        raise TooLarge(f"more than {FORM_FIELDS} fields; send several requests", limit=FORM_FIELDS) from None
-    for name, value in pairs:
-        is_number = name == "alternatives" and value.isascii() and value.isdigit() and len(value) < 9
-        new: Any = int(value) if is_number else value
-        old = document.get(name)
-        document[name] = new if old is None else [*(old if isinstance(old, list) else [old]), new]
-    return orjson.dumps(document)
-
-
-def _libre_field(name: str) -> str:
-    names = {SOURCE: "source", TARGET: "target", BEAMS: "alternatives"}
-    return names.get(name, name.replace("inputs", "q", 1) if name.startswith("inputs") else name)
-
-
-async def _libre_languages(context: RequestContext, _: bytes) -> list[LibreLanguage]:
-    tasks = [runtime.bundle.task for runtime in context.worker.engine.runtimes.values()]
-    pairs = [pair for task in tasks if isinstance(task, Translation) for pair in task.pairs]
-    return [
-        {
-            "code": code,
-            "name": LANGUAGES.get(code, code),
-            "targets": list(dict.fromkeys(pair.target for pair in pairs if pair.source == code)),
-        }
-        for code in dict.fromkeys(pair.source for pair in pairs)
-    ]
-
-
-def _libre_example(card: Card) -> Any:
-    return {"q": card["examples"][0], **card["pairs"][0]} if card["pairs"] else None
-
-
 TRANSLATE_DOCS = Docs(
     group=GROUP,
     summary="Translate texts",
@@ -441,29 +335,8 @@ STREAM_DOCS = Docs(
     event=TranslationEvent,
     example=schemas.example("translate"),
 )
-LIBRE_DOCS = Docs(
-    group=LIBRE_GROUP,
-    summary="Translate texts, for clients of LibreTranslate",
-    about="Reads JSON and forms. The first model with these languages translates.",
-    body=LibreRequest,
-    answer=LibreAnswer,
-    example=_libre_example,
-)
-LANGUAGES_DOCS = Docs(
-    group=LIBRE_GROUP, summary="List the languages, for clients of LibreTranslate", answer=list[LibreLanguage]
-)
 TRANSLATE_ROUTE = Route("/v1/translate", ("POST",), _translate, task="translate", docs=TRANSLATE_DOCS)
 ROUTES = (
     TRANSLATE_ROUTE,
     Route("/v1/translate_stream", ("POST",), _translate_stream, task="translate", docs=STREAM_DOCS),
-    Route(
-        "/translate",
-        ("POST",),
-        _libre_translate,
-        task="translate",
-        error_format=OIP_ERROR,
-        media=(JSON, FORM),
-        docs=LIBRE_DOCS,
-    ),
-    Route("/languages", READ, _libre_languages, error_format=OIP_ERROR, docs=LANGUAGES_DOCS),
 )

@@ -14,6 +14,7 @@ from models import bundle, self_test
 from models.bundle import Bundle, vocabulary_text
 from models.codecs.characters import CODES
 from models.codecs.pieces import END, FIRST_BYTE, FIRST_PIECE, SPACE, fixed_pieces
+from models.languages import profile
 from models.manifest import (
     FORMAT_VERSION,
     AnySpec,
@@ -58,6 +59,10 @@ SPELLED = WordsSpec(stems="stems.json", characters="characters.json", max_spelli
 MERGES = ("▁ a", "c a", "ca t", "▁ cat", "s a", "sa t", "▁ sat", "▁ P", "a r", "▁P ar", "i s", "▁Par is")
 PIECES = (*fixed_pieces(), SPACE, *LETTERS, "P", ".", *(merge.replace(" ", "") for merge in MERGES), "<2de>", "<2fr>")
 ENGLISH_GERMAN = LanguagePair(source="en", target="de")
+PROFILES = {
+    "en": profile(["A cat sat on the mat, and the dog is in the house with her.", "Where are they? I love this."]),
+    "de": profile(["Eine Katze sitzt auf der Matte, und der Hund ist im Haus bei ihr.", "Wo sind sie? Ich liebe das."]),
+}
 VOCABULARIES = {"words.json": WORDS, "stems.json": STEMS, "characters.json": LETTERS}
 ROWS = 2 + len(WORDS) + len(STEMS)
 SENTENCES = ("the cat sat on zebras .", "Paris")
@@ -250,7 +255,11 @@ def translator(
     reader = TinyGraph(seed=14)
     rows, lengths = reader.input("source", "S", "M"), reader.input("lengths", "M")
     reader.read_source(reader.op.Gather(reader.random(len(PIECES), EMBEDDING), rows, axis=0), lengths)
-    described = {"task": "translate", "translation": TranslationSpec(pairs=tuple(pairs)), "source": PiecesSpec()}
+    described = {
+        "task": "translate",
+        "translation": TranslationSpec(pairs=tuple(pairs), profiles=PROFILES),
+        "source": PiecesSpec(),
+    }
     described["limits"] = InputLimits(max_length=max_length)
     languages = {"src_lang": pairs[0].source, "tgt_lang": pairs[0].target} if len(pairs) > 1 else {}
     return _writer(root, name, reader, ["a cat sat", "Paris"], languages, **described)

@@ -1,8 +1,7 @@
-"""Translations over HTTP: the shapes of Hugging Face and LibreTranslate, and what is refused by name."""
+"""Translations over HTTP in the shape of Hugging Face, and what is refused by name."""
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from huggingface_hub import InferenceClient
-from libretranslatepy import LibreTranslateAPI
 
 from models import load
-from service.api import schemas
-from service.worker import LARGE_BYTES
-from tests.support.oip import OIPSite
 from tests.support.uvicorn_thread import served_in_thread
 
 TEXT = "a cat sat"
@@ -197,49 +192,6 @@ def test_the_hub_client_translates(address: str, client: httpx.Client) -> None:
         generate_parameters={"num_beams": 3, "max_new_tokens": 8},
     )
     assert found.translation_text == translate(client, num_beams=3, max_new_tokens=8).json()[0]["translation_text"]
-
-
-def test_a_client_of_libretranslate_translates(address: str, client: httpx.Client) -> None:
-    libre = LibreTranslateAPI(address)
-    assert libre.translate("a cät & dog", "en", "de") == translate(client, "a cät & dog").json()[0]["translation_text"]
-    assert libre.languages() == [
-        {"code": "de", "name": "German", "targets": ["en"]},
-        {"code": "en", "name": "English", "targets": ["de"]},
-    ]
-
-
-def test_libretranslate_answers_alternatives_and_lists(client: httpx.Client) -> None:
-    body = {"q": [TEXT, "Paris"], "source": "auto", "target": "de", "format": "text", "alternatives": 2}
-    answer = client.post("/translate", json=body).json()
-    assert len(answer["translatedText"]) == 2
-    assert list(map(len, answer["alternatives"])) == [2, 2]
-
-
-def test_libretranslate_errors_have_its_shape(client: httpx.Client) -> None:
-    answer = client.post("/translate", data={"q": TEXT, "source": "en", "target": "xx"})
-    assert answer.status_code == 422
-    assert list(answer.json()) == ["error"]
-    many = client.post("/translate", data={f"q{number}": "" for number in range(3000)})
-    assert many.status_code == 413
-
-
-async def test_a_form_that_takes_long_to_decode_is_read_in_the_parser_thread(
-    tiny_writers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: list[str] = []
-    parse = schemas.parse_body
-
-    def noted(*args: Any) -> Any:
-        threads.append(threading.current_thread().name.partition("_")[0])
-        return parse(*args)
-
-    monkeypatch.setattr(schemas, "parse_body", noted)
-    site = OIPSite(tiny_writers)
-    for length in (10, LARGE_BYTES // 40):  # characters of six bytes each
-        answer = await site.client.post("/translate", data={"q": "é" * length, "source": "en", "target": "xx"})
-        assert answer.status_code == 422
-    await site.close()
-    assert threads == [threading.current_thread().name, "parse"]
 
 
 def test_the_attention_in_an_answer_is_bounded(client: httpx.Client) -> None:
