@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -25,16 +25,8 @@ RUNS = Path("runs")  # in the current folder
 
 TaskName = Literal["tag", "classify", "generate", "joint", "forecast", "translate", "caption", "fill"]
 # The tasks that a bundle of each task can serve.
-SERVES: dict[TaskName, tuple[TaskName, ...]] = {
-    "tag": ("tag",),
-    "classify": ("classify",),
-    "generate": ("generate",),
-    "joint": ("tag", "classify"),
-    "forecast": ("forecast",),
-    "translate": ("translate",),
-    "caption": ("caption",),
-    "fill": ("fill",),
-}
+SERVES: dict[TaskName, tuple[TaskName, ...]] = {task: (task,) for task in get_args(TaskName)}
+SERVES["joint"] = ("tag", "classify")
 SHA256, NAME, FILE_NAME = r"^[0-9a-f]{64}$", r"^[a-z0-9][a-z0-9._-]{0,63}$", r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 FORMS = {  # what a text must be to match these
     SHA256: "64 hexadecimal digits in lower case",
@@ -373,17 +365,10 @@ _FILE_FIELDS = ("words", "stems", "characters", "pieces", "merges")
 
 
 def _check_tensor_names(manifest: Manifest) -> None:
-    for field, names in (
-        (
-            "inputs",
-            [
-                *(each.name for each in manifest.inputs),
-                *(each.input for each in manifest.state),
-                *(each.name for each in manifest.memory),
-            ],
-        ),
-        ("outputs", [*(each.name for each in manifest.outputs), *(each.output for each in manifest.state)]),
-    ):
+    inputs = [*(each.name for each in manifest.inputs), *(each.input for each in manifest.state)]
+    inputs += [each.name for each in manifest.memory]
+    outputs = [*(each.name for each in manifest.outputs), *(each.output for each in manifest.state)]
+    for field, names in (("inputs", inputs), ("outputs", outputs)):
         if len(set(names)) != len(names):
             raise ValueError(f"{field} are {names}, with a duplicate; remove it")
 
