@@ -94,9 +94,10 @@ Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
-def _form(allowed: str, *, secret: bool = False) -> dict[str, Any]:
-    """Return what the schema says about a field whose type does not tell what is allowed."""
-    return {"allowed": allowed, "secret": secret}
+def setting(default: Any, description: str, *, allowed: str = "", secret: bool = False, **limits: Any) -> Any:
+    """Return a field. ``allowed``: what it may be, if its type does not tell. ``secret``: its value is never shown."""
+    extra: dict[str, Any] = {"allowed": allowed, "secret": secret}
+    return Field(default, description=description, repr=not secret, json_schema_extra=extra, **limits)
 
 
 class Settings(BaseModel):
@@ -104,187 +105,161 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bundles: Parts = Field(
-        default=("models/zoo",),
+    bundles: Parts = setting(
+        ("models/zoo",),
+        "Bundles, or directories of bundles or runs (in the order of their order.txt, then by name). The first bundle"
+        " of a task answers requests without a model. Relative paths start at the repository's root.",
+        allowed="1 path or more, with commas between them",
         min_length=1,
-        json_schema_extra=_form("1 path or more, with commas between them"),
-        description="Bundles, or directories of bundles or runs (in the order of their order.txt, then by name). The"
-        " first bundle of a task answers requests without a model. Relative paths start at the repository's root.",
     )
-    model_control: Literal["none", "explicit", "watch"] = Field(
-        default="none",
-        description="How served versions change without a restart. explicit: by load and unload requests of the Open"
-        " Inference Protocol. watch: when the directories change.",
+    model_control: Literal["none", "explicit", "watch"] = setting(
+        "none",
+        "How served versions change without a restart. explicit: by load and unload requests of the Open Inference"
+        " Protocol. watch: when the directories change.",
     )
-    watch_s: Seconds = Field(default=1.0, description="Seconds between two looks at the directories of bundles.")
-    load_timeout_s: Seconds = Field(
-        default=300.0,
-        description="Seconds in which all workers must have loaded new versions; then the old ones stay. A worker that"
-        " is not ready so long after its start is replaced, unless SEQSERVE_WATCHDOG_S is 0.",
+    watch_s: Seconds = setting(1.0, "Seconds between two looks at the directories of bundles.")
+    load_timeout_s: Seconds = setting(
+        300.0,
+        "Seconds in which all workers must have loaded new versions; then the old ones stay. A worker that is not"
+        " ready so long after its start is replaced, unless SEQSERVE_WATCHDOG_S is 0.",
     )
-    retire_s: Annotated[float, Field(ge=0, le=86_400)] = Field(
-        default=60.0,
-        description="Seconds for which a version that is no longer served stays loaded. It continues its state tokens,"
-        " and can be served again at once.",
+    retire_s: Annotated[float, Field(ge=0, le=86_400)] = setting(
+        60.0,
+        "Seconds for which a version that is no longer served stays loaded. It continues its state tokens, and can be"
+        " served again at once.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Device that runs the models.")
-    variant: str = Field(
-        default="auto",
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "Device that runs the models.")
+    variant: str = setting(
+        "auto",
+        "Variant of each bundle. auto: the fastest that costs no accuracy.",
+        allowed="auto, fp32, int8, or another variant of the bundles",
         pattern=r"^[a-z0-9][a-z0-9_-]*$",
-        json_schema_extra=_form("auto, fp32, int8, or another variant of the bundles"),
-        description="Variant of each bundle. auto: the fastest that costs no accuracy.",
     )
-    workers: Annotated[int, BeforeValidator(_count_of_workers), Field(ge=1, le=256)] = Field(
-        default=1,
-        json_schema_extra=_form("auto, or a whole number from 1 to 256"),
-        description="Worker processes. Each loads all bundles. auto: one for each whole CPU that the affinity and the"
-        " CPU limit of the container allow.",
+    workers: Annotated[int, BeforeValidator(_count_of_workers), Field(ge=1, le=256)] = setting(
+        1,
+        "Worker processes. Each loads all bundles. auto: one for each whole CPU that the affinity and the CPU limit of"
+        " the container allow.",
+        allowed="auto, or a whole number from 1 to 256",
     )
-    threads: Count = Field(default=1, le=256, description="Threads of one model in one worker.")
-    batch_tokens: Count = Field(
-        default=2048, description="Padded tokens in one batch of sequences (rows times the longest), at most."
+    threads: Count = setting(1, "Threads of one model in one worker.", le=256)
+    batch_tokens: Count = setting(2048, "Padded tokens in one batch of sequences (rows times the longest), at most.")
+    batch_rows: Count = setting(32, "Sequences in one batch, at most.")
+    generation_slots: Count = setting(
+        64, "Texts, or hypotheses of translations, that one model writes at once in each worker.", le=4096
     )
-    batch_rows: Count = Field(default=32, description="Sequences in one batch, at most.")
-    generation_slots: Count = Field(
-        default=64,
-        le=4096,
-        description="Texts, or hypotheses of translations, that one model writes at once in each worker.",
+    queue_requests: Count = setting(512, "Unanswered requests to one model in one worker, at most; then 429.")
+    queue_tokens: Count = setting(262_144, "Tokens that wait for one model in one worker, at most; then 429.")
+    queue_items: Count = setting(4096, "Inputs that wait for one model in one worker, at most; then 429.")
+    queue_max_wait_s: Seconds = setting(
+        1.0, "Estimated seconds until a new request to a tagger or classifier would run, at most; then 429."
     )
-    queue_requests: Count = Field(
-        default=512, description="Unanswered requests to one model in one worker, at most; then 429."
+    deadline_s: Seconds = setting(30.0, "Deadline of a request without X-Request-Timeout-S; then 504.")
+    deadline_max_s: Seconds = setting(300.0, "Longest deadline that a request can set. A longer one is reduced to it.")
+    keepalive_s: Seconds = setting(15.0, "Seconds without an event after which an event stream sends a comment.")
+    write_timeout_s: Seconds = setting(
+        30.0, "Disconnect a client that reads nothing of its answer for this many seconds."
     )
-    queue_tokens: Count = Field(
-        default=262_144, description="Tokens that wait for one model in one worker, at most; then 429."
+    lame_duck_s: Annotated[float, Field(ge=0, le=3600)] = setting(
+        0.0,
+        "Seconds after SIGTERM in which the service is not ready but still answers new requests, so that load"
+        " balancers can notice. 0: the drain begins immediately.",
     )
-    queue_items: Count = Field(
-        default=4096, description="Inputs that wait for one model in one worker, at most; then 429."
+    drain_s: Seconds = setting(
+        30.0,
+        "Seconds of the drain, in which accepted requests are answered and new ones get 503. It begins after"
+        " SEQSERVE_LAME_DUCK_S.",
     )
-    queue_max_wait_s: Seconds = Field(
-        default=1.0,
-        description="Estimated seconds until a new request to a tagger or classifier would run, at most; then 429.",
+    watchdog_s: Annotated[float, AfterValidator(_check_watchdog), Field(ge=0, le=86_400)] = setting(
+        30.0,
+        "Replace a worker whose event loop has not responded for this many seconds. After a third of them, the worker"
+        " writes its stacks to the log. 0: never.",
+        allowed=f"0, or a number from {WATCHDOG_MIN_S:g} to 86400",
     )
-    deadline_s: Seconds = Field(
-        default=30.0, description="Deadline of a request without X-Request-Timeout-S; then 504."
+    header_bytes: Count = setting(16_384, "Bytes of a request's head, at most; then 431.")
+    header_timeout_s: Seconds = setting(
+        10.0, "Seconds for a request's head, and for the first request of a connection; then 408."
     )
-    deadline_max_s: Seconds = Field(
-        default=300.0, description="Longest deadline that a request can set. A longer one is reduced to it."
+    idle_timeout_s: Seconds = setting(
+        75.0,
+        "Seconds for which a connection is kept open between two requests. Keep it above the same setting of a proxy"
+        " in front, which is often 60 s.",
     )
-    keepalive_s: Seconds = Field(
-        default=15.0, description="Seconds without an event after which an event stream sends a comment."
+    connections_max: Count = setting(4096, "Connections to one worker, at most; then 503.")
+    body_bytes: Count = setting(1 << 20, "Bytes of a request's body, at most; then 413.")
+    request_tokens: Count = setting(
+        65_536, "Tokens of one request, at most: those of all inputs and max_new_tokens; then 413."
     )
-    write_timeout_s: Seconds = Field(
-        default=30.0, description="Disconnect a client that reads nothing of its answer for this many seconds."
+    inputs_max: Count = setting(1024, "Inputs in one request, at most; then 413.")
+    streams_max: Count = setting(256, "Open /v1/stream connections in one worker; then 429.")
+    stream_idle_s: Seconds = setting(
+        300.0, "Close a /v1/stream connection whose client neither sends nor reads for this long."
     )
-    lame_duck_s: Annotated[float, Field(ge=0, le=3600)] = Field(
-        default=0.0,
-        description="Seconds after SIGTERM in which the service is not ready but still answers new requests, so that"
-        " load balancers can notice. 0: the drain begins immediately.",
+    max_new_tokens: Count = setting(4096, "Highest max_new_tokens of a request; then 422.")
+    api_keys: Annotated[tuple[Key, ...], BeforeValidator(_split)] = setting(
+        (),
+        "API keys. A request needs one of them (Authorization: Bearer …). Default: no key is needed.",
+        allowed="keys of at least 8 characters, with commas between them",
+        secret=True,
     )
-    drain_s: Seconds = Field(
-        default=30.0,
-        description="Seconds of the drain, in which accepted requests are answered and new ones get 503. It begins"
-        " after SEQSERVE_LAME_DUCK_S.",
+    api_keys_file: str = setting(
+        "",
+        "File with more API keys, reloaded within seconds of a change. A line is `key` or `name key`, with the key in"
+        " plain text or as sha256:…, then optionally rate=… and day_requests=… for its own limits.",
+        allowed="a path",
     )
-    watchdog_s: Annotated[float, AfterValidator(_check_watchdog), Field(ge=0, le=86_400)] = Field(
-        default=30.0,
-        json_schema_extra=_form(f"0, or a number from {WATCHDOG_MIN_S:g} to 86400"),
-        description="Replace a worker whose event loop has not responded for this many seconds. After a third of them,"
-        " the worker writes its stacks to the log. 0: never.",
-    )
-    header_bytes: Count = Field(default=16_384, description="Bytes of a request's head, at most; then 431.")
-    header_timeout_s: Seconds = Field(
-        default=10.0, description="Seconds for a request's head, and for the first request of a connection; then 408."
-    )
-    idle_timeout_s: Seconds = Field(
-        default=75.0,
-        description="Seconds for which a connection is kept open between two requests. Keep it above the same setting"
-        " of a proxy in front, which is often 60 s.",
-    )
-    connections_max: Count = Field(default=4096, description="Connections to one worker, at most; then 503.")
-    body_bytes: Count = Field(default=1 << 20, description="Bytes of a request's body, at most; then 413.")
-    request_tokens: Count = Field(
-        default=65_536,
-        description="Tokens of one request, at most: those of all inputs and max_new_tokens; then 413.",
-    )
-    inputs_max: Count = Field(default=1024, description="Inputs in one request, at most; then 413.")
-    streams_max: Count = Field(default=256, description="Open /v1/stream connections in one worker; then 429.")
-    stream_idle_s: Seconds = Field(
-        default=300.0, description="Close a /v1/stream connection whose client neither sends nor reads for this long."
-    )
-    max_new_tokens: Count = Field(default=4096, description="Highest max_new_tokens of a request; then 422.")
-    api_keys: Annotated[tuple[Key, ...], BeforeValidator(_split)] = Field(
-        default=(),
-        repr=False,
-        json_schema_extra=_form("keys of at least 8 characters, with commas between them", secret=True),
-        description="API keys. A request needs one of them (Authorization: Bearer …). Default: no key is needed.",
-    )
-    api_keys_file: str = Field(
-        default="",
-        json_schema_extra=_form("a path"),
-        description="File with more API keys, reloaded within seconds of a change. A line is `key` or `name key`, with"
-        " the key in plain text or as sha256:…, then optionally rate=… and day_requests=… for its own limits.",
-    )
-    rate_limit: str = Field(
-        default="",
+    rate_limit: str = setting(
+        "",
+        "Requests that an API key, or without keys an address, may send; then 429. The window starts with the first"
+        " request. Default: no limit.",
+        allowed="a number per s, min or h, such as 100/s, 600/min or 1000/h",
         pattern=r"^([1-9][0-9]{0,8}/(s|min|h))?$",
-        json_schema_extra=_form("a number per s, min or h, such as 100/s, 600/min or 1000/h"),
-        description="Requests that an API key, or without keys an address, may send; then 429. The window starts with"
-        " the first request. Default: no limit.",
     )
-    day_requests: int = Field(
-        default=0,
-        ge=0,
-        description="Requests that an API key, or without keys an address, may send in 24 hours; then 429."
-        " 0: no limit.",
+    day_requests: int = setting(
+        0, "Requests that an API key, or without keys an address, may send in 24 hours; then 429. 0: no limit.", ge=0
     )
-    rate_limit_store: str = Field(
-        default="",
+    rate_limit_store: str = setting(
+        "",
+        "Where requests are counted: redis://host:6379 for one count over all replicas. Default: one count for all"
+        " workers of this service.",
+        allowed="a URL that begins with redis://, rediss:// or sqlite://",
+        secret=True,
         pattern=r"^((rediss?|sqlite)://.+)?$",
-        json_schema_extra=_form("a URL that begins with redis://, rediss:// or sqlite://", secret=True),
-        repr=False,
-        description="Where requests are counted: redis://host:6379 for one count over all replicas. Default: one count"
-        " for all workers of this service.",
     )
-    cors_origins: Annotated[Parts, AfterValidator(_check_origins)] = Field(
-        default=(),
-        json_schema_extra=_form("origins such as https://example.org, or *, with commas between them"),
-        description="Origins whose pages may call the service from a browser. *: all.",
+    cors_origins: Annotated[Parts, AfterValidator(_check_origins)] = setting(
+        (),
+        "Origins whose pages may call the service from a browser. *: all.",
+        allowed="origins such as https://example.org, or *, with commas between them",
     )
-    allowed_hosts: Annotated[Parts, AfterValidator(_check_hosts)] = Field(
-        default=(),
-        json_schema_extra=_form("names such as seqserve.example.org, *.example.org, or *, with commas between them"),
-        description="Host names under which clients reach the service, in addition to addresses and names without a"
-        " dot. *: all. Checked on loopback addresses and for browsers.",
+    allowed_hosts: Annotated[Parts, AfterValidator(_check_hosts)] = setting(
+        (),
+        "Host names under which clients reach the service, in addition to addresses and names without a dot. *: all."
+        " Checked on loopback addresses and for browsers.",
+        allowed="names such as seqserve.example.org, *.example.org, or *, with commas between them",
     )
-    state_key: Annotated[tuple[StateKey, ...], BeforeValidator(_split)] = Field(
-        default=(),
-        repr=False,
-        json_schema_extra=_form("keys of at least 16 characters, with commas between them", secret=True),
-        description="Keys for signing state tokens. The first signs; all are accepted. Use the same on all replicas."
-        " Default: a new key for each start.",
+    state_key: Annotated[tuple[StateKey, ...], BeforeValidator(_split)] = setting(
+        (),
+        "Keys for signing state tokens. The first signs; all are accepted. Use the same on all replicas. Default: a"
+        " new key for each start.",
+        allowed="keys of at least 16 characters, with commas between them",
+        secret=True,
     )
-    state_ttl_s: Annotated[float, Field(gt=0, le=31_536_000)] = Field(
-        default=86_400.0, description="Seconds for which a state token is accepted; then 422."
+    state_ttl_s: Annotated[float, Field(gt=0, le=31_536_000)] = setting(
+        86_400.0, "Seconds for which a state token is accepted; then 422."
     )
-    grpc_port: int = Field(
-        default=0,
-        ge=0,
-        le=65_535,
-        description="Port of the Open Inference Protocol over gRPC, without TLS. 0: none.",
-    )
-    grpc_host: str = Field(
-        default="127.0.0.1",
+    grpc_port: int = setting(0, "Port of the Open Inference Protocol over gRPC, without TLS. 0: none.", ge=0, le=65_535)
+    grpc_host: str = setting(
+        "127.0.0.1",
+        "Address of the gRPC port. 0.0.0.0: all interfaces.",
+        allowed="an address or a host name",
         min_length=1,
-        json_schema_extra=_form("an address or a host name"),
-        description="Address of the gRPC port. 0.0.0.0: all interfaces.",
     )
-    page: Literal["on", "off"] = Field(
-        default="on", description="The page at / that shows what the models do, and the reference at /docs."
+    page: Literal["on", "off"] = setting(
+        "on", "The page at / that shows what the models do, and the reference at /docs."
     )
-    access_log: Literal["off", "errors", "all"] = Field(
-        default="off", description="Requests that are logged when they end. Their contents are never logged."
+    access_log: Literal["off", "errors", "all"] = setting(
+        "off", "Requests that are logged when they end. Their contents are never logged."
     )
-    log_format: Literal["text", "json"] = Field(default="text", description="Format of log lines.")
+    log_format: Literal["text", "json"] = setting("text", "Format of log lines.")
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
@@ -425,7 +400,7 @@ def allowed(field: str) -> str:
 
 
 def _extra(field: str) -> dict[str, Any]:
-    return cast(dict[str, Any], Settings.model_fields[field].json_schema_extra or {})
+    return cast(dict[str, Any], Settings.model_fields[field].json_schema_extra)
 
 
 def _unknown(name: str, value: str) -> str:
