@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -157,7 +158,8 @@ def build(models: Sequence[ServedModel], task: str, *, count: int, seed: int) ->
     if task in _OF_EXAMPLES:
         return [_OF_EXAMPLES[task](random.choice(able), random) for _ in range(count)]
     histogram = read_lengths()["classify" if task == "fill" else task]  # fillers read sentences, as classifiers do
-    return [_BUILDERS[task](random.choice(able), histogram, random) for _ in range(count)]
+    make = _tag if task == "tag" else partial(_texts_of, task)
+    return [make(random.choice(able), histogram, random) for _ in range(count)]
 
 
 def sample_inputs(model: ServedModel, *, count: int, seed: int) -> list[Any]:
@@ -189,25 +191,14 @@ def _tag(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payl
     return _payload(model, "tag", tokens, form="tokens")
 
 
-def _classify(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:
-    parameters = {"top_k": 1} if random.random() < 0.2 else None
-    if random.random() < 0.85:
-        return _payload(model, "classify", _input(model, histogram, random), parameters=parameters)
-    inputs = [_input(model, histogram, random) for _ in range(random.randint(2, 8))]
-    return _payload(model, "classify", inputs, form="list", parameters=parameters)
-
-
-def _generate(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:
-    parameters = {
+def _sampling(random: Random) -> dict[str, Any]:
+    """Return the parameters of a generation."""
+    return {
         "max_new_tokens": random.choices(NEW_TOKENS, weights=NEW_TOKENS_WEIGHTS)[0],
         "temperature": random.choice((0.0, 0.7, 1.0)),
         "seed": random.randrange(1 << 16),
         "details": random.random() < 0.75,
     }
-    if random.random() < 0.9:
-        return _payload(model, "generate", _input(model, histogram, random), parameters=parameters)
-    texts = [_input(model, histogram, random) for _ in range(random.randint(2, 4))]
-    return _payload(model, "generate", texts, form="list", parameters=parameters)
 
 
 def _search(random: Random) -> dict[str, Any]:
@@ -220,14 +211,6 @@ def _search(random: Random) -> dict[str, Any]:
         "details": random.random() < 0.25,
     }
     return {"generate_parameters": search}
-
-
-def _translate(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:
-    parameters = _search(random)
-    if random.random() < 0.9:
-        return _payload(model, "translate", _input(model, histogram, random), parameters=parameters)
-    texts = [_input(model, histogram, random) for _ in range(random.randint(2, 4))]
-    return _payload(model, "translate", texts, form="list", parameters=parameters)
 
 
 def _caption(model: ServedModel, random: Random) -> Payload:
@@ -253,14 +236,6 @@ def _forecast(model: ServedModel, random: Random) -> Payload:
     return _payload(model, "forecast", series, form="list", parameters=parameters)
 
 
-def _fill(model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:
-    parameters = {"top_k": random.choice((1, 10))} if random.random() < 0.3 else None
-    if random.random() < 0.85:
-        return _payload(model, "fill", _with_gaps(model, histogram, random), parameters=parameters)
-    texts = [_with_gaps(model, histogram, random) for _ in range(random.randint(2, 8))]
-    return _payload(model, "fill", texts, form="list", parameters=parameters)
-
-
 def _with_gaps(model: ServedModel, histogram: LengthHistogram, random: Random) -> str:
     """Return a text of the model's words with one gap, rarely two."""
     words = _input(model, histogram, random).split() or [GAP]
@@ -269,16 +244,24 @@ def _with_gaps(model: ServedModel, histogram: LengthHistogram, random: Random) -
     return " ".join(words)
 
 
-_BUILDERS: Mapping[str, Callable[[ServedModel, LengthHistogram, Random], Payload]] = {
-    "tag": _tag,
-    "classify": _classify,
-    "generate": _generate,
-    "translate": _translate,
-    "fill": _fill,
+# Requests for texts: their parameters, the share of those with one text, and the most texts of the others.
+_OF_TEXTS: Mapping[str, tuple[Callable[[Random], dict[str, Any] | None], float, int]] = {
+    "classify": (lambda random: {"top_k": 1} if random.random() < 0.2 else None, 0.85, 8),
+    "generate": (_sampling, 0.9, 4),
+    "translate": (_search, 0.9, 4),
+    "fill": (lambda random: {"top_k": random.choice((1, 10))} if random.random() < 0.3 else None, 0.85, 8),
 }
-
-
 _OF_EXAMPLES: Mapping[str, Callable[[ServedModel, Random], Payload]] = {"forecast": _forecast, "caption": _caption}
+
+
+def _texts_of(task: str, model: ServedModel, histogram: LengthHistogram, random: Random) -> Payload:
+    """Return a request for one text, or for several."""
+    parameters_of, single, most = _OF_TEXTS[task]
+    parameters, make = parameters_of(random), _with_gaps if task == "fill" else _input
+    if random.random() < single:
+        return _payload(model, task, make(model, histogram, random), parameters=parameters)
+    texts = [make(model, histogram, random) for _ in range(random.randint(2, most))]
+    return _payload(model, task, texts, form="list", parameters=parameters)
 
 
 def _input(model: ServedModel, histogram: LengthHistogram, random: Random) -> Any:
