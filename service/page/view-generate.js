@@ -54,11 +54,11 @@ function show(body, models) {
       if (!stopped.signal.aborted) problem = error;
     }
     if (signal.aborted) return ""; // another run has the buttons now
+    const ms = performance.now() - started;
     stop.disabled = true;
     clearTimeout(timer);
     append();
     if (isAbc(text.textContent)) music.replaceChildren(player(text.textContent));
-    const ms = performance.now() - started;
     const figures = stopped.signal.aborted ? `Stopped after ${count} characters.`
       : `${ms.toFixed(1)} ms in all · ${count} characters · ${Math.round(1000 * count / ms)} per second`;
     status.replaceChildren(problem ? problemBox(problem) : el("p", { class: "timing" }, figures));
