@@ -113,9 +113,11 @@ def _stored(path: Path, variant: Variant, graph: ExportedGraph) -> dict[str, Flo
         arrays = {w.name: onnx.numpy_helper.to_array(w) for model in models for w in model.graph.initializer}
         for name, array in arrays.items():
             rounded = part.rounded.get(name)
-            numbers = array if rounded is None else array * arrays[rounded.scale].reshape(rounded.shape)
-            if _is_weight(name, numbers):
-                found[prefix + name] = numbers
+            if rounded is not None:  # an array of another shape is refused later
+                scale = arrays[rounded.scale]
+                array = array * (scale.reshape(rounded.shape) if array.shape == rounded.exact.shape else 1.0)
+            if _is_weight(name, array):
+                found[prefix + name] = array
     return found
 
 

@@ -150,6 +150,11 @@ def test_a_bundle_that_does_not_fit_is_refused(
     assert all(part in str(refused.value) for part in named)
 
 
+def test_bytes_of_other_shapes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"shape of reader\.layer0\.forward\.rz\.weight: \(256, 512\).*\(12, 24\)"):
+        fit(tmp_path, "pairs.tsv", init=str(ZOO / "de-en"))
+
+
 def test_other_labels_are_refused(tmp_path: Path) -> None:
     init = {"init": str(bundle_of(fit(tmp_path, "mine.conll"), tmp_path))}
     (tmp_path / "second").mkdir()
