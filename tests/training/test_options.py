@@ -1,11 +1,14 @@
-"""The [training] section: validation."""
+"""The sections [architecture] and [training]: validation, and the meaning of each field."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from training.options import Training
+from training.options import Architecture, Training
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -34,5 +37,8 @@ def test_sgd_allows_large_learning_rates() -> None:
     assert Training(optimizer="sgd", learning_rate=30, momentum=0.5).learning_rate == 30
 
 
-def test_every_field_has_a_description() -> None:
-    assert [name for name, field in Training.model_fields.items() if not field.description] == []
+def test_every_field_has_a_meaning_in_the_reference() -> None:
+    lines = (ROOT / "docs/reference/recipes.md").read_text("utf-8").splitlines()  # tests/test_docs.py: it is current
+    rows = [(line.split("`")[1], line.split(" | ")[-1].strip("| ")) for line in lines if line.startswith("| `")]
+    assert {*Architecture.model_fields, *Training.model_fields} <= {name for name, _ in rows}
+    assert [name for name, meaning in rows if not meaning] == []
