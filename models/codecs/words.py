@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, count, repeat
 from operator import add, sub
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.codecs.base import FIRST, PADDING, UNKNOWN, Ints, pad
-from models.manifest import WordsSpec
+from models.manifest import SubwordsSpec, WordsSpec
 
 TOKENIZERS = ("words", "whitespace")
 
@@ -148,7 +148,8 @@ class WordsCodec:
         self._stem_row = {stem: row for row, stem in enumerate(self.stems, FIRST + len(self.words))}
         self._character = {character: index for index, character in enumerate(self.characters, FIRST)}
         self._reads_oov = bool(self.characters or spec.subwords)
-        self._cached_ngrams = lru_cache(maxsize=_CACHED_NGRAMS)(self._hash_ngrams)
+        # Without a method of this codec, which would then be freed by the garbage collector only.
+        self._cached_ngrams = lru_cache(maxsize=_CACHED_NGRAMS)(partial(_hash_ngrams, spec.subwords))
         # Caches by run of non-space characters, filled by `_learn`: runs that are one word, runs of several words, and
         # the (characters, n-grams) of OOV words.
         self._span_row: dict[str, int] = {}
@@ -280,20 +281,6 @@ class WordsCodec:
             word = unicodedata.normalize("NFC", word)
         return self._cached_ngrams(self._shortened(word))
 
-    def _hash_ngrams(self, word: str) -> Ints:
-        spec = self.spec.subwords
-        assert spec is not None
-        letters = [character.encode("utf-8", "surrogatepass") for character in f"<{word}>"]
-        rows = []
-        for first in range(len(letters)):
-            value = _FNV_OFFSET
-            for size, letter in enumerate(letters[first : first + spec.longest], 1):
-                for byte in letter:
-                    value = (value ^ byte) * _FNV_PRIME & 0xFFFFFFFF
-                if size >= spec.shortest:
-                    rows.append(1 + value % spec.buckets)
-        return np.array(rows, np.int32)
-
     def collate(self, items: Sequence[EncodedWords]) -> dict[str, Ints]:
         """Return the feeds of the graph: words (T, B), lengths (B,), and more if the graph reads OOV words.
 
@@ -344,3 +331,17 @@ class WordsCodec:
 
 def _frequent(counts: Counter[str], least: int) -> list[str]:
     return sorted((entry for entry, count in counts.items() if count >= least), key=lambda e: (-counts[e], e))
+
+
+def _hash_ngrams(spec: SubwordsSpec | None, word: str) -> Ints:
+    assert spec is not None
+    letters = [character.encode("utf-8", "surrogatepass") for character in f"<{word}>"]
+    rows = []
+    for first in range(len(letters)):
+        value = _FNV_OFFSET
+        for size, letter in enumerate(letters[first : first + spec.longest], 1):
+            for byte in letter:
+                value = (value ^ byte) * _FNV_PRIME & 0xFFFFFFFF
+            if size >= spec.shortest:
+                rows.append(1 + value % spec.buckets)
+    return np.array(rows, np.int32)

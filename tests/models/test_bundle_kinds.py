@@ -1,5 +1,7 @@
 """Every kind of bundle, from directory to answer: joint, with a path, of characters, DNA and frames."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,30 @@ def test_answer_does_not_depend_on_the_batch(kind: Callable[[str], Bundle], name
     together: list[Any] = task.decode(items, loaded.model.run(task.collate(items)))
     alone = [task.decode([item], loaded.model.run(task.collate([item])))[0] for item in items]
     assert together == alone
+
+
+def test_a_dropped_bundle_is_freed_without_the_garbage_collector(
+    tiny_kinds: Path, tiny_zoo: Path, tiny_writers: Path, tiny_filler: Path, tiny_forecaster: Path
+) -> None:
+    """A service collects cycles so rarely that those of replaced versions would fill its memory."""
+    folders = [
+        *(path for root in (tiny_kinds, tiny_zoo, tiny_writers) for path in root.iterdir()),
+        tiny_filler,
+        tiny_forecaster,
+    ]
+    left = []
+    gc.disable()
+    try:
+        for path in folders:
+            loaded = bundles.opened(path)
+            self_test.run(loaded)
+            parts = [weakref.ref(part) for part in (loaded.model, loaded.task, loaded.task.codec)]
+            del loaded
+            left += [path.name for part in parts if part() is not None]
+    finally:
+        gc.enable()
+    assert left == []
+    assert len(folders) > len(NAMES)
 
 
 @pytest.mark.parametrize("name", TEXT_TAGGERS)
