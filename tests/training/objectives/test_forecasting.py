@@ -1,5 +1,6 @@
 """The objective of forecasters: batches of random windows, missing values, and learning."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,15 @@ def test_missing_values_of_the_future_do_not_count(tmp_path: Path) -> None:
     batch.future[0] = torch.nan
     assert objective.loss(batch).isfinite()
     assert objective.weight(batch) < before[1]
+
+
+def test_a_far_value_counts_by_its_distance_and_not_its_square(tmp_path: Path) -> None:
+    objective, _ = objective_of(tmp_path)
+    objective.network.eval()
+    batch = next(iter(objective.batches(0)))
+    assert batch is not None
+    losses = [objective.loss(replace(batch, future=batch.future + distance)).item() for distance in (100, 200, 300)]
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-3)
 
 
 def test_series_with_long_gaps_can_be_trained_on(tmp_path: Path) -> None:
