@@ -392,6 +392,7 @@ def bundle_table(page: str, shown: Iterable[manifest.Manifest]) -> str:
 def score(value: float, metric: str) -> str:
     """Return a score with its unit."""
     names = {"accuracy": "accuracy", "f1": "span F1", "exact": "exact matches", "top1": "of left-out words"}
+    names |= {"scenes": "of scenes described right"}
     units = {"nats_per_character": "nats/character", "mse": "mean squared error", "bleu": "BLEU"}
     return f"{value} {units[metric]}" if metric in units else f"{value}% {names[metric]}"
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from models.manifest import SERVES, FramesSpec, ImageSpec, Manifest
 from models.tasks.beam_search import TranslateOptions
-from training.metrics import LAST_TOP1, LAST_TOP5, MSE, NATS, PERPLEXITY, SCENES, TOP5, UNITS
+from training.metrics import BLEU, LAST_TOP1, LAST_TOP5, MSE, NATS, PERPLEXITY, TOP5, UNITS
 from training.report import describe_interval, unbeaten_baseline
 from training.score import BEAMS, ChecklistScore, TextScore
 
-ALSO_SHOWN = ("macro_f1", SCENES, TOP5, LAST_TOP1, LAST_TOP5, PERPLEXITY)  # next to those of baselines
+ALSO_SHOWN = ("macro_f1", BLEU, TOP5, LAST_TOP1, LAST_TOP5, PERPLEXITY)  # next to those of baselines
 LONGEST_EXAMPLE = 400  # characters
 LONGEST_REQUEST = 2000  # characters in a command; a longer example is taken from the service
 MOST_LABELS = 30  # rows of a table
@@ -164,7 +164,8 @@ def _measured(manifest: Manifest, measured: Mapping[str, Any]) -> str:
     text, metric = "", manifest.metric
     if scores := measured.get("baselines"):
         own = manifest.variants[manifest.default_variant].scores
-        shown = [metric, *(name for name in ALSO_SHOWN if all(name in row for row in (own, *scores.values())))]
+        common = [name for name in ALSO_SHOWN if all(name in row for row in (own, *scores.values()))]
+        shown = list(dict.fromkeys((metric, *common)))
         digits = 4 if metric in (NATS, MSE) else 2
         lines = "".join(
             f"| {model} | {' | '.join(f'{round(row[name], digits):g}' for name in shown)} |\n"

@@ -30,7 +30,7 @@ from models.onnx_session import Placement
 from models.tasks import as_json
 from models.tasks.fill import DEFAULT_WORDS
 from training import card, metrics, report, score
-from training.data import loading
+from training.data import loading, scenes
 from training.data.examples import DataError, Splits, digest_of, inputs_of, tags_of
 from training.data.tag_schemes import are_iob2
 from training.missing_words import without_last_word
@@ -214,7 +214,7 @@ def _manifest(
         default_variant="fp32",
         files=digests,
         limits=InputLimits(max_length=recipe.max_length),
-        metric=run.metric,
+        metric=metrics.SCENES if recipe.data.name == scenes.NAME else run.metric,
         provenance=provenance,
         **({"tolerance": EXAMPLE_TOLERANCE * max(each.unit for each in splits.dev)} if recipe.forecast else {}),
         examples=(Example(inputs="", outputs=None),),
@@ -247,9 +247,7 @@ def _with_worthwhile_variants(
     for name, bundle in variants.items():
         scores, times = score.score(bundle, splits.dev), milliseconds[name]
         for source, examples in splits.elsewhere.items():
-            found = score.score(bundle, examples)
-            names = [name for name in (manifest.metric, metrics.SCENES) if name in found]
-            scores |= {f"{name} {source}": found[name] for name in names}
+            scores[f"{manifest.metric} {source}"] = score.score(bundle, examples)[manifest.metric]
         variant = manifest.variants[name].model_copy(update={"scores": scores, "milliseconds": times})
         say(f"{name}: {scores}, CPU ms per {'token' if manifest.task == 'generate' else 'sequence'} {times}")
         if measured:

@@ -84,11 +84,9 @@ class ImageCodec:
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise _too_large("far more", None) from None
-        except Exception as error:  # Pillow raises a dozen unrelated types
-            raise InputError(
-                f"the {len(content)} bytes are not a whole picture in {' or '.join(FORMATS)} ({error}); {WANTED}",
-                value=len(content),
-            ) from None
+        except Exception:  # Pillow raises a dozen unrelated types
+            formats = " or ".join(FORMATS)
+            raise InputError(f"the {len(content)} bytes are not a whole picture in {formats}; {WANTED}") from None
 
     def _read_pixels(self, raw: Any) -> Pixels:
         from PIL import Image

@@ -199,6 +199,6 @@ def test_captioner_of_pictures_can_be_exported(tmp_path: Path, monkeypatch: pyte
     assert (tmp_path / "run/attention.png").stat().st_size > 1000
     manifest = export.export_run(run.open_run(tmp_path / "run"), tmp_path / "bundle", silent)
     for variant in manifest.variants.values():
-        assert {"bleu", "scenes", "bleu unseen pairs", "scenes unseen pairs"} <= set(variant.scores)
+        assert {manifest.metric, "bleu", "scenes unseen pairs"} <= set(variant.scores)
     self_test.run(bundles.load(tmp_path / "bundle", placement=CPU))
     assert "convolutions" in (tmp_path / "bundle/README.md").read_text()

@@ -20,7 +20,6 @@ OUT_OF_RANGE = -2.0  # below every tanh, so never the maximum of a sequence
 FRAME_LIMIT = 5.0  # standard deviations: frames are clamped there, so that int8 has a fixed range
 FORM_CHUNK = 2048  # table rows that are encoded together
 KERNEL = 3  # pixels of a side of a convolution
-PLACE_DEVIATION = 0.1  # of the initial vectors of places
 CNN_WINDOW = 3  # characters (Ma and Hovy 2016)
 
 
@@ -239,7 +238,8 @@ class ImageEncoder(nn.Module):
     """Convolutions over the pixels of a picture, with one vector for each patch.
 
     The first convolutions have a stride of 2, until a position is a patch, and the others a stride of 1. A vector for
-    each place is learned, because attention knows no order.
+    each place is learned, because attention knows no order. It starts as a linear function of the two coordinates (Liu
+    et al. 2018). White is 0, so that an empty ground adds little.
     """
 
     def __init__(self, shape: Architecture, spec: ImageSpec) -> None:
@@ -256,14 +256,16 @@ class ImageEncoder(nn.Module):
         for layer in self.layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-        self.places = nn.Parameter(PLACE_DEVIATION * torch.randn(self.width, spec.grid, spec.grid))  # (C, grid, grid)
+        along = torch.linspace(-1, 1, spec.grid)
+        down, across = torch.randn(2, self.width, 1, 1)
+        self.places = nn.Parameter(down * along[:, None] + across * along)  # (C, grid, grid)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return vectors (S, B, width) for the patches (S, B, patch · patch · 3) of pictures, from 0 to 255."""
         spec = self.spec
         x = pixels.unflatten(2, (spec.patch, spec.patch, CHANNELS)).unflatten(0, (spec.grid, spec.grid))
         x = x.permute(2, 5, 0, 3, 1, 4).reshape(-1, CHANNELS, spec.size, spec.size)  # (B, 3, height, width)
-        x = x * (2 / BRIGHTEST) - 1
+        x = 1 - x / BRIGHTEST
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x)
         *first, last = self.layers

@@ -71,7 +71,7 @@ def convolve(graph: OnnxGraphBuilder, encoder: ImageEncoder, pixels: Any) -> Any
     op, spec = graph.op, encoder.spec
     x = op.Reshape(pixels, [spec.grid, spec.grid, -1, spec.patch, spec.patch, CHANNELS])
     x = op.Reshape(op.Transpose(x, perm=[2, 5, 0, 3, 1, 4]), [-1, CHANNELS, spec.size, spec.size])
-    x = op.Sub(op.Mul(x, 2 / BRIGHTEST), 1.0)
+    x = op.Sub(1.0, op.Div(x, float(BRIGHTEST)))
     for number, layer in enumerate(encoder.layers):
         weight, bias = graph.constant(to_array(layer.weight), f"filters{number}"), to_array(layer.bias)
         x = op.Conv(
