@@ -20,7 +20,8 @@ EXCHANGE = re.compile(r"```sh\n(curl [^\n]*)\n```\n```json\n(.*?)\n```", re.DOTA
 EXCHANGES = EXCHANGE.findall(README)
 HTTP_API = (ROOT / "docs/reference/http-api.md").read_text("utf-8")
 SHELL_PAGES = ("docs/tutorials/first-request.md", "docs/reference/http-api.md")
-PYTHON_PAGES = ("README.md", "docs/how-to/call-from-python.md", "docs/tutorials/streaming-tags.md")
+TUTORIALS = ("docs/tutorials/streaming-tags.md", "docs/tutorials/captions.md")
+PYTHON_PAGES = ("README.md", "docs/how-to/call-from-python.md", *TUTORIALS)
 ADDRESS = "localhost:3000"
 
 

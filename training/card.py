@@ -55,6 +55,8 @@ def write(
     inputs = [{"target": example.inputs}] if manifest.task == "forecast" else example.inputs
     request = json.dumps({"inputs": inputs, **parameters}, ensure_ascii=False)
     answer = example.outputs["tags"] if manifest.task == "joint" else example.outputs  # the URL is that of the tags
+    if manifest.task == "caption":  # the name of a route for pictures
+        answer = {"generated_text": answer["translation_text"]}
     answer = [answer] if manifest.memory else answer  # the texts of one input
     url = f"http://localhost:3000/models/{manifest.name}/{SERVES[manifest.task][0]}"
     measured = measured or {}

@@ -30,7 +30,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt install chromium)")
 
 KEY = "a-key-for-the-page"
-VIEWS = ("tag", "classify", "fill", "translate", "generate", "forecast", "live", "inside", "load")  # of models/zoo
+# Those of models/zoo.
+VIEWS = ("tag", "classify", "fill", "translate", "caption", "generate", "forecast", "live", "inside", "load")
 CAPTIONERS = bundles.captioner, bundles.picture_captioner
 expect = sync_api.expect
 

@@ -26,7 +26,7 @@ from models.manifest import MANIFEST_FILE, SERVES, TaskName, Tensor, read
 from models.state import State
 from models.tasks import Filling, Generation, StreamChunk, Tagging, Translation
 from models.tasks.beam_search import TranslateOptions
-from models.tasks.translate import TranslatedSource
+from models.tasks.translate import Memory, ReadSource, TranslatedSource
 from models.tasks.translation_rows import search
 from tests.support import bundles
 
@@ -107,6 +107,37 @@ def test_row_does_not_depend_on_the_batch(name: str, variant: str, lengths: list
     together = rows(len(items))
     for row, alone in enumerate(rows(1)):
         assert all(map(np.array_equal, together[row], alone)), f"row {row} of {lengths}, {raw[row]}"
+
+
+@variants("caption")
+def test_a_picture_among_63_others_has_the_bits_that_it_has_alone(name: str, variant: str) -> None:
+    loaded = opened(name, variant)
+    task, model = loaded.task, loaded.translator
+    assert isinstance(task, Translation)
+    random = np.random.default_rng(0)
+    sources = [task.encode(random.integers(0, 256, (64, 64, 3))).rows for _ in range(64)]
+    owners, pieces = np.arange(64, dtype=np.int32), np.zeros(64, np.int32)
+
+    def step(read: Sequence[ReadSource]) -> tuple[NDArray[Any], ...]:
+        """Return all outputs of the first step."""
+        memory = Memory(
+            tuple(np.stack(parts, axis=1) for parts in zip(*(each.memory for each in read), strict=True)),
+            np.full(len(read), len(sources[0]), np.int32),
+        )
+        first = state.join([each.state for each in read])
+        columns = slice(len(read))
+        outputs, after = model.step(
+            pieces[columns], first, memory, owners[columns], attention=True, log_probabilities=True
+        )
+        return (*outputs, *after)
+
+    together = model.read(sources)
+    stepped = step(together)
+    for number in range(0, 64, 7):
+        (alone,) = model.read([sources[number]])
+        found, expected = (*alone.state, *alone.memory), (*together[number].state, *together[number].memory)
+        assert all(map(np.array_equal, found, expected))
+        assert all(np.array_equal(one[0], many[number]) for one, many in zip(step([alone]), stepped, strict=True))
 
 
 @variants("fill")
