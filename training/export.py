@@ -281,13 +281,15 @@ def drawback(metric: str, exact: Variant, quantized: Variant) -> str:
 def _examples(run: TrainingRun, variants: Mapping[str, Bundle], manifest: Manifest, dev: Any) -> tuple[Example, ...]:
     """Return inputs with their answers, leaving out inputs on which the variants differ.
 
-    A recipe without examples takes inputs from the development data. Empty answers come last.
+    A recipe without examples takes inputs from the development data. Empty answers, and wrong descriptions of scenes,
+    come last.
     """
     inputs, most = run.recipe.examples, len(run.recipe.examples)
     if not inputs:
         inputs, most = candidates(manifest.task, manifest.codec.kind, dev), EXAMPLES
     found: list[Example] = []
     empty: list[Example] = []
+    targets = {_as_text(pair.source, ""): pair.target for pair in dev} if manifest.task == "caption" else {}
     for text in inputs:
         if len(found) == most:
             break
@@ -303,7 +305,8 @@ def _examples(run: TrainingRun, variants: Mapping[str, Bundle], manifest: Manife
         answers = [as_json(self_test.answer(bundle, text, parameters)) for bundle in variants.values()]
         if all(self_test.same(answer, answers[0], manifest.tolerance / 2) for answer in answers):
             example = Example(inputs=text, parameters=parameters, outputs=answers[0])
-            (empty if answers[0] in ([], {}, "") else found).append(example)
+            is_wrong = text in targets and scenes.contradict(answers[0]["translation_text"], targets[text])
+            (empty if is_wrong or answers[0] in ([], {}, "") else found).append(example)
     found = (found + empty)[:most]
     if not found:
         raise BundleError(f"{run.folder}: the variants agree on no example: give other `examples` in the recipe")
@@ -318,10 +321,12 @@ def candidates(task: str, codec: str, dev: Any) -> tuple[Any, ...]:
     if task == "generate":
         return tuple(dev[start : start + PROMPT] for start in range(0, len(dev) - PROMPT, PROMPT))[:CANDIDATES]
     if task in ("translate", "caption"):
-        simplest = sorted(dev, key=lambda pair: 0 if isinstance(pair.source, bytes) else len(pair.source))
-        sources = dict.fromkeys(map(inputs_of, simplest))
-        chosen = tuple(sources)[:CANDIDATES]
-        return tuple(base64.b64encode(each).decode() if isinstance(each, bytes) else each for each in chosen)
+        # The shortest texts, but pictures with the longest captions.
+        ordered = sorted(
+            dev, key=lambda pair: -len(pair.target) if isinstance(pair.source, bytes) else len(pair.source)
+        )
+        sources = dict.fromkeys(_as_text(pair.source, codec) for pair in ordered)
+        return tuple(sources)[:CANDIDATES]
     if task == "forecast":
         complete = [window.history for window in dev if None not in window.history]
         return tuple(sorted(complete, key=len))[:CANDIDATES]
@@ -336,6 +341,8 @@ def candidates(task: str, codec: str, dev: Any) -> tuple[Any, ...]:
 
 
 def _as_text(inputs: Any, codec: str) -> Any:
+    if isinstance(inputs, bytes):
+        return base64.b64encode(inputs).decode()
     if isinstance(inputs, str) or not inputs or not isinstance(inputs[0], str):
         return inputs
     return (" " if codec == "words" else "").join(inputs)

@@ -207,6 +207,12 @@ def meaning(text: str) -> Meaning | None:
     return (*first, relation, *second)
 
 
+def contradict(text: str, reference: str) -> bool:
+    """Return whether a text says something else about a scene than its caption does."""
+    right = meaning(reference)
+    return right is not None and meaning(text) != right
+
+
 def share_described(captions: Sequence[str], references: Sequence[str]) -> float:
     """Return the percentage of captions that say the same as their reference."""
     pairs = zip(captions, references, strict=True)

@@ -89,3 +89,10 @@ def test_a_recipe_reads_scenes_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     splits = loading.load_splits(load("shapes-caption"))
     sizes = len(splits.train) + len(splits.choice), len(splits.dev), len(splits.elsewhere["unseen pairs"])
     assert sizes == (60, 5, 4)
+
+
+def test_only_a_caption_of_a_scene_can_be_contradicted() -> None:
+    right = "a small red cross above a large black circle"
+    assert scenes.contradict("a small red cross below a large black circle", right)
+    assert not scenes.contradict("a large black circle under a small red cross", right)
+    assert not scenes.contradict("Ein Mann", "Two men")
