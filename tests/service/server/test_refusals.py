@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from service.api.routes import Route
-from service.api.translate import CAPTION_ROUTE, TRANSLATE_ROUTE
+from service.api.caption import CAPTION
+from service.api.translate import TRANSLATE_ROUTE
 from service.errors import Overloaded
 from service.server import refusals
 from tests.support.http_connection import Wire, request
@@ -119,7 +120,7 @@ async def test_a_request_to_generate_asks_admission() -> None:
     assert await statuses(wire, 2) == [429, 200]
 
 
-@pytest.mark.parametrize("route", [TRANSLATE_ROUTE, CAPTION_ROUTE], ids=lambda route: route.pattern)
+@pytest.mark.parametrize("route", [TRANSLATE_ROUTE, CAPTION], ids=lambda route: route.pattern)
 def test_a_refusal_to_translate_is_not_kept(route: Route) -> None:
     defaults = dict.fromkeys(("translate", "caption"), "model")
     worker: Any = SimpleNamespace(authenticator=None, observers=(), default_models=defaults)
