@@ -45,7 +45,7 @@ from service.model_runtime import ModelRuntime
 from service.model_store import ModelStore, stream_subject
 from service.repository import Release, read_release
 from service.resting_thread import RestingThread
-from service.scheduling.job import InferenceRequest
+from service.scheduling.job import InferenceRequest, Job
 from service.scheduling.tensors import Arrays
 from service.scheduling.translation_batch import search_tokens
 from service.settings import Settings
@@ -57,8 +57,6 @@ log = logging.getLogger(__name__)
 
 DRAIN_POLL_S = 0.01
 # Long requests yield to the event loop after this much work.
-PICTURE_COST = 1 << 16  # of pictures that are decoded at once. More of them are decoded in a thread
-PICTURE_BYTE_COST = 16  # a byte of a file takes as long to decode as this many numbers in a list
 ENCODE_SLICE = 4_096  # characters: about 2 ms for cached words, and 20 ms for new ones with n-grams
 DECODE_SLICE = 8_192  # words, characters, or values of a forecast: about 5 ms
 FORECAST_VALUES_MAX = 1 << 18  # in one answer, of all series and quantiles: about 3 MB of JSON
@@ -103,7 +101,7 @@ class Engine:
         keys = settings.state_key or (secrets.token_urlsafe(),)  # app.py sets one key for all workers of a service
         self._signer = StateSigner(keys, ttl_s=settings.state_ttl_s, clock=time.time)
         self._request_tokens = settings.request_tokens
-        self._decoder = RestingThread("pictures", "pictures")
+        self._pictures = RestingThread("pictures", "pictures")
         self.models = ModelStore(settings, telemetry, self._executor, self._signer)
         self._open = True
 
@@ -298,7 +296,7 @@ class Engine:
         single = isinstance(inputs, str) or runtime.is_single(list(inputs))
         raws = [inputs] if single else inputs
         with runtime.admit(request, len(raws), sum(map(runtime.estimated_tokens, raws))) as job:
-            items = await self._encode_all(runtime, raws, single=single, truncate=truncate)
+            items = await self._encode_all(runtime, job, raws, single=single, truncate=truncate)
             for index, item in enumerate(items):
                 if not item.length:
                     field = "inputs" if single else f"inputs[{index}]"
@@ -370,7 +368,7 @@ class Engine:
         service, new_tokens = self.models.generation(runtime), options.max_new_tokens
         tokens = sum(map(runtime.estimated_tokens, prompts)) + new_tokens * len(prompts)
         with runtime.admit(request, len(prompts), tokens) as job:
-            items = await self._encode_all(runtime, prompts, new_tokens=new_tokens, single=single)
+            items = await self._encode_all(runtime, job, prompts, new_tokens=new_tokens, single=single)
             jobs = service.start(prompts, items, [options] * len(prompts))
             if queued := [(each.tokens, each.text) for each in jobs if len(each.tokens)]:
                 runtime.submit(job, queued)
@@ -396,7 +394,7 @@ class Engine:
             request, len(prompts), sum(map(runtime.estimated_tokens, prompts)) + new_tokens * len(prompts)
         )
         try:
-            items = await self._encode_all(runtime, prompts, new_tokens=new_tokens, single=len(prompts) == 1)
+            items = await self._encode_all(runtime, job, prompts, new_tokens=new_tokens, single=len(prompts) == 1)
             return GenerationStream(runtime, service.start(prompts, items, options), job, result=service.result)
         except BaseException:
             job.cancel()
@@ -428,7 +426,7 @@ class Engine:
         new_tokens = search_tokens(search.options)
         tokens = sum(map(runtime.estimated_tokens, inputs)) + new_tokens * len(inputs)
         with runtime.admit(request, len(inputs), tokens) as job:
-            items = await self._encode_all(runtime, inputs, new_tokens=new_tokens, single=single, pair=search.pair)
+            items = await self._encode_all(runtime, job, inputs, new_tokens=new_tokens, single=single, pair=search.pair)
             if search.options.details:
                 _check_attention(search.options, items)
             jobs = search.start(items)
@@ -453,7 +451,7 @@ class Engine:
         new_tokens = search_tokens(search.options)
         job = runtime.admit(request, 1, runtime.estimated_tokens(raw) + new_tokens)
         try:
-            items = await self._encode_all(runtime, [raw], new_tokens=new_tokens, single=True, pair=search.pair)
+            items = await self._encode_all(runtime, job, [raw], new_tokens=new_tokens, single=True, pair=search.pair)
             return GenerationStream(runtime, search.start(items), job, result=TranslatedSource.answer)
         except BaseException:
             job.cancel()
@@ -511,7 +509,7 @@ class Engine:
         a `single` one. `prepare` is applied to each encoded input.
         """
         with runtime.admit(request, len(inputs), sum(map(runtime.estimated_tokens, inputs))) as job:
-            items = await self._encode_all(runtime, inputs, names=names, single=single, truncate=truncate)
+            items = await self._encode_all(runtime, job, inputs, names=names, single=single, truncate=truncate)
             items = list(map(prepare, items)) if prepare else items
             filled = [item for item in items if item.length]
             if not filled:
@@ -526,6 +524,7 @@ class Engine:
     async def _encode_all(
         self,
         runtime: ModelRuntime,
+        job: Job,
         inputs: Sequence[Any],
         *,
         new_tokens: int = 0,
@@ -537,7 +536,8 @@ class Engine:
         """Encode every input, and yield to the event loop regularly. `single`: the input was not in a list.
 
         `new_tokens` are requested for each input, and `truncate` cuts inputs that are too long. Raises TooLarge for an
-        input that is too long, or too many tokens in the request; InvalidRequest for an input that cannot be read.
+        input that is too long, or too many tokens in the request, and InvalidRequest for an input that cannot be read.
+        If the job is over before all inputs are encoded, raises its error.
         """
         runtime.check_kind(inputs)
 
@@ -545,22 +545,21 @@ class Engine:
             place, name = None if single else index, names[index] if names else None
             return runtime.encode(inputs[index], place, name=name, truncate=truncate, **options)
 
-        count = len(inputs)
-        if runtime.reads.kind == "image" and sum(map(_picture_cost, inputs)) > PICTURE_COST:
-            decoded: list[Any] = await self._decoder.call(lambda: list(map(encode, range(count))))
-            self._check_tokens(runtime, new_tokens * count + sum([item.length for item in decoded]))
-            return decoded
+        is_picture = runtime.reads.kind == "image"
         items: list[Any] = []
-        unyielded, tokens = 0, new_tokens * count
+        unyielded, tokens = 0, new_tokens * len(inputs)
         for index, raw in enumerate(inputs):
-            item = encode(index)
+            # A file of 600 bytes can have millions of pixels. One call per picture: others get their turn in between.
+            item = await self._pictures.call(encode, index) if is_picture else encode(index)
             tokens += item.length
             self._check_tokens(runtime, tokens)
             items.append(item)
             unyielded += len(raw) if isinstance(raw, str) else 8 * len(raw)
-            if unyielded > ENCODE_SLICE:
+            if is_picture or unyielded > ENCODE_SLICE:
                 unyielded = 0
                 await asyncio.sleep(0)
+                if job.is_over(time.monotonic()):
+                    await job
         return items
 
     def _check_tokens(self, runtime: ModelRuntime, tokens: int) -> None:
@@ -586,13 +585,6 @@ async def _decode_all(
             unyielded = 0
             await asyncio.sleep(0)
     return answers
-
-
-def _picture_cost(raw: Any) -> int:
-    """Return about how long a picture takes to decode: the numbers of a list, or as many for a file."""
-    if isinstance(raw, str | bytes):
-        return PICTURE_BYTE_COST * len(raw)
-    return len(raw) * max((len(row) for row in raw if isinstance(row, list)), default=1) if isinstance(raw, list) else 1
 
 
 def _check_attention(options: TranslateOptions, items: Sequence[Any]) -> None:

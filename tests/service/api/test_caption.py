@@ -15,7 +15,6 @@ from huggingface_hub import InferenceClient
 from models import load
 from models.codecs.images import MOST_PIXELS, ImageCodec
 from models.manifest import ImageSpec
-from service.worker import LARGE_BYTES
 from tests.support.oip import OIPSite, texts
 from tests.support.pictures import encoded, picture_file, png_header
 from tests.support.uvicorn_thread import served_in_thread
@@ -173,7 +172,9 @@ def test_other_media_types_are_refused_with_those_that_are_read(client: httpx.Cl
     assert answer.json()["available"] == ["application/json", "image/png", "image/jpeg"]
 
 
-async def test_large_pictures_are_decoded_in_a_thread(tiny_writers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def reading_threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that gets the kind of thread that reads each picture."""
     threads: list[str] = []
     read = ImageCodec.read
 
@@ -181,14 +182,28 @@ async def test_large_pictures_are_decoded_in_a_thread(tiny_writers: Path, monkey
         threads.append(threading.current_thread().name.partition("_")[0])
         return read(codec, raw)
 
-    site = OIPSite(tiny_writers)
     monkeypatch.setattr(ImageCodec, "read", noted)
-    random = np.random.default_rng(0).integers(0, 256, (60, 60, 3)).tolist()
-    for inputs in (encoded(PNG), encoded(PNG + bytes(LARGE_BYTES)), random):
+    return threads
+
+
+async def test_pictures_are_decoded_in_a_thread(tiny_writers: Path, reading_threads: list[str]) -> None:
+    site, pixels = OIPSite(tiny_writers), pixels_of(PNG)
+    reading_threads.clear()
+    for inputs in (encoded(PNG), [encoded(PNG), encoded(PNG)], pixels):
         answer = await site.client.post("/v1/caption", json={"inputs": inputs, "model": PICTURES})
         assert answer.status_code == 200
     await site.close()
-    assert threads == [threading.current_thread().name, "pictures", threading.current_thread().name]
+    assert reading_threads == ["pictures"] * 4
+
+
+async def test_no_picture_is_decoded_after_the_deadline(tiny_writers: Path, reading_threads: list[str]) -> None:
+    site = OIPSite(tiny_writers)
+    reading_threads.clear()
+    body = {"inputs": [encoded(PNG)] * 3, "model": PICTURES}
+    answer = await site.client.post("/v1/caption", json=body, headers={"x-request-timeout-s": "1e-6"})
+    await site.close()
+    assert answer.status_code == 504
+    assert len(reading_threads) <= 1
 
 
 async def test_pictures_over_the_open_inference_protocol(tiny_writers: Path) -> None:
