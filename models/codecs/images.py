@@ -20,6 +20,7 @@ from models.manifest import ImageSpec
 FORMATS = ("PNG", "JPEG")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # of Pillow: black and white, gray, palette, color; A is alpha
 MOST_PIXELS = 1 << 22  # of a picture before it is resized: 2048 x 2048
+MOST_SCANS, SCAN = 64, b"\xff\xda"  # of a JPEG: each is decoded over all pixels. Progressive files have about 10
 CHANNELS, BRIGHTEST = 3, 255
 DATA_URL = re.compile(r"data:[\w/+.-]*;base64,")
 WANTED = "send a PNG or JPEG file in base64, or rows of pixels [red, green, blue]"
@@ -68,6 +69,8 @@ class ImageCodec:
         try:
             with Image.open(io.BytesIO(content), formats=FORMATS) as picture:  # reads only the size
                 _check_size(picture.width, picture.height)
+                if picture.format == "JPEG":
+                    _check_scans(content)
                 if picture.mode not in MODES:
                     raise InputError(
                         f"the picture has the mode {picture.mode}, but must have one of {', '.join(MODES)}; "
@@ -127,6 +130,16 @@ def _decode_base64(text: str) -> bytes:
 def _check_size(width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
         raise _too_large(f"{width} x {height}", width * height)
+
+
+def _check_scans(content: bytes) -> None:
+    """Refuse a JPEG of many scans, which takes seconds for each 10 KB. Its metadata can have a few such bytes, too."""
+    if (scans := content.count(SCAN)) > MOST_SCANS:
+        raise TooLong(
+            f"the JPEG file has {scans} scans; the limit is {MOST_SCANS}; save it without progressive scans",
+            limit=MOST_SCANS,
+            value=scans,
+        )
 
 
 def _too_large(pixels: str, value: int | None) -> TooLong:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.codecs import ImageCodec, InputError, TooLong
-from models.codecs.images import MOST_PIXELS
+from models.codecs.images import MOST_PIXELS, MOST_SCANS, SCAN
 from models.manifest import ImageSpec
 from tests.support.pictures import png_header
 
@@ -91,8 +91,9 @@ def test_a_transparent_ground_is_white() -> None:
     ],
 )
 def test_what_is_not_a_picture_is_refused(raw: Any) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as found:
         CODEC.encode(raw)
+    assert " at 0x" not in str(found.value)  # the address of an object
 
 
 @pytest.mark.parametrize("number", [-1, 255.5, 256, float("nan"), 1e300])
@@ -113,6 +114,15 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(width: int, height
     with pytest.raises(TooLong) as found:
         CODEC.encode(png_header(width, height))
     assert found.value.limit == MOST_PIXELS
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
+    file = file_of(halves(), "JPEG", progressive=True)
+    last = file[file.rindex(SCAN) : -2]
+    np.testing.assert_array_equal(CODEC.read(file[:-2] + last + file[-2:]), CODEC.read(file_of(halves(), "JPEG")))
+    with pytest.raises(TooLong) as found:
+        CODEC.read(file[:-2] + last * MOST_SCANS + file[-2:])
+    assert found.value.limit == MOST_SCANS
 
 
 def test_a_broken_file_within_the_limit_is_not_a_picture() -> None:
