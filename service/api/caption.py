@@ -125,8 +125,11 @@ def _is_one(inputs: Any, depth: int) -> bool:
 
 
 def _depth(inputs: Any) -> int:
-    """Return the depth of lists whose elements have one kind. Looks at no number but the first of each list."""
-    return 1 + max(map(_depth, inputs)) if inputs and isinstance(inputs[0], list) else 1
+    """Return the depth of lists whose elements have one kind. Looks into the first element that is not empty."""
+    depth = 0
+    while isinstance(inputs, list):
+        inputs, depth = next((each for each in inputs if each != []), None), depth + 1
+    return depth
 
 
 CAPTION = Route(
