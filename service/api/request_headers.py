@@ -169,9 +169,7 @@ def check_length(headers: RequestHeaders, limit: int) -> None:
 def body_too_large(limit: int, length: int | None = None) -> TooLarge:
     """Return the error for a body over ``limit`` bytes. ``length`` is its size, where it is known."""
     size = "the body" if length is None else f"the body has {length} bytes, which"
-    return TooLarge(
-        f"{size} is over the limit of {limit} bytes; send less text in one request", limit=limit, value=length
-    )
+    return TooLarge(f"{size} is over the limit of {limit} bytes; send less in one request", limit=limit, value=length)
 
 
 def timeout_of(headers: RequestHeaders) -> float | None:
