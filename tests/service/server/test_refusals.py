@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from service.api.routes import Route
 from service.api.caption import CAPTION
+from service.api.routes import Route
 from service.api.translate import TRANSLATE_ROUTE
 from service.errors import Overloaded
 from service.server import refusals
