@@ -1,7 +1,8 @@
-"""The inputs of a request: texts, split texts, or frames of numbers, which differ in the depth of their lists."""
+"""The inputs of a request: texts, split texts, frames or pictures, which differ in the depth of their lists."""
 
 from typing import Any
 
+PICTURE_DEPTH = 3  # lists of one picture: rows of pixels of three numbers
 Frames = list[list[float]]
 Chunk = str | list[str] | list[float] | Frames  # of a stream: a text, several steps, one frame, or frames
 Inputs = str | list[str] | list[list[str]] | Frames | list[Frames]

@@ -17,7 +17,7 @@ from models import state as states
 from models.bundle import Bundle
 from models.codecs import InputError, TooLong
 from models.codecs.base import pad, quoted
-from models.inputs import are_one, hold_numbers, is_vector
+from models.inputs import PICTURE_DEPTH, are_one, hold_numbers, is_vector
 from models.manifest import FrameRate, locate
 from models.messages import needed, suggest
 from models.onnx_session import Device, Placement
@@ -41,7 +41,6 @@ from models.tasks.generate import GeneratedText, GenerateOptions, TokenSampler
 from models.tasks.translation_rows import search
 
 BATCH_ROWS, BATCH_TOKENS = 32, 2048  # of one batch, at most; tokens with padding
-PICTURE_DEPTH = 3  # lists of the pixels of one picture
 SEED_BITS = 53  # of a random seed
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 

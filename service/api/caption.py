@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
+from models.inputs import PICTURE_DEPTH, first_value
 from service.api import schemas
 from service.api.pipeline import RequestContext
 from service.api.request_headers import JPEG, JSON, PNG, media_of
@@ -29,7 +30,6 @@ from service.model_runtime import ModelRuntime
 
 PICTURES = (PNG, JPEG)
 SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # first bytes of PNG and JPEG, which need no media type
-PICTURE_DEPTH = 3  # lists of one picture: rows of pixels of three numbers
 Pictures = Annotated[list[schemas.FrameLists], Field(fail_fast=True)]
 # left_to_right: only empty lists fit several shapes.
 CaptionInputs = Annotated[
@@ -87,7 +87,7 @@ async def _caption(context: RequestContext, body: bytes) -> Any:
 async def _caption_stream(context: RequestContext, body: bytes) -> EventStream:
     inputs, single, given, runtime = await _read(context, body)
     if not single:
-        raise InvalidRequest("a stream has one input; send one picture, and one request per picture", field="inputs")
+        raise InvalidRequest("a stream has one input; send one, and one request per input", field="inputs")
     return await stream_text(context, "caption", inputs, given, model=runtime)
 
 
@@ -118,18 +118,11 @@ def _is_file(context: RequestContext, body: bytes) -> bool:
 
 
 def _is_one(inputs: Any, depth: int) -> bool:
-    """Return whether this is one input: a file, or lists of at most this depth. An empty list has no inputs."""
+    """Return whether this is one input: a file, or numbers in lists of at most this depth."""
     if not isinstance(inputs, list):
         return True
-    return bool(inputs) and not isinstance(inputs[0], str) and _depth(inputs) <= depth
-
-
-def _depth(inputs: Any) -> int:
-    """Return the depth of lists whose elements have one kind. Looks into the first element that is not empty."""
-    depth = 0
-    while isinstance(inputs, list):
-        inputs, depth = next((each for each in inputs if each != []), None), depth + 1
-    return depth
+    value, found = first_value(inputs)
+    return not isinstance(value, str) and 0 < found <= depth
 
 
 CAPTION = Route(
