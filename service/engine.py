@@ -101,7 +101,7 @@ class Engine:
         keys = settings.state_key or (secrets.token_urlsafe(),)  # app.py sets one key for all workers of a service
         self._signer = StateSigner(keys, ttl_s=settings.state_ttl_s, clock=time.time)
         self._request_tokens = settings.request_tokens
-        self._pictures = RestingThread("pictures", "pictures")
+        self._pictures = RestingThread("pictures", "pictures", queue=settings.queue_requests)
         self.models = ModelStore(settings, telemetry, self._executor, self._signer)
         self._open = True
 
@@ -545,17 +545,25 @@ class Engine:
             place, name = None if single else index, names[index] if names else None
             return runtime.encode(inputs[index], place, name=name, truncate=truncate, **options)
 
+        def encode_in_time(index: int) -> Any:
+            return encode(index) if time.monotonic() < job.request.deadline_s else None
+
         is_picture = runtime.reads.kind == "image"
         items: list[Any] = []
         unyielded, tokens = 0, new_tokens * len(inputs)
         for index, raw in enumerate(inputs):
-            # A file of 600 bytes can have millions of pixels. One call per picture: others get their turn in between.
-            item = await self._pictures.call(encode, index) if is_picture else encode(index)
+            if is_picture:
+                # A file of 600 bytes can have millions of pixels. Between two pictures, other requests have their turn.
+                item = await self._pictures.call(encode_in_time, index)
+                if job.is_over(time.monotonic()):
+                    await job
+            else:
+                item = encode(index)
             tokens += item.length
             self._check_tokens(runtime, tokens)
             items.append(item)
             unyielded += len(raw) if isinstance(raw, str) else 8 * len(raw)
-            if is_picture or unyielded > ENCODE_SLICE:
+            if unyielded > ENCODE_SLICE:
                 unyielded = 0
                 await asyncio.sleep(0)
                 if job.is_over(time.monotonic()):
