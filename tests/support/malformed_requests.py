@@ -272,7 +272,7 @@ def _wrong_pictures(target: Target) -> Iterator[MalformedRequest]:
 
 def _file(target: Target, kind: str, file: bytes, media: str, status: int) -> MalformedRequest:
     """Return a POST whose body is a file."""
-    request = request_bytes(target.address, target.path, file, content_type=media)
+    request = request_bytes(target.address, f"{target.path}?model={target.model.id}", file, content_type=media)
     return MalformedRequest(kind=kind, task=target.model.task, request=request, expected=frozenset({status}))
 
 

@@ -11,7 +11,7 @@ import os, sys
 from service.server.watchdog import Watchdog
 from service.server.worker_metrics import WorkerMetrics
 
-watchdog = Watchdog(30)
+watchdog = Watchdog(30, start_s=300)
 metrics = WorkerMetrics({"PROMETHEUS_MULTIPROC_DIR": sys.argv[1]}, workers=3)
 ready, own = set(), os.getpid()
 exec(sys.argv[2])
