@@ -67,6 +67,7 @@ class Release(_Frozen):
 
     number: int = 0
     models: tuple[ModelSource, ...]
+    order: tuple[str, ...] = ()  # of all models so far: one that was unloaded returns to its place
 
     @property
     def sources(self) -> tuple[VersionSource, ...]:
@@ -75,15 +76,18 @@ class Release(_Frozen):
     def with_model(self, changed: ModelSource) -> Self:
         """Return the next release. A new model is the last one, so it is not the default of a task that has one."""
         models = {model.name: model for model in self.models} | {changed.name: changed}
-        return type(self)(number=self.number + 1, models=tuple(models.values()))
+        order = tuple(dict.fromkeys((*self.order, *models)))
+        found = tuple(models[name] for name in order if name in models)
+        return type(self)(number=self.number + 1, models=found, order=order)
 
     def without_model(self, name: str) -> Self:
         """Return the next release. Raises UnknownModel."""
         models = {model.name: model for model in self.models}
         if name not in models:
             raise UnknownModel.named(name, models)
+        order = tuple(dict.fromkeys((*self.order, *models)))
         del models[name]
-        return type(self)(number=self.number + 1, models=tuple(models.values()))
+        return type(self)(number=self.number + 1, models=tuple(models.values()), order=order)
 
 
 def read_release(settings: Settings) -> Release:

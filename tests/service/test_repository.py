@@ -159,3 +159,12 @@ def test_a_new_model_is_the_last_of_a_release(repository: Path, tiny_zoo: Path) 
     assert (changed.number, [model.name for model in changed.models]) == (2, ["tiny-classify"])
     with pytest.raises(UnknownModel):
         changed.without_model("tiny-tag")
+
+
+def test_a_model_that_is_loaded_again_returns_to_its_place(tiny_zoo: Path) -> None:
+    release = read_release(settings(tiny_zoo))
+    names = [model.name for model in release.models]
+    for name in names:
+        changed = release.without_model(name).with_model(read_model(settings(tiny_zoo), name))
+        assert [model.name for model in changed.models] == names
+    assert len(names) > 1
