@@ -77,7 +77,7 @@ function show(body) {
       tiles.replaceChildren(...rows.map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, value))));
       rates.push(rate);
       if (rates.length > KEPT) rates.shift();
-      chart.replaceChildren(lineChart({ title: "Requests per second in the last two minutes", xLabel: "seconds",
+      chart.replaceChildren(lineChart({ title: "Requests per second, up to two minutes back", xLabel: "seconds",
         yLabel: "requests per second", step: INTERVAL_S, lines: [{ name: "requests per second", kind: "history",
           from: INTERVAL_S * (1 - rates.length), values: rates }], low: 0, high: Math.max(1, ...rates) * 1.1, height: 200 }));
     }
