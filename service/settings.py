@@ -125,8 +125,8 @@ class Settings(BaseModel):
     )
     retire_s: Annotated[float, Field(ge=0, le=86_400)] = setting(
         60.0,
-        "Seconds for which a version that is no longer served stays loaded. It continues its state tokens, and can be"
-        " served again at once.",
+        "Seconds for which a replaced version stays loaded. Until then, clients can continue its state tokens, and it"
+        " can be served again without loading.",
     )
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Device that runs the models.")
     variant: str = setting(

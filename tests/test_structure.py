@@ -16,6 +16,8 @@ from typing import Any
 import uvicorn
 import uvloop
 
+from tests.support.polling import eventually
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (f"{ROOT}/models/", f"{ROOT}/service/")
 MODEL = "pos-en"
@@ -86,9 +88,8 @@ async def serve() -> list[str]:
     config = uvicorn.Config(Seqserve.to_asgi(is_main=True), host="127.0.0.1", port=0, log_level="error", lifespan="on")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-        assert not serving.done(), "the service did not start"
+    await eventually(lambda: server.started or serving.done(), timeout_s=60)
+    assert server.started, "the service did not start"
     port = server.servers[0].sockets[0].getsockname()[1]
     found = await asyncio.to_thread(measure, asyncio.get_running_loop(), port)
     server.should_exit = True

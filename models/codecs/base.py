@@ -48,6 +48,18 @@ def pad(rows: Sequence[NDArray[Any]], *, min_steps: int = 1) -> tuple[NDArray[An
     return padded, np.array(lengths, np.int32)
 
 
+class NumericCodec:
+    """A codec of numbers, without vocabularies and tables."""
+
+    @property
+    def vocabularies(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    @property
+    def tables(self) -> dict[str, int]:
+        return {}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedSteps:
     """One encoded input whose offsets count steps."""

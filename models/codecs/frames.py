@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codecs.base import EncodedSteps, InputError, pad, quoted
+from models.codecs.base import EncodedSteps, InputError, NumericCodec, pad, quoted
 from models.manifest import FramesSpec
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -35,19 +35,11 @@ class EncodedFrames(EncodedSteps):
         return EncodedFrames(rows=np.pad(self.rows, ((0, count), (0, 0)), "edge")) if count else self
 
 
-class FramesCodec:
+class FramesCodec(NumericCodec):
     """Checks that every frame has the width of the spec and that every number is finite in float32."""
 
     def __init__(self, spec: FramesSpec) -> None:
         self.spec = spec
-
-    @property
-    def vocabularies(self) -> dict[str, tuple[str, ...]]:
-        return {}
-
-    @property
-    def tables(self) -> dict[str, int]:
-        return {}
 
     def encode(self, raw: Sequence[Sequence[float]], *, limit: int | None = None) -> EncodedFrames:
         """Encode a list of frames or an array (T, F), at most `limit` + 1 of them.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codecs.base import InputError, TooLong, pad, quoted
+from models.codecs.base import InputError, NumericCodec, TooLong, pad, quoted
 from models.codecs.frames import EncodedFrames
 from models.manifest import ImageSpec
 
@@ -27,19 +27,11 @@ WANTED = "send a PNG or JPEG file in base64, or rows of pixels [red, green, blue
 Pixels = NDArray[np.uint8]
 
 
-class ImageCodec:
+class ImageCodec(NumericCodec):
     """Resizes a picture to the square of the spec and cuts it into patches."""
 
     def __init__(self, spec: ImageSpec) -> None:
         self.spec = spec
-
-    @property
-    def vocabularies(self) -> dict[str, tuple[str, ...]]:
-        return {}
-
-    @property
-    def tables(self) -> dict[str, int]:
-        return {}
 
     def encode(self, raw: Any, *, limit: int | None = None) -> EncodedFrames:
         """Encode a picture as rows (S, F) uint8. See `read` for what it can be. The limit has no effect."""

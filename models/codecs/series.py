@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codecs.base import EncodedSteps, InputError, pad, quoted
+from models.codecs.base import EncodedSteps, InputError, NumericCodec, pad, quoted
 from models.manifest import SeriesSpec
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -26,19 +26,11 @@ class EncodedSeries(EncodedSteps):
     scale: float  # the standard deviation of the values; 0 for a constant series
 
 
-class SeriesCodec:
+class SeriesCodec(NumericCodec):
     """The codec of series. It normalizes by last value and deviation, so that one network reads every scale."""
 
     def __init__(self, spec: SeriesSpec) -> None:
         self.spec = spec
-
-    @property
-    def vocabularies(self) -> dict[str, tuple[str, ...]]:
-        return {}
-
-    @property
-    def tables(self) -> dict[str, int]:
-        return {}
 
     def encode(self, raw: Any, *, limit: int | None = None) -> EncodedSeries:
         """Encode the last `spec.longest` values of a list or an array (N,). None and NaN are missing values.

@@ -29,7 +29,7 @@ LONGEST_PICTURE = 280  # steps; more would be too narrow to read
 STEP_INCHES, ROW_INCHES = 0.14, 0.24
 NARROWEST, WIDEST = 6.0, 40.0  # inches
 PANELS, PANEL_INCHES = 8, 1.5  # pictures in a row, and their width
-DARKEST, TINY = 0.75, 1e-6  # opacity of the shade where there is no attention; least weight
+DARKEST, TINY = 0.75, 1e-6  # opacity of the shade without attention; smallest weight
 
 
 def printable(step: str) -> str:
